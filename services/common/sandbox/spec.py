@@ -1,0 +1,68 @@
+"""What a sandboxed process may see and use: a value, not a mechanism."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class Tier(enum.StrEnum):
+    """How strongly a process is kept apart from the host."""
+
+    BUBBLEWRAP = "bubblewrap"
+    NONE = "none"
+
+
+class Network(enum.StrEnum):
+    """What of the network is there."""
+
+    NONE = "none"
+    OPEN = "open"
+
+
+class Access(enum.StrEnum):
+    """What may be done with a mounted path."""
+
+    READ_ONLY = "ro"
+    READ_WRITE = "rw"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One host path as the process sees it. `target` defaults to the same path."""
+
+    source: Path
+    target: Path | None = None
+    access: Access = Access.READ_ONLY
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on one sandboxed tree; None leaves the host's own.
+
+    `address_space_bytes`, `open_files`, `cpu_seconds` and `file_size_bytes` hold for each process,
+    `processes` for the whole tree.
+    """
+
+    address_space_bytes: int | None = None
+    processes: int | None = None
+    open_files: int | None = None
+    cpu_seconds: int | None = None
+    file_size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """A process and the world it is allowed.
+
+    `environment` is complete: nothing of the host's environment is added to it, and it travels by pipe, never in
+    argv. `mounts` come on top of a read-only system (/usr, the interpreter that runs us), a private /tmp and HOME.
+    """
+
+    argv: tuple[bytes, ...]
+    cwd: Path
+    mounts: tuple[Mount, ...] = ()
+    environment: Mapping[str, bytes] = field(default_factory=dict)
+    network: Network = Network.NONE
+    limits: Limits = Limits()
+    tier: Tier = Tier.BUBBLEWRAP
