@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PROTOS := $(shell find protos -name '*.proto')
+PROTOS := $(sort $(shell find protos -name "*.proto"))
 
 .PHONY: help
 help: ## Show this help
