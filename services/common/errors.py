@@ -1,0 +1,222 @@
+"""The errors that services answer with.
+
+Domain code raises these; one interceptor (`rpc/interceptors`) turns them into a gRPC status with `google.rpc` details,
+and `rpc/status.service_error` turns that back into the same class on the caller's side.
+
+    ServiceError
+    ├── Invalid              INVALID_ARGUMENT     bad input, every violation at once
+    ├── NotFound             NOT_FOUND
+    ├── AlreadyExists        ALREADY_EXISTS
+    ├── FailedPrecondition   FAILED_PRECONDITION  the thing is in the wrong state
+    ├── Aborted              ABORTED              a race was lost: read again, then retry
+    ├── OutOfRange           OUT_OF_RANGE         no such position, or no longer
+    ├── Exhausted            RESOURCE_EXHAUSTED   a queue is full or a quota is used up
+    ├── Unauthenticated      UNAUTHENTICATED
+    ├── PermissionDenied     PERMISSION_DENIED
+    ├── DeadlineExceeded     DEADLINE_EXCEEDED    only raised in `services/common`
+    ├── Unavailable          UNAVAILABLE          only raised in `services/common`
+    └── RemoteFailure        whatever another service failed with that is not for our callers' eyes
+
+`reason` is UPPER_SNAKE, unique, and documented at the RPCs that answer with it. The message is public: it is written
+for the caller, and whatever is dynamic in it stands in `metadata` too.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+
+
+class Status(enum.StrEnum):
+    """gRPC's status codes by name, for code that does not import gRPC."""
+
+    CANCELLED = "CANCELLED"
+    UNKNOWN = "UNKNOWN"
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    ABORTED = "ABORTED"
+    OUT_OF_RANGE = "OUT_OF_RANGE"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    INTERNAL = "INTERNAL"
+    UNAVAILABLE = "UNAVAILABLE"
+    DATA_LOSS = "DATA_LOSS"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+
+
+class StartError(Exception):
+    """A program cannot start; the message says what is missing and how to mend it."""
+
+
+class ServiceError(Exception):
+    """Something a caller is told: a status, a machine-readable reason and a message."""
+
+    status: Status = Status.UNKNOWN
+
+    def __init__(self, reason: str, message: str, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.metadata: dict[str, str] = dict(metadata or {})
+
+
+class Invalid(ServiceError):
+    """The request is wrong whatever the state. `violations` are (field path, description), all of them."""
+
+    status = Status.INVALID_ARGUMENT
+
+    def __init__(self, violations: Sequence[tuple[str, str]], *, reason: str = "INVALID_FIELDS") -> None:
+        super().__init__(reason, "; ".join(f"{field}: {text}" for field, text in violations), dict(violations))
+        self.violations = tuple(violations)
+
+
+class NotFound(ServiceError):
+    """`resource_type` is a word such as "workspace"; the reason is made of it: WORKSPACE_NOT_FOUND."""
+
+    status = Status.NOT_FOUND
+
+    def __init__(self, resource_type: str, resource_name: str) -> None:
+        super().__init__(
+            f"{_upper_snake(resource_type)}_NOT_FOUND",
+            f"{resource_type} {resource_name!r} does not exist",
+            {"resource_type": resource_type, "resource_name": resource_name},
+        )
+        self.resource_type = resource_type
+        self.resource_name = resource_name
+
+
+class AlreadyExists(ServiceError):
+    """Something else has this name. The reason is made of the type: WORKSPACE_ALREADY_EXISTS."""
+
+    status = Status.ALREADY_EXISTS
+
+    def __init__(self, resource_type: str, resource_name: str) -> None:
+        super().__init__(
+            f"{_upper_snake(resource_type)}_ALREADY_EXISTS",
+            f"{resource_type} {resource_name!r} already exists",
+            {"resource_type": resource_type, "resource_name": resource_name},
+        )
+        self.resource_type = resource_type
+        self.resource_name = resource_name
+
+
+class FailedPrecondition(ServiceError):
+    """`subject` (an id) is in the wrong state; where states are the matter, both sides are given as data."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        subject: str,
+        *,
+        state: str | None = None,
+        allowed_states: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        data = {"subject": subject, **(metadata or {})}
+        if state is not None:
+            data |= {"state": state, "allowed_states": ",".join(allowed_states)}
+        super().__init__(reason, message, data)
+        self.subject = subject
+
+
+class Aborted(ServiceError):
+    """Somebody else was faster: the caller's `expected` is no longer the `actual`."""
+
+    status = Status.ABORTED
+
+    def __init__(self, reason: str, message: str, *, expected: str, actual: str) -> None:
+        super().__init__(reason, message, {"expected": expected, "actual": actual})
+        self.expected = expected
+        self.actual = actual
+
+
+class OutOfRange(ServiceError):
+    """A position outside of what is held: `first` is the first one held, `end` the one after the last."""
+
+    status = Status.OUT_OF_RANGE
+
+    def __init__(self, first: int, end: int, *, reason: str = "OFFSET_OUT_OF_RANGE") -> None:
+        super().__init__(
+            reason,
+            f"only positions {first} to {end} (exclusive) are held",
+            {"first_offset": str(first), "end_offset": str(end)},
+        )
+        self.first = first
+        self.end = end
+
+
+class Exhausted(ServiceError):
+    """No room. With `retry_after` (seconds) it is a queue; with `quota` (whose quota, a subject) do not retry."""
+
+    status = Status.RESOURCE_EXHAUSTED
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        quota: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(reason, message, metadata)
+        self.retry_after = retry_after
+        self.quota = quota
+
+
+class Unauthenticated(ServiceError):
+    """The caller did not show a token that we know."""
+
+    status = Status.UNAUTHENTICATED
+
+    def __init__(self, message: str, *, reason: str = "UNAUTHENTICATED") -> None:
+        super().__init__(reason, message)
+
+
+class PermissionDenied(ServiceError):
+    """The caller is known and may not. Checked before existence."""
+
+    status = Status.PERMISSION_DENIED
+
+    def __init__(self, message: str, *, reason: str = "PERMISSION_DENIED") -> None:
+        super().__init__(reason, message)
+
+
+class DeadlineExceeded(ServiceError):
+    """The time of one call is over."""
+
+    status = Status.DEADLINE_EXCEEDED
+
+    def __init__(self, message: str, *, reason: str = "DEADLINE_EXCEEDED") -> None:
+        super().__init__(reason, message)
+
+
+class Unavailable(ServiceError):
+    """Try again after `retry_after` seconds; a stream goes on at `resume_from`."""
+
+    status = Status.UNAVAILABLE
+
+    def __init__(self, reason: str, message: str, *, retry_after: float = 1.0, resume_from: int | None = None) -> None:
+        super().__init__(reason, message, {} if resume_from is None else {"resume_from": str(resume_from)})
+        self.retry_after = retry_after
+        self.resume_from = resume_from
+
+
+class RemoteFailure(ServiceError):
+    """Another service failed by itself: INTERNAL, UNKNOWN, UNIMPLEMENTED and their like.
+
+    It may be caught and looked at; one that reaches our own callers becomes INTERNAL, without its text.
+    """
+
+    def __init__(self, status: Status, reason: str, message: str, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason, message, metadata)
+        self.status = status
+
+
+def _upper_snake(words: str) -> str:
+    return words.upper().replace(" ", "_").replace("-", "_")

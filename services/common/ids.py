@@ -1,0 +1,27 @@
+"""Names of things: made here when nobody chose one, and checked here when somebody did."""
+
+import re
+import secrets
+import time
+
+ID_RULE = "1 to 63 of a-z, 0-9 and '-', beginning with a letter or a digit"
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, as ULID has it, in lower case
+_VALID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_RANDOM_BITS = 68
+
+
+def new_id(prefix: str) -> str:
+    """Make an id such as `job-01kb2v…`: 26 characters after the prefix, ordered by time.
+
+    130 bits: two of padding, 48 of milliseconds since 1970 as ULID has them, 12 of fractions of that millisecond (so
+    that ids made one after another by one process sort in that order), 68 of randomness.
+    """
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    value = (milliseconds << 12 | rest * 4096 // 1_000_000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+    return f"{prefix}-" + "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` may name a thing: see ID_RULE, which is the description for a violation."""
+    return _VALID.fullmatch(text) is not None

@@ -1,0 +1,71 @@
+"""Structured logs on standard error: for eyes when that is a terminal, one JSON object a line when it is not.
+
+Modules log with `structlog.get_logger()`: a short event, and facts as keyword arguments. Whatever is bound to the
+task's context (the request id, first of all) stands on every line, and crosses services by `rpc/channel`.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from structlog.typing import Processor
+
+REQUEST_ID = "request_id"
+
+
+def configure(service: str, level: str = "INFO") -> None:
+    """Set up logging for this process; `service` stands on every line."""
+    structlog.contextvars.bind_contextvars(service=service)
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    terminal = sys.stderr.isatty()
+    rendering: list[Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if terminal
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+    _bridge_standard_logging(shared, rendering, level)
+
+
+def current_request_id() -> str | None:
+    """Return the id of the request that this task works for."""
+    value = structlog.contextvars.get_contextvars().get(REQUEST_ID)
+    return value if isinstance(value, str) else None
+
+
+@contextmanager
+def request(request_id: str) -> Iterator[None]:
+    """Work for `request_id` inside: for work that no incoming RPC started, such as a driver's."""
+    with structlog.contextvars.bound_contextvars(**{REQUEST_ID: request_id}):
+        yield
+
+
+class _DropClientsThatLeave(logging.Filter):
+    """gRPC logs a traceback at ERROR for every client that goes away during a write; that is no error of ours."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.CRITICAL
+
+
+def _bridge_standard_logging(shared: list[Processor], rendering: list[Processor], level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(logging.getLevelNamesMapping()[level.upper()], logging.WARNING))
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_DropClientsThatLeave())

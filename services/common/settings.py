@@ -1,0 +1,194 @@
+"""Settings from the environment, the layout of the data directory, and the tokens kept in it."""
+
+import contextlib
+import ipaddress
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.common.errors import StartError
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The data directory. Nothing is made by looking at it; `directory` makes."""
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls) -> "Home":
+        """BOATYARD_HOME, or ~/.local/share/boatyard."""
+        return cls(_absolute(Path(os.environ.get("BOATYARD_HOME") or "~/.local/share/boatyard")))
+
+    def directory(self, *names: str) -> Path:
+        """Return a directory below the root, made with mode 0700 where it is missing, its parents too."""
+        path = self.root
+        _make_private(path)
+        for name in names:
+            path /= name
+            _make_private(path)
+        return path
+
+    @property
+    def admin_token_file(self) -> Path:
+        """What the gateway's own users show."""
+        return self.root / "token"
+
+    @property
+    def cell_token_file(self) -> Path:
+        """What the node services take from their gateway."""
+        return self.root / "cell-token"
+
+    @property
+    def workspace(self) -> Path:
+        """The workspace service's directory."""
+        return self.root / "workspace"
+
+    @property
+    def workspace_trees(self) -> Path:
+        """One directory a workspace, by its id."""
+        return self.workspace / "trees"
+
+    @property
+    def git(self) -> Path:
+        """The git service's directory: mirrors, base trees, results."""
+        return self.root / "git"
+
+    @property
+    def execution(self) -> Path:
+        """The execution service's directory."""
+        return self.root / "execution"
+
+    @property
+    def execution_runs(self) -> Path:
+        """One directory an execution, by its id."""
+        return self.execution / "runs"
+
+    @property
+    def gateway(self) -> Path:
+        """The gateway's directory."""
+        return self.root / "gateway"
+
+    def cell_token(self) -> str:
+        """Return the token between this cell's services, made at first use."""
+        return read_or_create_token(self.directory() / self.cell_token_file.name)
+
+    def admin_token(self) -> str:
+        """Return the first administrator's token, made at first use."""
+        return read_or_create_token(self.directory() / self.admin_token_file.name)
+
+
+def read_or_create_token(path: Path) -> str:
+    """Read the token in `path`, after making it (256 random bits, mode 0600) where there is none.
+
+    Many processes may do so at once: the file appears whole, by link(2), which fails for all but the first. Raises
+    StartError for a file that others can read or that holds nothing.
+    """
+    if not path.exists():
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp gives 0600
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(32) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):  # somebody else's is there: that one it is
+                os.link(temporary, path)
+        finally:
+            Path(temporary).unlink()
+    return read_token(path)
+
+
+def read_token(path: Path) -> str:
+    """Read a token that must be there. Raises StartError when it is missing, empty, or readable by others."""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise StartError(f"{path} can be read by others, so it is no secret: chmod 600 {path}")
+        token = path.read_text().strip()
+    except OSError as error:
+        raise StartError(f"cannot read the token in {path}: {error.strerror}") from error
+    if not token:
+        raise StartError(f"{path} is empty: delete it, and a new token is made at the next start")
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen_address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
+        raise ValueError("must be host:port, such as 127.0.0.1:7460")
+    if not is_loopback(host):
+        raise ValueError("must be a loopback address: tokens would travel in the clear anywhere else")
+    return value
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told. A service's own class adds its prefix, its default `listen`, and the rest.
+
+    class WorkspaceSettings(ServiceSettings, env_prefix="BOATYARD_WORKSPACE_"):
+        listen: ListenAddress = "127.0.0.1:7461"
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    data_directory: Annotated[Path, AfterValidator(_absolute)] = Field(
+        default=Path("~/.local/share/boatyard"),
+        validate_default=True,
+        validation_alias=AliasChoices("BOATYARD_HOME", "data_directory"),
+    )
+    listen: ListenAddress
+    reflection: bool = True
+    """Whether the API describes itself to anybody who asks, so that tools need no .proto files."""
+
+    @property
+    def home(self) -> Home:
+        """The data directory's layout."""
+        return Home(self.data_directory)
+
+
+_Settings = TypeVar("_Settings", bound=BaseSettings)
+
+
+def load_settings(kind: type[_Settings]) -> _Settings:
+    """Read settings of this kind from the environment. Raises StartError naming every wrong variable."""
+    try:
+        return kind()
+    except ValidationError as error:
+        prefix = kind.model_config.get("env_prefix", "")
+        lines = [f"{_variable(item['loc'], prefix)}: {item['msg']}" for item in error.errors()]
+        raise StartError("wrong settings:\n  " + "\n  ".join(lines)) from None
+
+
+def _variable(location: tuple[int | str, ...], prefix: str) -> str:
+    name = "_".join(str(part) for part in location)
+    return name if name.isupper() else (prefix + name).upper()
+
+
+def _make_private(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"cannot make the directory {path}: {error.strerror}") from error
