@@ -37,11 +37,26 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class Overlay:
+    """Directories stacked into one at `target`: `lowers` are read, the topmost first, and `upper` takes the changes.
+
+    `work` lies on the same file system as `upper`. Two sandboxes must never hold the same `upper` at once: the kernel
+    allows it, and corrupts it.
+    """
+
+    lowers: tuple[Path, ...]
+    upper: Path
+    work: Path
+    target: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds on one sandboxed tree; None leaves the host's own.
 
-    `address_space_bytes`, `open_files`, `cpu_seconds` and `file_size_bytes` hold for each process,
-    `processes` for the whole tree.
+    `address_space_bytes`, `open_files`, `cpu_seconds` and `file_size_bytes` hold for each process, `processes` for
+    all processes and threads of the tree (the kernel exempts a sandbox that root started), `scratch_bytes` for /tmp
+    and for HOME, each.
     """
 
     address_space_bytes: int | None = None
@@ -49,6 +64,7 @@ class Limits:
     open_files: int | None = None
     cpu_seconds: int | None = None
     file_size_bytes: int | None = None
+    scratch_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +72,14 @@ class SandboxSpec:
     """A process and the world it is allowed.
 
     `environment` is complete: nothing of the host's environment is added to it, and it travels by pipe, never in
-    argv. `mounts` come on top of a read-only system (/usr, the interpreter that runs us), a private /tmp and HOME.
+    argv; `environment.base` gives what every program expects. `mounts` come on top of a read-only system (/usr, the
+    interpreter that runs us), a private /tmp and HOME. `cwd` is a path inside. With tier NONE mounts do nothing, except
+    that a `cwd` below a mount's target is looked up in its source.
     """
 
     argv: tuple[bytes, ...]
     cwd: Path
-    mounts: tuple[Mount, ...] = ()
+    mounts: tuple[Mount | Overlay, ...] = ()
     environment: Mapping[str, bytes] = field(default_factory=dict)
     network: Network = Network.NONE
     limits: Limits = Limits()

