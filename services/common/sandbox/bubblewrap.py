@@ -19,12 +19,9 @@ UID = 1000
 """User and group inside; mapped to those of the service outside."""
 
 PASSWD = (
-    "root:x:0:0:root:/root:/bin/sh
-"
-    f"agent:x:{UID}:{UID}:agent:{environment.HOME}:/bin/sh
-"
-    "nobody:x:65534:65534:nobody:/:/bin/false
-"
+    "root:x:0:0:root:/root:/bin/sh\n"
+    f"agent:x:{UID}:{UID}:agent:{environment.HOME}:/bin/sh\n"
+    "nobody:x:65534:65534:nobody:/:/bin/false\n"
 ).encode()
 GROUP = f"root:x:0:\nagent:x:{UID}:\nnogroup:x:65534:\n".encode()
 
