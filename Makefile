@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(sort $(shell find protos -name "*.proto"))
+STUBS = --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet,readable_stubs:$(1) --mypy_grpc_out=quiet,only_async,readable_stubs:$(1)
 
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(VENV)/.installed ## Make the private environment in .venv
@@ -21,8 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 .PHONY: proto
 proto: install ## Generate the stubs beside their protos
 	@find protos -name '*_pb2*.py*' -delete
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos \
-	  --mypy_out=quiet,readable_stubs:protos --mypy_grpc_out=quiet,only_async,readable_stubs:protos $(PROTOS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos $(call STUBS,protos) $(PROTOS)
 
 .PHONY: fmt
 fmt: install ## Format code and protos
@@ -45,6 +45,36 @@ types: install ## Check types
 imports: install ## Check the borders between services
 	$(BIN)/lint-imports
 
+.PHONY: proto-check
+proto-check: install ## Check that the stubs are those of the protos
+	@rm -rf build/stubs && mkdir -p build/stubs
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos $(call STUBS,build/stubs) $(PROTOS)
+	@for stub in $$(cd build/stubs && find . -type f); do cmp "build/stubs/$$stub" "protos/$$stub" || exit 1; done || \
+	  { echo "The stubs are not those of the protos: make proto"; exit 1; }
+
 .PHONY: test
-test: install ## Run the tests
-	$(BIN)/pytest
+test: install ## Run the tests (PYTEST_ARGS="-k name" for some of them)
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: check
+check: lint types imports proto-check test ## Do all that CI does
+
+.PHONY: demo
+demo: install ## Run an agent on a small repository, from nothing to a pushed branch (ARGS="--sandbox none")
+	@examples/demo/demo.sh $(ARGS)
+
+.PHONY: up
+up: install ## Start a cell in the foreground
+	$(BIN)/boatyard up
+
+.PHONY: down
+down: install ## End the cell and its agents
+	$(BIN)/boatyard down
+
+.PHONY: bench
+bench: install ## Measure, and print ratios
+	@for bench in bench/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

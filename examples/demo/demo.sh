@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# The main job of Boatyard, from nothing to a pushed branch. Everything lives in one temporary directory, and all that is
+# started here is ended here. Extra arguments go to `boatyard run`, such as `--sandbox none`.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+PATH=$(cd "$here/../../.venv/bin" && pwd):$PATH
+work=$(mktemp -d "${TMPDIR:-/tmp}/boatyard-demo.XXXXXX")
+export BOATYARD_HOME=$work/home
+export BOATYARD_EXECUTION_READONLY_PATHS=$here
+# The demo's git must not depend on who runs it.
+export GIT_CONFIG_GLOBAL=$work/gitconfig GIT_CONFIG_NOSYSTEM=1
+
+finish() {
+  boatyard down >/dev/null 2>&1 || true
+  rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+show() {
+  printf '\n\033[1m$ %s\033[0m\n' "$*"
+  "$@"
+}
+
+if ! boatyard doctor --sandbox >/dev/null 2>&1 && [[ " $* " != *" --sandbox none "* ]]; then
+  boatyard doctor --sandbox || true
+  echo >&2 "The sandbox does not work on this machine; the mend stands above."
+  echo >&2 "To see the demo WITHOUT isolation, the agent having all your rights: make demo ARGS='--sandbox none'"
+  exit 1
+fi
+
+git config --global user.name "Demo" && git config --global user.email "demo@example.invalid"
+git config --global init.defaultBranch main
+cp -r "$here/repository" "$work/berths"
+git -C "$work/berths" init --quiet
+git -C "$work/berths" add .
+git -C "$work/berths" commit --quiet --message "Keep track of who lies at the berth"
+git clone --quiet --bare "$work/berths" "$work/remote.git"
+echo "A repository whose test fails, and a bare remote of it: $work/remote.git"
+
+BOATYARD_GATEWAY_ADDRESS=$(python "$here/free_ports.py")
+export BOATYARD_GATEWAY_ADDRESS
+printf '\n\033[1m$ boatyard up\033[0m\n'
+boatyard up --port-base "${BOATYARD_GATEWAY_ADDRESS##*:}" >"$work/up" 2>"$work/up.log" &
+for _ in $(seq 300); do
+  grep -q '^ready' "$work/up" && break
+  kill -0 $! 2>/dev/null || { cat "$work/up.log"; exit 1; }
+  sleep 0.2
+done
+cat "$work/up"
+
+show boatyard run --repo "$work/remote.git" --branch repair-berths \
+  --command "python3 $here/agent.py" --verify "python3 -m unittest" "$@" "Make the tests pass."
+show boatyard ps
+execution=$(boatyard ps --json | python -c 'import json, sys; print(json.loads(sys.stdin.readline())["execution_id"])')
+show boatyard diff "$execution"
+show git -C "$work/remote.git" log --oneline --graph --all
+show boatyard down
