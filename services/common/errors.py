@@ -88,14 +88,16 @@ class NotFound(ServiceError):
 
 
 class AlreadyExists(ServiceError):
-    """Something else has this name. The reason is made of the type: WORKSPACE_ALREADY_EXISTS."""
+    """Something else has this name. Unless given, the reason is made of the type: WORKSPACE_ALREADY_EXISTS."""
 
     status = Status.ALREADY_EXISTS
 
-    def __init__(self, resource_type: str, resource_name: str) -> None:
+    def __init__(
+        self, resource_type: str, resource_name: str, *, reason: str | None = None, message: str | None = None
+    ) -> None:
         super().__init__(
-            f"{_upper_snake(resource_type)}_ALREADY_EXISTS",
-            f"{resource_type} {resource_name!r} already exists",
+            reason or f"{_upper_snake(resource_type)}_ALREADY_EXISTS",
+            message or f"{resource_type} {resource_name!r} already exists",
             {"resource_type": resource_type, "resource_name": resource_name},
         )
         self.resource_type = resource_type

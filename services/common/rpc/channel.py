@@ -1,0 +1,139 @@
+"""How services and tools call a service: with a deadline, a request id, the token, and retries where they are safe.
+
+gRPC's own way would be four client interceptors. They answer with a call object of another kind, run in a task of
+their own, and cost more than all that they would do here; so the channel is wrapped, and its calls get what they need
+before gRPC sees them.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+
+from services.common.fence import FENCE_METADATA_KEY, Fence
+from services.common.logs import current_request_id
+from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY
+from services.common.rpc.interceptors import REQUEST_ID_METADATA_KEY
+
+UNARY_DEADLINE_SECONDS = 10.0
+
+_OPTIONS = (
+    # A frozen peer is noticed after 40 s at most; the ping timeout is the one that counts (STYLE §4).
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    # A service that was restarted is found again within 2 s, not gRPC's 2 minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # http_proxy in somebody's environment is not meant for a cell's own services.
+    ("grpc.enable_http_proxy", 0),
+)
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+
+def open_channel(
+    address: str, token: str | None = None, *, services: Sequence[ServiceDescriptor] = ()
+) -> grpc.aio.Channel:
+    """Open a channel to `address` (host:port); close it, or use it as `async with`.
+
+    Of `services` (such as `workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]`), the methods whose
+    idempotency_level allows it are retried when the service is UNAVAILABLE.
+    """
+    options = [*_OPTIONS, ("grpc.service_config", json.dumps(service_config(services)))]
+    metadata = () if token is None else ((AUTHORIZATION_METADATA_KEY, f"Bearer {token}"),)
+    return _Channel(grpc.aio.insecure_channel(address, options=options), metadata)
+
+
+def fence_metadata(fence: Fence) -> Metadata:
+    """Return the metadata that a call for a job carries."""
+    return ((FENCE_METADATA_KEY, str(fence)),)
+
+
+def service_config(services: Iterable[ServiceDescriptor]) -> dict[str, Any]:
+    """Describe to gRPC which methods it may try again, and how: up to 4 times within about 1 s."""
+    safe = [
+        {"service": service.full_name, "method": method.name}
+        for service in services
+        for method in service.methods
+        if method.GetOptions().idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN
+    ]
+    if not safe:
+        return {}
+    policy = {
+        "maxAttempts": 4,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    return {"methodConfig": [{"name": safe, "retryPolicy": policy}]}
+
+
+class _Calls:
+    """One method of a channel: whatever its arity, it is called with a first argument and options."""
+
+    def __init__(self, multicallable: Callable[..., Any], metadata: Metadata, deadline: float | None) -> None:
+        self._multicallable = multicallable
+        self._metadata = metadata
+        self._deadline = deadline
+
+    def __call__(
+        self,
+        *request: Any,
+        timeout: float | None = None,
+        metadata: Iterable[tuple[str, str | bytes]] | None = None,
+        **options: Any,
+    ) -> Any:
+        everything = (*self._metadata, *(metadata or ()))
+        request_id = current_request_id()
+        if request_id is not None:
+            everything = (*everything, (REQUEST_ID_METADATA_KEY, request_id))
+        deadline = self._deadline if timeout is None else timeout
+        return self._multicallable(*request, timeout=deadline, metadata=everything, **options)
+
+
+class _Channel(grpc.aio.Channel):
+    """A channel whose calls carry the house's metadata; everything else is gRPC's."""
+
+    def __init__(self, channel: grpc.aio.Channel, metadata: Metadata) -> None:
+        self._channel = channel
+        self._metadata = metadata
+
+    def unary_unary(self, *args: Any, **options: Any) -> Any:
+        return _Calls(self._channel.unary_unary(*args, **options), self._metadata, UNARY_DEADLINE_SECONDS)
+
+    def stream_unary(self, *args: Any, **options: Any) -> Any:
+        return _Calls(self._channel.stream_unary(*args, **options), self._metadata, UNARY_DEADLINE_SECONDS)
+
+    def unary_stream(self, *args: Any, **options: Any) -> Any:
+        return _Calls(self._channel.unary_stream(*args, **options), self._metadata, None)
+
+    def stream_stream(self, *args: Any, **options: Any) -> Any:
+        return _Calls(self._channel.stream_stream(*args, **options), self._metadata, None)
+
+    async def close(self, grace: float | None = None) -> None:
+        await self._channel.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return self._channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._channel.channel_ready()
+
+    async def __aenter__(self) -> Self:
+        await self._channel.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.__aexit__(kind, error, trace)

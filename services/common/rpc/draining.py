@@ -1,0 +1,76 @@
+"""The server is about to stop: streams and long waits end by themselves, and say where to go on.
+
+Without it every open stream costs the whole grace of `stop` and ends as "Cancelling all calls" (STYLE §4).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar
+
+from services.common.errors import Unavailable
+
+T = TypeVar("T")
+
+
+class Draining:
+    """Made once in `app.py`, given to the servicers that stream or wait, and to `serve`, which begins it."""
+
+    def __init__(self) -> None:
+        self._begun = asyncio.Event()
+        self._inside: set[asyncio.Timeout] = set()
+
+    def is_set(self) -> bool:
+        """Whether it has begun."""
+        return self._begun.is_set()
+
+    async def wait(self) -> None:
+        """Wait for its begin."""
+        await self._begun.wait()
+
+    def begin(self) -> None:
+        """End what waits inside of `interrupting` or `stream`, now and from now on."""
+        if not self._begun.is_set():
+            self._begun.set()
+            now = asyncio.get_running_loop().time()
+            for scope in self._inside:
+                scope.reschedule(now)
+
+    @asynccontextmanager
+    async def interrupting(self, resume_from: int | None = None) -> AsyncIterator[None]:
+        """Cut short what is awaited inside, for long polls. Raises Unavailable (DRAINING)."""
+        scope = asyncio.timeout(None)
+        try:
+            if self.is_set():
+                raise _draining(resume_from)
+            async with scope:
+                self._inside.add(scope)
+                yield
+        except TimeoutError:
+            if scope.expired():
+                raise _draining(resume_from) from None
+            raise
+        finally:
+            self._inside.discard(scope)
+
+    async def stream(
+        self, source: AsyncGenerator[T, None], *, start: int, position_after: Callable[[T], int]
+    ) -> AsyncGenerator[T, None]:
+        """Pass on what `source` yields, from position `start`. Raises Unavailable (DRAINING) with where to go on.
+
+        Only the wait for the next item is cut short: one that is being sent still arrives.
+        """
+        position = start
+        async with aclosing(source):
+            while True:
+                async with self.interrupting(position):
+                    try:
+                        item = await anext(source)
+                    except StopAsyncIteration:
+                        return
+                yield item
+                position = position_after(item)
+
+
+def _draining(resume_from: int | None) -> Unavailable:
+    return Unavailable("DRAINING", "the service is stopping: ask again", resume_from=resume_from)

@@ -1,0 +1,162 @@
+"""How a service is served: options, layers, health, reflection, and an end without losses."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection as grpc_reflection
+
+from services.common.errors import StartError
+from services.common.rpc.auth import Authenticator
+from services.common.rpc.draining import Draining
+from services.common.rpc.interceptors import Gate, layers
+
+LIFELINE_VARIABLE = "BOATYARD_LIFELINE_FD"
+UNARY_LIMIT_SECONDS = 600.0
+GRACE_SECONDS = 5.0
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # else a second server binds the same port and takes half of the calls
+    # A frozen client is noticed after 40 s at most, and clients may ping as often as ours do (STYLE §4).
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+_MAX_CALLS = 1000  # viewers' streams included; more are refused with RESOURCE_EXHAUSTED by gRPC
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One gRPC service: its full name, the generated function that adds it to a server, and who serves it."""
+
+    name: str
+    add: Callable[[Any, grpc.aio.Server], None]
+    servicer: object
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that takes calls at `address` (host:port, the real port where 0 was asked for)."""
+
+    address: str
+    draining: Draining
+    _server: grpc.aio.Server
+    _health: health.aio.HealthServicer
+
+    async def stop(self, grace: float = GRACE_SECONDS) -> None:
+        """Say NOT_SERVING, let streams end by themselves, refuse new calls, and cancel what is left after `grace` s."""
+        await self._health.enter_graceful_shutdown()
+        self.draining.begin()
+        await self._server.stop(grace)
+
+
+async def start_server(
+    *,
+    listen: str,
+    registrations: Sequence[Registration],
+    authenticator: Authenticator,
+    draining: Draining,
+    reflection: bool = True,
+    unary_limit_seconds: float = UNARY_LIMIT_SECONDS,
+) -> RunningServer:
+    """Start serving at `listen` (host:port; port 0 takes any free one). Raises StartError when the port is taken."""
+    server = grpc.aio.server(
+        interceptors=[Gate(layers(authenticator, unary_limit_seconds))],
+        options=_OPTIONS,
+        maximum_concurrent_rpcs=_MAX_CALLS,
+    )
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    for registration in registrations:
+        registration.add(registration.servicer, server)
+        await checks.set(registration.name, health_pb2.HealthCheckResponse.SERVING)
+    if reflection:
+        names = [registration.name for registration in registrations]
+        grpc_reflection.enable_server_reflection([*names, health.SERVICE_NAME, grpc_reflection.SERVICE_NAME], server)
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise StartError(f"cannot listen on {listen}: is another service running there?") from error
+    await server.start()
+    return RunningServer(f"{listen.rpartition(':')[0]}:{port}", draining, server, checks)
+
+
+async def serve(
+    *,
+    listen: str,
+    registrations: Sequence[Registration],
+    authenticator: Authenticator,
+    draining: Draining,
+    reflection: bool = True,
+    unary_limit_seconds: float = UNARY_LIMIT_SECONDS,
+    grace: float = GRACE_SECONDS,
+    on_started: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGTERM, SIGINT or the end of the lifeline, then drain and stop; `on_started` gets the address.
+
+    The lifeline is the reading end of a pipe, its number in BOATYARD_LIFELINE_FD: it ends when whoever holds the
+    other end has died, so that no service outlives its supervisor.
+    """
+    running = await start_server(
+        listen=listen,
+        registrations=registrations,
+        authenticator=authenticator,
+        draining=draining,
+        reflection=reflection,
+        unary_limit_seconds=unary_limit_seconds,
+    )
+    log.info("serving", address=running.address)
+    if on_started is not None:
+        on_started(running.address)
+    try:
+        why = await _told_to_stop()
+        log.info("draining", why=why)
+    finally:
+        await running.stop(grace)
+    log.info("stopped")
+
+
+async def _told_to_stop() -> str:
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[str] = loop.create_future()
+
+    def tell(why: str) -> None:
+        if not told.done():
+            told.set_result(why)
+
+    lifeline = _take_lifeline()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, tell, number.name)
+    if lifeline is not None:
+        loop.add_reader(lifeline, tell, "the supervisor died")
+    try:
+        return await told
+    finally:
+        # The signals stay ours, and without effect, until the process is done: a second one must not cut the end short.
+        if lifeline is not None:
+            loop.remove_reader(lifeline)
+            os.close(lifeline)
+
+
+def _take_lifeline() -> int | None:
+    """Return the lifeline, and keep it from children: they are not to end with our supervisor."""
+    text = os.environ.pop(LIFELINE_VARIABLE, None)
+    if text is None:
+        return None
+    try:
+        descriptor = int(text)
+        os.set_inheritable(descriptor, False)
+    except (ValueError, OSError) as error:
+        raise StartError(f"{LIFELINE_VARIABLE}={text} is not an open file descriptor") from error
+    return descriptor

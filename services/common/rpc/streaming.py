@@ -1,0 +1,24 @@
+"""Reading a stream so that it ends when its reader does."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import grpc
+
+Call = TypeVar("Call", bound=grpc.aio.Call)
+
+
+@asynccontextmanager
+async def streaming(call: Call) -> AsyncIterator[Call]:
+    """Cancel a call on the way out.
+
+        async with streaming(stub.WatchEvents(request)) as events:
+            async for event in events: ...
+
+    A stream that is only abandoned goes on for ever on both sides: gRPC no longer collects it (STYLE §4).
+    """
+    try:
+        yield call
+    finally:
+        call.cancel()

@@ -1,0 +1,31 @@
+"""Real servers in this process, on a free port, with all that stands before a servicer in production."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.common.rpc.auth import Authenticator, SingleToken
+from services.common.rpc.draining import Draining
+from services.common.rpc.server import Registration, RunningServer, start_server
+
+TOKEN = "a-token-for-tests"
+
+
+@asynccontextmanager
+async def serving(
+    *registrations: Registration,
+    authenticator: Authenticator | None = None,
+    draining: Draining | None = None,
+    unary_limit_seconds: float = 60.0,
+) -> AsyncIterator[RunningServer]:
+    """Serve inside of the block; callers show TOKEN unless another authenticator is given."""
+    server = await start_server(
+        listen="127.0.0.1:0",
+        registrations=registrations,
+        authenticator=authenticator or SingleToken(TOKEN, caller="test", reason="TOKEN_REQUIRED", hint="see TOKEN"),
+        draining=draining or Draining(),
+        unary_limit_seconds=unary_limit_seconds,
+    )
+    try:
+        yield server
+    finally:
+        await server.stop(grace=0.2)

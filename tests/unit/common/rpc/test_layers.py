@@ -1,0 +1,248 @@
+"""What callers see of the layers: statuses, details, request ids, refusals; for each arity the same."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+import structlog
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from services.common import errors, logs
+from services.common.fence import Fence, current_fence
+from services.common.rpc.channel import fence_metadata, open_channel
+from services.common.rpc.status import service_error
+from services.common.rpc.streaming import streaming
+from tests.kit.servers import TOKEN, serving
+from tests.unit.common.rpc.echo import Echo, EchoStub
+
+Answer = Callable[[str], Awaitable[str]]
+ARITIES = ["unary", "server_stream", "client_stream", "both"]
+
+
+@asynccontextmanager
+async def echoing(
+    answer: Answer | None = None, token: str | None = TOKEN, limit: float = 60.0
+) -> AsyncIterator[EchoStub]:
+    echo = Echo(answer) if answer else Echo()
+    async with (
+        serving(echo.registration(), unary_limit_seconds=limit) as server,
+        open_channel(server.address, token) as channel,
+    ):
+        yield EchoStub(channel)
+
+
+async def call(stub: EchoStub, arity: str, text: str = "a b", **options: object) -> list[bytes]:
+    """Call by any arity and return all answers."""
+    words = iter([word.encode() for word in text.split()])
+    match arity:
+        case "unary":
+            return [await stub.unary(text.encode(), **options)]
+        case "server_stream":
+            return [answer async for answer in stub.server_stream(text.encode(), **options)]
+        case "client_stream":
+            return [await stub.client_stream(words, **options)]
+        case _:
+            return [answer async for answer in stub.both(words, **options)]
+
+
+def raising(error: BaseException) -> Answer:
+    async def answer(text: str) -> str:
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize("arity", ARITIES)
+async def test_answers_pass_unchanged(arity: str) -> None:
+    async with echoing() as stub:
+        assert b" ".join(await call(stub, arity)) == b"a b"
+
+
+@pytest.mark.parametrize("arity", ARITIES)
+async def test_an_error_reaches_the_caller_with_its_details(arity: str) -> None:
+    async with echoing(raising(errors.Invalid([("ref", "is empty"), ("name", "is too long")]))) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(stub, arity)
+    error = service_error(caught.value)
+    assert isinstance(error, errors.Invalid)
+    assert error.violations == (("ref", "is empty"), ("name", "is too long"))
+    assert (error.reason, error.message) == ("INVALID_FIELDS", "ref: is empty; name: is too long")
+
+
+@pytest.mark.parametrize("arity", ARITIES)
+@pytest.mark.parametrize(
+    "raised",
+    [
+        ValueError("secret-path"),
+        ExceptionGroup("secret-path", [ValueError("secret-path"), KeyError("secret-path")]),
+        errors.RemoteFailure(errors.Status.UNKNOWN, "X", "secret-path"),
+        asyncio.CancelledError("secret-path"),
+    ],
+    ids=["unmapped", "group", "remote", "stray-cancel"],
+)
+async def test_what_nobody_foresaw_is_internal_and_says_nothing(arity: str, raised: BaseException) -> None:
+    async with echoing(raising(raised)) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(stub, arity, metadata=(("boatyard-request-id", "request-7"),), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "secret-path" not in repr(caught.value)
+    info = error_details_pb2.RequestInfo()
+    status = rpc_status.from_call(caught.value)
+    assert status is not None
+    assert any(detail.Unpack(info) for detail in status.details)
+    assert info.request_id == "request-7"
+
+
+async def test_a_group_of_one_error_is_that_error() -> None:
+    group = ExceptionGroup("tasks", [ExceptionGroup("tasks", [errors.NotFound("workspace", "w-1")])])
+    async with echoing(raising(group)) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(stub, "unary")
+    error = service_error(caught.value)
+    assert isinstance(error, errors.NotFound)
+    assert (error.reason, error.resource_type, error.resource_name) == ("WORKSPACE_NOT_FOUND", "workspace", "w-1")
+
+
+@pytest.mark.parametrize("arity", ARITIES)
+@pytest.mark.parametrize("token", [None, "another", "", "tök"])
+async def test_who_shows_no_known_token_is_refused(arity: str, token: str | None) -> None:
+    async with echoing(raising(AssertionError("reached")), token=None) as stub:
+        shown = () if token is None else (("authorization", f"Bearer {token}".encode("ascii", "replace").decode()),)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(stub, arity, metadata=shown)
+    error = service_error(caught.value)
+    assert isinstance(error, errors.Unauthenticated)
+    assert error.reason == "TOKEN_REQUIRED"
+
+
+async def test_health_needs_no_token_and_knows_every_service() -> None:
+    echo = Echo().registration()
+    async with serving(echo) as server, open_channel(server.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", echo.name):
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Check(health_pb2.HealthCheckRequest(service="other"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_the_request_id_is_the_callers_and_comes_back() -> None:
+    seen: list[str | None] = []
+
+    async def answer(text: str) -> str:
+        seen.append(logs.current_request_id())
+        return text
+
+    async with echoing(answer) as stub:
+        with logs.request("request-9"):
+            outgoing = stub.unary(b"x")
+            await outgoing
+        assert dict(await outgoing.trailing_metadata())["boatyard-request-id"] == "request-9"
+        made = stub.unary(b"x", metadata=(("boatyard-request-id", "no spaces allowed"),))
+        await made
+        given = dict(await made.trailing_metadata())["boatyard-request-id"]
+    assert seen == ["request-9", given]
+    assert given
+    assert " " not in given
+
+
+async def test_the_fence_is_read_or_refused() -> None:
+    seen: list[Fence | None] = []
+
+    async def answer(text: str) -> str:
+        seen.append(current_fence())
+        return text
+
+    async with echoing(answer) as stub:
+        await stub.unary(b"x", metadata=fence_metadata(Fence("job-1", 3)))
+        await stub.unary(b"x")
+        for wrong in ("job-1", "job-1/0", "/1", "job-1/x", "Job/1", "job-1/99999999999999999999"):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.unary(b"x", metadata=(("boatyard-fence", wrong),))
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert seen == [Fence("job-1", 3), None]
+
+
+async def test_the_server_caps_the_time_of_a_call() -> None:
+    async def answer(text: str) -> str:
+        await asyncio.sleep(30)
+        return text
+
+    async with echoing(answer, limit=0.1) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.unary(b"x", timeout=20)
+    assert isinstance(service_error(caught.value), errors.DeadlineExceeded)
+
+
+async def test_a_unary_call_has_a_deadline_that_nobody_asked_for() -> None:
+    remaining: list[float] = []
+    echo = Echo()
+
+    async def unary(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        remaining.append(context.time_remaining())
+        return request
+
+    echo.unary = unary  # type: ignore[method-assign]
+    async with serving(echo.registration()) as server, open_channel(server.address, TOKEN) as channel:
+        await EchoStub(channel).unary(b"x")
+    assert 9 < remaining[0] <= 10
+
+
+async def test_an_unreachable_dependency_is_unavailable_and_no_leak() -> None:
+    async def answer(text: str) -> str:
+        async with open_channel("127.0.0.1:1") as channel:
+            return str(await EchoStub(channel).unary(b"x"))
+
+    async with echoing(answer) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.unary(b"x")
+    error = service_error(caught.value)
+    assert isinstance(error, errors.Unavailable)
+    assert error.reason == "DEPENDENCY_UNAVAILABLE"
+    assert "127.0.0.1" not in error.message
+
+
+async def test_leaving_a_stream_ends_its_handler_even_while_it_writes() -> None:
+    echo = Echo()
+    big = "x" * 1_000_000
+
+    async def answer(text: str) -> str:
+        return big
+
+    echo.answer = answer
+    async with serving(echo.registration()) as server, open_channel(server.address, TOKEN) as channel:
+        async with streaming(EchoStub(channel).server_stream(b"w " * 100)) as stream:
+            async for _ in stream:
+                break
+        until = time.monotonic() + 5
+        while not echo.stream_ended:
+            assert time.monotonic() < until, "the handler goes on without its client"
+            await asyncio.sleep(0.01)
+
+
+async def test_one_line_of_access_log_a_call_by_whose_fault_it_is() -> None:
+    async def answer(text: str) -> str:
+        match text:
+            case "missing":
+                raise errors.NotFound("workspace", "w-1")
+            case "full":
+                raise errors.Exhausted("TOO_MANY", "full", retry_after=2)
+            case "bug":
+                raise ValueError
+            case _:
+                return text
+
+    with structlog.testing.capture_logs() as lines:
+        async with echoing(answer) as stub:
+            await stub.unary(b"fine")
+            for text in ("missing", "full", "bug"):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await stub.unary(text.encode())
+    calls = [(line["status"], line["log_level"]) for line in lines if line["event"] == "rpc"]
+    assert calls == [("OK", "info"), ("NOT_FOUND", "info"), ("RESOURCE_EXHAUSTED", "warning"), ("INTERNAL", "error")]
