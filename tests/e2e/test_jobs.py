@@ -1,0 +1,132 @@
+"""What `boatyard run` promises: the right end, the right reason, and the branch on the remote."""
+
+import pytest
+
+from tests.e2e.conftest import Remote
+from tests.kit.cell import Cell
+
+
+def test_a_change_is_verified_and_pushed(cell: Cell, remote: Remote) -> None:
+    result = cell.run(remote.path, "cat > prompt.txt; echo all done", "--verify", "grep -q 'Do it' prompt.txt")
+
+    assert result["state"] == "SUCCEEDED"
+    assert result["branch"] == f"boatyard/{result['job_id']}"
+    assert result["files_changed"] == ["prompt.txt"]
+    assert (result["tests_run"], result["tests_passed"]) == (True, True)
+    assert remote.git("rev-parse", result["branch"]) == result["commit"]
+    assert remote.git("rev-parse", f"{result['branch']}^") == remote.head
+    assert remote.show(f"{result['branch']}:prompt.txt").strip() == "Do it."
+    assert cell.output(result["execution_id"]) == b"all done\n"
+    assert b"+Do it." in cell.boatyard("diff", result["execution_id"])
+
+
+def test_verify_sees_the_taken_commit_and_not_the_workspace(cell: Cell, remote: Remote) -> None:
+    result = cell.run(
+        remote.path, "echo '*.tmp' > .gitignore; touch a.tmp b.txt", "--verify", "test -e b.txt && ! test -e a.tmp"
+    )
+
+    assert result["tests_passed"] is True
+
+
+def test_a_check_that_fails_publishes_nothing(cell: Cell, remote: Remote) -> None:
+    result = cell.run(remote.path, "touch new.txt", "--verify", "echo broken; exit 3", code=1)
+
+    assert (result["state"], result["reason"], result["tests_passed"]) == ("FAILED", "VERIFY_FAILED", False)
+    assert remote.branches() == ["main"]
+    assert b"new.txt" in cell.boatyard("diff", result["execution_id"])
+
+
+AGENTS = {
+    "deletes .git": ("rm -rf .git; echo x > new.txt", 1),
+    "makes .git anew": ("rm -rf .git; git init -q; git add -A; git commit -qm mine; echo x > new.txt", 1),
+    "goes back in history": ("git reset -q --soft HEAD~2; echo x > new.txt", 1),
+    "commits by itself": ("echo x > new.txt; git add -A; git commit -qm mine; echo y > more.txt", 2),
+}
+
+
+@pytest.mark.parametrize(("command", "commits"), AGENTS.values(), ids=AGENTS)
+def test_the_working_tree_is_the_result(cell: Cell, remote: Remote, command: str, commits: int) -> None:
+    identity = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b; "
+    result = cell.run(remote.path, identity + command)
+
+    assert result["state"] == "SUCCEEDED"
+    assert remote.show(f"{result['branch']}:new.txt") == "x"
+    assert remote.show(f"{result['branch']}:counter.txt") == "2"
+    assert remote.git("rev-list", "--count", f"{remote.head}..{result['branch']}") == str(commits)
+    assert remote.git("merge-base", remote.head, result["branch"]) == remote.head
+
+
+def test_nothing_changed_is_a_result(cell: Cell, remote: Remote) -> None:
+    result = cell.run(remote.path, "echo I looked, and all is well")
+
+    assert (result["state"], result["files_changed"]) == ("SUCCEEDED", [])
+    assert remote.branches() == ["main"]
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [("echo so far > partial.txt; exit 7", "AGENT_FAILED"), ("no-such-agent --please", "AGENT_NOT_INSTALLED")],
+)
+def test_an_agent_that_fails(cell: Cell, remote: Remote, command: str, reason: str) -> None:
+    result = cell.run(remote.path, command, code=1)
+
+    assert (result["state"], result["reason"]) == ("FAILED", reason)
+    assert remote.branches() == ["main"]
+
+
+def test_what_a_failed_agent_did_is_kept(cell: Cell, remote: Remote) -> None:
+    result = cell.run(remote.path, "echo so far > partial.txt; exit 7", code=1)
+
+    assert result["files_changed"] == ["partial.txt"]
+    assert b"+so far" in cell.boatyard("diff", result["execution_id"])
+
+
+def test_a_timeout(cell: Cell, remote: Remote) -> None:
+    result = cell.run(remote.path, "echo begun; sleep 600", "--timeout", 1, code=1)
+
+    assert (result["state"], result["reason"]) == ("FAILED", "TIMED_OUT")
+    assert cell.output(result["execution_id"]) == b"begun\n"
+
+
+def test_a_repository_that_is_not_there(cell: Cell, remote: Remote) -> None:
+    result = cell.run(remote.path.parent / "nowhere.git", "true", code=1)
+
+    assert (result["state"], result["reason"]) == ("FAILED", "CLONE_FAILED")
+
+
+def test_a_push_that_is_refused(cell: Cell, remote: Remote) -> None:
+    hook = remote.path / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho not today >&2\nexit 1\n")
+    hook.chmod(0o755)
+    result = cell.run(remote.path, "touch new.txt", code=1)
+
+    assert (result["state"], result["reason"]) == ("FAILED", "PUSH_REJECTED")
+    (job,) = cell.lines("show", result["job_id"])
+    assert "not today" in job["message"]
+
+
+def test_the_same_request_is_the_same_job(cell: Cell, remote: Remote) -> None:
+    first = cell.run(remote.path, "touch new.txt", "--request-id", "once")
+    second = cell.run(remote.path, "touch new.txt", "--request-id", "once")
+
+    assert second == first
+    cell.boatyard("run", "--repo", remote.path, "--command", "true", "--request-id", "once", "Another", code=2)
+
+
+def test_cancel_of_something_finished(cell: Cell, remote: Remote) -> None:
+    result = cell.run(remote.path, "true")
+
+    cell.boatyard("cancel", result["job_id"], code=2)
+    (job,) = cell.lines("show", result["job_id"])
+    assert job["state"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("command", [("show", "job-none"), ("cancel", "exec-none"), ("diff", "exec-none")])
+def test_an_unknown_id_is_wrong_input(cell: Cell, command: tuple[str, str]) -> None:
+    cell.boatyard(*command, code=2)
+
+
+def test_the_workspace_of_a_success_is_gone(cell: Cell, remote: Remote) -> None:
+    result = cell.run(remote.path, "touch new.txt", "--verify", "true")
+
+    assert result["job_id"] not in {workspace["job_id"] for workspace in cell.lines("workspaces")}

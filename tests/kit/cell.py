@@ -1,0 +1,165 @@
+"""A whole cell as a user has it: `boatyard up` on a home of its own, driven by the command line alone."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.kit import processes
+
+BOATYARD = Path(sys.executable).parent / "boatyard"
+OFFSETS = {"gateway": 0, "workspace": 1, "git": 2, "execution": 3, "http": 20}
+
+
+def free_port_base() -> int:
+    """Return a base from which every port of a cell is free right now."""
+    while True:
+        base = random.randrange(20000, 30000, 32)
+        with contextlib.ExitStack() as stack:
+            try:
+                for offset in OFFSETS.values():
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", base + offset))
+            except OSError:
+                continue
+            return base
+
+
+def eventually(holds: Callable[[], object], what: str, timeout: float = 30) -> object:
+    """Return the first true answer of `holds`; fail with `what` when there is none in time."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if answer := holds():
+            return answer
+        time.sleep(0.05)
+    raise AssertionError(f"not within {timeout} s: {what}")
+
+
+class Cell:
+    """A running cell. Every command is a real process; nothing of the product is imported."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.base = free_port_base()
+        self.environment = {
+            "PATH": f"{BOATYARD.parent}:{os.environ['PATH']}",
+            "HOME": str(home.parent),
+            "LANG": "C.UTF-8",
+            "BOATYARD_HOME": str(home),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def address(self, service: str) -> str:
+        return f"127.0.0.1:{self.base + OFFSETS[service]}"
+
+    def up(self, **environment: str) -> None:
+        log = (self.home.parent / "up.log").open("ab")
+        self.process = subprocess.Popen(
+            [BOATYARD, "up", "--port-base", str(self.base)],
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+        assert self.process.stdout
+        line = self.process.stdout.readline().decode()
+        assert line.startswith("ready"), (line, (self.home.parent / "up.log").read_text())
+
+    def down(self) -> None:
+        self.boatyard("down")
+        if self.process:
+            self.process.wait(timeout=30)
+            assert self.process.stdout
+            self.process.stdout.close()
+
+    def start(self, *arguments: object) -> subprocess.Popen[bytes]:
+        """Start a command and leave it running."""
+        return subprocess.Popen(
+            [BOATYARD, *map(str, arguments)], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def boatyard(self, *arguments: object, code: int | None = 0, timeout: float = 60) -> bytes:
+        """Run a command to its end; return its standard output. `code` None takes any exit code."""
+        result = subprocess.run(
+            [BOATYARD, *map(str, arguments)], env=self.environment, capture_output=True, timeout=timeout, check=False
+        )
+        assert code is None or result.returncode == code, (arguments, result.returncode, result.stdout, result.stderr)
+        return result.stdout
+
+    def lines(self, *arguments: object, code: int | None = 0, timeout: float = 60) -> list[dict]:
+        """Run a command with --json; return the objects it printed."""
+        output = self.boatyard(*arguments, "--json", code=code, timeout=timeout)
+        return [json.loads(line) for line in output.splitlines()]
+
+    def run(self, repository: Path, command: str, *arguments: object, code: int = 0, timeout: float = 60) -> dict:
+        """Run a job to its end; return its result."""
+        lines = self.lines(
+            "run", "--repo", repository, "--command", command, *arguments, "Do it.", code=code, timeout=timeout
+        )
+        assert lines[-1]["kind"] == "result", lines[-1]
+        return lines[-1]
+
+    def submit(self, repository: Path, command: str, *arguments: object) -> dict:
+        """Submit a job and return at once: {"kind", "job_id", "execution_id"}."""
+        (line,) = self.lines("run", "--repo", repository, "--command", command, "--detach", *arguments, "Do it.")
+        return line
+
+    def output(self, execution_id: str) -> bytes:
+        """Return all that an ended execution wrote to standard output, joined from its events."""
+        parts = []
+        for expected, event in enumerate(self.lines("logs", execution_id), start=1):
+            assert event["sequence"] == expected, "events have a gap or stand twice"
+            if event["kind"] == "output" and event["stream"] == "stdout":
+                parts.append(processes.event_bytes(event))
+        return b"".join(parts)
+
+    def result(self, job_id: str, timeout: float = 60) -> dict:
+        """Wait for a job's end; return it as `show --json` has it."""
+
+        def ended() -> dict | None:
+            (job,) = self.lines("show", job_id)
+            return job if job["state"] in ("SUCCEEDED", "FAILED", "CANCELLED") else None
+
+        answer = eventually(ended, f"{job_id} ends", timeout)
+        assert isinstance(answer, dict)
+        return answer
+
+    def service_pid(self, service: str) -> int:
+        """Return the process of one of the cell's services."""
+        (pid,) = processes.matching(f"services.{service}", {"BOATYARD_HOME": str(self.home)})
+        return pid
+
+    def kill_service(self, service: str) -> int:
+        """Kill a service with -9; return the pid that is gone."""
+        pid = self.service_pid(service)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def await_restart(self, service: str, old_pid: int) -> None:
+        """Wait until the supervisor has put a new process in the place of the old one, and it listens."""
+
+        def listens() -> bool:
+            pids = processes.matching(f"services.{service}", {"BOATYARD_HOME": str(self.home)})
+            with socket.socket() as probe:
+                return old_pid not in pids and probe.connect_ex(("127.0.0.1", self.base + OFFSETS[service])) == 0
+
+        eventually(listens, f"{service} is there again")
+
+
+@contextlib.contextmanager
+def running_cell(directory: Path, **environment: str) -> Iterator[Cell]:
+    """Start a cell under `directory`; end it and prove that nothing of it is left."""
+    cell = Cell(directory / "home")
+    cell.up(**environment)
+    try:
+        yield cell
+    finally:
+        cell.down()
+    left = processes.with_environment({"BOATYARD_HOME": str(cell.home)})
+    assert not left, f"processes left behind: {left}"

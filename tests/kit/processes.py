@@ -1,0 +1,42 @@
+"""What of the host's processes a test may see: found in /proc, from outside."""
+
+import base64
+from pathlib import Path
+
+
+def _read(pid: str, name: str) -> bytes:
+    try:
+        return (Path("/proc") / pid / name).read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
+
+
+def _pids() -> list[str]:
+    return [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def with_environment(wanted: dict[str, str]) -> dict[int, str]:
+    """Return {pid: command line} of the processes whose environment holds all of `wanted`."""
+    entries = {f"{key}={value}".encode() for key, value in wanted.items()}
+    return {
+        int(pid): _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace")
+        for pid in _pids()
+        if entries <= set(_read(pid, "environ").split(b"\0"))
+    }
+
+
+def matching(module: str, environment: dict[str, str]) -> list[int]:
+    """Return the processes that run `python -m MODULE` with this environment."""
+    return [pid for pid, line in with_environment(environment).items() if line.rstrip().endswith(f"-m {module}")]
+
+
+def with_marker(marker: str) -> list[int]:
+    """Return the processes with `marker` in their command line or environment."""
+    return [int(pid) for pid in _pids() if marker.encode() in _read(pid, "cmdline") + _read(pid, "environ")]
+
+
+def event_bytes(event: dict) -> bytes:
+    """Return the bytes of an `output` event of the command line's JSON."""
+    if "data_base64" in event:
+        return base64.b64decode(event["data_base64"])
+    return event["data"].encode()
