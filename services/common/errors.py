@@ -7,6 +7,7 @@ and `rpc/status.service_error` turns that back into the same class on the caller
     ├── Invalid              INVALID_ARGUMENT     bad input, every violation at once
     ├── NotFound             NOT_FOUND
     ├── AlreadyExists        ALREADY_EXISTS
+    │   └── RequestIdReused                       the caller's id was used with another request
     ├── FailedPrecondition   FAILED_PRECONDITION  the thing is in the wrong state
     ├── Aborted              ABORTED              a race was lost: read again, then retry
     ├── OutOfRange           OUT_OF_RANGE         no such position, or no longer
@@ -102,6 +103,16 @@ class AlreadyExists(ServiceError):
         )
         self.resource_type = resource_type
         self.resource_name = resource_name
+
+
+class RequestIdReused(AlreadyExists):
+    """The caller's id (of a request, or of the thing itself) was used before, and with another request."""
+
+    def __init__(self, resource_type: str, resource_name: str) -> None:
+        super().__init__(resource_type, resource_name)
+        self.reason = "REQUEST_ID_REUSED"
+        self.message = f"{resource_type} {resource_name!r} was made by a request with other contents"
+        self.args = (self.message,)
 
 
 class FailedPrecondition(ServiceError):
