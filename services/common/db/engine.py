@@ -1,0 +1,75 @@
+"""The async engine of a service's database.
+
+SQLite needs four things together, or concurrent transactions lose updates in silence (STYLE §4): no transactions of
+the driver's own, BEGIN IMMEDIATE (the write lock is taken before the first read), WAL, and a wait for the lock.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from services.common.errors import StartError
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+_LOCK_WAIT_MS = 20_000
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite file."""
+    return f"sqlite:///{path}"
+
+
+def open_database(url: str) -> AsyncEngine:
+    """Open `sqlite:///path` or `postgresql://…`; dispose of the engine at the end. Connects at first use.
+
+    Transactions are `async with engine.begin() as connection:`, short, and never held over other waits. Raises
+    StartError for any other URL; no error repeats the URL, for it may hold a password.
+    """
+    parsed = parse_database_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        # READ COMMITTED, as PostgreSQL has it; pre-ping, so that a database that came back is used without an error.
+        return create_async_engine(
+            parsed,
+            pool_pre_ping=True,
+            pool_size=10,
+            connect_args={"connect_timeout": 10, "application_name": "boatyard"},
+        )
+    engine = create_async_engine(parsed)
+    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_immediate)
+    return engine
+
+
+def parse_database_url(url: str) -> URL:
+    """Return `url` with its async driver's name. Raises StartError."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StartError(
+            "the database URL cannot be read: sqlite:///path or postgresql://user:password@host/name"
+        ) from (error)
+    driver = _DRIVERS.get(parsed.drivername)
+    if driver is None or (driver == _DRIVERS["sqlite"] and parsed.database in {None, "", ":memory:"}):
+        raise StartError(f"a database is sqlite:///path or postgresql://…, not {parsed.drivername}:")
+    return parsed.set(drivername=driver)
+
+
+def _set_up_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:  # noqa: ANN401 - SQLAlchemy's adapter
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={_LOCK_WAIT_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",  # a commit that was answered survives the loss of power
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

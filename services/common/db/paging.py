@@ -1,0 +1,79 @@
+"""Pages of a list: by key, never by number, so that nothing is skipped or doubled when rows come and go.
+
+A token holds the last key of its page and a hash of the filter it was made for; it carries no authority.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import ColumnElement, Select, literal, tuple_
+
+from services.common.errors import Invalid
+
+DEFAULT_SIZE = 50
+MAX_SIZE = 1000
+
+Key = tuple[str | int, ...]
+Row = TypeVar("Row")
+_Statement = TypeVar("_Statement", bound=Select[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a caller asked for: at most `size` rows after `after` (None: from the beginning)."""
+
+    size: int = DEFAULT_SIZE
+    after: Key | None = None
+    filter_hash: str = ""
+
+    @classmethod
+    def parse(cls, size: int, token: str, filters: Mapping[str, object] | None = None) -> Self:
+        """Read `page_size` and `page_token` of a request whose other fields are `filters` (anything with a repr).
+
+        Size 0 means 50, and more than 1000 means 1000. Raises Invalid naming both fields where both are wrong.
+        """
+        violations = []
+        if size < 0:
+            violations.append(("page_size", "must not be negative"))
+        filter_hash = _hash(filters or {})
+        after = None
+        if token:
+            try:
+                made_for, *key = json.loads(base64.urlsafe_b64decode(token.encode()))
+                after = tuple(part if isinstance(part, int) else str(part) for part in key)
+            except (ValueError, TypeError, binascii.Error):
+                violations.append(("page_token", "is not a token of this service"))
+            else:
+                if made_for != filter_hash:
+                    violations.append(("page_token", "belongs to a list with another filter"))
+        if violations:
+            raise Invalid(violations)
+        return cls(min(size, MAX_SIZE) or DEFAULT_SIZE, after, filter_hash)
+
+    def select(
+        self, statement: _Statement, key: Sequence[ColumnElement[Any]], *, descending: bool = False
+    ) -> _Statement:
+        """Order `statement` by the columns of `key`, all in one direction and unique together; take one row more."""
+        ordered = statement.order_by(*(column.desc() if descending else column.asc() for column in key))
+        if self.after is not None:
+            if len(self.after) != len(key):
+                raise Invalid([("page_token", "is not a token of this list")])
+            last = tuple_(*(literal(value, column.type) for value, column in zip(self.after, key, strict=True)))
+            ordered = ordered.where(tuple_(*key) < last if descending else tuple_(*key) > last)
+        return ordered.limit(self.size + 1)
+
+    def cut(self, rows: Sequence[Row], key_of: Callable[[Row], Key]) -> tuple[list[Row], str]:
+        """Return the page's rows, of those that `select` gave, and the token of the next page ("" at the end)."""
+        page = list(rows[: self.size])
+        if len(rows) <= self.size:
+            return page, ""
+        return page, base64.urlsafe_b64encode(json.dumps([self.filter_hash, *key_of(page[-1])]).encode()).decode()
+
+
+def _hash(filters: Mapping[str, object]) -> str:
+    return hashlib.sha256(repr(sorted(filters.items())).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""A small schema for the database tests."""
