@@ -1,0 +1,113 @@
+"""What an execution is, not how it is stored, sent or run. Standard library only: runners import it."""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.common.sandbox.spec import SandboxSpec, Tier
+
+
+class State(enum.StrEnum):
+    """Where an execution stands in its life."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing follows."""
+        return self not in ACTIVE
+
+
+ACTIVE = (State.PENDING, State.RUNNING)
+
+
+class Purpose(enum.StrEnum):
+    """What an execution is for."""
+
+    AGENT = "AGENT"
+    VERIFY = "VERIFY"
+    HOOK = "HOOK"
+
+
+class Reason(enum.StrEnum):
+    """Why an execution FAILED."""
+
+    AGENT_FAILED = "AGENT_FAILED"
+    AGENT_NOT_INSTALLED = "AGENT_NOT_INSTALLED"
+    TIMED_OUT = "TIMED_OUT"
+    IDLE = "IDLE"
+    OUTPUT_LIMIT = "OUTPUT_LIMIT"
+    SANDBOX_FAILED = "SANDBOX_FAILED"
+    RUNNER_LOST = "RUNNER_LOST"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """When a run is ended by us. Seconds and bytes; `idle_timeout_s` None means never."""
+
+    wall_timeout_s: float
+    idle_timeout_s: float | None
+    max_output_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a runner needs to know."""
+
+    execution_id: str
+    sandbox: SandboxSpec
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended. At most one of `exit_code` and `signal` is there; times are in nanoseconds since 1970."""
+
+    state: State
+    reason: str
+    message: str
+    exit_code: int | None
+    signal: int | None
+    processes_left: int | None
+    start_time_ns: int | None
+    end_time_ns: int
+    last_sequence: int
+    output_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """What a caller asks to run. `digest` identifies the whole specification, to recognize a repetition."""
+
+    execution_id: str
+    digest: bytes
+    purpose: Purpose
+    job_id: str
+    plan: Plan
+    stdin: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution as it stands. Times are aware; None means not yet, or never."""
+
+    execution_id: str
+    digest: bytes
+    purpose: Purpose
+    job_id: str
+    sandbox_tier: Tier
+    create_time: datetime
+    state: State = State.PENDING
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    processes_left: int | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    last_sequence: int = 0
+    output_bytes: int = 0

@@ -1,0 +1,211 @@
+"""The directory through which the service and a runner know of each other. Standard library only.
+
+lock      held by the runner for life (POSIX, so that its holder's pid can be asked for)
+plan      what to run; it may hold secrets, so the runner deletes it when it has read it
+stdin     the program's standard input, if it gets any
+started   made by the runner before it starts the program: whoever finds it, and no holder, and no result,
+          knows that the runner was lost
+stop      made by the service when the program shall end
+events    the event log
+result    how it ended; durable before the lock is released
+diary     what the runner itself had to complain about
+home      HOME of a program without a sandbox
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import struct
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
+from services.execution.model import Bounds, Plan, Result, State
+
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """End the program: politely, and after `grace_s` seconds certainly."""
+
+    grace_s: float
+
+
+class RunDirectory:
+    """One execution's directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.events = path / "events"
+        self.stdin = path / "stdin"
+        self.diary = path / "diary"
+        self.home = path / "home"
+        self._lock = path / "lock"
+        self._plan = path / "plan"
+        self._started = path / "started"
+        self._stop = path / "stop"
+        self._result = path / "result"
+
+    # What the service does.
+
+    def create(self, plan: Plan, stdin: bytes) -> None:
+        """Make the directory (0700) with what a runner needs."""
+        self.path.mkdir(mode=0o700)
+        self._write(self._plan, _plan_to_json(plan))
+        if stdin:
+            self._write_bytes(self.stdin, stdin)
+
+    def holder(self) -> int | None:
+        """The pid of the living runner, or None."""
+        try:
+            fd = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question))
+        finally:
+            os.close(fd)
+        return None if kind == fcntl.F_UNLCK else pid
+
+    def request_stop(self, request: StopRequest) -> None:
+        """Tell the runner to end its program. A runner that is not there yet will find the request."""
+        self._write(self._stop, asdict(request))
+        pid = self.holder()
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                if self.holder() == pid:  # it still is the runner, so the descriptor is the runner's
+                    signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            finally:
+                os.close(pidfd)
+
+    def started_time_ns(self) -> int | None:
+        """When a runner set about starting the program, which must then not be started again; None if none has."""
+        try:
+            return int(self._started.read_text())
+        except FileNotFoundError:
+            return None
+
+    def result(self) -> Result | None:
+        """How the run ended; None while it has not, and when its runner was lost."""
+        try:
+            fields = json.loads(self._result.read_text())
+        except FileNotFoundError:
+            return None
+        return Result(**(fields | {"state": State(fields["state"])}))
+
+    # What the holder of the lock does: the runner, or the service in place of a lost one.
+
+    def hold(self) -> int | None:
+        """Take the lock until the process ends or the returned descriptor is closed; None when somebody has it."""
+        fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        return fd
+
+    def plan(self) -> Plan:
+        """Read what to run, before `mark_started`."""
+        return _plan_from_json(json.loads(self._plan.read_text()))
+
+    def mark_started(self, time_ns: int) -> None:
+        """Say that from now on a program may be running, and forget the plan."""
+        self._write_bytes(self._started, b"%d" % time_ns)
+        self._plan.unlink()
+
+    def stop_request(self) -> StopRequest | None:
+        """What the service asks for, if it does."""
+        try:
+            return StopRequest(**json.loads(self._stop.read_text()))
+        except FileNotFoundError:
+            return None
+
+    def write_result(self, result: Result) -> None:
+        """Write the result, durably."""
+        self._write(self._result, asdict(result), durable=True)
+
+    def _write(self, path: Path, fields: dict[str, Any], *, durable: bool = False) -> None:
+        self._write_bytes(path, json.dumps(fields).encode(), durable=durable)
+
+    def _write_bytes(self, path: Path, content: bytes, *, durable: bool = False) -> None:
+        """Let a file appear whole or not at all."""
+        temporary = path.with_name(path.name + ".new")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.rename(path)
+        if durable:
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+
+def _plan_to_json(plan: Plan) -> dict[str, Any]:
+    spec = plan.sandbox
+    return {
+        "execution_id": plan.execution_id,
+        "bounds": asdict(plan.bounds),
+        "argv": [_text(part) for part in spec.argv],
+        "cwd": str(spec.cwd),
+        "mounts": [_mount_to_json(mount) for mount in spec.mounts],
+        "environment": {name: _text(value) for name, value in spec.environment.items()},
+        "network": spec.network,
+        "limits": asdict(spec.limits),
+        "tier": spec.tier,
+    }
+
+
+def _plan_from_json(fields: dict[str, Any]) -> Plan:
+    return Plan(
+        fields["execution_id"],
+        SandboxSpec(
+            argv=tuple(_bytes(part) for part in fields["argv"]),
+            cwd=Path(fields["cwd"]),
+            mounts=tuple(_mount_from_json(mount) for mount in fields["mounts"]),
+            environment={name: _bytes(value) for name, value in fields["environment"].items()},
+            network=Network(fields["network"]),
+            limits=Limits(**fields["limits"]),
+            tier=Tier(fields["tier"]),
+        ),
+        Bounds(**fields["bounds"]),
+    )
+
+
+def _mount_to_json(mount: Mount | Overlay) -> dict[str, Any]:
+    if isinstance(mount, Overlay):
+        return {
+            "lowers": [str(lower) for lower in mount.lowers],
+            "upper": str(mount.upper),
+            "work": str(mount.work),
+            "target": str(mount.target),
+        }
+    return {"source": str(mount.source), "target": str(mount.target or mount.source), "access": mount.access}
+
+
+def _mount_from_json(fields: dict[str, Any]) -> Mount | Overlay:
+    if "lowers" in fields:
+        lowers = tuple(Path(lower) for lower in fields["lowers"])
+        return Overlay(lowers, Path(fields["upper"]), Path(fields["work"]), Path(fields["target"]))
+    return Mount(Path(fields["source"]), Path(fields["target"]), Access(fields["access"]))
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1")  # a character a byte, and back
+
+
+def _bytes(value: str) -> bytes:
+    return value.encode("latin-1")

@@ -1,0 +1,201 @@
+"""The agent's processes: one class for each sandbox tier, with one way to be watched, asked to end, and ended."""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+from pathlib import Path
+from typing import Protocol
+
+from services.common.sandbox.launch import Launch, prepare
+from services.common.sandbox.spec import SandboxSpec, Tier
+from services.execution.runner import orphans
+
+_GONE_WITHIN_S = 10.0
+_PIPE_BYTES = 1024 * 1024
+
+
+class Agent(Protocol):
+    """A started program."""
+
+    stdout: int
+    """Non-blocking descriptor of its standard output."""
+    stderr: int
+    """Non-blocking descriptor of its standard error."""
+    exited: int
+    """Becomes readable when its outermost process has ended."""
+    status: int | None
+    """Calls for `read_status` whenever it becomes readable."""
+
+    def read_status(self) -> bool:
+        """Learn what the sandbox tells of itself; False when it will tell no more."""
+        ...
+
+    def terminate(self) -> bool:
+        """Ask the program to end; False when it is not there yet, to be called again soon."""
+        ...
+
+    def kill(self) -> None:
+        """End all its processes."""
+        ...
+
+    def finish(self) -> int:
+        """After `exited`: end what is left, and return how many processes remain all the same."""
+        ...
+
+    @property
+    def exit_status(self) -> int | None:
+        """After `finish`: the exit code, a negative signal, or None when the program never began."""
+        ...
+
+
+def start(spec: SandboxSpec, stdin: Path, home: Path) -> Agent:
+    """Start the program of `spec` from this, the main, thread; it lives no longer than the thread.
+
+    Raises:
+        SandboxUnavailableError: there is no sandbox here.
+        OSError: the kernel refuses.
+    """
+    source = stdin if stdin.exists() else Path(os.devnull)
+    fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return BareAgent(spec, fd, home) if spec.tier is Tier.NONE else SandboxedAgent(spec, fd)
+    finally:
+        os.close(fd)
+
+
+class SandboxedAgent:
+    """A program under bubblewrap: runner → bwrap → the namespace's init → the program."""
+
+    def __init__(self, spec: SandboxSpec, stdin: int) -> None:
+        self.status, status_end = os.pipe()
+        os.set_blocking(self.status, False)
+        self._documents = b""
+        self._init: int | None = None  # a pidfd, for a pid may be somebody else's by now
+        self._init_pid = 0
+        self.exit_status: int | None = None
+        try:
+            with prepare(spec, status_fd=status_end) as launch:
+                self._bwrap = _spawn(launch, stdin)
+        finally:
+            os.close(status_end)
+        self.exited = os.pidfd_open(self._bwrap.pid)
+        self.stdout, self.stderr = _pipes(self._bwrap)
+
+    def read_status(self) -> bool:
+        """Learn the init's pid while it is certainly the init's, and the exit code."""
+        more = True
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self.status, 4096):
+                self._documents += chunk
+            more = False
+        for line in self._documents.splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # not whole yet
+                document = json.loads(line)
+                self.exit_status = document.get("exit-code", self.exit_status)
+                if self._init is None and "child-pid" in document:
+                    self._hold_init(document["child-pid"])
+        return more
+
+    def terminate(self) -> bool:
+        """Ask the child of the namespace's init to end: the init itself ignores it."""
+        self.read_status()
+        if self._init is None:
+            return False
+        children = orphans.children(self._init_pid)
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
+        return bool(children)
+
+    def kill(self) -> None:
+        """End the namespace by its init, or bwrap where it is not that far."""
+        self.read_status()
+        if self._init is None:
+            self._bwrap.kill()
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._init, signal.SIGKILL)
+
+    def finish(self) -> int:
+        """End the namespace: when its init is gone, the kernel has ended every process in it."""
+        self.kill()
+        self._bwrap.wait()
+        if self._init is None or _wait_readable(self._init, _GONE_WITHIN_S):
+            return 0
+        return 1 + len(orphans.descendants(self._init_pid))
+
+    def _hold_init(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._init, self._init_pid = os.pidfd_open(pid), pid
+
+
+class BareAgent:
+    """A program without a sandbox. Its children are found as well as can be, not surely."""
+
+    def __init__(self, spec: SandboxSpec, stdin: int, home: Path) -> None:
+        orphans.adopt()
+        self.status = None
+        home.mkdir(mode=0o700, exist_ok=True)
+        with prepare(spec, home=home) as launch:
+            self._program = _spawn(launch, stdin)
+        self.exited = os.pidfd_open(self._program.pid)
+        self.stdout, self.stderr = _pipes(self._program)
+
+    @property
+    def exit_status(self) -> int | None:
+        """The exit code, or a negative signal."""
+        return self._program.returncode
+
+    def read_status(self) -> bool:
+        """There is no sandbox to tell anything."""
+        return False
+
+    def terminate(self) -> bool:
+        """Ask the program to end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._program.pid, signal.SIGTERM)
+        return True
+
+    def kill(self) -> None:
+        """End the program and its process group; `finish` finds the others."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._program.pid, signal.SIGKILL)
+
+    def finish(self) -> int:
+        """End what became our child when its parent died, until nothing does."""
+        self.kill()
+        self._program.wait()
+        return orphans.sweep(_GONE_WITHIN_S)
+
+
+def _spawn(launch: Launch, stdin: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        launch.argv,
+        bufsize=0,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=launch.env,
+        cwd=launch.cwd,
+        pass_fds=launch.pass_fds,
+        start_new_session=True,
+    )
+
+
+def _pipes(process: "subprocess.Popen[bytes]") -> tuple[int, int]:
+    if process.stdout is None or process.stderr is None:
+        raise RuntimeError("the program was started without pipes")
+    fds = process.stdout.fileno(), process.stderr.fileno()
+    for fd in fds:
+        os.set_blocking(fd, False)
+        with contextlib.suppress(OSError):  # a larger pipe is only faster, and a user may hold so many
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return fds
+
+
+def _wait_readable(fd: int, timeout_s: float) -> bool:
+    return bool(select.select([fd], [], [], timeout_s)[0])

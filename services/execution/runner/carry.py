@@ -1,0 +1,199 @@
+"""One run from beginning to end."""
+
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.spec import Tier
+from services.execution.eventlog import EventWriter, Stream
+from services.execution.model import Reason, Result, State
+from services.execution.rundir import RunDirectory
+from services.execution.runner import agent, verdict
+from services.execution.runner.pump import Pump
+from services.execution.runner.verdict import Verdict
+
+_GRACE_S = 5.0
+_RETRY_S = 0.01
+_NEVER = float("inf")
+
+
+def carry(path: Path) -> None:
+    """Carry the run in `path`, unless somebody carries it or has."""
+    os.chdir("/")
+    told = _signals()
+    run = RunDirectory(path)
+    lock = run.hold()
+    if lock is None or run.started_time_ns() is not None or run.result() is not None:
+        return
+    with EventWriter(run.events) as writer:
+        result = Carrier(run, writer, told).carry() if run.stop_request() is None else _never_began()
+        writer.state_change(result.state, result.reason, result.message)
+        writer.sync()
+        run.write_result(replace(result, last_sequence=writer.last_sequence))
+
+
+def _never_began() -> Result:
+    return result_of(verdict.cancelled(), None, None, None, 0)
+
+
+class Carrier:
+    """Holds what one run needs while its program runs."""
+
+    def __init__(self, run: RunDirectory, writer: EventWriter, told: int) -> None:
+        """`told` becomes readable when a signal has arrived."""
+        self._run = run
+        self._writer = writer
+        self._told = told
+        self._selector = selectors.DefaultSelector()
+        self._plan = run.plan()
+        self._pump = Pump(writer, self._plan.bounds.max_output_bytes)
+        self._stopping = False
+        self._cause: Reason | None = None
+        self._ask_at = self._kill_at = _NEVER
+        self._killed = False
+
+    def carry(self) -> Result:
+        """Start the program and stay with it until nothing of it is left."""
+        start_time_ns = time.time_ns()
+        began = time.monotonic()
+        self._run.mark_started(start_time_ns)
+        self._announce()
+        try:
+            program = agent.start(self._plan.sandbox, self._run.stdin, self._run.home)
+        except (SandboxUnavailableError, OSError) as error:
+            return result_of(verdict.never_began(str(error)), start_time_ns, None, None, 0)
+        left = None
+        try:
+            self._follow(program, began)
+        finally:
+            left = program.finish()
+        for fd, stream in ((program.stdout, Stream.STDOUT), (program.stderr, Stream.STDERR)):
+            self._pump.drain(fd, stream)
+        self._pump.flush()
+        status = -signal.SIGKILL if self._killed else program.exit_status
+        return result_of(self._judge(status), start_time_ns, status, left, self._pump.output_bytes)
+
+    def _announce(self) -> None:
+        self._writer.state_change(State.RUNNING)
+        if self._plan.sandbox.tier is Tier.NONE:
+            self._writer.note("NO SANDBOX: this program has every right that the service has, on the whole machine")
+
+    def _follow(self, program: agent.Agent, began: float) -> None:
+        """Pump and watch until the outermost process has ended."""
+        self._watch(self._told, self._heed)
+        self._watch(program.stdout, lambda: self._receive(program.stdout, Stream.STDOUT))
+        self._watch(program.stderr, lambda: self._receive(program.stderr, Stream.STDERR))
+        if program.status is not None:
+            status = program.status
+            self._watch(status, lambda: program.read_status() or self._unwatch(status))
+        self._selector.register(program.exited, selectors.EVENT_READ, None)
+        self._heed()
+        while True:
+            for key, _ in self._selector.select(self._until(began)):
+                if key.data is None:
+                    return
+                key.data()
+            self._enforce(program, began)
+
+    def _watch(self, fd: int, then: Callable[[], object]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, then)
+
+    def _unwatch(self, fd: int) -> None:
+        self._selector.unregister(fd)
+
+    def _receive(self, fd: int, stream: Stream) -> None:
+        if self._pump.receive(fd, stream) == 0:
+            self._unwatch(fd)
+        if self._pump.exceeded:
+            self._end(Reason.OUTPUT_LIMIT, 0.0)
+
+    def _heed(self) -> None:
+        """Look for a request to stop. The request is written before its signal is sent, so none is missed."""
+        signalled = _drain(self._told)
+        request = self._run.stop_request()
+        if request is not None:
+            self._end(None, request.grace_s)
+        elif signalled:
+            self._end(Reason.RUNNER_LOST, _GRACE_S)
+
+    def _end(self, cause: Reason | None, grace_s: float) -> None:
+        """Begin to end the program, or shorten the grace of an end that has begun."""
+        now = time.monotonic()
+        if not self._stopping:
+            self._stopping, self._cause, self._ask_at = True, cause, now
+        self._kill_at = min(self._kill_at, now + grace_s)
+
+    def _until(self, began: float) -> float | None:
+        """Seconds until something is due; None for never."""
+        bounds = self._plan.bounds
+        times = [self._pump.due() or _NEVER, self._ask_at]
+        if not self._killed:
+            times.append(self._kill_at)
+        if not self._stopping:
+            times.append(began + bounds.wall_timeout_s)
+            times.append(self._pump.last_output + (bounds.idle_timeout_s or _NEVER))
+        first = min(times)
+        return None if first == _NEVER else max(0.0, first - time.monotonic())
+
+    def _enforce(self, program: agent.Agent, began: float) -> None:
+        """Do what is due."""
+        now, bounds = time.monotonic(), self._plan.bounds
+        due = self._pump.due()
+        if due is not None and now >= due:
+            self._pump.flush()
+        if not self._stopping and now >= began + bounds.wall_timeout_s:
+            self._end(Reason.TIMED_OUT, _GRACE_S)
+        if not self._stopping and now >= self._pump.last_output + (bounds.idle_timeout_s or _NEVER):
+            self._end(Reason.IDLE, _GRACE_S)
+        if now >= self._ask_at:
+            self._ask_at = _NEVER if program.terminate() else now + _RETRY_S
+        if now >= self._kill_at and not self._killed:
+            self._killed = True
+            self._ask_at = _NEVER
+            program.kill()
+
+    def _judge(self, status: int | None) -> Verdict:
+        if self._stopping:
+            return verdict.forced(self._cause, self._plan.bounds) if self._cause else verdict.cancelled()
+        if status is None:
+            return verdict.never_began(self._pump.complaint.decode(errors="replace").strip())
+        return verdict.ended(status)
+
+
+def result_of(
+    end: Verdict, start_time_ns: int | None, status: int | None, processes_left: int | None, output_bytes: int
+) -> Result:
+    """The result but for its last sequence. `status` is an exit code, a negative signal, or None where it is unknown."""
+    return Result(
+        state=end.state,
+        reason=end.reason or "",
+        message=end.message,
+        exit_code=status if status is not None and status >= 0 else None,
+        signal=-status if status is not None and status < 0 else None,
+        processes_left=processes_left,
+        start_time_ns=start_time_ns,
+        end_time_ns=time.time_ns(),
+        last_sequence=0,
+        output_bytes=output_bytes,
+    )
+
+
+def _signals() -> int:
+    """Turn the signals that end a program into bytes to read; a handler, for what is ignored stays so in the agent."""
+    readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    return readable
+
+
+def _drain(fd: int) -> bool:
+    try:
+        return bool(os.read(fd, 4096))
+    except BlockingIOError:
+        return False
