@@ -1,0 +1,121 @@
+"""How an agent runs and what happens around its work, in three layers: a template's, a worker's, a job's.
+
+In each layer a field that is None, or a key that a map lacks, is left to the layer below.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+MAX_COMMAND_BYTES = 64 * 1024
+MAX_SYSTEM_PROMPT_BYTES = 64 * 1024
+MAX_MODEL_CHARACTERS = 255
+MAX_ENVIRONMENT_ENTRIES = 128
+MAX_ENVIRONMENT_BYTES = 64 * 1024
+MAX_TIMEOUT = timedelta(days=7)
+MAX_VERIFY_TIMEOUT = timedelta(days=1)
+
+ENGINES = ("command",)
+
+
+class PromptDelivery(enum.StrEnum):
+    """How a command gets its prompt."""
+
+    STDIN = "STDIN"
+    ARGUMENT = "ARGUMENT"
+
+
+class SandboxTier(enum.StrEnum):
+    """How strongly an agent is kept apart from the host."""
+
+    BUBBLEWRAP = "BUBBLEWRAP"
+    NONE = "NONE"
+
+
+class Network(enum.StrEnum):
+    """What an agent reaches of the network."""
+
+    NONE = "NONE"
+    OPEN = "OPEN"
+
+
+class Publish(enum.StrEnum):
+    """What becomes of a result."""
+
+    PUSH = "PUSH"
+    NONE = "NONE"
+
+
+class Retention(enum.StrEnum):
+    """What becomes of a workspace when its job has ended."""
+
+    KEEP_FAILED = "KEEP_FAILED"
+    KEEP = "KEEP"
+    REMOVE = "REMOVE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """One layer of how an agent runs; the contract has the meaning of each field.
+
+    An empty `command`, `system_prompt` or `model` that is set hides what a layer below has, and stands for none.
+    """
+
+    engine: str | None = None
+    command: str | None = None
+    prompt_delivery: PromptDelivery | None = None
+    system_prompt: str | None = None
+    model: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    timeout: timedelta | None = None
+    idle_timeout: timedelta | None = None
+    sandbox_tier: SandboxTier | None = None
+    network: Network | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One layer of what happens around an agent's work. An empty `verify_command` that is set means no check."""
+
+    verify_command: str | None = None
+    verify_timeout: timedelta | None = None
+    publish: Publish | None = None
+    retention: Retention | None = None
+
+
+DEFAULT_AGENT = AgentSettings(
+    engine="command",
+    prompt_delivery=PromptDelivery.STDIN,
+    timeout=timedelta(hours=1),
+    sandbox_tier=SandboxTier.BUBBLEWRAP,
+    network=Network.NONE,
+)
+"""The lowest layer. It has no command: that is a setting of the gateway."""
+
+DEFAULT_POLICY = Policy(verify_timeout=timedelta(minutes=10), publish=Publish.PUSH, retention=Retention.KEEP_FAILED)
+
+Layer = TypeVar("Layer", AgentSettings, Policy)
+
+
+def overlay(base: Layer, over: Layer) -> Layer:
+    """Lay one layer over another: what `over` sets wins, maps are merged by key."""
+    changes: dict[str, Any] = {}
+    for each in fields(over):
+        value = getattr(over, each.name)
+        if isinstance(value, Mapping):
+            changes[each.name] = {**getattr(base, each.name), **value}
+        elif value is not None:
+            changes[each.name] = value
+    return replace(base, **changes)
+
+
+def environment_complaint(environment: Mapping[str, str]) -> str | None:
+    """Say what is wrong with an environment as a whole, or None. Layers are checked one by one, and laid together."""
+    if len(environment) > MAX_ENVIRONMENT_ENTRIES:
+        return f"must have at most {MAX_ENVIRONMENT_ENTRIES} entries"
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in environment.items())
+    if size > MAX_ENVIRONMENT_BYTES:
+        return f"must have at most {MAX_ENVIRONMENT_BYTES // 1024} KiB together"
+    return None

@@ -1,0 +1,32 @@
+"""What a hook is."""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+DEFAULT_TIMEOUT = timedelta(seconds=30)
+MAX_TIMEOUT = timedelta(minutes=10)
+MAX_COMMAND_BYTES = 64 * 1024
+
+
+class HookEvent(enum.StrEnum):
+    """When a hook is called; the names are those of the contract, without prefix."""
+
+    PRE = "PRE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """Something to call in the life of a project's jobs. Times are in UTC; `remove_time` is None while it is in force.
+
+    Called by ascending `order`, then by age.
+    """
+
+    hook_id: str
+    project_id: str
+    event: HookEvent
+    command: str
+    order: int = 0
+    timeout: timedelta = DEFAULT_TIMEOUT
+    create_time: datetime
+    remove_time: datetime | None = None

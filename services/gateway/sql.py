@@ -1,0 +1,83 @@
+"""What the gateway's stores share: column types that read the same from SQLite and PostgreSQL, and a safe insert."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter
+from sqlalchemy import JSON, BigInteger, Dialect, String, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import TypeDecorator
+
+T = TypeVar("T")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A moment in UTC, kept as microseconds since 1970: exact, ordered, and the same in both databases.
+
+    As part of a page's key, coerce it to BigInteger: page tokens hold numbers.
+    """
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - inherited
+        """See TypeDecorator."""
+        return None if value is None else microseconds(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - inherited
+        """See TypeDecorator."""
+        return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+class OptionalId(TypeDecorator[str]):
+    """A reference that may be missing: NULL in the table, where a foreign key allows it, and empty in the value."""
+
+    impl = String(63)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - inherited
+        """See TypeDecorator."""
+        return value or None
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str:  # noqa: ARG002 - inherited
+        """See TypeDecorator."""
+        return value or ""
+
+
+class JsonValue(TypeDecorator[T], Generic[T]):
+    """A value of our own (a dataclass, a tuple of strings) kept as JSON; fields that are None are left out."""
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self, kind: type[T]) -> None:
+        super().__init__()
+        self.kind = kind  # what tells two such types apart in SQLAlchemy's cache
+        self._adapter: TypeAdapter[T] = TypeAdapter(kind)
+
+    def process_bind_param(self, value: T | None, dialect: Dialect) -> Any:  # noqa: ANN401, ARG002 - any JSON
+        """See TypeDecorator."""
+        return None if value is None else self._adapter.dump_python(value, mode="json", exclude_none=True)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> T | None:  # noqa: ANN401, ARG002 - any JSON
+        """See TypeDecorator."""
+        return None if value is None else self._adapter.validate_python(value)
+
+
+async def insert_if_absent(connection: AsyncConnection, table: Table, values: dict[str, Any]) -> bool:
+    """Insert a row unless one of the same primary key is there; say whether it was inserted.
+
+    On PostgreSQL it waits for a transaction that is inserting the same key: the answer is what that one came to.
+    """
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    result = await connection.execute(insert(table).values(values).on_conflict_do_nothing())
+    return result.rowcount == 1
+
+
+def microseconds(time: datetime) -> int:
+    """Return a time as `Moment` keeps it."""
+    return (time - _EPOCH) // _MICROSECOND
