@@ -74,8 +74,8 @@ async def insert_if_absent(connection: AsyncConnection, table: Table, values: di
     On PostgreSQL it waits for a transaction that is inserting the same key: the answer is what that one came to.
     """
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    result = await connection.execute(insert(table).values(values).on_conflict_do_nothing())
-    return result.rowcount == 1
+    statement = insert(table).values(values).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    return (await connection.execute(statement)).first() is not None  # PostgreSQL's row count is not told here
 
 
 def microseconds(time: datetime) -> int:
