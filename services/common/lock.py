@@ -1,0 +1,74 @@
+"""Locks on files: they say which process has something, and a crash cannot leave one behind."""
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class LockHeldError(Exception):
+    """Another process holds the lock; `pid` is its own word for itself, None when it has not said."""
+
+    def __init__(self, path: Path, pid: int | None) -> None:
+        super().__init__(f"{path} is held by process {pid or 'unknown'}")
+        self.path = path
+        self.pid = pid
+
+
+class FileLock:
+    """A lock that this process holds, with the holder's pid in the file for whoever finds it taken.
+
+    The kernel lets go of it when the last process that has `descriptor` is gone, so a child that is given it holds
+    the lock for as long as it lives, whatever becomes of its parent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock at once, or raise LockHeldError."""
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = _written_pid(self.descriptor)
+            os.close(self.descriptor)
+            raise LockHeldError(path, pid) from None
+        self.write_pid(os.getpid())
+
+    def write_pid(self, pid: int) -> None:
+        """Say who holds the lock, where that is a child."""
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, f"{pid}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let go; a child that has the descriptor goes on holding the lock."""
+        os.close(self.descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether any process holds the lock at `path`; it is not taken, and nothing is made."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def holder(path: Path) -> int | None:
+    """Return the pid that the lock's holder has written, or None when it has not, or nobody holds it."""
+    if not is_held(path):
+        return None
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _written_pid(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _written_pid(descriptor: int) -> int | None:
+    text = os.pread(descriptor, 32, 0).strip()
+    return int(text) if text.isdigit() else None

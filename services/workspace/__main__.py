@@ -1,0 +1,5 @@
+"""Run by `python -m services.workspace`."""
+
+from services.workspace.app import main
+
+main()

@@ -1,0 +1,62 @@
+"""Puts the workspace service together."""
+
+from contextlib import AsyncExitStack, aclosing
+
+from boatyard.workspace.v1 import workspace_pb2 as pb
+from boatyard.workspace.v1.workspace_pb2_grpc import add_WorkspaceServiceServicer_to_server
+
+from services.common import program
+from services.common.db.engine import open_database, sqlite_url
+from services.common.db.fences import Fences
+from services.common.db.migrate import migrate
+from services.common.errors import StartError
+from services.common.lock import FileLock, LockHeldError
+from services.common.rpc.auth import cell_authenticator
+from services.common.rpc.draining import Draining
+from services.common.rpc.server import Registration, serve
+from services.common.settings import load_settings
+from services.workspace import store
+from services.workspace.drivers import CopyDriver, DiskAdmission
+from services.workspace.manager import WorkspaceManager
+from services.workspace.servicer import WorkspaceServicer
+from services.workspace.settings import WorkspaceSettings
+
+
+def main() -> None:
+    """Run the service until it is told to stop."""
+    program.run("workspace", _main)
+
+
+async def _main() -> None:
+    settings = load_settings(WorkspaceSettings)
+    home = settings.home
+    directory = home.directory("workspace")
+    trees = home.directory("workspace", "trees")
+    async with AsyncExitStack() as stack:
+        try:
+            # Two services on one directory would take each other's unfinished copies for rubbish.
+            stack.callback(FileLock(directory / "lock").release)
+        except LockHeldError as error:
+            raise StartError(f"process {error.pid} already serves the workspaces in {directory}") from None
+        engine = open_database(sqlite_url(directory / "workspace.db"))
+        stack.push_async_callback(engine.dispose)
+        await migrate(engine, "services.workspace.migrations")
+        admission = DiskAdmission(trees, settings.disk_reserve_bytes)
+        driver = CopyDriver(trees, admission, concurrent_copies=settings.concurrent_copies)
+        manager = await stack.enter_async_context(
+            aclosing(WorkspaceManager(store.WorkspaceStore(engine), Fences(engine, store.fences), driver))
+        )
+        await manager.recover()
+        await serve(
+            listen=settings.listen,
+            registrations=[
+                Registration(
+                    pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name,
+                    add_WorkspaceServiceServicer_to_server,
+                    WorkspaceServicer(manager),
+                )
+            ],
+            authenticator=cell_authenticator(home.cell_token()),
+            draining=Draining(),
+            reflection=settings.reflection,
+        )

@@ -1,0 +1,100 @@
+"""Whether a copy fits on the disk, asked before it begins."""
+
+import asyncio
+import errno
+import os
+import tempfile
+from collections import OrderedDict
+from fcntl import ioctl
+from pathlib import Path
+
+from services.common.errors import Exhausted
+
+_FICLONE = 0x40049409  # linux/fs.h: share the extents of another file
+_REMEMBERED_BASES = 256
+_INODE_RESERVE = 10_000
+_INODE_BYTES = 4096
+"""What a shared copy takes for each file all the same: its inode, and its part of the directory."""
+
+
+class DiskAdmission:
+    """Says no, with DISK_FULL, to copies that would leave less than `reserve_bytes` free below `directory`."""
+
+    def __init__(self, directory: Path, reserve_bytes: int) -> None:
+        self._directory = directory
+        self._reserve_bytes = reserve_bytes
+        self._shares_extents = shares_extents(directory)
+        self._sizes: OrderedDict[tuple[Path, int, int], tuple[int, int]] = OrderedDict()
+
+    @property
+    def shares_extents(self) -> bool:
+        """Whether copies share their data with the base until they are changed (reflink)."""
+        return self._shares_extents
+
+    async def admit(self, base: Path | None) -> None:
+        """Raise Exhausted(DISK_FULL) when a copy of `base` does not fit; None stands for an empty tree."""
+        size, files = (0, 0) if base is None else await self._size(base)
+        needed = files * _INODE_BYTES if self._shares_extents else size
+        disk = os.statvfs(self._directory)
+        free = disk.f_bavail * disk.f_frsize
+        if free - needed < self._reserve_bytes:
+            raise disk_full(self._directory, free=free, needed=needed, reserved=self._reserve_bytes)
+        # btrfs and its like report no inodes at all: they make them as they are needed.
+        if disk.f_files and disk.f_favail - files < _INODE_RESERVE:
+            raise disk_full(self._directory, free_inodes=disk.f_favail, needed_inodes=files)
+
+    async def _size(self, base: Path) -> tuple[int, int]:
+        """Return (bytes on disk, files) of a base. Bases never change, so each is walked once while remembered."""
+        key = _identity(base)
+        size = self._sizes.pop(key, None)
+        if size is None:
+            size = await asyncio.to_thread(tree_size, base)
+        self._sizes[key] = size
+        if len(self._sizes) > _REMEMBERED_BASES:
+            self._sizes.popitem(last=False)
+        return size
+
+
+def _identity(base: Path) -> tuple[Path, int, int]:
+    stat = base.stat()
+    return base, stat.st_ino, stat.st_mtime_ns
+
+
+def disk_full(directory: Path, **numbers: int) -> Exhausted:
+    """Make the error for a disk that is full, or would be."""
+    facts = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in numbers.items())
+    return Exhausted(
+        "DISK_FULL",
+        f"no room for another workspace on the disk of {directory}"
+        + (f" ({facts})" if facts else "")
+        + "; delete or sweep workspaces, or free space otherwise",
+        quota=str(directory),
+        metadata={"directory": str(directory), **{name: str(value) for name, value in numbers.items()}},
+    )
+
+
+def tree_size(directory: Path) -> tuple[int, int]:
+    """Return (bytes on disk, files and directories) below a directory. Links are counted, not followed."""
+    size, count, todo = 0, 0, [os.fsencode(directory)]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                count += 1
+                size += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+    return size, count
+
+
+def shares_extents(directory: Path) -> bool:
+    """Try whether the file system of `directory` can share data between files (btrfs, XFS, bcachefs)."""
+    with tempfile.TemporaryFile(dir=directory) as source, tempfile.TemporaryFile(dir=directory) as target:
+        source.write(b"x" * 4096)
+        source.flush()
+        try:
+            ioctl(target.fileno(), _FICLONE, source.fileno())
+        except OSError as error:
+            if error.errno in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EXDEV, errno.EPERM}:
+                return False
+            raise
+    return True

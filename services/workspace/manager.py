@@ -1,0 +1,186 @@
+"""What may be done with workspaces, and in which order things are written so that a crash does no harm."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from services.common.db.fences import Fences
+from services.common.db.paging import Page
+from services.common.errors import FailedPrecondition, NotFound, RequestIdReused
+from services.common.fence import current_fence
+from services.workspace.drivers import Driver, DriverError
+from services.workspace.model import SETTABLE_STATES, Filter, NewWorkspace, State, Workspace
+from services.workspace.store import WorkspaceStore
+
+_log = structlog.get_logger()
+
+
+class WorkspaceManager:
+    """Makes, records and removes workspaces.
+
+    Files come first when a workspace is made and go first when it is removed, so a record in any state but CLEANING
+    always has its files; files without a record are rubbish, and the next start removes them.
+    """
+
+    def __init__(self, store: WorkspaceStore, fences: Fences, driver: Driver) -> None:
+        self._store = store
+        self._fences = fences
+        self._driver = driver
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def create(self, request: NewWorkspace) -> Workspace:
+        """Make a workspace, or return the one that the same request made before.
+
+        Raises RequestIdReused, NotFound("base"), Exhausted(DISK_FULL).
+        """
+        workspace_id = request.workspace_id
+        async with self._alone(workspace_id):
+            await self._fences.check(current_fence())
+            existing = await self._store.find(workspace_id)
+            if existing is not None and existing.state is State.CLEANING:
+                await self._remove(workspace_id)
+            elif existing is not None:
+                if not existing.was_asked_for_by(request):
+                    raise RequestIdReused("workspace", workspace_id)
+                return existing
+            await self._make_files(request)
+            now = datetime.now(UTC)
+            workspace = Workspace(
+                workspace_id=workspace_id,
+                state=State.ACTIVE,
+                driver=self._driver.name,
+                path=self._driver.path(workspace_id),
+                base_path=request.base_path,
+                purpose=request.purpose,
+                create_time=now,
+                update_time=now,
+            )
+            await self._store.add(workspace)
+            return workspace
+
+    async def get(self, workspace_id: str) -> Workspace:
+        """Return a workspace. Raises NotFound."""
+        found = await self._store.find(workspace_id)
+        if found is None:
+            raise NotFound("workspace", workspace_id)
+        return found
+
+    async def page(self, wanted: Filter, page: Page) -> tuple[list[Workspace], str]:
+        """Return a page, the newest first, and the token of the next one."""
+        return await self._store.page(wanted, page)
+
+    async def set_state(self, workspace_id: str, state: State) -> Workspace:
+        """Record what became of the work. Raises NotFound, FailedPrecondition(WORKSPACE_STATE) while it is removed."""
+        async with self._alone(workspace_id):
+            await self._fences.check(current_fence())
+            workspace = await self.get(workspace_id)
+            if workspace.state is State.CLEANING:
+                raise FailedPrecondition(
+                    "WORKSPACE_STATE",
+                    f"workspace {workspace_id!r} is being removed",
+                    workspace_id,
+                    state=workspace.state,
+                    allowed_states=[State.ACTIVE, *SETTABLE_STATES],
+                )
+            if workspace.state is not state:
+                await self._store.set_state(workspace_id, state, datetime.now(UTC))
+            return await self.get(workspace_id)
+
+    async def delete(self, workspace_id: str) -> None:
+        """Remove a workspace and its files; without one, do nothing.
+
+        Goes on to its end when the caller leaves: a large tree outlives many a deadline.
+        """
+        await self._fences.check(current_fence())
+        await asyncio.shield(self._start(self._remove_alone(workspace_id)))
+
+    async def sweep(self, max_age: timedelta) -> list[str]:
+        """Remove what is not ACTIVE and was last updated longer ago than `max_age`; return the ids that are gone.
+
+        What resists is logged and left to the next sweep.
+        """
+        await self._fences.check(current_fence())
+        removals = {
+            workspace_id: self._start(self._remove_alone(workspace_id))
+            for workspace_id in await self._store.stale(datetime.now(UTC) - max_age)
+        }
+        if removals:
+            await asyncio.wait(removals.values())
+        return [
+            workspace_id for workspace_id, task in removals.items() if not task.cancelled() and not task.exception()
+        ]
+
+    async def recover(self) -> None:
+        """Bring files and records together after whatever ended the service last. Called once, before serving."""
+        workspaces = await self._store.all()
+        self._driver.recover({workspace.workspace_id for workspace in workspaces})
+        for workspace in workspaces:
+            if workspace.state is State.CLEANING:
+                self._start(self._remove_alone(workspace.workspace_id))
+            elif not self._driver.exists(workspace.workspace_id):
+                _log.error("the files of a workspace are gone", workspace_id=workspace.workspace_id)
+                await self._store.set_state(workspace.workspace_id, State.ERROR, datetime.now(UTC))
+        self._start(self._clean(None))
+
+    async def aclose(self) -> None:
+        """Stop removing; the next start goes on with it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _make_files(self, request: NewWorkspace) -> None:
+        try:
+            await self._driver.create(request.workspace_id, request.base_path)
+        except asyncio.CancelledError:
+            self._start(self._clean(request.workspace_id))
+            raise
+        except Exception:
+            await self._clean(request.workspace_id)
+            raise
+
+    async def _remove_alone(self, workspace_id: str) -> None:
+        async with self._alone(workspace_id):
+            if await self._store.find(workspace_id) is not None:
+                await self._remove(workspace_id)
+
+    async def _remove(self, workspace_id: str) -> None:
+        await self._store.set_state(workspace_id, State.CLEANING, datetime.now(UTC))
+        self._driver.discard(workspace_id)
+        await self._driver.clean(workspace_id)
+        await self._store.remove(workspace_id)
+
+    async def _clean(self, workspace_id: str | None) -> None:
+        """Remove rubbish. What resists is logged, and tried again by the next start."""
+        try:
+            await self._driver.clean(workspace_id)
+        except DriverError as error:
+            _log.error("cannot remove discarded files", workspace_id=workspace_id, error=str(error))
+
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run work that no caller's leaving ends; `close` does."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("cannot remove a workspace; the next sweep or start tries again", error=str(error))
+
+    @asynccontextmanager
+    async def _alone(self, workspace_id: str) -> AsyncIterator[None]:
+        """Keep everybody else from this workspace."""
+        lock, users = self._locks.get(workspace_id, (asyncio.Lock(), 0))
+        self._locks[workspace_id] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(workspace_id)
+            if users > 1:
+                self._locks[workspace_id] = (lock, users - 1)

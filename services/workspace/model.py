@@ -1,0 +1,68 @@
+"""What a workspace is."""
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+
+class State(enum.StrEnum):
+    """Where a workspace stands in its life; the names are those of the contract, without prefix."""
+
+    ACTIVE = "ACTIVE"
+    COMPLETED = "COMPLETED"
+    ERROR = "ERROR"
+    CLEANING = "CLEANING"
+
+
+SETTABLE_STATES = (State.COMPLETED, State.ERROR)
+"""What UpdateWorkspaceState may record; the other states are reached by making and removing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """Whom and what a workspace is for: kept for lists and people, never interpreted here."""
+
+    project_id: str = ""
+    job_id: str = ""
+    worker_id: str = ""
+    work_item_id: str = ""
+    repository_id: str = ""
+    branch: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class NewWorkspace:
+    """What is asked for. Two requests of one id that differ in any of this are different requests."""
+
+    workspace_id: str
+    base_path: Path | None = None
+    purpose: Purpose = Purpose()
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """One workspace. `path` is where its files are; times are in UTC."""
+
+    workspace_id: str
+    state: State
+    driver: str
+    path: Path
+    base_path: Path | None
+    purpose: Purpose
+    create_time: datetime
+    update_time: datetime
+
+    def was_asked_for_by(self, request: NewWorkspace) -> bool:
+        """Whether `request` is the one that this workspace was made for."""
+        return (self.base_path, self.purpose) == (request.base_path, request.purpose)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which workspaces to list; what is empty does not narrow."""
+
+    states: frozenset[State] = field(default_factory=frozenset)
+    project_id: str = ""
+    job_id: str = ""
+    worker_id: str = ""

@@ -1,0 +1,50 @@
+"""The RPCs: from the wire to the manager and back."""
+
+from typing import Any
+
+from boatyard.workspace.v1 import workspace_pb2 as pb
+from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceServicer
+from grpc import aio
+
+from services.workspace import wire
+from services.workspace.manager import WorkspaceManager
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class WorkspaceServicer(WorkspaceServiceServicer):
+    """Serves boatyard.workspace.v1.WorkspaceService."""
+
+    def __init__(self, workspaces: WorkspaceManager) -> None:
+        self._workspaces = workspaces
+
+    async def CreateWorkspace(self, request: pb.CreateWorkspaceRequest, context: Context) -> pb.CreateWorkspaceResponse:
+        """See the contract."""
+        workspace = await self._workspaces.create(wire.new_workspace(request))
+        return pb.CreateWorkspaceResponse(workspace=wire.workspace(workspace))
+
+    async def GetWorkspace(self, request: pb.GetWorkspaceRequest, context: Context) -> pb.GetWorkspaceResponse:
+        """See the contract."""
+        workspace = await self._workspaces.get(wire.workspace_id(request.workspace_id))
+        return pb.GetWorkspaceResponse(workspace=wire.workspace(workspace))
+
+    async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
+        """See the contract."""
+        page, token = await self._workspaces.page(*wire.wanted(request))
+        return pb.ListWorkspacesResponse(workspaces=map(wire.workspace, page), next_page_token=token)
+
+    async def UpdateWorkspaceState(
+        self, request: pb.UpdateWorkspaceStateRequest, context: Context
+    ) -> pb.UpdateWorkspaceStateResponse:
+        """See the contract."""
+        workspace = await self._workspaces.set_state(*wire.new_state(request))
+        return pb.UpdateWorkspaceStateResponse(workspace=wire.workspace(workspace))
+
+    async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
+        """See the contract."""
+        await self._workspaces.delete(wire.workspace_id(request.workspace_id))
+        return pb.DeleteWorkspaceResponse()
+
+    async def SweepWorkspaces(self, request: pb.SweepWorkspacesRequest, context: Context) -> pb.SweepWorkspacesResponse:
+        """See the contract."""
+        return pb.SweepWorkspacesResponse(workspace_ids=await self._workspaces.sweep(wire.max_age(request)))

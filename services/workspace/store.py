@@ -1,0 +1,155 @@
+"""The records of workspaces, in SQLite beside them."""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    LargeBinary,
+    MetaData,
+    Row,
+    Select,
+    String,
+    Table,
+    delete,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common.db.fences import fence_table
+from services.common.db.paging import Page
+from services.workspace.model import Filter, Purpose, State, Workspace
+
+metadata = MetaData()
+fences = fence_table(metadata)
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("workspace_id", String(63), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("driver", String(16), nullable=False),
+    # Paths need not be UTF-8.
+    Column("path", LargeBinary, nullable=False),
+    Column("base_path", LargeBinary, nullable=True),
+    Column("project_id", String(63), nullable=False),
+    Column("job_id", String(63), nullable=False),
+    Column("worker_id", String(63), nullable=False),
+    Column("work_item_id", String(63), nullable=False),
+    Column("repository_id", String(63), nullable=False),
+    Column("branch", LargeBinary, nullable=False),
+    # Microseconds since 1970: exact, ordered, and without the time zones that SQLite does not know.
+    Column("create_time_us", BigInteger, nullable=False),
+    Column("update_time_us", BigInteger, nullable=False),
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class WorkspaceStore:
+    """Knows which workspaces there are. Each method is one transaction."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def add(self, workspace: Workspace) -> None:
+        """Record a workspace; its id MUST be new."""
+        async with self._engine.begin() as connection:
+            await connection.execute(insert(workspaces).values(_to_row(workspace)))
+
+    async def find(self, workspace_id: str) -> Workspace | None:
+        """Return one workspace, or None."""
+        found = await self._read(select(workspaces).where(workspaces.c.workspace_id == workspace_id))
+        return found[0] if found else None
+
+    async def all(self) -> Sequence[Workspace]:
+        """Return every workspace."""
+        return await self._read(select(workspaces))
+
+    async def page(self, wanted: Filter, page: Page) -> tuple[list[Workspace], str]:
+        """Return a page of workspaces, the newest first, and the token of the next page."""
+        key = (workspaces.c.create_time_us, workspaces.c.workspace_id)
+        rows = await self._read(page.select(_narrowed(select(workspaces), wanted), key, descending=True))
+        return page.cut(rows, lambda workspace: (_microseconds(workspace.create_time), workspace.workspace_id))
+
+    async def stale(self, updated_before: datetime) -> Sequence[str]:
+        """Return the ids of those that are not ACTIVE and were last updated before a time, the oldest first."""
+        statement = (
+            select(workspaces.c.workspace_id)
+            .where(workspaces.c.state != State.ACTIVE, workspaces.c.update_time_us <= _microseconds(updated_before))
+            .order_by(workspaces.c.update_time_us)
+        )
+        async with self._engine.begin() as connection:
+            return (await connection.scalars(statement)).all()
+
+    async def set_state(self, workspace_id: str, state: State, update_time: datetime) -> None:
+        """Record a state. Without such a workspace it does nothing."""
+        statement = update(workspaces).where(workspaces.c.workspace_id == workspace_id)
+        async with self._engine.begin() as connection:
+            await connection.execute(statement.values(state=state, update_time_us=_microseconds(update_time)))
+
+    async def remove(self, workspace_id: str) -> None:
+        """Forget a workspace. Without such a workspace it does nothing."""
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(workspaces).where(workspaces.c.workspace_id == workspace_id))
+
+    async def _read(self, statement: Select[tuple[object, ...]]) -> list[Workspace]:
+        async with self._engine.begin() as connection:
+            return [_from_row(row) for row in await connection.execute(statement)]
+
+
+def _narrowed(statement: Select[tuple[object, ...]], wanted: Filter) -> Select[tuple[object, ...]]:
+    if wanted.states:
+        statement = statement.where(workspaces.c.state.in_(wanted.states))
+    for name in ("project_id", "job_id", "worker_id"):
+        if value := getattr(wanted, name):
+            statement = statement.where(workspaces.c[name] == value)
+    return statement
+
+
+def _to_row(workspace: Workspace) -> dict[str, object]:
+    purpose = workspace.purpose
+    return {
+        "workspace_id": workspace.workspace_id,
+        "state": workspace.state,
+        "driver": workspace.driver,
+        "path": os.fsencode(workspace.path),
+        "base_path": None if workspace.base_path is None else os.fsencode(workspace.base_path),
+        "project_id": purpose.project_id,
+        "job_id": purpose.job_id,
+        "worker_id": purpose.worker_id,
+        "work_item_id": purpose.work_item_id,
+        "repository_id": purpose.repository_id,
+        "branch": purpose.branch,
+        "create_time_us": _microseconds(workspace.create_time),
+        "update_time_us": _microseconds(workspace.update_time),
+    }
+
+
+def _from_row(row: Row[tuple[object, ...]]) -> Workspace:
+    return Workspace(
+        workspace_id=row.workspace_id,
+        state=State(row.state),
+        driver=row.driver,
+        path=Path(os.fsdecode(row.path)),
+        base_path=None if row.base_path is None else Path(os.fsdecode(row.base_path)),
+        purpose=Purpose(
+            project_id=row.project_id,
+            job_id=row.job_id,
+            worker_id=row.worker_id,
+            work_item_id=row.work_item_id,
+            repository_id=row.repository_id,
+            branch=row.branch,
+        ),
+        create_time=_EPOCH + row.create_time_us * _MICROSECOND,
+        update_time=_EPOCH + row.update_time_us * _MICROSECOND,
+    )
+
+
+def _microseconds(time: datetime) -> int:
+    return (time - _EPOCH) // _MICROSECOND

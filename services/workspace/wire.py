@@ -1,0 +1,135 @@
+"""Between the contract's messages and this service's own words. Checks everything that a request can get wrong."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from boatyard.workspace.v1 import layout_pb2
+from boatyard.workspace.v1 import workspace_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.common.db.paging import Page
+from services.common.errors import Invalid
+from services.common.ids import ID_RULE, is_id
+from services.workspace.model import SETTABLE_STATES, Filter, NewWorkspace, Purpose, State, Workspace
+
+Violations = list[tuple[str, str]]
+
+_BRANCH_BYTES = 255
+_PATH_BYTES = 4095  # PATH_MAX, less the closing NUL
+_PURPOSE_IDS = ("project_id", "job_id", "worker_id", "work_item_id", "repository_id")
+
+_STATES = {
+    State.ACTIVE: pb.Workspace.STATE_ACTIVE,
+    State.COMPLETED: pb.Workspace.STATE_COMPLETED,
+    State.ERROR: pb.Workspace.STATE_ERROR,
+    State.CLEANING: pb.Workspace.STATE_CLEANING,
+}
+_STATES_BACK = {number: state for state, number in _STATES.items()}
+
+
+def new_workspace(request: pb.CreateWorkspaceRequest) -> NewWorkspace:
+    """Read what is asked for. Raises Invalid with all violations."""
+    violations = _id_violations("workspace_id", request.workspace_id)
+    violations += _base_violations(request.base_path)
+    for name in _PURPOSE_IDS:
+        if value := getattr(request.purpose, name):
+            violations += _id_violations(f"purpose.{name}", value)
+    if len(request.purpose.branch) > _BRANCH_BYTES:
+        violations.append(("purpose.branch", f"must be at most {_BRANCH_BYTES} bytes"))
+    _refuse(violations)
+    return NewWorkspace(
+        workspace_id=request.workspace_id,
+        base_path=Path(os.fsdecode(request.base_path)) if request.base_path else None,
+        purpose=Purpose(
+            **{name: getattr(request.purpose, name) for name in _PURPOSE_IDS}, branch=request.purpose.branch
+        ),
+    )
+
+
+def workspace_id(value: str) -> str:
+    """Read a required id. Raises Invalid."""
+    _refuse(_id_violations("workspace_id", value))
+    return value
+
+
+def new_state(request: pb.UpdateWorkspaceStateRequest) -> tuple[str, State]:
+    """Read which workspace is to have which state. Raises Invalid with all violations."""
+    violations = _id_violations("workspace_id", request.workspace_id)
+    state = _STATES_BACK.get(request.state)
+    if state is None or state not in SETTABLE_STATES:
+        raise Invalid([*violations, ("state", "must be COMPLETED or ERROR")])
+    _refuse(violations)
+    return request.workspace_id, state
+
+
+def wanted(request: pb.ListWorkspacesRequest) -> tuple[Filter, Page]:
+    """Read which workspaces to list. Raises Invalid with all violations."""
+    filters = {name: getattr(request, name) for name in ("project_id", "job_id", "worker_id")}
+    violations = [broken for name, value in filters.items() if value for broken in _id_violations(name, value)]
+    if any(number not in _STATES_BACK for number in request.states):
+        violations.append(("states", "must be states of the contract, none of them UNSPECIFIED"))
+    page = Page()
+    try:
+        page = Page.parse(request.page_size, request.page_token, {**filters, "states": sorted(set(request.states))})
+    except Invalid as error:
+        violations += error.violations
+    _refuse(violations)
+    return Filter(states=frozenset(_STATES_BACK[number] for number in request.states), **filters), page
+
+
+def max_age(request: pb.SweepWorkspacesRequest) -> timedelta:
+    """Read a required age. Raises Invalid."""
+    if not request.HasField("max_age"):
+        raise Invalid([("max_age", "is required; 0 s sweeps all that are not ACTIVE")])
+    return _duration("max_age", request.max_age)
+
+
+def workspace(value: Workspace) -> pb.Workspace:
+    """Describe a workspace."""
+    return pb.Workspace(
+        workspace_id=value.workspace_id,
+        state=_STATES[value.state],
+        layout=layout_pb2.Layout(path=os.fsencode(value.path)),
+        driver=value.driver,
+        purpose=_purpose(value.purpose),
+        create_time=_timestamp(value.create_time),
+        update_time=_timestamp(value.update_time),
+    )
+
+
+def _purpose(value: Purpose) -> pb.Purpose:
+    return pb.Purpose(**{name: getattr(value, name) for name in _PURPOSE_IDS}, branch=value.branch)
+
+
+def _timestamp(value: datetime) -> Timestamp:
+    result = Timestamp()
+    result.FromDatetime(value.astimezone(UTC))
+    return result
+
+
+def _duration(field: str, value: Duration) -> timedelta:
+    # Durations reach from -10,000 to 10,000 years; nobody's workspace is older than that, and datetimes end there.
+    if not 0 <= value.seconds <= 100 * 366 * 86400 or not 0 <= value.nanos < 1_000_000_000:
+        raise Invalid([(field, "must be from 0 s to 100 years")])
+    return timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+
+
+def _id_violations(field: str, value: str) -> Violations:
+    if not value:
+        return [(field, "is required")]
+    return [] if is_id(value) else [(field, f"must be {ID_RULE}")]
+
+
+def _base_violations(path: bytes) -> Violations:
+    if path and not path.startswith(b"/"):
+        return [("base_path", "must be absolute")]
+    if b"\0" in path or len(path) > _PATH_BYTES:
+        return [("base_path", f"must be at most {_PATH_BYTES} bytes, and none of them NUL")]
+    return []
+
+
+def _refuse(violations: Violations) -> None:
+    if violations:
+        raise Invalid(violations)

@@ -1,0 +1,194 @@
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.common.errors import Exhausted, NotFound
+from services.workspace.drivers import CopyDriver, DiskAdmission
+
+
+def driver_in(directory: Path, reserve_bytes: int = 0) -> CopyDriver:
+    directory.mkdir(exist_ok=True)
+    return CopyDriver(directory, DiskAdmission(directory, reserve_bytes), concurrent_copies=2)
+
+
+def everything_in(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*")}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    directory = tmp_path / "base"
+    (directory / "src" / "deep").mkdir(parents=True)
+    (directory / "src" / "deep" / "code.py").write_text("print(1)\n")
+    (directory / "run.sh").write_text("#!/bin/sh\n")
+    (directory / "run.sh").chmod(0o755)
+    (directory / "link").symlink_to("src/deep/code.py")
+    (directory / "out").symlink_to("/etc/passwd")
+    (directory / os.fsdecode(b"n\xffme\n with $everything")).write_bytes(b"\0\xff")
+    os.link(directory / "run.sh", directory / "twin.sh")
+    return directory
+
+
+async def test_a_copy_is_the_base_in_all_that_git_sees(tmp_path: Path, base: Path) -> None:
+    driver = driver_in(tmp_path / "trees")
+    await driver.create("w1", base)
+    tree = driver.path("w1")
+
+    assert everything_in(tree) == everything_in(base)
+    for path in base.rglob("*"):
+        copy = tree / path.relative_to(base)
+        assert (copy.lstat().st_mode, copy.lstat().st_mtime_ns) == (path.lstat().st_mode, path.lstat().st_mtime_ns)
+    assert (tree / "out").readlink() == Path("/etc/passwd")
+    assert (tree / os.fsdecode(b"n\xffme\n with $everything")).read_bytes() == b"\0\xff"
+
+
+async def test_a_copy_and_its_base_share_nothing_that_is_written(tmp_path: Path, base: Path) -> None:
+    driver = driver_in(tmp_path / "trees")
+    await driver.create("w1", base)
+    with (driver.path("w1") / "run.sh").open("a") as file:
+        file.write("changed")
+
+    assert (base / "run.sh").read_text() == "#!/bin/sh\n"
+
+
+async def test_a_base_may_be_a_link_or_read_only(tmp_path: Path, base: Path) -> None:
+    (tmp_path / "link").symlink_to(base)
+    base.chmod(0o555)
+    driver = driver_in(tmp_path / "trees")
+    await driver.create("w1", tmp_path / "link")
+
+    assert (driver.path("w1") / "run.sh").is_file()
+    assert driver.path("w1").stat().st_mode & 0o700 == 0o700
+
+
+async def test_without_a_base_a_workspace_is_empty(tmp_path: Path) -> None:
+    driver = driver_in(tmp_path / "trees")
+    await driver.create("w1", None)
+
+    assert everything_in(driver.path("w1")) == set()
+
+
+async def test_a_base_that_is_not_there(tmp_path: Path) -> None:
+    driver = driver_in(tmp_path / "trees")
+    with pytest.raises(NotFound) as raised:
+        await driver.create("w1", tmp_path / "nowhere")
+
+    assert raised.value.reason == "BASE_NOT_FOUND"
+    assert not driver.exists("w1")
+
+
+async def test_a_copy_that_would_not_fit_is_refused_with_the_numbers(tmp_path: Path, base: Path) -> None:
+    driver = driver_in(tmp_path / "trees", reserve_bytes=1 << 60)
+    with pytest.raises(Exhausted) as raised:
+        await driver.create("w1", base)
+
+    assert raised.value.reason == "DISK_FULL"
+    assert raised.value.metadata["reserved"] == str(1 << 60)
+    assert not driver.exists("w1")
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path):
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a disk that is small enough to fill")
+    directory = tmp_path / "tiny"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], check=True)
+    yield directory
+    subprocess.run(["umount", directory], check=True)
+
+
+async def test_a_disk_that_fills_up_all_the_same(tmp_path: Path, tiny_disk: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "file").write_bytes(b"small")
+    driver = driver_in(tiny_disk / "trees")
+    await driver.create("w0", base)
+    with (base / "file").open("wb") as file:  # grows behind the back of whoever remembers the base's size
+        file.write(os.urandom(3 << 20))
+    with pytest.raises(Exhausted) as raised:
+        await driver.create("w1", base)
+    await driver.clean("w1")
+
+    assert raised.value.reason == "DISK_FULL"
+    assert everything_in(tiny_disk / "trees") == {".making", ".trash", "w0", "w0/tree", "w0/tree/file"}
+
+
+async def test_a_cancelled_copy_leaves_nothing_once_cleaned(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    for number in range(3000):
+        (base / f"f{number}").write_bytes(b"x" * 4096)
+    driver = driver_in(tmp_path / "trees")
+    copying = asyncio.create_task(driver.create("w1", base))
+    async with asyncio.timeout(30):
+        while not any((tmp_path / "trees" / ".making").glob("*/tree/*")):
+            await asyncio.sleep(0.001)
+    copying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await copying
+    await driver.clean("w1")
+
+    assert everything_in(tmp_path / "trees") == {".making", ".trash"}
+
+
+# Run without root's rights, for whom a directory without permission is no obstacle.
+REMOVE_WHAT_AN_AGENT_LEFT = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.unit.workspace.test_copy_driver import driver_in
+
+trees = Path(sys.argv[1])
+driver = driver_in(trees)
+asyncio.run(driver.create("w1", None))
+tree = driver.path("w1")
+(tree / "locked" / "inner").mkdir(parents=True)
+(tree / "locked" / "inner" / "file").touch()
+(tree / "blind").mkdir()
+(tree / "blind" / "file").touch()
+(tree / os.fsdecode(b"-rf")).mkdir()
+(tree / os.fsdecode(b"--\\xff\\n *")).touch()
+(tree / "away").symlink_to(sys.argv[2])
+(tree / "locked" / "away").symlink_to(sys.argv[2])
+os.mkfifo(tree / "pipe")
+directory = os.open(tree, os.O_RDONLY)
+for depth in range(3000):  # far beyond PATH_MAX, and beyond any recursion
+    os.mkdir("d", dir_fd=directory)
+    inner = os.open("d", os.O_RDONLY, dir_fd=directory)
+    os.close(directory)
+    directory = inner
+os.close(directory)
+(tree / "locked" / "inner").chmod(0)
+(tree / "locked").chmod(0o555)
+(tree / "blind").chmod(0o300)
+driver.discard("w1")
+asyncio.run(driver.clean("w1"))
+assert not driver.exists("w1")
+assert list((trees / ".trash").iterdir()) == []
+"""
+
+
+def test_whatever_an_agent_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    trees, outside = tmp_path / "trees", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("kept")
+    without_rights = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    script = [sys.executable, "-c", REMOVE_WHAT_AN_AGENT_LEFT, trees, outside]
+    subprocess.run([*without_rights, *script], check=True, timeout=60)
+
+    assert (outside / "precious").read_text() == "kept"
+
+
+def test_what_a_crash_left_is_found_by_its_place(tmp_path: Path) -> None:
+    trees = tmp_path / "trees"
+    driver = driver_in(trees)
+    for path in (".making/w3.abc/tree", ".trash/w4.abc/tree", "w1/tree", "w2/tree"):
+        (trees / path).mkdir(parents=True)
+    driver.recover({"w1"})
+    asyncio.run(driver.clean())
+
+    assert everything_in(trees) == {".making", ".trash", "w1", "w1/tree"}
