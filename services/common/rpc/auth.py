@@ -45,3 +45,10 @@ def cell_authenticator(token: str) -> SingleToken:
     return SingleToken(
         token, caller="cell", reason="CELL_TOKEN_REQUIRED", hint="it is in $BOATYARD_HOME/cell-token, for its owner"
     )
+
+
+def admin_authenticator(token: str) -> SingleToken:
+    """Admit the data directory's owner, for the gateway."""
+    return SingleToken(
+        token, caller="admin", reason="TOKEN_REQUIRED", hint="it is in $BOATYARD_HOME/token, for its owner"
+    )

@@ -236,7 +236,7 @@ def _status_of(call: Call, error: Exception) -> status_pb2.Status:
             return to_status_proto(error, call.request_id)
         case grpc.aio.AioRpcError() if error.code() is grpc.StatusCode.UNAVAILABLE:
             log.warning("dependency unavailable", method=call.method, error=service_error(error).message)
-            unreachable = Unavailable("DEPENDENCY_UNAVAILABLE", "a service behind this one cannot be reached")
+            unreachable = Unavailable("NODE_UNAVAILABLE", "a service behind this one cannot be reached")
             return to_status_proto(unreachable, call.request_id)
         case _:
             return _internal(call, error)

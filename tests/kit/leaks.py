@@ -1,0 +1,84 @@
+"""What a test process must not leave behind: tasks, processes, mounts, temporary files.
+
+One test's leak would show as another's failure, or on somebody's machine after a year. So the process is looked at
+once, when its last test and all fixtures are done, and what is found is an error of the run.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+_PATIENCE_SECONDS = 5.0
+_MARK = "BOATYARD_TEST_SESSION"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give the session a temporary directory and a mark of its own, and look at its end for what bears them."""
+    kept = tmp_path_factory.getbasetemp()  # pytest's own directory stays where people look for it
+    mark = secrets.token_hex(8)
+    temporary = Path(tempfile.mkdtemp(prefix="boatyard-test-"))
+    before = {name: os.environ.get(name) for name in ("TMPDIR", _MARK)}
+    os.environ.update({"TMPDIR": str(temporary), _MARK: mark})
+    tempfile.tempdir = None  # so that TMPDIR is read again
+    yield
+    for name, value in before.items():
+        os.environ.pop(name)
+        if value is not None:
+            os.environ[name] = value
+    tempfile.tempdir = None
+    left = _patiently(lambda: [*_processes(mark), *_mounts_below(temporary, kept), *map(str, temporary.iterdir())])
+    if left:
+        pytest.fail("the tests left behind:\n  " + "\n  ".join(left), pytrace=False)
+    shutil.rmtree(temporary)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
+async def no_task_left(nothing_left: None) -> AsyncIterator[None]:
+    """Look for tasks before the session's loop is closed, which would cancel them in silence."""
+    yield
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while left := asyncio.all_tasks() - {asyncio.current_task()}:
+        if time.monotonic() > deadline:
+            pytest.fail("asyncio tasks are left:\n  " + "\n  ".join(map(repr, left)), pytrace=False)
+        await asyncio.sleep(0.02)
+
+
+def _patiently(look: Callable[[], list[str]]) -> list[str]:
+    """Look until nothing is found or the time is over: what was told to end may be ending."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def _processes(mark: str) -> list[str]:
+    """Name our children, and whatever inherited our mark before it left us."""
+    children = {
+        pid for thread in Path("/proc/self/task").iterdir() for pid in (thread / "children").read_text().split()
+    }
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                marked = f"{_MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0")
+                if marked or entry.name in children:
+                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found.append(f"process {entry.name}: {command or '(a zombie)'}")
+            except OSError:
+                continue  # it is gone, or somebody else's
+    return found
+
+
+def _mounts_below(*roots: Path) -> list[str]:
+    """Name what is mounted in our directories."""
+    points = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [f"mount {point}" for point in points if any(point.is_relative_to(root) for root in roots)]
