@@ -178,7 +178,9 @@ def load_settings(kind: type[_Settings]) -> _Settings:
         return kind()
     except ValidationError as error:
         prefix = kind.model_config.get("env_prefix", "")
-        lines = [f"{_variable(item['loc'], prefix)}: {item['msg']}" for item in error.errors()]
+        lines = [
+            f"{_variable(item['loc'], prefix)}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()
+        ]
         raise StartError("wrong settings:\n  " + "\n  ".join(lines)) from None
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,26 +109,28 @@ async def serve(
     The lifeline is the reading end of a pipe, its number in BOATYARD_LIFELINE_FD: it ends when whoever holds the
     other end has died, so that no service outlives its supervisor.
     """
-    running = await start_server(
-        listen=listen,
-        registrations=registrations,
-        authenticator=authenticator,
-        draining=draining,
-        reflection=reflection,
-        unary_limit_seconds=unary_limit_seconds,
-    )
-    log.info("serving", address=running.address)
-    if on_started is not None:
-        on_started(running.address)
-    try:
-        why = await _told_to_stop()
-        log.info("draining", why=why)
-    finally:
-        await running.stop(grace)
+    with _requests_to_stop() as told:  # before the first caller can know of us, for it may be the one who stops us
+        running = await start_server(
+            listen=listen,
+            registrations=registrations,
+            authenticator=authenticator,
+            draining=draining,
+            reflection=reflection,
+            unary_limit_seconds=unary_limit_seconds,
+        )
+        try:
+            log.info("serving", address=running.address)
+            if on_started is not None:
+                on_started(running.address)
+            log.info("draining", why=await told)
+        finally:
+            await running.stop(grace)
     log.info("stopped")
 
 
-async def _told_to_stop() -> str:
+@contextmanager
+def _requests_to_stop() -> Iterator[asyncio.Future[str]]:
+    """Give what is done, with the reason, at the first signal or the end of the lifeline."""
     loop = asyncio.get_running_loop()
     told: asyncio.Future[str] = loop.create_future()
 
@@ -136,17 +139,18 @@ async def _told_to_stop() -> str:
             told.set_result(why)
 
     lifeline = _take_lifeline()
+    # The signals stay ours until the process is done: a second one must not cut the end short.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, tell, number.name)
-    if lifeline is not None:
-        loop.add_reader(lifeline, tell, "the supervisor died")
+    if lifeline is None:
+        yield told
+        return
+    loop.add_reader(lifeline, tell, "the supervisor died")
     try:
-        return await told
+        yield told
     finally:
-        # The signals stay ours, and without effect, until the process is done: a second one must not cut the end short.
-        if lifeline is not None:
-            loop.remove_reader(lifeline)
-            os.close(lifeline)
+        loop.remove_reader(lifeline)
+        os.close(lifeline)
 
 
 def _take_lifeline() -> int | None:

@@ -1,0 +1,37 @@
+"""One line of log is one JSON object, whoever writes it."""
+
+import json
+import sys
+from subprocess import run
+
+PROGRAM = """
+import logging, structlog
+from services.common import logs, program
+
+async def main():
+    with logs.request("request-1"):
+        structlog.get_logger().info("made", workspace_id="w-1")
+        logging.getLogger("elsewhere").warning("odd %s", 1)
+        logging.getLogger("grpc._cython.cygrpc").error("a client left")
+        structlog.get_logger().debug("unseen")
+    try:
+        raise ValueError("why")
+    except ValueError:
+        structlog.get_logger().exception("broken")
+
+program.run("example", main)
+"""
+
+
+def test_lines_are_json_with_the_request_and_the_service() -> None:
+    done = run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == ""
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["event"], line["level"], line.get("request_id")) for line in lines] == [
+        ("made", "info", "request-1"),
+        ("odd 1", "warning", "request-1"),
+        ("broken", "error", None),
+    ]
+    assert all(line["service"] == "example" and line["timestamp"].endswith("Z") for line in lines)
+    assert lines[0]["workspace_id"] == "w-1"
+    assert "ValueError: why" in lines[2]["exception"]

@@ -1,0 +1,89 @@
+"""Settings name what is wrong, tokens are made once, and the data directory is private."""
+
+import os
+import stat
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from subprocess import PIPE, Popen
+
+import pytest
+
+from services.common.errors import StartError
+from services.common.settings import Home, ListenAddress, ServiceSettings, is_loopback, load_settings, read_token
+
+
+class ExampleSettings(ServiceSettings, env_prefix="BOATYARD_EXAMPLE_"):
+    listen: ListenAddress = "127.0.0.1:7461"
+    limit: int = 3
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BOATYARD_HOME", str(tmp_path))
+    monkeypatch.setenv("BOATYARD_EXAMPLE_LIMIT", "5")
+    monkeypatch.setenv("BOATYARD_EXAMPLE_LISTEN", "[::1]:0")
+    settings = load_settings(ExampleSettings)
+    assert (settings.home.root, settings.limit, settings.listen) == (tmp_path, 5, "[::1]:0")
+
+
+def test_every_wrong_variable_is_named_and_no_value_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOATYARD_EXAMPLE_LIMIT", "secret")
+    monkeypatch.setenv("BOATYARD_EXAMPLE_LISTEN", "0.0.0.0:1")
+    with pytest.raises(StartError) as caught:
+        load_settings(ExampleSettings)
+    assert "BOATYARD_EXAMPLE_LIMIT: " in str(caught.value)
+    assert "BOATYARD_EXAMPLE_LISTEN: must be a loopback address" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("listen", ["", "7460", ":7460", "localhost:", "localhost:x", "localhost:99999", "8.8.8.8:1"])
+def test_only_loopback_addresses_are_listened_on(listen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="listen"):
+        ExampleSettings(listen=listen)
+
+
+def test_loopback() -> None:
+    assert [is_loopback(host) for host in ("localhost", "127.8.8.8", "[::1]", "::1")] == [True] * 4
+    assert [is_loopback(host) for host in ("0.0.0.0", "::", "example.org", "10.0.0.1")] == [False] * 4
+
+
+def test_processes_that_start_at_once_get_one_token(home: Home) -> None:
+    program = "from services.common.settings import Home; print(Home.from_environment().cell_token())"
+    environment = {**os.environ, "BOATYARD_HOME": str(home.root)}
+    processes = [Popen([sys.executable, "-c", program], env=environment, stdout=PIPE, text=True) for _ in range(4)]
+    tokens = {process.communicate(timeout=30)[0].strip() for process in processes}
+    assert tokens == {home.cell_token()}
+    assert len(tokens.pop()) >= 43
+
+
+def test_threads_that_start_at_once_get_one_token_and_nothing_is_left_beside_it(home: Home) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        tokens = set(pool.map(lambda _: home.admin_token(), range(64)))
+    assert len(tokens) == 1
+    assert [path.name for path in home.root.iterdir()] == ["token"]
+    assert stat.S_IMODE(home.admin_token_file.stat().st_mode) == 0o600
+
+
+def test_directories_are_private(home: Home) -> None:
+    path = home.directory("execution", "runs")
+    assert path == home.execution_runs
+    for made in (home.root, home.execution, path):
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+def test_a_token_that_is_no_secret_is_refused_with_the_mend(home: Home) -> None:
+    home.admin_token()
+    home.admin_token_file.chmod(0o644)
+    with pytest.raises(StartError, match="chmod 600"):
+        home.admin_token()
+    home.admin_token_file.write_text("")
+    home.admin_token_file.chmod(0o600)
+    with pytest.raises(StartError, match="is empty"):
+        home.admin_token()
+    with pytest.raises(StartError, match="No such file"):
+        read_token(home.root / "absent")
