@@ -1,0 +1,136 @@
+"""Agent settings and policies between messages and values, for everything that has them: templates, workers, jobs."""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from boatyard.execution.v1 import execution_pb2, sandbox_pb2
+from boatyard.gateway.v1 import agent_pb2 as pb
+
+from services.gateway.catalog.agent import (
+    ENGINES,
+    MAX_COMMAND_BYTES,
+    MAX_SYSTEM_PROMPT_BYTES,
+    MAX_TIMEOUT,
+    MAX_VERIFY_TIMEOUT,
+    AgentSettings,
+    Network,
+    Policy,
+    PromptDelivery,
+    Publish,
+    Retention,
+    SandboxTier,
+    environment_complaint,
+)
+from services.gateway.wire import Checks, duration
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+
+# UNSPECIFIED stands for the default, and is a choice like any other where the field is set.
+_DELIVERIES: Final = {
+    execution_pb2.CommandEngine.PROMPT_DELIVERY_UNSPECIFIED: PromptDelivery.STDIN,
+    execution_pb2.CommandEngine.PROMPT_DELIVERY_STDIN: PromptDelivery.STDIN,
+    execution_pb2.CommandEngine.PROMPT_DELIVERY_ARGUMENT: PromptDelivery.ARGUMENT,
+}
+_TIERS: Final = {
+    sandbox_pb2.SANDBOX_TIER_UNSPECIFIED: SandboxTier.BUBBLEWRAP,
+    sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP: SandboxTier.BUBBLEWRAP,
+    sandbox_pb2.SANDBOX_TIER_NONE: SandboxTier.NONE,
+}
+_NETWORKS: Final = {
+    sandbox_pb2.NETWORK_UNSPECIFIED: Network.NONE,
+    sandbox_pb2.NETWORK_NONE: Network.NONE,
+    sandbox_pb2.NETWORK_OPEN: Network.OPEN,
+}
+_PUBLISHES: Final = {
+    pb.Policy.PUBLISH_UNSPECIFIED: Publish.PUSH,
+    pb.Policy.PUBLISH_PUSH: Publish.PUSH,
+    pb.Policy.PUBLISH_NONE: Publish.NONE,
+}
+_RETENTIONS: Final = {
+    pb.Policy.RETENTION_UNSPECIFIED: Retention.KEEP_FAILED,
+    pb.Policy.RETENTION_KEEP_FAILED: Retention.KEEP_FAILED,
+    pb.Policy.RETENTION_KEEP: Retention.KEEP,
+    pb.Policy.RETENTION_REMOVE: Retention.REMOVE,
+}
+_AGENT_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {
+    "prompt_delivery": _DELIVERIES,
+    "sandbox_tier": _TIERS,
+    "network": _NETWORKS,
+}
+_POLICY_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {"publish": _PUBLISHES, "retention": _RETENTIONS}
+
+
+def agent_of(check: Checks, field: str, message: pb.AgentSettings) -> AgentSettings:
+    """Read one layer; `field` is its path, such as `worker.agent`."""
+    layer = _set_fields(check, field, message, ("engine", "command", "system_prompt", "model"), _AGENT_ENUMS)
+    if "engine" in layer and layer["engine"] not in ENGINES:
+        check.add(f"{field}.engine", f"must be {' or '.join(ENGINES)}")
+    check.text(f"{field}.command", message.command, MAX_COMMAND_BYTES)
+    check.text(f"{field}.system_prompt", message.system_prompt, MAX_SYSTEM_PROMPT_BYTES)
+    check.line(f"{field}.model", message.model)
+    for name in ("timeout", "idle_timeout"):
+        if message.HasField(name):
+            layer[name] = check.duration(f"{field}.{name}", getattr(message, name), MAX_TIMEOUT)
+    environment = dict(message.environment)
+    _check_environment(check, f"{field}.environment", environment)
+    return AgentSettings(**layer, environment=environment)
+
+
+def policy_of(check: Checks, field: str, message: pb.Policy) -> Policy:
+    """Read one layer; `field` is its path, such as `worker.policy`."""
+    layer = _set_fields(check, field, message, ("verify_command",), _POLICY_ENUMS)
+    check.text(f"{field}.verify_command", message.verify_command, MAX_COMMAND_BYTES)
+    if message.HasField("verify_timeout"):
+        layer["verify_timeout"] = check.duration(f"{field}.verify_timeout", message.verify_timeout, MAX_VERIFY_TIMEOUT)
+    return Policy(**layer)
+
+
+def agent_message(value: AgentSettings) -> pb.AgentSettings:
+    """Write one layer, or all of them together."""
+    return pb.AgentSettings(**_written(value, _AGENT_ENUMS), environment=value.environment)
+
+
+def policy_message(value: Policy) -> pb.Policy:
+    """Write one layer, or all of them together."""
+    return pb.Policy(**_written(value, _POLICY_ENUMS))
+
+
+def _set_fields(
+    check: Checks,
+    field: str,
+    message: pb.AgentSettings | pb.Policy,
+    texts: tuple[str, ...],
+    enums: Mapping[str, Mapping[Any, Any]],
+) -> dict[str, Any]:
+    """Read the texts and enums that are set."""
+    found = {name: getattr(message, name) for name in texts if message.HasField(name)}  # type: ignore[arg-type]
+    for name, choices in enums.items():
+        if message.HasField(name):  # type: ignore[arg-type]
+            found[name] = check.choice(f"{field}.{name}", getattr(message, name), choices)
+    return found
+
+
+def _written(value: AgentSettings | Policy, enums: Mapping[str, Mapping[Any, Any]]) -> dict[str, Any]:
+    """Write what is set, but for maps."""
+    written = {}
+    for field in value.__dataclass_fields__:
+        content = getattr(value, field)
+        if field in enums and content is not None:
+            content = next(number for number, known in enums[field].items() if known is content and number)
+        elif isinstance(content, timedelta):
+            content = duration(content)
+        if content is not None and not isinstance(content, Mapping):
+            written[field] = content
+    return written
+
+
+def _check_environment(check: Checks, field: str, environment: Mapping[str, str]) -> None:
+    if complaint := environment_complaint(environment):
+        check.add(field, complaint)
+    for name, content in environment.items():
+        if not _VARIABLE.fullmatch(name):
+            check.add(field, f"{name[:64]!r} is no name: letters, digits and '_', not beginning with a digit")
+        if "\0" in content:
+            check.add(f"{field}[{name[:64]!r}]", "must not hold NUL characters")

@@ -1,0 +1,105 @@
+"""Which URLs may be written down as a repository's. Whether one may be *used* is for the git service to say.
+
+No complaint repeats the URL: a URL that is refused for the password in it is not to be found in a log.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+MAX_URL_BYTES: Final = 2048
+MAX_TOKEN_BYTES: Final = 4096
+
+_SCHEMES: Final = "must be https, ssh (or user@host:path), or an absolute file path"
+_NO_SECRETS: Final = "must not hold a user name or a password: give a token in its own field"
+_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+# user@host:path, as git reads it: no slash before the first colon.
+_SCP: Final = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[^@/:]+):(?P<path>[^:-].*)")
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+
+
+def url_complaint(url: str) -> str | None:
+    """Say why this is no repository's URL, or None."""
+    rules = (
+        (not url, "is required"),
+        (len(url.encode()) > MAX_URL_BYTES, f"must be at most {MAX_URL_BYTES} bytes"),
+        (_CONTROL.search(url), "must not hold spaces or control characters"),
+    )
+    if complaint := _first(rules):
+        return complaint
+    if url.startswith("/"):
+        return None
+    return _parsed_complaint(url) if "://" in url else _scp_complaint(url)
+
+
+def token_complaint(url: str, token: str) -> str | None:
+    """Say why this token cannot go with this URL, or None."""
+    if not token:
+        return None
+    if len(token) > MAX_TOKEN_BYTES or not _TOKEN.fullmatch(token):
+        return f"must be at most {MAX_TOKEN_BYTES} printable ASCII characters, without spaces"
+    return None if url.startswith(("https://", "http://")) else "is for https alone"
+
+
+def _first(rules: Iterable[tuple[object, str]]) -> str | None:
+    """Return the text of the first rule that is broken: (whether it is, what it says)."""
+    return next((text for broken, text in rules if broken), None)
+
+
+def _parsed_complaint(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "is not a URL"
+    secrets = parts.password is not None or (parts.username is not None and parts.scheme != "ssh")
+    rules = [
+        (secrets, _NO_SECRETS),
+        (parts.query or parts.fragment, "must not hold a query or a fragment"),
+        (not url.startswith(f"{parts.scheme}://"), "must have its scheme in lower case"),
+    ]
+    if parts.scheme == "file":
+        rules += [(parts.netloc or not parts.path, "must be file:///absolute/path")]
+    else:
+        rules += [
+            (parts.scheme not in {"https", "ssh"} and not _is_local_http(parts), _SCHEMES),
+            (port == 0 or not _is_host(parts.hostname or ""), "names no host"),
+            (parts.username is not None and not _USER.fullmatch(parts.username), "has a malformed user name"),
+        ]
+    return _first(rules)
+
+
+def _scp_complaint(url: str) -> str | None:
+    if ":" in url.rpartition("@")[0]:
+        return _NO_SECRETS
+    match = _SCP.fullmatch(url)
+    if match is None:
+        return _SCHEMES
+    if not _HOST.fullmatch(match["host"]) or (match["user"] is not None and not _USER.fullmatch(match["user"])):
+        return "is no user@host:path"
+    return None
+
+
+def _is_local_http(parts: SplitResult) -> bool:
+    """Whether it is a server on this machine, whose traffic nobody hears; the git service takes it in tests."""
+    return parts.scheme == "http" and (parts.hostname == "localhost" or _is_loopback(parts.hostname or ""))
+
+
+def _is_host(name: str) -> bool:
+    return _HOST.fullmatch(name) is not None or _address(name) is not None
+
+
+def _is_loopback(name: str) -> bool:
+    address = _address(name)
+    return address is not None and address.is_loopback
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None

@@ -1,0 +1,146 @@
+"""The catalogue's RPCs: from the wire to the store and back."""
+
+from typing import Any
+
+from boatyard.gateway.v1 import catalog_pb2 as pb
+from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceServicer
+from grpc import aio
+
+from services.gateway.catalog import wire
+from services.gateway.catalog.model import Filter
+from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
+from services.gateway.wire import Checks
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class CatalogServicer(CatalogServiceServicer):
+    """Serves boatyard.gateway.v1.CatalogService."""
+
+    def __init__(self, catalog: CatalogStore) -> None:
+        self._catalog = catalog
+
+    async def CreateProject(self, request: pb.CreateProjectRequest, context: Context) -> pb.CreateProjectResponse:
+        """See the contract."""
+        with Checks() as check:
+            check.part(request, "project")
+            project = wire.project_of(check, request.project)
+            call = check.request(request, request.request_id)
+        project = await self._catalog.create(PROJECTS, project, call)
+        return pb.CreateProjectResponse(project=wire.project_message(project))
+
+    async def GetProject(self, request: pb.GetProjectRequest, context: Context) -> pb.GetProjectResponse:
+        """See the contract."""
+        with Checks() as check:
+            project_id = check.required_id("project_id", request.project_id)
+        return pb.GetProjectResponse(project=wire.project_message(await self._catalog.get(PROJECTS, project_id)))
+
+    async def ListProjects(self, request: pb.ListProjectsRequest, context: Context) -> pb.ListProjectsResponse:
+        """See the contract."""
+        with Checks() as check:
+            wanted = Filter()
+            page = check.page(request, request.page_size, request.page_token)
+        projects, token = await self._catalog.page(PROJECTS, wanted, page)
+        return pb.ListProjectsResponse(projects=map(wire.project_message, projects), next_page_token=token)
+
+    async def CreateRepository(
+        self, request: pb.CreateRepositoryRequest, context: Context
+    ) -> pb.CreateRepositoryResponse:
+        """See the contract."""
+        with Checks() as check:
+            check.part(request, "repository")
+            repository = wire.repository_of(check, request.repository)
+            call = check.request(request, request.request_id)
+        repository = await self._catalog.create(REPOSITORIES, repository, call)
+        return pb.CreateRepositoryResponse(repository=wire.repository_message(repository))
+
+    async def GetRepository(self, request: pb.GetRepositoryRequest, context: Context) -> pb.GetRepositoryResponse:
+        """See the contract."""
+        with Checks() as check:
+            repository_id = check.required_id("repository_id", request.repository_id)
+        return pb.GetRepositoryResponse(
+            repository=wire.repository_message(await self._catalog.get(REPOSITORIES, repository_id))
+        )
+
+    async def ListRepositories(
+        self, request: pb.ListRepositoriesRequest, context: Context
+    ) -> pb.ListRepositoriesResponse:
+        """See the contract."""
+        with Checks() as check:
+            wanted = wire.repositories_wanted(check, request)
+            page = check.page(request, request.page_size, request.page_token)
+        repositories, token = await self._catalog.page(REPOSITORIES, wanted, page)
+        return pb.ListRepositoriesResponse(
+            repositories=map(wire.repository_message, repositories), next_page_token=token
+        )
+
+    async def CreateTemplate(self, request: pb.CreateTemplateRequest, context: Context) -> pb.CreateTemplateResponse:
+        """See the contract."""
+        with Checks() as check:
+            check.part(request, "template")
+            template = wire.template_of(check, request.template)
+            call = check.request(request, request.request_id)
+        template = await self._catalog.create(TEMPLATES, template, call)
+        return pb.CreateTemplateResponse(template=wire.template_message(template))
+
+    async def GetTemplate(self, request: pb.GetTemplateRequest, context: Context) -> pb.GetTemplateResponse:
+        """See the contract."""
+        with Checks() as check:
+            template_id = check.required_id("template_id", request.template_id)
+        return pb.GetTemplateResponse(template=wire.template_message(await self._catalog.get(TEMPLATES, template_id)))
+
+    async def ListTemplates(self, request: pb.ListTemplatesRequest, context: Context) -> pb.ListTemplatesResponse:
+        """See the contract."""
+        with Checks() as check:
+            wanted = Filter(project_id=check.optional_id("project_id", request.project_id))
+            page = check.page(request, request.page_size, request.page_token)
+        templates, token = await self._catalog.page(TEMPLATES, wanted, page)
+        return pb.ListTemplatesResponse(templates=map(wire.template_message, templates), next_page_token=token)
+
+    async def CreateWorker(self, request: pb.CreateWorkerRequest, context: Context) -> pb.CreateWorkerResponse:
+        """See the contract."""
+        with Checks() as check:
+            check.part(request, "worker")
+            worker = wire.worker_of(check, request.worker)
+            call = check.request(request, request.request_id)
+        worker = await self._catalog.create(WORKERS, worker, call)
+        return pb.CreateWorkerResponse(worker=wire.worker_message(worker))
+
+    async def GetWorker(self, request: pb.GetWorkerRequest, context: Context) -> pb.GetWorkerResponse:
+        """See the contract."""
+        with Checks() as check:
+            worker_id = check.required_id("worker_id", request.worker_id)
+        return pb.GetWorkerResponse(worker=wire.worker_message(await self._catalog.get(WORKERS, worker_id)))
+
+    async def ListWorkers(self, request: pb.ListWorkersRequest, context: Context) -> pb.ListWorkersResponse:
+        """See the contract."""
+        with Checks() as check:
+            wanted = Filter(project_id=check.optional_id("project_id", request.project_id))
+            page = check.page(request, request.page_size, request.page_token)
+        workers, token = await self._catalog.page(WORKERS, wanted, page)
+        return pb.ListWorkersResponse(workers=map(wire.worker_message, workers), next_page_token=token)
+
+    async def CreateWorkItem(self, request: pb.CreateWorkItemRequest, context: Context) -> pb.CreateWorkItemResponse:
+        """See the contract."""
+        with Checks() as check:
+            check.part(request, "work_item")
+            work_item = wire.work_item_of(check, request.work_item)
+            call = check.request(request, request.request_id)
+        work_item = await self._catalog.create(WORK_ITEMS, work_item, call)
+        return pb.CreateWorkItemResponse(work_item=wire.work_item_message(work_item))
+
+    async def GetWorkItem(self, request: pb.GetWorkItemRequest, context: Context) -> pb.GetWorkItemResponse:
+        """See the contract."""
+        with Checks() as check:
+            work_item_id = check.required_id("work_item_id", request.work_item_id)
+        return pb.GetWorkItemResponse(
+            work_item=wire.work_item_message(await self._catalog.get(WORK_ITEMS, work_item_id))
+        )
+
+    async def ListWorkItems(self, request: pb.ListWorkItemsRequest, context: Context) -> pb.ListWorkItemsResponse:
+        """See the contract."""
+        with Checks() as check:
+            wanted = wire.work_items_wanted(check, request)
+            page = check.page(request, request.page_size, request.page_token)
+        work_items, token = await self._catalog.page(WORK_ITEMS, wanted, page)
+        return pb.ListWorkItemsResponse(work_items=map(wire.work_item_message, work_items), next_page_token=token)

@@ -1,0 +1,199 @@
+"""Between the contract's messages and the catalogue's values. Checks everything that a request can get wrong."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from boatyard.gateway.v1 import catalog_pb2 as pb
+
+from services.common.ids import new_id
+from services.gateway.catalog.agent_wire import agent_message, agent_of, policy_message, policy_of
+from services.gateway.catalog.model import (
+    DEFAULT_PROJECT_ID,
+    Filter,
+    Project,
+    Repository,
+    Template,
+    Worker,
+    WorkItem,
+    WorkItemState,
+)
+from services.gateway.catalog.remotes import MAX_URL_BYTES, token_complaint, url_complaint
+from services.gateway.wire import KIB, Checks, timestamp
+
+_STATES: Final = {
+    pb.WorkItem.STATE_TODO: WorkItemState.TODO,
+    pb.WorkItem.STATE_IN_PROGRESS: WorkItemState.IN_PROGRESS,
+    pb.WorkItem.STATE_REVIEW: WorkItemState.REVIEW,
+    pb.WorkItem.STATE_DONE: WorkItemState.DONE,
+}
+_STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
+
+_MAX_DESCRIPTION_BYTES: Final = 256 * KIB
+_MAX_NOTES: Final = 100
+_MAX_NOTES_BYTES: Final = 256 * KIB
+_MAX_RELATED: Final = 100
+
+
+def project_of(check: Checks, message: pb.Project) -> Project:
+    """Read a project that is to be created."""
+    return Project(
+        project_id=_id_of(check, "project.project_id", message.project_id, "project"),
+        display_name=check.line("project.display_name", message.display_name),
+        create_time=datetime.now(UTC),
+    )
+
+
+def repository_of(check: Checks, message: pb.Repository) -> Repository:
+    """Read a repository that is to be created."""
+    if complaint := url_complaint(message.url):
+        check.add("repository.url", complaint)
+    if complaint := token_complaint(message.url, message.token):
+        check.add("repository.token", complaint)
+    return Repository(
+        repository_id=_id_of(check, "repository.repository_id", message.repository_id, "repository"),
+        project_id=project_id_of(check, "repository.project_id", message.project_id),
+        url=message.url,
+        default_revision=check.revision("repository.default_revision", message.default_revision),
+        token=message.token,
+        create_time=datetime.now(UTC),
+    )
+
+
+def template_of(check: Checks, message: pb.Template) -> Template:
+    """Read a template that is to be created."""
+    return Template(
+        template_id=_id_of(check, "template.template_id", message.template_id, "template"),
+        project_id=project_id_of(check, "template.project_id", message.project_id),
+        display_name=check.line("template.display_name", message.display_name),
+        agent=agent_of(check, "template.agent", message.agent),
+        policy=policy_of(check, "template.policy", message.policy),
+        create_time=datetime.now(UTC),
+    )
+
+
+def worker_of(check: Checks, message: pb.Worker) -> Worker:
+    """Read a worker that is to be created."""
+    worker_id = _id_of(check, "worker.worker_id", message.worker_id, "worker")
+    name = check.line("worker.display_name", message.display_name or worker_id)
+    if set(name) & set("<>") or not any(map(str.isalnum, name)):
+        check.add("worker.display_name", "must hold a letter or a digit, and no '<' or '>': it is an author of commits")
+    return Worker(
+        worker_id=worker_id,
+        project_id=project_id_of(check, "worker.project_id", message.project_id),
+        display_name=name,
+        template_id=check.optional_id("worker.template_id", message.template_id),
+        agent=agent_of(check, "worker.agent", message.agent),
+        policy=policy_of(check, "worker.policy", message.policy),
+        create_time=datetime.now(UTC),
+    )
+
+
+def work_item_of(check: Checks, message: pb.WorkItem) -> WorkItem:
+    """Read a work item that is to be created."""
+    related = tuple(message.related_work_item_ids)
+    if len(related) > _MAX_RELATED:
+        check.add("work_item.related_work_item_ids", f"must be at most {_MAX_RELATED}")
+    for index, work_item_id in enumerate(related[:_MAX_RELATED]):
+        check.required_id(f"work_item.related_work_item_ids[{index}]", work_item_id)
+    return WorkItem(
+        work_item_id=_id_of(check, "work_item.work_item_id", message.work_item_id, "item"),
+        project_id=project_id_of(check, "work_item.project_id", message.project_id),
+        title=check.line("work_item.title", message.title, required=True),
+        description=check.text("work_item.description", message.description, _MAX_DESCRIPTION_BYTES),
+        notes=_notes_of(check, message),
+        related_work_item_ids=tuple(dict.fromkeys(related)),
+        repository_id=check.optional_id("work_item.repository_id", message.repository_id),
+        create_time=datetime.now(UTC),
+    )
+
+
+def repositories_wanted(check: Checks, request: pb.ListRepositoriesRequest) -> Filter:
+    """Read which repositories to list."""
+    if len(request.url.encode()) > MAX_URL_BYTES or "\0" in request.url:
+        check.add("url", f"must be at most {MAX_URL_BYTES} bytes, without NUL characters")
+    return Filter(project_id=check.optional_id("project_id", request.project_id), url=request.url)
+
+
+def work_items_wanted(check: Checks, request: pb.ListWorkItemsRequest) -> Filter:
+    """Read which work items to list."""
+    return Filter(
+        project_id=check.optional_id("project_id", request.project_id),
+        states=check.choices("states", request.states, _STATES),
+    )
+
+
+def project_message(value: Project) -> pb.Project:
+    """Write a project."""
+    return pb.Project(
+        project_id=value.project_id, display_name=value.display_name, create_time=timestamp(value.create_time)
+    )
+
+
+def repository_message(value: Repository) -> pb.Repository:
+    """Write a repository, without its token."""
+    return pb.Repository(
+        repository_id=value.repository_id,
+        project_id=value.project_id,
+        url=value.url,
+        default_revision=value.default_revision,
+        has_token=bool(value.token),
+        create_time=timestamp(value.create_time),
+    )
+
+
+def template_message(value: Template) -> pb.Template:
+    """Write a template."""
+    return pb.Template(
+        template_id=value.template_id,
+        project_id=value.project_id,
+        display_name=value.display_name,
+        agent=agent_message(value.agent),
+        policy=policy_message(value.policy),
+        create_time=timestamp(value.create_time),
+    )
+
+
+def worker_message(value: Worker) -> pb.Worker:
+    """Write a worker."""
+    return pb.Worker(
+        worker_id=value.worker_id,
+        project_id=value.project_id,
+        display_name=value.display_name,
+        template_id=value.template_id,
+        agent=agent_message(value.agent),
+        policy=policy_message(value.policy),
+        create_time=timestamp(value.create_time),
+    )
+
+
+def work_item_message(value: WorkItem) -> pb.WorkItem:
+    """Write a work item."""
+    return pb.WorkItem(
+        work_item_id=value.work_item_id,
+        project_id=value.project_id,
+        title=value.title,
+        description=value.description,
+        notes=value.notes,
+        related_work_item_ids=value.related_work_item_ids,
+        repository_id=value.repository_id,
+        state=_STATE_NUMBERS[value.state],
+        create_time=timestamp(value.create_time),
+    )
+
+
+def project_id_of(check: Checks, field: str, value: str) -> str:
+    """Read which project something is of; empty means the one that is always there."""
+    return check.optional_id(field, value) or DEFAULT_PROJECT_ID
+
+
+def _id_of(check: Checks, field: str, value: str, prefix: str) -> str:
+    """Read an id that its creator may choose, or make one."""
+    return check.optional_id(field, value) or new_id(prefix)
+
+
+def _notes_of(check: Checks, message: pb.WorkItem) -> tuple[str, ...]:
+    if len(message.notes) > _MAX_NOTES or sum(len(note.encode()) for note in message.notes) > _MAX_NOTES_BYTES:
+        check.add("work_item.notes", f"must be at most {_MAX_NOTES}, of {_MAX_NOTES_BYTES // KIB} KiB together")
+    if any("\0" in note for note in message.notes):
+        check.add("work_item.notes", "must not hold NUL characters")
+    return tuple(message.notes)

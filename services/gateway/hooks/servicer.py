@@ -1,0 +1,44 @@
+"""The RPCs of hooks: from the wire to the store and back."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from boatyard.gateway.v1 import hook_pb2 as pb
+from boatyard.gateway.v1.hook_pb2_grpc import HookServiceServicer
+from grpc import aio
+
+from services.gateway.hooks import wire
+from services.gateway.hooks.store import HookStore
+from services.gateway.wire import Checks
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class HookServicer(HookServiceServicer):
+    """Serves boatyard.gateway.v1.HookService."""
+
+    def __init__(self, hooks: HookStore) -> None:
+        self._hooks = hooks
+
+    async def RegisterHook(self, request: pb.RegisterHookRequest, context: Context) -> pb.RegisterHookResponse:
+        """See the contract."""
+        with Checks() as check:
+            check.part(request, "hook")
+            hook = wire.hook_of(check, request.hook)
+            call = check.request(request, request.request_id)
+        return pb.RegisterHookResponse(hook=wire.hook_message(await self._hooks.register(hook, call)))
+
+    async def ListHooks(self, request: pb.ListHooksRequest, context: Context) -> pb.ListHooksResponse:
+        """See the contract."""
+        with Checks() as check:
+            project_id = check.optional_id("project_id", request.project_id)
+            page = check.page(request, request.page_size, request.page_token)
+        hooks, token = await self._hooks.page(project_id, page)
+        return pb.ListHooksResponse(hooks=map(wire.hook_message, hooks), next_page_token=token)
+
+    async def UnregisterHook(self, request: pb.UnregisterHookRequest, context: Context) -> pb.UnregisterHookResponse:
+        """See the contract."""
+        with Checks() as check:
+            hook_id = check.required_id("hook_id", request.hook_id)
+        await self._hooks.unregister(hook_id, datetime.now(UTC))
+        return pb.UnregisterHookResponse()
