@@ -73,14 +73,16 @@ class AgentSettings(message.Message):
     system_prompt: builtins.str
     """What the agent is told before every prompt; a command finds it in BOATYARD_SYSTEM_PROMPT. At most 64 KiB."""
     model: builtins.str
-    """The model, as its provider names it; a command finds it in BOATYARD_MODEL."""
+    """The model, as its provider names it, at most 255 characters; a command finds it in BOATYARD_MODEL."""
     sandbox_tier: sandbox_pb2.SandboxTier.ValueType
     """How strongly the agent is kept apart from the host. The default is BUBBLEWRAP."""
     network: sandbox_pb2.Network.ValueType
     """What of the network the agent reaches. The default is NONE."""
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """Variables of the agent's environment; at most 128 entries and 64 KiB. Not a place for secrets: they can be read."""
+        """Variables of the agent's environment: names of letters, digits and underscores, not beginning with a digit; at most
+        128 entries and 64 KiB. Not a place for secrets: they can be read.
+        """
 
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
@@ -88,7 +90,7 @@ class AgentSettings(message.Message):
 
     @builtins.property
     def idle_timeout(self) -> duration_pb2.Duration:
-        """How long the agent may write nothing. The default is for ever."""
+        """How long the agent may write nothing: more than 0, at most 7 days. The default is for ever."""
 
     def __init__(
         self,

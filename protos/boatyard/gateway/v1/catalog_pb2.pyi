@@ -795,11 +795,13 @@ class Repository(message.Message):
     project_id: builtins.str
     """Its project; empty means `default`."""
     url: builtins.str
-    """Required. https, ssh, or a file path that the git service allows. Never with a password in it. At most 2048 bytes."""
+    """Required. https, ssh (also as user@host:path), an absolute file path or file:///path that the git service allows, or
+    http to this machine where it allows that. Never with a password or a query in it. At most 2048 bytes.
+    """
     default_revision: builtins.bytes
-    """The branch, tag or commit that jobs start from by default; empty means the remote's default branch."""
+    """The branch, tag or commit that jobs start from by default, at most 255 bytes; empty means the remote's default branch."""
     token: builtins.str
-    """Input only. A token for https, kept and never shown again."""
+    """Input only. A token for https, kept and never shown again; at most 4096 printable ASCII characters."""
     has_token: builtins.bool
     """Output only. Whether there is a token."""
     @builtins.property
@@ -887,7 +889,9 @@ class Worker(message.Message):
     project_id: builtins.str
     """Its project; empty means `default`."""
     display_name: builtins.str
-    """A name for people, and the author of its commits; at most 255 characters. The default is the id."""
+    """A name for people, and the author of its commits; at most 255 characters, with a letter or a digit among them and
+    without '<' and '>'. The default is the id.
+    """
     template_id: builtins.str
     """The template, of the same project; empty means none."""
     @builtins.property

@@ -16,8 +16,8 @@ class CatalogServiceStub:
     """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
-    beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-]; without one,
-    every call creates.
+    beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
+    7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -120,8 +120,8 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
     """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
-    beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-]; without one,
-    every call creates.
+    beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
+    7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
     """
 
     @abc_1.abstractmethod

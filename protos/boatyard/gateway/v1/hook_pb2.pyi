@@ -198,7 +198,8 @@ class Hook(message.Message):
     """Required. When it is called."""
     command: builtins.str
     """Required. A line for /bin/sh, run in a sandbox with an empty workspace and without network. The job stands on its
-    standard input, as the JSON form of boatyard.gateway.v1.Job. Its last line of output is the reason of a veto.
+    standard input, as the JSON form of boatyard.gateway.v1.Job. Its last line of output is the reason of a veto. At most
+    64 KiB.
     """
     order: builtins.int
     """Hooks are called by ascending order, then by age."""

@@ -81,10 +81,10 @@ class HookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnregisterHook(self, request, context):
-        """Removes a hook. Jobs that have been taken already may still call it.
+        """Removes a hook. Jobs that have been taken already may still call it. Removing one that has been removed is a success.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (HOOK_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

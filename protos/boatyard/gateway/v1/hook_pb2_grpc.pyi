@@ -32,10 +32,10 @@ class HookServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     UnregisterHook: aio.UnaryUnaryMultiCallable[hook_pb2.UnregisterHookRequest, hook_pb2.UnregisterHookResponse]
-    """Removes a hook. Jobs that have been taken already may still call it.
+    """Removes a hook. Jobs that have been taken already may still call it. Removing one that has been removed is a success.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (HOOK_NOT_FOUND): there is none of that id.
+    - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.
     """
 
 class HookServiceServicer(metaclass=abc_1.ABCMeta):
@@ -74,10 +74,10 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         request: hook_pb2.UnregisterHookRequest,
         context: aio.ServicerContext[hook_pb2.UnregisterHookRequest, abc.Awaitable[hook_pb2.UnregisterHookResponse]],
     ) -> abc.Awaitable[hook_pb2.UnregisterHookResponse]:
-        """Removes a hook. Jobs that have been taken already may still call it.
+        """Removes a hook. Jobs that have been taken already may still call it. Removing one that has been removed is a success.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (HOOK_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.
         """
 
 def add_HookServiceServicer_to_server(servicer: HookServiceServicer, server: aio.Server) -> None: ...
