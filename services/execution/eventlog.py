@@ -8,6 +8,7 @@ is raw bytes for output, and a JSON object for every other kind. A writer that w
 at the end; opening the log for writing cuts it off, and readers wait before it, for it was never whole.
 """
 
+import contextlib
 import enum
 import json
 import os
@@ -77,24 +78,25 @@ class EventWriter:
         """
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._offset, self.last_sequence = self._repair(path)
+            self.last_sequence = 0
+            self.output_bytes = 0
+            """Recorded so far, in this life or an earlier one."""
+            self._offset = self._repair(path)
         except BaseException:
             os.close(self._fd)
             raise
 
-    def _repair(self, path: Path) -> tuple[int, int]:
+    def _repair(self, path: Path) -> int:
         if os.fstat(self._fd).st_size < len(_MAGIC):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, _MAGIC, 0)
         with EventReader(path) as reader:
-            last = 0
-            try:
+            with contextlib.suppress(DamagedRecordError):  # a machine that lost power may leave more than a torn end
                 while records := reader.read():
-                    last = records[-1].sequence
-            except DamagedRecordError as damage:
-                last = damage.last_sequence
+                    self.last_sequence = records[-1].sequence
+                    self.output_bytes += sum(len(one.payload) for one in records if one.kind is Kind.OUTPUT)
             os.ftruncate(self._fd, reader.offset)
-            return reader.offset, last
+            return reader.offset
 
     def output(self, stream: Stream, data: memoryview | bytes, time_ns: int) -> None:
         """Append output, as one record for each 64 KiB.
@@ -105,6 +107,7 @@ class EventWriter:
         view = memoryview(data)
         pieces = [view[start : start + MAX_OUTPUT] for start in range(0, len(view), MAX_OUTPUT)]
         self._append(Kind.OUTPUT, stream, pieces, time_ns)
+        self.output_bytes += len(view)
 
     def note(self, text: str) -> None:
         """Append a line for people."""
@@ -165,7 +168,6 @@ class DamagedRecordError(EventLogError):
 
     def __init__(self, path: Path, offset: int, last_sequence: int) -> None:
         super().__init__(f"{path} is damaged at byte {offset}, after event {last_sequence}")
-        self.last_sequence = last_sequence
 
 
 class EventReader:

@@ -6,6 +6,9 @@ from datetime import datetime
 
 from services.common.sandbox.spec import SandboxSpec, Tier
 
+MARK = "BOATYARD_EXECUTION_ID"
+"""The variable by which a program, and whoever looks at its processes, knows its execution."""
+
 
 class State(enum.StrEnum):
     """Where an execution stands in its life."""
@@ -111,3 +114,11 @@ class Execution:
     end_time: datetime | None = None
     last_sequence: int = 0
     output_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which executions to list: all that match every part that is not empty."""
+
+    states: frozenset[State] = frozenset()
+    job_id: str = ""

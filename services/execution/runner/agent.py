@@ -27,8 +27,11 @@ class Agent(Protocol):
     """Non-blocking descriptor of its standard error."""
     exited: int
     """Becomes readable when its outermost process has ended."""
-    status: int | None
-    """Calls for `read_status` whenever it becomes readable."""
+
+    @property
+    def status(self) -> int | None:
+        """Calls for `read_status` whenever it becomes readable."""
+        ...
 
     def read_status(self) -> bool:
         """Learn what the sandbox tells of itself; False when it will tell no more."""

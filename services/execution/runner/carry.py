@@ -89,8 +89,7 @@ class Carrier:
         self._watch(program.stdout, lambda: self._receive(program.stdout, Stream.STDOUT))
         self._watch(program.stderr, lambda: self._receive(program.stderr, Stream.STDERR))
         if program.status is not None:
-            status = program.status
-            self._watch(status, lambda: program.read_status() or self._unwatch(status))
+            self._watch(program.status, lambda: self._learn(program))
         self._selector.register(program.exited, selectors.EVENT_READ, None)
         self._heed()
         while True:
@@ -105,6 +104,10 @@ class Carrier:
 
     def _unwatch(self, fd: int) -> None:
         self._selector.unregister(fd)
+
+    def _learn(self, program: agent.Agent) -> None:
+        if not program.read_status() and program.status is not None:
+            self._unwatch(program.status)
 
     def _receive(self, fd: int, stream: Stream) -> None:
         if self._pump.receive(fd, stream) == 0:
@@ -168,7 +171,7 @@ class Carrier:
 def result_of(
     end: Verdict, start_time_ns: int | None, status: int | None, processes_left: int | None, output_bytes: int
 ) -> Result:
-    """The result but for its last sequence. `status` is an exit code, a negative signal, or None where it is unknown."""
+    """The result but for its last sequence. `status` is an exit code, a negative signal, or None for neither."""
     return Result(
         state=end.state,
         reason=end.reason or "",

@@ -23,7 +23,7 @@ class Pump:
         self._first_time_ns = 0
         self._next_flush = 0.0
         self.output_bytes = 0
-        """Recorded so far."""
+        """Taken so far; all of it is recorded after `flush`."""
         self.exceeded = False
         """Whether the program wrote more than the limit."""
         self.last_output = time.monotonic()

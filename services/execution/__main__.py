@@ -1,0 +1,5 @@
+"""Run by `python -m services.execution`."""
+
+from services.execution.app import main
+
+main()

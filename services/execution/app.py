@@ -1,0 +1,80 @@
+"""Puts the execution service together."""
+
+from contextlib import AsyncExitStack, aclosing
+
+import structlog
+from boatyard.execution.v1 import execution_pb2 as pb
+from boatyard.execution.v1.execution_pb2_grpc import add_ExecutionServiceServicer_to_server
+
+from services.common import program
+from services.common.db.engine import open_database, sqlite_url
+from services.common.db.fences import Fences
+from services.common.db.migrate import migrate
+from services.common.errors import StartError
+from services.common.lock import FileLock, LockHeldError
+from services.common.rpc.auth import cell_authenticator
+from services.common.rpc.draining import Draining
+from services.common.rpc.server import Registration, serve
+from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.probe import probe
+from services.common.settings import load_settings
+from services.execution import store
+from services.execution.guard import PathGuard
+from services.execution.manager import ExecutionManager
+from services.execution.requests import StartReader
+from services.execution.servicer import ExecutionServicer
+from services.execution.settings import ExecutionSettings
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    """Run the service until it is told to stop."""
+    program.run("execution", _main)
+
+
+async def _main() -> None:
+    settings = load_settings(ExecutionSettings)
+    home = settings.home
+    directory = home.directory("execution")
+    runs = home.directory("execution", "runs")
+    async with AsyncExitStack() as stack:
+        try:
+            # Two services on one directory would both conclude the runs of a lost runner.
+            stack.callback(FileLock(directory / "lock").release)
+        except LockHeldError as error:
+            raise StartError(f"process {error.pid} already serves the executions in {directory}") from None
+        engine = open_database(sqlite_url(directory / "execution.db"))
+        stack.push_async_callback(engine.dispose)
+        await migrate(engine, "services.execution.migrations")
+        manager = await stack.enter_async_context(
+            aclosing(
+                ExecutionManager(
+                    store.ExecutionStore(engine), Fences(engine, store.fences), runs, settings.max_executions
+                )
+            )
+        )
+        await manager.recover()
+        _warn_without_sandbox()
+        draining = Draining()
+        await serve(
+            listen=settings.listen,
+            registrations=[
+                Registration(
+                    pb.DESCRIPTOR.services_by_name["ExecutionService"].full_name,
+                    add_ExecutionServiceServicer_to_server,
+                    ExecutionServicer(manager, StartReader(settings, PathGuard(home)), draining),
+                )
+            ],
+            authenticator=cell_authenticator(home.cell_token()),
+            draining=draining,
+            reflection=settings.reflection,
+        )
+
+
+def _warn_without_sandbox() -> None:
+    """Say it at the start, not only when somebody needs it; executions with tier `none` work all the same."""
+    try:
+        probe()
+    except SandboxUnavailableError as error:
+        log.warning("no sandbox", problem=error.problem, mend=error.mend)

@@ -1,0 +1,78 @@
+"""The end of a run whose runner was killed: nothing left running, the log whole, and a result that says so."""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from services.execution.eventlog import EventWriter
+from services.execution.model import MARK, Reason, Result, State
+from services.execution.rundir import RunDirectory
+
+_GONE_WITHIN_S = 10.0
+_DIARY_BYTES = 2000
+
+
+def conclude(run: RunDirectory, execution_id: str) -> Result | None:
+    """Write the result that the runner could not write; None when a runner is alive after all. Blocks for some ms."""
+    lock = run.hold()
+    if lock is None:
+        return None
+    try:
+        if (result := run.result()) is not None:
+            return result
+        left = _end_survivors(execution_id)
+        text = "the runner was lost, and its program was ended with it; what it had written is in the events"
+        diary = _tail(run.diary)
+        message = f"{text}. The runner's last words: {diary}" if diary else text
+        with EventWriter(run.events) as writer:
+            writer.state_change(State.FAILED, Reason.RUNNER_LOST, message)
+            writer.sync()
+            result = Result(
+                state=State.FAILED,
+                reason=Reason.RUNNER_LOST,
+                message=message,
+                exit_code=None,
+                signal=None,
+                processes_left=left,
+                start_time_ns=run.started_time_ns(),
+                end_time_ns=time.time_ns(),
+                last_sequence=writer.last_sequence,
+                output_bytes=writer.output_bytes,
+            )
+        run.write_result(result)
+        return result
+    finally:
+        os.close(lock)
+
+
+def _end_survivors(execution_id: str) -> int:
+    """Kill what carries this run's mark. The kernel ends a sandbox with its runner; without one nobody else would."""
+    mark = b"%s=%s" % (MARK.encode(), execution_id.encode())
+    deadline = time.monotonic() + _GONE_WITHIN_S
+    while survivors := _marked(mark):
+        if time.monotonic() > deadline:
+            break
+        for pid in survivors:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+    return len(survivors)
+
+
+def _marked(mark: bytes) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+def _tail(path: Path) -> str:
+    try:
+        return path.read_bytes()[-_DIARY_BYTES:].decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,223 @@
+"""What may be asked of executions: start, look, list, wait, stop. Each active one has a task that stays to its end."""
+
+import asyncio
+import shutil
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from services.common.db.fences import Fences
+from services.common.db.paging import Page
+from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound
+from services.common.fence import current_fence
+from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.probe import probe
+from services.common.sandbox.spec import Tier
+from services.execution.model import ACTIVE, Execution, Filter, StartRequest
+from services.execution.rundir import RunDirectory, StopRequest
+from services.execution.store import ExecutionStore
+from services.execution.supervision import Supervision
+
+_COME_BACK_S = 2.0
+_LOOK_AGAIN_S = 5.0
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Active:
+    """An execution that has not ended, as this process knows it."""
+
+    supervision: Supervision
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ExecutionManager:
+    """Owns the executions of one data directory."""
+
+    def __init__(self, store: ExecutionStore, fences: Fences, runs: Path, max_executions: int) -> None:
+        """`runs` is the directory of run directories."""
+        self._store = store
+        self._fences = fences
+        self._runs = runs
+        self._max = max_executions
+        self._starting = asyncio.Lock()
+        self._active: dict[str, _Active] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sandbox_works = False
+
+    async def recover(self) -> None:
+        """Find what an earlier life of this service left: living runners, results, and what was never begun."""
+        active = await self._store.active()
+        for execution in active:
+            self._supervise(execution)
+        if active:
+            log.info("executions found again", count=len(active))
+
+    async def aclose(self) -> None:
+        """Leave the runners to themselves."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for active in self._active.values():
+            active.supervision.abandon()
+
+    async def start(self, request: StartRequest) -> Execution:
+        """Start an execution, or return it as it is when it was started before.
+
+        Raises:
+            AlreadyExists: REQUEST_ID_REUSED, the id has another specification.
+            FailedPrecondition: STALE_FENCE, or SANDBOX_UNAVAILABLE.
+            Exhausted: TOO_MANY_EXECUTIONS.
+        """
+        await self._fences.check(current_fence())
+        async with self._starting:
+            known = await self._store.find(request.execution_id)
+            if known is not None:
+                return _same(known, request.digest)
+            self._admit()
+            await self._check_sandbox(request)
+            execution = Execution(
+                execution_id=request.execution_id,
+                digest=request.digest,
+                purpose=request.purpose,
+                job_id=request.job_id,
+                sandbox_tier=request.plan.sandbox.tier,
+                create_time=datetime.now(UTC),
+            )
+            # The directory comes first: a record without one could not be started after a crash.
+            await asyncio.to_thread(self._lay_out, request)
+            await self._store.add(execution)
+            self._supervise(execution).supervision.start()
+        return execution
+
+    async def get(self, execution_id: str) -> Execution:
+        """Return one execution. Raises NotFound."""
+        execution = await self._store.find(execution_id)
+        if execution is None:
+            raise NotFound("execution", execution_id)
+        return execution
+
+    async def page(self, wanted: Filter, page: Page) -> tuple[list[Execution], str]:
+        """Return a page of executions, the newest first, and the token of the next page."""
+        return await self._store.page(wanted, page)
+
+    async def wait(self, execution_id: str, seconds: float) -> Execution:
+        """Return an execution when it has ended, or as it is after `seconds`. Raises NotFound."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            active = self._active.get(execution_id)
+            execution = await self.get(execution_id)
+            left = deadline - asyncio.get_running_loop().time()
+            if execution.state.is_final or left <= 0:
+                return execution
+            await _set_within(active.ended if active else None, min(left, _LOOK_AGAIN_S))
+
+    async def stop(self, execution_id: str, grace_s: float) -> Execution:
+        """Ask an execution to end; returns at once.
+
+        Raises:
+            NotFound: there is none.
+            FailedPrecondition: STALE_FENCE, or EXECUTION_STATE, it has ended.
+        """
+        await self._fences.check(current_fence())
+        execution = await self.get(execution_id)
+        if execution.state.is_final:
+            raise FailedPrecondition(
+                "EXECUTION_STATE",
+                f"execution {execution_id} has ended already: {execution.state}",
+                execution_id,
+                state=execution.state,
+                allowed_states=ACTIVE,
+            )
+        await asyncio.to_thread(self.run_directory(execution_id).request_stop, StopRequest(grace_s))
+        return await self.get(execution_id)
+
+    def run_directory(self, execution_id: str) -> RunDirectory:
+        """Where an execution's events are."""
+        return RunDirectory(self._runs / execution_id)
+
+    def has_ended(self, execution_id: str) -> bool:
+        """Whether a known execution's record is final; nothing is appended to its events after that."""
+        active = self._active.get(execution_id)
+        return active is None or active.ended.is_set()
+
+    async def ended_within(self, execution_id: str, seconds: float) -> bool:
+        """Wait for the end of a known execution, at most so long."""
+        active = self._active.get(execution_id)
+        return active is None or await _set_within(active.ended, seconds)
+
+    def _admit(self) -> None:
+        if len(self._active) >= self._max:
+            raise Exhausted(
+                "TOO_MANY_EXECUTIONS",
+                f"{len(self._active)} executions are active here, and {self._max} may be"
+                " (BOATYARD_EXECUTION_MAX_EXECUTIONS)",
+                retry_after=_COME_BACK_S,
+                metadata={"active": str(len(self._active)), "limit": str(self._max)},
+            )
+
+    async def _check_sandbox(self, request: StartRequest) -> None:
+        if request.plan.sandbox.tier is Tier.NONE or self._sandbox_works:
+            return
+        try:
+            await asyncio.to_thread(probe)
+        except SandboxUnavailableError as error:
+            raise FailedPrecondition("SANDBOX_UNAVAILABLE", str(error), request.execution_id) from error
+        self._sandbox_works = True
+
+    def _lay_out(self, request: StartRequest) -> None:
+        run = self.run_directory(request.execution_id)
+        if run.path.exists():  # made before a crash, and never recorded
+            shutil.rmtree(run.path)
+        run.create(request.plan, request.stdin)
+
+    def _supervise(self, execution: Execution) -> _Active:
+        async def on_begin(time_ns: int) -> None:
+            await self._store.set_running(execution.execution_id, time_ns)
+
+        run = self.run_directory(execution.execution_id)
+        active = _Active(Supervision(execution.execution_id, run, on_begin))
+        self._active[execution.execution_id] = active
+        task = asyncio.create_task(self._stay(execution, active))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return active
+
+    async def _stay(self, execution: Execution, active: _Active) -> None:
+        result = await active.supervision.result()
+        while True:
+            try:
+                await self._store.finish(execution, result)
+                break
+            except Exception:  # whatever ails the database, the result is not lost: it is on the disk
+                log.exception("the end of an execution cannot be recorded", execution_id=execution.execution_id)
+                await asyncio.sleep(_LOOK_AGAIN_S)
+        log.info("execution ended", execution_id=execution.execution_id, state=result.state, reason=result.reason)
+        active.ended.set()
+        del self._active[execution.execution_id]
+
+
+def _same(known: Execution, digest: bytes) -> Execution:
+    if known.digest != digest:
+        raise AlreadyExists(
+            "execution",
+            known.execution_id,
+            reason="REQUEST_ID_REUSED",
+            message=f"execution {known.execution_id} was started with another specification",
+        )
+    return known
+
+
+async def _set_within(event: asyncio.Event | None, seconds: float) -> bool:
+    if event is None:
+        await asyncio.sleep(seconds)
+        return False
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,185 @@
+"""Reads a StartExecutionRequest: the largest of the messages, and the one with the most to get wrong."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+from boatyard.execution.v1 import execution_pb2 as pb
+from boatyard.execution.v1 import sandbox_pb2
+from boatyard.workspace.v1 import layout_pb2
+
+from services.common.sandbox import environment
+from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
+from services.execution import wire
+from services.execution.model import MARK, Bounds, Plan, Purpose, StartRequest
+from services.execution.settings import ExecutionSettings
+from services.execution.wire import Violations
+
+WORKSPACE = Path("/workspace")
+
+_ARGV_BYTES = 128 * 1024
+_PROMPT_BYTES = 1024 * 1024
+# The kernel takes 128 KiB for one argument, its closing NUL included.
+_ARGUMENT_BYTES = 128 * 1024 - 1
+_ENVIRONMENT_ENTRIES = 256
+_ENVIRONMENT_BYTES = 64 * 1024
+_MAX_READ_ONLY_PATHS = 64
+_LONGEST_S = 7 * 86400.0
+_DEFAULT_WALL_S = 3600.0
+
+_PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
+_TIERS = {sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP: Tier.BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE: Tier.NONE}
+_NETWORKS = {sandbox_pb2.NETWORK_NONE: Network.NONE, sandbox_pb2.NETWORK_OPEN: Network.OPEN}
+_LimitName = Literal["memory_bytes", "processes", "cpu_seconds", "open_files", "file_size_bytes"]
+_LIMITS: tuple[_LimitName, ...] = get_args(_LimitName)
+_TimeoutName = Literal["wall_timeout", "idle_timeout"]
+_TIMEOUTS: tuple[_TimeoutName, ...] = get_args(_TimeoutName)
+
+
+class StartReader:
+    """Turns what a caller asks for into a plan, filled up from the settings."""
+
+    def __init__(self, settings: ExecutionSettings, guard: Callable[[Path], str | None]) -> None:
+        """`guard` says why a host path must not be shown to an agent, or None."""
+        self._settings = settings
+        self._guard = guard
+
+    def read(self, request: pb.StartExecutionRequest) -> StartRequest:
+        """Read what to start. Raises Invalid with all violations."""
+        spec = request.spec
+        violations = wire.id_violations("execution_id", request.execution_id)
+        violations += self._violations(spec)
+        wire.refuse(violations)
+        return StartRequest(
+            execution_id=request.execution_id,
+            digest=wire.digest(spec),
+            purpose=_PURPOSES[spec.purpose],
+            job_id=spec.job_id,
+            plan=Plan(request.execution_id, self._sandbox(request.execution_id, spec), self._bounds(spec.limits)),
+            stdin=b"" if _by_argument(spec.command) else spec.command.prompt,
+        )
+
+    def _violations(self, spec: pb.ExecutionSpec) -> Violations:
+        found = wire.id_violations("spec.job_id", spec.job_id) if spec.job_id else []
+        if spec.purpose not in _PURPOSES:
+            found.append(("spec.purpose", "is required"))
+        if spec.sandbox_tier and spec.sandbox_tier not in _TIERS:
+            found.append(("spec.sandbox_tier", "must be a tier of the contract"))
+        if spec.network and spec.network not in _NETWORKS:
+            found.append(("spec.network", "must be a network of the contract"))
+        found += self._path_violations(spec)
+        found += _engine_violations(spec)
+        found += _environment_violations(spec)
+        found += _limit_violations(spec.limits)
+        return found
+
+    def _path_violations(self, spec: pb.ExecutionSpec) -> Violations:
+        named = _layout_paths(spec.layout)
+        if not named:
+            return [("spec.layout", "is required: a path, or layers with lowers, upper and work")]
+        if len(spec.read_only_paths) > _MAX_READ_ONLY_PATHS:
+            return [("spec.read_only_paths", f"must be at most {_MAX_READ_ONLY_PATHS}")]
+        named += [(f"spec.read_only_paths[{i}]", path) for i, path in enumerate(spec.read_only_paths)]
+        found: Violations = []
+        for field, path in named:
+            broken = wire.path_violations(field, path)
+            if not broken and (why := self._guard(Path(os.fsdecode(path)))):
+                broken = [(field, why)]
+            found += broken
+        return found
+
+    def _sandbox(self, execution_id: str, spec: pb.ExecutionSpec) -> SandboxSpec:
+        argv = tuple(spec.command.argv)
+        if _by_argument(spec.command):
+            argv = (*argv, spec.command.prompt)
+        shown = [*self._settings.read_only_paths, *(Path(os.fsdecode(path)) for path in spec.read_only_paths)]
+        limits = spec.limits
+        given = {name: getattr(limits, name) if limits.HasField(name) else None for name in _LIMITS}
+        return SandboxSpec(
+            argv=argv,
+            cwd=WORKSPACE,
+            mounts=(*(Mount(path) for path in shown), _workspace(spec.layout)),
+            environment=environment.base() | {MARK: execution_id.encode()} | dict(spec.environment),
+            network=_NETWORKS.get(spec.network, self._settings.network),
+            limits=Limits(
+                address_space_bytes=given["memory_bytes"],
+                processes=given["processes"] or self._settings.processes,
+                open_files=given["open_files"],
+                cpu_seconds=given["cpu_seconds"],
+                file_size_bytes=given["file_size_bytes"],
+                scratch_bytes=self._settings.scratch_bytes,
+            ),
+            tier=_TIERS.get(spec.sandbox_tier, self._settings.sandbox_tier),
+        )
+
+    def _bounds(self, limits: pb.ExecutionLimits) -> Bounds:
+        return Bounds(
+            wall_timeout_s=wire.seconds(limits.wall_timeout) if limits.HasField("wall_timeout") else _DEFAULT_WALL_S,
+            idle_timeout_s=wire.seconds(limits.idle_timeout) if limits.HasField("idle_timeout") else None,
+            max_output_bytes=self._settings.max_output_bytes,
+        )
+
+
+def _by_argument(engine: pb.CommandEngine) -> bool:
+    return engine.prompt_delivery == pb.CommandEngine.PROMPT_DELIVERY_ARGUMENT
+
+
+def _layout_paths(layout: layout_pb2.Layout) -> list[tuple[str, bytes]]:
+    if layout.WhichOneof("kind") == "path":
+        return [("spec.layout.path", layout.path)]
+    layers = layout.layers
+    if not (layers.lowers and layers.upper and layers.work):
+        return []
+    lowers = [(f"spec.layout.layers.lowers[{i}]", path) for i, path in enumerate(layers.lowers)]
+    return [*lowers, ("spec.layout.layers.upper", layers.upper), ("spec.layout.layers.work", layers.work)]
+
+
+def _workspace(layout: layout_pb2.Layout) -> Mount | Overlay:
+    if layout.WhichOneof("kind") == "path":
+        return Mount(Path(os.fsdecode(layout.path)), WORKSPACE, Access.READ_WRITE)
+    lowers = tuple(Path(os.fsdecode(path)) for path in layout.layers.lowers)
+    upper, work = (Path(os.fsdecode(path)) for path in (layout.layers.upper, layout.layers.work))
+    return Overlay(lowers, upper, work, WORKSPACE)
+
+
+def _engine_violations(spec: pb.ExecutionSpec) -> Violations:
+    engine = spec.command
+    if spec.WhichOneof("engine") != "command":
+        return [("spec.command", "is required: no other engine is known here")]
+    found: Violations = []
+    if not engine.argv or not engine.argv[0]:
+        found.append(("spec.command.argv", "is required"))
+    elif engine.argv[0].startswith(b"-"):
+        found.append(("spec.command.argv", "must begin with a program, whose name never begins with a dash"))
+    if any(b"\0" in part for part in engine.argv) or sum(map(len, engine.argv)) > _ARGV_BYTES:
+        found.append(("spec.command.argv", f"must be at most {_ARGV_BYTES} bytes, and none of them NUL"))
+    if engine.prompt_delivery not in pb.CommandEngine.PromptDelivery.values():
+        found.append(("spec.command.prompt_delivery", "must be a delivery of the contract"))
+    if len(engine.prompt) > _PROMPT_BYTES:
+        found.append(("spec.command.prompt", f"must be at most {_PROMPT_BYTES} bytes"))
+    elif _by_argument(engine) and (b"\0" in engine.prompt or len(engine.prompt) > _ARGUMENT_BYTES):
+        text = f"must be at most {_ARGUMENT_BYTES} bytes, and none of them NUL, to be an argument; use STDIN"
+        found.append(("spec.command.prompt", text))
+    return found
+
+
+def _environment_violations(spec: pb.ExecutionSpec) -> Violations:
+    entries = spec.environment.items()
+    size = sum(len(name.encode()) + len(value) + 2 for name, value in entries)
+    if len(entries) > _ENVIRONMENT_ENTRIES or size > _ENVIRONMENT_BYTES:
+        text = f"must be at most {_ENVIRONMENT_ENTRIES} entries and {_ENVIRONMENT_BYTES} bytes"
+        return [("spec.environment", text)]
+    bad = [name for name, value in entries if not name or "=" in name or "\0" in name or b"\0" in value]
+    return [("spec.environment", f"{name!r} must not be empty, nor hold '=' or NUL") for name in bad]
+
+
+def _limit_violations(limits: pb.ExecutionLimits) -> Violations:
+    found: Violations = []
+    for timeout in _TIMEOUTS:
+        if limits.HasField(timeout) and not 0 < wire.seconds(getattr(limits, timeout)) <= _LONGEST_S:
+            found.append((f"spec.limits.{timeout}", "must be more than 0 s, and at most 7 days"))
+    for limit in _LIMITS:
+        if limits.HasField(limit) and getattr(limits, limit) <= 0:
+            found.append((f"spec.limits.{limit}", "must be more than 0"))
+    return found

@@ -1,0 +1,63 @@
+"""The RPCs: from the wire to the manager and back."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from boatyard.execution.v1 import execution_pb2 as pb
+from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceServicer
+from grpc import aio
+
+from services.common.rpc.draining import Draining
+from services.execution import watching, wire
+from services.execution.manager import ExecutionManager
+from services.execution.requests import StartReader
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class ExecutionServicer(ExecutionServiceServicer):
+    """Serves boatyard.execution.v1.ExecutionService."""
+
+    def __init__(self, executions: ExecutionManager, starts: StartReader, draining: Draining) -> None:
+        self._executions = executions
+        self._starts = starts
+        self._draining = draining
+
+    async def StartExecution(self, request: pb.StartExecutionRequest, context: Context) -> pb.StartExecutionResponse:
+        """See the contract."""
+        execution = await self._executions.start(self._starts.read(request))
+        return pb.StartExecutionResponse(execution=wire.execution(execution))
+
+    async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
+        """See the contract."""
+        execution = await self._executions.get(wire.execution_id(request.execution_id))
+        return pb.GetExecutionResponse(execution=wire.execution(execution))
+
+    async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
+        """See the contract."""
+        page, token = await self._executions.page(*wire.wanted(request))
+        return pb.ListExecutionsResponse(executions=map(wire.execution, page), next_page_token=token)
+
+    async def WaitExecution(self, request: pb.WaitExecutionRequest, context: Context) -> pb.WaitExecutionResponse:
+        """See the contract."""
+        execution_id, seconds = wire.wait(request, context.time_remaining())
+        async with self._draining.interrupting():
+            execution = await self._executions.wait(execution_id, seconds)
+        return pb.WaitExecutionResponse(execution=wire.execution(execution))
+
+    async def StopExecution(self, request: pb.StopExecutionRequest, context: Context) -> pb.StopExecutionResponse:
+        """See the contract."""
+        execution = await self._executions.stop(*wire.stop(request))
+        return pb.StopExecutionResponse(execution=wire.execution(execution))
+
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        """See the contract."""
+        execution_id, start = wire.watch(request)
+        source = watching.watch(self._executions, execution_id, start, follow=request.follow)
+        stream = self._draining.stream(source, start=start, position_after=lambda batch: batch.next_sequence)
+        async with aclosing(stream):
+            async for batch in stream:
+                yield wire.batch(batch)

@@ -1,0 +1,35 @@
+"""What the execution service can be told."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+from services.common.sandbox.spec import Network, Tier
+from services.common.settings import ListenAddress, ServiceSettings
+
+
+def _paths(value: object) -> object:
+    return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+
+class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
+    """Variables BOATYARD_EXECUTION_<NAME>, and BOATYARD_HOME."""
+
+    listen: ListenAddress = "127.0.0.1:7463"
+    max_executions: Annotated[int, Field(ge=1, le=1000)] = 16
+    """How many may be active at once; further ones are refused with TOO_MANY_EXECUTIONS."""
+    sandbox_tier: Tier = Tier.BUBBLEWRAP
+    """The tier of executions that name none."""
+    network: Network = Network.NONE
+    """What executions that do not say reach of the network."""
+    read_only_paths: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = ()
+    """Absolute paths that every sandbox sees, such as where an agent's program is installed; separated by colons."""
+    max_output_bytes: Annotated[int, Field(ge=1)] = 4 << 30
+    """What one execution may write to standard output and standard error; then it is ended with OUTPUT_LIMIT."""
+    scratch_bytes: Annotated[int, Field(ge=1 << 20)] = 2 << 30
+    """The size of a sandbox's /tmp and of its HOME, each; they are in memory."""
+    processes: Annotated[int, Field(ge=1)] = 4096
+    """Processes and threads of an execution that names no limit of its own."""

@@ -1,0 +1,150 @@
+"""The records of executions, in SQLite beside their run directories."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Row,
+    Select,
+    String,
+    Table,
+    Text,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common.db.fences import fence_table
+from services.common.db.paging import Page
+from services.common.sandbox.spec import Tier
+from services.execution.model import ACTIVE, Execution, Filter, Purpose, Result, State
+
+metadata = MetaData()
+fences = fence_table(metadata)
+executions = Table(
+    "executions",
+    metadata,
+    Column("execution_id", String(63), primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("purpose", String(16), nullable=False),
+    Column("job_id", String(63), nullable=False),
+    Column("sandbox_tier", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("exit_code", Integer),
+    Column("signal", Integer),
+    Column("processes_left", Integer),
+    # Microseconds since 1970: exact, ordered, and without the time zones that SQLite does not know.
+    Column("create_time_us", BigInteger, nullable=False),
+    Column("start_time_us", BigInteger),
+    Column("end_time_us", BigInteger),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("output_bytes", BigInteger, nullable=False),
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_SAME = ("execution_id", "digest", "job_id", "reason", "message", "exit_code", "signal", "processes_left")
+_COUNTS = ("last_sequence", "output_bytes")
+_TIMES = ("create_time", "start_time", "end_time")
+
+
+class ExecutionStore:
+    """Knows which executions there are. Each method is one transaction."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def add(self, execution: Execution) -> None:
+        """Record an execution; its id MUST be new."""
+        async with self._engine.begin() as connection:
+            await connection.execute(insert(executions).values(_to_row(execution)))
+
+    async def find(self, execution_id: str) -> Execution | None:
+        """Return one execution, or None."""
+        found = await self._read(select(executions).where(executions.c.execution_id == execution_id))
+        return found[0] if found else None
+
+    async def active(self) -> Sequence[Execution]:
+        """Return those that have not ended, the oldest first."""
+        statement = select(executions).where(executions.c.state.in_(ACTIVE))
+        return await self._read(statement.order_by(executions.c.create_time_us))
+
+    async def page(self, wanted: Filter, page: Page) -> tuple[list[Execution], str]:
+        """Return a page of executions, the newest first, and the token of the next page."""
+        statement = select(executions)
+        if wanted.states:
+            statement = statement.where(executions.c.state.in_(wanted.states))
+        if wanted.job_id:
+            statement = statement.where(executions.c.job_id == wanted.job_id)
+        key = (executions.c.create_time_us, executions.c.execution_id)
+        rows = await self._read(page.select(statement, key, descending=True))
+        return page.cut(rows, lambda one: (_microseconds(one.create_time), one.execution_id))
+
+    async def set_running(self, execution_id: str, start_time_ns: int) -> None:
+        """Record that a PENDING execution's program has begun; one that is further stays as it is."""
+        statement = update(executions).where(
+            executions.c.execution_id == execution_id, executions.c.state == State.PENDING
+        )
+        async with self._engine.begin() as connection:
+            await connection.execute(statement.values(state=State.RUNNING, start_time_us=start_time_ns // 1000))
+
+    async def finish(self, execution: Execution, result: Result) -> Execution:
+        """Record the end of an execution, and return it as it is then."""
+        finished = replace(
+            execution,
+            state=result.state,
+            reason=result.reason,
+            message=result.message,
+            exit_code=result.exit_code,
+            signal=result.signal,
+            processes_left=result.processes_left,
+            start_time=None if result.start_time_ns is None else _time(result.start_time_ns // 1000),
+            end_time=_time(result.end_time_ns // 1000),
+            last_sequence=result.last_sequence,
+            output_bytes=result.output_bytes,
+        )
+        statement = update(executions).where(executions.c.execution_id == execution.execution_id)
+        async with self._engine.begin() as connection:
+            await connection.execute(statement.values(_to_row(finished)))
+        return finished
+
+    async def _read(self, statement: Select[tuple[object, ...]]) -> list[Execution]:
+        async with self._engine.begin() as connection:
+            return [_from_row(row) for row in await connection.execute(statement)]
+
+
+def _to_row(execution: Execution) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(execution, name) for name in (*_SAME, *_COUNTS)}
+    row |= {"purpose": execution.purpose, "sandbox_tier": execution.sandbox_tier, "state": execution.state}
+    for name in _TIMES:
+        time = getattr(execution, name)
+        row[f"{name}_us"] = None if time is None else _microseconds(time)
+    return row
+
+
+def _from_row(row: Row[tuple[object, ...]]) -> Execution:
+    fields: dict[str, Any] = {name: getattr(row, name) for name in (*_SAME, *_COUNTS)}
+    for name in _TIMES:
+        time = getattr(row, f"{name}_us")
+        fields[name] = None if time is None else _time(time)
+    return Execution(
+        purpose=Purpose(row.purpose), sandbox_tier=Tier(row.sandbox_tier), state=State(row.state), **fields
+    )
+
+
+def _time(microseconds: int) -> datetime:
+    return _EPOCH + microseconds * _MICROSECOND
+
+
+def _microseconds(time: datetime) -> int:
+    return (time - _EPOCH) // _MICROSECOND

@@ -1,0 +1,108 @@
+"""Viewers of an event log: each reads the file at its own place, so that a slow one costs nobody anything."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from services.common.errors import OutOfRange
+from services.execution.eventlog import EventReader, Record
+from services.execution.manager import ExecutionManager
+from services.execution.model import Execution
+from services.execution.rundir import RunDirectory
+
+_BATCH_BYTES = 256 * 1024
+_HEARTBEAT_S = 10.0
+_POLL_S = (0.002, 0.05)
+_POLL_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some records, in order; `end` is there in the last batch of a log that was followed to its end."""
+
+    next_sequence: int
+    records: list[Record] = field(default_factory=list)
+    end: Execution | None = None
+
+
+async def watch(
+    executions: ExecutionManager, execution_id: str, from_sequence: int, *, follow: bool
+) -> AsyncGenerator[Batch, None]:
+    """Yield an execution's events from `from_sequence` (1 is the first); an empty batch is a heartbeat.
+
+    Raises:
+        NotFound: there is no such execution.
+        OutOfRange: EVENTS_OUT_OF_RANGE, it has ended before `from_sequence`.
+    """
+    execution = await executions.get(execution_id)
+    if execution.state.is_final and from_sequence > execution.last_sequence + 1:
+        raise OutOfRange(1, execution.last_sequence + 1, reason="EVENTS_OUT_OF_RANGE")
+    view = _View(executions.run_directory(execution_id), from_sequence)
+    try:
+        async with aclosing(view.batches(executions, execution_id, follow=follow)) as batches:
+            async for batch in batches:
+                yield batch
+    finally:
+        await view.close()
+    if follow:
+        yield Batch(view.next_sequence, end=await executions.get(execution_id))
+
+
+class _View:
+    """One viewer's place in one log."""
+
+    def __init__(self, run: RunDirectory, next_sequence: int) -> None:
+        self.next_sequence = next_sequence
+        self._run = run
+        self._reader: EventReader | None = None
+        self._reading: asyncio.Task[list[Record]] | None = None
+
+    async def batches(
+        self, executions: ExecutionManager, execution_id: str, *, follow: bool
+    ) -> AsyncGenerator[Batch, None]:
+        """Yield what there is, and with `follow` what comes, until the execution has ended."""
+        quiet_since = told = time.monotonic()
+        while True:
+            ended = executions.has_ended(execution_id)  # before the look: what is written until then is seen by it
+            records = await self._read()
+            now = time.monotonic()
+            if records:
+                self.next_sequence = records[-1].sequence + 1
+                quiet_since = told = now
+                yield Batch(self.next_sequence, records)
+            elif ended or not follow:
+                return
+            else:
+                if now - told >= _HEARTBEAT_S:
+                    told = now
+                    yield Batch(self.next_sequence)
+                await executions.ended_within(execution_id, _interval(now - quiet_since))
+
+    async def close(self) -> None:
+        """Close the file, after a read that a cancelled call may have left in its thread."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+        if self._reader is not None:
+            self._reader.close()
+
+    async def _read(self) -> list[Record]:
+        self._reading = asyncio.create_task(asyncio.to_thread(self._read_now))
+        return await asyncio.shield(self._reading)
+
+    def _read_now(self) -> list[Record]:
+        if self._reader is None:
+            try:
+                self._reader = EventReader(self._run.events)
+            except FileNotFoundError:
+                return []
+        if not self._reader.skip_to(self.next_sequence):
+            return []
+        return self._reader.read(_BATCH_BYTES)
+
+
+def _interval(quiet_s: float) -> float:
+    """How long to wait before the next look, a tenth of the silence so far: polling needs no watch on each file."""
+    shortest, longest = _POLL_S
+    return min(max(shortest, quiet_s * _POLL_SHARE), longest)

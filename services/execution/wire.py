@@ -1,0 +1,174 @@
+"""Between the contract's messages and this service's own words. Checks everything that a request can get wrong."""
+
+import hashlib
+import os
+from datetime import datetime
+
+from boatyard.execution.v1 import event_pb2, sandbox_pb2
+from boatyard.execution.v1 import execution_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.common.db.paging import Page
+from services.common.errors import Invalid
+from services.common.ids import ID_RULE, is_id
+from services.common.sandbox.spec import Tier
+from services.execution.eventlog import Kind, Record, Stream
+from services.execution.model import Execution, Filter, State
+from services.execution.watching import Batch
+
+Violations = list[tuple[str, str]]
+
+_MAX_GRACE_S = 300.0
+_DEFAULT_GRACE_S = 5.0
+_MAX_WAIT_S = 86400.0
+
+_STATES = {state: pb.Execution.State.Value(f"STATE_{state}") for state in State}
+_STATES_BACK = {number: state for state, number in _STATES.items()}
+_STREAMS = {
+    Stream.NONE: event_pb2.Output.STREAM_UNSPECIFIED,
+    Stream.STDOUT: event_pb2.Output.STREAM_STDOUT,
+    Stream.STDERR: event_pb2.Output.STREAM_STDERR,
+}
+_TIERS = {
+    Tier.BUBBLEWRAP: sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP,
+    Tier.NONE: sandbox_pb2.SANDBOX_TIER_NONE,
+}
+
+
+def execution_id(value: str) -> str:
+    """Read a required id. Raises Invalid."""
+    refuse(id_violations("execution_id", value))
+    return value
+
+
+def wanted(request: pb.ListExecutionsRequest) -> tuple[Filter, Page]:
+    """Read which executions to list. Raises Invalid with all violations."""
+    violations = id_violations("job_id", request.job_id) if request.job_id else []
+    if any(number not in _STATES_BACK for number in request.states):
+        violations.append(("states", "must be states of the contract, none of them UNSPECIFIED"))
+    page = Page()
+    try:
+        filters = {"job_id": request.job_id, "states": sorted(set(request.states))}
+        page = Page.parse(request.page_size, request.page_token, filters)
+    except Invalid as error:
+        violations += error.violations
+    refuse(violations)
+    return Filter(frozenset(_STATES_BACK[number] for number in request.states), request.job_id), page
+
+
+def stop(request: pb.StopExecutionRequest) -> tuple[str, float]:
+    """Read which execution to stop, and its grace in seconds. Raises Invalid with all violations."""
+    violations = id_violations("execution_id", request.execution_id)
+    grace_s = seconds(request.grace) if request.HasField("grace") else _DEFAULT_GRACE_S
+    if not 0 <= grace_s <= _MAX_GRACE_S:
+        violations.append(("grace", "must be from 0 s to 300 s"))
+    refuse(violations)
+    return request.execution_id, grace_s
+
+
+def wait(request: pb.WaitExecutionRequest, remaining_s: float | None) -> tuple[str, float]:
+    """Read which execution to wait for, and how long; `remaining_s` is what the call has. Raises Invalid."""
+    violations = id_violations("execution_id", request.execution_id)
+    longest = 0.8 * remaining_s if remaining_s is not None else _MAX_WAIT_S
+    timeout_s = seconds(request.timeout) if request.HasField("timeout") else longest
+    if timeout_s < 0:
+        violations.append(("timeout", "must not be negative"))
+    refuse(violations)
+    return request.execution_id, min(timeout_s, longest)
+
+
+def watch(request: pb.WatchEventsRequest) -> tuple[str, int]:
+    """Read which events to send: the execution, and the first sequence. Raises Invalid with all violations."""
+    violations = id_violations("execution_id", request.execution_id)
+    if request.from_sequence < 0:
+        violations.append(("from_sequence", "must not be negative"))
+    refuse(violations)
+    return request.execution_id, max(1, request.from_sequence)
+
+
+def execution(value: Execution) -> pb.Execution:
+    """Describe an execution."""
+    message = pb.Execution(
+        execution_id=value.execution_id,
+        purpose=pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{value.purpose}"),
+        job_id=value.job_id,
+        state=_STATES[value.state],
+        reason=value.reason,
+        message=value.message,
+        processes_left=value.processes_left,
+        sandbox_tier=_TIERS[value.sandbox_tier],
+        create_time=_timestamp(value.create_time),
+        start_time=_timestamp(value.start_time),
+        end_time=_timestamp(value.end_time),
+        last_sequence=value.last_sequence,
+        output_bytes=value.output_bytes,
+    )
+    if value.exit_code is not None:
+        message.exit_code = value.exit_code
+    if value.signal is not None:
+        message.signal = value.signal
+    return message
+
+
+def batch(value: Batch) -> pb.WatchEventsResponse:
+    """Describe what a viewer gets at once."""
+    return pb.WatchEventsResponse(
+        events=[_event(record) for record in value.records], end=None if value.end is None else execution(value.end)
+    )
+
+
+def digest(spec: pb.ExecutionSpec) -> bytes:
+    """Identify a specification: equal messages, and hardly any others, have equal digests."""
+    return hashlib.sha256(spec.SerializeToString(deterministic=True)).digest()
+
+
+def seconds(value: Duration) -> float:
+    """Read a duration."""
+    return value.seconds + value.nanos / 1e9
+
+
+def id_violations(field: str, value: str) -> Violations:
+    """What is wrong with an id that must be there."""
+    if not value:
+        return [(field, "is required")]
+    return [] if is_id(value) else [(field, f"must be {ID_RULE}")]
+
+
+def path_violations(field: str, path: bytes) -> Violations:
+    """What is wrong with an absolute path."""
+    if not path.startswith(b"/"):
+        return [(field, "must be an absolute path")]
+    if b"\0" in path or len(path) > os.pathconf("/", "PC_PATH_MAX"):
+        return [(field, "must be at most 4096 bytes, and none of them NUL")]
+    return []
+
+
+def refuse(violations: Violations) -> None:
+    """Raise Invalid if there is anything to complain about."""
+    if violations:
+        raise Invalid(violations)
+
+
+def _event(record: Record) -> event_pb2.Event:
+    event = event_pb2.Event(
+        sequence=record.sequence,
+        time=Timestamp(seconds=record.time_ns // 1_000_000_000, nanos=record.time_ns % 1_000_000_000),
+    )
+    match record.kind:
+        case Kind.OUTPUT:
+            event.output.stream = _STREAMS[record.stream]
+            event.output.data = record.payload
+        case Kind.STATE_CHANGE:
+            event.state_change.MergeFrom(event_pb2.StateChange(**record.fields()))
+        case Kind.NOTE:
+            event.note.MergeFrom(event_pb2.Note(**record.fields()))
+    return event
+
+
+def _timestamp(value: datetime | None) -> Timestamp | None:
+    if value is None:
+        return None
+    result = Timestamp()
+    result.FromDatetime(value)
+    return result
