@@ -1,0 +1,120 @@
+"""Puts the git service together."""
+
+import re
+import shutil
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from boatyard.git.v1 import git_pb2 as pb
+from boatyard.git.v1.git_pb2_grpc import add_GitServiceServicer_to_server
+
+from services.common import program
+from services.common.db.engine import open_database, sqlite_url
+from services.common.db.fences import Fences
+from services.common.db.migrate import migrate
+from services.common.errors import StartError
+from services.common.lock import FileLock, LockHeldError
+from services.common.rpc.auth import cell_authenticator
+from services.common.rpc.draining import Draining
+from services.common.rpc.server import Registration, serve
+from services.common.settings import load_settings
+from services.git import store
+from services.git.bases import Bases
+from services.git.clones import Clones
+from services.git.diffs import Diffs
+from services.git.gitcmd import Command, Git, GitError
+from services.git.manager import GitManager
+from services.git.mirrors import Bounds, Mirrors
+from services.git.places import Places
+from services.git.publishing import Publisher
+from services.git.remotes import AddressBook
+from services.git.results import Results
+from services.git.sandboxed import SandboxedGit
+from services.git.servicer import GitServicer
+from services.git.settings import GitSettings
+from services.git.store import GitStore
+from services.git.taking import Taker
+from services.git.trees import Trees
+from services.git.wire import Requests
+
+# The first that reads its configuration from the environment and knows --end-of-options everywhere we give it.
+_OLDEST_GIT: Final = (2, 36)
+_INSTALL: Final = "install git 2.36 or newer, such as with `apt-get install git`"
+
+
+def main() -> None:
+    """Run the service until it is told to stop."""
+    program.run("git", _main)
+
+
+async def _main() -> None:
+    settings = load_settings(GitSettings)
+    places = Places(settings.home)
+    settings.home.directory("git")
+    async with AsyncExitStack() as stack:
+        try:
+            # Two services on one directory would take each other's unfinished work for rubbish.
+            stack.callback(FileLock(places.root / "lock").release)
+        except LockHeldError as error:
+            raise StartError(f"process {error.pid} already serves the repositories in {places.root}") from None
+        places.make()
+        git = await find_git(places.empty)
+        engine = open_database(sqlite_url(places.root / "git.db"))
+        stack.push_async_callback(engine.dispose)
+        await migrate(engine, "services.git.migrations")
+        addresses = AddressBook(
+            settings.file_roots, settings.home.root, allow_loopback_http=settings.allow_loopback_http
+        )
+        records, fences = GitStore(engine), Fences(engine, store.fences)
+        manager = build_manager(settings, places, git, addresses, records=records, fences=fences)
+        draining = Draining()
+        await serve(
+            listen=settings.listen,
+            registrations=[
+                Registration(
+                    pb.DESCRIPTOR.services_by_name["GitService"].full_name,
+                    add_GitServiceServicer_to_server,
+                    GitServicer(manager, Requests(addresses, places), draining),
+                )
+            ],
+            authenticator=cell_authenticator(settings.home.cell_token()),
+            draining=draining,
+            reflection=settings.reflection,
+        )
+
+
+def build_manager(
+    settings: GitSettings, places: Places, git: Git, addresses: AddressBook, *, records: GitStore, fences: Fences
+) -> GitManager:
+    """Wire the parts that do the work."""
+    bounds = Bounds(settings.network_seconds, settings.lock_seconds, settings.min_free_bytes)
+    sandboxed = SandboxedGit()
+    taker = Taker(git, sandboxed, places.empty, max_pack_bytes=settings.max_result_bytes)
+    return GitManager(
+        store=records,
+        fences=fences,
+        mirrors=Mirrors(git, places, addresses, bounds),
+        bases=Bases(git, places),
+        results=Results(git, places, taker, bounds),
+        trees=Trees(sandboxed),
+        diffs=Diffs(git),
+        publisher=Publisher(git, addresses, timeout_seconds=settings.network_seconds),
+        clones=Clones(git, places, addresses, timeout_seconds=settings.network_seconds),
+    )
+
+
+async def find_git(home: Path) -> Git:
+    """Return a git that is new enough; `home` is an empty directory. Raises StartError."""
+    executable = shutil.which("git")
+    if executable is None:
+        raise StartError(f"git is not installed: {_INSTALL}")
+    git = Git(Path(executable), home)
+    try:
+        answer = (await git.run(Command("version"))).line.decode("ascii", "replace")
+    except (GitError, OSError) as error:
+        raise StartError(f"{executable} does not run: {error}; {_INSTALL}") from error
+    version = re.search(r"(\d+)\.(\d+)", answer)
+    if version is None or (int(version[1]), int(version[2])) < _OLDEST_GIT:
+        raise StartError(f"{executable} is too old ({answer}): {_INSTALL}")
+    return git

@@ -1,0 +1,64 @@
+"""Plain clones in a directory of this service's own."""
+
+import asyncio
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from services.git import failures
+from services.git.flights import Flights
+from services.git.gitcmd import Command, Git, GitError, GitFailed
+from services.git.mirrors import commit_of
+from services.git.model import Clone, CloneOrder
+from services.git.places import Places
+from services.git.remotes import AddressBook
+
+
+class Clones:
+    """Makes clones, each once: built aside, renamed when whole."""
+
+    def __init__(self, git: Git, places: Places, addresses: AddressBook, *, timeout_seconds: float) -> None:
+        self._git = git
+        self._places = places
+        self._addresses = addresses
+        self._timeout_seconds = timeout_seconds
+        self._flights = Flights[Clone]()
+
+    async def clone(self, order: CloneOrder) -> Clone:
+        """Return the clone of this order; one that is there is not looked at again.
+
+        Raises:
+            NotFound: REVISION_NOT_FOUND, the remote has no such branch, or no commit.
+            FailedPrecondition: CLONE_FAILED.
+        """
+        return await self._flights.join(order.clone_id, lambda _: self._clone(order))
+
+    async def _clone(self, order: CloneOrder) -> Clone:
+        target = self._places.clones / order.clone_id
+        if not target.is_dir():
+            scratch = self._places.scratch()
+            try:
+                await self._fill(order, scratch / "clone")
+                (scratch / "clone").rename(target)
+            except GitError as error:
+                if isinstance(error, GitFailed) and "Remote branch" in error.stderr:
+                    raise failures.revision_not_found(order.branch) from error
+                raise failures.clone_failed(order.remote.repository_id, error) from error
+            finally:
+                await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+        commit_id = await commit_of(self._git, target / ".git", b"HEAD")
+        if commit_id is None:
+            raise failures.revision_not_found(order.branch or "HEAD")
+        return Clone(target, commit_id)
+
+    async def _fill(self, order: CloneOrder, path: Path) -> None:
+        address = self._addresses.address(order.remote.url)
+        flags: list[str | bytes] = ["--quiet", "--template=", "--no-recurse-submodules", *address.reading_flags]
+        if order.branch:
+            flags.append(b"--branch=" + order.branch)
+        if order.depth:
+            flags.append(f"--depth={order.depth}")
+        # A path is cloned by linking its files, whatever the depth; its URL is not.
+        url = f"file://{address.url}" if address.protocol == "file" else address.url
+        how = replace(address.invocation(order.remote.token, self._timeout_seconds), cwd=path.parent)
+        await self._git.run(Command("clone", tuple(flags), (url, str(path))), how)

@@ -1,0 +1,62 @@
+"""What a git command's failure means to whoever asked for it."""
+
+from services.common.errors import Exhausted, FailedPrecondition, NotFound, ServiceError
+from services.git.gitcmd import GitError
+
+_DISK_FULL = ("No space left on device", "Disk quota exceeded")
+
+
+def clone_failed(repository_id: str, error: GitError) -> ServiceError:
+    """The repository could not be fetched."""
+    return _disk_full(error) or FailedPrecondition(
+        "CLONE_FAILED", f"the repository cannot be fetched: {error}", repository_id
+    )
+
+
+def take_failed(result_id: str, error: Exception) -> ServiceError:
+    """A working tree could not be taken."""
+    return _disk_full(error) or FailedPrecondition(
+        "TAKE_FAILED", f"the working tree cannot be taken: {error}", result_id
+    )
+
+
+def push_rejected(branch: bytes, error: Exception) -> ServiceError:
+    """The remote took no push, or was not reached."""
+    return FailedPrecondition("PUSH_REJECTED", f"the push was refused: {error}", branch.decode("utf-8", "replace"))
+
+
+def not_a_repository(path: str, error: Exception) -> ServiceError:
+    """A working tree has no repository that git can use."""
+    return _disk_full(error) or FailedPrecondition(
+        "NOT_A_REPOSITORY", f"the tree has no usable repository: {error}", path
+    )
+
+
+def revision_not_found(revision: bytes | str) -> ServiceError:
+    """There is no such commit."""
+    return NotFound("revision", revision if isinstance(revision, str) else revision.decode("utf-8", "replace"))
+
+
+def repository_not_found(repository_id: str) -> ServiceError:
+    """Nothing is known here about the repository."""
+    return NotFound("repository", repository_id)
+
+
+def repository_busy(repository_id: str) -> ServiceError:
+    """Another process has kept a store of the repository locked for too long."""
+    message = f"another process works on the stores of {repository_id}"
+    return Exhausted("REPOSITORY_BUSY", message, retry_after=5, metadata={"repository_id": repository_id})
+
+
+def sandbox_unavailable(error: Exception) -> ServiceError:
+    """Git may not touch the tree, for nothing would keep what it runs apart from us."""
+    return FailedPrecondition("SANDBOX_UNAVAILABLE", str(error), "sandbox")
+
+
+def disk_full(message: str) -> ServiceError:
+    """There is no room to work in."""
+    return Exhausted("DISK_FULL", message, quota="disk")
+
+
+def _disk_full(error: Exception) -> ServiceError | None:
+    return disk_full(str(error)) if any(words in str(error) for words in _DISK_FULL) else None

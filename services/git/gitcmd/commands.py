@@ -1,0 +1,188 @@
+"""Which git commands exist for us, with which flags, and what each of them needs to be harmless.
+
+Nothing outside this table can be run. A flag that is not listed, or a positional argument that looks like a flag, is a
+mistake of ours and raises ValueError: nobody's input gets to choose flags.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Facts about one subcommand. A flag that ends in `=` takes a value; `config` holds for this command alone."""
+
+    flags: frozenset[str] = frozenset()
+    config: Mapping[str, str] = field(default_factory=dict)
+    end_of_options: bool = True
+    paths: bool = False
+
+
+def _spec(
+    *flags: str, config: Mapping[str, str] | None = None, end_of_options: bool = True, paths: bool = False
+) -> Spec:
+    return Spec(frozenset(flags), config or {}, end_of_options, paths)
+
+
+# Objects that come from elsewhere are checked while they arrive. What is let through are old mistakes of old tools that
+# stand in the history of well-known repositories; the same ones that Gitaly lets through.
+_MISTAKES: Final = ("badTimezone", "missingSpaceBeforeDate", "zeroPaddedFilemode")
+_TOLERATED: Final = ",".join(f"{mistake}=ignore" for mistake in _MISTAKES)
+_CHECKED: Final = {"fetch.fsckObjects": "true"} | {f"fetch.fsck.{mistake}": "ignore" for mistake in _MISTAKES}
+STRICT_FLAG: Final = f"--strict={_TOLERATED}"
+
+_REMOTE: Final = _CHECKED | {
+    # A redirect may lead to an address that only this host can reach, and would take the token along.
+    "http.followRedirects": "false",
+    # A remote that sends less than 1 kB/s for a minute is as good as gone.
+    "http.lowSpeedLimit": "1000",
+    "http.lowSpeedTime": "60",
+    "fetch.recurseSubmodules": "no",
+    "submodule.recurse": "false",
+}
+
+COMMANDS: Final[Mapping[str, Spec]] = {
+    "add": _spec("--all", config={"advice.addEmbeddedRepo": "false"}, paths=True),
+    "cat-file": _spec(),
+    # Takes no --end-of-options in git 2.39, so it is only ever given commit ids.
+    "checkout": _spec("--quiet", "--detach", config={"submodule.recurse": "false"}, end_of_options=False),
+    "clone": _spec(
+        "--quiet",
+        "--shared",
+        "--no-checkout",
+        "--bare",
+        "--progress",
+        "--depth=",
+        "--branch=",
+        "--template=",
+        "--upload-pack=",
+        "--no-recurse-submodules",
+        config=_REMOTE,
+    ),
+    "commit": _spec("--quiet", "--no-verify", "--file=", "--cleanup=", config={"commit.gpgSign": "false"}, paths=True),
+    "commit-tree": _spec("-p", "-F", config={"commit.gpgSign": "false"}),
+    "config": _spec("--file=", end_of_options=False),
+    # Renames are looked for in every diff that we show, in any number of files that a person would read.
+    "diff": _spec(
+        "--raw",
+        "--numstat",
+        "-z",
+        "--find-renames",
+        "--no-ext-diff",
+        "--no-textconv",
+        "--no-color",
+        "--full-index",
+        "--no-renames",
+        "--src-prefix=",
+        "--dst-prefix=",
+        "--cached",
+        "--name-only",
+        config={"diff.renameLimit": "2000", "diff.ignoreSubmodules": "none"},
+        paths=True,
+    ),
+    "fetch": _spec(
+        "--quiet",
+        "--progress",
+        "--prune",
+        "--no-tags",
+        "--no-write-fetch-head",
+        "--no-auto-maintenance",
+        "--upload-pack=",
+        "--force",
+        config=_REMOTE,
+    ),
+    # What comes out of a sandbox is checked object by object, links between them included, before it is kept.
+    "index-pack": _spec("--stdin", STRICT_FLAG, end_of_options=False),
+    "init": _spec("--quiet", "--bare", "--template=", "--initial-branch="),
+    "ls-files": _spec("-z", "--stage", paths=True),
+    "ls-remote": _spec("--symref", "--upload-pack=", config=_REMOTE),
+    "merge-base": _spec("--is-ancestor"),
+    "pack-objects": _spec("--revs", "--stdout", "-q"),
+    "push": _spec(
+        "--porcelain",
+        "--progress",
+        "--force-with-lease=",
+        "--no-verify",
+        "--receive-pack=",
+        config=_REMOTE | {"push.gpgSign": "false", "push.recurseSubmodules": "no"},
+    ),
+    "read-tree": _spec(),
+    "rev-list": _spec("--count"),
+    "rev-parse": _spec("--verify", "--quiet"),
+    "status": _spec("--porcelain=v2", "-z", "--untracked-files=", "--ignore-submodules=", paths=True),
+    "symbolic-ref": _spec("--quiet"),
+    "update-index": _spec("-q", "--refresh", end_of_options=False),
+    "update-ref": _spec("--no-deref", "--stdin"),
+    "version": _spec(),
+    "write-tree": _spec(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One git command: `flags` as in the table, `args` positional and never flags themselves, `paths` after `--`."""
+
+    name: str
+    flags: tuple[str | bytes, ...] = ()
+    args: tuple[str | bytes, ...] = ()
+    paths: tuple[bytes, ...] = ()
+
+    @property
+    def spec(self) -> Spec:
+        """Return the table's row.
+
+        Raises:
+            ValueError: git may not be run with this subcommand.
+        """
+        try:
+            return COMMANDS[self.name]
+        except KeyError:
+            raise ValueError(f"git {self.name} is not in the table of allowed commands") from None
+
+
+def git_argv(command: Command) -> tuple[bytes, ...]:
+    """Return the arguments that follow `git` and its global options.
+
+    Raises:
+        ValueError: the subcommand or a flag is not in the table, or a positional argument looks like a flag.
+    """
+    spec = command.spec
+    flags = _flags(command, spec)
+    args = tuple(_positional(command.name, arg) for arg in command.args)
+    if command.paths and not spec.paths:
+        raise ValueError(f"git {command.name} takes no paths here")
+    end = (b"--end-of-options",) if args and spec.end_of_options else ()
+    separator = (b"--", *command.paths) if spec.paths else ()
+    return (command.name.encode(), *flags, *end, *args, *separator)
+
+
+def _flags(command: Command, spec: Spec) -> tuple[bytes, ...]:
+    result: list[bytes] = []
+    takes_value = False
+    for flag in (_bytes(flag) for flag in command.flags):
+        # The values of -p and -F stand by themselves, and are commit ids and `-`, written by us.
+        if takes_value:
+            takes_value = False
+        else:
+            name, equals, _ = flag.partition(b"=")
+            names = {flag.decode("utf-8", "replace"), (name + equals).decode("utf-8", "replace")}
+            if not flag.startswith(b"-") or not names & spec.flags:
+                raise ValueError(f"git {command.name} may not be given {flag!r}")
+            takes_value = flag in {b"-p", b"-F"}
+        if b"\0" in flag:
+            raise ValueError(f"a flag of git {command.name} holds a NUL byte")
+        result.append(flag)
+    return tuple(result)
+
+
+def _positional(name: str, arg: str | bytes) -> bytes:
+    value = _bytes(arg)
+    # `-` alone is a file name for standard output, which git tells apart from flags.
+    if (value.startswith(b"-") and value != b"-") or b"\0" in value:
+        raise ValueError(f"{value!r} may not be an argument of git {name}")
+    return value
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value

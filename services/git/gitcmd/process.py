@@ -1,0 +1,250 @@
+"""Runs git on this host, on repositories that no agent can write: mirrors, result stores, base trees being built."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from services.git.gitcmd.commands import Command, git_argv
+from services.git.gitcmd.environment import build_environment
+from services.git.gitcmd.failures import GitFailed, GitTimedOut, OutputTooLarge, scrub
+
+_CHUNK: Final = 64 * 1024
+_STDERR_KEPT: Final = 10 * 1024
+_GRACE_SECONDS: Final = 5.0
+_PROGRESS: Final = re.compile(r": +\d+% \(\d+/\d+\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What one run of git needs beside its command.
+
+    `git_dir` is the repository, `cwd` the tree. `config` holds for this process and may hold secrets, which are named
+    in `secrets` too so that nothing of git's words repeats them. `protocol` is the one transport that may be used.
+    `held` are open descriptors that the process inherits: a lock held so is held as long as git lives, even without us.
+    """
+
+    git_dir: Path | None = None
+    cwd: Path | None = None
+    config: tuple[tuple[str, str], ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    protocol: str = "none"
+    stdin: bytes = b""
+    stdin_file: Path | None = None
+    timeout_seconds: float = 300
+    output_limit: int = 16 * 1024 * 1024
+    expected_codes: tuple[int, ...] = (0,)
+    held: tuple[int, ...] = ()
+    on_message: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A git command that exited with an expected code. `stderr` is the end of what it said, scrubbed."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def line(self) -> bytes:
+        """The output without its last line break: what commands that print one value say."""
+        return self.stdout.rstrip(b"\n")
+
+
+class _Stderr:
+    """Keeps the end of what git says, and hands on each line; progress ends its lines with a carriage return."""
+
+    def __init__(self, reader: asyncio.StreamReader, how: Invocation) -> None:
+        self._how = how
+        self._kept = bytearray()
+        self._partial = b""
+        self._task = asyncio.create_task(self._drain(reader))
+
+    async def finished(self) -> None:
+        """Wait until git, and whatever it started, has closed its end."""
+        await asyncio.shield(self._task)
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def text(self) -> str:
+        """What git said, without progress, scrubbed before it is cut: a secret cut in two would not be found."""
+        whole = self._kept.decode("utf-8", "replace").replace("\r", "\n")
+        said = "\n".join(line for line in whole.split("\n") if not _PROGRESS.search(line))
+        return scrub(said, self._how.secrets)[-_STDERR_KEPT:].strip()
+
+    async def _drain(self, reader: asyncio.StreamReader) -> None:
+        while chunk := await reader.read(_CHUNK):
+            self._kept += chunk
+            del self._kept[: -2 * _STDERR_KEPT]
+            if self._how.on_message is not None:
+                *lines, self._partial = (self._partial + chunk).replace(b"\r", b"\n").split(b"\n")
+                self._partial = self._partial[-_STDERR_KEPT:]
+                for line in lines:
+                    self._how.on_message(scrub(line.decode("utf-8", "replace"), self._how.secrets))
+
+
+class Git:
+    """Starts git. One instance a service.
+
+    Every process stands in a group of its own, gets SIGTERM first (git then removes its lock files) and SIGKILL after
+    5 s, when it takes too long or whoever waits for it is cancelled.
+    """
+
+    def __init__(self, executable: Path, home: Path) -> None:
+        self._executable = executable
+        self._home = home
+
+    @property
+    def executable(self) -> Path:
+        """The git that is run."""
+        return self._executable
+
+    async def run(self, command: Command, invocation: Invocation | None = None) -> Completed:
+        """Run one command to its end.
+
+        Raises:
+            GitFailed: it exited with a code that is not among the expected ones.
+            GitTimedOut: it took too long.
+            OutputTooLarge: it wrote more than `output_limit` bytes.
+            ValueError: the command is not allowed.
+        """
+        how = invocation or Invocation()
+        stdout = bytearray()
+        async with self._started(command, how) as (process, stderr), _deadline(command, how, stderr):
+            await _feed(process, how.stdin)
+            reader = _pipe(process.stdout)
+            while chunk := await reader.read(_CHUNK):
+                stdout += chunk
+                if len(stdout) > how.output_limit:
+                    raise OutputTooLarge(command.name, how.output_limit)
+            code = await _exit_code(process, stderr)
+        if code not in how.expected_codes:
+            raise GitFailed(command.name, code, stderr.text)
+        return Completed(code, bytes(stdout), stderr.text)
+
+    async def stream(self, command: Command, how: Invocation) -> AsyncGenerator[bytes, None]:
+        """Yield the output as it comes, at most 64 KiB at a time; git waits when the reader does.
+
+        The time bound holds for each piece, for a slow reader is not git's fault. Close the generator
+        (`contextlib.aclosing`) to end git early.
+
+        Raises:
+            GitFailed, GitTimedOut, ValueError: as `run`.
+        """
+        async with self._started(command, how) as (process, stderr):
+            reader = _pipe(process.stdout)
+            while True:
+                async with _deadline(command, how, stderr):
+                    chunk = await reader.read(_CHUNK)
+                if not chunk:
+                    break
+                yield chunk
+            async with _deadline(command, how, stderr):
+                code = await _exit_code(process, stderr)
+        if code not in how.expected_codes:
+            raise GitFailed(command.name, code, stderr.text)
+
+    @contextlib.asynccontextmanager
+    async def _started(
+        self, command: Command, how: Invocation
+    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, "_Stderr"]]:
+        argv = [os.fsencode(self._executable)]
+        if how.git_dir is not None:
+            argv.append(b"--git-dir=" + os.fsencode(how.git_dir))
+        argv += git_argv(command)
+        with _stdin(how) as stdin:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=stdin,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=how.cwd or self._home,
+                env=self._environment(command, how),
+                start_new_session=True,
+                pass_fds=how.held,
+            )
+        stderr = _Stderr(_pipe(process.stderr), how)
+        try:
+            yield process, stderr
+        finally:
+            await _end(process)
+            await stderr.stop()
+
+    def _environment(self, command: Command, how: Invocation) -> dict[str, str]:
+        config = [*command.spec.config.items(), *how.config]
+        network = how.protocol in {"https", "http", "ssh"}
+        return build_environment(self._home, config=config, protocol=how.protocol, network=network) | dict(
+            how.variables
+        )
+
+
+@contextlib.asynccontextmanager
+async def _deadline(command: Command, how: Invocation, stderr: "_Stderr") -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(how.timeout_seconds):
+            yield
+    except TimeoutError:
+        raise GitTimedOut(command.name, how.timeout_seconds, stderr.text) from None
+
+
+async def _exit_code(process: asyncio.subprocess.Process, stderr: "_Stderr") -> int:
+    code = await process.wait()
+    await stderr.finished()
+    return code
+
+
+@contextlib.contextmanager
+def _stdin(how: Invocation) -> Iterator[int | BinaryIO]:
+    if how.stdin_file is not None:
+        with how.stdin_file.open("rb") as file:
+            yield file
+    else:
+        yield asyncio.subprocess.PIPE if how.stdin else asyncio.subprocess.DEVNULL
+
+
+async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
+    if not data or process.stdin is None:
+        return
+    # A git that ends before it has read everything says so by its exit code.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(data)
+        await process.stdin.drain()
+        process.stdin.close()
+        await process.stdin.wait_closed()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Make sure that nothing of the process group is left."""
+    if process.returncode is not None:
+        return
+    _signal_group(process.pid, signal.SIGTERM)
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE_SECONDS):
+                await process.wait()
+    finally:
+        if process.returncode is None:
+            _signal_group(process.pid, signal.SIGKILL)
+    await process.wait()
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    # The group may be gone between our look and our signal.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)
+
+
+def _pipe(reader: asyncio.StreamReader | None) -> asyncio.StreamReader:
+    if reader is None:
+        raise RuntimeError("the process was started without this pipe")
+    return reader

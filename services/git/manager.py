@@ -1,0 +1,202 @@
+"""What the git service does for its callers, put together from its parts."""
+
+import hashlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from services.common.db.fences import Fences
+from services.common.errors import AlreadyExists
+from services.common.fence import current_fence
+from services.common.sandbox.errors import SandboxUnavailableError
+from services.git import failures
+from services.git.bases import Bases
+from services.git.clones import Clones
+from services.git.diffs import Diffs
+from services.git.flights import Listener
+from services.git.mirrors import Mirrors
+from services.git.model import (
+    Base,
+    ChangedFile,
+    Clone,
+    CloneOrder,
+    DiffEnd,
+    Head,
+    Progress,
+    Remote,
+    Result,
+    Signature,
+    StatusEntry,
+    Wanted,
+    WorkingTree,
+)
+from services.git.names import is_commit_id
+from services.git.progress import with_progress
+from services.git.publishing import Publisher
+from services.git.results import Results
+from services.git.store import GitStore
+from services.git.taking import Order
+from services.git.trees import Trees
+
+
+class GitManager:
+    """One method an RPC. What changes something checks the caller's fence first."""
+
+    def __init__(
+        self,
+        *,
+        store: GitStore,
+        fences: Fences,
+        mirrors: Mirrors,
+        bases: Bases,
+        results: Results,
+        trees: Trees,
+        diffs: Diffs,
+        publisher: Publisher,
+        clones: Clones,
+    ) -> None:
+        self._store = store
+        self._fences = fences
+        self._mirrors = mirrors
+        self._bases = bases
+        self._results = results
+        self._trees = trees
+        self._diffs = diffs
+        self._publisher = publisher
+        self._clones = clones
+
+    def prepare_base(self, remote: Remote, wanted: Wanted) -> AsyncGenerator[Progress | Base, None]:
+        """Yield progress, and last a tree of the wanted commit.
+
+        Raises:
+            NotFound: REVISION_NOT_FOUND.
+            FailedPrecondition: CLONE_FAILED.
+            Exhausted: DISK_FULL, REPOSITORY_BUSY.
+        """
+        return with_progress(lambda report: self._prepare_base(remote, wanted, report))
+
+    async def clone(self, order: CloneOrder) -> Clone:
+        """Make a plain clone under the caller's id.
+
+        Raises:
+            AlreadyExists: REQUEST_ID_REUSED.
+            NotFound, FailedPrecondition, Exhausted: as `prepare_base`.
+        """
+        # The token is no part of the order: it may be renewed.
+        words = (order.remote.repository_id, order.remote.url, order.branch, order.depth)
+        order_hash = hashlib.sha256(repr(words).encode()).hexdigest()
+        if not await self._store.claim_clone(order.clone_id, order_hash):
+            message = f"the clone {order.clone_id} was made for another request"
+            raise AlreadyExists("clone", order.clone_id, reason="REQUEST_ID_REUSED", message=message)
+        return await self._clones.clone(order)
+
+    async def head(self, tree: WorkingTree) -> Head:
+        """See Trees.head."""
+        return await self._trees.head(tree)
+
+    async def status(self, tree: WorkingTree) -> list[StatusEntry]:
+        """See Trees.status."""
+        return await self._trees.status(tree)
+
+    async def create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
+        """See Trees.create_branch. Raises FailedPrecondition (STALE_FENCE) too."""
+        await self._check_fence()
+        return await self._trees.create_branch(tree, branch, commit_id)
+
+    async def stage_all(self, tree: WorkingTree) -> int:
+        """See Trees.stage_all. Raises FailedPrecondition (STALE_FENCE) too."""
+        await self._check_fence()
+        return await self._trees.stage_all(tree)
+
+    async def commit(self, tree: WorkingTree, message: str, signature: Signature) -> str:
+        """See Trees.commit. Raises FailedPrecondition (STALE_FENCE) too."""
+        await self._check_fence()
+        return await self._trees.commit(tree, message, signature)
+
+    async def take_result(self, repository_id: str, result_id: str, order: Order) -> Result:
+        """Take a working tree as a commit of the result store.
+
+        Raises:
+            NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
+            FailedPrecondition: TAKE_FAILED, STALE_FENCE, SANDBOX_UNAVAILABLE.
+        """
+        await self._check_fence()
+        self._check_known(repository_id)
+        if not order.tree.path.is_dir():
+            raise failures.take_failed(result_id, FileNotFoundError(f"{order.tree.path} is no directory"))
+        borrowed = await self._objects_of(repository_id, order.base_commit_id)
+        try:
+            return await self._results.take(repository_id, result_id, order, borrowed)
+        except SandboxUnavailableError as error:
+            raise failures.sandbox_unavailable(error) from error
+
+    async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str) -> bool:
+        """Push a result; returns whether it was there already.
+
+        Raises:
+            NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
+            Aborted: REF_MOVED.
+            FailedPrecondition: PUSH_REJECTED, STALE_FENCE.
+        """
+        await self._check_fence()
+        store = await self._store_with(remote.repository_id, commit_id)
+        return await self._publisher.push(store, remote, commit_id, branch, expected)
+
+    async def diff(
+        self, repository_id: str, base: str, commit: str, max_bytes: int
+    ) -> AsyncGenerator[bytes | DiffEnd, None]:
+        """Yield a diff between two commits in pieces of any size, then its end. See Diffs.diff.
+
+        Raises:
+            NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
+        """
+        store = await self._store_with(repository_id, base, commit)
+        async for piece in self._diffs.diff(store, base, commit, max_bytes):
+            yield piece
+
+    async def changed_files(self, repository_id: str, base: str, commit: str) -> list[ChangedFile]:
+        """List the files that differ between two commits, by path. Raises: as `diff`."""
+        store = await self._store_with(repository_id, base, commit)
+        return await self._diffs.changed_files(store, base, commit)
+
+    async def _prepare_base(self, remote: Remote, wanted: Wanted, report: Listener) -> Base:
+        repository_id = remote.repository_id
+        if wanted.result_commit_id:
+            commit_id = wanted.result_commit_id
+            if not self._mirrors.exists(repository_id) or not await self._results.has(repository_id, commit_id):
+                raise failures.revision_not_found(commit_id)
+            default = await self._mirrors.resolve(repository_id, b"")
+            branch = default.branch if default else b""
+        else:
+            resolved = await self._mirrors.find(remote, wanted.revision, report)
+            if resolved is None:
+                raise failures.revision_not_found(wanted.revision or b"HEAD")
+            commit_id, branch = resolved.commit_id, resolved.branch
+        await self._store.remember_url(repository_id, remote.url)
+        tree = await self._bases.prepare(repository_id, commit_id, remote.url, report)
+        return Base(commit_id, tree, (self._mirrors.objects(repository_id),), branch)
+
+    async def _objects_of(self, repository_id: str, commit_id: str) -> tuple[Path, ...]:
+        """Return object directories that a sandbox may see, and that together hold the commit."""
+        mirror = self._mirrors.objects(repository_id)
+        if await self._mirrors.has(repository_id, commit_id):
+            return (mirror,)
+        if not await self._results.has(repository_id, commit_id):
+            raise failures.revision_not_found(commit_id)
+        # An earlier result: its base tree holds a copy of its objects, and only of its own.
+        url = await self._store.url(repository_id) or ""
+        tree = await self._bases.prepare(repository_id, commit_id, url, lambda _: None)
+        return (mirror, tree / ".git" / "objects")
+
+    async def _store_with(self, repository_id: str, *commit_ids: str) -> Path:
+        self._check_known(repository_id)
+        for commit_id in commit_ids:
+            if not is_commit_id(commit_id) or not await self._results.has(repository_id, commit_id):
+                raise failures.revision_not_found(commit_id)
+        return await self._results.store(repository_id)
+
+    def _check_known(self, repository_id: str) -> None:
+        if not self._mirrors.exists(repository_id):
+            raise failures.repository_not_found(repository_id)
+
+    async def _check_fence(self) -> None:
+        await self._fences.check(current_fence())

@@ -1,0 +1,1 @@
+"""The schema's history; `services.common.db.migrate` runs it."""

@@ -1,0 +1,218 @@
+"""Mirrors: one bare repository for each remote, with upstream's objects and nothing else."""
+
+import contextlib
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from services.common.lock import LockHeldError
+from services.git import failures
+from services.git.flights import Flights, Listener
+from services.git.gitcmd import Command, Git, GitError, GitFailed, Invocation
+from services.git.locks import locked
+from services.git.model import Remote
+from services.git.names import is_commit_id
+from services.git.places import Places
+from services.git.progress import ProgressParser
+from services.git.remotes import Address, AddressBook
+
+# Where a mirror keeps what the remote's HEAD was; a branch of its own, for a remote's HEAD may be on none.
+_HEAD_REF: Final = b"refs/upstream/HEAD"
+_REFSPECS: Final = (b"+refs/heads/*:refs/heads/*", b"+refs/tags/*:refs/tags/*")
+_ABBREVIATED: Final = re.compile(rb"[0-9a-f]{7,63}")
+_CONFIG: Final = {
+    # Base trees borrow these objects, so none may ever be thrown away; a git that would do it refuses then.
+    "core.repositoryformatversion": "1",
+    "extensions.preciousObjects": "true",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long the network, and other processes, are waited for; and how much room there must be to begin."""
+
+    fetch_seconds: float = 1800
+    lock_seconds: float = 120
+    min_free_bytes: int = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A commit, and the branch that leads to it."""
+
+    commit_id: str
+    branch: bytes
+
+
+class Mirrors:
+    """Fetches and reads mirrors. At most one fetch runs for each repository, in this process and in any other."""
+
+    def __init__(self, git: Git, places: Places, addresses: AddressBook, bounds: Bounds) -> None:
+        self._git = git
+        self._places = places
+        self._addresses = addresses
+        self._bounds = bounds
+        self._flights = Flights[None]()
+
+    def objects(self, repository_id: str) -> Path:
+        """The directory that trees made from the mirror borrow from."""
+        return self._places.mirror(repository_id) / "objects"
+
+    def exists(self, repository_id: str) -> bool:
+        """Whether the repository has been fetched at all."""
+        return self._places.mirror(repository_id).is_dir()
+
+    async def refresh(self, remote: Remote, listener: Listener = lambda _: None) -> None:
+        """Bring the mirror up to date; who asks during a fetch of the same repository shares it.
+
+        Raises:
+            FailedPrecondition: CLONE_FAILED.
+            Exhausted: DISK_FULL, or REPOSITORY_BUSY when another process keeps the mirror locked.
+        """
+        await self._flights.join(
+            (remote.repository_id, remote.url, remote.token), lambda report: self._refresh(remote, report), listener
+        )
+
+    async def find(self, remote: Remote, revision: bytes, listener: Listener) -> Resolved | None:
+        """Find a revision of the remote. It is asked, unless this is a commit id that has been fetched already.
+
+        Raises: as `refresh`.
+        """
+        text = revision.decode("ascii", "replace")
+        if is_commit_id(text) and self.exists(remote.repository_id) and await self.has(remote.repository_id, text):
+            return await self.resolve(remote.repository_id, revision)
+        await self.refresh(remote, listener)
+        resolved = await self.resolve(remote.repository_id, revision)
+        if resolved is None and is_commit_id(text) and await self._fetch_commit(remote, text):
+            return await self.resolve(remote.repository_id, revision)
+        return resolved
+
+    async def resolve(self, repository_id: str, revision: bytes) -> Resolved | None:
+        """Find a branch, tag or commit id, in this order, in what has been fetched. Empty or HEAD is the default."""
+        default = await self._default(repository_id)
+        if revision in {b"", b"HEAD"}:
+            return default
+        short = revision.removeprefix(b"refs/heads/")
+        if commit_id := await self._commit(repository_id, b"refs/heads/" + short):
+            return Resolved(commit_id, short)
+        branch = default.branch if default else b""
+        for candidate in (b"refs/tags/" + revision.removeprefix(b"refs/tags/"), revision):
+            if candidate.startswith(b"refs/tags/") or _ABBREVIATED.fullmatch(candidate):
+                commit_id = await self._commit(repository_id, candidate)
+                if commit_id:
+                    return Resolved(commit_id, branch)
+        return None
+
+    async def has(self, repository_id: str, commit_id: str) -> bool:
+        """Whether the mirror holds the commit."""
+        return await self._commit(repository_id, commit_id.encode()) is not None
+
+    async def _refresh(self, remote: Remote, report: Listener) -> None:
+        self._check_room()
+        lock = self._places.mirror_lock(remote.repository_id)
+        try:
+            async with locked(lock, self._bounds.lock_seconds) as held:
+                await self._fetch_locked(remote, held, report)
+        except LockHeldError as error:
+            raise failures.repository_busy(remote.repository_id) from error
+        except GitError as error:
+            raise failures.clone_failed(remote.repository_id, error) from error
+
+    async def _fetch_locked(self, remote: Remote, held: int, report: Listener) -> None:
+        mirror = self._places.mirror(remote.repository_id)
+        if mirror.is_dir():
+            _remove_stale_locks(mirror)
+            await self._fetch(mirror, remote, held, report)
+            return
+        scratch = self._places.scratch()
+        try:
+            building = scratch / "mirror.git"
+            await self._git.run(Command("init", ("--quiet", "--bare", "--template="), (str(building),)))
+            for key, value in _CONFIG.items():
+                await self._git.run(Command("config", (f"--file={building / 'config'}",), (key, value)))
+            await self._fetch(building, remote, held, report)
+            building.rename(mirror)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    async def _fetch(self, mirror: Path, remote: Remote, held: int, report: Listener) -> None:
+        address = self._addresses.address(remote.url)
+        how = replace(address.invocation(remote.token, self._bounds.fetch_seconds), git_dir=mirror, held=(held,))
+        branch, has_head = await self._look_at_head(address, how)
+        refspecs = (*_REFSPECS, b"+HEAD:" + _HEAD_REF) if has_head else _REFSPECS
+        flags = ("--progress", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
+        await self._git.run(
+            Command("fetch", (*flags, *address.reading_flags), (address.url, *refspecs)),
+            replace(how, on_message=ProgressParser(report)),
+        )
+        if branch:
+            await self._git.run(Command("symbolic-ref", (), ("HEAD", branch)), Invocation(git_dir=mirror))
+
+    async def _look_at_head(self, address: Address, how: Invocation) -> tuple[bytes, bool]:
+        """Return the ref that the remote's HEAD stands for (empty: it is detached), and whether it has a commit."""
+        listing = Command("ls-remote", ("--symref", *address.reading_flags), (address.url, b"HEAD"))
+        lines = (await self._git.run(listing, how)).stdout.splitlines()
+        symbolic = [line[5:].partition(b"\t")[0] for line in lines if line.startswith(b"ref: ")]
+        return symbolic[0] if symbolic else b"", bool(lines)
+
+    async def _fetch_commit(self, remote: Remote, commit_id: str) -> bool:
+        """Ask the remote for one commit that no branch or tag leads to. Many refuse; then the answer is False."""
+        address = self._addresses.address(remote.url)
+        mirror = self._places.mirror(remote.repository_id)
+        flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", *address.reading_flags)
+        refspec = f"+{commit_id}:refs/upstream/commits/{commit_id}"
+        with contextlib.suppress(GitFailed, LockHeldError):
+            async with locked(self._places.mirror_lock(remote.repository_id), self._bounds.lock_seconds) as held:
+                how = replace(
+                    address.invocation(remote.token, self._bounds.fetch_seconds), git_dir=mirror, held=(held,)
+                )
+                await self._git.run(Command("fetch", flags, (address.url, refspec)), how)
+        return await self.has(remote.repository_id, commit_id)
+
+    async def _default(self, repository_id: str) -> Resolved | None:
+        mirror = Invocation(git_dir=self._places.mirror(repository_id), expected_codes=(0, 1))
+        head = (await self._git.run(Command("symbolic-ref", ("--quiet",), ("HEAD",)), mirror)).line
+        branch = head.removeprefix(b"refs/heads/")
+        for ref, name in (
+            (_HEAD_REF, branch),
+            # A remote whose HEAD leads nowhere, as in a bare repository that was pushed another branch.
+            (b"refs/heads/main", b"main"),
+            (b"refs/heads/master", b"master"),
+        ):
+            if commit_id := await self._commit(repository_id, ref):
+                return Resolved(commit_id, name)
+        return None
+
+    async def _commit(self, repository_id: str, name: bytes) -> str | None:
+        return await commit_of(self._git, self._places.mirror(repository_id), name)
+
+    def _check_room(self) -> None:
+        free = shutil.disk_usage(self._places.root).free
+        if free < self._bounds.min_free_bytes:
+            raise failures.disk_full(f"{free >> 20} MiB are free under {self._places.root}, too few to fetch anything")
+
+
+async def commit_of(git: Git, repository: Path, name: bytes) -> str | None:
+    """Return the full id of the commit that `name` leads to in a repository of ours, None when there is none."""
+    peeled = name + b"^{commit}"
+    answer = await git.run(
+        Command("rev-parse", ("--verify", "--quiet"), (peeled,)),
+        Invocation(git_dir=repository, expected_codes=(0, 1, 128)),
+    )
+    text = answer.line.decode("ascii", "replace")
+    return text if answer.code == 0 and is_commit_id(text) else None
+
+
+def _remove_stale_locks(repository: Path) -> None:
+    """Remove what a killed git left. We hold the repository's lock, and so would every living git of ours."""
+    for leftover in (
+        *repository.rglob("*.lock"),
+        *repository.glob("objects/pack/tmp_*"),
+        *repository.glob("objects/incoming-*"),
+    ):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)

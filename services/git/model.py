@@ -1,0 +1,137 @@
+"""What the git service talks about, without a word of gRPC or SQL."""
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.common.sandbox.spec import Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A repository elsewhere. The token is for one call; it is not part of what is printed."""
+
+    repository_id: str
+    url: str
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Remote({self.repository_id!r}, {self.url!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Who made a commit, and when, in seconds since 1970. Given from outside: the same work is the same commit."""
+
+    name: str
+    email: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkingTree:
+    """A tree that an agent may have written. `read_only_paths` are what its repository borrows objects from."""
+
+    path: Path
+    read_only_paths: tuple[Path, ...] = ()
+    tier: Tier = Tier.BUBBLEWRAP
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a long git command is: percent of a phase, None when git does not know."""
+
+    phase: str
+    percent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A prepared tree of one commit, and what a sandbox over it must show read-only at the same place."""
+
+    commit_id: str
+    tree_path: Path
+    read_only_paths: tuple[Path, ...]
+    branch: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a tree is: a branch (empty when detached) at a commit (empty when it has none)."""
+
+    branch: bytes
+    commit_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A working tree as a commit: the base itself when nothing has changed."""
+
+    commit_id: str
+    changed: bool
+    agent_commits: int = 0
+    lost_repositories: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StatusEntry:
+    """One path whose state is not HEAD's, with git's letters; `.` when a side is unchanged."""
+
+    path: bytes
+    index: str
+    worktree: str
+    old_path: bytes = b""
+
+
+class Change(enum.Enum):
+    """What happened to a file between two commits."""
+
+    ADDED = "A"
+    MODIFIED = "M"
+    DELETED = "D"
+    RENAMED = "R"
+    TYPE = "T"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedFile:
+    """One file that differs between two commits; the line counts are None for a binary file."""
+
+    path: bytes
+    change: Change
+    old_path: bytes = b""
+    additions: int | None = None
+    deletions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiffEnd:
+    """Comes after the pieces of a diff: how many files were left out because the limit was reached."""
+
+    omitted_files: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloneOrder:
+    """A plain clone to make: the branch empty for the remote's default, depth 0 for all of the history."""
+
+    clone_id: str
+    remote: Remote
+    branch: bytes = b""
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """A plain clone, and the commit that is checked out in it."""
+
+    path: Path
+    commit_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which commit to start from: a revision of the remote (empty: its default), or the id of a result."""
+
+    revision: bytes = b""
+    result_commit_id: str = ""

@@ -1,0 +1,82 @@
+"""What git says about its progress, as values."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final, TypeVar
+
+import git
+
+from services.git.model import Progress
+
+T = TypeVar("T")
+
+_PHASES: Final = {
+    git.RemoteProgress.COUNTING: "Counting objects",
+    git.RemoteProgress.COMPRESSING: "Compressing objects",
+    git.RemoteProgress.WRITING: "Writing objects",
+    git.RemoteProgress.RECEIVING: "Receiving objects",
+    git.RemoteProgress.RESOLVING: "Resolving deltas",
+    git.RemoteProgress.FINDING_SOURCES: "Finding sources",
+    git.RemoteProgress.CHECKING_OUT: "Checking out files",
+}
+
+
+class ProgressParser(git.RemoteProgress):
+    """Hand on what changes: the same percentage of the same phase is not news."""
+
+    def __init__(self, report: Callable[[Progress], None]) -> None:
+        super().__init__()
+        self._report = report
+        self._last: Progress | None = None
+
+    def __call__(self, line: str) -> None:
+        """Take one line that git wrote to stderr; lines about anything else are passed over."""
+        # The parser keeps lines that it does not know, for ever.
+        self.other_lines.clear()
+        self.error_lines.clear()
+        self._parse_progress_line(line.rstrip())
+
+    def update(
+        self, op_code: int, cur_count: str | float, max_count: str | float | None = None, message: str = ""
+    ) -> None:
+        """Called by the parser for each line about progress."""
+        del message
+        phase = _PHASES.get(op_code & self.OP_MASK)
+        if phase is None:
+            return
+        percent = int(float(cur_count) * 100 / float(max_count)) if cur_count and max_count else None
+        progress = Progress(phase, percent)
+        if progress != self._last:
+            self._last = progress
+            self._report(progress)
+
+
+async def with_progress(
+    work: Callable[[Callable[[Progress], None]], Awaitable[T]],
+) -> AsyncGenerator[Progress | T, None]:
+    """Yield the progress that the work reports, and last its outcome. A slow reader misses progress, nothing else.
+
+    Close the generator (`contextlib.aclosing`) to cancel the work.
+    """
+    latest: list[Progress] = []
+    news = asyncio.Event()
+
+    def report(progress: Progress) -> None:
+        latest[:] = [progress]
+        news.set()
+
+    async def run() -> T:
+        return await work(report)
+
+    task = asyncio.create_task(run())
+    task.add_done_callback(lambda _: news.set())
+    try:
+        while not task.done():
+            await news.wait()
+            news.clear()
+            while latest:
+                yield latest.pop()
+        yield await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

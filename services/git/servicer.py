@@ -1,0 +1,86 @@
+"""The RPCs: from the wire to the manager and back."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from boatyard.git.v1 import git_pb2 as pb
+from boatyard.git.v1.git_pb2_grpc import GitServiceServicer
+from grpc import aio
+
+from services.common.rpc.draining import Draining
+from services.git import wire
+from services.git.manager import GitManager
+from services.git.wire import Requests
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class GitServicer(GitServiceServicer):
+    """Serves boatyard.git.v1.GitService."""
+
+    def __init__(self, manager: GitManager, requests: Requests, draining: Draining) -> None:
+        self._manager = manager
+        self._requests = requests
+        self._draining = draining
+
+    async def PrepareBase(
+        self, request: pb.PrepareBaseRequest, context: Context
+    ) -> AsyncGenerator[pb.PrepareBaseResponse, None]:
+        """See the contract."""
+        source = self._manager.prepare_base(*self._requests.prepare_base(request))
+        async with aclosing(self._draining.stream(source, start=0, position_after=lambda _: 0)) as messages:
+            async for message in messages:
+                yield wire.base_message(message)
+
+    async def CloneRepository(self, request: pb.CloneRepositoryRequest, context: Context) -> pb.CloneRepositoryResponse:
+        """See the contract."""
+        return wire.clone(await self._manager.clone(self._requests.clone(request)))
+
+    async def CreateBranch(self, request: pb.CreateBranchRequest, context: Context) -> pb.CreateBranchResponse:
+        """See the contract."""
+        commit_id = await self._manager.create_branch(*self._requests.create_branch(request))
+        return pb.CreateBranchResponse(commit_id=commit_id)
+
+    async def GetCurrentBranch(
+        self, request: pb.GetCurrentBranchRequest, context: Context
+    ) -> pb.GetCurrentBranchResponse:
+        """See the contract."""
+        head = await self._manager.head(self._requests.tree(request.tree))
+        return pb.GetCurrentBranchResponse(branch=head.branch, commit_id=head.commit_id)
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        """See the contract."""
+        tree, page = self._requests.status(request)
+        return wire.status_page(await self._manager.status(tree), page)
+
+    async def StageAll(self, request: pb.StageAllRequest, context: Context) -> pb.StageAllResponse:
+        """See the contract."""
+        return pb.StageAllResponse(staged_files=await self._manager.stage_all(self._requests.tree(request.tree)))
+
+    async def Commit(self, request: pb.CommitRequest, context: Context) -> pb.CommitResponse:
+        """See the contract."""
+        return pb.CommitResponse(commit_id=await self._manager.commit(*self._requests.commit(request)))
+
+    async def TakeResult(self, request: pb.TakeResultRequest, context: Context) -> pb.TakeResultResponse:
+        """See the contract."""
+        return wire.result(await self._manager.take_result(*self._requests.take_result(request)))
+
+    async def Push(self, request: pb.PushRequest, context: Context) -> pb.PushResponse:
+        """See the contract."""
+        return pb.PushResponse(already_there=await self._manager.push(*self._requests.push(request)))
+
+    async def GetDiff(self, request: pb.GetDiffRequest, context: Context) -> AsyncGenerator[pb.GetDiffResponse, None]:
+        """See the contract."""
+        source = self._manager.diff(*self._requests.diff(request))
+        async with aclosing(self._draining.stream(source, start=0, position_after=lambda _: 0)) as pieces:
+            async for piece in pieces:
+                for message in wire.diff_messages(piece):
+                    yield message
+
+    async def ListChangedFiles(
+        self, request: pb.ListChangedFilesRequest, context: Context
+    ) -> pb.ListChangedFilesResponse:
+        """See the contract."""
+        repository_id, base, commit, page = self._requests.changed_files(request)
+        return wire.changed_files_page(await self._manager.changed_files(repository_id, base, commit), page)

@@ -1,0 +1,37 @@
+"""What the git service can be told."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+from services.common.settings import ListenAddress, ServiceSettings
+
+
+def _roots(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    roots = [Path(root) for root in value.split(os.pathsep) if root]
+    if any(not root.is_absolute() for root in roots):
+        raise ValueError(f"must be absolute paths, separated by {os.pathsep!r}")
+    return roots
+
+
+class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
+    """Variables BOATYARD_GIT_<NAME>, and BOATYARD_HOME."""
+
+    listen: ListenAddress = "127.0.0.1:7462"
+    file_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_roots)] = ()
+    """Directories under which repositories on this machine may be used as remotes; none, unless given."""
+    allow_loopback_http: bool = False
+    """Whether plain http may be used for git servers on this machine."""
+    network_seconds: Annotated[float, Field(gt=0, le=86400)] = 1800
+    """How long one fetch, clone or push may take."""
+    lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 120
+    """How long to wait for another process that works on the same store."""
+    min_free_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """How much must be free on the disk before anything is fetched."""
+    max_result_bytes: Annotated[int, Field(gt=0)] = 2 * 1024 * 1024 * 1024
+    """How large the packed objects of one result may be."""

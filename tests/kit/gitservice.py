@@ -1,0 +1,81 @@
+"""The git service's parts put together as in production, on a home of their own, without a server."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.common.db.engine import open_database, sqlite_url
+from services.common.db.fences import Fences
+from services.common.db.migrate import migrate
+from services.common.ids import new_id
+from services.git import store
+from services.git.app import build_manager, find_git
+from services.git.manager import GitManager
+from services.git.model import Base, Progress, Remote, Signature, Wanted, WorkingTree
+from services.git.places import Places
+from services.git.remotes import AddressBook
+from services.git.settings import GitSettings
+from services.git.store import GitStore
+from services.git.taking import Order
+from services.git.wire import Requests
+from tests.kit.repos import Repo
+
+SIGNATURE = Signature("Boatyard", "boatyard@example.com", 1_800_000_000)
+
+
+@dataclass
+class GitParts:
+    """A manager, and what stands around it."""
+
+    manager: GitManager
+    places: Places
+    requests: Requests
+
+    async def prepare(self, remote: Remote, wanted: Wanted | None = None) -> Base:
+        """Prepare a base and wait for it."""
+        async with aclosing(self.manager.prepare_base(remote, wanted or Wanted())) as messages:
+            async for message in messages:
+                if not isinstance(message, Progress):
+                    return message
+        raise AssertionError("the stream ended without a base")
+
+    def workspace(self, base: Base) -> "Workspace":
+        """Copy a base, as the workspace service does."""
+        path = self.places.home.workspace_trees / new_id("workspace") / "tree"
+        path.parent.mkdir(parents=True)
+        shutil.copytree(base.tree_path, path, symlinks=True)
+        return Workspace(WorkingTree(path, base.read_only_paths), Repo(path), base)
+
+
+@dataclass
+class Workspace:
+    """A working copy that a test plays the agent in."""
+
+    tree: WorkingTree
+    agent: Repo
+    base: Base
+
+    def order(self, message: str = "the work") -> Order:
+        """Return the order to take it."""
+        return Order(self.tree, self.base.commit_id, message, SIGNATURE)
+
+
+@asynccontextmanager
+async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncIterator[GitParts]:
+    """Put a manager together on `home`."""
+    chosen = GitSettings(data_directory=home, file_roots=file_roots, min_free_bytes=0, **settings)  # type: ignore[arg-type]
+    places = Places(chosen.home)
+    places.make()
+    git = await find_git(places.empty)
+    engine = open_database(sqlite_url(places.root / "git.db"))
+    try:
+        await migrate(engine, "services.git.migrations")
+        addresses = AddressBook(chosen.file_roots, home, allow_loopback_http=chosen.allow_loopback_http)
+        manager = build_manager(
+            chosen, places, git, addresses, records=GitStore(engine), fences=Fences(engine, store.fences)
+        )
+        yield GitParts(manager, places, Requests(addresses, places))
+    finally:
+        await engine.dispose()

@@ -1,0 +1,48 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from services.git.model import Base, Remote
+from tests.kit.gitservice import GitParts, Workspace, git_parts
+from tests.kit.repos import Repo
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Repo:
+    return Repo.sample(tmp_path / "work").bare_clone(tmp_path / "remote.git")
+
+
+@pytest.fixture
+def remote(upstream: Repo) -> Remote:
+    return Remote("repo-1", str(upstream.path))
+
+
+@pytest.fixture
+async def parts(tmp_path: Path) -> AsyncIterator[GitParts]:
+    async with git_parts(tmp_path / "home", tmp_path) as parts:
+        yield parts
+
+
+@pytest.fixture(scope="session")
+def shared_remote(tmp_path_factory: pytest.TempPathFactory) -> Remote:
+    place = tmp_path_factory.mktemp("shared-remote")
+    return Remote("repo-1", str(Repo.sample(place / "work").bare_clone(place / "remote.git").path))
+
+
+@pytest.fixture(scope="session")
+async def shared_parts(tmp_path_factory: pytest.TempPathFactory, shared_remote: Remote) -> AsyncIterator[GitParts]:
+    """For tests that only work on their own working copy: a base takes a second to make."""
+    async with git_parts(tmp_path_factory.mktemp("shared-home"), Path(shared_remote.url)) as parts:
+        yield parts
+
+
+@pytest.fixture(scope="session")
+async def shared_base(shared_parts: GitParts, shared_remote: Remote) -> Base:
+    return await shared_parts.prepare(shared_remote)
+
+
+@pytest.fixture
+def workspace(shared_parts: GitParts, shared_base: Base) -> Workspace:
+    """A working copy of the shared base."""
+    return shared_parts.workspace(shared_base)
