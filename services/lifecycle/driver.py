@@ -1,0 +1,127 @@
+"""The loop that takes jobs and carries them: as many at once as it has room for, one task each, one heartbeat for all.
+
+Stopping it ends nothing that runs: whoever drives the same ledger next goes on where it was.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import structlog
+
+from services.common import logs
+from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable
+from services.lifecycle.life import carry
+from services.lifecycle.nodes import Nodes
+from services.lifecycle.run import JobRun
+
+log = structlog.get_logger()
+
+
+class Driver:
+    """Carries up to `capacity` jobs. `poll_seconds` is how long a new job waits when nobody calls `poke`."""
+
+    def __init__(self, ledger: Ledger, nodes: Nodes, *, capacity: int, poll_seconds: float = 1.0) -> None:
+        self._ledger = ledger
+        self._nodes = nodes
+        self._capacity = capacity
+        self._poll_seconds = poll_seconds
+        self._jobs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
+        self._look = asyncio.Event()
+        self._beat_now = asyncio.Event()
+
+    @property
+    def carried(self) -> Mapping[str, int]:
+        """Return the jobs that are carried now, and their fences."""
+        return {job_id: run.lease.fence for job_id, (run, _) in self._jobs.items()}
+
+    def poke(self) -> None:
+        """Look at once: there is a new job, or one that is to end."""
+        self._look.set()
+        self._beat_now.set()
+
+    async def run(self) -> None:
+        """Work until cancelled. Then every job is let go of as it is; its agent goes on."""
+        beating = asyncio.create_task(self._beat(), name="heartbeat")
+        try:
+            while True:
+                self._look.clear()
+                await self._take()
+                await _until(self._look, self._poll_seconds)
+        finally:
+            tasks = [beating, *(task for _, task in self._jobs.values())]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _take(self) -> None:
+        """Claim while there is room and work."""
+        try:
+            while len(self._jobs) < self._capacity:
+                lease = await self._ledger.claim()
+                if lease is None:
+                    return
+                self._begin(lease)
+        except LedgerUnavailable as error:
+            log.warning("the ledger is away", error=str(error))
+        except Exception:  # the loop outlives whatever one round met
+            log.exception("could not claim")
+
+    def _begin(self, lease: Lease) -> None:
+        previous = self._jobs.pop(lease.job_id, None)
+        if previous is not None:  # our own lease had run out, and we were given the job again
+            previous[1].cancel()
+        job = JobRun(lease, self._ledger, self._nodes)
+        task = asyncio.create_task(self._carry(job), name=lease.job_id)
+        self._jobs[lease.job_id] = (job, task)
+
+    async def _carry(self, job: JobRun) -> None:
+        lease = job.lease
+        with logs.request(lease.job_id):
+            log.info("job taken", fence=lease.fence, attempt=lease.attempt)
+            try:
+                outcome = await carry(job)
+                log.info("job ended", state=outcome.state, reason=outcome.failure.reason if outcome.failure else "")
+            except LeaseLost:
+                log.warning("the job is no longer ours", fence=lease.fence)
+            except Exception:  # one job's bug is not the others'
+                log.exception("a job was let go of; it is taken again when its lease has run out")
+            finally:
+                if self._jobs.get(lease.job_id, (None, None))[0] is job:
+                    del self._jobs[lease.job_id]
+                self._look.set()
+
+    async def _beat(self) -> None:
+        """Prolong all leases, one beat at a time: two at once would lock each other's rows."""
+        while True:
+            self._beat_now.clear()
+            sent = time.monotonic()
+            asked = [job for job, _ in self._jobs.values()]
+            try:
+                beat = await self._ledger.beat([job.lease for job in asked])
+            except LedgerUnavailable as error:
+                log.warning("the ledger is away", error=str(error))
+                beat = None
+            except Exception:  # no beat is worse than a late one
+                log.exception("could not beat")
+                beat = None
+            for job in asked:
+                self._hear(job, beat, sent)
+            await _until(self._beat_now, self._ledger.lease_seconds / 3)
+
+    def _hear(self, job: JobRun, beat: Beat | None, sent: float) -> None:
+        if beat is not None:
+            job.heard(beat, sent)
+        lost = job.is_stale if beat is None else job.lease.job_id not in beat.held
+        current = self._jobs.get(job.lease.job_id)
+        if lost and current is not None and current[0] is job:
+            log.warning("a lease is lost", job_id=job.lease.job_id, fence=job.lease.fence)
+            current[1].cancel()
+
+
+async def _until(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

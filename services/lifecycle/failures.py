@@ -1,0 +1,47 @@
+"""How a job ends otherwise than well, and what a node's error means for it."""
+
+import structlog
+
+from services.common.errors import Invalid, ServiceError
+from services.lifecycle.model import Failure
+
+# What node services refuse with, and means the same to whoever asked for the job.
+_PASSED_ON = {
+    "BRANCH_EXISTS",
+    "CLONE_FAILED",
+    "DISK_FULL",
+    "NODE_LOST",
+    "PUSH_REJECTED",
+    "REF_MOVED",
+    "REVISION_NOT_FOUND",
+    "SANDBOX_UNAVAILABLE",
+    "TAKE_FAILED",
+}
+# Bad input is refused at admission; what only a node can know to be bad is found here.
+_INVALID = {"base": "CLONE_FAILED", "branch": "INVALID_BRANCH", "push": "PUSH_REJECTED"}
+
+INTERNAL = Failure("INTERNAL", "something went wrong that should not have: the gateway's log has it, by the job's id")
+
+log = structlog.get_logger()
+
+
+class JobFailed(Exception):
+    """The job cannot go on; it ends FAILED."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"{failure.reason}: {failure.message}")
+        self.failure = failure
+
+
+class JobCancelled(Exception):
+    """Somebody asked for the job's end."""
+
+
+def explained(error: ServiceError, stage: str) -> Failure:
+    """Say what a node's refusal means for the job."""
+    if error.reason in _PASSED_ON:
+        return Failure(error.reason, error.message)
+    if isinstance(error, Invalid) and stage in _INVALID:
+        return Failure(_INVALID[stage], error.message)
+    log.error("a node refused what it should not", stage=stage, reason=error.reason, error=error.message)
+    return INTERNAL

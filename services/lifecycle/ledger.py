@@ -1,0 +1,112 @@
+"""The seam between the driver and wherever jobs are kept: SQL in a gateway, an API in a coordinator.
+
+A job is held under a lease. Its fence is a number that grows with every claim, and every write is conditional on it:
+whoever has lost a lease can write nothing more. The ledger's own clock is the only clock.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.common.fence import Fence
+from services.lifecycle.model import ExecutionNote, Order, Outcome, StageState, Surroundings
+
+
+class LeaseLost(Exception):
+    """Somebody else has the job, or it has ended: whoever is told so drops it, and touches nothing of it."""
+
+
+class LedgerUnavailable(Exception):
+    """The ledger cannot be reached; whether the write was done is not known. All writes may be repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A job that is ours for now. `attempt` counts from 1; another cell's attempt cannot be gone on with."""
+
+    job_id: str
+    fence: int
+    attempt: int
+    execution_id: str
+    """The attempt's agent."""
+    order: Order
+    cancel_requested: bool = False
+
+    @property
+    def token(self) -> Fence:
+        """Return what is shown to the node services."""
+        return Fence(self.job_id, self.fence)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat told: the jobs that are still ours, and those of them that are to end."""
+
+    held: frozenset[str]
+    cancel_requested: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A recorded step. `result` is JSON: what the step returned, or why it failed; empty while it runs."""
+
+    name: str
+    state: StageState
+    result: str = ""
+    message: str = ""
+
+
+class Ledger(Protocol):
+    """Every method may raise LedgerUnavailable, and every method that takes a lease LeaseLost."""
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a job stays ours after a claim or a beat."""
+        ...
+
+    async def claim(self) -> Lease | None:
+        """Take one job: of those that may be taken, one of the highest priority, and of these the oldest.
+
+        MUST give one job to one claimer, however many claim at once, with a fence higher than all before. A job may be
+        taken that is PENDING, or whose lease has run out. One that was this cell's own before the cell restarted
+        comes before all others. A job that comes from another cell MUST get a new attempt, with another execution.
+        """
+        ...
+
+    async def beat(self, leases: Collection[Lease]) -> Beat:
+        """Prolong leases. MUST NOT prolong one whose fence is no longer the job's."""
+        ...
+
+    async def surroundings(self, lease: Lease) -> Surroundings:
+        """Return what the job needs beside its order, as it is now."""
+        ...
+
+    async def stages(self, lease: Lease) -> Mapping[str, Stage]:
+        """Return what is recorded of the lease's attempt, by name."""
+        ...
+
+    async def begin_stage(self, lease: Lease, name: str) -> None:
+        """Record that a step begins. Recorded already, it keeps its first time."""
+        ...
+
+    async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
+        """Record how a step went, DONE or FAILED, and with it what is known of executions now: all, or nothing.
+
+        MUST be a success, and change nothing, when the stage has ended already: the answer to the first try was lost.
+        """
+        ...
+
+    async def note(self, lease: Lease, note: ExecutionNote) -> None:
+        """Record an execution as it is now."""
+        ...
+
+    async def execution(self, lease: Lease) -> ExecutionNote:
+        """Return what is recorded of the attempt's agent."""
+        ...
+
+    async def finish(self, lease: Lease, outcome: Outcome) -> None:
+        """End the job, and what has not ended of its stages and executions, and give the lease back.
+
+        MUST be a success when the same lease has ended it already.
+        """
+        ...

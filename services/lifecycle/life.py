@@ -1,0 +1,81 @@
+"""The life of a job, in its order. Every line may be the one where the process dies: it is begun again at the top."""
+
+import structlog
+
+from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed
+from services.lifecycle.ledger import LeaseLost
+from services.lifecycle.model import Base, JobState, Layout, Outcome, Run, Surroundings, Taken
+from services.lifecycle.run import JobRun
+from services.lifecycle.stages.agent import follow_agent, judge_agent, start_agent
+from services.lifecycle.stages.cleanup import clean_up
+from services.lifecycle.stages.executions import stopped
+from services.lifecycle.stages.hooks import call_hooks
+from services.lifecycle.stages.prepare import make_branch, make_workspace, prepare_base
+from services.lifecycle.stages.result import compare, publish, take, verify
+
+log = structlog.get_logger()
+
+
+async def carry(job: JobRun) -> Outcome:
+    """Carry a job from wherever it is to its end, and record that. Raises LeaseLost when it is no longer ours."""
+    await job.load()
+    surroundings = await job.insist(lambda: job.ledger.surroundings(job.lease))
+    outcome = await _outcome(job, surroundings)
+    with job.uninterrupted():
+        await _wind_up(job, outcome)
+        await job.insist(lambda: job.ledger.finish(job.lease, outcome))
+    return outcome
+
+
+async def _outcome(job: JobRun, surroundings: Surroundings) -> Outcome:
+    try:
+        await _work(job, surroundings)
+    except JobCancelled:
+        return Outcome(JobState.CANCELLED)
+    except JobFailed as failed:
+        return Outcome(JobState.FAILED, failed.failure)
+    except LeaseLost:
+        raise
+    except Exception:
+        log.exception("a job broke")
+        return Outcome(JobState.FAILED, INTERNAL)
+    return Outcome(JobState.SUCCEEDED)
+
+
+async def _work(job: JobRun, surroundings: Surroundings) -> None:
+    remote = surroundings.remote
+    await call_hooks(job, surroundings)
+    base = None if remote is None else await prepare_base(job, remote)
+    layout = await make_workspace(job, base)
+    if base is not None:
+        await make_branch(job, layout, base)
+    await start_agent(job, layout, base)
+    with job.uninterrupted():  # from here to its result: what the agent has done is never left lying
+        run = await follow_agent(job)
+        taken = None if base is None else await _collected(job, layout, base, run)
+    judge_agent(job, run)
+    if remote is not None and base is not None and taken is not None:
+        await verify(job, remote, base, taken)
+        await publish(job, remote, taken)
+
+
+async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> Taken:
+    """Take what the agent has done, however it ended."""
+    try:
+        taken = await take(job, layout, base)
+        await compare(job, base, taken)
+    except JobFailed:
+        judge_agent(job, run)  # why the agent failed says more than why its result could not be taken
+        raise
+    return taken
+
+
+async def _wind_up(job: JobRun, outcome: Outcome) -> None:
+    """Leave nothing running, and the workspace as the policy wants. Failing here does not change how the job ended."""
+    try:
+        if job.has_begun("start") and not job.has_ended("agent"):
+            await stopped(job, job.execution_id)
+        if job.has_begun("workspace"):
+            await clean_up(job, outcome.state)
+    except JobFailed as failed:
+        log.warning("could not clean up", reason=failed.failure.reason, error=failed.failure.message)

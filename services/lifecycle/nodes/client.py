@@ -1,0 +1,219 @@
+"""The calls, one method each."""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import grpc
+from boatyard.execution.v1 import execution_pb2 as execution_pb
+from boatyard.execution.v1 import execution_pb2_grpc as execution_rpc
+from boatyard.git.v1 import git_pb2 as git_pb
+from boatyard.git.v1 import git_pb2_grpc as git_rpc
+from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
+from boatyard.workspace.v1 import workspace_pb2_grpc as workspace_rpc
+from google.protobuf.duration_pb2 import Duration
+
+from services.common.errors import FailedPrecondition, NotFound, RemoteFailure, Status
+from services.common.fence import Fence
+from services.common.rpc.channel import fence_metadata
+from services.common.rpc.streaming import streaming
+from services.common.sandbox.spec import Tier
+from services.lifecycle.model import Base, Changes, Launch, Layout, Order, Remote, Run, Taken
+from services.lifecycle.nodes import wire
+from services.lifecycle.nodes.persistence import Patience, Pause, persist
+
+T = TypeVar("T")
+
+_SHORT_SECONDS = 10.0
+_LONG_SECONDS = 590.0  # copies, takes and pushes: just below what a server allows
+_PREPARE_SECONDS = 3600.0  # the first fetch of a huge repository
+_WAIT_SECONDS = 30.0
+_MAX_FILES = 1000
+_MAX_DIFF_BYTES = 64 << 10
+_TAIL_EVENTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Channels to the cell's node services."""
+
+    workspace: grpc.aio.Channel
+    git: grpc.aio.Channel
+    execution: grpc.aio.Channel
+    patience: Patience = field(default_factory=Patience)
+
+    def for_job(self, fence: Fence, pause: Pause) -> "JobNodes":
+        """Return a client that shows `fence`, and waits between tries by `pause`, which may raise."""
+        return JobNodes(self, fence, pause)
+
+
+class JobNodes:
+    """The node services, for one job. What they refuse is raised as ServiceError; NodeLost when patience is over."""
+
+    def __init__(self, nodes: Nodes, fence: Fence, pause: Pause) -> None:
+        self._workspace = workspace_rpc.WorkspaceServiceStub(nodes.workspace)
+        self._git = git_rpc.GitServiceStub(nodes.git)
+        self._execution = execution_rpc.ExecutionServiceStub(nodes.execution)
+        self._metadata = fence_metadata(fence)
+        self._job_id = fence.job_id
+        self._patience = nodes.patience
+        self._pause = pause
+
+    # Workspaces.
+
+    async def create_workspace(self, workspace_id: str, base_path: bytes, order: Order) -> Layout:
+        """Make a workspace from a base tree; without a path it is empty."""
+        request = workspace_pb.CreateWorkspaceRequest(
+            workspace_id=workspace_id, base_path=base_path, purpose=wire.workspace_purpose(order)
+        )
+        answer = await self._call(self._workspace.CreateWorkspace, request, _LONG_SECONDS)
+        return wire.layout_from(answer.workspace.layout)
+
+    async def close_workspace(self, workspace_id: str, *, failed: bool) -> None:
+        """Record that a workspace's work is over, and how; one that is gone needs no record."""
+        states = workspace_pb.Workspace
+        state = states.STATE_ERROR if failed else states.STATE_COMPLETED
+        request = workspace_pb.UpdateWorkspaceStateRequest(workspace_id=workspace_id, state=state)
+        with suppress(NotFound):
+            await self._call(self._workspace.UpdateWorkspaceState, request)
+
+    async def delete_workspace(self, workspace_id: str) -> None:
+        """Remove a workspace; one that is gone is a success."""
+        request = workspace_pb.DeleteWorkspaceRequest(workspace_id=workspace_id)
+        await self._call(self._workspace.DeleteWorkspace, request, _LONG_SECONDS)
+
+    # Git.
+
+    async def prepare_base(self, remote: Remote, *, revision: bytes = b"", result_commit_id: str = "") -> Base:
+        """Prepare a tree of a revision of the remote (empty: its default branch), or of a taken result."""
+        request = git_pb.PrepareBaseRequest(remote=wire.remote(remote))
+        if result_commit_id:
+            request.result_commit_id = result_commit_id
+        elif revision:
+            request.revision = revision
+
+        async def prepare() -> Base:
+            call = self._git.PrepareBase(request, timeout=_PREPARE_SECONDS, metadata=self._metadata)
+            async with streaming(call) as messages:
+                async for message in messages:
+                    if message.HasField("base"):
+                        return wire.base_from(message.base)
+            raise RemoteFailure(Status.INTERNAL, "INTERNAL", "PrepareBase ended without a base")
+
+        return await self._persist(prepare)
+
+    async def create_branch(self, layout: Layout, base: Base, tier: Tier, name: bytes) -> None:
+        """Make a branch in a working tree, and switch to it."""
+        request = git_pb.CreateBranchRequest(
+            tree=wire.working_tree(layout, base, tier), branch=name, commit_id=base.commit_id
+        )
+        await self._call(self._git.CreateBranch, request, _LONG_SECONDS)
+
+    async def take_result(
+        self, layout: Layout, base: Base, order: Order, *, result_id: str, message: str, author: str
+    ) -> Taken:
+        """Take a working tree as a commit. It is dated by the order, so that taking it twice is the same commit."""
+        request = git_pb.TakeResultRequest(
+            tree=wire.working_tree(layout, base, order.agent.sandbox_tier),
+            repository_id=order.repository_id,
+            result_id=result_id,
+            base_commit_id=base.commit_id,
+            message=message,
+            signature=wire.signature(author, order.create_time),
+        )
+        answer = await self._call(self._git.TakeResult, request, _LONG_SECONDS)
+        return Taken(answer.commit_id, answer.changed, tuple(answer.lost_repositories))
+
+    async def changes(self, repository_id: str, base_commit_id: str, commit_id: str) -> Changes:
+        """Return what differs between two commits, cut to what is kept of it."""
+        between = {"repository_id": repository_id, "base_commit_id": base_commit_id, "commit_id": commit_id}
+        request = git_pb.ListChangedFilesRequest(**between, page_size=_MAX_FILES)
+        listed = await self._call(self._git.ListChangedFiles, request, _LONG_SECONDS)
+        wanted = git_pb.GetDiffRequest(**between, max_bytes=_MAX_DIFF_BYTES)
+
+        async def read() -> tuple[bytes, bool]:
+            data, truncated = bytearray(), False
+            async with streaming(self._git.GetDiff(wanted, timeout=_LONG_SECONDS, metadata=self._metadata)) as messages:
+                async for message in messages:
+                    data += message.data
+                    truncated = truncated or message.truncated
+            return bytes(data), truncated
+
+        diff, truncated = await self._persist(read)
+        return Changes(tuple(map(wire.file_change_from, listed.files)), listed.total_files, diff, truncated)
+
+    async def push(self, remote: Remote, commit_id: str, branch: bytes) -> None:
+        """Push a taken commit to a branch that is not there yet, or is there at that commit."""
+        request = git_pb.PushRequest(remote=wire.remote(remote), commit_id=commit_id, branch=branch)
+        await self._call(self._git.Push, request, _LONG_SECONDS)
+
+    # Executions.
+
+    async def start(self, execution_id: str, launch: Launch) -> Run:
+        """Start an execution; one of that id that is there already is returned as it is."""
+        request = execution_pb.StartExecutionRequest(execution_id=execution_id, spec=wire.spec(launch, self._job_id))
+        answer = await self._call(self._execution.StartExecution, request)
+        return wire.run_from(answer.execution)
+
+    async def find(self, execution_id: str) -> Run | None:
+        """Return an execution as it is now; None when it was never started."""
+        request = execution_pb.GetExecutionRequest(execution_id=execution_id)
+        try:
+            answer = await self._call(self._execution.GetExecution, request)
+        except NotFound:
+            return None
+        return wire.run_from(answer.execution)
+
+    async def wait(self, execution_id: str) -> Run:
+        """Wait for an execution's end, whatever is restarted meanwhile."""
+        request = execution_pb.WaitExecutionRequest(
+            execution_id=execution_id, timeout=Duration(seconds=int(_WAIT_SECONDS))
+        )
+        while True:
+            answer = await self._call(self._execution.WaitExecution, request, _WAIT_SECONDS + _SHORT_SECONDS)
+            run = wire.run_from(answer.execution)
+            if run.state.is_final:
+                return run
+
+    async def stop(self, execution_id: str) -> None:
+        """Ask an execution to end; one that has ended, or was never started, needs no asking."""
+        request = execution_pb.StopExecutionRequest(execution_id=execution_id)
+        try:
+            await self._call(self._execution.StopExecution, request)
+        except NotFound:
+            return
+        except FailedPrecondition as error:
+            if error.reason != "EXECUTION_STATE":
+                raise
+
+    async def tail(self, run: Run, max_bytes: int) -> bytes:
+        """Return the last bytes that an ended execution wrote, both streams interleaved."""
+        request = execution_pb.WatchEventsRequest(
+            execution_id=run.execution_id, from_sequence=max(1, run.last_sequence - _TAIL_EVENTS)
+        )
+
+        async def read() -> bytes:
+            parts: deque[bytes] = deque()
+            size = 0
+            call = self._execution.WatchEvents(request, timeout=_LONG_SECONDS, metadata=self._metadata)
+            async with streaming(call) as messages:
+                async for message in messages:
+                    for event in message.events:
+                        parts.append(event.output.data)
+                        size += len(event.output.data)
+                    while size - len(parts[0] if parts else b"") > max_bytes:
+                        size -= len(parts.popleft())
+            return b"".join(parts)[-max_bytes:]
+
+        return await self._persist(read)
+
+    async def _call(self, method: Callable[..., Awaitable[T]], request: object, seconds: float = _SHORT_SECONDS) -> T:
+        async def once() -> T:
+            return await method(request, timeout=seconds, metadata=self._metadata)
+
+        return await self._persist(once)
+
+    async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await persist(call, patience=self._patience, pause=self._pause)

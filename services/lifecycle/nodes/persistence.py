@@ -1,0 +1,67 @@
+"""Asking again: a node service that restarts, or is full, is waited for, but not for ever."""
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+import structlog
+
+from services.common.errors import DeadlineExceeded, Exhausted, RemoteFailure, ServiceError, Status, Unavailable
+from services.common.rpc.status import service_error
+
+T = TypeVar("T")
+
+Pause = Callable[[float], Awaitable[None]]
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 3.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a node service is waited for, in seconds: one that is away, and one that has no room."""
+
+    away: float = 300.0
+    full: float = 3600.0
+
+    def for_error(self, error: ServiceError) -> float | None:
+        """Return how long to try again after `error`; None when it is an answer."""
+        if isinstance(error, Exhausted) and error.reason == "TOO_MANY_EXECUTIONS":
+            return self.full
+        if isinstance(error, Unavailable | DeadlineExceeded):
+            return self.away
+        if isinstance(error, RemoteFailure) and error.status is Status.CANCELLED:  # by a server that stops
+            return self.away
+        return None
+
+
+class NodeLost(ServiceError):
+    """A node service did not come back, or had no room, for longer than is waited for."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, seconds: float, last: ServiceError) -> None:
+        super().__init__("NODE_LOST", f"the cell's own services did not help for {seconds:.0f} s: {last.message}")
+
+
+async def persist(call: Callable[[], Awaitable[T]], *, patience: Patience, pause: Pause) -> T:
+    """Call until there is an answer. Raises the ServiceError that it is, NodeLost, and whatever `pause` raises."""
+    started, delay = time.monotonic(), _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return await call()
+        except grpc.aio.AioRpcError as raw:
+            error = service_error(raw)
+            bound = patience.for_error(error)
+            if bound is None:
+                raise error from raw
+            if time.monotonic() - started > bound:
+                raise NodeLost(bound, error) from raw
+            log.info("asking a node again", reason=error.reason, error=error.message, seconds=round(delay, 2))
+        await pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - so that jobs do not come back all at once
+        delay = min(delay * 2, _LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,147 @@
+"""Between the node services' messages and our values."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from boatyard.execution.v1 import execution_pb2 as execution_pb
+from boatyard.execution.v1 import sandbox_pb2 as sandbox_pb
+from boatyard.git.v1 import git_pb2 as git_pb
+from boatyard.workspace.v1 import layout_pb2 as layout_pb
+from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.common.sandbox.spec import Tier
+from services.lifecycle.model import (
+    Base,
+    ExecutionState,
+    FileChange,
+    Launch,
+    Layout,
+    Order,
+    Remote,
+    Run,
+)
+
+EMAIL: Final = "noreply@boatyard.dev"
+
+_CHANGES = {
+    git_pb.ChangedFile.CHANGE_ADDED: "A",
+    git_pb.ChangedFile.CHANGE_MODIFIED: "M",
+    git_pb.ChangedFile.CHANGE_DELETED: "D",
+    git_pb.ChangedFile.CHANGE_RENAMED: "R",
+    git_pb.ChangedFile.CHANGE_TYPE: "T",
+}
+
+
+def spec(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
+    """Write the specification of an execution."""
+    limits = execution_pb.ExecutionLimits(wall_timeout=duration(value.timeout))
+    if value.idle_timeout is not None:
+        limits.idle_timeout.CopyFrom(duration(value.idle_timeout))
+    command = execution_pb.CommandEngine(
+        argv=value.argv,
+        prompt=value.prompt,
+        prompt_delivery=execution_pb.CommandEngine.PromptDelivery.Value(f"PROMPT_DELIVERY_{value.delivery}"),
+    )
+    return execution_pb.ExecutionSpec(
+        purpose=execution_pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{value.purpose}"),
+        job_id=job_id,
+        layout=layout(value.layout),
+        read_only_paths=value.read_only_paths,
+        command=command,
+        environment=value.environment,
+        limits=limits,
+        sandbox_tier=sandbox_tier(value.tier),
+        network=sandbox_pb.Network.Value(f"NETWORK_{value.network.upper()}"),
+    )
+
+
+def run_from(message: execution_pb.Execution) -> Run:
+    """Read an execution."""
+    return Run(
+        execution_id=message.execution_id,
+        state=ExecutionState(execution_pb.Execution.State.Name(message.state).removeprefix("STATE_")),
+        reason=message.reason,
+        message=message.message,
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        signal=message.signal if message.HasField("signal") else None,
+        start_time=_time_from(message.start_time) if message.HasField("start_time") else None,
+        end_time=_time_from(message.end_time) if message.HasField("end_time") else None,
+        last_sequence=message.last_sequence,
+        output_bytes=message.output_bytes,
+    )
+
+
+def workspace_purpose(order: Order) -> workspace_pb.Purpose:
+    """Write whom a workspace is for."""
+    return workspace_pb.Purpose(
+        project_id=order.project_id,
+        job_id=order.job_id,
+        worker_id=order.worker_id,
+        work_item_id=order.work_item_id,
+        repository_id=order.repository_id,
+        branch=order.branch,
+    )
+
+
+def layout(value: Layout) -> layout_pb.Layout:
+    """Write a layout."""
+    if value.path:
+        return layout_pb.Layout(path=value.path)
+    return layout_pb.Layout(layers=layout_pb.Layers(lowers=value.lowers, upper=value.upper, work=value.work))
+
+
+def layout_from(message: layout_pb.Layout) -> Layout:
+    """Read a layout."""
+    layers = message.layers
+    return Layout(message.path, tuple(layers.lowers), layers.upper, layers.work)
+
+
+def working_tree(value: Layout, base: Base, tier: Tier) -> git_pb.WorkingTree:
+    """Write a tree that an agent may have written."""
+    return git_pb.WorkingTree(
+        layout=layout(value), read_only_paths=base.read_only_paths, sandbox_tier=sandbox_tier(tier)
+    )
+
+
+def remote(value: Remote) -> git_pb.Remote:
+    """Write a remote, with its token."""
+    return git_pb.Remote(repository_id=value.repository_id, url=value.url, token=value.token)
+
+
+def base_from(message: git_pb.Base) -> Base:
+    """Read a base."""
+    return Base(message.commit_id, message.tree_path, tuple(message.read_only_paths))
+
+
+def file_change_from(message: git_pb.ChangedFile) -> FileChange:
+    """Read a changed file."""
+    return FileChange(
+        path=message.path,
+        change=_CHANGES.get(message.change, "M"),
+        old_path=message.old_path,
+        additions=message.additions if message.HasField("additions") else None,
+        deletions=message.deletions if message.HasField("deletions") else None,
+    )
+
+
+def signature(name: str, time: datetime) -> git_pb.Signature:
+    """Write who made a commit, and when, to the second."""
+    return git_pb.Signature(name=name, email=EMAIL, time=Timestamp(seconds=int(time.timestamp())))
+
+
+def sandbox_tier(tier: Tier) -> "sandbox_pb.SandboxTier.ValueType":
+    """Write a tier."""
+    return sandbox_pb.SandboxTier.Value(f"SANDBOX_TIER_{tier.upper()}")
+
+
+def duration(seconds: float) -> Duration:
+    """Write a duration."""
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def _time_from(message: Timestamp) -> datetime:
+    return message.ToDatetime(UTC)

@@ -1,0 +1,199 @@
+"""One job in its driver's hands: its steps, each recorded before the next begins, and its end when somebody asks."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+import structlog
+
+from services.common.errors import FailedPrecondition, ServiceError
+from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, explained
+from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
+from services.lifecycle.model import ExecutionNote, Failure, Output, StageState, Value, dump, load
+from services.lifecycle.nodes import JobNodes, Nodes
+
+T = TypeVar("T")
+
+_MAX_MESSAGE = 1024
+_LEDGER_RETRY_SECONDS = 0.5
+
+log = structlog.get_logger()
+
+
+class JobRun:
+    """What the stages work with.
+
+    `execution` is the attempt's agent as it is known now; it is written with the stage that learns more of it.
+    """
+
+    def __init__(self, lease: Lease, ledger: Ledger, nodes: Nodes) -> None:
+        self.lease = lease
+        self.order = lease.order
+        self.ledger = ledger
+        self.nodes: JobNodes = nodes.for_job(lease.token, self.pause)
+        self.stages: dict[str, Stage] = {}
+        self.execution: ExecutionNote
+        self._cancelled = asyncio.Event()
+        self._uninterrupted = 0
+        self._held_until = time.monotonic() + ledger.lease_seconds
+        if lease.cancel_requested:
+            self._cancelled.set()
+
+    @property
+    def execution_id(self) -> str:
+        """The attempt's agent; ids of all else of this attempt are made of it."""
+        return self.lease.execution_id
+
+    @property
+    def workspace_id(self) -> str:
+        """Where the agent works."""
+        return workspace_of(self.execution_id)
+
+    @property
+    def output(self) -> Output:
+        """What came out so far."""
+        return self.execution.output
+
+    async def load(self) -> None:
+        """Learn what was recorded before."""
+        self.stages = dict(await self.insist(lambda: self.ledger.stages(self.lease)))
+        self.execution = await self.insist(lambda: self.ledger.execution(self.lease))
+
+    # What the driver tells.
+
+    def heard(self, beat: Beat, sent: float) -> None:
+        """Take a heartbeat's answer; `sent` is when it was asked for (monotonic)."""
+        if self.lease.job_id in beat.held:
+            self._held_until = sent + self.ledger.lease_seconds
+        if self.lease.job_id in beat.cancel_requested:
+            self._cancelled.set()
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the lease has run out, for all that we know."""
+        return time.monotonic() > self._held_until
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody wants the job to end."""
+        return self._cancelled.is_set()
+
+    # What the stages do.
+
+    async def step(
+        self,
+        name: str,
+        kind: type[Value],
+        work: Callable[[], Awaitable[Value]],
+        learn: Callable[[ExecutionNote, Value], ExecutionNote] | None = None,
+    ) -> Value:
+        """Do `work`, unless its result is recorded: then return that.
+
+        `learn` puts the result into what is known of the agent's execution; both are written at once. Raises
+        JobFailed, now and at every replay, when the work fails.
+        """
+        recorded = self.stages.get(name)
+        if recorded is not None and recorded.state is StageState.DONE:
+            return load(kind, recorded.result)
+        if recorded is not None and recorded.state is StageState.FAILED:
+            raise JobFailed(load(Failure, recorded.result))
+        if recorded is None:  # what was begun before a restart is looked at, whoever asks for what
+            self.check_cancelled()
+        await self.insist(lambda: self.ledger.begin_stage(self.lease, name))
+        self.stages[name] = Stage(name, StageState.RUNNING)
+        log.info("stage begins", stage=name)
+        try:
+            result = await work()
+        except JobFailed as failed:
+            await self._end(Stage(name, StageState.FAILED, dump(failed.failure), failed.failure.message))
+            raise
+        except ServiceError as error:
+            if isinstance(error, FailedPrecondition) and error.reason == "STALE_FENCE":
+                raise LeaseLost from error
+            failure = explained(error, name)
+            await self._end(Stage(name, StageState.FAILED, dump(failure), failure.message))
+            raise JobFailed(failure) from error
+        except (JobCancelled, LeaseLost):
+            raise
+        except Exception as error:
+            log.exception("a stage broke", stage=name)
+            await self._end(Stage(name, StageState.FAILED, dump(INTERNAL), INTERNAL.message))
+            raise JobFailed(INTERNAL) from error
+        if learn is not None:
+            self.execution = learn(self.execution, result)
+        await self._end(Stage(name, StageState.DONE, dump(result)), [self.execution] if learn else ())
+        return result
+
+    def has_begun(self, name: str) -> bool:
+        """Whether a step was begun, now or before a restart."""
+        return name in self.stages
+
+    def has_ended(self, name: str) -> bool:
+        """Whether a step was done, or has failed."""
+        return name in self.stages and self.stages[name].state is not StageState.RUNNING
+
+    async def note(self, note: ExecutionNote) -> None:
+        """Record an execution as it is now."""
+        await self.insist(lambda: self.ledger.note(self.lease, note))
+
+    async def unless_cancelled(self, work: Awaitable[T]) -> T:
+        """Wait for `work`, and cut it short when the job is to end. Raises JobCancelled."""
+        task = asyncio.ensure_future(work)
+        asked = asyncio.ensure_future(self._cancelled.wait())
+        try:
+            await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise JobCancelled
+            return await task
+        finally:
+            asked.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})  # whatever it holds is let go of before anything else is begun
+
+    async def interruptible(self, work: Awaitable[T]) -> T:
+        """Wait for `work`, as `unless_cancelled`, but to its end where the block is uninterrupted."""
+        return await (work if self._uninterrupted else self.unless_cancelled(work))
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before something is tried again, interruptible."""
+        await self.interruptible(asyncio.sleep(seconds))
+
+    def check_cancelled(self) -> None:
+        """Raise JobCancelled when the job is to end, unless the block is uninterrupted."""
+        if self.cancel_requested and not self._uninterrupted:
+            raise JobCancelled
+
+    @contextmanager
+    def uninterrupted(self) -> Iterator[None]:
+        """Go through the block to its end, whoever wants the job to end."""
+        self._uninterrupted += 1
+        try:
+            yield
+        finally:
+            self._uninterrupted -= 1
+
+    async def _end(self, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
+        stage = replace(stage, message=stage.message[:_MAX_MESSAGE])
+        await self.insist(lambda: self.ledger.end_stage(self.lease, stage, notes))
+        self.stages[stage.name] = stage
+        log.info("stage ends", stage=stage.name, state=stage.state, message=stage.message)
+
+    async def insist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Wait a lost ledger out, for as long as the job is ours."""
+        while True:
+            try:
+                return await write()
+            except LedgerUnavailable as error:
+                if self.is_stale:
+                    raise LeaseLost from error
+                log.warning("the ledger is away", error=str(error))
+                await asyncio.sleep(_LEDGER_RETRY_SECONDS)
+
+
+def workspace_of(execution_id: str) -> str:
+    """Return the id of the workspace that an execution works in."""
+    return "ws-" + execution_id.removeprefix("exec-")

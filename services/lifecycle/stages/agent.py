@@ -1,0 +1,82 @@
+"""The agent: started in one step and followed in another, so that whoever comes after a crash finds it running."""
+
+from dataclasses import replace
+
+from services.lifecycle.failures import JobCancelled, JobFailed
+from services.lifecycle.model import (
+    Base,
+    Ended,
+    ExecutionNote,
+    ExecutionState,
+    Failure,
+    Launch,
+    Layout,
+    PromptDelivery,
+    Purpose,
+    Run,
+)
+from services.lifecycle.run import JobRun
+from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, shell
+
+_TAIL_BYTES = 16 << 10
+_SUMMARY_BYTES = 2 << 10
+
+
+async def start_agent(job: JobRun, layout: Layout, base: Base | None) -> None:
+    """Start the agent, once per attempt. Raises JobFailed (SANDBOX_UNAVAILABLE, …)."""
+    launch = _launch(job, layout, base)
+    await job.step("start", Run, lambda: begin(job, job.execution_id, launch), noted)
+
+
+async def follow_agent(job: JobRun) -> Run:
+    """Follow the agent to its end, which comes soon when the job is to end. Its own failure is no error here."""
+
+    async def follow() -> Ended:
+        run = await end_of(job, job.execution_id)
+        return Ended(run, await job.nodes.tail(run, _TAIL_BYTES))
+
+    def learn(note: ExecutionNote, ended: Ended) -> ExecutionNote:
+        note = noted(note, ended.run)
+        summary = last_lines(ended.log_tail, _SUMMARY_BYTES)
+        return replace(note, output=replace(note.output, summary=summary, log_tail=ended.log_tail))
+
+    return (await job.step("agent", Ended, follow, learn)).run
+
+
+def judge_agent(job: JobRun, run: Run) -> None:
+    """Raise JobCancelled or JobFailed unless the agent has done what it should, and the job is to go on."""
+    job.check_cancelled()
+    if run.state is ExecutionState.CANCELLED:  # at the node itself, by an operator
+        raise JobCancelled
+    if run.state is not ExecutionState.SUCCEEDED:
+        raise JobFailed(Failure(run.reason, run.message))
+
+
+def _launch(job: JobRun, layout: Layout, base: Base | None) -> Launch:
+    order, agent = job.order, job.order.agent
+    as_argument = agent.prompt_delivery is PromptDelivery.ARGUMENT
+    line = agent.command.rstrip()
+    ours = {
+        "BOATYARD_JOB_ID": order.job_id,
+        "BOATYARD_EXECUTION_ID": job.execution_id,
+        "BOATYARD_PROJECT_ID": order.project_id,
+        "BOATYARD_WORKER_ID": order.worker_id,
+        "BOATYARD_WORK_ITEM_ID": order.work_item_id,
+        "BOATYARD_SYSTEM_PROMPT": agent.system_prompt,
+        "BOATYARD_MODEL": agent.model,
+    }
+    environment = {**agent.environment, **{name: value for name, value in ours.items() if value}}
+    return Launch(
+        purpose=Purpose.AGENT,
+        layout=layout,
+        # The prompt arrives as one more argument, so it is `$1` of the line, whose `$0` stands before it.
+        argv=shell(f'{line} "$@"', b"sh") if as_argument else shell(line),
+        prompt=order.task.encode(),
+        delivery=agent.prompt_delivery,
+        timeout=agent.timeout,
+        idle_timeout=agent.idle_timeout,
+        tier=agent.sandbox_tier,
+        network=agent.network,
+        read_only_paths=() if base is None else base.read_only_paths,
+        environment={name: value.encode() for name, value in environment.items()},
+    )

@@ -1,0 +1,117 @@
+"""Starting, following and ending a program at the execution service. What may run is always seen to its end."""
+
+from dataclasses import dataclass, replace
+
+from services.lifecycle.failures import JobCancelled
+from services.lifecycle.model import Base, ExecutionNote, Launch, Purpose, Run
+from services.lifecycle.run import JobRun, workspace_of
+
+
+async def begin(job: JobRun, execution_id: str, launch: Launch) -> Run:
+    """Start an execution, once: one that is there already is returned as it is.
+
+    When the job is to end nothing is started, and what was started is ended. Raises JobCancelled when there is nothing.
+    """
+    try:
+        job.check_cancelled()
+        return await job.nodes.start(execution_id, launch)
+    except JobCancelled:
+        run = await stopped(job, execution_id)  # it may have begun: before a restart, or the answer was lost
+        if run is None:
+            raise
+        return run
+
+
+async def end_of(job: JobRun, execution_id: str) -> Run:
+    """Follow an execution to its end; when the job is to end, bring it about."""
+    try:
+        return await job.unless_cancelled(job.nodes.wait(execution_id))
+    except JobCancelled:
+        with job.uninterrupted():
+            await job.nodes.stop(execution_id)
+            return await job.nodes.wait(execution_id)
+
+
+async def stopped(job: JobRun, execution_id: str) -> Run | None:
+    """End an execution, and return how it ended; None when it never began."""
+    with job.uninterrupted():
+        await job.nodes.stop(execution_id)
+        if await job.nodes.find(execution_id) is None:
+            return None
+        return await job.nodes.wait(execution_id)
+
+
+def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
+    """Put how an execution stands into what is known of it."""
+    return replace(
+        note,
+        state=run.state,
+        reason=run.reason,
+        message=run.message,
+        start_time=run.start_time,
+        end_time=run.end_time,
+        output=replace(note.output, exit_code=run.exit_code, signal=run.signal, output_bytes=run.output_bytes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A line for /bin/sh to be run beside the agent's work, in a fresh tree of `base`, or an empty one."""
+
+    execution_id: str
+    purpose: Purpose
+    line: str
+    seconds: float
+    base: Base | None = None
+    prompt: bytes = b""
+
+
+async def run_errand(job: JobRun, errand: Errand) -> Run:
+    """Run an errand in a workspace of its own; return how it ended, with the workspace gone.
+
+    Raises JobCancelled, with nothing left, when the job is to end.
+    """
+    note = ExecutionNote(errand.execution_id, errand.purpose, workspace_of(errand.execution_id))
+    try:
+        run = await job.nodes.find(errand.execution_id)
+        if run is None:
+            run = await _begin_errand(job, errand, note)
+        await job.note(noted(note, run))
+        run = await end_of(job, errand.execution_id)
+    finally:
+        with job.uninterrupted():
+            await job.nodes.delete_workspace(note.workspace_id)
+    await job.note(replace(noted(note, run), workspace_id=""))
+    job.check_cancelled()
+    return run
+
+
+async def _begin_errand(job: JobRun, errand: Errand, note: ExecutionNote) -> Run:
+    base = errand.base
+    tree_path = b"" if base is None else base.tree_path
+    layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, tree_path, job.order))
+    await job.note(note)
+    launch = Launch(
+        purpose=errand.purpose,
+        layout=layout,
+        argv=shell(errand.line),
+        prompt=errand.prompt,
+        timeout=errand.seconds,
+        tier=job.order.agent.sandbox_tier,
+        read_only_paths=() if base is None else base.read_only_paths,
+        environment={"BOATYARD_JOB_ID": job.order.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()},
+    )
+    return await begin(job, note.execution_id, launch)
+
+
+def shell(line: str, *arguments: bytes) -> tuple[bytes, ...]:
+    """Return the argv that runs a line for /bin/sh."""
+    return (b"/bin/sh", b"-c", line.encode(), *arguments)
+
+
+def last_lines(tail: bytes, max_bytes: int) -> str:
+    """Return the last whole lines of some output that fit, as text; of a longer last line its end."""
+    text = tail.rstrip()[-max_bytes:]
+    if len(text) == max_bytes and b"\n" in text:
+        text = text.partition(b"\n")[2]
+    return text.decode(errors="replace").strip()

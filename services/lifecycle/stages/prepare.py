@@ -1,0 +1,41 @@
+"""What an agent finds when it begins: a tree of the repository, in a workspace, on a branch of its own."""
+
+from dataclasses import replace
+
+from services.lifecycle.model import Base, ExecutionNote, Layout, Nothing, Remote
+from services.lifecycle.run import JobRun
+
+
+async def prepare_base(job: JobRun, remote: Remote) -> Base:
+    """Bring the mirror up to date and have a tree of the wanted revision. Raises JobFailed (CLONE_FAILED, …)."""
+
+    def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
+        return replace(note, output=replace(note.output, base_commit_id=base.commit_id, branch=job.order.branch))
+
+    return await job.step(
+        "base",
+        Base,
+        lambda: job.interruptible(job.nodes.prepare_base(remote, revision=job.order.revision)),
+        learn,
+    )
+
+
+async def make_workspace(job: JobRun, base: Base | None) -> Layout:
+    """Make the agent's workspace, a copy of the base or empty. Raises JobFailed (DISK_FULL)."""
+    path = b"" if base is None else base.tree_path
+    return await job.step(
+        "workspace",
+        Layout,
+        lambda: job.interruptible(job.nodes.create_workspace(job.workspace_id, path, job.order)),
+        lambda note, _: replace(note, workspace_id=job.workspace_id),
+    )
+
+
+async def make_branch(job: JobRun, layout: Layout, base: Base) -> None:
+    """Put the workspace on the result's branch. Raises JobFailed (BRANCH_EXISTS, INVALID_BRANCH)."""
+
+    async def make() -> Nothing:
+        await job.nodes.create_branch(layout, base, job.order.agent.sandbox_tier, job.order.branch)
+        return Nothing()
+
+    await job.step("branch", Nothing, make)

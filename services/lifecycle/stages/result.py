@@ -1,0 +1,112 @@
+"""What came out: taken as a commit, compared with the base, checked by us, and published."""
+
+from dataclasses import replace
+
+from services.lifecycle.failures import JobFailed
+from services.lifecycle.model import (
+    Base,
+    Changes,
+    ExecutionNote,
+    ExecutionState,
+    Failure,
+    Layout,
+    Nothing,
+    Publish,
+    Purpose,
+    Remote,
+    Taken,
+    Verification,
+)
+from services.lifecycle.run import JobRun
+from services.lifecycle.stages.executions import Errand, last_lines, run_errand
+
+_SUBJECT_CHARACTERS = 72
+_LINE_BYTES = 512
+_OUR_NAME = "Boatyard"
+
+
+async def take(job: JobRun, layout: Layout, base: Base) -> Taken:
+    """Take the workspace as a commit, whatever the agent has done to it. Raises JobFailed (TAKE_FAILED)."""
+    return await job.step(
+        "take",
+        Taken,
+        lambda: job.nodes.take_result(
+            layout,
+            base,
+            job.order,
+            result_id=job.execution_id,
+            message=commit_message(job.order.prompt, job.order.job_id),
+            author=job.order.worker_name or _OUR_NAME,
+        ),
+        lambda note, taken: replace(note, output=replace(note.output, commit_id=taken.commit_id)),
+    )
+
+
+async def compare(job: JobRun, base: Base, taken: Taken) -> None:
+    """Keep the changed files and the beginning of the diff."""
+
+    async def changes() -> Changes:
+        if not taken.changed:
+            return Changes()
+        return await job.nodes.changes(job.order.repository_id, base.commit_id, taken.commit_id)
+
+    def learn(note: ExecutionNote, found: Changes) -> ExecutionNote:
+        return replace(note, output=replace(note.output, changes=found))
+
+    await job.step("diff", Changes, changes, learn)
+
+
+async def verify(job: JobRun, remote: Remote, base: Base, taken: Taken) -> None:
+    """Run the policy's check on the taken commit, in a fresh tree. Raises JobFailed (VERIFY_FAILED)."""
+    if not job.order.policy.verify_command:
+        return
+
+    async def check() -> Verification:
+        tree = base
+        if taken.changed:
+            tree = await job.interruptible(job.nodes.prepare_base(remote, result_commit_id=taken.commit_id))
+        return await _check(job, tree)
+
+    def learn(note: ExecutionNote, verification: Verification) -> ExecutionNote:
+        return replace(note, output=replace(note.output, verification=verification))
+
+    verification = await job.step("verify", Verification, check, learn)
+    if not verification.passed:
+        raise JobFailed(Failure("VERIFY_FAILED", verification.message))
+
+
+async def _check(job: JobRun, tree: Base) -> Verification:
+    execution_id, policy = f"{job.execution_id}-verify", job.order.policy
+    run = await run_errand(
+        job, Errand(execution_id, Purpose.VERIFY, policy.verify_command, policy.verify_timeout, base=tree)
+    )
+    passed = run.state is ExecutionState.SUCCEEDED
+    message = ""
+    if not passed:
+        said = last_lines(await job.nodes.tail(run, _LINE_BYTES), _LINE_BYTES).rpartition("\n")[2]
+        how = run.message if run.exit_code is None else f"it exited with code {run.exit_code}"
+        message = f"the check did not pass: {how}" + (f"; its last line: {said}" if said else "")
+    seconds = (run.end_time - run.start_time).total_seconds() if run.start_time and run.end_time else 0.0
+    reason = "" if passed or run.exit_code is not None else run.reason
+    return Verification(execution_id, passed, run.exit_code, reason, seconds, message)
+
+
+async def publish(job: JobRun, remote: Remote, taken: Taken) -> None:
+    """Push the result, where that is wanted and there is one. Raises JobFailed (PUSH_REJECTED, REF_MOVED)."""
+    if job.order.policy.publish is not Publish.PUSH or not taken.changed:
+        return
+
+    async def push() -> Nothing:
+        with job.uninterrupted():  # once begun nobody knows how far it is
+            await job.nodes.push(remote, taken.commit_id, job.order.branch)
+        return Nothing()
+
+    await job.step("push", Nothing, push, lambda note, _: replace(note, output=replace(note.output, pushed=True)))
+
+
+def commit_message(prompt: str, job_id: str) -> str:
+    """Return the message of our commit: the prompt's first line, and which job it was."""
+    first = next((line.strip() for line in prompt.splitlines() if line.strip()), "")
+    printable = "".join(character if character.isprintable() else " " for character in first)
+    subject = printable if len(printable) <= _SUBJECT_CHARACTERS else printable[: _SUBJECT_CHARACTERS - 1] + "…"
+    return f"{subject or 'Work of an agent'}\n\nBoatyard-Job: {job_id}\n"
