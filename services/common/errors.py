@@ -25,6 +25,8 @@ for the caller, and whatever is dynamic in it stands in `metadata` too.
 import enum
 from collections.abc import Mapping, Sequence
 
+_VIOLATIONS_BYTES = 1200
+
 
 class Status(enum.StrEnum):
     """gRPC's status codes by name, for code that does not import gRPC."""
@@ -64,11 +66,16 @@ class ServiceError(Exception):
 
 
 class Invalid(ServiceError):
-    """The request is wrong whatever the state. `violations` are (field path, description), all of them."""
+    """The request is wrong whatever the state. `violations` are (field path, description), all of them.
+
+    Of very many the first are told, and how many more there are: an error travels in a call's trailing metadata, of
+    which gRPC takes 8 KiB (past 16 KiB the client sees RESOURCE_EXHAUSTED), and says each violation four times.
+    """
 
     status = Status.INVALID_ARGUMENT
 
     def __init__(self, violations: Sequence[tuple[str, str]], *, reason: str = "INVALID_FIELDS") -> None:
+        violations = _bounded(violations)
         super().__init__(reason, "; ".join(f"{field}: {text}" for field, text in violations), dict(violations))
         self.violations = tuple(violations)
 
@@ -89,7 +96,7 @@ class NotFound(ServiceError):
 
 
 class AlreadyExists(ServiceError):
-    """Something else has this name. Unless given, the reason is made of the type: WORKSPACE_ALREADY_EXISTS."""
+    """Something else has this name. Unless given, the reason is made of the type: WORKSPACE_EXISTS."""
 
     status = Status.ALREADY_EXISTS
 
@@ -97,7 +104,7 @@ class AlreadyExists(ServiceError):
         self, resource_type: str, resource_name: str, *, reason: str | None = None, message: str | None = None
     ) -> None:
         super().__init__(
-            reason or f"{_upper_snake(resource_type)}_ALREADY_EXISTS",
+            reason or f"{_upper_snake(resource_type)}_EXISTS",
             message or f"{resource_type} {resource_name!r} already exists",
             {"resource_type": resource_type, "resource_name": resource_name},
         )
@@ -229,6 +236,15 @@ class RemoteFailure(ServiceError):
     def __init__(self, status: Status, reason: str, message: str, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(reason, message, metadata)
         self.status = status
+
+
+def _bounded(violations: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    size = 0
+    for count, (field, text) in enumerate(violations):
+        size += len(field.encode()) + len(text.encode())
+        if size > _VIOLATIONS_BYTES and count > 0:
+            return [*violations[:count], ("...", f"and {len(violations) - count} more")]
+    return violations
 
 
 def _upper_snake(words: str) -> str:

@@ -1,0 +1,116 @@
+"""The rules of the house (STYLE, section 2) that no linter has."""
+
+import ast
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from services.common import errors
+from tests.kit.contract import ROOT, documented_reasons
+
+MAX_LINES = 500
+SOURCES = sorted((ROOT / "services").rglob("*.py"))
+REASON_FIRST = {"FailedPrecondition", "Aborted", "Exhausted", "Unavailable"}
+SUFFIXES = {"NotFound": "_NOT_FOUND", "AlreadyExists": "_EXISTS"}
+# gRPC's own client raises it before any service of ours could have documented it.
+WITHOUT_PROTO = {"DEADLINE_EXCEEDED"}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Give each call with the last part of the called name."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            function = node.func
+            name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+            yield name, node
+
+
+def place(path: Path, node: ast.AST) -> str:
+    return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+
+
+def is_common(path: Path) -> bool:
+    return path.is_relative_to(ROOT / "services" / "common")
+
+
+def test_no_module_is_too_long() -> None:
+    modules = [path for top in ("services", "tests", "bench", "examples") for path in (ROOT / top).rglob("*.py")]
+    assert [str(path) for path in modules if len(path.read_text().splitlines()) > MAX_LINES] == []
+
+
+def test_only_shared_code_says_unavailable_or_aborts() -> None:
+    forbidden = {"Unavailable", "abort", "abort_with_status", "set_code"}
+    found = [
+        place(path, node) for path in SOURCES if not is_common(path) for name, node in calls(path) if name in forbidden
+    ]
+    assert found == []
+
+
+def test_nothing_runs_between_fork_and_exec_of_a_child() -> None:
+    found = [
+        place(path, node)
+        for path in SOURCES
+        for _, node in calls(path)
+        if {keyword.arg for keyword in node.keywords} & {"preexec_fn", "user", "group", "extra_groups"}
+        and "subprocess" in ast.unparse(node.func)
+    ]
+    assert found == []
+
+
+def test_fork_support_is_off_before_grpc_is_imported() -> None:
+    assert os.environ["GRPC_ENABLE_FORK_SUPPORT"] == "0"
+    assert "import grpc" not in (ROOT / "services" / "__init__.py").read_text()
+
+
+def test_every_folder_of_tests_is_a_package() -> None:
+    folders = {path.parent for path in (ROOT / "tests").rglob("*.py")}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+def raised_reasons() -> Iterator[tuple[str, str, str]]:
+    """Give (place, status, reason) of each error that is made with a reason written in the code."""
+    for path in SOURCES:
+        for name, node in calls(path):
+            kind = getattr(errors, name, None)
+            if not (isinstance(kind, type) and issubclass(kind, errors.ServiceError)):
+                continue
+            given = {keyword.arg: keyword.value for keyword in node.keywords}
+            first = node.args[0] if node.args else None
+            reason = given.get("reason", first if name in REASON_FIRST else None)
+            suffix = ""
+            if reason is None and name in SUFFIXES:
+                reason, suffix = first, SUFFIXES[name]
+            if isinstance(reason, ast.Constant) and isinstance(reason.value, str):
+                text = reason.value.upper().replace(" ", "_").replace("-", "_") if suffix else reason.value
+                yield place(path, node), kind.status.value, text + suffix
+
+
+def test_every_reason_is_documented_with_its_status() -> None:
+    documented = documented_reasons()
+    missing = [
+        f"{where}: {status} ({reason})"
+        for where, status, reason in raised_reasons()
+        if status not in documented.get(reason, ()) and reason not in WITHOUT_PROTO
+    ]
+    assert missing == []
+
+
+def test_every_documented_reason_can_happen() -> None:
+    if not all((ROOT / "services" / name / "app.py").exists() for name in ("workspace", "git", "execution", "gateway")):
+        pytest.skip("not all services are there")
+    written = {
+        node.value
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    made = {reason for _, _, reason in raised_reasons()} | written
+    assert {reason for reason in documented_reasons() if reason not in made} == set()

@@ -1,0 +1,60 @@
+"""The rules of the API (STYLE, section 3) that buf has no lint for."""
+
+import re
+
+import pytest
+from google.protobuf.descriptor_pb2 import MethodOptions
+
+from tests.kit.contract import STATUSES, Method, documented_reasons, files, messages, methods
+
+_STATUS_LINE = re.compile(rf"- ({'|'.join(STATUSES)}) \([A-Z0-9_]+(, [A-Z0-9_]+)*\): .+", re.DOTALL)
+
+
+@pytest.mark.parametrize("method", methods(), ids=str)
+def test_every_rpc_decides_on_its_idempotency(method: Method) -> None:
+    assert method.proto.options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN
+
+
+@pytest.mark.parametrize("method", methods(), ids=str)
+def test_every_rpc_has_a_request_and_a_response_of_its_own(method: Method) -> None:
+    expected = f".{method.file.package}.{method.proto.name}"
+    assert (method.proto.input_type, method.proto.output_type) == (f"{expected}Request", f"{expected}Response")
+
+
+@pytest.mark.parametrize("method", methods(), ids=str)
+def test_every_rpc_lists_its_statuses_and_reasons(method: Method) -> None:
+    items = re.split(r"\n\s*(?=- )", method.comment.strip())[1:]
+    assert items or not messages()[method.proto.input_type.lstrip(".")].field, "it takes input, and can refuse it"
+    for item in items:
+        assert _STATUS_LINE.fullmatch(item), f"not of the form '- STATUS (REASON): when.': {item}"
+
+
+@pytest.mark.parametrize("method", [one for one in methods() if one.proto.name.startswith("List")], ids=str)
+def test_every_list_has_pages(method: Method) -> None:
+    request = {field.name for field in messages()[method.proto.input_type.lstrip(".")].field}
+    response = {field.name for field in messages()[method.proto.output_type.lstrip(".")].field}
+    assert {"page_size", "page_token"} <= request
+    assert "next_page_token" in response
+
+
+def test_every_reason_belongs_to_one_status() -> None:
+    assert {reason: statuses for reason, statuses in documented_reasons().items() if len(statuses) > 1} == {}
+
+
+def test_times_are_named_times_and_nothing_is_untyped() -> None:
+    wrong = []
+    for name, message in messages().items():
+        for field in message.field:
+            if field.type_name == ".google.protobuf.Timestamp" and not re.fullmatch(r"(.*_)?time", field.name):
+                wrong.append(f"{name}.{field.name}: a Timestamp is named …_time")
+            if field.type_name in {".google.protobuf.Any", ".google.protobuf.Struct", ".google.protobuf.Empty"}:
+                wrong.append(f"{name}.{field.name}: {field.type_name} says nothing")
+            if field.name in {"id", "name_id"}:
+                wrong.append(f"{name}.{field.name}: an id says whose it is")
+    assert wrong == []
+
+
+def test_files_are_where_their_package_says() -> None:
+    for file in files():
+        assert file.name.rpartition("/")[0] == file.package.replace(".", "/")
+        assert len(file.service) <= 1

@@ -1,0 +1,109 @@
+"""The protos as data, comments included, for the tests of the contract."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    FileDescriptorProto,
+    FileDescriptorSet,
+    MethodDescriptorProto,
+)
+from grpc_tools import protoc
+
+ROOT = Path(__file__).parents[2]
+
+STATUSES = (
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "RESOURCE_EXHAUSTED",
+    "UNAVAILABLE",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "INTERNAL",
+)
+
+_NAMED = re.compile(rf"\b({'|'.join(STATUSES)})\s+\(([A-Z0-9_]+(?:,\s+[A-Z0-9_]+)*)\)")
+_SERVICE_PATH, _METHOD_PATH = 6, 2  # field numbers of FileDescriptorProto.service and ServiceDescriptorProto.method
+
+
+@dataclass(frozen=True)
+class Method:
+    """One RPC, and what stands above it."""
+
+    file: FileDescriptorProto
+    service: str
+    proto: MethodDescriptorProto
+    comment: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.file.package}.{self.service}.{self.proto.name}"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@cache
+def files() -> tuple[FileDescriptorProto, ...]:
+    """Compile our protos, comments included."""
+    protos = sorted(str(path.relative_to(ROOT / "protos")) for path in (ROOT / "protos").rglob("*.proto"))
+    with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory) / "all"
+        well_known = resources.files("grpc_tools") / "_proto"
+        arguments = [f"-I{ROOT / 'protos'}", f"-I{well_known}", "--include_source_info", f"--descriptor_set_out={out}"]
+        assert protoc.main(["protoc", *arguments, *protos]) == 0
+        return tuple(FileDescriptorSet.FromString(out.read_bytes()).file)
+
+
+@cache
+def methods() -> tuple[Method, ...]:
+    """Return every RPC."""
+    return tuple(
+        Method(file, service.name, method, _comment(file, _SERVICE_PATH, number, _METHOD_PATH, place))
+        for file in files()
+        for number, service in enumerate(file.service)
+        for place, method in enumerate(service.method)
+    )
+
+
+@cache
+def messages() -> dict[str, DescriptorProto]:
+    """Return every message by its full name, nested ones too."""
+
+    def below(prefix: str, message: DescriptorProto) -> Iterator[tuple[str, DescriptorProto]]:
+        name = f"{prefix}.{message.name}"
+        yield name, message
+        for nested in message.nested_type:
+            yield from below(name, nested)
+
+    return {
+        name: found for file in files() for message in file.message_type for name, found in below(file.package, message)
+    }
+
+
+def documented_reasons() -> dict[str, set[str]]:
+    """Return each reason that a comment names, with the statuses that it is named with."""
+    reasons: dict[str, set[str]] = {}
+    for file in files():
+        for location in file.source_code_info.location:
+            for status, listed in _NAMED.findall(location.leading_comments):
+                for reason in re.split(r",\s+", listed):
+                    reasons.setdefault(reason, set()).add(status)
+    return reasons
+
+
+def _comment(file: FileDescriptorProto, *path: int) -> str:
+    for location in file.source_code_info.location:
+        if tuple(location.path) == path:
+            return str(location.leading_comments)
+    return ""
