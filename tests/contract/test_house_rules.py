@@ -79,6 +79,10 @@ def raised_reasons() -> Iterator[tuple[str, str, str]]:
     """Give (place, status, reason) of each error that is made with a reason written in the code."""
     for path in SOURCES:
         for name, node in calls(path):
+            if name == "Kind" and isinstance(node.args[0], ast.Constant):  # of the catalogue: it raises both
+                noun = str(node.args[0].value).upper().replace(" ", "_")
+                yield place(path, node), errors.NotFound.status.value, f"{noun}_NOT_FOUND"
+                yield place(path, node), errors.AlreadyExists.status.value, f"{noun}_EXISTS"
             kind = getattr(errors, name, None)
             if not (isinstance(kind, type) and issubclass(kind, errors.ServiceError)):
                 continue

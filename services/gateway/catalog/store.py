@@ -57,8 +57,7 @@ class Kind(Generic[Thing]):
         """Keep a thing. Raises AlreadyExists when there is one of its id."""
         values = {field.name: getattr(thing, field.name) for field in fields(thing)}
         if not await insert_if_absent(connection, self.table, values):
-            reason = f"{self.name.upper().replace(' ', '_')}_EXISTS"
-            raise AlreadyExists(self.name, self.id_of(thing), reason=reason)
+            raise AlreadyExists(self.name, self.id_of(thing))
 
     async def page(self, connection: AsyncConnection, wanted: Filter, page: Page) -> tuple[list[Thing], str]:
         """Return a page of those wanted, the newest first, and the token of the next page."""
