@@ -16,6 +16,7 @@ async def serving(
     authenticator: Authenticator | None = None,
     draining: Draining | None = None,
     unary_limit_seconds: float = 60.0,
+    reflection: bool = True,
 ) -> AsyncIterator[RunningServer]:
     """Serve inside of the block; callers show TOKEN unless another authenticator is given."""
     server = await start_server(
@@ -24,6 +25,7 @@ async def serving(
         authenticator=authenticator or SingleToken(TOKEN, caller="test", reason="TOKEN_REQUIRED", hint="see TOKEN"),
         draining=draining or Draining(),
         unary_limit_seconds=unary_limit_seconds,
+        reflection=reflection,
     )
     try:
         yield server
