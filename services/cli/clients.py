@@ -1,0 +1,82 @@
+"""The way to a gateway: where it is, what to show it, and what its silence means."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+from boatyard.gateway.v1 import catalog_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceStub
+from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
+from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
+
+from services.cli.exits import NotAllowedError
+from services.common.errors import ServiceError, StartError, Unavailable
+from services.common.rpc.channel import open_channel
+from services.common.rpc.status import service_error
+from services.common.settings import Home, is_loopback, read_token
+from services.supervisor.plan import GATEWAY, default_address, read_cell_addresses
+
+T = TypeVar("T")
+
+_DESCRIPTORS = [
+    catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+    job_pb2.DESCRIPTOR.services_by_name["JobService"],
+    runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"],
+]
+
+
+class Gateway:
+    """The stubs of one gateway."""
+
+    def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
+        self.catalog = CatalogServiceStub(channel)
+        self.jobs = JobServiceStub(channel)
+        self.runtime = AgentRuntimeServiceStub(channel)
+        self.address = address
+
+    async def ask(self, call: Awaitable[T]) -> T:
+        """Wait for an answer. Raises ServiceError; that nobody is there is said in words for people."""
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise self.problem(error) from None
+
+    def problem(self, error: grpc.aio.AioRpcError) -> ServiceError:
+        """Return what a failed call means."""
+        described = service_error(error)
+        if isinstance(described, Unavailable) and described.reason == described.status:  # gRPC's own word
+            described.message = f"no gateway answers at {self.address}: is `boatyard up` running?"
+        return described
+
+
+@asynccontextmanager
+async def gateway() -> AsyncIterator[Gateway]:
+    """Open the way to the gateway of this environment. Raises NotAllowedError where we have no token for it."""
+    home = Home.from_environment()
+    address = gateway_address(home)
+    if not is_loopback(address.rpartition(":")[0]):
+        raise NotAllowedError(f"{address} is not on this machine, and the token would travel there in the clear")
+    async with open_channel(address, _token(home), services=_DESCRIPTORS) as channel:
+        yield Gateway(channel, address)
+
+
+def gateway_address(home: Home) -> str:
+    """Return what BOATYARD_GATEWAY_ADDRESS says, or where the cell of this data directory is, or would be."""
+    told = os.environ.get("BOATYARD_GATEWAY_ADDRESS")
+    return told or read_cell_addresses(home).get(GATEWAY) or default_address(GATEWAY, os.environ)
+
+
+def _token(home: Home) -> str:
+    told = os.environ.get("BOATYARD_TOKEN")
+    if told:
+        return told
+    path: Path = home.admin_token_file
+    if not path.exists():
+        raise NotAllowedError(f"there is no token in {path}: is `boatyard up` running? BOATYARD_HOME says where")
+    try:
+        return read_token(path)
+    except StartError as error:
+        raise NotAllowedError(str(error)) from None

@@ -1,0 +1,41 @@
+"""`boatyard up`."""
+
+import asyncio
+import json
+import os
+
+import click
+
+from services.cli import options
+from services.common.settings import Home
+from services.supervisor.plan import DEFAULT_PORT_BASE, GATEWAY, SERVICES, plan
+from services.supervisor.up import up
+
+
+@click.command("up", short_help="Start a cell.")
+@click.option(
+    "--port-base",
+    type=int,
+    metavar="N",
+    help=f"Listen on ports N (gateway) to N+3 instead of {DEFAULT_PORT_BASE} to {DEFAULT_PORT_BASE + 3}.",
+)
+@options.as_json
+def command(port_base: int | None, as_json: bool) -> None:
+    """Start a cell on this machine and keep it running.
+
+    The four services listen on loopback ports; one line beginning with "ready" says where, once all of them serve. A
+    service that dies is started again. Their logs are in $BOATYARD_HOME/logs.
+
+    Ctrl-C stops the services and leaves running agents running: the next `boatyard up` goes on with them. A second
+    Ctrl-C ends the agents too, and so does `boatyard down`.
+    """
+    cell = plan(Home.from_environment(), port_base, os.environ)
+
+    def announce() -> None:
+        addresses = {service: cell.addresses[service] for service in (GATEWAY, *SERVICES)}
+        if as_json:
+            click.echo(json.dumps({"kind": "ready", "addresses": addresses, "home": str(cell.home.root)}))
+        else:
+            click.echo("ready: " + ", ".join(f"{service} {address}" for service, address in addresses.items()))
+
+    asyncio.run(up(cell, announce, lambda text: click.echo(f"boatyard: {text}", err=True)))

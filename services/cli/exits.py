@@ -1,0 +1,94 @@
+"""What each way to end means to whoever called: an exit code, and one clear sentence on standard error."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+
+import click
+
+from services.common.errors import Invalid, ServiceError, StartError, Status
+
+SUCCEEDED = 0
+FAILED = 1
+USAGE = 2
+CANCELLED = 3
+UNREACHABLE = 4
+INTERRUPTED = 130
+
+_OF_STATUS = {
+    Status.INVALID_ARGUMENT: USAGE,
+    Status.NOT_FOUND: USAGE,
+    Status.ALREADY_EXISTS: USAGE,
+    Status.FAILED_PRECONDITION: USAGE,
+    Status.OUT_OF_RANGE: USAGE,
+    Status.UNAUTHENTICATED: UNREACHABLE,
+    Status.PERMISSION_DENIED: UNREACHABLE,
+    Status.UNAVAILABLE: UNREACHABLE,
+    Status.DEADLINE_EXCEEDED: UNREACHABLE,
+}
+
+_ADVICE = {
+    "REQUEST_ID_REUSED": "give another --request-id, or none",
+    "JOB_STATE": "`boatyard show` has the details",
+    "EXECUTION_STATE": "`boatyard show` has the details",
+    "NO_RESULT": "`boatyard show` says how far it has come",
+    "INTERNAL": "the services' logs are in $BOATYARD_HOME/logs",
+}
+
+
+class NotAllowedError(Exception):
+    """We have nothing to show to a gateway, or should show it nothing; the message says how to mend it."""
+
+
+def explain(error: Exception, *, as_json: bool) -> int:
+    """Say on standard error what went wrong, and return the exit code. Raises what nobody foresaw."""
+    match error:
+        case click.exceptions.Exit():
+            return error.exit_code
+        case BrokenPipeError():
+            # Whoever read our output has seen enough; without this Python complains once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return SUCCEEDED
+        case click.ClickException() if not as_json:
+            error.show()
+            return error.exit_code
+    code, reason, text = _told(error)
+    _complain(text, reason, as_json=as_json, metadata=error.metadata if isinstance(error, ServiceError) else {})
+    return code
+
+
+def _told(error: Exception) -> tuple[int, str, str]:
+    """Return exit code, reason and text."""
+    match error:
+        case click.ClickException():
+            return error.exit_code, "USAGE", error.format_message()
+        case click.Abort():
+            return INTERRUPTED, "INTERRUPTED", "interrupted"
+        case StartError():
+            return FAILED, "CANNOT_START", str(error)
+        case NotAllowedError():
+            return UNREACHABLE, "NOT_ALLOWED", str(error)
+        case ServiceError():
+            return _OF_STATUS.get(error.status, FAILED), error.reason, describe(error)
+        case _:
+            raise error
+
+
+def describe(error: ServiceError) -> str:
+    """Say what a service answered, and what to do next where we know it."""
+    if isinstance(error, Invalid) and len(error.violations) > 1:
+        return "the request is wrong:" + "".join(f"\n  {field}: {text}" for field, text in error.violations)
+    advice = _ADVICE.get(error.reason)
+    if advice is None and error.status is Status.UNAUTHENTICATED:
+        advice = "the token comes from BOATYARD_TOKEN, or from $BOATYARD_HOME/token"
+    return f"{error.message}; {advice}" if advice else error.message
+
+
+def _complain(text: str, reason: str, *, as_json: bool, metadata: Mapping[str, str]) -> None:
+    if as_json:
+        body = {"kind": "error", "reason": reason, "message": text, "metadata": dict(metadata)}
+        click.echo(json.dumps(body), err=True)
+    else:
+        click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+        click.echo(text, err=True)

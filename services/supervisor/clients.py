@@ -1,0 +1,103 @@
+"""What the supervisor asks of services: whether they are there, and about the agents that outlive it."""
+
+import asyncio
+
+import grpc
+from boatyard.execution.v1 import execution_pb2 as pb
+from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
+from google.protobuf.duration_pb2 import Duration
+from grpc_health.v1 import health_pb2
+
+from services.common.errors import FailedPrecondition, NotFound, ServiceError
+from services.common.rpc.channel import open_channel
+from services.common.rpc.status import service_error
+
+ALIVE = (pb.Execution.STATE_PENDING, pb.Execution.STATE_RUNNING)
+
+_HEALTH_PAUSE_S = 0.05
+_WAIT_S = 20
+_DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ExecutionService"]
+
+
+async def wait_until_serving(address: str) -> None:
+    """Return when a service's health is SERVING; bound the wait from outside."""
+    async with open_channel(address) as channel:
+        while not await _is_serving(channel):  # noqa: ASYNC110 - another process's event
+            await asyncio.sleep(_HEALTH_PAUSE_S)
+
+
+async def is_serving(address: str) -> bool:
+    """Ask once, for a second at most."""
+    async with open_channel(address) as channel:
+        return await _is_serving(channel)
+
+
+async def _is_serving(channel: grpc.aio.Channel) -> bool:
+    check = channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    try:
+        answer = await check(health_pb2.HealthCheckRequest(), timeout=1)
+    except grpc.aio.AioRpcError:
+        return False
+    return answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+class Agents:
+    """The executions that an execution service carries. Its errors are ServiceErrors."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self._address = address
+        self._token = token
+
+    async def alive(self) -> list[str]:
+        """Return the ids of those that have not ended."""
+        async with self._channel() as channel:
+            return await _alive(ExecutionServiceStub(channel))
+
+    async def end_all(self, grace_s: float) -> int:
+        """End them, each with `grace_s` between asking and killing; return how many there were.
+
+        Returns when nothing of them is left.
+        """
+        async with self._channel() as channel:
+            stub = ExecutionServiceStub(channel)
+            ended: set[str] = set()
+            # Again and again, for one may begin while the others end.
+            while ids := await _alive(stub):
+                await asyncio.gather(*(_end(stub, execution_id, grace_s) for execution_id in ids))
+                ended.update(ids)
+            return len(ended)
+
+    def _channel(self) -> grpc.aio.Channel:
+        return open_channel(self._address, self._token, services=[_DESCRIPTOR])
+
+
+async def _alive(stub: ExecutionServiceStub) -> list[str]:
+    ids: list[str] = []
+    request = pb.ListExecutionsRequest(states=ALIVE, page_size=1000)
+    while True:
+        try:
+            answer = await stub.ListExecutions(request)
+        except grpc.aio.AioRpcError as error:
+            raise service_error(error) from None
+        ids += [execution.execution_id for execution in answer.executions]
+        if not answer.next_page_token:
+            return ids
+        request.page_token = answer.next_page_token
+
+
+async def _end(stub: ExecutionServiceStub, execution_id: str, grace_s: float) -> None:
+    grace = Duration()
+    grace.FromMilliseconds(int(grace_s * 1000))
+    try:
+        await stub.StopExecution(pb.StopExecutionRequest(execution_id=execution_id, grace=grace))
+        wait = pb.WaitExecutionRequest(execution_id=execution_id)
+        while (await stub.WaitExecution(wait, timeout=_WAIT_S)).execution.state in ALIVE:
+            continue
+    except grpc.aio.AioRpcError as error:
+        problem: ServiceError = service_error(error)
+        if not isinstance(problem, NotFound | FailedPrecondition):  # these say that it has ended by itself
+            raise problem from None

@@ -1,0 +1,146 @@
+"""`boatyard down`: ends everything of a data directory, whatever was killed before."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from services.common.errors import ServiceError, StartError
+from services.common.lock import FileLock, LockHeldError, holder, is_held
+from services.common.settings import Home
+from services.supervisor.clients import Agents, wait_until_serving
+from services.supervisor.keeper import Say
+from services.supervisor.orders import END_AGENTS_SIGNAL
+from services.supervisor.plan import EXECUTION, SERVICES, CellPlan, cell_file, service_lock, supervisor_lock
+from services.supervisor.process import ServiceProcess, log_tail
+
+AGENT_GRACE_S = 5.0
+
+_SUPERVISOR_ENDS_WITHIN_S = 60.0
+_SERVICE_DRAINS_WITHIN_S = 20.0
+_KILLED_WITHIN_S = 10.0
+_SERVING_WITHIN_S = 30.0
+_PAUSE_S = 0.02
+
+
+async def down(home: Home, say: Say) -> None:
+    """End supervisor, services and agents, and return when all of it is true.
+
+    Raises StartError when something resists; the message says what.
+    """
+    if not (home.root / "run").is_dir():
+        say(f"nothing has ever run in {home.root}")
+        return
+    pid = holder(supervisor_lock(home))
+    if pid is not None:
+        say(f"ending the cell in {home.root} (process {pid})")
+        await _end_supervisor(home, pid)
+    for service in SERVICES:
+        await _end_service(home, service)
+    try:
+        lock = FileLock(supervisor_lock(home))  # nobody starts the cell meanwhile
+    except LockHeldError as error:
+        raise StartError(f"process {error.pid} has started the cell again meanwhile") from None
+    try:
+        ended_in_order = pid is not None and not cell_file(home).exists()
+        if not ended_in_order or runners(home):
+            await end_agents(home, AGENT_GRACE_S)
+        cell_file(home).unlink(missing_ok=True)
+    finally:
+        lock.release()
+    say(f"nothing of {home.root} is running")
+
+
+async def end_agents(home: Home, grace_s: float) -> None:
+    """End what is left of agents in a data directory without a running cell.
+
+    Only the execution service knows how, so it is started for a moment, on a port of its own.
+    """
+    if (home.execution / "execution.db").exists():
+        reading, writing = os.pipe()
+        try:
+            plan = _execution_alone(home)
+            process = await ServiceProcess.start(plan, EXECUTION, reading)
+            try:
+                await _serving(plan, process)
+                await Agents(plan.addresses[EXECUTION], home.cell_token()).end_all(grace_s)
+            except ServiceError as error:
+                raise StartError(f"agents may be left: {error.message}") from error
+            finally:
+                await process.stop()
+        finally:
+            os.close(reading)
+            os.close(writing)
+    if not await _within(_KILLED_WITHIN_S, lambda: not runners(home)):
+        raise StartError(f"runners do not end: processes {', '.join(map(str, runners(home)))}")
+
+
+def runners(home: Home) -> list[int]:
+    """Return the processes that carry an execution of this data directory."""
+    runs = os.fsencode(home.execution_runs) + b"/"
+    found = []
+    for directory in Path("/proc").iterdir():
+        with suppress(OSError):  # it has ended meanwhile, or is somebody else's
+            arguments = (directory / "cmdline").read_bytes().split(b"\0") if directory.name.isdigit() else []
+            if b"services.execution.runner" in arguments and any(part.startswith(runs) for part in arguments):
+                found.append(int(directory.name))
+    return found
+
+
+async def _end_supervisor(home: Home, pid: int) -> None:
+    def gone() -> bool:
+        return holder(supervisor_lock(home)) != pid
+
+    for number, patience_s in ((END_AGENTS_SIGNAL, _SUPERVISOR_ENDS_WITHIN_S), (signal.SIGKILL, _KILLED_WITHIN_S)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        if await _within(patience_s, gone):
+            return
+    raise StartError(f"process {pid}, which runs the cell, does not end")
+
+
+async def _end_service(home: Home, service: str) -> None:
+    """End a service whose supervisor is gone: it drains by itself, or is killed."""
+    lock = service_lock(home, service)
+    if await _within(_SERVICE_DRAINS_WITHIN_S, lambda: not is_held(lock)):
+        return
+    pid = holder(lock)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if not await _within(_KILLED_WITHIN_S, lambda: not is_held(lock)):
+        raise StartError(f"{service} (process {pid}) does not end")
+
+
+def _execution_alone(home: Home) -> CellPlan:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    settings = {"BOATYARD_HOME": str(home.root), "BOATYARD_EXECUTION_LISTEN": address}
+    return CellPlan(home, {EXECUTION: address}, {**os.environ, **settings})
+
+
+async def _serving(plan: CellPlan, process: ServiceProcess) -> None:
+    serving = asyncio.create_task(wait_until_serving(plan.addresses[EXECUTION]))
+    ended = asyncio.create_task(process.wait())
+    try:
+        await asyncio.wait({serving, ended}, timeout=_SERVING_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            log = plan.log_file(EXECUTION)
+            raise StartError(f"agents may be left, for the execution service does not start; {log}:\n{log_tail(log)}")
+    finally:
+        for task in (serving, ended):
+            task.cancel()
+        await asyncio.gather(serving, ended, return_exceptions=True)
+
+
+async def _within(seconds: float, holds: Callable[[], bool]) -> bool:
+    """Whether something comes true in time."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not holds():
+        if asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(_PAUSE_S)
+    return True

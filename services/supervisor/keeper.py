@@ -1,0 +1,71 @@
+"""Keeps one service alive."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from services.common.errors import StartError
+from services.common.lock import LockHeldError
+from services.common.program import EXIT_CANNOT_START
+from services.supervisor.plan import CellPlan
+from services.supervisor.process import ServiceProcess, log_tail
+
+Say = Callable[[str], None]
+"""Tells the person before the terminal something, in a line."""
+
+FIRST_DELAY_S = 0.2
+LONGEST_DELAY_S = 10.0
+GIVE_UP_AFTER = 8
+WELL_AFTER_S = 30.0
+"""How long a service must have lived for its earlier deaths to be forgotten."""
+
+
+class ServiceKeeper:
+    """Starts a service, and starts it again when it dies, later and later, until it is stopped."""
+
+    def __init__(self, cell: CellPlan, service: str, lifeline: int, say: Say) -> None:
+        self._cell = cell
+        self._service = service
+        self._lifeline = lifeline
+        self._say = say
+        self._process: ServiceProcess | None = None
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Keep the service alive until `stop`. Raises StartError when it cannot start, or dies again and again."""
+        deaths = 0
+        while not self._stopping:
+            began = time.monotonic()
+            code = await self._run_once()
+            if self._stopping:
+                return
+            deaths = 1 if time.monotonic() - began > WELL_AFTER_S else deaths + 1
+            if code == EXIT_CANNOT_START or deaths >= GIVE_UP_AFTER:
+                raise StartError(self._epitaph(code))
+            delay = min(FIRST_DELAY_S * 2 ** (deaths - 1), LONGEST_DELAY_S)
+            self._say(f"{self._service} ended ({_cause(code)}); starting it again in {delay:g} s")
+            await asyncio.sleep(delay)
+
+    async def stop(self) -> None:
+        """End the service, and keep it from being started again."""
+        self._stopping = True
+        if self._process is not None:
+            await self._process.stop()
+
+    async def _run_once(self) -> int:
+        try:
+            self._process = await ServiceProcess.start(self._cell, self._service, self._lifeline)
+        except LockHeldError as error:
+            raise StartError(f"an earlier {self._service} (process {error.pid}) is still running: kill it") from None
+        if self._stopping:  # told while it was being started
+            await self._process.stop()
+        return await self._process.wait()
+
+    def _epitaph(self, code: int) -> str:
+        log = self._cell.log_file(self._service)
+        last_words = log_tail(log).splitlines()[-10:]
+        return "\n  ".join([f"{self._service} does not start ({_cause(code)}); its log, {log}, ends so:", *last_words])
+
+
+def _cause(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"

@@ -1,0 +1,39 @@
+"""What signals tell a supervisor."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+END_AGENTS_SIGNAL = signal.SIGUSR1
+"""What `down` sends: stop, and end the agents too."""
+
+
+class Orders:
+    """To stop, and perhaps to end the agents too. Events are set once, and stay set."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.end_agents = asyncio.Event()
+        self.by_hand = False
+        """Whether the order came by Ctrl-C, from somebody who may press it again."""
+
+    @contextmanager
+    def from_signals(self) -> Iterator[None]:
+        """Take signals as orders inside."""
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, END_AGENTS_SIGNAL)
+        for number in numbers:
+            loop.add_signal_handler(number, self._take, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _take(self, number: signal.Signals) -> None:
+        if number is END_AGENTS_SIGNAL or (number is signal.SIGINT and self.stop.is_set()):
+            self.end_agents.set()
+        elif not self.stop.is_set():
+            self.by_hand = number is signal.SIGINT
+        self.stop.set()

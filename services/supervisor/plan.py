@@ -1,0 +1,96 @@
+"""What a cell consists of: which services, where they listen, what they are told, which files say so."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.common.errors import StartError
+from services.common.settings import Home
+
+GATEWAY, WORKSPACE, GIT, EXECUTION, HTTP = "gateway", "workspace", "git", "execution", "http"
+NODE_SERVICES = (WORKSPACE, GIT, EXECUTION)
+SERVICES = (*NODE_SERVICES, GATEWAY)
+
+DEFAULT_PORT_BASE = 7460
+_OFFSETS = {GATEWAY: 0, WORKSPACE: 1, GIT: 2, EXECUTION: 3, HTTP: 20}
+_HIGHEST_BASE = 65535 - max(_OFFSETS.values())
+
+
+@dataclass(frozen=True, slots=True)
+class CellPlan:
+    """A cell before it runs. `addresses` has host:port by service; `environment` is what all services get."""
+
+    home: Home
+    addresses: Mapping[str, str]
+    environment: Mapping[str, str]
+
+    def log_file(self, service: str) -> Path:
+        """Where a service's output goes."""
+        return self.home.root / "logs" / f"{service}.log"
+
+
+def plan(home: Home, port_base: int | None, environment: Mapping[str, str]) -> CellPlan:
+    """Plan a cell. With `port_base` every address moves; without it, settings may move single ones.
+
+    Raises StartError for a base that leaves no room for its ports.
+    """
+    if port_base is not None and not 1024 <= port_base <= _HIGHEST_BASE:
+        raise StartError(f"--port-base must be from 1024 to {_HIGHEST_BASE}, not {port_base}")
+    addresses = {service: _address(service, port_base, environment) for service in _OFFSETS}
+    settings = {
+        "BOATYARD_HOME": str(home.root),
+        **{_listen_variable(service): address for service, address in addresses.items()},
+        **{f"BOATYARD_GATEWAY_{service.upper()}_ADDRESS": addresses[service] for service in NODE_SERVICES},
+        # One's own machine is where local remotes are wanted; a service started by hand allows none.
+        "BOATYARD_GIT_FILE_ROOTS": environment.get("BOATYARD_GIT_FILE_ROOTS", "/"),
+    }
+    return CellPlan(home, addresses, {**environment, **settings})
+
+
+def default_address(service: str, environment: Mapping[str, str]) -> str:
+    """Return where a service listens without --port-base: where its setting says, or where everybody expects it."""
+    return environment.get(_listen_variable(service)) or f"127.0.0.1:{DEFAULT_PORT_BASE + _OFFSETS[service]}"
+
+
+def _address(service: str, port_base: int | None, environment: Mapping[str, str]) -> str:
+    if port_base is None:
+        return default_address(service, environment)
+    return f"127.0.0.1:{port_base + _OFFSETS[service]}"
+
+
+def _listen_variable(service: str) -> str:
+    return "BOATYARD_GATEWAY_HTTP_LISTEN" if service == HTTP else f"BOATYARD_{service.upper()}_LISTEN"
+
+
+def supervisor_lock(home: Home) -> Path:
+    """What the one supervisor of a data directory holds for as long as it lives."""
+    return home.root / "run" / "supervisor.lock"
+
+
+def service_lock(home: Home, service: str) -> Path:
+    """What a service's process holds for as long as it lives."""
+    return home.root / "run" / f"{service}.lock"
+
+
+def cell_file(home: Home) -> Path:
+    """Where the addresses of a data directory's cell stand while it runs."""
+    return home.root / "run" / "cell.json"
+
+
+def write_cell_file(cell: CellPlan) -> None:
+    """Leave the addresses where the command line finds them."""
+    path = cell_file(cell.home)
+    aside = path.with_suffix(".new")
+    aside.write_text(json.dumps({"addresses": dict(cell.addresses), "pid": os.getpid()}) + "\n")
+    aside.rename(path)
+
+
+def read_cell_addresses(home: Home) -> Mapping[str, str]:
+    """Return the addresses that the last supervisor of this data directory left; empty without one."""
+    try:
+        addresses = json.loads(cell_file(home).read_text())["addresses"]
+        return {str(service): str(address) for service, address in addresses.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,92 @@
+"""One service as a process."""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from services.common.lock import FileLock
+from services.common.rpc.server import LIFELINE_VARIABLE
+from services.supervisor.plan import CellPlan, service_lock
+
+_LOG_BYTES = 16 << 20
+_TAIL_BYTES = 4096
+_DRAIN_S = 15.0
+"""A service drains for 5 s; one that takes much longer hangs, and is killed."""
+
+
+class ServiceProcess:
+    """A running service. It holds its lock file, given to it, for as long as it lives."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, cell: CellPlan, service: str, lifeline: int) -> "ServiceProcess":
+        """Start a service that ends when the other end of `lifeline` closes.
+
+        Raises LockHeldError while an earlier process of this service, of the same data directory, lives.
+        """
+        lock = FileLock(service_lock(cell.home, service))
+        try:
+            with _open_log(cell.log_file(service)) as log:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-P",  # else a folder `services` in the working directory would be taken for ours
+                    "-m",
+                    f"services.{service}",
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**cell.environment, LIFELINE_VARIABLE: str(lifeline)},
+                    pass_fds=(lifeline, lock.descriptor),
+                    start_new_session=True,  # Ctrl-C is for the supervisor, which stops services in order
+                )
+            lock.write_pid(process.pid)
+        finally:
+            lock.release()
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    async def wait(self) -> int:
+        """Return the exit code, or minus the signal that ended it."""
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """Ask it to drain; kill it when it does not end."""
+        self._signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                await self._process.wait()
+        except TimeoutError:
+            self._signal(signal.SIGKILL)
+            await self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+
+def log_tail(path: Path) -> str:
+    """Return the end of a service's log, for the person who must mend it."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            return file.read().decode("utf-8", "replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _open_log(path: Path) -> BinaryIO:
+    """Open a log to append to; one that has grown large makes room first, and the one before it goes."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_size > _LOG_BYTES:
+            path.rename(path.with_suffix(".log.1"))
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab")

@@ -1,0 +1,203 @@
+"""`boatyard up`: starts a cell, keeps it, and stops it when told."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+
+from services.common.errors import ServiceError, StartError
+from services.common.lock import FileLock, LockHeldError, is_held
+from services.supervisor.clients import Agents, wait_until_serving
+from services.supervisor.down import end_agents
+from services.supervisor.keeper import Say, ServiceKeeper
+from services.supervisor.orders import Orders
+from services.supervisor.plan import (
+    EXECUTION,
+    GATEWAY,
+    SERVICES,
+    CellPlan,
+    cell_file,
+    service_lock,
+    supervisor_lock,
+    write_cell_file,
+)
+
+AGENT_GRACE_S = 5.0
+
+_STARTED_WITHIN_S = 60.0
+_PREDECESSOR_GONE_WITHIN_S = 20.0
+_SECOND_CTRL_C_WITHIN_S = 3.0
+_PAUSE_S = 0.05
+
+
+async def up(plan: CellPlan, announce: Callable[[], None], say: Say) -> None:
+    """Run a cell until a signal ends it; `announce` is called once, when every service is SERVING.
+
+    Raises StartError when the cell cannot start, or one of its services cannot be kept alive.
+    """
+    orders = Orders()
+    for folder in ("run", "logs"):
+        plan.home.directory(folder)
+    with orders.from_signals(), _alone(plan):
+        await _wait_for_predecessors(plan, orders, say)
+        plan.home.cell_token()  # before four processes need them at once
+        plan.home.admin_token()
+        if not orders.stop.is_set():
+            await _Cell(plan, orders, announce, say).run()
+    # What came too late for the services that knew of the agents.
+    if orders.end_agents.is_set():
+        await end_agents(plan.home, AGENT_GRACE_S)
+
+
+class _Cell:
+    """The four services of one `up`."""
+
+    def __init__(self, plan: CellPlan, orders: Orders, announce: Callable[[], None], say: Say) -> None:
+        self._plan = plan
+        self._orders = orders
+        self._announce = announce
+        self._say = say
+        self._agents = Agents(plan.addresses[EXECUTION], plan.home.cell_token())
+
+    async def run(self) -> None:
+        with _lifeline() as lifeline:
+            keepers = {service: ServiceKeeper(self._plan, service, lifeline, self._say) for service in SERVICES}
+            async with _running([keeper.run() for keeper in keepers.values()]) as kept:
+                try:
+                    await self._until_told(kept)
+                finally:
+                    await self._stop(keepers)
+
+    async def _until_told(self, kept: set[asyncio.Task[object]]) -> None:
+        """Return when told to stop. Raises StartError when a service cannot be kept alive."""
+        async with _running([self._announce_when_serving(), self._orders.stop.wait()]) as ours:
+            pending = kept | ours
+            while not self._orders.stop.is_set():
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+
+    async def _announce_when_serving(self) -> None:
+        try:
+            async with asyncio.timeout(_STARTED_WITHIN_S):
+                await asyncio.gather(*(wait_until_serving(self._plan.addresses[service]) for service in SERVICES))
+        except TimeoutError:
+            logs = self._plan.log_file(GATEWAY).parent
+            raise StartError(f"not every service was SERVING within {_STARTED_WITHIN_S:g} s: see {logs}") from None
+        write_cell_file(self._plan)
+        self._announce()
+
+    async def _stop(self, keepers: dict[str, ServiceKeeper]) -> None:
+        await self._say_what_becomes_of_agents()
+        await keepers[GATEWAY].stop()  # first, for it might start another agent
+        if self._orders.end_agents.is_set():
+            await self._end_agents()
+        await asyncio.gather(*(keeper.stop() for keeper in keepers.values()))
+        cell_file(self._plan.home).unlink(missing_ok=True)
+
+    async def _say_what_becomes_of_agents(self) -> None:
+        try:
+            count = len(await self._agents.alive())
+        except ServiceError:  # nobody is left to ask, or nobody was there yet
+            self._say("stopping")
+            return
+        if not count:
+            self._say("stopping; no agent is running")
+        elif self._orders.end_agents.is_set():
+            self._say(f"stopping, and ending {agents(count)}")
+        else:
+            left = "is left running" if count == 1 else "are left running"
+            self._say(f"stopping; {agents(count)} {left}: `boatyard up` goes on with them, `boatyard down` ends them")
+            if self._orders.by_hand:
+                self._say(f"Ctrl-C again within {_SECOND_CTRL_C_WITHIN_S:g} s ends them now")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_SECOND_CTRL_C_WITHIN_S):
+                        await self._orders.end_agents.wait()
+
+    async def _end_agents(self) -> None:
+        try:
+            count = await self._agents.end_all(AGENT_GRACE_S)
+        except ServiceError as error:
+            self._say(f"agents may be left ({error.message}): `boatyard down` ends them")
+            return
+        self._orders.end_agents.clear()
+        if count:
+            self._say(f"ended {agents(count)}")
+
+
+def agents(count: int) -> str:
+    """Say how many."""
+    return "1 agent" if count == 1 else f"{count} agents"
+
+
+@contextmanager
+def _alone(plan: CellPlan) -> Iterator[None]:
+    """Be the only supervisor of the data directory."""
+    try:
+        lock = FileLock(supervisor_lock(plan.home))
+    except LockHeldError as error:
+        raise StartError(
+            f"process {error.pid} already runs the cell in {plan.home.root}; `boatyard down` ends it,"
+            " and BOATYARD_HOME names another data directory"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+async def _wait_for_predecessors(plan: CellPlan, orders: Orders, say: Say) -> None:
+    """Wait until services of a supervisor that was killed have drained, and make sure that the ports are free."""
+    deadline = asyncio.get_running_loop().time() + _PREDECESSOR_GONE_WITHIN_S
+    said = False
+    while held := [service for service in SERVICES if is_held(service_lock(plan.home, service))]:
+        if asyncio.get_running_loop().time() > deadline:
+            raise StartError(f"{', '.join(held)} of an earlier run does not end: `boatyard down` ends it")
+        if orders.stop.is_set():
+            return
+        if not said:
+            say("waiting for the services of an earlier run to end")
+            said = True
+        await asyncio.sleep(_PAUSE_S)
+    for service in SERVICES:
+        if not _is_free(plan.addresses[service]):
+            raise StartError(
+                f"another program listens on {plan.addresses[service]}, the address of {service}:"
+                " `boatyard up --port-base N` moves all addresses"
+            )
+
+
+def _is_free(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have ended do not count
+        try:
+            probe.bind((host.strip("[]"), int(port)))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def _lifeline() -> Iterator[int]:
+    """Give the end of a pipe whose other end closes with this process, whatever becomes of it."""
+    reading, writing = os.pipe()
+    try:
+        yield reading
+    finally:
+        os.close(writing)
+        os.close(reading)
+
+
+@asynccontextmanager
+async def _running(work: list[Coroutine[None, None, object]]) -> AsyncIterator[set[asyncio.Task[object]]]:
+    """Run work beside what happens inside; cancel what is left of it at the end."""
+    tasks = {asyncio.create_task(coroutine) for coroutine in work}
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
