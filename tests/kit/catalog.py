@@ -1,0 +1,65 @@
+"""The gateway's catalogue and hooks behind a real server, on a database of their own."""
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+import pytest
+from boatyard.gateway.v1 import catalog_pb2, catalog_pb2_grpc, hook_pb2, hook_pb2_grpc
+
+from services.common.db.engine import open_database, sqlite_url
+from services.common.db.migrate import migrate
+from services.common.errors import ServiceError
+from services.common.rpc.channel import open_channel
+from services.common.rpc.server import Registration
+from services.common.rpc.status import service_error
+from services.gateway.catalog.servicer import CatalogServicer
+from services.gateway.catalog.store import CatalogStore
+from services.gateway.hooks.servicer import HookServicer
+from services.gateway.hooks.store import HookStore
+from tests.kit.servers import TOKEN, serving
+
+Error = TypeVar("Error", bound=ServiceError)
+
+
+@dataclass(frozen=True)
+class Stubs:
+    catalog: catalog_pb2_grpc.CatalogServiceStub
+    hooks: hook_pb2_grpc.HookServiceStub
+
+
+@asynccontextmanager
+async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIterator[Stubs]:
+    """Serve the catalogue kept in `directory`; call it with `token`."""
+    engine = open_database(sqlite_url(directory / "gateway.db"))
+    catalog, hooks = CatalogServicer(CatalogStore(engine)), HookServicer(HookStore(engine))
+    registrations = [
+        Registration(
+            catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
+            catalog_pb2_grpc.add_CatalogServiceServicer_to_server,
+            catalog,
+        ),
+        Registration(
+            hook_pb2.DESCRIPTOR.services_by_name["HookService"].full_name,
+            hook_pb2_grpc.add_HookServiceServicer_to_server,
+            hooks,
+        ),
+    ]
+    try:
+        await migrate(engine, "services.gateway.migrations")
+        async with serving(*registrations) as server, open_channel(server.address, token) as channel:
+            yield Stubs(catalog_pb2_grpc.CatalogServiceStub(channel), hook_pb2_grpc.HookServiceStub(channel))
+    finally:
+        await engine.dispose()
+
+
+async def refusal(call: Awaitable[object], kind: type[Error]) -> Error:
+    """Make a call that must fail; return what it failed with, as the class that it must be of."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    error = service_error(caught.value)
+    assert isinstance(error, kind), (error.status, error.reason, error.message)
+    return error
