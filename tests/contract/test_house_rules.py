@@ -75,6 +75,33 @@ def test_every_folder_of_tests_is_a_package() -> None:
     assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
+def test_only_the_edge_speaks_grpc_and_protobuf() -> None:
+    folders = [ROOT / "services" / name for name in ("common/rpc", "lifecycle/nodes", "cli")]
+    found = [
+        place(path, node)
+        for path in SOURCES
+        if path.stem not in {"app", "servicer", "wire", "clients"} and not any(map(path.is_relative_to, folders))
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom | ast.Import)
+        if ast.unparse(node).split()[1].split(".")[0] in {"grpc", "google"}
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("node", ["workspace", "git", "execution"])
+def test_node_services_call_nobody(node: str) -> None:
+    """They may speak each other's types, such as a layout; a stub to call another is the gateway's alone."""
+    calling = [
+        place(path, found)
+        for path in (ROOT / "services" / node).rglob("*.py")
+        for found in ast.walk(tree(path))
+        if isinstance(found, ast.ImportFrom | ast.Import)
+        for text in [ast.unparse(found)]
+        if "_pb2_grpc" in text and f"boatyard.{node}." not in text
+    ]
+    assert calling == []
+
+
 def raised_reasons() -> Iterator[tuple[str, str, str]]:
     """Give (place, status, reason) of each error that is made with a reason written in the code."""
     for path in SOURCES:
