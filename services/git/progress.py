@@ -10,6 +10,8 @@ from services.git.model import Progress
 
 T = TypeVar("T")
 
+_INTERVAL_SECONDS: Final = 0.2
+
 _PHASES: Final = {
     git.RemoteProgress.COUNTING: "Counting objects",
     git.RemoteProgress.COMPRESSING: "Compressing objects",
@@ -54,7 +56,7 @@ class ProgressParser(git.RemoteProgress):
 async def with_progress(
     work: Callable[[Callable[[Progress], None]], Awaitable[T]],
 ) -> AsyncGenerator[Progress | T, None]:
-    """Yield the progress that the work reports, and last its outcome. A slow reader misses progress, nothing else.
+    """Yield the progress that the work reports, five times a second at most, and last its outcome.
 
     Close the generator (`contextlib.aclosing`) to cancel the work.
     """
@@ -76,6 +78,7 @@ async def with_progress(
             news.clear()
             while latest:
                 yield latest.pop()
+                await asyncio.wait({task}, timeout=_INTERVAL_SECONDS)
         yield await task
     finally:
         task.cancel()

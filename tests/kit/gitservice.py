@@ -1,6 +1,7 @@
 """The git service's parts put together as in production, on a home of their own, without a server."""
 
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from services.common.db.migrate import migrate
 from services.common.ids import new_id
 from services.git import store
 from services.git.app import build_manager, find_git
+from services.git.gitcmd import Command, Completed, Git, Invocation
 from services.git.manager import GitManager
 from services.git.model import Base, Progress, Remote, Signature, Wanted, WorkingTree
 from services.git.places import Places
@@ -25,6 +27,18 @@ from tests.kit.repos import Repo
 SIGNATURE = Signature("Boatyard", "boatyard@example.com", 1_800_000_000)
 
 
+class CountingGit(Git):
+    """Real git that remembers what it was asked for, outside of sandboxes."""
+
+    def __init__(self, executable: Path, home: Path) -> None:
+        super().__init__(executable, home)
+        self.ran: Counter[str] = Counter()
+
+    async def run(self, command: Command, invocation: Invocation | None = None) -> Completed:
+        self.ran[command.name] += 1
+        return await super().run(command, invocation)
+
+
 @dataclass
 class GitParts:
     """A manager, and what stands around it."""
@@ -32,6 +46,7 @@ class GitParts:
     manager: GitManager
     places: Places
     requests: Requests
+    git: CountingGit
 
     async def prepare(self, remote: Remote, wanted: Wanted | None = None) -> Base:
         """Prepare a base and wait for it."""
@@ -68,7 +83,7 @@ async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncI
     chosen = GitSettings(data_directory=home, file_roots=file_roots, min_free_bytes=0, **settings)  # type: ignore[arg-type]
     places = Places(chosen.home)
     places.make()
-    git = await find_git(places.empty)
+    git = CountingGit((await find_git(places.empty)).executable, places.empty)
     engine = open_database(sqlite_url(places.root / "git.db"))
     try:
         await migrate(engine, "services.git.migrations")
@@ -76,6 +91,6 @@ async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncI
         manager = build_manager(
             chosen, places, git, addresses, records=GitStore(engine), fences=Fences(engine, store.fences)
         )
-        yield GitParts(manager, places, Requests(addresses, places))
+        yield GitParts(manager, places, Requests(addresses, places), git)
     finally:
         await engine.dispose()

@@ -52,7 +52,6 @@ def build_environment(
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ALLOW_PROTOCOL": protocol,
-        "GIT_PROTOCOL_FROM_USER": "0",
         # A replace ref shows another object than the one that was asked for.
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_NO_LAZY_FETCH": "1",
