@@ -6,7 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 PATH=$(cd "$here/../../.venv/bin" && pwd):$PATH
 work=$(mktemp -d "${TMPDIR:-/tmp}/boatyard-demo.XXXXXX")
 export BOATYARD_HOME=$work/home
-export BOATYARD_EXECUTION_READONLY_PATHS=$here
+export BOATYARD_EXECUTION_READ_ONLY_PATHS=$here
 # The demo's git must not depend on who runs it.
 export GIT_CONFIG_GLOBAL=$work/gitconfig GIT_CONFIG_NOSYSTEM=1
 
