@@ -38,10 +38,19 @@ def open_database(url: str) -> AsyncEngine:
             pool_size=10,
             connect_args={"connect_timeout": 10, "application_name": "boatyard"},
         )
+    _make_private(Path(str(parsed.database)))
     engine = create_async_engine(parsed)
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_immediate)
     return engine
+
+
+def _make_private(path: Path) -> None:
+    """Make the file where it is missing, for its owner alone; SQLite's other files take their modes from it."""
+    try:
+        path.touch(mode=0o600)
+    except OSError as error:
+        raise StartError(f"cannot make the database {path}: {error.strerror}") from error
 
 
 def parse_database_url(url: str) -> URL:

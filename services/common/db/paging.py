@@ -45,7 +45,7 @@ class Page:
         if token:
             try:
                 made_for, *key = json.loads(base64.urlsafe_b64decode(token.encode()))
-                after = tuple(part if isinstance(part, int) else str(part) for part in key)
+                after = tuple(_key_part(part) for part in key)
             except (ValueError, TypeError, binascii.Error):
                 violations.append(("page_token", "is not a token of this service"))
             else:
@@ -61,7 +61,7 @@ class Page:
         """Order `statement` by the columns of `key`, all in one direction and unique together; take one row more."""
         ordered = statement.order_by(*(column.desc() if descending else column.asc() for column in key))
         if self.after is not None:
-            if len(self.after) != len(key):
+            if [type(value) for value in self.after] != [column.type.python_type for column in key]:
                 raise Invalid([("page_token", "is not a token of this list")])
             last = tuple_(*(literal(value, column.type) for value, column in zip(self.after, key, strict=True)))
             ordered = ordered.where(tuple_(*key) < last if descending else tuple_(*key) > last)
@@ -73,6 +73,15 @@ class Page:
         if len(rows) <= self.size:
             return page, ""
         return page, base64.urlsafe_b64encode(json.dumps([self.filter_hash, *key_of(page[-1])]).encode()).decode()
+
+
+def _key_part(part: object) -> str | int:
+    """Return a part of a key that any database takes, whoever made the token."""
+    if isinstance(part, int) and -(2**63) <= part < 2**63:
+        return part
+    if isinstance(part, str) and "\0" not in part and part.isprintable():
+        return part
+    raise ValueError(part)
 
 
 def _hash(filters: Mapping[str, object]) -> str:

@@ -1,6 +1,7 @@
 """Both databases keep the promises of common/db: no lost update, one schema, stable pages, fences that only grow."""
 
 import asyncio
+import random
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -61,6 +62,31 @@ async def test_a_failed_transaction_leaves_nothing(engine: AsyncEngine) -> None:
         assert (await connection.execute(select(func.count()).select_from(THINGS))).scalar_one() == 0
 
 
+async def test_cancelled_transactions_hold_nothing(engine: AsyncEngine) -> None:
+    """Handlers are cancelled when clients leave, at any await of a transaction."""
+
+    async def write(number: int) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(insert(THINGS).values(id=f"a-{number}", size=1))
+            await connection.execute(insert(THINGS).values(id=f"b-{number}", size=1))
+
+    chance = random.Random(7)
+    for _ in range(10):
+        tasks = [asyncio.create_task(write(chance.randrange(2**60))) for _ in range(12)]
+        for task in tasks:
+            await asyncio.sleep(chance.random() * 0.004)
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(5):
+        await write(-1)
+        async with engine.connect() as connection:
+            counted = select(func.count()).select_from(THINGS).where(THINGS.c.id.like("a-%"))
+            halves = select(func.count()).select_from(THINGS).where(THINGS.c.id.like("b-%"))
+            whole = (await connection.execute(counted)).scalar_one()
+            assert whole == (await connection.execute(halves)).scalar_one()
+    assert engine.pool.status().endswith("Current Checked out connections: 0")
+
+
 async def test_migrations_make_what_the_metadata_says(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         difference = await connection.run_sync(
@@ -111,6 +137,7 @@ async def test_sqlite_is_durable_and_waits(tmp_path: Path) -> None:
         found = {}
         for name in ("journal_mode", "synchronous", "busy_timeout", "foreign_keys"):
             found[name] = (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("x.db*")} == {0o600}, "there are secrets in it"
     await engine.dispose()
     assert found == {"journal_mode": "wal", "synchronous": 2, "busy_timeout": 20_000, "foreign_keys": 1}
 
@@ -151,6 +178,16 @@ def test_wrong_pages_name_every_field() -> None:
             Page.parse(-1, wrong, {"state": "ERROR"})
         assert [field for field, _ in caught.value.violations] == ["page_size", "page_token"]
     assert Page.parse(1, token, {"state": "ACTIVE"}).after == ("a",)
+
+
+@pytest.mark.parametrize(
+    "key", [("x", "a"), (1, 1), (True, "a"), (1.5, "a"), (1,), (1, "a", "a"), (2**63, "a"), (1, "\0")]
+)
+def test_a_forged_token_is_refused_before_the_database_sees_it(key: tuple[str | int, ...]) -> None:
+    _, token = Page.parse(1, "").cut(["a", "b"], lambda _: key)
+    with pytest.raises(Invalid) as caught:
+        Page.parse(1, token).select(select(THINGS), [THINGS.c.size, THINGS.c.id])
+    assert [field for field, _ in caught.value.violations] == ["page_token"]
 
 
 async def test_only_the_highest_fence_passes(engine: AsyncEngine) -> None:
