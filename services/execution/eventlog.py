@@ -10,6 +10,7 @@ at the end; opening the log for writing cuts it off, and readers wait before it,
 
 import contextlib
 import enum
+import errno
 import json
 import os
 import struct
@@ -166,8 +167,8 @@ class EventWriter:
 class DamagedRecordError(EventLogError):
     """A whole record does not have the checksum that it was written with."""
 
-    def __init__(self, path: Path, offset: int, last_sequence: int) -> None:
-        super().__init__(f"{path} is damaged at byte {offset}, after event {last_sequence}")
+    def __init__(self, path: Path, offset: int, sequence: int) -> None:
+        super().__init__(f"{path} is damaged at byte {offset}, in event {sequence}")
 
 
 class EventReader:
@@ -188,51 +189,65 @@ class EventReader:
             raise EventLogError(f"{path} is not an event log")
         self.offset = len(_MAGIC)
         """Where the next record begins."""
-        self._last_sequence = 0
+        self.next_sequence = 1
+        """Which record that is."""
+        self._buffer = memoryview(b"")
 
     def skip_to(self, sequence: int) -> bool:
         """Pass over records before `sequence`; False when the log ends before it, to be called again."""
-        while self._last_sequence + 1 < sequence:
+        while self.next_sequence < sequence:
             block = os.pread(self._fd, _BLOCK, self.offset)
             before = self.offset
             for start, end in _frames(block):
-                if self._last_sequence + 1 >= sequence:
+                if self.next_sequence >= sequence:
                     break
-                self._last_sequence = _HEADER.unpack_from(block, start)[2]
+                self.next_sequence = _HEADER.unpack_from(block, start)[2] + 1
                 self.offset = before + end
             if self.offset == before:
                 return False
         return True
 
-    def read(self, size: int = _BLOCK) -> list[Record]:
+    def read(self, size: int = _BLOCK, *, wait: bool = True) -> list[Record]:
         """Return the whole records among the next `size` bytes, at least one if there is one; empty at the end.
 
         Raises:
             DamagedRecordError: the next record was written, and then changed by something else.
+            BlockingIOError: `wait` is False, and they would have to be fetched from the disk.
         """
-        block = os.pread(self._fd, max(size, _HEADER.size), self.offset)
+        block = self._load(size, wait)
         if len(block) >= _HEADER.size:
             needed = _HEADER.size + _HEADER.unpack_from(block)[0]
-            if len(block) < needed <= _HEADER.size + _MAX_PAYLOAD:
-                block = os.pread(self._fd, needed, self.offset)
+            if size < needed <= _HEADER.size + _MAX_PAYLOAD:
+                block = self._load(needed, wait)
         records: list[Record] = []
         base = self.offset
         for start, end in _frames(block):
             record = self._parse(block, start, end)
             if record is None:
                 if not records:
-                    raise DamagedRecordError(self._path, self.offset, self._last_sequence)
+                    raise DamagedRecordError(self._path, self.offset, self.next_sequence)
                 break
             records.append(record)
-            self._last_sequence = record.sequence
+            self.next_sequence = record.sequence + 1
             self.offset = base + end
         return records
 
-    def _parse(self, block: bytes, start: int, end: int) -> Record | None:
+    def _load(self, size: int, wait: bool) -> memoryview:
+        if len(self._buffer) < size:
+            self._buffer = memoryview(bytearray(size))
+        try:
+            count = os.preadv(self._fd, [self._buffer[:size]], self.offset, 0 if wait else os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            raise BlockingIOError(errno.EAGAIN, "this file system cannot tell what it has in memory") from error
+        return self._buffer[:count]
+
+    def _parse(self, block: memoryview, start: int, end: int) -> Record | None:
         _, crc, sequence, time_ns, kind, stream, _ = _HEADER.unpack_from(block, start)
-        payload = block[start + _HEADER.size : end]
+        payload = bytes(block[start + _HEADER.size : end])
         body = block[start + _HEADER.size - _BODY.size : start + _HEADER.size]
-        if zlib.crc32(payload, zlib.crc32(body)) != crc or sequence != self._last_sequence + 1:
+        if zlib.crc32(payload, zlib.crc32(body)) != crc or sequence != self.next_sequence:
             return None
         return Record(sequence, time_ns, Kind(kind), Stream(stream), payload)
 
@@ -247,7 +262,7 @@ class EventReader:
         self.close()
 
 
-def _frames(block: bytes) -> Iterator[tuple[int, int]]:
+def _frames(block: bytes | memoryview) -> Iterator[tuple[int, int]]:
     """Where the whole records of a block begin and end; one of an impossible length counts as whole, and damaged."""
     start = 0
     while start + _HEADER.size <= len(block):

@@ -17,6 +17,7 @@ from services.common.sandbox.probe import probe
 from services.common.sandbox.spec import Tier
 from services.execution.model import ACTIVE, Execution, Filter, StartRequest
 from services.execution.rundir import RunDirectory, StopRequest
+from services.execution.runners import Runners
 from services.execution.store import ExecutionStore
 from services.execution.supervision import Supervision
 
@@ -44,6 +45,7 @@ class ExecutionManager:
         self._runs = runs
         self._max = max_executions
         self._starting = asyncio.Lock()
+        self._runners = Runners()
         self._active: dict[str, _Active] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sandbox_works = False
@@ -53,6 +55,7 @@ class ExecutionManager:
         active = await self._store.active()
         for execution in active:
             self._supervise(execution)
+        self._runners.warm_up()
         if active:
             log.info("executions found again", count=len(active))
 
@@ -63,6 +66,7 @@ class ExecutionManager:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for active in self._active.values():
             active.supervision.abandon()
+        self._runners.close()
 
     async def start(self, request: StartRequest) -> Execution:
         """Start an execution, or return it as it is when it was started before.
@@ -179,7 +183,7 @@ class ExecutionManager:
             await self._store.set_running(execution.execution_id, time_ns)
 
         run = self.run_directory(execution.execution_id)
-        active = _Active(Supervision(execution.execution_id, run, on_begin))
+        active = _Active(Supervision(execution.execution_id, run, self._runners, on_begin))
         self._active[execution.execution_id] = active
         task = asyncio.create_task(self._stay(execution, active))
         self._tasks.add(task)

@@ -1,20 +1,16 @@
-"""Starts runners, and knows when they have ended: its own, and those that an earlier life of this service started."""
+"""Staying with a run to its end, whether this life of the service started its runner or an earlier one."""
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import structlog
 
-import services
 from services.execution import lost
 from services.execution.model import Result
 from services.execution.rundir import RunDirectory
+from services.execution.runners import Runner, Runners
 
-_ROOT = Path(services.__file__).parent.parent
 _BEGIN_POLL_S = (0.004, 0.1)
 
 log = structlog.get_logger()
@@ -23,16 +19,19 @@ log = structlog.get_logger()
 class Supervision:
     """Stays with one run until it has a result, whoever started its runner."""
 
-    def __init__(self, execution_id: str, run: RunDirectory, on_begin: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(
+        self, execution_id: str, run: RunDirectory, runners: Runners, on_begin: Callable[[int], Awaitable[None]]
+    ) -> None:
         """`on_begin` gets the time, in nanoseconds since 1970, at which the program began."""
         self._execution_id = execution_id
         self._run = run
+        self._runners = runners
         self._on_begin = on_begin
-        self._runner: subprocess.Popen[bytes] | None = None
+        self._runner: Runner | None = None
 
     def start(self) -> None:
-        """Start a runner. Where another already carries this run, the new one ends at once."""
-        self._runner = _spawn(self._run)
+        """Give the run to a runner."""
+        self._runner = self._runners.start(self._run)
 
     async def result(self) -> Result:
         """Wait for the end. The result is that of the runner, or ours for one that was lost."""
@@ -78,22 +77,6 @@ class Supervision:
         """Leave the runner to itself: it carries on, and this service's next life finds it."""
         if self._runner is not None and self._runner.returncode is None:
             self._runner.returncode = 0  # else Popen complains that nobody waits for its child
-
-
-def _spawn(run: RunDirectory) -> "subprocess.Popen[bytes]":
-    """Start a runner in a session of its own, with nothing of our environment: it may hold what no agent should see."""
-    environment = {"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)}
-    if home := os.environ.get("BOATYARD_HOME"):  # for people who look for the processes of a data directory
-        environment["BOATYARD_HOME"] = home
-    with run.diary.open("ab") as diary:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-s", "-m", "services.execution.runner", str(run.path)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=diary,
-            stderr=diary,
-            start_new_session=True,
-        )
 
 
 async def _ended(pid: int, is_it: Callable[[], bool]) -> None:

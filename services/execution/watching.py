@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from services.common.errors import OutOfRange
@@ -88,6 +88,10 @@ class _View:
             self._reader.close()
 
     async def _read(self) -> list[Record]:
+        if self._reader is not None and self._reader.next_sequence == self.next_sequence:
+            # What is written just now is in memory: read it here, for a thread costs more than the reading.
+            with suppress(BlockingIOError):
+                return self._reader.read(_BATCH_BYTES, wait=False)
         self._reading = asyncio.create_task(asyncio.to_thread(self._read_now))
         return await asyncio.shield(self._reading)
 

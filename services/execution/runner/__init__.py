@@ -1,4 +1,4 @@
-"""The program that stands between the service and a sandbox: `python -m services.execution.runner DIRECTORY`.
+"""The program that stands between the service and a sandbox: `python -m services.execution.runner`.
 
 It carries one execution and outlives the service, so it weighs little: the standard library, one thread, one loop. It
 starts the agent, writes the event log, enforces the bounds, ends every process of the run, and writes the result. What
