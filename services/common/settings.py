@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, AliasChoices, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.common.errors import StartError
@@ -157,7 +157,7 @@ class ServiceSettings(BaseSettings):
     data_directory: Annotated[Path, AfterValidator(_absolute)] = Field(
         default=Path("~/.local/share/boatyard"),
         validate_default=True,
-        validation_alias=AliasChoices("BOATYARD_HOME", "data_directory"),
+        validation_alias="BOATYARD_HOME",
     )
     listen: ListenAddress
     reflection: bool = True

@@ -49,7 +49,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Call:
-    """One incoming call. `status` is None while it goes well."""
+    """One incoming call. `status` and `reason` are None while it goes well."""
 
     method: str
     context: Context
@@ -57,6 +57,7 @@ class Call:
     metadata: Mapping[str, str | bytes]
     request_id: str = ""
     status: Status | None = None
+    reason: str | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -163,7 +164,8 @@ async def with_access_log(call: Call) -> AsyncIterator[None]:
         elif call.status in _ERROR:
             write = log.error
         seconds = round(time.monotonic() - call.started, 6)
-        write("rpc", method=call.method, status=call.status or "OK", seconds=seconds)
+        why = {} if call.reason is None else {"reason": call.reason}
+        write("rpc", method=call.method, status=call.status or "OK", **why, seconds=seconds)
 
 
 @asynccontextmanager
@@ -233,11 +235,12 @@ def _status_of(call: Call, error: Exception) -> status_pb2.Status:
         case RemoteFailure():
             return _internal(call, error)
         case ServiceError():
+            call.reason = error.reason
             return to_status_proto(error, call.request_id)
         case grpc.aio.AioRpcError() if error.code() is grpc.StatusCode.UNAVAILABLE:
-            log.warning("dependency unavailable", method=call.method, error=service_error(error).message)
+            log.warning("node unavailable", method=call.method, error=service_error(error).message)
             unreachable = Unavailable("NODE_UNAVAILABLE", "a service behind this one cannot be reached")
-            return to_status_proto(unreachable, call.request_id)
+            return _status_of(call, unreachable)
         case _:
             return _internal(call, error)
 

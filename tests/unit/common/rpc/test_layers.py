@@ -245,5 +245,10 @@ async def test_one_line_of_access_log_a_call_by_whose_fault_it_is() -> None:
             for text in ("missing", "full", "bug"):
                 with pytest.raises(grpc.aio.AioRpcError):
                     await stub.unary(text.encode())
-    calls = [(line["status"], line["log_level"]) for line in lines if line["event"] == "rpc"]
-    assert calls == [("OK", "info"), ("NOT_FOUND", "info"), ("RESOURCE_EXHAUSTED", "warning"), ("INTERNAL", "error")]
+    calls = [(line["status"], line.get("reason"), line["log_level"]) for line in lines if line["event"] == "rpc"]
+    assert calls == [
+        ("OK", None, "info"),
+        ("NOT_FOUND", "WORKSPACE_NOT_FOUND", "info"),
+        ("RESOURCE_EXHAUSTED", "TOO_MANY", "warning"),
+        ("INTERNAL", None, "error"),
+    ]
