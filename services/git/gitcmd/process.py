@@ -233,8 +233,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             async with asyncio.timeout(_GRACE_SECONDS):
                 await process.wait()
     finally:
-        if process.returncode is None:
-            _signal_group(process.pid, signal.SIGKILL)
+        # Git may be gone while something that it started is deaf to SIGTERM.
+        _signal_group(process.pid, signal.SIGKILL)
     await process.wait()
 
 

@@ -1,0 +1,148 @@
+"""Names and addresses: what git itself allows, and never a flag, a transport helper or somebody's password."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from services.git.names import branch_complaint, is_commit_id, revision_complaint
+from services.git.remotes import AddressBook
+
+PIECES = [b"a", b"/", b".", b"..", b"@{", b"@", b"-", b"~", b" ", b"\n", b"\\", b".lock", b"\xff", b"HEAD", b"*"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map(b"".join))
+@example(b"a" * 244)
+@example(b"a/.b")
+def test_branches_are_those_that_git_allows(name: bytes) -> None:
+    answer = subprocess.run(
+        ["git", "check-ref-format", b"refs/heads/" + name],
+        check=False,
+        capture_output=True,
+        env={"GIT_CONFIG_GLOBAL": "/dev/null", "PATH": "/usr/bin"},
+    )
+    allowed = answer.returncode == 0 and not name.startswith(b"-") and name not in {b"HEAD", b"@"}
+    assert (branch_complaint(name) is None) == allowed
+
+
+@given(st.binary())
+def test_no_name_is_ever_a_flag_or_two_lines(name: bytes) -> None:
+    if branch_complaint(name) is None or (name and revision_complaint(name) is None):
+        assert not name.startswith(b"-")
+        assert not {b"\0", b"\n", b" ", b":"} & {name[i : i + 1] for i in range(len(name))}
+
+
+@pytest.mark.parametrize("revision", [b"", b"HEAD", b"main", b"refs/tags/v1", b"0" * 40])
+def test_revisions(revision: bytes) -> None:
+    assert revision_complaint(revision) is None
+
+
+@pytest.mark.parametrize("revision", [b"main~1", b"-x", b"a..b", b"HEAD^{tree}", b"@{-1}", b":/fix", b"refs/heads/"])
+def test_expressions_are_no_revisions(revision: bytes) -> None:
+    assert revision_complaint(revision)
+
+
+@pytest.mark.parametrize(("text", "is_id"), [("a" * 40, True), ("a" * 64, True), ("A" * 40, False), ("a" * 39, False)])
+def test_commit_ids(text: str, is_id: bool) -> None:
+    assert is_commit_id(text) is is_id
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> AddressBook:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "roots").mkdir()
+    (tmp_path / "roots" / "escape").symlink_to("/etc")
+    (tmp_path / "roots" / "inside").symlink_to(tmp_path / "home")
+    return AddressBook((tmp_path / "roots", tmp_path / "home"), tmp_path / "home")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/a/b.git",
+        "https://example.com:8443/b",
+        "https://[::1]/b",
+        "ssh://git@example.com:22/a/b",
+        "ssh://example.com/~a/b",
+        "git@example.com:a/b.git",
+        "example.com:a/b",
+    ],
+)
+def test_allowed_urls(book: AddressBook, url: str) -> None:
+    assert book.complaint(url) is None
+    assert book.address(url).protocol == ("https" if url.startswith("https") else "ssh")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "-u./evil",
+        "--upload-pack=touch x",
+        "ext::sh -c x",
+        "ext::sh",
+        "fd::17",
+        "git://example.com/x",
+        "http://example.com/x",
+        "http://127.0.0.1/x",
+        "ftp://example.com/x",
+        "https://user@example.com/x",
+        "https://user:secret@example.com/x",
+        "ssh://git:secret@example.com/x",
+        "ssh://-oProxyCommand=x/y",
+        "ssh://git@-oProxyCommand=x/y",
+        "-oProxyCommand=x:y",
+        "git@-oProxyCommand=x:y",
+        "-x@host:y",
+        "host:-x",
+        "https://example.com/a b",
+        "https://example.com/a\nb",
+        "https://example.com/?token=x",
+        "https://example.com:99999/x",
+        "https:///x",
+        "relative/path",
+        "../up",
+        "~/x",
+        "/etc",
+        "file:///etc",
+        "file://host/etc",
+        "https://example.com/" + "a" * 3000,
+    ],
+)
+def test_refused_urls(book: AddressBook, url: str) -> None:
+    assert book.complaint(url)
+
+
+def test_files_only_under_the_roots_and_never_in_our_home(book: AddressBook, tmp_path: Path) -> None:
+    roots = tmp_path / "roots"
+    assert book.complaint(f"{roots}/repo.git") is None
+    assert book.complaint(f"file://{roots}/repo.git") is None
+    assert book.address(f"file://{roots}/repo.git").url == f"{roots}/repo.git"
+    for path in (f"{roots}/../etc", f"{roots}/escape/x", f"{roots}/inside/git/results/r.git", f"{tmp_path}/home"):
+        assert book.complaint(path)
+
+
+def test_plain_http_is_for_this_machine_alone(tmp_path: Path) -> None:
+    book = AddressBook((), tmp_path, allow_loopback_http=True)
+    assert book.complaint("http://127.0.0.1:8000/x") is None
+    assert book.complaint("http://example.com/x")
+
+
+def test_a_token_is_for_https(book: AddressBook) -> None:
+    assert book.complaint("https://example.com/x", "token") is None
+    assert book.complaint("ssh://git@example.com/x", "token")
+    how = book.address("https://example.com/x").invocation("token", 10)
+    assert [key for key, _ in how.config] == ["http.https://example.com/.extraHeader"]
+    assert "token" in how.secrets
+
+
+@given(st.text())
+def test_whatever_is_allowed_is_safe_to_hand_to_git(url: str) -> None:
+    book = AddressBook((), Path("/nonexistent-home"))
+    if book.complaint(url) is None:
+        assert not url.startswith("-")
+        assert "::" not in url.partition("/")[0]
+        assert book.address(url).protocol in {"https", "ssh"}
