@@ -239,8 +239,8 @@ def _after(rows: list[_Row], page: Page) -> list[_Row]:
 
 
 def _key(path: bytes) -> str:
-    # One character a byte: sorts as the bytes do, and any path is text.
-    return path.decode("latin-1")
+    # Sorts as the bytes do, and any path is printable.
+    return path.hex()
 
 
 def _page(size: int, token: str, filters: Mapping[str, object], violations: Violations) -> Page:
