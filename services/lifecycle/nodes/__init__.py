@@ -5,5 +5,6 @@ may be repeated, for ids are chosen here, and node services answer the same requ
 """
 
 from services.lifecycle.nodes.client import JobNodes, Nodes
+from services.lifecycle.nodes.persistence import NodeLost, Patience
 
-__all__ = ["JobNodes", "Nodes"]
+__all__ = ["JobNodes", "NodeLost", "Nodes", "Patience"]

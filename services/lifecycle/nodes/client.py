@@ -1,7 +1,7 @@
 """The calls, one method each."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -20,7 +20,7 @@ from services.common.fence import Fence
 from services.common.rpc.channel import fence_metadata
 from services.common.rpc.streaming import streaming
 from services.common.sandbox.spec import Tier
-from services.lifecycle.model import Base, Changes, Launch, Layout, Order, Remote, Run, Taken
+from services.lifecycle.model import Base, Changes, FileChange, Launch, Layout, Order, Remote, Run, Taken
 from services.lifecycle.nodes import wire
 from services.lifecycle.nodes.persistence import Patience, Pause, persist
 
@@ -31,6 +31,7 @@ _LONG_SECONDS = 590.0  # copies, takes and pushes: just below what a server allo
 _PREPARE_SECONDS = 3600.0  # the first fetch of a huge repository
 _WAIT_SECONDS = 30.0
 _MAX_FILES = 1000
+_MAX_FILES_BYTES = 256 << 10
 _MAX_DIFF_BYTES = 64 << 10
 _TAIL_EVENTS = 256
 
@@ -142,7 +143,7 @@ class JobNodes:
             return bytes(data), truncated
 
         diff, truncated = await self._persist(read)
-        return Changes(tuple(map(wire.file_change_from, listed.files)), listed.total_files, diff, truncated)
+        return Changes(_bounded(map(wire.file_change_from, listed.files)), listed.total_files, diff, truncated)
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes) -> None:
         """Push a taken commit to a branch that is not there yet, or is there at that commit."""
@@ -217,3 +218,14 @@ class JobNodes:
 
     async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
         return await persist(call, patience=self._patience, pause=self._pause)
+
+
+def _bounded(files: Iterable[FileChange]) -> tuple[FileChange, ...]:
+    """Keep files for as long as their paths take no more than they may."""
+    kept, size = [], 0
+    for file in files:
+        size += len(file.path) + len(file.old_path)
+        if size > _MAX_FILES_BYTES:
+            break
+        kept.append(file)
+    return tuple(kept)

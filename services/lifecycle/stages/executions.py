@@ -1,9 +1,12 @@
 """Starting, following and ending a program at the execution service. What may run is always seen to its end."""
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
+from services.common.errors import ServiceError
 from services.lifecycle.failures import JobCancelled
-from services.lifecycle.model import Base, ExecutionNote, Launch, Purpose, Run
+from services.lifecycle.model import Base, ExecutionNote, ExecutionState, Launch, Purpose, Run
+from services.lifecycle.nodes import NodeLost
 from services.lifecycle.run import JobRun, workspace_of
 
 
@@ -42,13 +45,14 @@ async def stopped(job: JobRun, execution_id: str) -> Run | None:
 
 
 def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
-    """Put how an execution stands into what is known of it."""
+    """Put how an execution stands into what is known of it. One that a node has accepted counts as running."""
+    accepted = run.state is ExecutionState.PENDING
     return replace(
         note,
-        state=run.state,
+        state=ExecutionState.RUNNING if accepted else run.state,
         reason=run.reason,
         message=run.message,
-        start_time=run.start_time,
+        start_time=datetime.now(UTC) if accepted else run.start_time,
         end_time=run.end_time,
         output=replace(note.output, exit_code=run.exit_code, signal=run.signal, output_bytes=run.output_bytes),
     )
@@ -78,9 +82,11 @@ async def run_errand(job: JobRun, errand: Errand) -> Run:
             run = await _begin_errand(job, errand, note)
         await job.note(noted(note, run))
         run = await end_of(job, errand.execution_id)
-    finally:
-        with job.uninterrupted():
-            await job.nodes.delete_workspace(note.workspace_id)
+    except (JobCancelled, ServiceError) as error:
+        if not isinstance(error, NodeLost):
+            await _remove(job, note)
+        raise
+    await _remove(job, note)
     await job.note(replace(noted(note, run), workspace_id=""))
     job.check_cancelled()
     return run
@@ -102,6 +108,11 @@ async def _begin_errand(job: JobRun, errand: Errand, note: ExecutionNote) -> Run
         environment={"BOATYARD_JOB_ID": job.order.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()},
     )
     return await begin(job, note.execution_id, launch)
+
+
+async def _remove(job: JobRun, note: ExecutionNote) -> None:
+    with job.uninterrupted():
+        await job.nodes.delete_workspace(note.workspace_id)
 
 
 def shell(line: str, *arguments: bytes) -> tuple[bytes, ...]:

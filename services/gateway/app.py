@@ -1,0 +1,158 @@
+"""Puts the gateway together."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import grpc
+from boatyard.execution.v1 import execution_pb2
+from boatyard.gateway.v1 import catalog_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
+from boatyard.gateway.v1.hook_pb2_grpc import add_HookServiceServicer_to_server
+from boatyard.gateway.v1.job_pb2_grpc import add_JobServiceServicer_to_server
+from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer_to_server
+from boatyard.git.v1 import git_pb2
+from boatyard.workspace.v1 import workspace_pb2
+from google.protobuf.descriptor import ServiceDescriptor
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common import program
+from services.common.db.engine import open_database, sqlite_url
+from services.common.db.migrate import migrate
+from services.common.errors import StartError
+from services.common.ids import new_id
+from services.common.lock import FileLock, LockHeldError
+from services.common.rpc.auth import SingleToken
+from services.common.rpc.channel import open_channel
+from services.common.rpc.draining import Draining
+from services.common.rpc.server import Registration, serve
+from services.common.settings import load_settings
+from services.gateway.catalog.servicer import CatalogServicer
+from services.gateway.catalog.store import CatalogStore
+from services.gateway.hooks.servicer import HookServicer
+from services.gateway.hooks.store import HookStore
+from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.changes import Changes
+from services.gateway.jobs.ledger import SqlLedger
+from services.gateway.jobs.servicer import JobServicer
+from services.gateway.jobs.store import JobStore
+from services.gateway.jobs.wire import document
+from services.gateway.runtime.relay import Relay
+from services.gateway.runtime.servicer import RuntimeServicer
+from services.gateway.runtime.workspaces import NodeViews
+from services.gateway.settings import GatewaySettings
+from services.lifecycle.driver import Driver
+from services.lifecycle.nodes import Nodes, Patience
+
+_WORKSPACE: ServiceDescriptor = workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]
+_GIT: ServiceDescriptor = git_pb2.DESCRIPTOR.services_by_name["GitService"]
+_EXECUTION: ServiceDescriptor = execution_pb2.DESCRIPTOR.services_by_name["ExecutionService"]
+
+
+def main() -> None:
+    """Run the gateway until it is told to stop."""
+    program.run("gateway", _main)
+
+
+async def _main() -> None:
+    settings = load_settings(GatewaySettings)
+    directory = settings.home.directory("gateway")
+    async with AsyncExitStack() as stack:
+        try:
+            # The lock makes this the one process that may take this cell's own leases back.
+            stack.callback(FileLock(directory / "lock").release)
+        except LockHeldError as error:
+            raise StartError(f"process {error.pid} already is the gateway of {directory}") from None
+        url = settings.database_url
+        engine = open_database(sqlite_url(directory / "gateway.db") if url is None else url.get_secret_value())
+        stack.push_async_callback(engine.dispose)
+        await migrate(engine, "services.gateway.migrations")
+        nodes = await _nodes(stack, settings)
+        changes, draining = Changes(), Draining()
+        ledger = SqlLedger(engine, _cell_id(directory), changes, document, lease_seconds=settings.lease_seconds)
+        await ledger.take_over_own(socket.gethostname())
+        driver = Driver(ledger, nodes, capacity=settings.max_jobs)
+        changes.call_on_work(driver.poke)
+        await stack.enter_async_context(_driving(driver))
+        await serve(
+            listen=settings.listen,
+            registrations=_registrations(engine, changes, nodes, draining, settings.agent_command),
+            authenticator=_authenticator(settings),
+            draining=draining,
+            reflection=settings.reflection,
+        )
+
+
+async def _nodes(stack: AsyncExitStack, settings: GatewaySettings) -> Nodes:
+    token = settings.home.cell_token()
+
+    async def connected(address: str, service: ServiceDescriptor) -> grpc.aio.Channel:
+        return await stack.enter_async_context(open_channel(address, token, services=[service]))
+
+    return Nodes(
+        await connected(settings.workspace_address, _WORKSPACE),
+        await connected(settings.git_address, _GIT),
+        await connected(settings.execution_address, _EXECUTION),
+        Patience(away=settings.node_patience_seconds),
+    )
+
+
+def _registrations(
+    engine: AsyncEngine, changes: Changes, nodes: Nodes, draining: Draining, agent_command: str
+) -> list[Registration]:
+    store, admission = JobStore(engine, changes), Admission(engine, changes, agent_command)
+    relay = Relay(store, changes, nodes.execution)
+    views = NodeViews(store, nodes.workspace, nodes.git)
+    return [
+        Registration(
+            catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
+            add_CatalogServiceServicer_to_server,
+            CatalogServicer(CatalogStore(engine)),
+        ),
+        Registration(
+            hook_pb2.DESCRIPTOR.services_by_name["HookService"].full_name,
+            add_HookServiceServicer_to_server,
+            HookServicer(HookStore(engine)),
+        ),
+        Registration(
+            job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
+            add_JobServiceServicer_to_server,
+            JobServicer(admission, store, changes, draining),
+        ),
+        Registration(
+            runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"].full_name,
+            add_AgentRuntimeServiceServicer_to_server,
+            RuntimeServicer(admission, store, relay, views, draining),
+        ),
+    ]
+
+
+def _authenticator(settings: GatewaySettings) -> SingleToken:
+    token = settings.token.get_secret_value() if settings.token else settings.home.admin_token()
+    return SingleToken(
+        token, caller="admin", reason="TOKEN_REQUIRED", hint="it is in $BOATYARD_HOME/token, for its owner"
+    )
+
+
+def _cell_id(directory: Path) -> str:
+    """Return this data directory's cell, the same for as long as the directory lives. Called under its lock."""
+    file = directory / "cell-id"
+    if not file.exists():
+        temporary = directory / "cell-id.new"
+        temporary.write_text(new_id("cell") + "\n")
+        temporary.rename(file)
+    return file.read_text().strip()
+
+
+@asynccontextmanager
+async def _driving(driver: Driver) -> AsyncIterator[None]:
+    task = asyncio.create_task(driver.run(), name="driver")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

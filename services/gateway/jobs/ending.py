@@ -1,0 +1,61 @@
+"""The end of a job, in whichever transaction it comes: by its driver, by a cancel before it began, by lost cells."""
+
+from typing import Any
+
+from sqlalchemy import Row, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.gateway.catalog.model import WorkItemState
+from services.gateway.catalog.store import set_work_item_state
+from services.gateway.jobs.tables import NOW, executions, jobs, stages
+from services.lifecycle.model import ExecutionState, JobState, Outcome, StageState
+
+_UNFINISHED = "it was not finished when the job ended"
+
+
+async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) -> None:
+    """End a job whose row is locked: with it its stages and executions, and its hold on a work item."""
+    reason = outcome.failure.reason if outcome.failure else ""
+    message = outcome.failure.message if outcome.failure else ""
+    await connection.execute(
+        update(jobs)
+        .where(jobs.c.job_id == job.job_id)
+        .values(
+            state=outcome.state,
+            reason=reason,
+            message=message.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+            revision=jobs.c.revision + 1,
+            held=False,
+            end_time=NOW,
+        )
+    )
+    await connection.execute(
+        update(stages)
+        .where(stages.c.job_id == job.job_id, stages.c.state == StageState.RUNNING)
+        .values(state=StageState.FAILED, message=_UNFINISHED, end_time=NOW)
+    )
+    cancelled = outcome.state is JobState.CANCELLED
+    await end_executions(
+        connection,
+        job.job_id,
+        ExecutionState.CANCELLED if cancelled else ExecutionState.FAILED,
+        reason,
+        message,
+    )
+    if job.work_item_id:
+        succeeded = outcome.state is JobState.SUCCEEDED
+        await set_work_item_state(
+            connection, job.work_item_id, WorkItemState.REVIEW if succeeded else WorkItemState.TODO
+        )
+
+
+async def end_executions(
+    connection: AsyncConnection, job_id: str, state: ExecutionState, reason: str, message: str
+) -> None:
+    """End what has not ended of a job's executions."""
+    live = (ExecutionState.PENDING, ExecutionState.RUNNING)
+    await connection.execute(
+        update(executions)
+        .where(executions.c.job_id == job_id, executions.c.state.in_(live))
+        .values(state=state, reason=reason, message=message.replace("\0", "\N{REPLACEMENT CHARACTER}"), end_time=NOW)
+    )

@@ -1,0 +1,309 @@
+"""The driver's ledger in SQL: leases by the database's clock, every write conditional on the fence.
+
+Of two that claim at once on PostgreSQL, each skips the row that the other has locked; on SQLite one waits for the
+other. A cell's own leases are its own again as soon as it is back: `take_over_own` is called under the cell's lock.
+"""
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from sqlalchemy import Row, and_, case, exc, func, insert, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.common.ids import new_id
+from services.gateway.catalog.store import REPOSITORIES
+from services.gateway.hooks.model import HookEvent
+from services.gateway.hooks.store import hooks_in_force
+from services.gateway.jobs.changes import Changes
+from services.gateway.jobs.ending import end_executions, end_job
+from services.gateway.jobs.model import JobView
+from services.gateway.jobs.rows import job_row, job_view
+from services.gateway.jobs.tables import NOW, cells, executions, jobs, now, stages
+from services.gateway.sql import insert_if_absent
+from services.lifecycle.ledger import Beat, Lease, LeaseLost, LedgerUnavailable, Stage
+from services.lifecycle.model import (
+    ExecutionNote,
+    ExecutionState,
+    Failure,
+    Hook,
+    JobState,
+    Order,
+    Outcome,
+    Output,
+    Purpose,
+    Remote,
+    StageState,
+    Surroundings,
+    dump,
+    load,
+)
+
+MAX_ATTEMPTS: Final = 3
+_CELL_LOST: Final = Failure(
+    "NODE_LOST", "the machine that worked on it did not come back; what it had done there is on that machine"
+)
+_SECOND: Final = 1_000_000
+
+
+class SqlLedger:
+    """Implements services.lifecycle.ledger.Ledger for one cell. `document` writes a job for hooks."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        cell_id: str,
+        changes: Changes,
+        document: Callable[[JobView], bytes],
+        *,
+        lease_seconds: float = 20.0,
+    ) -> None:
+        self._engine = engine
+        self._cell_id = cell_id
+        self._changes = changes
+        self._document = document
+        self._lease_seconds = lease_seconds
+
+    @property
+    def lease_seconds(self) -> float:
+        """See Ledger."""
+        return self._lease_seconds
+
+    async def take_over_own(self, host: str) -> int:
+        """Make the jobs that this cell held before it was restarted claimable, by this cell alone; return how many.
+
+        MUST be called before the first claim, by the one process that holds the cell's lock.
+        """
+        async with self._transaction() as connection:
+            row = {"cell_id": self._cell_id, "host": host, "start_time": NOW, "beat_time": NOW}
+            if not await insert_if_absent(connection, cells, row):
+                mine = update(cells).where(cells.c.cell_id == self._cell_id)
+                await connection.execute(mine.values(host=host, start_time=NOW, beat_time=NOW))
+            own = update(jobs).where(jobs.c.cell_id == self._cell_id, jobs.c.state == JobState.RUNNING)
+            result = await connection.execute(own.values(held=False, lease_until=self._until()))
+            return result.rowcount
+
+    async def claim(self) -> Lease | None:
+        """See Ledger."""
+        async with self._transaction() as connection:
+            while row := await self._claimable(connection):
+                lease = await self._take(connection, row)
+                if lease is not None:
+                    break
+            else:
+                return None
+        self._changes.changed(lease.job_id)
+        return lease
+
+    async def beat(self, leases: Collection[Lease]) -> Beat:
+        """See Ledger."""
+        pairs = [(lease.job_id, lease.fence) for lease in leases]
+        ours = update(jobs).where(
+            tuple_(jobs.c.job_id, jobs.c.fence).in_(pairs), jobs.c.state == JobState.RUNNING, jobs.c.held
+        )
+        prolonged = ours.values(lease_until=self._until()).returning(jobs.c.job_id, jobs.c.cancel_requested)
+        async with self._transaction() as connection:
+            rows = (await connection.execute(prolonged)).all() if pairs else ()
+            await connection.execute(update(cells).where(cells.c.cell_id == self._cell_id).values(beat_time=NOW))
+        return Beat(
+            held=frozenset(row.job_id for row in rows),
+            cancel_requested=frozenset(row.job_id for row in rows if row.cancel_requested),
+        )
+
+    async def surroundings(self, lease: Lease) -> Surroundings:
+        """See Ledger."""
+        order = lease.order
+        async with self._transaction() as connection:
+            await _check(connection, lease)
+            remote = None
+            if order.repository_id:
+                repository = await REPOSITORIES.get(connection, order.repository_id)
+                remote = Remote(repository.repository_id, repository.url, repository.token)
+            found = await hooks_in_force(connection, order.project_id, HookEvent.PRE)
+            view = await job_view(connection, lease.job_id)
+        hooks = tuple(Hook(hook.hook_id, hook.command, hook.timeout.total_seconds()) for hook in found)
+        return Surroundings(remote, hooks, self._document(view))
+
+    async def stages(self, lease: Lease) -> Mapping[str, Stage]:
+        """See Ledger."""
+        recorded = select(stages).where(stages.c.job_id == lease.job_id, stages.c.attempt == lease.attempt)
+        async with self._transaction() as connection:
+            await _check(connection, lease)
+            rows = (await connection.execute(recorded)).all()
+        return {row.name: Stage(row.name, StageState(row.state), row.result, row.message) for row in rows}
+
+    async def execution(self, lease: Lease) -> ExecutionNote:
+        """See Ledger."""
+        async with self._transaction() as connection:
+            await _check(connection, lease)
+            found = select(executions).where(executions.c.execution_id == lease.execution_id)
+            row = (await connection.execute(found)).one()
+        return ExecutionNote(
+            execution_id=row.execution_id,
+            purpose=Purpose(row.purpose),
+            workspace_id=row.workspace_id,
+            state=ExecutionState(row.state),
+            reason=row.reason,
+            message=row.message,
+            start_time=row.start_time,
+            end_time=row.end_time,
+            output=load(Output, row.output),
+        )
+
+    async def begin_stage(self, lease: Lease, name: str) -> None:
+        """See Ledger."""
+        so_far = select(func.count()).where(stages.c.job_id == lease.job_id, stages.c.attempt == lease.attempt)
+        async with self._writing(lease) as connection:
+            stage = {"job_id": lease.job_id, "attempt": lease.attempt, "name": name}
+            number = (await connection.execute(so_far)).scalar_one() + 1
+            fresh = {"number": number, "state": StageState.RUNNING, "result": "", "message": "", "start_time": NOW}
+            await insert_if_absent(connection, stages, stage | fresh)
+
+    async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
+        """See Ledger."""
+        running = update(stages).where(
+            stages.c.job_id == lease.job_id,
+            stages.c.attempt == lease.attempt,
+            stages.c.name == stage.name,
+            stages.c.state == StageState.RUNNING,
+        )
+        message = stage.message.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        ended = running.values(state=stage.state, result=stage.result, message=message, end_time=NOW)
+        async with self._writing(lease) as connection:
+            if (await connection.execute(ended)).rowcount == 0:
+                return  # the first try was written, and its answer was lost
+            for note in notes:
+                await _write_note(connection, lease, note)
+
+    async def note(self, lease: Lease, note: ExecutionNote) -> None:
+        """See Ledger."""
+        async with self._writing(lease) as connection:
+            await _write_note(connection, lease, note)
+
+    async def finish(self, lease: Lease, outcome: Outcome) -> None:
+        """See Ledger."""
+        async with self._transaction() as connection:
+            await _lock(connection, lease.job_id)
+            row = await job_row(connection, lease.job_id)
+            if row.fence != lease.fence:
+                raise LeaseLost
+            if not JobState(row.state).is_final:
+                await end_job(connection, row, outcome)
+        self._changes.changed(lease.job_id)
+
+    def _until(self) -> Any:  # noqa: ANN401 - an SQL expression
+        return now() + round(self._lease_seconds * _SECOND)
+
+    async def _claimable(self, connection: AsyncConnection) -> Row[Any] | None:
+        own = and_(jobs.c.cell_id == self._cell_id, jobs.c.held.is_(False))
+        to_take_over = and_(jobs.c.state == JobState.RUNNING, or_(own, jobs.c.lease_until < now()))
+        statement = (
+            select(jobs)
+            .where(or_(jobs.c.state == JobState.PENDING, to_take_over))
+            .order_by(
+                case((and_(jobs.c.state == JobState.RUNNING, own), 0), else_=1),
+                jobs.c.priority.desc(),
+                jobs.c.create_time,
+                jobs.c.job_id,
+            )
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        return (await connection.execute(statement)).first()
+
+    async def _take(self, connection: AsyncConnection, row: Row[Any]) -> Lease | None:
+        """Give a locked row to this cell; None when it was ended, because too many cells were lost over it."""
+        attempt, execution_id = row.attempt, row.execution_id
+        if row.state == JobState.RUNNING and row.cell_id != self._cell_id:
+            attempt += 1
+            if attempt > MAX_ATTEMPTS:
+                await end_job(connection, row, Outcome(JobState.FAILED, _CELL_LOST))
+                return None
+            execution_id = await _next_attempt(connection, row.job_id, attempt)
+        await connection.execute(
+            update(jobs)
+            .where(jobs.c.job_id == row.job_id)
+            .values(
+                state=JobState.RUNNING,
+                attempt=attempt,
+                execution_id=execution_id,
+                fence=row.fence + 1,
+                cell_id=self._cell_id,
+                held=True,
+                lease_until=self._until(),
+                revision=row.revision + 1,
+                start_time=func.coalesce(jobs.c.start_time, now()),
+            )
+        )
+        order = load(Order, row.definition)
+        return Lease(row.job_id, row.fence + 1, attempt, execution_id, order, row.cancel_requested)
+
+    @asynccontextmanager
+    async def _writing(self, lease: Lease) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is conditional on the lease, and counts as a change of the job."""
+        async with self._transaction() as connection:
+            held = update(jobs).where(
+                jobs.c.job_id == lease.job_id, jobs.c.fence == lease.fence, jobs.c.state == JobState.RUNNING
+            )
+            if (await connection.execute(held.values(revision=jobs.c.revision + 1))).rowcount == 0:
+                raise LeaseLost
+            yield connection
+        self._changes.changed(lease.job_id)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._engine.begin() as connection:
+                yield connection
+        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, OSError) as error:
+            # The driver's own words: SQLAlchemy's would repeat the statement, with prompts in it.
+            cause = error.orig if isinstance(error, exc.DBAPIError) else error
+            raise LedgerUnavailable(f"{type(cause).__name__}: {cause}") from error
+
+
+async def _check(connection: AsyncConnection, lease: Lease) -> None:
+    row = await job_row(connection, lease.job_id)
+    if (row.fence, row.state) != (lease.fence, JobState.RUNNING):
+        raise LeaseLost
+
+
+async def _lock(connection: AsyncConnection, job_id: str) -> None:
+    await connection.execute(select(jobs.c.job_id).where(jobs.c.job_id == job_id).with_for_update())
+
+
+async def _next_attempt(connection: AsyncConnection, job_id: str, attempt: int) -> str:
+    execution_id = new_id("exec")
+    await end_executions(connection, job_id, ExecutionState.FAILED, _CELL_LOST.reason, _CELL_LOST.message)
+    await connection.execute(insert(executions).values(new_execution(execution_id, job_id, attempt, Purpose.AGENT)))
+    return execution_id
+
+
+def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose) -> dict[str, Any]:
+    """Return the row of an execution that has not begun."""
+    return {
+        "execution_id": execution_id,
+        "job_id": job_id,
+        "purpose": purpose,
+        "attempt": attempt,
+        "workspace_id": "",
+        "state": ExecutionState.PENDING,
+        "reason": "",
+        "message": "",
+        "output": dump(Output()),
+        "create_time": NOW,
+    }
+
+
+async def _write_note(connection: AsyncConnection, lease: Lease, note: ExecutionNote) -> None:
+    row = new_execution(note.execution_id, lease.job_id, lease.attempt, note.purpose)
+    await insert_if_absent(connection, executions, row)
+    known = {
+        "workspace_id": note.workspace_id,
+        "state": note.state,
+        "reason": note.reason,
+        "message": note.message.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+        "output": dump(note.output),
+        "start_time": note.start_time,
+        "end_time": note.end_time,
+    }
+    await connection.execute(update(executions).where(executions.c.execution_id == note.execution_id).values(known))

@@ -1,0 +1,80 @@
+"""What is known of jobs and executions, as it is shown. Times are in UTC; None means not yet, or never."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.lifecycle.model import ExecutionState, JobState, Order, Output, Purpose, StageState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageView:
+    """A recorded step."""
+
+    name: str
+    state: StageState
+    message: str
+    start_time: datetime
+    end_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionView:
+    """An execution, with whose it is. `job_state` is there for who asks whether it can still be ended."""
+
+    execution_id: str
+    job_id: str
+    job_state: JobState
+    project_id: str
+    worker_id: str
+    work_item_id: str
+    repository_id: str
+    purpose: Purpose
+    attempt: int
+    workspace_id: str
+    state: ExecutionState
+    reason: str
+    message: str
+    output: Output
+    create_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A job. `executions` are its agents', the first attempt first; `timeline` is empty in lists."""
+
+    order: Order
+    state: JobState
+    reason: str
+    message: str
+    cell_id: str
+    cancel_requested: bool
+    revision: int
+    create_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    executions: tuple[ExecutionView, ...]
+    timeline: tuple[StageView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list; what is empty does not narrow."""
+
+    project_id: str = ""
+    states: frozenset[JobState] = frozenset()
+    kind: str = ""
+    worker_id: str = ""
+    work_item_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionFilter:
+    """Which executions to list; what is empty does not narrow."""
+
+    project_id: str = ""
+    states: frozenset[ExecutionState] = frozenset()
+    job_id: str = ""
+    worker_id: str = ""
+    work_item_id: str = ""

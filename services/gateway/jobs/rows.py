@@ -1,0 +1,108 @@
+"""From the ledger's rows to what is known of jobs. All of it works inside the caller's transaction."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.common.errors import NotFound
+from services.gateway.jobs.model import ExecutionView, JobView, StageView
+from services.gateway.jobs.tables import executions, jobs, stages
+from services.lifecycle.model import ExecutionState, JobState, Order, Output, Purpose, StageState, load
+
+EXECUTIONS: Select[Any] = select(
+    executions,
+    jobs.c.state.label("job_state"),
+    jobs.c.project_id,
+    jobs.c.worker_id,
+    jobs.c.work_item_id,
+    jobs.c.repository_id,
+).join_from(executions, jobs, executions.c.job_id == jobs.c.job_id)
+
+
+async def job_view(connection: AsyncConnection, job_id: str) -> JobView:
+    """Return a job with all that is known of it. Raises NotFound."""
+    (view,) = await job_views(connection, [await job_row(connection, job_id)])
+    return view
+
+
+async def job_row(connection: AsyncConnection, job_id: str) -> Row[Any]:
+    """Return a job's row. Raises NotFound."""
+    row = (await connection.execute(select(jobs).where(jobs.c.job_id == job_id))).first()
+    if row is None:
+        raise NotFound("job", job_id)
+    return row
+
+
+async def job_views(
+    connection: AsyncConnection, rows: Sequence[Row[Any]], *, with_timeline: bool = True
+) -> list[JobView]:
+    """Complete rows of jobs with their agents' executions and, unless it is a list, their timelines."""
+    job_ids = [row.job_id for row in rows]
+    runs, steps = defaultdict(list), defaultdict(list)
+    found = EXECUTIONS.where(executions.c.job_id.in_(job_ids), executions.c.purpose == Purpose.AGENT)
+    for execution in (await connection.execute(found.order_by(executions.c.attempt))).all():
+        runs[execution.job_id].append(execution_view(execution))
+    if with_timeline:
+        recorded = select(stages).where(stages.c.job_id.in_(job_ids)).order_by(stages.c.attempt, stages.c.number)
+        for stage in (await connection.execute(recorded)).all():
+            steps[stage.job_id].append(_stage_view(stage))
+    return [_job_view(row, runs[row.job_id], steps[row.job_id]) for row in rows]
+
+
+async def execution_views(connection: AsyncConnection, *wanted: ColumnElement[bool]) -> list[ExecutionView]:
+    """Return executions."""
+    rows = (await connection.execute(EXECUTIONS.where(*wanted))).all()
+    return [execution_view(row) for row in rows]
+
+
+def execution_view(row: Row[Any]) -> ExecutionView:
+    """Read a row of EXECUTIONS."""
+    return ExecutionView(
+        execution_id=row.execution_id,
+        job_id=row.job_id,
+        job_state=JobState(row.job_state),
+        project_id=row.project_id,
+        worker_id=row.worker_id,
+        work_item_id=row.work_item_id,
+        repository_id=row.repository_id,
+        purpose=Purpose(row.purpose),
+        attempt=row.attempt,
+        workspace_id=row.workspace_id,
+        state=ExecutionState(row.state),
+        reason=row.reason,
+        message=row.message,
+        output=load(Output, row.output),
+        create_time=row.create_time,
+        start_time=row.start_time,
+        end_time=row.end_time,
+    )
+
+
+def _job_view(row: Row[Any], runs: Iterable[ExecutionView], steps: Iterable[StageView]) -> JobView:
+    return JobView(
+        order=load(Order, row.definition),
+        state=JobState(row.state),
+        reason=row.reason,
+        message=row.message,
+        cell_id=row.cell_id,
+        cancel_requested=row.cancel_requested,
+        revision=row.revision,
+        create_time=row.create_time,
+        start_time=row.start_time,
+        end_time=row.end_time,
+        executions=tuple(runs),
+        timeline=tuple(steps),
+    )
+
+
+def _stage_view(row: Row[Any]) -> StageView:
+    return StageView(
+        name=row.name,
+        state=StageState(row.state),
+        message=row.message,
+        start_time=row.start_time,
+        end_time=row.end_time,
+    )

@@ -1,0 +1,62 @@
+"""Between the catalogue's layers of settings, where anything may be left open, and a job's, where nothing is."""
+
+from datetime import timedelta
+
+from services.common.sandbox.spec import Network, Tier
+from services.gateway.catalog import agent as layers
+from services.lifecycle.model import AgentSettings, Policy, PromptDelivery, Publish, Retention
+
+_OPEN = AgentSettings()
+_OPEN_POLICY = Policy()
+
+
+def settled_agent(layer: layers.AgentSettings) -> AgentSettings:
+    """Return the settings of all layers together, as the lifecycle has them."""
+    return AgentSettings(
+        engine=layer.engine or _OPEN.engine,
+        command=layer.command or "",
+        prompt_delivery=PromptDelivery(layer.prompt_delivery or _OPEN.prompt_delivery),
+        system_prompt=layer.system_prompt or "",
+        model=layer.model or "",
+        environment=dict(layer.environment),
+        timeout=layer.timeout.total_seconds() if layer.timeout else _OPEN.timeout,
+        idle_timeout=layer.idle_timeout.total_seconds() if layer.idle_timeout else None,
+        sandbox_tier=Tier[layer.sandbox_tier.name] if layer.sandbox_tier else _OPEN.sandbox_tier,
+        network=Network[layer.network.name] if layer.network else _OPEN.network,
+    )
+
+
+def settled_policy(layer: layers.Policy) -> Policy:
+    """Return the policy of all layers together, as the lifecycle has it."""
+    return Policy(
+        verify_command=layer.verify_command or "",
+        verify_timeout=layer.verify_timeout.total_seconds() if layer.verify_timeout else _OPEN_POLICY.verify_timeout,
+        publish=Publish(layer.publish or _OPEN_POLICY.publish),
+        retention=Retention(layer.retention or _OPEN_POLICY.retention),
+    )
+
+
+def agent_layer(settled: AgentSettings) -> layers.AgentSettings:
+    """Return a job's settings as one layer, for whoever writes layers."""
+    return layers.AgentSettings(
+        engine=settled.engine,
+        command=settled.command,
+        prompt_delivery=layers.PromptDelivery(settled.prompt_delivery),
+        system_prompt=settled.system_prompt or None,
+        model=settled.model or None,
+        environment=settled.environment,
+        timeout=timedelta(seconds=settled.timeout),
+        idle_timeout=timedelta(seconds=settled.idle_timeout) if settled.idle_timeout else None,
+        sandbox_tier=layers.SandboxTier[settled.sandbox_tier.name],
+        network=layers.Network[settled.network.name],
+    )
+
+
+def policy_layer(settled: Policy) -> layers.Policy:
+    """Return a job's policy as one layer, for whoever writes layers."""
+    return layers.Policy(
+        verify_command=settled.verify_command or None,
+        verify_timeout=timedelta(seconds=settled.verify_timeout),
+        publish=layers.Publish(settled.publish),
+        retention=layers.Retention(settled.retention),
+    )

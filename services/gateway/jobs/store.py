@@ -1,0 +1,145 @@
+"""Jobs and executions as callers ask for them: one, a page, or that one be ended. Each method is one transaction."""
+
+from sqlalchemy import BigInteger, ColumnElement, select, type_coerce, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.common.db.paging import Page
+from services.common.errors import FailedPrecondition, NotFound
+from services.gateway.jobs.changes import Changes
+from services.gateway.jobs.ending import end_job
+from services.gateway.jobs.model import ExecutionFilter, ExecutionView, JobFilter, JobView
+from services.gateway.jobs.rows import EXECUTIONS, execution_view, execution_views, job_row, job_view, job_views
+from services.gateway.jobs.tables import executions, jobs
+from services.gateway.sql import microseconds
+from services.lifecycle.model import JobState, Outcome
+
+LIVE = (JobState.PENDING, JobState.RUNNING, JobState.AWAITING_APPROVAL)
+
+_JOB_KEY = (type_coerce(jobs.c.create_time, BigInteger), jobs.c.job_id)
+_EXECUTION_KEY = (type_coerce(executions.c.create_time, BigInteger), executions.c.execution_id)
+
+
+class JobStore:
+    """Knows jobs and executions."""
+
+    def __init__(self, engine: AsyncEngine, changes: Changes) -> None:
+        self._engine = engine
+        self._changes = changes
+
+    async def job(self, job_id: str) -> JobView:
+        """Return a job. Raises NotFound."""
+        async with self._engine.begin() as connection:
+            return await job_view(connection, job_id)
+
+    async def revision(self, job_id: str) -> int:
+        """Return what grows with every change of a job. Raises NotFound."""
+        async with self._engine.begin() as connection:
+            return int((await job_row(connection, job_id)).revision)
+
+    async def jobs(self, wanted: JobFilter, page: Page) -> list[JobView]:
+        """Return the jobs of a page, the newest first, and one more where there is a next page."""
+        conditions = _conditions(
+            (wanted.project_id, jobs.c.project_id),
+            (wanted.kind, jobs.c.kind),
+            (wanted.worker_id, jobs.c.worker_id),
+            (wanted.work_item_id, jobs.c.work_item_id),
+        )
+        if wanted.states:
+            conditions.append(jobs.c.state.in_(sorted(wanted.states)))
+        statement = page.select(select(jobs).where(*conditions), _JOB_KEY, descending=True)
+        async with self._engine.begin() as connection:
+            return await job_views(connection, (await connection.execute(statement)).all(), with_timeline=False)
+
+    async def execution(self, execution_id: str) -> ExecutionView:
+        """Return an execution. Raises NotFound."""
+        async with self._engine.begin() as connection:
+            return await _execution(connection, execution_id)
+
+    async def executions(self, wanted: ExecutionFilter, page: Page) -> list[ExecutionView]:
+        """Return the executions of a page, the newest first, and one more where there is a next page."""
+        conditions = _conditions(
+            (wanted.project_id, jobs.c.project_id),
+            (wanted.job_id, executions.c.job_id),
+            (wanted.worker_id, jobs.c.worker_id),
+            (wanted.work_item_id, jobs.c.work_item_id),
+        )
+        if wanted.states:
+            conditions.append(executions.c.state.in_(sorted(wanted.states)))
+        statement = page.select(EXECUTIONS.where(*conditions), _EXECUTION_KEY, descending=True)
+        async with self._engine.begin() as connection:
+            return [execution_view(row) for row in (await connection.execute(statement)).all()]
+
+    async def cancel_job(self, job_id: str) -> JobView:
+        """Ask a job to end; one that nobody has taken ends at once. Raises NotFound, FailedPrecondition (JOB_STATE)."""
+        async with self._engine.begin() as connection:
+            state = await self._cancel(connection, job_id)
+            if state.is_final:
+                raise FailedPrecondition(
+                    "JOB_STATE",
+                    f"job {job_id!r} has ended already: it is {state}",
+                    job_id,
+                    state=state,
+                    allowed_states=LIVE,
+                )
+            view = await job_view(connection, job_id)
+        self._changes.changed(job_id, work=True)
+        return view
+
+    async def cancel_execution(self, execution_id: str) -> ExecutionView:
+        """Ask an execution's job to end. Raises NotFound, FailedPrecondition (EXECUTION_STATE)."""
+        async with self._engine.begin() as connection:
+            found = await _execution(connection, execution_id)
+            state = await self._cancel(connection, found.job_id)
+            if found.state.is_final or state.is_final:
+                ended = found.state if found.state.is_final else state
+                raise FailedPrecondition(
+                    "EXECUTION_STATE",
+                    f"execution {execution_id!r}, or its job, has ended already: it is {ended}",
+                    execution_id,
+                    state=ended,
+                    allowed_states=("PENDING", "RUNNING"),
+                )
+            view = await _execution(connection, execution_id)
+        self._changes.changed(found.job_id, work=True)
+        return view
+
+    async def user_of(self, workspace_id: str) -> str | None:
+        """Return the live job that works in a workspace."""
+        uses = EXECUTIONS.where(executions.c.workspace_id == workspace_id, jobs.c.state.in_(LIVE))
+        async with self._engine.begin() as connection:
+            row = (await connection.execute(uses)).first()
+        return None if row is None else str(row.job_id)
+
+    @staticmethod
+    async def _cancel(connection: AsyncConnection, job_id: str) -> JobState:
+        """Record the wish where it can still be fulfilled; return the state in which the job was."""
+        await connection.execute(select(jobs.c.job_id).where(jobs.c.job_id == job_id).with_for_update())
+        row = await job_row(connection, job_id)
+        state = JobState(row.state)
+        if not state.is_final and not row.cancel_requested:
+            asked = {"cancel_requested": True, "revision": row.revision + 1}
+            await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(asked))
+        if state is JobState.PENDING:
+            await end_job(connection, row, Outcome(JobState.CANCELLED))
+        return state
+
+
+def job_key(view: JobView) -> tuple[int, str]:
+    """Return what a page of jobs is ordered by."""
+    return microseconds(view.create_time), view.order.job_id
+
+
+def execution_key(view: ExecutionView) -> tuple[int, str]:
+    """Return what a page of executions is ordered by."""
+    return microseconds(view.create_time), view.execution_id
+
+
+async def _execution(connection: AsyncConnection, execution_id: str) -> ExecutionView:
+    found = await execution_views(connection, executions.c.execution_id == execution_id)
+    if not found:
+        raise NotFound("execution", execution_id)
+    return found[0]
+
+
+def _conditions(*wanted: tuple[str, ColumnElement[str]]) -> list[ColumnElement[bool]]:
+    return [column == value for value, column in wanted if value]

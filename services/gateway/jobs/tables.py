@@ -1,0 +1,112 @@
+"""The ledger's tables, and the only clock that it goes by: the database's.
+
+jobs        one row a job: what it is, where it stands, and who holds it
+stages      one row a step of an attempt, with its result
+executions  one row a run: of the agent, once an attempt; of checks and hooks
+cells       one row a machine that takes jobs
+"""
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, type_coerce
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from services.gateway.database import metadata
+from services.gateway.sql import Moment, OptionalId
+
+
+class now(FunctionElement[int]):  # noqa: N801 - it reads as SQL
+    """Microseconds since 1970, by the database's clock; on PostgreSQL the moment, not the transaction's begin."""
+
+    inherit_cache = True
+    type = BigInteger()
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(_element: now, _compiler: SQLCompiler, **_: Any) -> str:  # noqa: ANN401 - SQLAlchemy's protocol
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(_element: now, _compiler: SQLCompiler, **_: Any) -> str:  # noqa: ANN401 - SQLAlchemy's protocol
+    return "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", String(63), primary_key=True),
+    Column("project_id", String(63), ForeignKey("projects.project_id"), nullable=False),
+    Column("kind", String(63), nullable=False),
+    Column("worker_id", OptionalId, ForeignKey("workers.worker_id"), nullable=True),
+    Column("work_item_id", OptionalId, ForeignKey("work_items.work_item_id"), nullable=True),
+    Column("repository_id", OptionalId, ForeignKey("repositories.repository_id"), nullable=True),
+    Column("priority", Integer, nullable=False),
+    Column("definition", Text, nullable=False),  # the lifecycle's Order
+    Column("state", String(31), nullable=False),
+    Column("reason", String(63), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("execution_id", String(63), nullable=False),  # the attempt's agent
+    # The lease. `held` is false while a cell that was restarted has not claimed its own job again.
+    Column("fence", BigInteger, nullable=False),
+    Column("cell_id", String(63), nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    Column("create_time", Moment, nullable=False),
+    Column("start_time", Moment, nullable=True),
+    Column("end_time", Moment, nullable=True),
+)
+Index("jobs_to_claim", jobs.c.state, jobs.c.priority, jobs.c.create_time)
+Index("jobs_newest", jobs.c.create_time, jobs.c.job_id)
+Index("jobs_of_work_item", jobs.c.work_item_id)
+
+stages = Table(
+    "stages",
+    metadata,
+    Column("job_id", String(63), ForeignKey("jobs.job_id"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("name", String(63), primary_key=True),
+    Column("number", Integer, nullable=False),  # the order in which they began
+    Column("state", String(31), nullable=False),
+    Column("result", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("start_time", Moment, nullable=False),
+    Column("end_time", Moment, nullable=True),
+)
+
+executions = Table(
+    "executions",
+    metadata,
+    Column("execution_id", String(63), primary_key=True),
+    Column("job_id", String(63), ForeignKey("jobs.job_id"), nullable=False),
+    Column("purpose", String(31), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("workspace_id", String(63), nullable=False),
+    Column("state", String(31), nullable=False),
+    Column("reason", String(63), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("output", Text, nullable=False),  # the lifecycle's Output
+    Column("create_time", Moment, nullable=False),
+    Column("start_time", Moment, nullable=True),
+    Column("end_time", Moment, nullable=True),
+)
+Index("executions_newest", executions.c.create_time, executions.c.execution_id)
+Index("executions_of_job", executions.c.job_id)
+Index("executions_of_workspace", executions.c.workspace_id)
+
+cells = Table(
+    "cells",
+    metadata,
+    Column("cell_id", String(63), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("start_time", Moment, nullable=False),
+    Column("beat_time", Moment, nullable=False),
+)
+
+NOW = type_coerce(now(), Moment)
+"""The same, for a column that is a moment."""

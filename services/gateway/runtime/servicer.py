@@ -1,0 +1,86 @@
+"""The RPCs of AgentRuntimeService: from the wire to the domain and back."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from boatyard.gateway.v1 import runtime_pb2 as pb
+from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceServicer
+from grpc import aio
+
+from services.common.rpc.draining import Draining
+from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.store import JobStore, execution_key
+from services.gateway.jobs.wire import fitted
+from services.gateway.runtime import wire
+from services.gateway.runtime.relay import Batch, Relay
+from services.gateway.runtime.workspaces import NodeViews
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class RuntimeServicer(AgentRuntimeServiceServicer):
+    """Serves boatyard.gateway.v1.AgentRuntimeService."""
+
+    def __init__(
+        self, admission: Admission, store: JobStore, relay: Relay, nodes: NodeViews, draining: Draining
+    ) -> None:
+        self._admission = admission
+        self._store = store
+        self._relay = relay
+        self._nodes = nodes
+        self._draining = draining
+
+    async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
+        """See the contract."""
+        view = await self._admission.admit(*wire.work(request))
+        return pb.ExecuteResponse(execution_id=view.executions[0].execution_id, job_id=view.order.job_id)
+
+    async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
+        """See the contract."""
+        view = await self._store.execution(wire.execution_id(request.execution_id))
+        return pb.GetExecutionResponse(execution=wire.execution(view))
+
+    async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
+        """See the contract."""
+        which, page = wire.wanted(request)
+        views = await self._store.executions(which, page)
+        executions, token = fitted(views, page, lambda view: wire.execution(view, brief=True), execution_key)
+        return pb.ListExecutionsResponse(executions=executions, next_page_token=token)
+
+    async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Context) -> pb.CancelExecutionResponse:
+        """See the contract."""
+        view = await self._store.cancel_execution(wire.execution_id(request.execution_id))
+        return pb.CancelExecutionResponse(execution=wire.execution(view))
+
+    async def WatchExecution(
+        self, request: pb.WatchExecutionRequest, context: Context
+    ) -> AsyncIterator[pb.WatchExecutionResponse]:
+        """See the contract."""
+        execution_id, position = wire.watch(request)
+
+        def position_after(batch: Batch) -> int:
+            nonlocal position
+            position = batch.position_after(position)
+            return position
+
+        batches = self._relay.batches(execution_id, position, follow=request.follow)
+        async for batch in self._draining.stream(batches, start=position, position_after=position_after):
+            end = None if batch.end is None else wire.execution(batch.end)
+            yield pb.WatchExecutionResponse(events=batch.events, end=end)
+
+    async def ReadDiff(self, request: pb.ReadDiffRequest, context: Context) -> AsyncIterator[pb.ReadDiffResponse]:
+        """See the contract."""
+        view = await self._store.execution(wire.execution_id(request.execution_id))
+        async with aclosing(self._nodes.diff(view)) as pieces:
+            async for piece in pieces:
+                yield pb.ReadDiffResponse(data=piece)
+
+    async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
+        """See the contract."""
+        return await self._nodes.list_workspaces(request)
+
+    async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
+        """See the contract."""
+        await self._nodes.delete_workspace(wire.workspace_id(request.workspace_id))
+        return pb.DeleteWorkspaceResponse()

@@ -1,0 +1,95 @@
+"""Executions between messages and values."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from boatyard.execution.v1 import execution_pb2
+from boatyard.gateway.v1 import runtime_pb2 as pb
+
+from services.common.db.paging import Page
+from services.gateway.catalog.agent import MAX_TIMEOUT, AgentSettings
+from services.gateway.jobs.admission import MAX_PROMPT_BYTES, Draft
+from services.gateway.jobs.model import ExecutionFilter, ExecutionView
+from services.gateway.jobs.wire import output
+from services.gateway.requests import Request
+from services.gateway.wire import Checks, duration, timestamp
+from services.lifecycle.model import ExecutionState
+
+_STATES: Final = {pb.Execution.State.Value(f"STATE_{state}"): state for state in ExecutionState}
+_STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
+
+
+def work(request: pb.ExecuteRequest) -> tuple[Draft, Request | None]:
+    """Read what is wanted. Raises Invalid with all violations."""
+    with Checks() as check:
+        timeout = None
+        if request.HasField("timeout"):
+            timeout = check.duration("timeout", request.timeout, MAX_TIMEOUT)
+        draft = Draft(
+            project_id=None,
+            prompt=check.text("prompt", request.prompt, MAX_PROMPT_BYTES, required=True),
+            worker_id=check.required_id("worker_id", request.worker_id),
+            work_item_id=check.required_id("work_item_id", request.work_item_id),
+            agent=AgentSettings(timeout=timeout),
+        )
+        once = check.request(request, request.request_id)
+    return draft, once
+
+
+def execution_id(value: str) -> str:
+    """Read a required id. Raises Invalid."""
+    with Checks() as check:
+        return check.required_id("execution_id", value)
+
+
+def wanted(request: pb.ListExecutionsRequest) -> tuple[ExecutionFilter, Page]:
+    """Read which executions to list. Raises Invalid with all violations."""
+    with Checks() as check:
+        which = ExecutionFilter(
+            project_id=check.optional_id("project_id", request.project_id),
+            states=check.choices("states", request.states, _STATES),
+            job_id=check.optional_id("job_id", request.job_id),
+            worker_id=check.optional_id("worker_id", request.worker_id),
+            work_item_id=check.optional_id("work_item_id", request.work_item_id),
+        )
+        page = check.page(request, request.page_size, request.page_token)
+    return which, page
+
+
+def watch(request: pb.WatchExecutionRequest) -> tuple[str, int]:
+    """Read which events are wanted: the execution, and the first sequence. Raises Invalid with all violations."""
+    with Checks() as check:
+        if request.from_sequence < 0:
+            check.add("from_sequence", "must not be negative")
+        return check.required_id("execution_id", request.execution_id), max(1, request.from_sequence)
+
+
+def workspace_id(value: str) -> str:
+    """Read a required id. Raises Invalid."""
+    with Checks() as check:
+        return check.required_id("workspace_id", value)
+
+
+def execution(view: ExecutionView, *, brief: bool = False) -> pb.Execution:
+    """Write an execution; in brief, as lists have it."""
+    message = pb.Execution(
+        execution_id=view.execution_id,
+        job_id=view.job_id,
+        project_id=view.project_id,
+        worker_id=view.worker_id,
+        work_item_id=view.work_item_id,
+        purpose=execution_pb2.ExecutionSpec.Purpose.Value(f"PURPOSE_{view.purpose}"),
+        attempt=view.attempt,
+        state=_STATE_NUMBERS[view.state],
+        reason=view.reason,
+        message=view.message,
+        output=output(view.output, brief=brief),
+        create_time=timestamp(view.create_time),
+    )
+    if view.start_time is not None:
+        end = view.end_time or datetime.now(UTC)
+        message.start_time.CopyFrom(timestamp(view.start_time))
+        message.duration.CopyFrom(duration(max(timedelta(), end - view.start_time)))
+    if view.end_time is not None:
+        message.end_time.CopyFrom(timestamp(view.end_time))
+    return message

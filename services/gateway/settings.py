@@ -1,0 +1,30 @@
+"""What the gateway can be told."""
+
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr
+
+from services.common.settings import ListenAddress, ServiceSettings
+
+
+class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
+    """Variables BOATYARD_GATEWAY_<NAME>, and BOATYARD_HOME, BOATYARD_DATABASE_URL, BOATYARD_TOKEN, AGENT_COMMAND."""
+
+    listen: ListenAddress = "127.0.0.1:7460"
+    workspace_address: str = "127.0.0.1:7461"
+    git_address: str = "127.0.0.1:7462"
+    execution_address: str = "127.0.0.1:7463"
+    max_jobs: Annotated[int, Field(ge=0, le=1000)] = 4
+    """How many jobs this cell carries at once; 0 takes none."""
+    lease_seconds: Annotated[float, Field(ge=1, le=300)] = 20.0
+    """How long a job stays this cell's without a heartbeat; then another cell takes it, and begins it anew."""
+    node_patience_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
+    """How long a node service that is away is waited for; then the job that needs it ends with NODE_LOST."""
+    database_url: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("BOATYARD_DATABASE_URL", "database_url")
+    )
+    """postgresql://…, for several cells; a SQLite file of this machine unless given."""
+    token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("BOATYARD_TOKEN", "token"))
+    """The administrator's token; the one in $BOATYARD_HOME/token, made at the first start, unless given."""
+    agent_command: str = Field(default="", validation_alias=AliasChoices("AGENT_COMMAND", "agent_command"))
+    """A line for /bin/sh: the agent of jobs for which nobody has said another."""
