@@ -10,6 +10,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.engine import open_database
@@ -102,6 +103,14 @@ async def test_everything_comes_back_as_it_was_kept(catalog: CatalogStore) -> No
         assert caught.value.reason.endswith("_EXISTS")
         with pytest.raises(NotFound):
             await catalog.get(kind, "nobody")
+
+
+async def test_a_token_is_in_no_text_of_the_thing_or_of_an_error(catalog: CatalogStore, engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE repositories RENAME TO gone"))
+    with pytest.raises(DBAPIError) as caught:
+        await catalog.create(REPOSITORIES, REPOSITORY)
+    assert "hunter2" not in str(caught.value) + repr(REPOSITORY)
 
 
 async def test_what_a_thing_names_must_be_there_and_of_its_project(catalog: CatalogStore) -> None:

@@ -27,19 +27,20 @@ def open_database(url: str) -> AsyncEngine:
     """Open `sqlite:///path` or `postgresql://…`; dispose of the engine at the end. Connects at first use.
 
     Transactions are `async with engine.begin() as connection:`, short, and never held over other waits. Raises
-    StartError for any other URL; no error repeats the URL, for it may hold a password.
+    StartError for any other URL; no error repeats the URL, for it may hold a password, nor a statement's values.
     """
     parsed = parse_database_url(url)
     if parsed.get_backend_name() == "postgresql":
         # READ COMMITTED, as PostgreSQL has it; pre-ping, so that a database that came back is used without an error.
         return create_async_engine(
             parsed,
+            hide_parameters=True,
             pool_pre_ping=True,
             pool_size=10,
             connect_args={"connect_timeout": 10, "application_name": "boatyard"},
         )
     _make_private(Path(str(parsed.database)))
-    engine = create_async_engine(parsed)
+    engine = create_async_engine(parsed, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_immediate)
     return engine

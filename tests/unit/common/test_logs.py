@@ -1,6 +1,9 @@
 """One line of log is one JSON object, whoever writes it."""
 
+import contextlib
 import json
+import os
+import pty
 import sys
 from subprocess import run
 
@@ -35,3 +38,17 @@ def test_lines_are_json_with_the_request_and_the_service() -> None:
     assert all(line["service"] == "example" and line["timestamp"].endswith("Z") for line in lines)
     assert lines[0]["workspace_id"] == "w-1"
     assert "ValueError: why" in lines[2]["exception"]
+
+
+def test_a_traceback_on_a_terminal_shows_no_local_variables() -> None:
+    program = PROGRAM.replace("try:", "password = 'hunter' + '2'\n    try:")
+    ours, terminal = pty.openpty()
+    run([sys.executable, "-c", program], stderr=terminal, timeout=30, check=True)
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # how the end of a terminal reads
+        while piece := os.read(ours, 65536):
+            shown += piece
+    os.close(ours)
+    assert b"ValueError" in shown
+    assert b"hunter2" not in shown
