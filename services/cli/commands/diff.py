@@ -1,0 +1,64 @@
+"""`boatyard diff`."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import click
+import grpc
+from boatyard.gateway.v1 import runtime_pb2
+from rich.text import Text
+
+from services.cli import options, shapes
+from services.cli.clients import Gateway, gateway
+from services.cli.requests import execution_id_of
+from services.cli.screen import Screen, printable
+from services.common.rpc.streaming import streaming
+
+_STYLES = ((b"+++", "bold"), (b"---", "bold"), (b"diff ", "bold"), (b"@@", "cyan"), (b"+", "green"), (b"-", "red"))
+
+
+@click.command("diff", short_help="Show a job's changes.")
+@options.job_or_execution
+@options.as_json
+def command(id_: str, as_json: bool) -> None:
+    """Show what a job or an execution changed, as a unified diff that `git apply` takes."""
+    screen = Screen()
+
+    async def main() -> None:
+        async with gateway() as way:
+            execution_id = await execution_id_of(way, id_)
+            async with aclosing(_read(way, execution_id)) as chunks:
+                if as_json:
+                    screen.json(shapes.line(shapes.diff(execution_id, b"".join([chunk async for chunk in chunks]))))
+                elif screen.out.is_terminal:
+                    await _show_coloured(screen, chunks)
+                else:
+                    async for chunk in chunks:
+                        screen.output(chunk)
+
+    asyncio.run(main())
+
+
+async def _read(way: Gateway, execution_id: str) -> AsyncGenerator[bytes, None]:
+    try:
+        async with streaming(way.runtime.ReadDiff(runtime_pb2.ReadDiffRequest(execution_id=execution_id))) as answers:
+            async for answer in answers:
+                yield answer.data
+    except grpc.aio.AioRpcError as error:
+        raise way.problem(error) from None
+
+
+async def _show_coloured(screen: Screen, chunks: AsyncGenerator[bytes, None]) -> None:
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            screen.out.print(_coloured(line))
+    if rest:
+        screen.out.print(_coloured(rest))
+
+
+def _coloured(line: bytes) -> Text:
+    style = next((style for prefix, style in _STYLES if line.startswith(prefix)), "")
+    return Text(printable(line.decode("utf-8", "replace")), style=style)

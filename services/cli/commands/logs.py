@@ -1,0 +1,37 @@
+"""`boatyard logs`."""
+
+import asyncio
+from contextlib import aclosing
+
+import click
+
+from services.cli import options
+from services.cli.clients import gateway
+from services.cli.following import show_event
+from services.cli.requests import execution_id_of
+from services.cli.screen import Screen
+from services.cli.watching import events
+
+
+@click.command("logs", short_help="Show an agent's output.")
+@options.job_or_execution
+@click.option("-f", "--follow", is_flag=True, help="Go on until the execution has ended.")
+@click.option("--from", "first", type=click.IntRange(min=1), default=1, metavar="SEQ", help="Begin with this event.")
+@options.as_json
+def command(id_: str, follow: bool, first: int, as_json: bool) -> None:
+    """Show what an agent wrote and did: of an execution, or of the last attempt of a job.
+
+    The agent's standard output goes to standard output, byte for byte; all else to standard error. With --json, each
+    event is a line on standard output, and --from goes on after any of them.
+    """
+    screen = Screen()
+
+    async def main() -> None:
+        async with gateway() as way:
+            execution_id = await execution_id_of(way, id_)
+            async with aclosing(events(way, execution_id, screen.say, first=first, follow=follow)) as batches:
+                async for batch in batches:
+                    for event in batch:
+                        show_event(screen, event, as_json=as_json)
+
+    asyncio.run(main())

@@ -1,0 +1,137 @@
+"""`boatyard run`."""
+
+import asyncio
+import sys
+
+import click
+from boatyard.gateway.v1 import job_pb2
+
+from services.cli import exits, options, shapes
+from services.cli.clients import Gateway, gateway
+from services.cli.following import Follower
+from services.cli.requests import find_or_create_repository, new_job, repository_url
+from services.cli.screen import Screen
+from services.cli.telling import tell_end
+
+_EXIT_CODES = {
+    job_pb2.Job.STATE_SUCCEEDED: exits.SUCCEEDED,
+    job_pb2.Job.STATE_FAILED: exits.FAILED,
+    job_pb2.Job.STATE_CANCELLED: exits.CANCELLED,
+}
+
+
+@click.command("run", short_help="Run an agent.")
+@click.argument("prompt")
+@click.option("--repo", metavar="URL|PATH", help="The repository to work on. Without one the workspace is empty.")
+@click.option("--ref", metavar="REF", help="The branch, tag or commit to start from (default: the remote's branch).")
+@click.option("--engine", metavar="NAME", help="What drives the agent (default: command).")
+@click.option("--command", metavar="LINE", help="The agent: a line for /bin/sh, which finds the prompt on its input.")
+@click.option(
+    "--verify",
+    metavar="LINE",
+    help="A line for /bin/sh that checks the result; nothing is pushed unless it exits with 0.",
+)
+@click.option("--branch", metavar="NAME", help="The branch of the result (default: boatyard/<job id>).")
+@click.option("--no-push", is_flag=True, help="Keep the result on this machine.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Seconds that the agent may take (default: 3600).",
+)
+@click.option(
+    "--sandbox",
+    type=click.Choice(list(shapes.SANDBOX_TIERS)),
+    help="How strongly the agent is kept apart; none gives it all your rights (default: bubblewrap).",
+)
+@click.option("--request-id", metavar="ID", help="Makes the call safe to repeat: the same id is the same job.")
+@click.option("--detach", is_flag=True, help="Print the job's id and return at once.")
+@options.as_json
+def command(
+    *,
+    prompt: str,
+    repo: str | None,
+    ref: str | None,
+    engine: str | None,
+    command: str | None,
+    verify: str | None,
+    branch: str | None,
+    no_push: bool,
+    timeout: float | None,
+    sandbox: str | None,
+    request_id: str | None,
+    detach: bool,
+    as_json: bool,
+) -> int:
+    r"""Have an agent do what PROMPT says (- reads it from standard input), and follow it to its end.
+
+    The agent works on a copy of the repository, in a sandbox. What it leaves there becomes a commit, which is checked
+    by --verify, and pushed to a branch of its own.
+
+    What the agent writes goes to standard output and standard error as it comes; all else to standard error. Ctrl-C
+    leaves the job running.
+
+    \b
+    Examples:
+      boatyard run --repo . --command "claude -p" --verify "make test" "Repair the failing test."
+      boatyard run --repo https://git.example/team/app.git --ref v2 --detach "Update the changelog."
+    """
+    text = sys.stdin.read() if prompt == "-" else prompt
+    screen = Screen()
+    if sandbox == "none":
+        screen.say(
+            "WARNING: --sandbox none: the agent has all the rights of the account that runs Boatyard", "bold red"
+        )
+
+    async def main() -> int:
+        async with gateway() as way:
+            repository_id = "" if repo is None else await find_or_create_repository(way, repository_url(repo))
+            request = new_job(
+                prompt=text,
+                repository_id=repository_id,
+                revision=ref,
+                branch=branch,
+                engine=engine,
+                command=command,
+                verify=verify,
+                sandbox=sandbox,
+                timeout_s=timeout,
+                push=not no_push,
+                request_id=request_id,
+            )
+            job = (await way.ask(way.jobs.CreateJob(request))).job
+            if detach:
+                _tell_submitted(screen, job, as_json=as_json)
+                return exits.SUCCEEDED
+            return await _follow(way, screen, job, as_json=as_json)
+
+    return asyncio.run(main())
+
+
+def _tell_submitted(screen: Screen, job: job_pb2.Job, *, as_json: bool) -> None:
+    if as_json:
+        screen.json(shapes.line(shapes.submitted(job)))
+        return
+    click.echo(job.job_id)
+    screen.say(f"`boatyard logs -f {job.job_id}` follows it, `boatyard show {job.job_id}` says how it stands")
+
+
+async def _follow(way: Gateway, screen: Screen, job: job_pb2.Job, *, as_json: bool) -> int:
+    if as_json:
+        screen.json(shapes.line(shapes.submitted(job)))
+    else:
+        screen.say(f"{job.job_id}, execution {shapes.last_execution(job)}")
+    try:
+        ended = await Follower(way, screen, as_json=as_json).to_end(job.job_id)
+    except asyncio.CancelledError:
+        screen.say(
+            f"left; the job goes on: `boatyard logs -f {job.job_id}` follows it again,"
+            f" `boatyard cancel {job.job_id}` ends it",
+            style="yellow",
+        )
+        raise
+    if as_json:
+        screen.json(shapes.line(shapes.result(ended)))
+    else:
+        tell_end(screen, ended)
+    return _EXIT_CODES.get(ended.state, exits.FAILED)

@@ -1,0 +1,118 @@
+"""Follows a job to its end: its steps, and what its agent does, as they happen."""
+
+import asyncio
+from contextlib import ExitStack, aclosing
+
+from boatyard.execution.v1 import event_pb2
+from boatyard.gateway.v1 import job_pb2
+
+from services.cli import shapes
+from services.cli.clients import Gateway
+from services.cli.screen import Screen, one_line
+from services.cli.telling import stage_line
+from services.cli.watching import ENDED, events, job_changes
+
+_AGENT_STAGE = "agent"
+_IDLE_S = 20.0
+"""How long a viewer of an ended job may hear nothing: longer than the time between two heartbeats."""
+
+
+class Follower:
+    """Shows one job. Standard output gets the agent's own, or JSON; standard error gets all else."""
+
+    def __init__(self, gateway: Gateway, screen: Screen, *, as_json: bool) -> None:
+        self._gateway = gateway
+        self._screen = screen
+        self._as_json = as_json
+        self._stages: dict[tuple[int, str], int] = {}
+        self._viewers: dict[str, asyncio.Task[None]] = {}
+        self._batches = 0
+
+    async def to_end(self, job_id: str) -> job_pb2.Job:
+        """Show the job until it has ended, and return it as it is then."""
+        job = job_pb2.Job()
+        try:
+            with ExitStack() as status:
+                async with aclosing(job_changes(self._gateway, job_id, self._screen.say)) as changes:
+                    async for job in changes:
+                        status.close()
+                        await self._show(job)
+                        if doing := _in_silence(job):
+                            status.enter_context(self._screen.waiting(doing))
+        finally:
+            for viewer in self._viewers.values():
+                viewer.cancel()
+            await asyncio.gather(*self._viewers.values(), return_exceptions=True)
+        return job
+
+    async def _show(self, job: job_pb2.Job) -> None:
+        for execution_id in job.execution_ids:
+            if execution_id not in self._viewers:
+                before = list(self._viewers.values())
+                self._viewers[execution_id] = asyncio.create_task(self._view(execution_id, before))
+        for number, record in enumerate(job.timeline):
+            if number and job.timeline[number - 1].name == _AGENT_STAGE:
+                await self._all_seen()  # what comes after the agent is told after all that the agent wrote
+            self._tell_stage(number, record)
+        if job.state in ENDED:
+            await self._all_seen()
+
+    def _tell_stage(self, number: int, record: job_pb2.StageRecord) -> None:
+        key = (number, record.name)
+        if self._stages.get(key) == record.state:
+            return
+        self._stages[key] = record.state
+        if self._as_json:
+            self._screen.json(shapes.line({"kind": "stage", **shapes.stage(record)}))
+        elif record.state != job_pb2.StageRecord.STATE_RUNNING or record.name == _AGENT_STAGE:
+            self._screen.line(stage_line(record))
+
+    async def _view(self, execution_id: str, before: list[asyncio.Task[None]]) -> None:
+        if before:
+            await asyncio.wait(before)
+        async with aclosing(events(self._gateway, execution_id, self._screen.say)) as batches:
+            async for batch in batches:
+                self._batches += bool(batch)
+                for event in batch:
+                    show_event(self._screen, event, as_json=self._as_json)
+
+    async def _all_seen(self) -> None:
+        """Wait until every viewer has shown all there is."""
+        pending = {viewer for viewer in self._viewers.values() if not viewer.done()}
+        while pending:
+            heard = self._batches
+            _, pending = await asyncio.wait(pending, timeout=_IDLE_S)
+            if pending and self._batches == heard:
+                return
+        for viewer in self._viewers.values():
+            viewer.result()
+
+
+def show_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> None:
+    """Show one event of an execution."""
+    if as_json:
+        screen.json(shapes.line(shapes.event(event)))
+        return
+    match event.WhichOneof("kind"):
+        case "output":
+            screen.output(event.output.data, to_stderr=shapes.stream(event.output) == "stderr")
+        case "text":
+            screen.say(event.text.text, style="")
+        case "thinking":
+            screen.say(event.thinking.text)
+        case "tool_call":
+            screen.say(f"→ {event.tool_call.tool} {one_line(event.tool_call.input.decode('utf-8', 'replace'))}")
+        case "permission_request":
+            screen.say(f"? {event.permission_request.tool} waits for permission", style="magenta")
+        case "state_change" if event.state_change.message:
+            screen.say(f"{event.state_change.state} {event.state_change.reason}: {event.state_change.message}")
+        case "note":
+            screen.say(event.note.text)
+
+
+def _in_silence(job: job_pb2.Job) -> str | None:
+    """Say what goes on while nothing else is to be seen; None while an agent may be writing."""
+    if job.state == job_pb2.Job.STATE_PENDING:
+        return "waiting for a free slot"
+    running = [record.name for record in job.timeline if record.state == job_pb2.StageRecord.STATE_RUNNING]
+    return running[-1] if running and _AGENT_STAGE not in running else None

@@ -1,0 +1,113 @@
+"""From what people type to what the gateway is asked."""
+
+import hashlib
+import os
+import re
+import uuid
+from pathlib import Path
+
+from boatyard.gateway.v1 import agent_pb2, catalog_pb2, job_pb2, runtime_pb2
+from google.protobuf.duration_pb2 import Duration
+
+from services.cli import shapes
+from services.cli.clients import Gateway
+from services.common.errors import NotFound
+
+PROJECT = "default"
+
+# scheme://… or user@host:path, as git reads them; everything else is a path on this machine.
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:[^@/:]+@)?[^@/:]+:")
+
+
+def repository_url(given: str) -> str:
+    """Return a URL as it is, and a local path absolute. A path with a colon must begin with ./ or /, as for git."""
+    return given if _REMOTE.match(given) else os.path.abspath(Path(given).expanduser())  # noqa: PTH100 - "a/.." goes
+
+
+async def find_or_create_repository(gateway: Gateway, url: str) -> str:
+    """Return the id of the project's repository with this URL; the same one for many that ask at once."""
+    found = await gateway.ask(
+        gateway.catalog.ListRepositories(catalog_pb2.ListRepositoriesRequest(project_id=PROJECT, url=url, page_size=1))
+    )
+    if found.repositories:
+        return found.repositories[0].repository_id
+    request = catalog_pb2.CreateRepositoryRequest(
+        request_id="cli-" + hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:40],
+        repository=catalog_pb2.Repository(project_id=PROJECT, url=url),
+    )
+    return (await gateway.ask(gateway.catalog.CreateRepository(request))).repository.repository_id
+
+
+def new_job(
+    *,
+    prompt: str,
+    repository_id: str,
+    revision: str | None,
+    branch: str | None,
+    engine: str | None,
+    command: str | None,
+    verify: str | None,
+    sandbox: str | None,
+    timeout_s: float | None,
+    push: bool,
+    request_id: str | None,
+) -> job_pb2.CreateJobRequest:
+    """Make the request for a job; what is None is left to the gateway's defaults."""
+    agent = agent_pb2.AgentSettings(engine=engine, command=command)
+    if sandbox is not None:
+        agent.sandbox_tier = shapes.SANDBOX_TIERS[sandbox]
+    if timeout_s is not None:
+        agent.timeout.CopyFrom(_duration(timeout_s))
+    policy = agent_pb2.Policy(verify_command=verify)
+    if not push:
+        policy.publish = agent_pb2.Policy.PUBLISH_NONE
+    spec = job_pb2.JobSpec(
+        project_id=PROJECT,
+        prompt=prompt,
+        repository_id=repository_id,
+        revision=os.fsencode(revision or ""),
+        branch=os.fsencode(branch or ""),
+        agent=agent,
+        policy=policy,
+    )
+    return job_pb2.CreateJobRequest(request_id=request_id or uuid.uuid4().hex, spec=spec)
+
+
+async def get_job(gateway: Gateway, job_id: str) -> job_pb2.Job:
+    """Return a job. Raises NotFound."""
+    return (await gateway.ask(gateway.jobs.GetJob(job_pb2.GetJobRequest(job_id=job_id)))).job
+
+
+async def get_execution(gateway: Gateway, execution_id: str) -> runtime_pb2.Execution:
+    """Return an execution. Raises NotFound."""
+    request = runtime_pb2.GetExecutionRequest(execution_id=execution_id)
+    return (await gateway.ask(gateway.runtime.GetExecution(request))).execution
+
+
+async def get_job_or_execution(gateway: Gateway, id_: str) -> job_pb2.Job | runtime_pb2.Execution:
+    """Return what has this id. Raises NotFound."""
+    try:
+        return await get_job(gateway, id_)
+    except NotFound:
+        pass
+    try:
+        return await get_execution(gateway, id_)
+    except NotFound:
+        raise NotFound("job or execution", id_) from None
+
+
+async def execution_id_of(gateway: Gateway, id_: str) -> str:
+    """Return the execution that is meant: the one of this id, or the last attempt of the job of this id."""
+    found = await get_job_or_execution(gateway, id_)
+    if isinstance(found, runtime_pb2.Execution):
+        return found.execution_id
+    execution_id = shapes.last_execution(found)
+    if execution_id is None:
+        raise NotFound("execution of job", id_)
+    return execution_id
+
+
+def _duration(seconds: float) -> Duration:
+    result = Duration()
+    result.FromNanoseconds(int(seconds * 1e9))
+    return result

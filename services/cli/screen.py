@@ -1,0 +1,95 @@
+"""What people see: lines on standard error, tables on standard output, colour on terminals alone."""
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+STATE_STYLES = {
+    "PENDING": "cyan",
+    "RUNNING": "blue",
+    "AWAITING_APPROVAL": "magenta",
+    "SUCCEEDED": "green",
+    "FAILED": "red",
+    "CANCELLED": "yellow",
+    "ACTIVE": "blue",
+    "COMPLETED": "green",
+    "ERROR": "red",
+    "CLEANING": "yellow",
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "red",
+}
+
+
+class Screen:
+    """Standard output and standard error of this process.
+
+    What agents wrote goes through untouched where it is their output, and without control characters where it is a
+    word in a line of ours: neither a branch's name nor a message moves the cursor.
+    """
+
+    def __init__(self) -> None:
+        self.out = Console(highlight=False, soft_wrap=True)
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._shared_terminal = self.out.is_terminal and self.err.is_terminal
+        self._in_mid_line = False
+
+    def say(self, text: str, style: str = "dim") -> None:
+        """Tell the person something, on standard error."""
+        self.line(Text(printable(text), style=style))
+
+    def line(self, text: Text) -> None:
+        """Write a line on standard error, never behind an agent's unfinished one."""
+        if self._in_mid_line and self._shared_terminal:
+            self.err.print()
+        self._in_mid_line = False
+        self.err.print(text)
+
+    def output(self, data: bytes, *, to_stderr: bool = False) -> None:
+        """Pass on bytes of an agent's output as they are."""
+        stream = sys.stderr.buffer if to_stderr else sys.stdout.buffer
+        stream.write(data)
+        stream.flush()
+        self._in_mid_line = not data.endswith(b"\n")
+
+    def json(self, line: str) -> None:
+        """Write a line of JSON on standard output."""
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    def waiting(self, text: str) -> AbstractContextManager[object]:
+        """Show on a terminal that something is going on, inside."""
+        return self.err.status(Text(printable(text), style="dim")) if self.err.is_terminal else nullcontext()
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Write a table on standard output: aligned on a terminal, tab-separated for programs."""
+        if not self.out.is_terminal:
+            for row in (columns, *rows):
+                sys.stdout.write("\t".join(printable(cell).replace("\t", " ") for cell in row) + "\n")
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+        for number, column in enumerate(columns):
+            # Only the last column gives way on a narrow terminal: ids are there to be copied.
+            last = number == len(columns) - 1
+            table.add_column(column, no_wrap=True, overflow="ellipsis" if last else "ignore", ratio=1 if last else None)
+        for row in rows:
+            table.add_row(*(Text(printable(cell), style=STATE_STYLES.get(cell, "")) for cell in row))
+        self.out.print(table, soft_wrap=False)
+
+
+def printable(text: str) -> str:
+    """Return text without anything that moves a cursor or cannot be encoded."""
+    return _CONTROL.sub("�", text)
+
+
+def one_line(text: str, length: int = 200) -> str:
+    """Return the first line of a text, shortened."""
+    first, _, rest = text.strip().partition("\n")
+    return first[:length] + "…" if len(first) > length else first + (" …" if rest else "")

@@ -1,0 +1,104 @@
+"""Streams that outlive their connection: they go on where they were when the gateway comes back."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+from boatyard.execution.v1 import event_pb2
+from boatyard.gateway.v1 import job_pb2, runtime_pb2
+
+from services.cli.clients import Gateway
+from services.common.errors import ServiceError, Status
+from services.common.rpc.streaming import streaming
+
+T = TypeVar("T")
+
+PATIENCE_S = 60.0
+"""How long a gateway may be away."""
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+_PASSING = {Status.UNAVAILABLE, Status.CANCELLED}
+"""What a gateway's restart looks like from here."""
+
+ENDED = (job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED)
+
+Say = Callable[[str], None]
+Stream: TypeAlias = "grpc.aio.UnaryStreamCall[Any, T]"
+
+
+async def job_changes(gateway: Gateway, job_id: str, say: Say) -> AsyncGenerator[job_pb2.Job, None]:
+    """Yield a job as it is, and after each change, until it has ended."""
+
+    def connect() -> Stream[job_pb2.WatchJobResponse]:
+        return gateway.jobs.WatchJob(job_pb2.WatchJobRequest(job_id=job_id))
+
+    seen = -1
+    async with aclosing(_lasting(gateway, connect, say)) as answers:
+        async for answer in answers:
+            # Every connection begins with the job as it is, which we may know already.
+            if answer.HasField("job") and answer.job.revision_number > seen:
+                seen = answer.job.revision_number
+                yield answer.job
+            if answer.job.state in ENDED:
+                return
+
+
+async def events(
+    gateway: Gateway, execution_id: str, say: Say, *, first: int = 1, follow: bool = True
+) -> AsyncGenerator[list[event_pb2.Event], None]:
+    """Yield an execution's events in batches, each event once, from sequence `first`.
+
+    With `follow` until the execution has ended, else as many as there are. An empty batch is a sign of life.
+    """
+    position = max(first, 1)
+
+    def connect() -> Stream[runtime_pb2.WatchExecutionResponse]:
+        request = runtime_pb2.WatchExecutionRequest(execution_id=execution_id, from_sequence=position, follow=follow)
+        return gateway.runtime.WatchExecution(request)
+
+    async with aclosing(_lasting(gateway, connect, say, until_end=follow)) as answers:
+        async for answer in answers:
+            batch = [event for event in answer.events if event.sequence >= position]
+            if batch:
+                position = batch[-1].sequence + 1
+            yield batch
+            if answer.HasField("end"):
+                return
+
+
+async def _lasting(
+    gateway: Gateway, connect: Callable[[], Stream[T]], say: Say, *, until_end: bool = True
+) -> AsyncGenerator[T, None]:
+    """Yield what a stream sends, connecting again while it breaks for a passing reason.
+
+    A stream that ends by itself is over only without `until_end`; else its reader leaves at what tells it the end.
+    """
+    loop = asyncio.get_running_loop()
+    give_up, pause = None, _FIRST_PAUSE_S
+    while True:
+        problem: ServiceError | None = None
+        try:
+            async with streaming(connect()) as answers:
+                async for answer in answers:
+                    if give_up is not None:
+                        say("connected again")
+                        give_up, pause = None, _FIRST_PAUSE_S
+                    yield answer
+            if not until_end:
+                return
+        except grpc.aio.AioRpcError as error:
+            problem = gateway.problem(error)
+            if problem.status not in _PASSING:
+                raise problem from None
+        if give_up is None:
+            say(f"the connection broke; trying again for up to {PATIENCE_S:g} s")
+            give_up = loop.time() + PATIENCE_S
+        elif loop.time() > give_up:
+            if problem is not None:
+                raise problem
+            return
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE_S)

@@ -1,0 +1,45 @@
+"""How numbers and times are put for people."""
+
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def duration(milliseconds: int) -> str:
+    """Return such as 0.8 s, 12.3 s, 3 min 05 s, 2 h 03 min."""
+    seconds = max(milliseconds, 0) / 1000
+    if seconds < 59.95:  # what would be rounded to 60.0 s is a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def between(start: Timestamp, end: Timestamp) -> str:
+    """Return how long it was from one time to another."""
+    return duration(end.ToMilliseconds() - start.ToMilliseconds())
+
+
+def age(time: Timestamp, now: datetime | None = None) -> str:
+    """Return how long ago something was, in its largest unit: 12 s, 5 min, 3 h, 2 d."""
+    seconds = int(((now or datetime.now(UTC)) - time.ToDatetime(UTC)).total_seconds())
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{max(seconds, 0)} s"
+
+
+def count(number: int, thing: str) -> str:
+    """Return such as 1 file, 2 files."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def size(number: int) -> str:
+    """Return such as 512 B, 1.5 KiB, 100.0 MiB."""
+    value = float(number)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{number} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
