@@ -119,6 +119,8 @@ class GitServiceServicer:
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commit at all.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+        back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +135,9 @@ class GitServiceServicer:
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+        back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,6 +214,9 @@ class GitServiceServicer:
         - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+        back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

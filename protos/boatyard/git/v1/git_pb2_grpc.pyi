@@ -33,6 +33,8 @@ class GitServiceStub:
     - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commit at all.
     - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+    - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+      back.
     """
     CloneRepository: aio.UnaryUnaryMultiCallable[git_pb2.CloneRepositoryRequest, git_pb2.CloneRepositoryResponse]
     """Clones a repository into a directory of this service's own, for people and tools that want a plain clone.
@@ -43,6 +45,9 @@ class GitServiceStub:
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
     - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
     - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+    - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+      back.
     """
     CreateBranch: aio.UnaryUnaryMultiCallable[git_pb2.CreateBranchRequest, git_pb2.CreateBranchResponse]
     """Makes a branch in a working tree and switches to it. The files stay as they are.
@@ -95,6 +100,9 @@ class GitServiceStub:
     - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base.
     - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+    - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+      back.
     """
     Push: aio.UnaryUnaryMultiCallable[git_pb2.PushRequest, git_pb2.PushResponse]
     """Pushes a commit of the result store to a branch of the remote.
@@ -149,6 +157,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commit at all.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+          back.
         """
 
     @abc_1.abstractmethod
@@ -165,6 +175,9 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+          back.
         """
 
     @abc_1.abstractmethod
@@ -253,6 +266,9 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+          back.
         """
 
     @abc_1.abstractmethod
