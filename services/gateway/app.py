@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 from boatyard.execution.v1 import execution_pb2
@@ -30,6 +31,7 @@ from services.common.rpc.channel import open_channel
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
+from services.gateway import requests
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.hooks.servicer import HookServicer
@@ -40,9 +42,9 @@ from services.gateway.jobs.ledger import SqlLedger
 from services.gateway.jobs.servicer import JobServicer
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import document
+from services.gateway.runtime.clients import NodeClients
 from services.gateway.runtime.relay import Relay
 from services.gateway.runtime.servicer import RuntimeServicer
-from services.gateway.runtime.workspaces import NodeViews
 from services.gateway.settings import GatewaySettings
 from services.lifecycle.driver import Driver
 from services.lifecycle.nodes import Nodes, Patience
@@ -76,7 +78,8 @@ async def _main() -> None:
         await ledger.take_over_own(socket.gethostname())
         driver = Driver(ledger, nodes, capacity=settings.max_jobs)
         changes.call_on_work(driver.poke)
-        await stack.enter_async_context(_driving(driver))
+        await stack.enter_async_context(_beside(driver.run(), "driver"))
+        await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))
         await serve(
             listen=settings.listen,
             registrations=_registrations(engine, changes, nodes, draining, settings.agent_command),
@@ -104,8 +107,8 @@ def _registrations(
     engine: AsyncEngine, changes: Changes, nodes: Nodes, draining: Draining, agent_command: str
 ) -> list[Registration]:
     store, admission = JobStore(engine, changes), Admission(engine, changes, agent_command)
-    relay = Relay(store, changes, nodes.execution)
-    views = NodeViews(store, nodes.workspace, nodes.git)
+    clients = NodeClients(nodes.workspace, nodes.git, nodes.execution)
+    relay = Relay(store, changes, clients)
     return [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
@@ -125,7 +128,7 @@ def _registrations(
         Registration(
             runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"].full_name,
             add_AgentRuntimeServiceServicer_to_server,
-            RuntimeServicer(admission, store, relay, views, draining),
+            RuntimeServicer(admission, store, relay, clients, draining),
         ),
     ]
 
@@ -148,8 +151,8 @@ def _cell_id(directory: Path) -> str:
 
 
 @asynccontextmanager
-async def _driving(driver: Driver) -> AsyncIterator[None]:
-    task = asyncio.create_task(driver.run(), name="driver")
+async def _beside(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:

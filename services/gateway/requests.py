@@ -9,11 +9,14 @@ A store claims the id in the transaction that does the work:
         …                                             # the first: do it; if this fails, the claim goes with it
 """
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import structlog
 from sqlalchemy import Column, Index, LargeBinary, String, Table, delete, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import AlreadyExists
 from services.gateway.database import metadata
@@ -21,6 +24,10 @@ from services.gateway.sql import Moment, insert_if_absent
 
 RETENTION = timedelta(days=7)
 """How long ids are remembered, at least; the contract says so too."""
+
+_HOUSEKEEPING_SECONDS = 3600.0
+
+log = structlog.get_logger()
 
 request_ids = Table(
     "request_ids",
@@ -73,6 +80,17 @@ async def claim(connection: AsyncConnection, request: Request | None, reference:
     return str(row.reference)
 
 
+async def forget_in_time(engine: AsyncEngine) -> None:
+    """Forget old ids every hour, until cancelled. A database that is away is tried again the next time."""
+    while True:
+        try:
+            async with engine.begin() as connection:
+                await forget(connection, datetime.now(UTC) - RETENTION)
+        except SQLAlchemyError as error:
+            log.warning("old request ids are kept for now", error=str(error))
+        await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+
+
 async def forget(connection: AsyncConnection, before: datetime) -> int:
-    """Forget the ids that were used before a moment; return how many. Housekeeping passes now - RETENTION."""
+    """Forget the ids that were used before a moment; return how many."""
     return (await connection.execute(delete(request_ids).where(request_ids.c.create_time < before))).rowcount
