@@ -184,7 +184,7 @@ class EventReader:
         self._path = path
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         magic = os.pread(self._fd, len(_MAGIC), 0)
-        if magic and magic != _MAGIC:
+        if not _MAGIC.startswith(magic):
             os.close(self._fd)
             raise EventLogError(f"{path} is not an event log")
         self.offset = len(_MAGIC)
@@ -214,6 +214,7 @@ class EventReader:
             DamagedRecordError: the next record was written, and then changed by something else.
             BlockingIOError: `wait` is False, and they would have to be fetched from the disk.
         """
+        size = max(size, _HEADER.size)
         block = self._load(size, wait)
         if len(block) >= _HEADER.size:
             needed = _HEADER.size + _HEADER.unpack_from(block)[0]

@@ -1,0 +1,151 @@
+"""The real execution service, as a process of its own that a test may kill and start again."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from boatyard.execution.v1 import execution_pb2 as pb
+from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
+from boatyard.workspace.v1 import layout_pb2
+from google.protobuf.duration_pb2 import Duration
+
+from services.common.rpc.channel import open_channel
+from services.common.settings import Home
+from tests.kit.cell import free_port_base
+
+State = pb.Execution.State
+
+
+@dataclass
+class Seen:
+    """All that one viewer got."""
+
+    events: list
+    end: pb.Execution
+
+    @property
+    def output(self) -> bytes:
+        return b"".join(event.output.data for event in self.events)
+
+    def check_whole(self, first: int = 1) -> None:
+        sequences = [event.sequence for event in self.events]
+        assert sequences == list(range(first, first + len(sequences))), "events have a gap or stand twice"
+        assert self.end.last_sequence == sequences[-1]
+
+
+class Service:
+    """One data directory, with or without a living service on it."""
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        self.home = directory / "home"
+        self.workspace = directory / "workspace"
+        self.workspace.mkdir()
+        self.address = f"127.0.0.1:{free_port_base()}"
+        self._settings = {f"BOATYARD_EXECUTION_{name}": value for name, value in settings.items()}
+        self._log = directory / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        variables = {"BOATYARD_HOME": str(self.home), "BOATYARD_EXECUTION_LISTEN": self.address, **self._settings}
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "services.execution"], env=os.environ | variables, stderr=log
+            )
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        assert self.process
+        self.process.terminate()
+        assert self.process.wait(timeout=20) == 0, self._log.read_text()
+
+    def run_directory(self, execution_id: str) -> Path:
+        return self.home / "execution" / "runs" / execution_id
+
+    def spec(self, line: str | list[bytes], prompt: bytes = b"", **fields: object) -> pb.ExecutionSpec:
+        argv = [b"/bin/sh", b"-c", line.encode()] if isinstance(line, str) else line
+        spec = pb.ExecutionSpec(
+            purpose=pb.ExecutionSpec.PURPOSE_AGENT,
+            layout=layout_pb2.Layout(path=bytes(self.workspace)),
+            command=pb.CommandEngine(argv=argv, prompt=prompt),
+        )
+        spec.MergeFrom(pb.ExecutionSpec(**fields))
+        return spec
+
+
+class Client:
+    """Calls to it."""
+
+    def __init__(self, service: Service, stub: ExecutionServiceStub) -> None:
+        self.service = service
+        self.stub = stub
+
+    async def start(self, execution_id: str, line: str | list[bytes], **fields: object) -> pb.Execution:
+        request = pb.StartExecutionRequest(execution_id=execution_id, spec=self.service.spec(line, **fields))
+        return (await self.stub.StartExecution(request, wait_for_ready=True)).execution
+
+    async def get(self, execution_id: str) -> pb.Execution:
+        return (await self.stub.GetExecution(pb.GetExecutionRequest(execution_id=execution_id))).execution
+
+    async def end(self, execution_id: str) -> pb.Execution:
+        """Wait for the end, through restarts of the service."""
+        request = pb.WaitExecutionRequest(execution_id=execution_id)
+        execution = (await self.stub.WaitExecution(request, timeout=60, wait_for_ready=True)).execution
+        assert execution.state > State.STATE_RUNNING, execution
+        return execution
+
+    async def run(self, execution_id: str, line: str | list[bytes], **fields: object) -> pb.Execution:
+        await self.start(execution_id, line, **fields)
+        return await self.end(execution_id)
+
+    async def stop(self, execution_id: str, grace: float) -> pb.Execution:
+        request = pb.StopExecutionRequest(execution_id=execution_id, grace=Duration(nanos=round(grace * 1e9) % 10**9))
+        request.grace.seconds = int(grace)
+        return (await self.stub.StopExecution(request)).execution
+
+    async def watch(self, execution_id: str, first: int = 0, until: bytes | None = None) -> Seen:
+        """Follow to the end, or until the output holds something."""
+        request = pb.WatchEventsRequest(execution_id=execution_id, from_sequence=first, follow=True)
+        call = self.stub.WatchEvents(request, wait_for_ready=True)
+        seen = Seen([], pb.Execution())
+        tail = b""
+        async for message in call:
+            seen.events += message.events
+            if message.HasField("end"):
+                seen.end = message.end
+            if until is not None:
+                tail = tail[-len(until) :] + b"".join(event.output.data for event in message.events)
+                if until in tail:
+                    call.cancel()
+                    break
+        return seen
+
+
+@asynccontextmanager
+async def running(directory: Path, **settings: str) -> AsyncIterator[Client]:
+    """Run the service inside of the block, and end all executions after it."""
+    service = Service(directory, **settings)
+    service.start()
+    try:
+        async with open_channel(service.address, Home(service.home).cell_token()) as channel:
+            client = Client(service, ExecutionServiceStub(channel))
+            await client.stub.ListExecutions(pb.ListExecutionsRequest(), wait_for_ready=True)
+            yield client
+            await _end_all(client)
+    finally:
+        service.stop()
+
+
+async def _end_all(client: Client) -> None:
+    request = pb.ListExecutionsRequest(states=[State.STATE_PENDING, State.STATE_RUNNING])
+    left = (await client.stub.ListExecutions(request, wait_for_ready=True)).executions
+    await asyncio.gather(*(client.stop(execution.execution_id, 0) for execution in left))
+    await asyncio.gather(*(client.end(execution.execution_id) for execution in left))

@@ -1,0 +1,132 @@
+"""How executions end, and what their programs get and see."""
+
+from pathlib import Path
+
+import pytest
+from boatyard.execution.v1 import execution_pb2 as pb
+from boatyard.execution.v1 import sandbox_pb2
+from google.protobuf.duration_pb2 import Duration
+
+from services.common.ids import new_id
+from tests.integration.execution.service import Client, State, running
+from tests.kit import processes
+
+TIERS = (sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE)
+
+
+def limits(**values: float) -> pb.ExecutionLimits:
+    return pb.ExecutionLimits(
+        **{
+            name: Duration(nanos=int(value * 1e9)) if "timeout" in name else int(value)
+            for name, value in values.items()
+        }
+    )
+
+
+async def test_a_program_runs_in_its_workspace_and_all_is_recorded(shared: Client) -> None:
+    name = new_id("run")
+    await shared.start(name, "pwd; cat; echo oops >&2; echo made > file", prompt=b"the prompt\n")
+    seen = await shared.watch(name)
+    seen.check_whole()
+    assert seen.output == b"/workspace\nthe prompt\noops\n"
+    assert [event.output.data for event in seen.events if event.output.stream == 2] == [b"oops\n"]
+    kinds = [event.WhichOneof("kind") for event in seen.events]
+    assert kinds[0] == kinds[-1] == "state_change"
+    assert (seen.events[0].state_change.state, seen.events[-1].state_change.state) == ("RUNNING", "SUCCEEDED")
+    assert (shared.service.workspace / "file").read_text() == "made\n"
+    end = seen.end
+    assert (end.state, end.exit_code, end.processes_left) == (State.STATE_SUCCEEDED, 0, 0)
+    assert (end.output_bytes, end.reason) == (len(seen.output), "")
+    assert end.create_time.ToNanoseconds() <= end.start_time.ToNanoseconds() < end.end_time.ToNanoseconds()
+    assert await shared.get(name) == end
+
+
+async def test_a_prompt_is_an_argument_where_asked_for(shared: Client) -> None:
+    spec = shared.service.spec([b"/bin/echo", b"-n", b"do:"], prompt=b"it \xff")
+    spec.command.prompt_delivery = pb.CommandEngine.PROMPT_DELIVERY_ARGUMENT
+    name = new_id("run")
+    await shared.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec))
+    assert (await shared.watch(name)).output == b"do: it \xff"
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("code", [3, 137, 255])
+async def test_an_exit_code_is_reported_as_it_is(shared: Client, tier: int, code: int) -> None:
+    end = await shared.run(new_id("run"), f"exit {code}", sandbox_tier=tier)
+    assert (end.state, end.reason, end.exit_code) == (State.STATE_FAILED, "AGENT_FAILED", code)
+    assert str(code) in end.message
+
+
+@pytest.mark.parametrize("command", [[b"no-such-agent", b"--now"], "no-such-agent --now", [b"/etc/passwd"]])
+async def test_an_agent_that_is_not_there_says_how_to_mend_it(shared: Client, command: str | list[bytes]) -> None:
+    end = await shared.run(new_id("run"), command)
+    assert (end.state, end.reason) == (State.STATE_FAILED, "AGENT_NOT_INSTALLED")
+    assert "BOATYARD_EXECUTION_READ_ONLY_PATHS" in end.message
+
+
+async def test_a_sandbox_that_cannot_be_made_is_not_the_agents_fault(shared: Client) -> None:
+    end = await shared.run(new_id("run"), "true", read_only_paths=[b"/no/such/path"])
+    assert (end.state, end.reason) == (State.STATE_FAILED, "SANDBOX_FAILED")
+    assert "/no/such/path" in end.message
+    assert end.WhichOneof("outcome") is None
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize(
+    ("bounds", "line", "reason"),
+    [
+        ({"wall_timeout": 0.3}, "while :; do echo x; sleep 0.02; done", "TIMED_OUT"),
+        ({"idle_timeout": 0.3}, "echo x; sleep 100", "IDLE"),
+    ],
+)
+async def test_bounds_end_what_exceeds_them(shared: Client, tier: int, bounds: dict, line: str, reason: str) -> None:
+    end = await shared.run(new_id("run"), line, limits=limits(**bounds), sandbox_tier=tier)
+    assert (end.state, end.reason, end.processes_left) == (State.STATE_FAILED, reason, 0)
+    assert "0.3 s" in end.message
+
+
+async def test_output_beyond_the_limit_is_dropped_and_said(directory: Path) -> None:
+    async with running(directory, MAX_OUTPUT_BYTES="100000") as client:
+        await client.start("flood", "yes")
+        seen = await client.watch("flood")
+    assert (seen.end.reason, seen.end.output_bytes, len(seen.output)) == ("OUTPUT_LIMIT", 100_000, 100_000)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+async def test_a_daemon_does_not_outlive_its_execution(shared: Client, tier: int) -> None:
+    name = new_id("daemon")
+    end = await shared.run(name, "setsid -f sleep 999; (sleep 998 &) ; echo started; exit 7", sandbox_tier=tier)
+    assert (end.exit_code, end.processes_left) == (7, 0)
+    assert processes.with_environment({"BOATYARD_EXECUTION_ID": name}) == {}
+
+
+async def test_what_is_private_stays_so(shared: Client, tmp_path: Path) -> None:
+    other = tmp_path / "other-workspace"
+    other.mkdir()
+    (other / "file").write_text("of another job")
+    port = shared.service.address.rpartition(":")[2]
+    home = shared.service.home
+    name = new_id("spy")
+    line = (
+        f"cat {other}/file {home}/cell-token 2>&1; ls {home} /proc/1/root/root 2>&1; echo $SECRET >/dev/null;"
+        f" python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}), 1)' 2>&1 | tail -1; sleep 60"
+    )
+    await shared.start(name, line, environment={"SECRET": b"swordfish-4711"})
+    seen = await shared.watch(name, until=b"refused")
+    assert b"of another job" not in seen.output
+    assert (home / "cell-token").read_bytes().strip() not in seen.output
+    assert b"execution.db" not in seen.output
+    listing = b"".join(processes._read(pid, "cmdline") for pid in processes._pids())
+    assert b"swordfish" not in listing
+    run = shared.service.run_directory(name)
+    assert not any(b"swordfish" in file.read_bytes() for file in run.iterdir() if file.is_file())
+    await shared.stop(name, 0)
+
+
+async def test_without_a_sandbox_it_is_said_loudly(shared: Client) -> None:
+    name = new_id("bare")
+    await shared.start(name, "pwd", sandbox_tier=sandbox_pb2.SANDBOX_TIER_NONE)
+    seen = await shared.watch(name)
+    assert seen.output.strip() == bytes(shared.service.workspace)
+    assert any("NO SANDBOX" in event.note.text for event in seen.events)
+    assert seen.end.sandbox_tier == sandbox_pb2.SANDBOX_TIER_NONE
