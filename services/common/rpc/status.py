@@ -20,6 +20,13 @@ from services.common.errors import ServiceError, Status
 DOMAIN = "boatyard.dev"
 DETAILS_METADATA_KEY = "grpc-status-details-bin"
 
+# gRPC refuses answers with more than 8 KiB of metadata, the error's text included, in favour of an error about that.
+# A message travels twice, once with every byte outside of ASCII as three, and the details in base 64: this much fits.
+_MESSAGE_BYTES = 1000
+_FACT_BYTES = 300
+_FACTS_BYTES = 1000
+_VIOLATIONS_BYTES = 1200
+
 _Detail = TypeVar("_Detail", bound=Message)
 
 
@@ -27,8 +34,10 @@ def to_status_proto(error: ServiceError, request_id: str) -> status_pb2.Status:
     """Describe `error` for the wire. What callers are not to see becomes INTERNAL with the request's id alone."""
     if isinstance(error, errors.RemoteFailure) or error.status in {Status.UNKNOWN, Status.INTERNAL}:
         return internal_status_proto(request_id)
-    info = details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    return _status_proto(error.status, error.message, [info, *_details_of(error)])
+    room = min(_FACT_BYTES, _FACTS_BYTES // max(1, len(error.metadata)))
+    facts = {key: _cut(value, room) for key, value in error.metadata.items()}
+    info = details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=facts)
+    return _status_proto(error.status, _cut(error.message, _MESSAGE_BYTES), [info, *_details_of(error)])
 
 
 def internal_status_proto(request_id: str) -> status_pb2.Status:
@@ -79,15 +88,15 @@ def _read_details(error: ServiceError, described: status_pb2.Status) -> None:
 def _details_of(error: ServiceError) -> Iterable[Message]:
     match error:
         case errors.Invalid():
-            violation = details_pb2.BadRequest.FieldViolation
-            yield details_pb2.BadRequest(
-                field_violations=[violation(field=field, description=text) for field, text in error.violations]
-            )
+            yield details_pb2.BadRequest(field_violations=_violations(error))
         case errors.NotFound() | errors.AlreadyExists():
-            yield details_pb2.ResourceInfo(resource_type=error.resource_type, resource_name=error.resource_name)
+            name = _cut(error.resource_name, _FACT_BYTES)
+            yield details_pb2.ResourceInfo(resource_type=error.resource_type, resource_name=name)
         case errors.FailedPrecondition():
             broken = details_pb2.PreconditionFailure.Violation(
-                type=error.reason, subject=error.subject, description=error.message
+                type=error.reason,
+                subject=_cut(error.subject, _FACT_BYTES),
+                description=_cut(error.message, _FACT_BYTES),
             )
             yield details_pb2.PreconditionFailure(violations=[broken])
         case errors.Exhausted(retry_after=float() | int() as seconds) | errors.Unavailable(retry_after=seconds):
@@ -95,8 +104,34 @@ def _details_of(error: ServiceError) -> Iterable[Message]:
             retry_delay.FromNanoseconds(int(seconds * 1e9))
             yield details_pb2.RetryInfo(retry_delay=retry_delay)
         case errors.Exhausted(quota=str() as subject):
-            exceeded = details_pb2.QuotaFailure.Violation(subject=subject, description=error.message)
+            exceeded = details_pb2.QuotaFailure.Violation(
+                subject=_cut(subject, _FACT_BYTES), description=_cut(error.message, _FACT_BYTES)
+            )
             yield details_pb2.QuotaFailure(violations=[exceeded])
+
+
+def _violations(error: errors.Invalid) -> Iterable[details_pb2.BadRequest.FieldViolation]:
+    """Give as many violations as there is room for, and in place of the others their number."""
+    room = _VIOLATIONS_BYTES
+    for number, (field, description) in enumerate(error.violations):
+        one = details_pb2.BadRequest.FieldViolation(
+            field=_cut(field, _FACT_BYTES), description=_cut(description, _FACT_BYTES)
+        )
+        room -= one.ByteSize()
+        if room < 0:
+            more = len(error.violations) - number
+            yield details_pb2.BadRequest.FieldViolation(description=f"and {more} more")
+            return
+        yield one
+
+
+def _cut(text: str, limit: int) -> str:
+    """Keep the beginning and the end of what is longer than `limit` bytes; make text of what UTF-8 has no words for."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    half = limit // 2 - 3
+    return f"{encoded[:half].decode('utf-8', 'ignore')} … {encoded[-half:].decode('utf-8', 'ignore')}"
 
 
 def _status_proto(status: Status, message: str, details: Iterable[Message]) -> status_pb2.Status:
