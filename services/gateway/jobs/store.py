@@ -103,12 +103,18 @@ class JobStore:
         self._changes.changed(found.job_id, work=True)
         return view
 
-    async def user_of(self, workspace_id: str) -> str | None:
-        """Return the live job that works in a workspace."""
+    async def check_unused(self, workspace_id: str) -> None:
+        """Raise FailedPrecondition (WORKSPACE_IN_USE) while a live job works in a workspace."""
         uses = EXECUTIONS.where(executions.c.workspace_id == workspace_id, jobs.c.state.in_(LIVE))
         async with self._engine.begin() as connection:
             row = (await connection.execute(uses)).first()
-        return None if row is None else str(row.job_id)
+        if row is not None:
+            raise FailedPrecondition(
+                "WORKSPACE_IN_USE",
+                f"job {row.job_id} works in workspace {workspace_id!r}: wait for its end, or cancel it",
+                workspace_id,
+                metadata={"job_id": row.job_id},
+            )
 
     @staticmethod
     async def _cancel(connection: AsyncConnection, job_id: str) -> JobState:

@@ -11,23 +11,18 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-import grpc
-from boatyard.execution.v1 import event_pb2
-from boatyard.execution.v1 import execution_pb2 as pb
-from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
-
 from services.common.errors import OutOfRange
-from services.common.rpc.status import service_error
-from services.common.rpc.streaming import streaming
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.model import ExecutionView
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.watching import HEARTBEAT_SECONDS, looks
+from services.gateway.runtime.clients import Events, NodeAway, NodeClients
 from services.lifecycle.model import ExecutionState
 
 _PATIENCE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.3
-_REASON: Final = "EVENTS_OUT_OF_RANGE"
+
+_NO_EVENTS: Final = Events((), is_last=False)
 
 Condition = Callable[[ExecutionView], bool]
 
@@ -36,26 +31,22 @@ Condition = Callable[[ExecutionView], bool]
 class Batch:
     """Some events; or the end of the execution; or neither: a heartbeat."""
 
-    events: tuple[event_pb2.Event, ...] = ()
+    events: Events = _NO_EVENTS
     end: ExecutionView | None = None
-
-    def position_after(self, position: int) -> int:
-        """Return the sequence that follows, where `position` was the next before."""
-        return self.events[-1].sequence + 1 if self.events else position
 
 
 class Relay:
     """Reads the events of executions from the cell's execution service."""
 
-    def __init__(self, store: JobStore, changes: Changes, channel: grpc.aio.Channel) -> None:
+    def __init__(self, store: JobStore, changes: Changes, nodes: NodeClients) -> None:
         self._store = store
         self._changes = changes
-        self._execution = ExecutionServiceStub(channel)
+        self._nodes = nodes
 
     async def batches(self, execution_id: str, first: int, *, follow: bool) -> AsyncGenerator[Batch, None]:
         """Yield events from the sequence `first` on, and with `follow` the end, whenever it comes.
 
-        Raises NotFound, OutOfRange (EVENTS_OUT_OF_RANGE), and the node's own error when it stays away.
+        Raises NotFound, OutOfRange (EVENTS_OUT_OF_RANGE), and what gRPC says of a node that stays away.
         """
         view = await self._store.execution(execution_id)
         if not _has_begun(view):
@@ -67,7 +58,7 @@ class Relay:
                     yield Batch()
         if view.state.is_final and view.start_time is None:  # it never began, so there are no events
             if first > 1:
-                raise OutOfRange(1, 1, reason=_REASON)
+                raise OutOfRange(1, 1, reason="EVENTS_OUT_OF_RANGE")
             if follow:
                 yield Batch(end=view)
             return
@@ -94,38 +85,27 @@ class Relay:
                     return
 
     async def _events(self, execution_id: str, first: int, *, follow: bool) -> AsyncGenerator[Batch, None]:
-        position, away_since, beat = first, None, time.monotonic()
+        position, seen = first, time.monotonic()
         while True:
-            request = pb.WatchEventsRequest(execution_id=execution_id, from_sequence=position, follow=follow)
             try:
-                async with streaming(self._execution.WatchEvents(request)) as messages:
-                    async for message in messages:
-                        away_since = None
-                        if message.HasField("end") and not message.events:
+                async with aclosing(self._nodes.events(execution_id, position, follow=follow)) as batches:
+                    async for events in batches:
+                        position = events.next_sequence or position
+                        if events.events or not events.is_last:
+                            yield Batch(events)
+                        seen = time.monotonic()
+                        if events.is_last:
                             return
-                        batch = Batch(tuple(message.events))
-                        position = batch.position_after(position)
-                        yield batch
-                        beat = time.monotonic()
-                        if message.HasField("end"):
-                            return
+            except NodeAway as away:
+                if time.monotonic() - seen > _PATIENCE_SECONDS:
+                    raise away.cause from away
+            else:
                 if not follow:
                     return
-                error: grpc.aio.AioRpcError | None = None
-            except grpc.aio.AioRpcError as raised:
-                error = raised
-            away_since = away_since or time.monotonic()
-            if error is not None and (not _is_away(error) or time.monotonic() - away_since > _PATIENCE_SECONDS):
-                raise error if _is_away(error) else service_error(error)
-            if time.monotonic() - beat > HEARTBEAT_SECONDS:
-                beat = time.monotonic()
+            if time.monotonic() - seen > HEARTBEAT_SECONDS:
                 yield Batch()
             await asyncio.sleep(_RETRY_SECONDS)
 
 
 def _has_begun(view: ExecutionView) -> bool:
     return view.state is not ExecutionState.PENDING
-
-
-def _is_away(error: grpc.aio.AioRpcError) -> bool:
-    return error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}

@@ -1,7 +1,7 @@
 """The RPCs of AgentRuntimeService: from the wire to the domain and back."""
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from boatyard.gateway.v1 import runtime_pb2 as pb
@@ -13,8 +13,8 @@ from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore, execution_key
 from services.gateway.jobs.wire import fitted
 from services.gateway.runtime import wire
+from services.gateway.runtime.clients import NodeAway, NodeClients
 from services.gateway.runtime.relay import Batch, Relay
-from services.gateway.runtime.workspaces import NodeViews
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -23,7 +23,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     """Serves boatyard.gateway.v1.AgentRuntimeService."""
 
     def __init__(
-        self, admission: Admission, store: JobStore, relay: Relay, nodes: NodeViews, draining: Draining
+        self, admission: Admission, store: JobStore, relay: Relay, nodes: NodeClients, draining: Draining
     ) -> None:
         self._admission = admission
         self._store = store
@@ -61,26 +61,44 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
         def position_after(batch: Batch) -> int:
             nonlocal position
-            position = batch.position_after(position)
+            position = batch.events.next_sequence or position
             return position
 
         batches = self._relay.batches(execution_id, position, follow=request.follow)
         async for batch in self._draining.stream(batches, start=position, position_after=position_after):
             end = None if batch.end is None else wire.execution(batch.end)
-            yield pb.WatchExecutionResponse(events=batch.events, end=end)
+            yield pb.WatchExecutionResponse(events=batch.events.events, end=end)
 
     async def ReadDiff(self, request: pb.ReadDiffRequest, context: Context) -> AsyncIterator[pb.ReadDiffResponse]:
         """See the contract."""
         view = await self._store.execution(wire.execution_id(request.execution_id))
-        async with aclosing(self._nodes.diff(view)) as pieces:
-            async for piece in pieces:
-                yield pb.ReadDiffResponse(data=piece)
+        base_commit_id, commit_id = wire.result_of(view)
+        if base_commit_id == commit_id:
+            return
+        with _node_errors():
+            async with aclosing(self._nodes.diff(view.repository_id, base_commit_id, commit_id)) as pieces:
+                async for piece in pieces:
+                    yield pb.ReadDiffResponse(data=piece)
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
         """See the contract."""
-        return await self._nodes.list_workspaces(request)
+        wire.check_workspaces_wanted(request)
+        with _node_errors():
+            return await self._nodes.list_workspaces(request)
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
         """See the contract."""
-        await self._nodes.delete_workspace(wire.workspace_id(request.workspace_id))
+        workspace_id = wire.workspace_id(request.workspace_id)
+        await self._store.check_unused(workspace_id)
+        with _node_errors():
+            await self._nodes.delete_workspace(workspace_id)
         return pb.DeleteWorkspaceResponse()
+
+
+@contextmanager
+def _node_errors() -> Iterator[None]:
+    """Leave a node that is away to the server's layers, which tell it the same way for every RPC."""
+    try:
+        yield
+    except NodeAway as away:
+        raise away.cause from away

@@ -5,17 +5,22 @@ from typing import Final
 
 from boatyard.execution.v1 import execution_pb2
 from boatyard.gateway.v1 import runtime_pb2 as pb
+from boatyard.workspace.v1 import workspace_pb2
 
 from services.common.db.paging import Page
+from services.common.errors import FailedPrecondition
 from services.gateway.catalog.agent import MAX_TIMEOUT, AgentSettings
 from services.gateway.jobs.admission import MAX_PROMPT_BYTES, Draft
 from services.gateway.jobs.model import ExecutionFilter, ExecutionView
-from services.gateway.jobs.wire import output
+from services.gateway.jobs.wire import output as output_message
 from services.gateway.requests import Request
 from services.gateway.wire import Checks, duration, timestamp
 from services.lifecycle.model import ExecutionState
 
 _STATES: Final = {pb.Execution.State.Value(f"STATE_{state}"): state for state in ExecutionState}
+_WORKSPACE_STATES: Final = {
+    number: name.removeprefix("STATE_") for name, number in workspace_pb2.Workspace.State.items() if number
+}
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 
@@ -64,10 +69,30 @@ def watch(request: pb.WatchExecutionRequest) -> tuple[str, int]:
         return check.required_id("execution_id", request.execution_id), max(1, request.from_sequence)
 
 
+def check_workspaces_wanted(request: pb.ListWorkspacesRequest) -> None:
+    """Look at what the workspace service would refuse in its own words. Raises Invalid with all violations."""
+    with Checks() as check:
+        check.optional_id("project_id", request.project_id)
+        check.optional_id("job_id", request.job_id)
+        check.choices("states", request.states, _WORKSPACE_STATES)
+        if request.page_size < 0:
+            check.add("page_size", "must not be negative")
+
+
 def workspace_id(value: str) -> str:
     """Read a required id. Raises Invalid."""
     with Checks() as check:
         return check.required_id("workspace_id", value)
+
+
+def result_of(view: ExecutionView) -> tuple[str, str]:
+    """Return the commits from which and to which an execution has worked. Raises FailedPrecondition (NO_RESULT)."""
+    output = view.output
+    if not output.commit_id:
+        raise FailedPrecondition(
+            "NO_RESULT", f"execution {view.execution_id!r} has no result, or not yet", view.execution_id
+        )
+    return output.base_commit_id, output.commit_id
 
 
 def execution(view: ExecutionView, *, brief: bool = False) -> pb.Execution:
@@ -83,7 +108,7 @@ def execution(view: ExecutionView, *, brief: bool = False) -> pb.Execution:
         state=_STATE_NUMBERS[view.state],
         reason=view.reason,
         message=view.message,
-        output=output(view.output, brief=brief),
+        output=output_message(view.output, brief=brief),
         create_time=timestamp(view.create_time),
     )
     if view.start_time is not None:
