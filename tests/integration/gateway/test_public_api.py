@@ -1,37 +1,18 @@
-"""The whole public API from outside: a real gateway, and every RPC.
+"""The whole public API from outside: each RPC of a real gateway refuses what it must, with the details it must."""
 
-Of the node services only the one is there that reads a request of the public API itself (ListWorkspaces).
-"""
-
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
-from boatyard.gateway.v1 import catalog_pb2, hook_pb2, job_pb2, runtime_pb2
-from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from services.common.rpc.channel import open_channel
-from services.common.rpc.streaming import streaming
-from services.common.settings import Home
 from tests.kit import contract
-from tests.kit.cell import eventually, free_port_base
+from tests.kit.gateway import METHODS, answers, running_gateway
 
-METHODS: dict[str, MethodDescriptor] = {
-    method.full_name.removeprefix("boatyard.gateway.v1."): method
-    for file in (catalog_pb2, hook_pb2, job_pb2, runtime_pb2)
-    for service in file.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-}
 COMMENTS = {method.name.removeprefix("boatyard.gateway.v1."): method.comment for method in contract.methods()}
 
 # Wrong in one way or more; what is not here is wrong when it is empty.
@@ -73,60 +54,19 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
 }
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Give a gateway's address and token."""
-    home = Home(tmp_path_factory.mktemp("gateway") / "home")
-    base = free_port_base()
-    environment = {
-        "BOATYARD_HOME": str(home.root),
-        "BOATYARD_GATEWAY_LISTEN": f"127.0.0.1:{base}",
-        "BOATYARD_WORKSPACE_LISTEN": f"127.0.0.1:{base + 1}",
-        **{
-            f"BOATYARD_GATEWAY_{name}_ADDRESS": f"127.0.0.1:{base + number}"
-            for number, name in enumerate(("WORKSPACE", "GIT", "EXECUTION"), start=1)
-        },
-    }
-    log = Path(home.root.parent / "log")
-    with log.open("wb") as stderr:
-        processes = [
-            subprocess.Popen([sys.executable, "-P", "-m", name], env=os.environ | environment, stderr=stderr)
-            for name in ("services.gateway", "services.workspace")
-        ]
-    try:
-        for port in (base, base + 1):
-            eventually(lambda port=port: listens(port), f"something listens on {port}")
-        yield f"127.0.0.1:{base}", home.admin_token()
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        ended = [process.wait(timeout=20) for process in processes]
-    assert ended == [0, 0], log.read_text()
-
-
-async def answers(channel: grpc.aio.Channel, method: MethodDescriptor, fields: dict) -> list[Message]:
-    """Call a method; return all that it answers."""
-    path = f"/{method.containing_service.full_name}/{method.name}"
-    request_type, response_type = (GetMessageClass(kind) for kind in (method.input_type, method.output_type))
-    make = channel.unary_stream if method.server_streaming else channel.unary_unary
-    call = make(path, request_type.SerializeToString, response_type.FromString)(request_type(**fields), timeout=20)
-    if not method.server_streaming:
-        return [await call]
-    async with streaming(call) as stream:
-        return [answer async for answer in stream]
+    with running_gateway(tmp_path_factory.mktemp("gateway")) as address_and_token:
+        yield address_and_token
 
 
 async def fail(gateway: tuple[str, str | None], name: str, fields: dict) -> tuple[grpc.StatusCode, dict[str, Message]]:
     """Call a method that must fail; return its status, and its details by their names."""
     address, token = gateway
+    request = GetMessageClass(METHODS[name].input_type)(**fields)
     async with open_channel(address, token) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await answers(channel, METHODS[name], fields)
+            await answers(channel, METHODS[name], request)
     described = rpc_status.from_call(caught.value)
     assert described, (name, caught.value)
     details: dict[str, Message] = {}

@@ -1,0 +1,81 @@
+"""A real gateway as a process of its own, and a way to call any RPC of its public API."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+from boatyard.gateway.v1 import catalog_pb2, hook_pb2, job_pb2, runtime_pb2
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from services.common.rpc.streaming import streaming
+from services.common.settings import Home
+from tests.kit.cell import eventually, free_port_base
+
+METHODS: dict[str, MethodDescriptor] = {
+    method.full_name.removeprefix("boatyard.gateway.v1."): method
+    for file in (catalog_pb2, hook_pb2, job_pb2, runtime_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+
+
+@contextmanager
+def running_gateway(directory: Path, **environment: str) -> Iterator[tuple[str, str]]:
+    """Run a gateway and give its address and token.
+
+    Of the node services only the workspace service is there: it reads requests of the public API itself.
+    """
+    home = Home(directory / "home")
+    base = free_port_base()
+    addresses = {
+        f"BOATYARD_GATEWAY_{name}_ADDRESS": f"127.0.0.1:{base + number}"
+        for number, name in enumerate(("WORKSPACE", "GIT", "EXECUTION"), start=1)
+    }
+    environment = {
+        **os.environ,
+        **addresses,
+        "BOATYARD_HOME": str(home.root),
+        "BOATYARD_GATEWAY_LISTEN": f"127.0.0.1:{base}",
+        "BOATYARD_WORKSPACE_LISTEN": f"127.0.0.1:{base + 1}",
+        **environment,
+    }
+    log = directory / "log"
+    with log.open("wb") as stderr:
+        processes = [
+            subprocess.Popen([sys.executable, "-P", "-m", name], env=environment, stderr=stderr)
+            for name in ("services.gateway", "services.workspace")
+        ]
+    try:
+        for port in (base, base + 1):
+            eventually(lambda port=port: _listens(port), f"something listens on {port}")
+        yield f"127.0.0.1:{base}", home.admin_token()
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        ended = [process.wait(timeout=20) for process in processes]
+    assert ended == [0, 0], log.read_text()
+
+
+async def answers(channel: grpc.aio.Channel, method: MethodDescriptor, request: Message) -> list[Message]:
+    """Call a method; return all that it answers."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    make = channel.unary_stream if method.server_streaming else channel.unary_unary
+    read = GetMessageClass(method.output_type).FromString
+    call = make(path, type(request).SerializeToString, read)(request, timeout=20)
+    if not method.server_streaming:
+        return [await call]
+    async with streaming(call) as stream:
+        return [answer async for answer in stream]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
