@@ -56,6 +56,18 @@ def test_only_shared_code_says_unavailable_or_aborts() -> None:
     assert found == []
 
 
+def test_every_rpc_is_served_by_a_coroutine_or_an_async_generator() -> None:
+    """The gate refuses a plain function, even one that returns an async generator, but only when it is called."""
+    plain = [
+        place(path, method)
+        for path in SOURCES
+        if "servicer" in path.relative_to(ROOT).with_suffix("").parts
+        for method in ast.walk(tree(path))
+        if isinstance(method, ast.FunctionDef) and method.name[0].isupper()
+    ]
+    assert plain == []
+
+
 def test_nothing_runs_between_fork_and_exec_of_a_child() -> None:
     found = [
         place(path, node)
