@@ -36,6 +36,23 @@ _ADVICE = {
     "INTERNAL": "the services' logs are in $BOATYARD_HOME/logs",
 }
 
+_WHERE_TYPED = {
+    "request_id": "--request-id",
+    "repository.url": "--repo",
+    "spec.prompt": "PROMPT",
+    "spec.revision": "--ref",
+    "spec.branch": "--branch",
+    "spec.agent.engine": "--engine",
+    "spec.agent.command": "--command",
+    "spec.agent.timeout": "--timeout",
+    "spec.agent.sandbox_tier": "--sandbox",
+    "spec.policy.verify_command": "--verify",
+    "job_id": "ID",
+    "execution_id": "ID",
+    "from_sequence": "--from",
+}
+"""How a field of a request is called on the command line."""
+
 
 class NotAllowedError(Exception):
     """We have nothing to show to a gateway, or should show it nothing; the message says how to mend it."""
@@ -46,6 +63,8 @@ def explain(error: Exception, *, as_json: bool) -> int:
     match error:
         case click.exceptions.Exit():
             return error.exit_code
+        case click.Abort():  # click's word for Ctrl-C
+            return INTERRUPTED
         case BrokenPipeError():
             # Whoever read our output has seen enough; without this Python complains once more when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,8 +82,6 @@ def _told(error: Exception) -> tuple[int, str, str]:
     match error:
         case click.ClickException():
             return error.exit_code, "USAGE", error.format_message()
-        case click.Abort():
-            return INTERRUPTED, "INTERRUPTED", "interrupted"
         case StartError():
             return FAILED, "CANNOT_START", str(error)
         case NotAllowedError():
@@ -77,11 +94,10 @@ def _told(error: Exception) -> tuple[int, str, str]:
 
 def describe(error: ServiceError) -> str:
     """Say what a service answered, and what to do next where we know it."""
-    if isinstance(error, Invalid) and len(error.violations) > 1:
-        return "the request is wrong:" + "".join(f"\n  {field}: {text}" for field, text in error.violations)
+    if isinstance(error, Invalid) and error.violations:
+        wrong = [f"{_WHERE_TYPED.get(field, field)} {text}" for field, text in error.violations]
+        return wrong[0] if len(wrong) == 1 else "the request is wrong:" + "".join(f"\n  {line}" for line in wrong)
     advice = _ADVICE.get(error.reason)
-    if advice is None and error.status is Status.UNAUTHENTICATED:
-        advice = "the token comes from BOATYARD_TOKEN, or from $BOATYARD_HOME/token"
     return f"{error.message}; {advice}" if advice else error.message
 
 

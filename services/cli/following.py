@@ -10,7 +10,7 @@ from services.cli import shapes
 from services.cli.clients import Gateway
 from services.cli.screen import Screen, one_line
 from services.cli.telling import stage_line
-from services.cli.watching import ENDED, events, job_changes
+from services.cli.watching import ENDED, Outage, events, job_changes
 
 _AGENT_STAGE = "agent"
 _IDLE_S = 20.0
@@ -23,6 +23,7 @@ class Follower:
     def __init__(self, gateway: Gateway, screen: Screen, *, as_json: bool) -> None:
         self._gateway = gateway
         self._screen = screen
+        self._outage = Outage(screen.say)
         self._as_json = as_json
         self._stages: dict[tuple[int, str], int] = {}
         self._viewers: dict[str, asyncio.Task[None]] = {}
@@ -33,7 +34,7 @@ class Follower:
         job = job_pb2.Job()
         try:
             with ExitStack() as status:
-                async with aclosing(job_changes(self._gateway, job_id, self._screen.say)) as changes:
+                async with aclosing(job_changes(self._gateway, job_id, self._outage)) as changes:
                     async for job in changes:
                         status.close()
                         await self._show(job)
@@ -70,11 +71,13 @@ class Follower:
     async def _view(self, execution_id: str, before: list[asyncio.Task[None]]) -> None:
         if before:
             await asyncio.wait(before)
-        async with aclosing(events(self._gateway, execution_id, self._screen.say)) as batches:
+        async with aclosing(events(self._gateway, execution_id, self._outage)) as batches:
             async for batch in batches:
                 self._batches += bool(batch)
                 for event in batch:
-                    show_event(self._screen, event, as_json=self._as_json)
+                    # How it ended, the job's own end tells.
+                    if self._as_json or event.WhichOneof("kind") != "state_change":
+                        show_event(self._screen, event, as_json=self._as_json)
 
     async def _all_seen(self) -> None:
         """Wait until every viewer has shown all there is."""

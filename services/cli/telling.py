@@ -10,7 +10,7 @@ from services.cli import shapes, words
 from services.cli.screen import STATE_STYLES, Screen, one_line, printable
 
 _FILES_SHOWN = 20
-_LABEL_WIDTH = 10
+_LABEL_WIDTH = 12
 _MARKS = {"DONE": ("✓", "green"), "FAILED": ("✗", "red"), "RUNNING": ("▸", "blue")}
 _CHANGE_STYLES = {"A": "green", "D": "red", "M": "yellow", "R": "cyan"}
 
@@ -96,9 +96,9 @@ def tell_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
 
 def _facts(job: job_pb2.Job) -> Iterable[Text]:
     output = job.output
-    if branch := shapes.text(output.branch):
-        yield _fact("branch", branch + (" (pushed)" if output.pushed else " (not pushed)"))
-    if output.commit_id:
+    if output.total_files_changed:
+        branch = shapes.text(output.branch) or ""
+        yield _fact("branch", branch + (" (pushed)" if output.pushed else " (kept on this machine, not pushed)"))
         yield _fact("commit", output.commit_id)
     yield from _files(output)
     yield from _verification(job)

@@ -26,17 +26,38 @@ _PASSING = {Status.UNAVAILABLE, Status.CANCELLED}
 ENDED = (job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED)
 
 Say = Callable[[str], None]
-Stream: TypeAlias = "grpc.aio.UnaryStreamCall[Any, T]"
+Stream: TypeAlias = grpc.aio.UnaryStreamCall[Any, T]
 
 
-async def job_changes(gateway: Gateway, job_id: str, say: Say) -> AsyncGenerator[job_pb2.Job, None]:
+class Outage:
+    """Tells once that a gateway is away, and once that it is back, whatever number of streams notice."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._broken: set[object] = set()
+
+    def broke(self, stream: object) -> None:
+        """Hear that a stream broke."""
+        if not self._broken:
+            self._say(f"the connection broke; trying again for up to {PATIENCE_S:g} s")
+        self._broken.add(stream)
+
+    def mended(self, stream: object) -> None:
+        """Hear that a stream goes on."""
+        if stream in self._broken:
+            self._broken.remove(stream)
+            if not self._broken:
+                self._say("connected again")
+
+
+async def job_changes(gateway: Gateway, job_id: str, outage: Outage) -> AsyncGenerator[job_pb2.Job, None]:
     """Yield a job as it is, and after each change, until it has ended."""
 
     def connect() -> Stream[job_pb2.WatchJobResponse]:
         return gateway.jobs.WatchJob(job_pb2.WatchJobRequest(job_id=job_id))
 
     seen = -1
-    async with aclosing(_lasting(gateway, connect, say)) as answers:
+    async with aclosing(_lasting(gateway, connect, outage)) as answers:
         async for answer in answers:
             # Every connection begins with the job as it is, which we may know already.
             if answer.HasField("job") and answer.job.revision_number > seen:
@@ -47,7 +68,7 @@ async def job_changes(gateway: Gateway, job_id: str, say: Say) -> AsyncGenerator
 
 
 async def events(
-    gateway: Gateway, execution_id: str, say: Say, *, first: int = 1, follow: bool = True
+    gateway: Gateway, execution_id: str, outage: Outage, *, first: int = 1, follow: bool = True
 ) -> AsyncGenerator[list[event_pb2.Event], None]:
     """Yield an execution's events in batches, each event once, from sequence `first`.
 
@@ -59,7 +80,7 @@ async def events(
         request = runtime_pb2.WatchExecutionRequest(execution_id=execution_id, from_sequence=position, follow=follow)
         return gateway.runtime.WatchExecution(request)
 
-    async with aclosing(_lasting(gateway, connect, say, until_end=follow)) as answers:
+    async with aclosing(_lasting(gateway, connect, outage, until_end=follow)) as answers:
         async for answer in answers:
             batch = [event for event in answer.events if event.sequence >= position]
             if batch:
@@ -70,7 +91,7 @@ async def events(
 
 
 async def _lasting(
-    gateway: Gateway, connect: Callable[[], Stream[T]], say: Say, *, until_end: bool = True
+    gateway: Gateway, connect: Callable[[], Stream[T]], outage: Outage, *, until_end: bool = True
 ) -> AsyncGenerator[T, None]:
     """Yield what a stream sends, connecting again while it breaks for a passing reason.
 
@@ -83,9 +104,8 @@ async def _lasting(
         try:
             async with streaming(connect()) as answers:
                 async for answer in answers:
-                    if give_up is not None:
-                        say("connected again")
-                        give_up, pause = None, _FIRST_PAUSE_S
+                    outage.mended(connect)
+                    give_up, pause = None, _FIRST_PAUSE_S
                     yield answer
             if not until_end:
                 return
@@ -93,8 +113,8 @@ async def _lasting(
             problem = gateway.problem(error)
             if problem.status not in _PASSING:
                 raise problem from None
+        outage.broke(connect)
         if give_up is None:
-            say(f"the connection broke; trying again for up to {PATIENCE_S:g} s")
             give_up = loop.time() + PATIENCE_S
         elif loop.time() > give_up:
             if problem is not None:

@@ -79,13 +79,16 @@ async def end_agents(home: Home, grace_s: float) -> None:
 
 
 def runners(home: Home) -> list[int]:
-    """Return the processes that carry an execution of this data directory."""
-    runs = os.fsencode(home.execution_runs) + b"/"
+    """Return the processes that carry, or wait to carry, an execution of this data directory."""
+    ours = b"BOATYARD_HOME=" + os.fsencode(home.root)
     found = []
     for directory in Path("/proc").iterdir():
         with suppress(OSError):  # it has ended meanwhile, or is somebody else's
-            arguments = (directory / "cmdline").read_bytes().split(b"\0") if directory.name.isdigit() else []
-            if b"services.execution.runner" in arguments and any(part.startswith(runs) for part in arguments):
+            if (
+                directory.name.isdigit()
+                and b"services.execution.runner" in (directory / "cmdline").read_bytes().split(b"\0")
+                and ours in (directory / "environ").read_bytes().split(b"\0")
+            ):
                 found.append(int(directory.name))
     return found
 

@@ -10,7 +10,7 @@ from services.cli.clients import gateway
 from services.cli.following import show_event
 from services.cli.requests import execution_id_of
 from services.cli.screen import Screen
-from services.cli.watching import events
+from services.cli.watching import Outage, events
 
 
 @click.command("logs", short_help="Show an agent's output.")
@@ -29,7 +29,7 @@ def command(id_: str, follow: bool, first: int, as_json: bool) -> None:
     async def main() -> None:
         async with gateway() as way:
             execution_id = await execution_id_of(way, id_)
-            async with aclosing(events(way, execution_id, screen.say, first=first, follow=follow)) as batches:
+            async with aclosing(events(way, execution_id, Outage(screen.say), first=first, follow=follow)) as batches:
                 async for batch in batches:
                     for event in batch:
                         show_event(screen, event, as_json=as_json)

