@@ -59,14 +59,14 @@ class Cell:
         return f"127.0.0.1:{self.base + OFFSETS[service]}"
 
     def up(self, **environment: str) -> None:
-        log = (self.home.parent / "up.log").open("ab")
-        self.process = subprocess.Popen(
-            [BOATYARD, "up", "--port-base", str(self.base)],
-            env=self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
+        with (self.home.parent / "up.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [BOATYARD, "up", "--port-base", str(self.base)],
+                env=self.environment | environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
         assert self.process.stdout
         line = self.process.stdout.readline().decode()
         assert line.startswith("ready"), (line, (self.home.parent / "up.log").read_text())
