@@ -5,6 +5,7 @@ once, when its last test and all fixtures are done, and what is found is an erro
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import shutil
@@ -62,9 +63,7 @@ def _patiently(look: Callable[[], list[str]]) -> list[str]:
 
 def _processes(mark: str) -> list[str]:
     """Name our children, and whatever inherited our mark before it left us."""
-    children = {
-        pid for thread in Path("/proc/self/task").iterdir() for pid in (thread / "children").read_text().split()
-    }
+    children = _children()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -76,6 +75,14 @@ def _processes(mark: str) -> list[str]:
             except OSError:
                 continue  # it is gone, or somebody else's
     return found
+
+
+def _children() -> set[str]:
+    pids: set[str] = set()
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the thread has just ended; its children are another's now
+            pids.update((thread / "children").read_text().split())
+    return pids
 
 
 def _mounts_below(*roots: Path) -> list[str]:

@@ -181,3 +181,19 @@ async def test_safe_methods_are_tried_again_and_others_are_not() -> None:
             with pytest.raises(grpc.aio.AioRpcError):
                 await EchoStub(channel).unary(b"x")
         assert len(attempts) == 1
+
+
+async def test_a_killed_service_is_found_again_on_its_port_at_once() -> None:
+    """Connections of the dead one linger in the kernel; neither the new server nor old channels may mind."""
+    async with service() as first:
+        address = await address_of(first)
+        async with open_channel(address, "t", services=[echo_descriptor()]) as channel:
+            stub = EchoStub(channel)
+            assert await stub.unary(b"x") == b"x"
+            first.kill()
+            await first.wait()
+            async with service(address) as second:
+                assert await address_of(second) == address
+                assert await stub.unary(b"y", wait_for_ready=True) == b"y"
+                second.terminate()
+                assert await asyncio.wait_for(second.wait(), 10) == 0
