@@ -1,0 +1,354 @@
+"""What the driver may rely on, whatever the ledger's database: one owner a job, and nothing written by another."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, update
+
+from services.common.errors import FailedPrecondition
+from services.gateway.catalog.model import WorkItem, WorkItemState
+from services.gateway.catalog.store import WORK_ITEMS, CatalogStore
+from services.gateway.catalog.tables import work_items
+from services.gateway.jobs.ledger import MAX_ATTEMPTS
+from services.gateway.jobs.tables import cells, executions, jobs, now, stages
+from services.lifecycle.ledger import Lease, LeaseLost, Stage
+from services.lifecycle.model import (
+    ExecutionNote,
+    ExecutionState,
+    Failure,
+    JobState,
+    Outcome,
+    Output,
+    Purpose,
+    StageState,
+)
+from tests.kit.ledger import Books, books, claimed
+
+SUCCEEDED = Outcome(JobState.SUCCEEDED)
+FAILED = Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it broke\0"))
+
+
+@pytest_asyncio.fixture(scope="module", params=["sqlite", "postgres"])
+async def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Books]:
+    """One database of each kind for all tests: making one on PostgreSQL takes longer than they do."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('ledger')}/test.db"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_server").get_uri()
+    async with books(url) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def book(opened: Books) -> Books:
+    await clear(opened)
+    return opened
+
+
+async def clear(book: Books) -> None:
+    async with book.engine.begin() as connection:
+        for table in (stages, executions, jobs, cells, work_items):
+            await connection.execute(delete(table))
+
+
+async def expire(book: Books) -> None:
+    """Let every lease run out."""
+    async with book.engine.begin() as connection:
+        await connection.execute(update(jobs).values(lease_until=now() - 1))
+
+
+async def test_each_of_many_jobs_goes_to_one_of_many_claimers(book: Books) -> None:
+    admitted = {(await book.admit()).order.job_id for _ in range(12)}
+    owners = [await book.cell(f"cell-{number}") for number in range(4)]
+
+    async def claim_all(number: int) -> list[Lease]:
+        leases = []
+        while (lease := await owners[number % 4].claim()) is not None:
+            leases.append(lease)
+        return leases
+
+    found = [lease for leases in await asyncio.gather(*map(claim_all, range(8))) for lease in leases]
+    assert sorted(lease.job_id for lease in found) == sorted(admitted), "each once"
+    assert {lease.fence for lease in found} == {1}
+
+
+async def test_priority_then_age(book: Books) -> None:
+    wanted = [(0, "first"), (5, "urgent"), (-3, "idle"), (5, "urgent too"), (0, "second")]
+    for priority, prompt in wanted:
+        await book.admit(prompt, priority=priority)
+    cell = await book.cell("cell")
+    taken = [(await claimed(cell)).order.prompt for _ in wanted]
+    assert taken == ["urgent", "urgent too", "first", "second", "idle"]
+    assert await cell.claim() is None
+
+
+async def test_a_claim_tells_all_there_is_to_know(book: Books) -> None:
+    view = await book.admit("Mend it.", labels={"team": "é"})
+    lease = await claimed(await book.cell("cell"))
+    assert lease.order == view.order
+    assert (lease.attempt, lease.cancel_requested) == (1, False)
+    assert [lease.execution_id] == [execution.execution_id for execution in view.executions]
+    job = await book.store.job(lease.job_id)
+    assert (job.state, job.cell_id) == (JobState.RUNNING, "cell")
+    assert job.start_time
+    assert job.start_time >= job.create_time
+    assert job.revision > view.revision
+
+
+async def test_whoever_lost_the_lease_writes_nothing(book: Books) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    old = await claimed(cell)
+    await cell.begin_stage(old, "base")
+    await expire(book)
+    new = await claimed(cell)
+    assert new.fence > old.fence
+    before = await book.store.job(old.job_id)
+    note = ExecutionNote(old.execution_id, Purpose.AGENT, state=ExecutionState.RUNNING)
+    for late in (
+        cell.begin_stage(old, "workspace"),
+        cell.end_stage(old, Stage("base", StageState.DONE), [note]),
+        cell.note(old, note),
+        cell.finish(old, SUCCEEDED),
+        cell.stages(old),
+        cell.execution(old),
+        cell.surroundings(old),
+    ):
+        with pytest.raises(LeaseLost):
+            await late
+    assert await book.store.job(old.job_id) == before
+    assert (await cell.beat([old, new])).held == {new.job_id}
+    assert (await cell.beat([old])).held == frozenset()
+
+
+async def test_a_lease_lasts_as_long_as_it_is_prolonged(book: Books) -> None:
+    await book.admit()
+    owner, other = await book.cell("owner", lease_seconds=0.4), await book.cell("other")
+    lease = await claimed(owner)
+    for _ in range(4):
+        await asyncio.sleep(0.15)
+        assert await other.claim() is None
+        assert (await owner.beat([lease])).held == {lease.job_id}
+    async with asyncio.timeout(10):
+        while (taken := await other.claim()) is None:
+            await asyncio.sleep(0.05)
+    assert taken.job_id == lease.job_id
+
+
+async def test_another_cell_begins_a_new_attempt(book: Books) -> None:
+    admitted = await book.admit()
+    first = await book.cell("first")
+    lost = await claimed(first)
+    await first.begin_stage(lost, "base")
+    await expire(book)
+    second = await book.cell("second")
+    lease = await claimed(second)
+    assert (lease.attempt, lease.fence) == (2, lost.fence + 1)
+    assert lease.execution_id != lost.execution_id
+    assert await second.stages(lease) == {}, "what was done is on the other machine"
+    ended, fresh = (await book.store.job(admitted.order.job_id)).executions
+    assert (ended.state, ended.reason) == (ExecutionState.FAILED, "NODE_LOST")
+    assert (fresh.state, fresh.attempt) == (ExecutionState.PENDING, 2)
+
+
+async def test_a_job_that_no_cell_survives_is_given_up(book: Books) -> None:
+    admitted = await book.admit()
+    for number in range(MAX_ATTEMPTS):
+        assert (await claimed(await book.cell(f"cell-{number}"))).attempt == number + 1
+        await expire(book)
+    assert await (await book.cell("last")).claim() is None
+    job = await book.store.job(admitted.order.job_id)
+    assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
+    assert {execution.state for execution in job.executions} == {ExecutionState.FAILED}
+
+
+async def test_a_restarted_cell_has_its_own_jobs_back_at_once(book: Books) -> None:
+    await book.admit("its own")
+    cell = await book.cell("cell")
+    before = await claimed(cell)
+    await cell.begin_stage(before, "start")
+    await book.admit("more urgent", priority=9)
+    again, other = await book.cell("cell"), await book.cell("other")
+    assert (await claimed(other)).order.prompt == "more urgent"
+    assert await other.claim() is None, "nobody else may have it before the lease has run out"
+    lease = await claimed(again)
+    assert (lease.job_id, lease.attempt, lease.execution_id) == (before.job_id, 1, before.execution_id)
+    assert lease.fence == before.fence + 1
+    assert list(await again.stages(lease)) == ["start"]
+    assert (await cell.beat([before])).held == frozenset()
+
+
+async def test_own_jobs_come_before_more_urgent_ones(book: Books) -> None:
+    await book.admit("its own")
+    await claimed(await book.cell("cell"))
+    await book.admit("more urgent", priority=9)
+    assert (await claimed(await book.cell("cell"))).order.prompt == "its own"
+
+
+async def test_stages_are_replayed_as_they_were_written(book: Books) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    await cell.begin_stage(lease, "base")
+    await cell.begin_stage(lease, "base")  # the answer to the first was lost
+    done = Stage("base", StageState.DONE, '{"commit_id": "c0ffee"}')
+    output = Output(base_commit_id="c0ffee", log_tail=b"\xff\x00")
+    note = ExecutionNote(lease.execution_id, Purpose.AGENT, "ws-1", ExecutionState.RUNNING, output=output)
+    await cell.end_stage(lease, done, [note])
+    await cell.end_stage(lease, Stage("base", StageState.FAILED, "{}"), [replace(note, workspace_id="")])
+    await cell.begin_stage(lease, "base")
+    await cell.begin_stage(lease, "workspace")
+    expected = {"base": done, "workspace": Stage("workspace", StageState.RUNNING)}
+    assert await cell.stages(lease) == expected, "the first word counts"
+    assert await cell.execution(lease) == note
+    first, second = (await book.store.job(lease.job_id)).timeline
+    assert (first.name, second.name) == ("base", "workspace")
+    assert first.end_time
+    assert first.start_time <= first.end_time <= second.start_time
+    assert second.end_time is None
+
+
+async def test_other_executions_are_kept_too(book: Books) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    note = ExecutionNote("exec-check", Purpose.VERIFY, "ws-check", ExecutionState.RUNNING)
+    await cell.note(lease, note)
+    await cell.note(lease, replace(note, state=ExecutionState.FAILED, reason="TIMED_OUT"))
+    kept = await book.store.execution("exec-check")
+    assert (kept.job_id, kept.purpose, kept.state) == (lease.job_id, Purpose.VERIFY, ExecutionState.FAILED)
+    assert len((await book.store.job(lease.job_id)).executions) == 1, "only agents are listed"
+
+
+@pytest.mark.parametrize("outcome", [SUCCEEDED, FAILED, Outcome(JobState.CANCELLED)], ids=lambda o: str(o.state))
+async def test_the_end_of_a_job_is_the_end_of_all_of_it(book: Books, outcome: Outcome) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    await cell.begin_stage(lease, "base")
+    await cell.finish(lease, outcome)
+    await cell.finish(lease, outcome)  # the answer to the first was lost
+    job = await book.store.job(lease.job_id)
+    assert job.state is outcome.state
+    assert job.reason == (outcome.failure.reason if outcome.failure else "")
+    assert job.end_time
+    assert job.executions[0].state.is_final
+    assert job.timeline[0].state is StageState.FAILED
+    assert (await cell.beat([lease])).held == frozenset()
+    assert await (await book.cell("cell")).claim() is None
+    with pytest.raises(LeaseLost):
+        await cell.begin_stage(lease, "more")
+    with pytest.raises(FailedPrecondition) as refused:
+        await book.store.cancel_job(lease.job_id)
+    assert refused.value.metadata["state"] == outcome.state
+
+
+async def test_a_wish_to_end_reaches_the_owner_and_the_next_one(book: Books) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    asked = await book.store.cancel_execution(lease.execution_id)
+    assert asked.state is ExecutionState.PENDING
+    assert (await book.store.cancel_job(lease.job_id)).cancel_requested, "twice is fine"
+    assert (await cell.beat([lease])).cancel_requested == {lease.job_id}
+    await expire(book)
+    assert (await claimed(cell)).cancel_requested
+
+
+async def test_a_job_that_nobody_has_ends_at_once(book: Books) -> None:
+    view = await book.admit()
+    ended = await book.store.cancel_job(view.order.job_id)
+    assert (ended.state, ended.reason) == (JobState.CANCELLED, "")
+    assert ended.executions[0].state is ExecutionState.CANCELLED
+    assert await (await book.cell("cell")).claim() is None
+
+
+async def work_item(book: Books) -> str:
+    order = (await book.admit()).order
+    await book.store.cancel_job(order.job_id)
+    item = WorkItem(work_item_id="item", project_id="default", title="Mend it", create_time=order.create_time)
+    return (await CatalogStore(book.engine).create(WORK_ITEMS, item)).work_item_id
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"), [(SUCCEEDED, WorkItemState.REVIEW), (FAILED, WorkItemState.TODO)], ids=["good", "bad"]
+)
+async def test_a_work_item_follows_its_job(book: Books, outcome: Outcome, state: WorkItemState) -> None:
+    item, catalog = await work_item(book), CatalogStore(book.engine)
+    await book.admit(work_item_id=item)
+    assert (await catalog.get(WORK_ITEMS, item)).state is WorkItemState.IN_PROGRESS
+    cell = await book.cell("cell")
+    await cell.finish(await claimed(cell), outcome)
+    assert (await catalog.get(WORK_ITEMS, item)).state is state
+
+
+async def test_of_many_jobs_for_one_work_item_one_is_admitted(book: Books) -> None:
+    item = await work_item(book)
+    results = await asyncio.gather(*(book.admit(work_item_id=item) for _ in range(6)), return_exceptions=True)
+    (busy,) = {type(result) for result in results if isinstance(result, BaseException)}
+    assert busy is FailedPrecondition
+    (admitted,) = [result for result in results if not isinstance(result, BaseException)]
+    refusal = next(result for result in results if isinstance(result, FailedPrecondition))
+    assert refusal.reason == "WORK_ITEM_BUSY"
+    assert refusal.metadata["job_id"] == admitted.order.job_id
+
+
+ACTIONS = st.lists(
+    st.sampled_from(["admit", "claim a", "claim b", "restart a", "expire", "write", "finish", "cancel", "beat"]),
+    min_size=4,
+    max_size=30,
+)
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(actions=ACTIONS)
+async def test_only_the_last_owner_of_a_job_is_heard(book: Books, actions: list[str]) -> None:
+    """Whatever happens in whatever order, the highest fence given out for a job is the only one that counts."""
+    await clear(book)
+    owners = {"a": await book.cell("a"), "b": await book.cell("b")}
+    leases: list[tuple[str, Lease]] = []
+    for number, action in enumerate(actions):
+        match action.split():
+            case ["admit"]:
+                await book.admit()
+            case ["claim", name]:
+                lease = await owners[name].claim()
+                if lease is not None:
+                    known = [old.fence for _, old in leases if old.job_id == lease.job_id]
+                    assert lease.fence > max(known, default=0)
+                    leases.append((name, lease))
+            case ["restart", name]:
+                owners[name] = await book.cell(name)
+            case ["expire"]:
+                await expire(book)
+            case ["cancel"] if leases and await _runs(book, leases[0][1].job_id):
+                await book.store.cancel_job(leases[0][1].job_id)
+            case [word]:
+                for name, lease in leases:
+                    newest = max(other.fence for _, other in leases if other.job_id == lease.job_id)
+                    current = lease.fence == newest
+                    held = current and await _runs(book, lease.job_id)
+                    if word == "beat":
+                        assert (await owners[name].beat([lease])).held <= ({lease.job_id} if held else set())
+                    elif word == "write":
+                        assert await _succeeds(owners[name].begin_stage(lease, f"stage-{number}")) is held
+                    elif word == "finish":
+                        assert await _succeeds(owners[name].finish(lease, SUCCEEDED)) is current
+
+
+async def _runs(book: Books, job_id: str) -> bool:
+    return (await book.store.job(job_id)).state is JobState.RUNNING
+
+
+async def _succeeds(write) -> bool:
+    try:
+        await write
+    except LeaseLost:
+        return False
+    return True
