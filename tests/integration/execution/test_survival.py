@@ -1,0 +1,177 @@
+"""Kills: of the service, of a runner, of viewers. What was written stays, whole and once."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from boatyard.execution.v1 import execution_pb2 as pb
+from boatyard.execution.v1 import sandbox_pb2
+
+from services.common.errors import Unavailable
+from services.common.rpc.status import service_error
+from tests.integration.execution.service import Service, State, running
+from tests.kit import processes
+
+BYTES = int(os.environ.get("BOATYARD_TEST_OUTPUT_BYTES", "20_000_000"))
+
+
+def numbers(count: int) -> bytes:
+    return b"".join(b"%d\n" % number for number in range(1, count + 1))
+
+
+def runner_of(service: Service, execution_id: str) -> int:
+    """The pid that holds the run's lock, as the kernel tells anybody."""
+    inode = (service.run_directory(execution_id) / "lock").stat().st_ino
+    found = re.search(rf"POSIX\s+ADVISORY\s+WRITE\s+(\d+)\s+\S+:{inode}\s", Path("/proc/locks").read_text())
+    assert found
+    return int(found[1])
+
+
+async def test_a_flood_arrives_byte_for_byte_at_every_viewer(directory: Path) -> None:
+    count = BYTES // 8
+    wanted = numbers(count)
+    async with running(directory) as client:
+        await client.start("flood", f"seq 1 {count}")
+        early = [asyncio.create_task(client.watch("flood")) for _ in range(3)]
+        middle = await client.watch("flood", first=20)
+        middle.check_whole(first=20)
+        for seen in [await task for task in early] + [await client.watch("flood")]:
+            seen.check_whole()
+            assert seen.output == wanted
+        assert middle.output == seen.output[sum(len(event.output.data) for event in seen.events[:19]) :]
+
+
+async def test_the_agent_does_not_notice_that_the_service_was_killed(directory: Path) -> None:
+    async with running(directory) as client:
+        wait = "until [ -e go-{0} ]; do seq 1 100; sleep 0.01; done; echo gone {0}; "
+        await client.start("run", "seq 1 20000; " + "".join(wait.format(number) for number in (1, 2)) + "exit 5")
+        before = await client.watch("run", until=b"20000\n")
+        for number in (1, 2):
+            client.service.kill()
+            (client.service.workspace / f"go-{number}").touch()
+            client.service.start()
+            await client.stub.ListExecutions(pb.ListExecutionsRequest(), wait_for_ready=True)
+        seen = await client.watch("run")
+        seen.check_whole()
+        assert seen.events[: len(before.events)] == before.events
+        hundred = numbers(100)
+        parts = re.fullmatch(b"%b((?:%b)*)gone 1\n((?:%b)*)gone 2\n" % (numbers(20000), hundred, hundred), seen.output)
+        assert parts, "the output is not what the program wrote"
+        assert (seen.end.state, seen.end.exit_code) == (State.STATE_FAILED, 5)
+
+
+async def test_what_ends_while_the_service_is_away_is_known_afterwards(directory: Path) -> None:
+    async with running(directory) as client:
+        await client.start("run", "echo ready; sleep 0.3; exit 9")
+        await client.watch("run", until=b"ready")
+        client.service.kill()
+        async with asyncio.timeout(10):
+            while processes.with_environment({"BOATYARD_EXECUTION_ID": "run"}):
+                await asyncio.sleep(0.02)
+        client.service.start()
+        end = await client.end("run")
+        assert (end.exit_code, end.processes_left) == (9, 0)
+
+
+async def test_what_was_accepted_and_never_begun_is_begun_by_the_next_life(directory: Path) -> None:
+    async with running(directory) as client:
+        # The runner is stopped before it can begin, as by a kill between the record and the start.
+        (spare,) = await _spare(client.service)
+        os.kill(spare, signal.SIGSTOP)
+        await client.start("run", "echo begun")
+        client.service.kill()
+        os.kill(spare, signal.SIGKILL)
+        assert (client.service.run_directory("run") / "plan").exists()
+        client.service.start()
+        assert (await client.watch("run")).output == b"begun\n"
+        assert (await client.end("run")).state == State.STATE_SUCCEEDED
+
+
+async def _spare(service: Service) -> list[int]:
+    async with asyncio.timeout(10):
+        while not (found := processes.matching("services.execution.runner", {"BOATYARD_HOME": str(service.home)})):
+            await asyncio.sleep(0.02)
+    return found
+
+
+@pytest.mark.parametrize("tier", [sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE])
+async def test_a_killed_runner_takes_its_agent_along_and_is_told(directory: Path, tier: int) -> None:
+    async with running(directory) as client:
+        await client.start("run", "setsid -f sleep 999; echo ready; sleep 999", sandbox_tier=tier)
+        await client.watch("run", until=b"ready")
+        os.kill(runner_of(client.service, "run"), signal.SIGKILL)
+        seen = await client.watch("run")
+        seen.check_whole()
+        assert seen.output == b"ready\n"
+        assert (seen.end.state, seen.end.reason, seen.end.processes_left) == (State.STATE_FAILED, "RUNNER_LOST", 0)
+        assert processes.with_environment({"BOATYARD_EXECUTION_ID": "run"}) == {}
+
+
+async def test_runner_and_service_killed_at_once(directory: Path) -> None:
+    async with running(directory) as client:
+        await client.start("run", "echo ready; sleep 999")
+        await client.watch("run", until=b"ready")
+        runner = runner_of(client.service, "run")
+        client.service.kill()
+        os.kill(runner, signal.SIGKILL)
+        with (client.service.run_directory("run") / "events").open("ab") as events:
+            events.write(b"torn")
+        client.service.start()
+        seen = await client.watch("run")
+        seen.check_whole()
+        assert seen.end.reason == "RUNNER_LOST"
+
+
+async def test_a_stalled_viewer_slows_nobody(directory: Path) -> None:
+    count = 2_000_000
+    async with running(directory) as client:
+        await client.start("flood", f"seq 1 {count}")
+        stalled = client.stub.WatchEvents(pb.WatchEventsRequest(execution_id="flood", follow=True))
+        messages = aiter(stalled)
+        first = await anext(messages)
+        seen = await client.watch("flood")
+        assert seen.output == numbers(count)
+        rest = [event async for message in messages for event in message.events]
+        assert b"".join(event.output.data for event in [*first.events, *rest]) == seen.output
+
+
+async def test_a_service_that_stops_tells_viewers_where_to_go_on(directory: Path) -> None:
+    async with running(directory) as client:
+        await client.start("run", "echo one; sleep 1; echo two")
+        call = client.stub.WatchEvents(pb.WatchEventsRequest(execution_id="run", follow=True))
+        waiting = asyncio.create_task(_collect(call))
+        await client.watch("run", until=b"one\n")
+        await asyncio.to_thread(client.service.stop)
+        before, error = await waiting
+        client.service.start()
+        assert isinstance(error, Unavailable)
+        assert error.resume_from == len(before) + 1
+        seen = await client.watch("run", first=error.resume_from)
+        seen.check_whole(first=error.resume_from)
+        assert b"".join(event.output.data for event in before) + seen.output == b"one\ntwo\n"
+
+
+async def _collect(call) -> tuple[list, Exception | None]:
+    events = []
+    try:
+        async for message in call:
+            events += message.events
+    except grpc.aio.AioRpcError as error:
+        return events, service_error(error)
+    return events, None
+
+
+async def test_a_second_service_on_the_same_data_is_refused(directory: Path) -> None:
+    async with running(directory) as client:
+        variables = {"BOATYARD_HOME": str(client.service.home), "BOATYARD_EXECUTION_LISTEN": "127.0.0.1:0"}
+        other = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.execution", env=os.environ | variables, stderr=asyncio.subprocess.PIPE
+        )
+        _, complaint = await other.communicate()
+        assert other.returncode == 78
+        assert b"already serves" in complaint

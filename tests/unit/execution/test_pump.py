@@ -1,0 +1,91 @@
+"""The pump: a lone line at once, a flood in few records, and always in order."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.execution.eventlog import MAX_OUTPUT, EventReader, EventWriter, Record, Stream
+from services.execution.runner.pump import Pump
+
+
+class Pipes:
+    def __init__(self, path: Path, limit: int) -> None:
+        self.path = path
+        self.writer = EventWriter(path)
+        self.pump = Pump(self.writer, limit)
+        self.out, self.out_end = os.pipe2(os.O_NONBLOCK)
+        self.err, self.err_end = os.pipe2(os.O_NONBLOCK)
+
+    def records(self) -> list[tuple[Stream, bytes]]:
+        found: list[Record] = []
+        with EventReader(self.path) as reader:
+            while records := reader.read():
+                found += records
+        return [(record.stream, record.payload) for record in found]
+
+    def write(self, data: bytes, stream: Stream = Stream.STDOUT) -> None:
+        fd, end = (self.out, self.out_end) if stream is Stream.STDOUT else (self.err, self.err_end)
+        os.write(end, data)
+        self.pump.receive(fd, stream)
+
+
+@pytest.fixture
+def pipes(tmp_path: Path) -> Iterator[Pipes]:
+    made = Pipes(tmp_path / "events", 1_000_000)
+    yield made
+    made.writer.close()
+    for fd in (made.out, made.out_end, made.err, made.err_end):
+        os.close(fd)
+
+
+def test_a_lone_line_is_due_at_once_and_the_next_ones_together(pipes: Pipes) -> None:
+    pipes.write(b"first\n")
+    due = pipes.pump.due()
+    assert due is not None
+    assert due <= time.monotonic()
+    pipes.pump.flush()
+    for number in range(50):
+        pipes.write(b"%d\n" % number)
+    due = pipes.pump.due()
+    assert due is not None
+    assert time.monotonic() < due < time.monotonic() + 0.05
+    pipes.pump.flush()
+    assert pipes.records() == [
+        (Stream.STDOUT, b"first\n"),
+        (Stream.STDOUT, b"".join(b"%d\n" % number for number in range(50))),
+    ]
+    assert pipes.pump.due() is None
+
+
+def test_streams_stay_in_the_order_in_which_they_were_read(pipes: Pipes) -> None:
+    for number in range(4):
+        pipes.write(b"out%d" % number)
+        pipes.write(b"err%d" % number, Stream.STDERR)
+    pipes.pump.flush()
+    assert [payload for _, payload in pipes.records()] == [b"%s%d" % (s, n) for n in range(4) for s in (b"out", b"err")]
+    assert pipes.pump.complaint == b"err0err1err2err3"
+
+
+def test_a_flood_goes_out_without_waiting(pipes: Pipes) -> None:
+    pipes.write(b"x" * (MAX_OUTPUT - 1))
+    assert pipes.records() == []
+    pipes.write(b"yz")
+    assert [len(payload) for _, payload in pipes.records()] == [MAX_OUTPUT, 1]
+
+
+def test_what_exceeds_the_limit_is_dropped(tmp_path: Path) -> None:
+    pipes = Pipes(tmp_path / "events", 10)
+    pipes.write(b"12345678")
+    assert not pipes.pump.exceeded
+    pipes.write(b"90ab", Stream.STDERR)
+    pipes.write(b"more")
+    pipes.pump.flush()
+    assert pipes.pump.exceeded
+    assert pipes.pump.output_bytes == 10
+    assert b"".join(payload for _, payload in pipes.records()) == b"1234567890"
+    pipes.writer.close()
+    for fd in (pipes.out, pipes.out_end, pipes.err, pipes.err_end):
+        os.close(fd)
