@@ -38,20 +38,15 @@ class Kind(Generic[Thing]):
         self._key = table.primary_key.columns[0]
 
     def id_of(self, thing: Thing) -> str:
-        """Return the id of a thing of this kind."""
+        """Return a thing's id."""
         return str(getattr(thing, self._key.name))
-
-    async def find(self, connection: AsyncConnection, thing_id: str) -> Thing | None:
-        """Return the one of this id, or None."""
-        found = await self._read(connection, select(self.table).where(self._key == thing_id))
-        return found[0] if found else None
 
     async def get(self, connection: AsyncConnection, thing_id: str, project_id: str | None = None) -> Thing:
         """Return the one of this id. Raises NotFound, also when `project_id` is given and it belongs to another."""
-        found = await self.find(connection, thing_id)
-        if found is None or project_id not in {None, found.project_id}:
+        found = await self._read(connection, select(self.table).where(self._key == thing_id))
+        if not found or project_id not in {None, found[0].project_id}:
             raise NotFound(self.name, thing_id)
-        return found
+        return found[0]
 
     async def add(self, connection: AsyncConnection, thing: Thing) -> None:
         """Keep a thing. Raises AlreadyExists when there is one of its id."""
