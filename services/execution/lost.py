@@ -16,6 +16,7 @@ _DIARY_BYTES = 2000
 
 def conclude(run: RunDirectory, execution_id: str) -> Result | None:
     """Write the result that the runner could not write; None when a runner is alive after all. Blocks for some ms."""
+    run.path.mkdir(mode=0o700, exist_ok=True)  # somebody may have deleted it
     lock = run.hold()
     if lock is None:
         return None

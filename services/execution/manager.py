@@ -191,13 +191,13 @@ class ExecutionManager:
         return active
 
     async def _stay(self, execution: Execution, active: _Active) -> None:
-        result = await active.supervision.result()
         while True:
             try:
+                result = await active.supervision.result()
                 await self._store.finish(execution, result)
                 break
-            except Exception:  # whatever ails the database, the result is not lost: it is on the disk
-                log.exception("the end of an execution cannot be recorded", execution_id=execution.execution_id)
+            except Exception:  # a full disk, a locked database: it passes, and the execution must not be forgotten
+                log.exception("the end of an execution cannot be recorded yet", execution_id=execution.execution_id)
                 await asyncio.sleep(_LOOK_AGAIN_S)
         log.info("execution ended", execution_id=execution.execution_id, state=result.state, reason=result.reason)
         active.ended.set()
