@@ -36,6 +36,7 @@ class Event(message.Message):
     USAGE_FIELD_NUMBER: builtins.int
     STATE_CHANGE_FIELD_NUMBER: builtins.int
     NOTE_FIELD_NUMBER: builtins.int
+    TURN_END_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Counts from 1, without gaps, per execution."""
     @builtins.property
@@ -82,6 +83,10 @@ class Event(message.Message):
     def note(self) -> Note:
         """Something that the runtime, or the sender of a log line, has to say."""
 
+    @builtins.property
+    def turn_end(self) -> TurnEnd:
+        """A turn of the agent is over: the model has answered."""
+
     def __init__(
         self,
         *,
@@ -97,12 +102,13 @@ class Event(message.Message):
         usage: Usage | None = ...,
         state_change: StateChange | None = ...,
         note: Note | None = ...,
+        turn_end: TurnEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "sequence", b"sequence", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "sequence", b"sequence", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["output", "text", "thinking", "tool_call", "tool_result", "permission_request", "permission_answer", "usage", "state_change", "note"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["output", "text", "thinking", "tool_call", "tool_result", "permission_request", "permission_answer", "usage", "state_change", "note", "turn_end"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -160,16 +166,22 @@ class Text(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     text: builtins.str
     """At most 64 KiB."""
+    request_id: builtins.str
+    """The request to the model that it answers; empty where the engine does not know. A request that has no Usage event
+    was cut: what it said stands here as it came, and the next request says it again.
+    """
     def __init__(
         self,
         *,
         text: builtins.str = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["request_id", b"request_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,16 +192,20 @@ class Thinking(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     text: builtins.str
     """At most 64 KiB."""
+    request_id: builtins.str
+    """As in Text."""
     def __init__(
         self,
         *,
         text: builtins.str = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["request_id", b"request_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -352,6 +368,34 @@ class Usage(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...
 
 @typing.final
+class TurnEnd(message.Message):
+    """A turn is one whole answer of the model, and all that it calls for."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: builtins.int
+    STOP_REASON_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    turn: builtins.int
+    """Counts from 1 per execution."""
+    stop_reason: builtins.str
+    """Why the model stopped, in its provider's words: `end_turn`, `tool_use`, `max_tokens`, `refusal`, …"""
+    request_id: builtins.str
+    """The request to the model."""
+    def __init__(
+        self,
+        *,
+        turn: builtins.int = ...,
+        stop_reason: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["request_id", b"request_id", "stop_reason", b"stop_reason", "turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class StateChange(message.Message):
     """A step in the execution's life."""
 
@@ -390,7 +434,9 @@ class Note(message.Message):
     text: builtins.str
     """At most 4 KiB."""
     step: builtins.str
-    """The step of the work that it belongs to, if any."""
+    """The step of the work that it belongs to, if any: `retry` where a request to the model is made again, `resume` where
+    a new runner goes on for one that was lost.
+    """
     def __init__(
         self,
         *,

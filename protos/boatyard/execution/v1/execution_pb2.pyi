@@ -384,6 +384,7 @@ class ExecutionSpec(message.Message):
     LAYOUT_FIELD_NUMBER: builtins.int
     READ_ONLY_PATHS_FIELD_NUMBER: builtins.int
     COMMAND_FIELD_NUMBER: builtins.int
+    ANTHROPIC_FIELD_NUMBER: builtins.int
     ENVIRONMENT_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
     SANDBOX_TIER_FIELD_NUMBER: builtins.int
@@ -409,6 +410,10 @@ class ExecutionSpec(message.Message):
         """Any program."""
 
     @builtins.property
+    def anthropic(self) -> AnthropicEngine:
+        """A model of Anthropic's, with tools of ours."""
+
+    @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.bytes]:
         """The program's environment, beside HOME, PATH, LANG and TMPDIR; at most 256 entries and 64 KiB."""
 
@@ -424,16 +429,17 @@ class ExecutionSpec(message.Message):
         layout: layout_pb2.Layout | None = ...,
         read_only_paths: abc.Iterable[builtins.bytes] | None = ...,
         command: CommandEngine | None = ...,
+        anthropic: AnthropicEngine | None = ...,
         environment: abc.Mapping[builtins.str, builtins.bytes] | None = ...,
         limits: ExecutionLimits | None = ...,
         sandbox_tier: sandbox_pb2.SandboxTier.ValueType = ...,
         network: sandbox_pb2.Network.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["command", b"command", "engine", b"engine", "layout", b"layout", "limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["anthropic", b"anthropic", "command", b"command", "engine", b"engine", "layout", b"layout", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["command", b"command", "engine", b"engine", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "limits", b"limits", "network", b"network", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "sandbox_tier", b"sandbox_tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["anthropic", b"anthropic", "command", b"command", "engine", b"engine", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "limits", b"limits", "network", b"network", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "sandbox_tier", b"sandbox_tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_engine: _TypeAlias = typing.Literal["command"]  # noqa: Y015
+    _WhichOneofReturnType_engine: _TypeAlias = typing.Literal["command", "anthropic"]  # noqa: Y015
     _WhichOneofArgType_engine: _TypeAlias = typing.Literal["engine", b"engine"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_engine) -> _WhichOneofReturnType_engine | None: ...
 
@@ -491,6 +497,63 @@ class CommandEngine(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class AnthropicEngine(message.Message):
+    """A model as the agent, by the Messages API: it is asked, what it calls for is done in the sandbox, and it is asked again.
+
+    Its tools are `bash` (one shell for the whole execution), `view`, `create`, `replace`, `insert` and `search`. The model
+    is reached from outside of the sandbox, which never sees the key. What it says and does is in the events.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    PROMPT_FIELD_NUMBER: builtins.int
+    SYSTEM_PROMPT_FIELD_NUMBER: builtins.int
+    MAX_TURNS_FIELD_NUMBER: builtins.int
+    MAX_TOKENS_FIELD_NUMBER: builtins.int
+    TOKEN_BUDGET_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Required. The model, as the API names it; at most 255 characters."""
+    prompt: builtins.str
+    """Required. What it is asked to do; at most 1 MiB."""
+    system_prompt: builtins.str
+    """What it is told before, beside what we say of the sandbox; at most 64 KiB."""
+    max_turns: builtins.int
+    """How many answers it may give before it is ended with BUDGET_EXCEEDED: 1 to 10000. Absent means 50."""
+    max_tokens: builtins.int
+    """Tokens of one answer: 1 to 128000. Absent means 16384. A longer one is cut, and the model is asked to go on."""
+    token_budget: builtins.int
+    """Tokens of all requests together, read and written, after which it is ended with BUDGET_EXCEEDED: more than 0.
+    Absent means no bound. The request that passes it is made, and counted.
+    """
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        prompt: builtins.str = ...,
+        system_prompt: builtins.str = ...,
+        max_turns: builtins.int | None = ...,
+        max_tokens: builtins.int | None = ...,
+        token_budget: builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_token_budget", b"_token_budget", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "token_budget", b"token_budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_token_budget", b"_token_budget", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "prompt", b"prompt", "system_prompt", b"system_prompt", "token_budget", b"token_budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_tokens: _TypeAlias = typing.Literal["max_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__max_turns: _TypeAlias = typing.Literal["max_turns"]  # noqa: Y015
+    _WhichOneofArgType__max_turns: _TypeAlias = typing.Literal["_max_turns", b"_max_turns"]  # noqa: Y015
+    _WhichOneofReturnType__token_budget: _TypeAlias = typing.Literal["token_budget"]  # noqa: Y015
+    _WhichOneofArgType__token_budget: _TypeAlias = typing.Literal["_token_budget", b"_token_budget"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_turns) -> _WhichOneofReturnType__max_turns | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_budget) -> _WhichOneofReturnType__token_budget | None: ...
+
+@typing.final
 class ExecutionLimits(message.Message):
     """Bounds on one execution. What is absent is bounded by the service's settings alone."""
 
@@ -519,7 +582,9 @@ class ExecutionLimits(message.Message):
 
     @builtins.property
     def idle_timeout(self) -> duration_pb2.Duration:
-        """How long it may write nothing before it is ended with reason IDLE. Absent means for ever."""
+        """How long it may write nothing before it is ended with reason IDLE; for a model, how long it may be silent while it is
+        asked. Absent means for ever.
+        """
 
     def __init__(
         self,
@@ -613,6 +678,7 @@ class Execution(message.Message):
     END_TIME_FIELD_NUMBER: builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: builtins.int
     OUTPUT_BYTES_FIELD_NUMBER: builtins.int
+    MODEL_USE_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The id that its starter chose."""
     purpose: ExecutionSpec.Purpose.ValueType
@@ -623,7 +689,8 @@ class Execution(message.Message):
     """Output only. Where it stands."""
     reason: builtins.str
     """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit), AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, OUTPUT_LIMIT,
-    SANDBOX_FAILED, RUNNER_LOST. Empty otherwise.
+    SANDBOX_FAILED, RUNNER_LOST; of a model's also BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API refuses, or
+    the model does) and MODEL_UNAVAILABLE (it was asked many times in vain). Empty otherwise.
     """
     message: builtins.str
     """Output only. The same for people, with what they can do."""
@@ -651,6 +718,10 @@ class Execution(message.Message):
     def end_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When its program, and all that it had started, was gone."""
 
+    @builtins.property
+    def model_use(self) -> ModelUse:
+        """Output only. What its model was asked and did; present when it has ended, where the engine is a model."""
+
     def __init__(
         self,
         *,
@@ -669,10 +740,11 @@ class Execution(message.Message):
         end_time: timestamp_pb2.Timestamp | None = ...,
         last_sequence: builtins.int = ...,
         output_bytes: builtins.int = ...,
+        model_use: ModelUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "execution_id", b"execution_id", "exit_code", b"exit_code", "job_id", b"job_id", "last_sequence", b"last_sequence", "message", b"message", "outcome", b"outcome", "output_bytes", b"output_bytes", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "execution_id", b"execution_id", "exit_code", b"exit_code", "job_id", b"job_id", "last_sequence", b"last_sequence", "message", b"message", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__processes_left: _TypeAlias = typing.Literal["processes_left"]  # noqa: Y015
     _WhichOneofArgType__processes_left: _TypeAlias = typing.Literal["_processes_left", b"_processes_left"]  # noqa: Y015
@@ -682,3 +754,43 @@ class Execution(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__processes_left) -> _WhichOneofReturnType__processes_left | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+@typing.final
+class ModelUse(message.Message):
+    """What a model used and did in one execution. Sums over the requests that were answered whole, each counted once; what a
+    request used whose answer was cut is not known, and not in here.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: builtins.int
+    COST_USD_FIELD_NUMBER: builtins.int
+    TURNS_FIELD_NUMBER: builtins.int
+    TOOL_CALLS_FIELD_NUMBER: builtins.int
+    LAST_WORDS_FIELD_NUMBER: builtins.int
+    tokens: builtins.int
+    """Tokens read and written, those of the cache included."""
+    cost_usd: builtins.float
+    """US dollars; absent when the price of a model is not known."""
+    turns: builtins.int
+    """Answers of the model."""
+    tool_calls: builtins.int
+    """Tools that it called."""
+    last_words: builtins.str
+    """Its last words; at most 2 KiB."""
+    def __init__(
+        self,
+        *,
+        tokens: builtins.int = ...,
+        cost_usd: builtins.float | None = ...,
+        turns: builtins.int = ...,
+        tool_calls: builtins.int = ...,
+        last_words: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd", "last_words", b"last_words", "tokens", b"tokens", "tool_calls", b"tool_calls", "turns", b"turns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...

@@ -30,6 +30,7 @@ class ExecutionServiceStub:
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another specification.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work here; the message says how to mend it.
+    - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service has not: ANTHROPIC_API_KEY.
     - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): as many run as may; RetryInfo says when to come back.
     """
     GetExecution: aio.UnaryUnaryMultiCallable[execution_pb2.GetExecutionRequest, execution_pb2.GetExecutionResponse]
@@ -94,6 +95,7 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another specification.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work here; the message says how to mend it.
+        - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service has not: ANTHROPIC_API_KEY.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): as many run as may; RetryInfo says when to come back.
         """
 

@@ -27,7 +27,7 @@ from boatyard.execution.v1 import sandbox_pb2 as boatyard_dot_execution_dot_v1_d
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/gateway/v1/agent.proto\x12\x13\x62oatyard.gateway.v1\x1a%boatyard/execution/v1/execution.proto\x1a#boatyard/execution/v1/sandbox.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf1\x04\n\rAgentSettings\x12\x13\n\x06\x65ngine\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07\x63ommand\x18\x02 \x01(\tH\x01\x88\x01\x01\x12Q\n\x0fprompt_delivery\x18\x03 \x01(\x0e\x32\x33.boatyard.execution.v1.CommandEngine.PromptDeliveryH\x02\x88\x01\x01\x12\x1a\n\rsystem_prompt\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x12\n\x05model\x18\x05 \x01(\tH\x04\x88\x01\x01\x12H\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32\x33.boatyard.gateway.v1.AgentSettings.EnvironmentEntry\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12=\n\x0csandbox_tier\x18\t \x01(\x0e\x32\".boatyard.execution.v1.SandboxTierH\x05\x88\x01\x01\x12\x34\n\x07network\x18\n \x01(\x0e\x32\x1e.boatyard.execution.v1.NetworkH\x06\x88\x01\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_engineB\n\n\x08_commandB\x12\n\x10_prompt_deliveryB\x10\n\x0e_system_promptB\x08\n\x06_modelB\x0f\n\r_sandbox_tierB\n\n\x08_network\"\xb4\x03\n\x06Policy\x12\x1b\n\x0everify_command\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x31\n\x0everify_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x07publish\x18\x03 \x01(\x0e\x32#.boatyard.gateway.v1.Policy.PublishH\x01\x88\x01\x01\x12=\n\tretention\x18\x04 \x01(\x0e\x32%.boatyard.gateway.v1.Policy.RetentionH\x02\x88\x01\x01\"F\n\x07Publish\x12\x17\n\x13PUBLISH_UNSPECIFIED\x10\x00\x12\x10\n\x0cPUBLISH_PUSH\x10\x01\x12\x10\n\x0cPUBLISH_NONE\x10\x02\"k\n\tRetention\x12\x19\n\x15RETENTION_UNSPECIFIED\x10\x00\x12\x19\n\x15RETENTION_KEEP_FAILED\x10\x01\x12\x12\n\x0eRETENTION_KEEP\x10\x02\x12\x14\n\x10RETENTION_REMOVE\x10\x03\x42\x11\n\x0f_verify_commandB\n\n\x08_publishB\x0c\n\n_retentionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/gateway/v1/agent.proto\x12\x13\x62oatyard.gateway.v1\x1a%boatyard/execution/v1/execution.proto\x1a#boatyard/execution/v1/sandbox.proto\x1a\x1egoogle/protobuf/duration.proto\"\xeb\x05\n\rAgentSettings\x12\x13\n\x06\x65ngine\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07\x63ommand\x18\x02 \x01(\tH\x01\x88\x01\x01\x12Q\n\x0fprompt_delivery\x18\x03 \x01(\x0e\x32\x33.boatyard.execution.v1.CommandEngine.PromptDeliveryH\x02\x88\x01\x01\x12\x1a\n\rsystem_prompt\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x12\n\x05model\x18\x05 \x01(\tH\x04\x88\x01\x01\x12H\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32\x33.boatyard.gateway.v1.AgentSettings.EnvironmentEntry\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12=\n\x0csandbox_tier\x18\t \x01(\x0e\x32\".boatyard.execution.v1.SandboxTierH\x05\x88\x01\x01\x12\x34\n\x07network\x18\n \x01(\x0e\x32\x1e.boatyard.execution.v1.NetworkH\x06\x88\x01\x01\x12\x16\n\tmax_turns\x18\x0b \x01(\x05H\x07\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x0c \x01(\x05H\x08\x88\x01\x01\x12\x19\n\x0ctoken_budget\x18\r \x01(\x03H\t\x88\x01\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_engineB\n\n\x08_commandB\x12\n\x10_prompt_deliveryB\x10\n\x0e_system_promptB\x08\n\x06_modelB\x0f\n\r_sandbox_tierB\n\n\x08_networkB\x0c\n\n_max_turnsB\r\n\x0b_max_tokensB\x0f\n\r_token_budget\"\xb4\x03\n\x06Policy\x12\x1b\n\x0everify_command\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x31\n\x0everify_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x07publish\x18\x03 \x01(\x0e\x32#.boatyard.gateway.v1.Policy.PublishH\x01\x88\x01\x01\x12=\n\tretention\x18\x04 \x01(\x0e\x32%.boatyard.gateway.v1.Policy.RetentionH\x02\x88\x01\x01\"F\n\x07Publish\x12\x17\n\x13PUBLISH_UNSPECIFIED\x10\x00\x12\x10\n\x0cPUBLISH_PUSH\x10\x01\x12\x10\n\x0cPUBLISH_NONE\x10\x02\"k\n\tRetention\x12\x19\n\x15RETENTION_UNSPECIFIED\x10\x00\x12\x19\n\x15RETENTION_KEEP_FAILED\x10\x01\x12\x12\n\x0eRETENTION_KEEP\x10\x02\x12\x14\n\x10RETENTION_REMOVE\x10\x03\x42\x11\n\x0f_verify_commandB\n\n\x08_publishB\x0c\n\n_retentionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSETTINGS_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_AGENTSETTINGS_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_AGENTSETTINGS']._serialized_start=165
-  _globals['_AGENTSETTINGS']._serialized_end=790
-  _globals['_AGENTSETTINGS_ENVIRONMENTENTRY']._serialized_start=640
-  _globals['_AGENTSETTINGS_ENVIRONMENTENTRY']._serialized_end=690
-  _globals['_POLICY']._serialized_start=793
-  _globals['_POLICY']._serialized_end=1229
-  _globals['_POLICY_PUBLISH']._serialized_start=1005
-  _globals['_POLICY_PUBLISH']._serialized_end=1075
-  _globals['_POLICY_RETENTION']._serialized_start=1077
-  _globals['_POLICY_RETENTION']._serialized_end=1184
+  _globals['_AGENTSETTINGS']._serialized_end=912
+  _globals['_AGENTSETTINGS_ENVIRONMENTENTRY']._serialized_start=716
+  _globals['_AGENTSETTINGS_ENVIRONMENTENTRY']._serialized_end=766
+  _globals['_POLICY']._serialized_start=915
+  _globals['_POLICY']._serialized_end=1351
+  _globals['_POLICY_PUBLISH']._serialized_start=1127
+  _globals['_POLICY_PUBLISH']._serialized_end=1197
+  _globals['_POLICY_RETENTION']._serialized_start=1199
+  _globals['_POLICY_RETENTION']._serialized_end=1306
 # @@protoc_insertion_point(module_scope)

@@ -60,8 +60,11 @@ class AgentSettings(message.Message):
     IDLE_TIMEOUT_FIELD_NUMBER: builtins.int
     SANDBOX_TIER_FIELD_NUMBER: builtins.int
     NETWORK_FIELD_NUMBER: builtins.int
+    MAX_TURNS_FIELD_NUMBER: builtins.int
+    MAX_TOKENS_FIELD_NUMBER: builtins.int
+    TOKEN_BUDGET_FIELD_NUMBER: builtins.int
     engine: builtins.str
-    """What drives the agent: `command`. The default is `command`."""
+    """What drives the agent: `command`, or `anthropic`: a model of Anthropic's, with tools of ours. The default is `command`."""
     command: builtins.str
     """For engine `command`: a line for /bin/sh, run in the workspace; at most 64 KiB. The default is the setting
     AGENT_COMMAND of the gateway.
@@ -73,11 +76,19 @@ class AgentSettings(message.Message):
     system_prompt: builtins.str
     """What the agent is told before every prompt; a command finds it in BOATYARD_SYSTEM_PROMPT. At most 64 KiB."""
     model: builtins.str
-    """The model, as its provider names it, at most 255 characters; a command finds it in BOATYARD_MODEL."""
+    """The model, as its provider names it, at most 255 characters; a command finds it in BOATYARD_MODEL. For engine
+    `anthropic` the default is the setting ANTHROPIC_MODEL of the gateway.
+    """
     sandbox_tier: sandbox_pb2.SandboxTier.ValueType
     """How strongly the agent is kept apart from the host. The default is BUBBLEWRAP."""
     network: sandbox_pb2.Network.ValueType
     """What of the network the agent reaches. The default is NONE."""
+    max_turns: builtins.int
+    """For engine `anthropic`: how many answers the model may give, 1 to 10000. The default is 50."""
+    max_tokens: builtins.int
+    """For engine `anthropic`: tokens of one answer, 1 to 128000. The default is 16384."""
+    token_budget: builtins.int
+    """For engine `anthropic`: tokens of all requests together, read and written; more than 0. The default is no bound."""
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Variables of the agent's environment: names of letters, digits and underscores, not beginning with a digit; at most
@@ -105,15 +116,22 @@ class AgentSettings(message.Message):
         idle_timeout: duration_pb2.Duration | None = ...,
         sandbox_tier: sandbox_pb2.SandboxTier.ValueType | None = ...,
         network: sandbox_pb2.Network.ValueType | None = ...,
+        max_turns: builtins.int | None = ...,
+        max_tokens: builtins.int | None = ...,
+        token_budget: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_engine", b"_engine", "_model", b"_model", "_network", b"_network", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "command", b"command", "engine", b"engine", "idle_timeout", b"idle_timeout", "model", b"model", "network", b"network", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_engine", b"_engine", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_model", b"_model", "_network", b"_network", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "command", b"command", "engine", b"engine", "idle_timeout", b"idle_timeout", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "network", b"network", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_engine", b"_engine", "_model", b"_model", "_network", b"_network", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "command", b"command", "engine", b"engine", "environment", b"environment", "idle_timeout", b"idle_timeout", "model", b"model", "network", b"network", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_engine", b"_engine", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_model", b"_model", "_network", b"_network", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "command", b"command", "engine", b"engine", "environment", b"environment", "idle_timeout", b"idle_timeout", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "network", b"network", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__command: _TypeAlias = typing.Literal["command"]  # noqa: Y015
     _WhichOneofArgType__command: _TypeAlias = typing.Literal["_command", b"_command"]  # noqa: Y015
     _WhichOneofReturnType__engine: _TypeAlias = typing.Literal["engine"]  # noqa: Y015
     _WhichOneofArgType__engine: _TypeAlias = typing.Literal["_engine", b"_engine"]  # noqa: Y015
+    _WhichOneofReturnType__max_tokens: _TypeAlias = typing.Literal["max_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__max_turns: _TypeAlias = typing.Literal["max_turns"]  # noqa: Y015
+    _WhichOneofArgType__max_turns: _TypeAlias = typing.Literal["_max_turns", b"_max_turns"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = typing.Literal["_model", b"_model"]  # noqa: Y015
     _WhichOneofReturnType__network: _TypeAlias = typing.Literal["network"]  # noqa: Y015
@@ -124,10 +142,16 @@ class AgentSettings(message.Message):
     _WhichOneofArgType__sandbox_tier: _TypeAlias = typing.Literal["_sandbox_tier", b"_sandbox_tier"]  # noqa: Y015
     _WhichOneofReturnType__system_prompt: _TypeAlias = typing.Literal["system_prompt"]  # noqa: Y015
     _WhichOneofArgType__system_prompt: _TypeAlias = typing.Literal["_system_prompt", b"_system_prompt"]  # noqa: Y015
+    _WhichOneofReturnType__token_budget: _TypeAlias = typing.Literal["token_budget"]  # noqa: Y015
+    _WhichOneofArgType__token_budget: _TypeAlias = typing.Literal["_token_budget", b"_token_budget"]  # noqa: Y015
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__command) -> _WhichOneofReturnType__command | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine) -> _WhichOneofReturnType__engine | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_turns) -> _WhichOneofReturnType__max_turns | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
     @typing.overload
@@ -138,6 +162,8 @@ class AgentSettings(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sandbox_tier) -> _WhichOneofReturnType__sandbox_tier | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__system_prompt) -> _WhichOneofReturnType__system_prompt | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_budget) -> _WhichOneofReturnType__token_budget | None: ...
 
 @typing.final
 class Policy(message.Message):

@@ -430,8 +430,8 @@ class Job(message.Message):
     """Output only. Where it stands."""
     reason: builtins.str
     """Output only. Why it FAILED. Before the agent: VETOED, HOOK_FAILED, CLONE_FAILED, REVISION_NOT_FOUND, BRANCH_EXISTS,
-    DISK_FULL, SANDBOX_UNAVAILABLE. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, OUTPUT_LIMIT,
-    SANDBOX_FAILED, RUNNER_LOST. After it: TAKE_FAILED, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED. Ours: INTERNAL. Empty otherwise.
+    DISK_FULL, SANDBOX_UNAVAILABLE, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE,
+    OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After it: TAKE_FAILED, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED. Ours: INTERNAL. Empty otherwise.
     """
     message: builtins.str
     """Output only. The same for people, with what they can do."""

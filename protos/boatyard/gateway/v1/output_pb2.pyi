@@ -42,8 +42,9 @@ class Output(message.Message):
     TOKENS_USED_FIELD_NUMBER: builtins.int
     COST_USD_FIELD_NUMBER: builtins.int
     TOOL_CALLS_FIELD_NUMBER: builtins.int
+    TURNS_FIELD_NUMBER: builtins.int
     summary: builtins.str
-    """The agent's last words: the last lines of its output; at most 2 KiB."""
+    """The agent's last words: what its model said last, or the last lines of its output; at most 2 KiB."""
     total_files_changed: builtins.int
     """How many differ altogether."""
     base_commit_id: builtins.str
@@ -72,6 +73,8 @@ class Output(message.Message):
     """US dollars; absent where the runtime does not see them, or the price is not known."""
     tool_calls: builtins.int
     """Tools that the agent called; absent where the runtime does not see them."""
+    turns: builtins.int
+    """Answers that its model gave; absent where the runtime does not see them."""
     @builtins.property
     def files_changed(self) -> containers.RepeatedCompositeFieldContainer[FileChange]:
         """The files that differ between base and result; at most 1000 of them."""
@@ -100,10 +103,11 @@ class Output(message.Message):
         tokens_used: builtins.int | None = ...,
         cost_usd: builtins.float | None = ...,
         tool_calls: builtins.int | None = ...,
+        turns: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "cost_usd", b"cost_usd", "exit_code", b"exit_code", "outcome", b"outcome", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "verification", b"verification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "cost_usd", b"cost_usd", "exit_code", b"exit_code", "outcome", b"outcome", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "diff", b"diff", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "outcome", b"outcome", "output_bytes", b"output_bytes", "pushed", b"pushed", "signal", b"signal", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_files_changed", b"total_files_changed", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "diff", b"diff", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "outcome", b"outcome", "output_bytes", b"output_bytes", "pushed", b"pushed", "signal", b"signal", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_files_changed", b"total_files_changed", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
@@ -111,6 +115,8 @@ class Output(message.Message):
     _WhichOneofArgType__tokens_used: _TypeAlias = typing.Literal["_tokens_used", b"_tokens_used"]  # noqa: Y015
     _WhichOneofReturnType__tool_calls: _TypeAlias = typing.Literal["tool_calls"]  # noqa: Y015
     _WhichOneofArgType__tool_calls: _TypeAlias = typing.Literal["_tool_calls", b"_tool_calls"]  # noqa: Y015
+    _WhichOneofReturnType__turns: _TypeAlias = typing.Literal["turns"]  # noqa: Y015
+    _WhichOneofArgType__turns: _TypeAlias = typing.Literal["_turns", b"_turns"]  # noqa: Y015
     _WhichOneofReturnType_outcome: _TypeAlias = typing.Literal["exit_code", "signal"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = typing.Literal["outcome", b"outcome"]  # noqa: Y015
     @typing.overload
@@ -119,6 +125,8 @@ class Output(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_used) -> _WhichOneofReturnType__tokens_used | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tool_calls) -> _WhichOneofReturnType__tool_calls | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__turns) -> _WhichOneofReturnType__turns | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
