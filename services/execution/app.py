@@ -1,5 +1,6 @@
 """Puts the execution service together."""
 
+import os
 from contextlib import AsyncExitStack, aclosing
 
 import structlog
@@ -20,6 +21,8 @@ from services.common.sandbox.probe import probe
 from services.common.settings import load_settings
 from services.execution import store
 from services.execution.guard import PathGuard
+from services.execution.loop.access import NETWORK_VARIABLES, Access
+from services.execution.loop.models import Models
 from services.execution.manager import ExecutionManager
 from services.execution.requests import StartReader
 from services.execution.servicer import ExecutionServicer
@@ -50,7 +53,11 @@ async def _main() -> None:
         manager = await stack.enter_async_context(
             aclosing(
                 ExecutionManager(
-                    store.ExecutionStore(engine), Fences(engine, store.fences), runs, settings.max_executions
+                    store.ExecutionStore(engine),
+                    Fences(engine, store.fences),
+                    runs,
+                    settings.max_executions,
+                    _access(settings),
                 )
             )
         )
@@ -70,6 +77,19 @@ async def _main() -> None:
             draining=draining,
             reflection=settings.reflection,
         )
+
+
+def _access(settings: ExecutionSettings) -> Access | None:
+    """Return what reaches a model: the key, where it is shown, and how the network is left here."""
+    if settings.anthropic_api_key is None:
+        return None
+    models = Models.load(settings.models_file)  # a table that cannot be read is told at the start
+    return Access(
+        api_key=settings.anthropic_api_key.get_secret_value(),
+        base_url=settings.anthropic_base_url,
+        environment={name: os.environ[name] for name in NETWORK_VARIABLES if name in os.environ},
+        models_file=models.path,
+    )
 
 
 def _warn_without_sandbox() -> None:

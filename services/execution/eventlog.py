@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 MAX_OUTPUT = 64 * 1024
 """Bytes of output in one record, at most."""
@@ -38,6 +38,12 @@ class Kind(enum.IntEnum):
     OUTPUT = 1
     STATE_CHANGE = 2
     NOTE = 3
+    TEXT = 4
+    THINKING = 5
+    TOOL_CALL = 6
+    TOOL_RESULT = 7
+    USAGE = 8
+    TURN_END = 9
 
 
 class Stream(enum.IntEnum):
@@ -62,9 +68,9 @@ class Record:
     stream: Stream
     payload: bytes
 
-    def fields(self) -> dict[str, str]:
+    def fields(self) -> dict[str, Any]:
         """The payload of any kind but output."""
-        fields: dict[str, str] = json.loads(self.payload)
+        fields: dict[str, Any] = json.loads(self.payload)
         return fields
 
 
@@ -110,15 +116,16 @@ class EventWriter:
         self._append(Kind.OUTPUT, stream, pieces, time_ns)
         self.output_bytes += len(view)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, step: str = "") -> None:
         """Append a line for people."""
-        self._fields(Kind.NOTE, text=text)
+        self.fields(Kind.NOTE, text=text, step=step)
 
     def state_change(self, state: str, reason: str = "", message: str = "") -> None:
         """Append that the execution is now in `state`."""
-        self._fields(Kind.STATE_CHANGE, state=state, reason=reason, message=message)
+        self.fields(Kind.STATE_CHANGE, state=state, reason=reason, message=message)
 
-    def _fields(self, kind: Kind, **fields: str) -> None:
+    def fields(self, kind: Kind, **fields: object) -> None:
+        """Append an event of any kind but output; fields are named as in the contract."""
         self._append(kind, Stream.NONE, [json.dumps(fields).encode()], time.time_ns())
 
     def _append(self, kind: Kind, stream: Stream, payloads: Sequence[memoryview | bytes], time_ns: int) -> None:

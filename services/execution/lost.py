@@ -9,6 +9,7 @@ from pathlib import Path
 from services.execution.eventlog import EventWriter
 from services.execution.model import MARK, Reason, Result, State
 from services.execution.rundir import RunDirectory
+from services.execution.tally import tally
 
 _GONE_WITHIN_S = 10.0
 _DIARY_BYTES = 2000
@@ -23,7 +24,7 @@ def conclude(run: RunDirectory, execution_id: str) -> Result | None:
     try:
         if (result := run.result()) is not None:
             return result
-        left = _end_survivors(execution_id)
+        left = end_survivors(execution_id)
         text = "the runner was lost, and its program was ended with it; what it had written is in the events"
         diary = _tail(run.diary)
         message = f"{text}. The runner's last words: {diary}" if diary else text
@@ -41,14 +42,16 @@ def conclude(run: RunDirectory, execution_id: str) -> Result | None:
                 end_time_ns=time.time_ns(),
                 last_sequence=writer.last_sequence,
                 output_bytes=writer.output_bytes,
+                model_use=tally(run.events).model_use() if run.needs_model() else None,
             )
         run.write_result(result)
+        run.forget_plan()
         return result
     finally:
         os.close(lock)
 
 
-def _end_survivors(execution_id: str) -> int:
+def end_survivors(execution_id: str) -> int:
     """Kill what carries this run's mark. The kernel ends a sandbox with its runner; without one nobody else would."""
     mark = b"%s=%s" % (MARK.encode(), execution_id.encode())
     deadline = time.monotonic() + _GONE_WITHIN_S

@@ -15,6 +15,7 @@ from services.common.fence import current_fence
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.probe import probe
 from services.common.sandbox.spec import Tier
+from services.execution.loop.access import Access
 from services.execution.model import ACTIVE, Execution, Filter, StartRequest
 from services.execution.rundir import RunDirectory, StopRequest
 from services.execution.runners import Runners
@@ -38,14 +39,17 @@ class _Active:
 class ExecutionManager:
     """Owns the executions of one data directory."""
 
-    def __init__(self, store: ExecutionStore, fences: Fences, runs: Path, max_executions: int) -> None:
-        """`runs` is the directory of run directories."""
+    def __init__(
+        self, store: ExecutionStore, fences: Fences, runs: Path, max_executions: int, access: Access | None
+    ) -> None:
+        """`runs` is the directory of run directories; without `access` no model is reached from here."""
         self._store = store
         self._fences = fences
         self._runs = runs
         self._max = max_executions
         self._starting = asyncio.Lock()
-        self._runners = Runners()
+        self._access = access
+        self._runners = Runners(b"" if access is None else access.to_bytes())
         self._active: dict[str, _Active] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sandbox_works = False
@@ -73,7 +77,7 @@ class ExecutionManager:
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED, the id has another specification.
-            FailedPrecondition: STALE_FENCE, or SANDBOX_UNAVAILABLE.
+            FailedPrecondition: STALE_FENCE, SANDBOX_UNAVAILABLE, or MODEL_KEY_MISSING.
             Exhausted: TOO_MANY_EXECUTIONS.
         """
         await self._fences.check(current_fence())
@@ -82,6 +86,7 @@ class ExecutionManager:
             if known is not None:
                 return _same(known, request.digest)
             self._admit()
+            self._check_model(request)
             await self._check_sandbox(request)
             execution = Execution(
                 execution_id=request.execution_id,
@@ -161,6 +166,15 @@ class ExecutionManager:
                 " (BOATYARD_EXECUTION_MAX_EXECUTIONS)",
                 retry_after=_COME_BACK_S,
                 metadata={"active": str(len(self._active)), "limit": str(self._max)},
+            )
+
+    def _check_model(self, request: StartRequest) -> None:
+        if request.plan.task is not None and self._access is None:
+            raise FailedPrecondition(
+                "MODEL_KEY_MISSING",
+                "engine anthropic needs a key, and the execution service has none: set ANTHROPIC_API_KEY in its"
+                " environment, and start it again",
+                request.execution_id,
             )
 
     async def _check_sandbox(self, request: StartRequest) -> None:

@@ -46,6 +46,9 @@ class Reason(enum.StrEnum):
     OUTPUT_LIMIT = "OUTPUT_LIMIT"
     SANDBOX_FAILED = "SANDBOX_FAILED"
     RUNNER_LOST = "RUNNER_LOST"
+    BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
+    MODEL_FAILED = "MODEL_FAILED"
+    MODEL_UNAVAILABLE = "MODEL_UNAVAILABLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,36 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelTask:
+    """What a model is asked to do, and how far it may go. Its sandbox is that of its tools."""
+
+    model: str
+    prompt: str
+    system_prompt: str
+    max_turns: int
+    max_tokens: int
+    token_budget: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a runner needs to know."""
+    """All that a runner needs to know, but for secrets. With a `task` a model is the agent, not the program."""
 
     execution_id: str
     sandbox: SandboxSpec
     bounds: Bounds
+    task: ModelTask | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """What a model used and did. `cost_usd` is None when a price is not known."""
+
+    tokens: int
+    cost_usd: float | None
+    turns: int
+    tool_calls: int
+    last_words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +107,7 @@ class Result:
     end_time_ns: int
     last_sequence: int
     output_bytes: int
+    model_use: ModelUse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +142,7 @@ class Execution:
     end_time: datetime | None = None
     last_sequence: int = 0
     output_bytes: int = 0
+    model_use: ModelUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

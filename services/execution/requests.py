@@ -11,8 +11,8 @@ from boatyard.workspace.v1 import layout_pb2
 
 from services.common.sandbox import environment
 from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
-from services.execution import wire
-from services.execution.model import MARK, Bounds, Plan, Purpose, StartRequest
+from services.execution import toolbox, wire
+from services.execution.model import MARK, Bounds, ModelTask, Plan, Purpose, StartRequest
 from services.execution.settings import ExecutionSettings
 from services.execution.wire import Violations
 
@@ -25,6 +25,10 @@ _ARGUMENT_BYTES = 128 * 1024 - 1
 _ENVIRONMENT_ENTRIES = 256
 _ENVIRONMENT_BYTES = 64 * 1024
 _MAX_READ_ONLY_PATHS = 64
+_SYSTEM_PROMPT_BYTES = 64 * 1024
+_MODEL_CHARACTERS = 255
+_DEFAULT_TURNS, _MAX_TURNS = 50, 10_000
+_DEFAULT_TOKENS, _MAX_TOKENS = 16_384, 128_000
 _LONGEST_S = 7 * 86400.0
 _DEFAULT_WALL_S = 3600.0
 
@@ -56,8 +60,13 @@ class StartReader:
             digest=wire.digest(spec),
             purpose=_PURPOSES[spec.purpose],
             job_id=spec.job_id,
-            plan=Plan(request.execution_id, self._sandbox(request.execution_id, spec), self._bounds(spec.limits)),
-            stdin=b"" if _by_argument(spec.command) else spec.command.prompt,
+            plan=Plan(
+                request.execution_id,
+                self._sandbox(request.execution_id, spec),
+                self._bounds(spec.limits),
+                _task(spec.anthropic) if _is_model(spec) else None,
+            ),
+            stdin=b"" if _is_model(spec) or _by_argument(spec.command) else spec.command.prompt,
         )
 
     def _violations(self, spec: pb.ExecutionSpec) -> Violations:
@@ -90,10 +99,12 @@ class StartReader:
         return found
 
     def _sandbox(self, execution_id: str, spec: pb.ExecutionSpec) -> SandboxSpec:
-        argv = tuple(spec.command.argv)
+        argv = toolbox.ARGV if _is_model(spec) else tuple(spec.command.argv)
         if _by_argument(spec.command):
             argv = (*argv, spec.command.prompt)
         shown = [*self._settings.read_only_paths, *(Path(os.fsdecode(path)) for path in spec.read_only_paths)]
+        if _is_model(spec):
+            shown.append(toolbox.PROGRAM)
         limits = spec.limits
         given = {name: getattr(limits, name) if limits.HasField(name) else None for name in _LIMITS}
         return SandboxSpec(
@@ -143,10 +154,49 @@ def _workspace(layout: layout_pb2.Layout) -> Mount | Overlay:
     return Overlay(lowers, upper, work, WORKSPACE)
 
 
+def _is_model(spec: pb.ExecutionSpec) -> bool:
+    return spec.WhichOneof("engine") == "anthropic"
+
+
+def _task(engine: pb.AnthropicEngine) -> ModelTask:
+    return ModelTask(
+        model=engine.model,
+        prompt=engine.prompt,
+        system_prompt=engine.system_prompt,
+        max_turns=engine.max_turns if engine.HasField("max_turns") else _DEFAULT_TURNS,
+        max_tokens=engine.max_tokens if engine.HasField("max_tokens") else _DEFAULT_TOKENS,
+        token_budget=engine.token_budget if engine.HasField("token_budget") else None,
+    )
+
+
 def _engine_violations(spec: pb.ExecutionSpec) -> Violations:
-    engine = spec.command
-    if spec.WhichOneof("engine") != "command":
-        return [("spec.command", "is required: no other engine is known here")]
+    match spec.WhichOneof("engine"):
+        case "command":
+            return _command_violations(spec.command)
+        case "anthropic":
+            return _model_violations(spec.anthropic)
+        case _:
+            return [("spec.command", "is required, or spec.anthropic: no other engine is known here")]
+
+
+def _model_violations(engine: pb.AnthropicEngine) -> Violations:
+    found: Violations = []
+    if not engine.model or len(engine.model) > _MODEL_CHARACTERS:
+        found.append(("spec.anthropic.model", f"is required, of at most {_MODEL_CHARACTERS} characters"))
+    if not engine.prompt.strip() or len(engine.prompt.encode()) > _PROMPT_BYTES:
+        found.append(("spec.anthropic.prompt", f"is required, of at most {_PROMPT_BYTES} bytes"))
+    if len(engine.system_prompt.encode()) > _SYSTEM_PROMPT_BYTES:
+        found.append(("spec.anthropic.system_prompt", f"must be at most {_SYSTEM_PROMPT_BYTES} bytes"))
+    if engine.HasField("max_turns") and not 1 <= engine.max_turns <= _MAX_TURNS:
+        found.append(("spec.anthropic.max_turns", f"must be from 1 to {_MAX_TURNS}"))
+    if engine.HasField("max_tokens") and not 1 <= engine.max_tokens <= _MAX_TOKENS:
+        found.append(("spec.anthropic.max_tokens", f"must be from 1 to {_MAX_TOKENS}"))
+    if engine.HasField("token_budget") and engine.token_budget <= 0:
+        found.append(("spec.anthropic.token_budget", "must be more than 0"))
+    return found
+
+
+def _command_violations(engine: pb.CommandEngine) -> Violations:
     found: Violations = []
     if not engine.argv or not engine.argv[0]:
         found.append(("spec.command.argv", "is required"))

@@ -1,10 +1,14 @@
 """The directory through which the service and a runner know of each other. Standard library only.
 
 lock      held by the runner for life (POSIX, so that its holder's pid can be asked for)
-plan      what to run; it may hold secrets, so the runner deletes it when it has read it
+plan      what to run; it may hold secrets, so the runner deletes it when it has read it, or, where a new runner
+          could go on for a lost one (a model's execution), when the run has ended
+task      what a model is asked, where that is the agent; it goes with the plan
 stdin     the program's standard input, if it gets any
 started   made by the runner before it starts the program: whoever finds it, and no holder, and no result,
           knows that the runner was lost
+lives     how many runners have set about carrying a model's execution
+history   a model's conversation, as far as it has come
 stop      made by the service when the program shall end
 events    the event log
 result    how it ended; durable before the lock is released
@@ -18,12 +22,15 @@ import json
 import os
 import signal
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
-from services.execution.model import Bounds, Plan, Result, State
+from services.execution.model import Bounds, ModelTask, ModelUse, Plan, Result, State
+
+MAX_LIVES = 4
+"""Runners that may carry one execution, the first included."""
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
@@ -44,9 +51,12 @@ class RunDirectory:
         self.stdin = path / "stdin"
         self.diary = path / "diary"
         self.home = path / "home"
+        self.history = path / "history"
         self._lock = path / "lock"
         self._plan = path / "plan"
+        self._task = path / "task"
         self._started = path / "started"
+        self._lives = path / "lives"
         self._stop = path / "stop"
         self._result = path / "result"
 
@@ -56,6 +66,8 @@ class RunDirectory:
         """Make the directory (0700) with what a runner needs."""
         self.path.mkdir(mode=0o700)
         self._write(self._plan, _plan_to_json(plan))
+        if plan.task is not None:
+            self._write(self._task, asdict(plan.task))
         if stdin:
             self._write_bytes(self.stdin, stdin)
 
@@ -93,13 +105,31 @@ class RunDirectory:
         except FileNotFoundError:
             return None
 
+    def lives(self) -> int:
+        """How many runners have set about carrying a model's execution; always 0 for a program's."""
+        try:
+            return int(self._lives.read_text())
+        except FileNotFoundError:
+            return 0
+
+    def may_resume(self) -> bool:
+        """Whether a new runner may go on where a lost one was: a model can, a program cannot."""
+        return 0 < self.lives() < MAX_LIVES and self._plan.exists()
+
+    def needs_model(self) -> bool:
+        """Whether the runner needs what reaches a model."""
+        return self._task.exists()
+
     def result(self) -> Result | None:
         """How the run ended; None while it has not, and when its runner was lost."""
         try:
             fields = json.loads(self._result.read_text())
         except FileNotFoundError:
             return None
-        return Result(**(fields | {"state": State(fields["state"])}))
+        use = fields.get("model_use")
+        return Result(
+            **fields | {"state": State(fields["state"]), "model_use": None if use is None else ModelUse(**use)}
+        )
 
     # What the holder of the lock does: the runner, or the service in place of a lost one.
 
@@ -114,13 +144,27 @@ class RunDirectory:
         return fd
 
     def plan(self) -> Plan:
-        """Read what to run, before `mark_started`."""
-        return _plan_from_json(json.loads(self._plan.read_text()))
+        """Read what to run, before `mark_started` or `forget_plan`."""
+        plan = _plan_from_json(json.loads(self._plan.read_text()))
+        return replace(plan, task=ModelTask(**json.loads(self._task.read_text()))) if self.needs_model() else plan
 
     def mark_started(self, time_ns: int) -> None:
         """Say that from now on a program may be running, and forget the plan."""
         self._write_bytes(self._started, b"%d" % time_ns)
-        self._plan.unlink()
+        self.forget_plan()
+
+    def begin_life(self, time_ns: int) -> int:
+        """Say that a runner sets about carrying a model's execution; return how many have, this one included."""
+        if self.started_time_ns() is None:
+            self._write_bytes(self._started, b"%d" % time_ns)
+        lives = self.lives() + 1
+        self._write_bytes(self._lives, b"%d" % lives)
+        return lives
+
+    def forget_plan(self) -> None:
+        """Delete the plan, and the right to begin again with it."""
+        self._plan.unlink(missing_ok=True)
+        self._task.unlink(missing_ok=True)
 
     def stop_request(self) -> StopRequest | None:
         """What the service asks for, if it does."""

@@ -18,7 +18,9 @@ Runner = subprocess.Popen[bytes]
 class Runners:
     """Starts runners. A warm one waits on its standard input, and ends by itself when this process does."""
 
-    def __init__(self) -> None:
+    def __init__(self, access: bytes = b"") -> None:
+        """`access` is what reaches a model; runners that need it are told by their pipe, and nobody else is."""
+        self._access = access
         self._spare: Runner | None = None
         self._refill: asyncio.TimerHandle | None = None
 
@@ -29,11 +31,12 @@ class Runners:
 
     def start(self, run: RunDirectory) -> Runner:
         """Give a run to a runner. Where another already carries this run, the new one ends at once."""
+        access = self._access if run.needs_model() else b""
         runner = self._spare
         self._spare = None
-        if runner is None or not _give(runner, run):
+        if runner is None or not _give(runner, run, access):
             runner = _spawn()
-            _give(runner, run)
+            _give(runner, run, access)
         if self._refill is not None:
             self._refill.cancel()
         # Later, for now the agent has a better use for the processor.
@@ -65,12 +68,12 @@ def _spawn() -> Runner:
     )
 
 
-def _give(runner: Runner, run: RunDirectory) -> bool:
-    """Tell a runner its run; False when it has died while it waited."""
+def _give(runner: Runner, run: RunDirectory, access: bytes) -> bool:
+    """Tell a runner its run, and what reaches a model; False when it has died while it waited."""
     if runner.stdin is None:
         raise RuntimeError("the runner was started without a pipe")
     try:
-        runner.stdin.write(os.fsencode(run.path) + b"\n")
+        runner.stdin.write(os.fsencode(run.path) + b"\n" + access)
         runner.stdin.close()
     except BrokenPipeError:
         runner.stdin.close()

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from services.common.sandbox.spec import Network, Tier
@@ -16,7 +16,7 @@ def _paths(value: object) -> object:
 
 
 class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
-    """Variables BOATYARD_EXECUTION_<NAME>, and BOATYARD_HOME."""
+    """Variables BOATYARD_EXECUTION_<NAME>, and BOATYARD_HOME, ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL."""
 
     listen: ListenAddress = "127.0.0.1:7463"
     max_executions: Annotated[int, Field(ge=1, le=1000)] = 16
@@ -33,3 +33,13 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     """The size of a sandbox's /tmp and of its HOME, each; they are in memory."""
     processes: Annotated[int, Field(ge=1)] = 4096
     """Processes and threads of an execution that names no limit of its own."""
+    anthropic_api_key: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("ANTHROPIC_API_KEY", "anthropic_api_key")
+    )
+    """The key of engine anthropic. It goes to runners by pipe, and nowhere else."""
+    anthropic_base_url: str = Field(
+        default="https://api.anthropic.com", validation_alias=AliasChoices("ANTHROPIC_BASE_URL", "anthropic_base_url")
+    )
+    """Where engine anthropic reaches its model."""
+    models_file: Path | None = None
+    """What models cost, in place of the table that comes with us (loop/models.json), and in its form."""

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    Float,
     Integer,
     LargeBinary,
     MetaData,
@@ -25,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
 from services.common.sandbox.spec import Tier
-from services.execution.model import ACTIVE, Execution, Filter, Purpose, Result, State
+from services.execution.model import ACTIVE, Execution, Filter, ModelUse, Purpose, Result, State
 
 metadata = MetaData()
 fences = fence_table(metadata)
@@ -49,12 +50,19 @@ executions = Table(
     Column("end_time_us", BigInteger),
     Column("last_sequence", BigInteger, nullable=False),
     Column("output_bytes", BigInteger, nullable=False),
+    # What a model used and did; NULL for programs, and while it runs.
+    Column("tokens", BigInteger),
+    Column("cost_usd", Float),
+    Column("turns", Integer),
+    Column("tool_calls", Integer),
+    Column("last_words", Text),
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _SAME = ("execution_id", "digest", "job_id", "reason", "message", "exit_code", "signal", "processes_left")
 _COUNTS = ("last_sequence", "output_bytes")
+_MODEL_USE = ("tokens", "cost_usd", "turns", "tool_calls", "last_words")
 _TIMES = ("create_time", "start_time", "end_time")
 
 
@@ -112,6 +120,7 @@ class ExecutionStore:
             end_time=_time(result.end_time_ns // 1000),
             last_sequence=result.last_sequence,
             output_bytes=result.output_bytes,
+            model_use=result.model_use,
         )
         statement = update(executions).where(executions.c.execution_id == execution.execution_id)
         async with self._engine.begin() as connection:
@@ -126,6 +135,7 @@ class ExecutionStore:
 def _to_row(execution: Execution) -> dict[str, object]:
     row: dict[str, object] = {name: getattr(execution, name) for name in (*_SAME, *_COUNTS)}
     row |= {"purpose": execution.purpose, "sandbox_tier": execution.sandbox_tier, "state": execution.state}
+    row |= {name: getattr(execution.model_use, name, None) for name in _MODEL_USE}
     for name in _TIMES:
         time = getattr(execution, name)
         row[f"{name}_us"] = None if time is None else _microseconds(time)
@@ -137,6 +147,8 @@ def _from_row(row: Row[tuple[object, ...]]) -> Execution:
     for name in _TIMES:
         time = getattr(row, f"{name}_us")
         fields[name] = None if time is None else _time(time)
+    if row.tokens is not None:
+        fields["model_use"] = ModelUse(**{name: getattr(row, name) for name in _MODEL_USE})
     return Execution(
         purpose=Purpose(row.purpose), sandbox_tier=Tier(row.sandbox_tier), state=State(row.state), **fields
     )

@@ -54,6 +54,11 @@ class Supervision:
             if self._runner is None and self._run.started_time_ns() is None:
                 self.start()
                 continue
+            if self._run.may_resume():
+                log.warning("runner lost; a new one goes on", execution_id=self._execution_id)
+                await asyncio.to_thread(lost.end_survivors, self._execution_id)
+                self.start()
+                continue
             log.error("runner lost", execution_id=self._execution_id)
             replacement = await asyncio.to_thread(lost.conclude, self._run, self._execution_id)
             if replacement is not None:

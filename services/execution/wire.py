@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import asdict
 from datetime import datetime
 
 from boatyard.execution.v1 import event_pb2, sandbox_pb2
@@ -108,6 +109,8 @@ def execution(value: Execution) -> pb.Execution:
         message.exit_code = value.exit_code
     if value.signal is not None:
         message.signal = value.signal
+    if value.model_use is not None:
+        message.model_use.MergeFrom(pb.ModelUse(**asdict(value.model_use)))
     return message
 
 
@@ -163,6 +166,20 @@ def _event(record: Record) -> event_pb2.Event:
             event.state_change.MergeFrom(event_pb2.StateChange(**record.fields()))
         case Kind.NOTE:
             event.note.MergeFrom(event_pb2.Note(**record.fields()))
+        case Kind.TEXT:
+            event.text.MergeFrom(event_pb2.Text(**record.fields()))
+        case Kind.THINKING:
+            event.thinking.MergeFrom(event_pb2.Thinking(**record.fields()))
+        case Kind.TOOL_CALL:
+            fields = record.fields()
+            event.tool_call.MergeFrom(event_pb2.ToolCall(**fields | {"input": fields["input"].encode()}))
+        case Kind.TOOL_RESULT:
+            fields = record.fields()
+            event.tool_result.MergeFrom(event_pb2.ToolResult(**fields | {"output": fields["output"].encode()}))
+        case Kind.USAGE:
+            event.usage.MergeFrom(event_pb2.Usage(**record.fields()))
+        case Kind.TURN_END:
+            event.turn_end.MergeFrom(event_pb2.TurnEnd(**record.fields()))
     return event
 
 

@@ -1,4 +1,7 @@
-"""Carry the run whose directory stands on standard input; a service that ends without naming one needs no runner."""
+"""Carry the run whose directory is the first line of standard input; after it comes what reaches a model, if anything.
+
+A service that ends without naming a run needs no runner.
+"""
 
 import os
 import sys
@@ -8,4 +11,4 @@ from services.execution.runner.carry import carry
 
 directory = sys.stdin.buffer.readline().removesuffix(b"\n")
 if directory:
-    carry(Path(os.fsdecode(directory)))
+    carry(Path(os.fsdecode(directory)), sys.stdin.buffer.read())

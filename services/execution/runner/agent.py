@@ -65,9 +65,14 @@ def start(spec: SandboxSpec, stdin: Path, home: Path) -> Agent:
     source = stdin if stdin.exists() else Path(os.devnull)
     fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return BareAgent(spec, fd, home) if spec.tier is Tier.NONE else SandboxedAgent(spec, fd)
+        return start_on(spec, fd, home)
     finally:
         os.close(fd)
+
+
+def start_on(spec: SandboxSpec, stdin: int, home: Path) -> Agent:
+    """Start as `start` does, with a descriptor as standard input; it stays the caller's."""
+    return BareAgent(spec, stdin, home) if spec.tier is Tier.NONE else SandboxedAgent(spec, stdin)
 
 
 class SandboxedAgent:

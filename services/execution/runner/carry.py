@@ -22,20 +22,26 @@ _RETRY_S = 0.01
 _NEVER = float("inf")
 
 
-def carry(path: Path) -> None:
-    """Carry the run in `path`, unless somebody carries it or has."""
+def carry(path: Path, access: bytes) -> None:
+    """Carry the run in `path`, unless somebody does or has. `access` is what reaches a model, if one is needed."""
     os.chdir("/")
     told = _signals()
     run = RunDirectory(path)
     _complain_to(run.diary)
     lock = run.hold()
-    if lock is None or run.started_time_ns() is not None or run.result() is not None:
+    if lock is None or run.result() is not None or (run.started_time_ns() is not None and not run.may_resume()):
         return
     with EventWriter(run.events) as writer:
-        result = Carrier(run, writer, told).carry() if run.stop_request() is None else _never_began()
+        if run.needs_model():
+            from services.execution.loop import carry as loop  # noqa: PLC0415 - what only a model's runner pays for
+
+            result = loop.carry(run, writer, told, access)
+        else:
+            result = Carrier(run, writer, told).carry() if run.stop_request() is None else _never_began()
         writer.state_change(result.state, result.reason, result.message)
         writer.sync()
         run.write_result(replace(result, last_sequence=writer.last_sequence))
+    run.forget_plan()
 
 
 def _never_began() -> Result:
@@ -118,7 +124,7 @@ class Carrier:
 
     def _heed(self) -> None:
         """Look for a request to stop. The request is written before its signal is sent, so none is missed."""
-        signalled = _drain(self._told)
+        signalled = drain(self._told)
         request = self._run.stop_request()
         if request is not None:
             self._end(None, request.grace_s)
@@ -203,7 +209,8 @@ def _signals() -> int:
     return readable
 
 
-def _drain(fd: int) -> bool:
+def drain(fd: int) -> bool:
+    """Whether a signal has arrived since the last look."""
     try:
         return bool(os.read(fd, 4096))
     except BlockingIOError:

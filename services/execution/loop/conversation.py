@@ -1,0 +1,109 @@
+"""The loop: the model is asked, what it calls for is done, and it is asked again, until it is done or must end."""
+
+from services.execution.loop.asking import Model, ModelFailedError, ModelUnavailableError
+from services.execution.loop.hands import Hands, NoHandsError
+from services.execution.loop.history import Call, History, Reply
+from services.execution.loop.recorder import Recorder
+from services.execution.model import ModelTask, Reason, State
+from services.execution.runner.verdict import Verdict
+
+_DONE = {"end_turn", "stop_sequence"}
+_GOES_ON = {"max_tokens", "pause_turn", "tool_use"}
+_GO_ON = "Your answer was cut off before it was complete. Go on from there, in smaller steps if it was too long."
+_CUT_CALL = (
+    "this call was cut off, or its input is no JSON object, so it was not made; make it again, with less at once"
+)
+_INTERRUPTED = (
+    "this call was interrupted: the program that carries you was restarted while it ran. How far it came is not known,"
+    " and the shell is a new one. Look before you do it again"
+)
+
+
+class Conversation:
+    """One run's conversation, from its beginning or from wherever an earlier runner had come to."""
+
+    def __init__(self, task: ModelTask, history: History, model: Model, hands: Hands, recorder: Recorder) -> None:
+        self._task = task
+        self._history = history
+        self._model = model
+        self._hands = hands
+        self._recorder = recorder
+        self._interrupted = recorder.tally.calls - recorder.tally.results
+
+    async def run(self) -> Verdict:
+        """Go on to the end."""
+        if self._history.is_empty:
+            self._history.say(self._task.prompt)
+        self._tell_what_is_not_told()
+        try:
+            while True:
+                reply = self._history.open_reply()
+                if reply is not None and (verdict := await self._heed(reply)) is not None:
+                    return verdict
+                if (verdict := self._beyond_budget()) is not None:
+                    return verdict
+                await self._ask()
+        except ModelFailedError as error:
+            return Verdict(State.FAILED, Reason.MODEL_FAILED, f"the model's API refuses: {error}")
+        except ModelUnavailableError as error:
+            return Verdict(State.FAILED, Reason.MODEL_UNAVAILABLE, f"the model did not answer {error}")
+        except NoHandsError as error:
+            return Verdict(State.FAILED, Reason.SANDBOX_FAILED, str(error))
+
+    def _tell_what_is_not_told(self) -> None:
+        """Write the events that a killed runner had no time for, after it had written the history."""
+        for turn, reply in enumerate(self._history.replies(), start=1):
+            self._recorder.reply(reply, turn)
+        for call_id, (output, is_error) in self._history.results().items():
+            self._recorder.result(call_id, output, is_error=is_error)
+
+    async def _ask(self) -> None:
+        reply = await self._model.answer(self._history.messages())
+        self._recorder.flush()
+        self._history.reply(reply)
+        self._recorder.reply(reply, len(self._history.replies()))
+
+    async def _heed(self, reply: Reply) -> Verdict | None:
+        """Do what an answer calls for; return how the run ends when it calls for nothing."""
+        if not reply.calls:
+            return self._judge(reply)
+        for call in reply.calls:
+            if call.call_id not in self._history.results():
+                await self._do(call)
+        return None
+
+    async def _do(self, call: Call) -> None:
+        if call.call_id in self._interrupted:
+            output, is_error = _INTERRUPTED, True
+        else:
+            self._recorder.call(call)
+            output, is_error = (_CUT_CALL, True) if call.was_cut else await self._hands.call(call.tool, call.given)
+        self._history.result(call.call_id, output, is_error=is_error)
+        self._recorder.result(call.call_id, output, is_error=is_error)
+
+    def _judge(self, reply: Reply) -> Verdict | None:
+        if reply.stop_reason in _DONE:
+            return Verdict(State.SUCCEEDED)
+        if reply.stop_reason in _GOES_ON:
+            self._history.say(_GO_ON)
+            return None
+        words = {
+            "refusal": "the model declines to go on with this conversation",
+            "model_context_window_exceeded": "the conversation has become longer than the model can read",
+        }
+        why = words.get(
+            reply.stop_reason, f"the model stopped for a reason that is not known here: {reply.stop_reason}"
+        )
+        return Verdict(State.FAILED, Reason.MODEL_FAILED, why)
+
+    def _beyond_budget(self) -> Verdict | None:
+        """Whether the model must not be asked again."""
+        task, tally = self._task, self._recorder.tally
+        turns = len(self._history.replies())
+        if turns >= task.max_turns:
+            text = f"the model was not done after {turns} turns, which is all that it may take (max_turns)"
+            return Verdict(State.FAILED, Reason.BUDGET_EXCEEDED, text)
+        if task.token_budget is not None and tally.tokens >= task.token_budget:
+            text = f"the model was not done after {tally.tokens} tokens, and may use {task.token_budget} (token_budget)"
+            return Verdict(State.FAILED, Reason.BUDGET_EXCEEDED, text)
+        return None

@@ -1,0 +1,96 @@
+"""Takes calls from standard input, one at a time, and answers them on standard output.
+
+    call   = {"id": n, "tool": name, "input": {...}}
+    answer = {"id": n, "output": text, "is_error": bool}        after {"ready": true} at the start
+
+What tools start gets neither of the two: the answers could be forged with them, and a daemon would hold them open.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from services.execution.toolbox import files, search
+from services.execution.toolbox.answer import ToolError, clipped
+from services.execution.toolbox.shell import Shell
+
+_FILE_SECONDS = 30
+
+Input = Mapping[str, Any]
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    calls, answers = _take_over()
+    shell = Shell()
+    tools: dict[str, Callable[[Input], str]] = {
+        "bash": shell.call,
+        "view": _quick(files.view),
+        "create": _quick(files.create),
+        "replace": _quick(files.replace),
+        "insert": _quick(files.insert),
+        "search": _quick(search.search),
+    }
+    _tell(answers, {"ready": True})
+    for line in calls:
+        call = json.loads(line)
+        output, is_error = _answer(tools, call["tool"], call["input"])
+        _tell(answers, {"id": call["id"], "output": output, "is_error": is_error})
+    shell.end()
+
+
+def _answer(tools: Mapping[str, Callable[[Input], str]], tool: str, given: Input) -> tuple[str, bool]:
+    if tool not in tools:
+        return f"there is no tool {tool!r}; there are {', '.join(tools)}", True
+    try:
+        return clipped(tools[tool](given)), False
+    except ToolError as error:
+        return clipped(str(error)), True
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{where}", True
+    except Exception as error:  # noqa: BLE001 - whatever a call brings about, the next one must find us here
+        return f"{tool} broke: {type(error).__name__}: {error}", True
+
+
+def _quick(tool: Callable[[Input], str]) -> Callable[[Input], str]:
+    """Bound the time of a tool that runs in this process: a pattern may need years, a file may be on a dead disk."""
+
+    def bounded(given: Input) -> str:
+        with _alarm(_FILE_SECONDS):
+            return tool(given)
+
+    return bounded
+
+
+@contextmanager
+def _alarm(seconds: int) -> Iterator[None]:
+    def ring(*_: object) -> None:
+        raise ToolError(f"it took longer than {seconds} s, and was given up")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+def _take_over() -> tuple[BinaryIO, BinaryIO]:
+    """Keep standard input and output for ourselves; what tools start reads nothing, and complains to our error."""
+    calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    sys.stdin = sys.stdout = None
+    return calls, answers
+
+
+def _tell(answers: BinaryIO, message: Mapping[str, object]) -> None:
+    answers.write(json.dumps(message).encode() + b"\n")
+    answers.flush()
