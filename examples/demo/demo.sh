@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# The main job of Boatyard, from nothing to a pushed branch. Everything lives in one temporary directory, and all that is
-# started here is ended here. Extra arguments go to `boatyard run`, such as `--sandbox none`.
+# The main job of Boatyard, from nothing to a pushed branch: a model repairs a program. With ANTHROPIC_API_KEY it is asked
+# over the API (DEMO_MODEL says which); without, a conversation written by hand is played by a local server in its place.
+# DEMO_AGENT=program has a small program without a model do it. Everything lives in one temporary directory, and all that
+# is started here is ended here. Extra arguments go to `boatyard run`, such as `--sandbox none`.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 PATH=$(cd "$here/../../.venv/bin" && pwd):$PATH
@@ -10,8 +12,10 @@ export BOATYARD_EXECUTION_READ_ONLY_PATHS=$here
 # The demo's git must not depend on who runs it.
 export GIT_CONFIG_GLOBAL=$work/gitconfig GIT_CONFIG_NOSYSTEM=1
 
+replay=
 finish() {
   boatyard down >/dev/null 2>&1 || true
+  if [[ -n $replay ]]; then kill "$replay" && wait "$replay" || true; fi
   rm -rf "$work"
 }
 trap finish EXIT
@@ -38,6 +42,24 @@ git -C "$work/berths" commit --quiet --message "Keep track of who lies at the be
 git clone --quiet --bare "$work/berths" "$work/remote.git"
 echo "A repository whose test fails, and a bare remote of it: $work/remote.git"
 
+model=${DEMO_MODEL:-claude-sonnet-5-5}
+if [[ ${DEMO_AGENT:-model} == program ]]; then
+  agent=(--command "python3 $here/agent.py")
+  echo "The agent is a small program without a model."
+else
+  agent=(--engine anthropic --model "$model" --max-turns 30)
+  if [[ -n ${ANTHROPIC_API_KEY:-} ]]; then
+    echo "ANTHROPIC_API_KEY is set: the agent is $model, over the API. This costs some cents."
+  else
+    # Never a key of a model, and never its address: what is asked here must not leave this machine.
+    export ANTHROPIC_API_KEY=replay ANTHROPIC_BASE_URL
+    coproc PLAYER { exec python -m services.replay "$here/repair.toml"; }
+    replay=$PLAYER_PID
+    read -r _ ANTHROPIC_BASE_URL played <&"${PLAYER[0]}"
+    echo "ANTHROPIC_API_KEY is not set: NO MODEL IS ASKED. A local server plays its part ($played); all else is real."
+  fi
+fi
+
 BOATYARD_GATEWAY_ADDRESS=$(python "$here/free_ports.py")
 export BOATYARD_GATEWAY_ADDRESS
 printf '\n\033[1m$ boatyard up\033[0m\n'
@@ -50,7 +72,7 @@ done
 cat "$work/up"
 
 show boatyard run --repo "$work/remote.git" --branch repair-berths \
-  --command "python3 $here/agent.py" --verify "python3 -m unittest" "$@" "Make the tests pass."
+  "${agent[@]}" --verify "python3 -B -m unittest" "$@" "Make the tests pass."
 show boatyard ps
 execution=$(boatyard ps --json | python -c 'import json, sys; print(json.loads(sys.stdin.readline())["execution_id"])')
 show boatyard diff "$execution"

@@ -8,8 +8,9 @@ from boatyard.gateway.v1 import job_pb2
 
 from services.cli import shapes
 from services.cli.clients import Gateway
-from services.cli.screen import Screen, one_line
+from services.cli.screen import Screen
 from services.cli.telling import stage_line
+from services.cli.telling_model import tell_model_event
 from services.cli.watching import ENDED, Outage, events, job_changes
 
 _AGENT_STAGE = "agent"
@@ -99,18 +100,14 @@ def show_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> None
     match event.WhichOneof("kind"):
         case "output":
             screen.output(event.output.data, to_stderr=shapes.stream(event.output) == "stderr")
-        case "text":
-            screen.say(event.text.text, style="")
-        case "thinking":
-            screen.say(event.thinking.text)
-        case "tool_call":
-            screen.say(f"→ {event.tool_call.tool} {one_line(event.tool_call.input.decode('utf-8', 'replace'))}")
         case "permission_request":
             screen.say(f"? {event.permission_request.tool} waits for permission", style="magenta")
         case "state_change" if event.state_change.message:
             screen.say(f"{event.state_change.state} {event.state_change.reason}: {event.state_change.message}")
         case "note":
             screen.say(event.note.text)
+        case _:
+            tell_model_event(screen, event)
 
 
 def _in_silence(job: job_pb2.Job) -> str | None:

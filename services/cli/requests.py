@@ -46,6 +46,8 @@ def new_job(
     branch: str | None,
     engine: str | None,
     command: str | None,
+    model: str | None,
+    max_turns: int | None,
     verify: str | None,
     sandbox: str | None,
     timeout_s: float | None,
@@ -53,7 +55,7 @@ def new_job(
     request_id: str | None,
 ) -> job_pb2.CreateJobRequest:
     """Make the request for a job; what is None is left to the gateway's defaults."""
-    agent = agent_pb2.AgentSettings(engine=engine, command=command)
+    agent = agent_pb2.AgentSettings(engine=engine, command=command, model=model, max_turns=max_turns)
     if sandbox is not None:
         agent.sandbox_tier = shapes.SANDBOX_TIERS[sandbox]
     if timeout_s is not None:

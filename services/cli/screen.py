@@ -40,6 +40,7 @@ class Screen:
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
         self._shared_terminal = self.out.is_terminal and self.err.is_terminal
         self._in_mid_line = False
+        self._speaks = self._thinks = False
 
     def say(self, text: str, style: str = "dim") -> None:
         """Tell the person something, on standard error."""
@@ -47,6 +48,7 @@ class Screen:
 
     def line(self, text: Text) -> None:
         """Write a line on standard error, never behind an agent's unfinished one."""
+        self.end_speech()
         if self._in_mid_line and self._shared_terminal:
             self.err.print()
         self._in_mid_line = False
@@ -58,6 +60,26 @@ class Screen:
         stream.write(data)
         stream.flush()
         self._in_mid_line = not data.endswith(b"\n")
+
+    def speech(self, text: str) -> None:
+        """Pass on what a model says, piece by piece, on standard output."""
+        if self._thinks:
+            self.end_speech()
+        self._speaks = True
+        self.output(printable(text).encode())
+
+    def thought(self, text: str) -> None:
+        """Pass on what a model thinks, piece by piece, on standard error."""
+        self.err.print(Text(printable(text), style="dim italic"), end="")
+        self._thinks = not text.endswith("\n")
+
+    def end_speech(self) -> None:
+        """Let what comes next begin on a line of its own."""
+        if self._thinks:
+            self.err.print()
+        if self._speaks and self._in_mid_line:
+            self.output(b"\n")
+        self._thinks = self._speaks = False
 
     def json(self, line: str) -> None:
         """Write a line of JSON on standard output."""

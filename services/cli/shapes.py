@@ -207,6 +207,7 @@ def _details(output: output_pb2.Output) -> Shape:
         "exit_code": output.exit_code if output.HasField("exit_code") else None,
         "signal": output.signal if output.HasField("signal") else None,
         "tool_calls": output.tool_calls if output.HasField("tool_calls") else None,
+        "turns": output.turns if output.HasField("turns") else None,
     }
 
 

@@ -57,6 +57,8 @@ def tell_job(screen: Screen, job: job_pb2.Job) -> None:
         ("project", spec.project_id),
         ("repository", spec.repository_id),
         ("revision", shapes.text(spec.revision) or ""),
+        ("engine", spec.agent.engine if spec.agent.engine != "command" else ""),
+        ("model", spec.agent.model),
         ("command", one_line(spec.agent.command)),
         ("workspace", job.workspace_id),
         ("asked for", _moment(job.create_time) if job.HasField("create_time") else ""),
@@ -161,7 +163,9 @@ def _program(output: output_pb2.Output) -> Iterable[Text]:
         yield _fact("agent", f"ended by signal {output.signal}, wrote {words.size(output.output_bytes)}")
     if output.HasField("tokens_used"):
         cost = f", ${output.cost_usd:.4f}" if output.HasField("cost_usd") else ""
-        yield _fact("tokens", f"{output.tokens_used:,}{cost}")
+        yield _fact("tokens", f"{output.tokens_used:,}{cost or ', cost unknown'}")
+    if output.HasField("turns"):
+        yield _fact("model", f"{words.count(output.turns, 'turn')}, {words.count(output.tool_calls, 'tool call')}")
 
 
 def _tell_summary(screen: Screen, output: output_pb2.Output) -> None:

@@ -118,7 +118,7 @@ class EventWriter:
 
     def note(self, text: str, step: str = "") -> None:
         """Append a line for people."""
-        self.fields(Kind.NOTE, text=text, step=step)
+        self.fields(Kind.NOTE, text=text, **({"step": step} if step else {}))
 
     def state_change(self, state: str, reason: str = "", message: str = "") -> None:
         """Append that the execution is now in `state`."""

@@ -82,7 +82,7 @@ async def _main() -> None:
         await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))
         await serve(
             listen=settings.listen,
-            registrations=_registrations(engine, changes, nodes, draining, settings.agent_command),
+            registrations=_registrations(engine, changes, nodes, draining, settings),
             authenticator=_authenticator(settings),
             draining=draining,
             reflection=settings.reflection,
@@ -104,9 +104,10 @@ async def _nodes(stack: AsyncExitStack, settings: GatewaySettings) -> Nodes:
 
 
 def _registrations(
-    engine: AsyncEngine, changes: Changes, nodes: Nodes, draining: Draining, agent_command: str
+    engine: AsyncEngine, changes: Changes, nodes: Nodes, draining: Draining, settings: GatewaySettings
 ) -> list[Registration]:
-    store, admission = JobStore(engine, changes), Admission(engine, changes, agent_command)
+    store = JobStore(engine, changes)
+    admission = Admission(engine, changes, settings.agent_command, settings.agent_model)
     clients = NodeClients(nodes.workspace, nodes.git, nodes.execution)
     relay = Relay(store, changes, clients)
     return [

@@ -8,7 +8,7 @@ from services.common.settings import ListenAddress, ServiceSettings
 
 
 class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
-    """Variables BOATYARD_GATEWAY_<NAME>, and BOATYARD_HOME, BOATYARD_DATABASE_URL, BOATYARD_TOKEN, AGENT_COMMAND."""
+    """Variables BOATYARD_GATEWAY_<NAME>, and BOATYARD_HOME, _DATABASE_URL, _TOKEN, AGENT_COMMAND, ANTHROPIC_MODEL."""
 
     listen: ListenAddress = "127.0.0.1:7460"
     workspace_address: str = "127.0.0.1:7461"
@@ -28,3 +28,5 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     """The administrator's token; the one in $BOATYARD_HOME/token, made at the first start, unless given."""
     agent_command: str = Field(default="", validation_alias=AliasChoices("AGENT_COMMAND", "agent_command"))
     """A line for /bin/sh: the agent of jobs for which nobody has said another."""
+    agent_model: str = Field(default="", validation_alias=AliasChoices("ANTHROPIC_MODEL", "agent_model"))
+    """The model of jobs with engine anthropic for which nobody has said another."""

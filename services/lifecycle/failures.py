@@ -10,6 +10,7 @@ _PASSED_ON = {
     "BRANCH_EXISTS",
     "CLONE_FAILED",
     "DISK_FULL",
+    "MODEL_KEY_MISSING",
     "NODE_LOST",
     "PUSH_REJECTED",
     "REF_MOVED",

@@ -11,6 +11,9 @@ from pydantic import ConfigDict, TypeAdapter
 
 from services.common.sandbox.spec import Network, Tier
 
+MODEL_ENGINE = "anthropic"
+"""The engine that asks a model; every other runs a command."""
+
 
 class JobState(enum.StrEnum):
     """Where a job stands."""
@@ -102,6 +105,9 @@ class AgentSettings(_Value):
     idle_timeout: float | None = None
     sandbox_tier: Tier = Tier.BUBBLEWRAP
     network: Network = Network.NONE
+    max_turns: int | None = None
+    max_tokens: int | None = None
+    token_budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +200,19 @@ class Base(_Value):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelAgent(_Value):
+    """A model as the agent, and how far it may go; None is the node's default."""
+
+    model: str
+    system_prompt: str
+    max_turns: int | None
+    max_tokens: int | None
+    token_budget: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Launch(_Value):
-    """A program to be run in a workspace: what a node is asked to start. Times in seconds."""
+    """A program to be run in a workspace, or with `model` that: what a node is asked to start. Times in seconds."""
 
     purpose: Purpose
     layout: Layout
@@ -208,6 +225,18 @@ class Launch(_Value):
     environment: Mapping[str, bytes] = field(default_factory=dict)
     delivery: PromptDelivery = PromptDelivery.STDIN
     idle_timeout: float | None = None
+    model: ModelAgent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse(_Value):
+    """What a model used and did; `cost_usd` is None where a price is not known."""
+
+    tokens: int
+    cost_usd: float | None
+    turns: int
+    tool_calls: int
+    last_words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +253,7 @@ class Run(_Value):
     end_time: datetime | None = None
     last_sequence: int = 0
     output_bytes: int = 0
+    model_use: ModelUse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +321,10 @@ class Output(_Value):
     output_bytes: int = 0
     exit_code: int | None = None
     signal: int | None = None
+    tokens_used: int | None = None
+    cost_usd: float | None = None
+    tool_calls: int | None = None
+    turns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,15 @@ _EXIT_CODES = {
 @click.argument("prompt")
 @click.option("--repo", metavar="URL|PATH", help="The repository to work on. Without one the workspace is empty.")
 @click.option("--ref", metavar="REF", help="The branch, tag or commit to start from (default: the remote's branch).")
-@click.option("--engine", metavar="NAME", help="What drives the agent (default: command).")
+@click.option("--engine", metavar="NAME", help="What drives the agent: command (default) or anthropic.")
 @click.option("--command", metavar="LINE", help="The agent: a line for /bin/sh, which finds the prompt on its input.")
+@click.option("--model", metavar="NAME", help="The model of engine anthropic (default: the gateway's ANTHROPIC_MODEL).")
+@click.option(
+    "--max-turns",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many answers the model of engine anthropic may give (default: 50).",
+)
 @click.option(
     "--verify",
     metavar="LINE",
@@ -54,6 +61,8 @@ def command(
     ref: str | None,
     engine: str | None,
     command: str | None,
+    model: str | None,
+    max_turns: int | None,
     verify: str | None,
     branch: str | None,
     no_push: bool,
@@ -68,12 +77,13 @@ def command(
     The agent works on a copy of the repository, in a sandbox. What it leaves there becomes a commit, which is checked
     by --verify, and pushed to a branch of its own.
 
-    What the agent writes goes to standard output and standard error as it comes; all else to standard error. Ctrl-C
-    leaves the job running.
+    What the agent writes, and what its model says, goes to standard output and standard error as it comes; all else to
+    standard error. Ctrl-C leaves the job running.
 
     \b
     Examples:
       boatyard run --repo . --command "claude -p" --verify "make test" "Repair the failing test."
+      boatyard run --repo . --engine anthropic --model claude-sonnet-5-5 "Repair the failing test."
       boatyard run --repo https://git.example/team/app.git --ref v2 --detach "Update the changelog."
     """
     text = sys.stdin.read() if prompt == "-" else prompt
@@ -93,6 +103,8 @@ def command(
                 branch=branch,
                 engine=engine,
                 command=command,
+                model=model,
+                max_turns=max_turns,
                 verify=verify,
                 sandbox=sandbox,
                 timeout_s=timeout,

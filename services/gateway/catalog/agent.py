@@ -16,7 +16,10 @@ MAX_ENVIRONMENT_BYTES = 64 * 1024
 MAX_TIMEOUT = timedelta(days=7)
 MAX_VERIFY_TIMEOUT = timedelta(days=1)
 
-ENGINES = ("command",)
+ENGINES = ("command", "anthropic")
+MAX_TURNS = 10_000
+MAX_TOKENS = 128_000
+MAX_TOKEN_BUDGET = (1 << 63) - 1
 
 
 class PromptDelivery(enum.StrEnum):
@@ -72,6 +75,9 @@ class AgentSettings:
     idle_timeout: timedelta | None = None
     sandbox_tier: SandboxTier | None = None
     network: Network | None = None
+    max_turns: int | None = None
+    max_tokens: int | None = None
+    token_budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

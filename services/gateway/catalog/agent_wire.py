@@ -13,6 +13,9 @@ from services.gateway.catalog.agent import (
     MAX_COMMAND_BYTES,
     MAX_SYSTEM_PROMPT_BYTES,
     MAX_TIMEOUT,
+    MAX_TOKEN_BUDGET,
+    MAX_TOKENS,
+    MAX_TURNS,
     MAX_VERIFY_TIMEOUT,
     AgentSettings,
     Network,
@@ -59,6 +62,7 @@ _AGENT_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {
     "sandbox_tier": _TIERS,
     "network": _NETWORKS,
 }
+_BOUNDS: Final = {"max_turns": MAX_TURNS, "max_tokens": MAX_TOKENS, "token_budget": MAX_TOKEN_BUDGET}
 _POLICY_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {"publish": _PUBLISHES, "retention": _RETENTIONS}
 
 
@@ -73,6 +77,11 @@ def agent_of(check: Checks, field: str, message: pb.AgentSettings) -> AgentSetti
     for name in ("timeout", "idle_timeout"):
         if message.HasField(name):
             layer[name] = check.duration(f"{field}.{name}", getattr(message, name), MAX_TIMEOUT)
+    for name, most in _BOUNDS.items():
+        if message.HasField(name):  # type: ignore[arg-type]
+            layer[name] = getattr(message, name)
+            if not 1 <= layer[name] <= most:
+                check.add(f"{field}.{name}", f"must be from 1 to {most}")
     environment = dict(message.environment)
     _check_environment(check, f"{field}.environment", environment)
     return AgentSettings(**layer, environment=environment)

@@ -38,7 +38,8 @@ from services.gateway.jobs.settled import settled_agent, settled_policy
 from services.gateway.jobs.store import LIVE
 from services.gateway.jobs.tables import NOW, executions, jobs
 from services.gateway.requests import Request
-from services.lifecycle.model import JobState, Order, PromptDelivery, Purpose, dump
+from services.lifecycle.model import MODEL_ENGINE, JobState, Order, PromptDelivery, Purpose, dump
+from services.lifecycle.model import AgentSettings as SettledAgent
 
 MAX_PROMPT_BYTES = 1 << 20
 MAX_ARGUMENT_BYTES = (128 << 10) - 1  # the kernel's, for one argument with its closing NUL
@@ -79,12 +80,13 @@ class _Named:
 
 
 class Admission:
-    """Admits jobs. `agent_command` is run where no layer of settings has a command."""
+    """Admits jobs. `agent_command` is run, and `agent_model` is asked, where no layer of settings has another."""
 
-    def __init__(self, engine: AsyncEngine, changes: Changes, agent_command: str) -> None:
+    def __init__(self, engine: AsyncEngine, changes: Changes, agent_command: str, agent_model: str = "") -> None:
         self._engine = engine
         self._changes = changes
         self._default = replace(DEFAULT_AGENT, command=agent_command)
+        self._model = agent_model
 
     async def admit(self, draft: Draft, request: Request | None) -> JobView:
         """Write a job, PENDING; for a request that was made before, return the job that it made.
@@ -129,10 +131,15 @@ class Admission:
             worker_name=named.worker.display_name if named.worker else "",
             work_item_id=draft.work_item_id,
             template_id=named.template.template_id if named.template else "",
-            agent=settled_agent(agent),
+            agent=self._settled(agent),
             policy=settled_policy(policy),
             labels=draft.labels,
         )
+
+    def _settled(self, layer: AgentSettings) -> SettledAgent:
+        agent = settled_agent(layer)
+        # A command may have a model of its own, and is told of none that nobody chose for it.
+        return replace(agent, model=agent.model or self._model) if agent.engine == MODEL_ENGINE else agent
 
 
 async def _look_up(connection: AsyncConnection, draft: Draft) -> _Named:
@@ -180,18 +187,29 @@ def _check(order: Order, path: str) -> None:
     size = len(order.task.encode())
     if size > MAX_PROMPT_BYTES:
         violations.append((f"{path}prompt", "must be at most 1 MiB together with what the work item says"))
-    if agent.prompt_delivery is PromptDelivery.ARGUMENT and size > MAX_ARGUMENT_BYTES:
+    if agent.engine == MODEL_ENGINE:
+        if not agent.model:
+            missing = "is required: neither worker, template nor the gateway's ANTHROPIC_MODEL has one"
+            violations.append((f"{path}agent.model", missing))
+    else:
+        violations += _command_violations(agent, size, path)
+    if complaint := environment_complaint(agent.environment):
+        violations.append((f"{path}agent.environment", complaint))
+    if violations:
+        raise Invalid(violations)
+
+
+def _command_violations(agent: SettledAgent, prompt_bytes: int, path: str) -> list[tuple[str, str]]:
+    violations = []
+    if agent.prompt_delivery is PromptDelivery.ARGUMENT and prompt_bytes > MAX_ARGUMENT_BYTES:
         violations.append((f"{path}prompt", "must be less than 128 KiB to be given as an argument"))
     if not agent.command.strip():
         missing = "is required: neither worker, template nor the gateway's AGENT_COMMAND has one"
         violations.append((f"{path}agent.command", missing))
-    if complaint := environment_complaint(agent.environment):
-        violations.append((f"{path}agent.environment", complaint))
     given = sum(len(name.encode()) + len(value.encode()) for name, value in agent.environment.items())
     if given + len(agent.system_prompt.encode()) > MAX_AGENT_ENVIRONMENT_BYTES:
         violations.append((f"{path}agent", "environment and system prompt must be at most 63 KiB together"))
-    if violations:
-        raise Invalid(violations)
+    return violations
 
 
 async def _write(connection: AsyncConnection, order: Order) -> None:

@@ -23,6 +23,9 @@ def settled_agent(layer: layers.AgentSettings) -> AgentSettings:
         idle_timeout=layer.idle_timeout.total_seconds() if layer.idle_timeout else None,
         sandbox_tier=Tier[layer.sandbox_tier.name] if layer.sandbox_tier else _OPEN.sandbox_tier,
         network=Network[layer.network.name] if layer.network else _OPEN.network,
+        max_turns=layer.max_turns,
+        max_tokens=layer.max_tokens,
+        token_budget=layer.token_budget,
     )
 
 
@@ -49,6 +52,9 @@ def agent_layer(settled: AgentSettings) -> layers.AgentSettings:
         idle_timeout=timedelta(seconds=settled.idle_timeout) if settled.idle_timeout else None,
         sandbox_tier=layers.SandboxTier[settled.sandbox_tier.name],
         network=layers.Network[settled.network.name],
+        max_turns=settled.max_turns,
+        max_tokens=settled.max_tokens,
+        token_budget=settled.token_budget,
     )
 
 

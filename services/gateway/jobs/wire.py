@@ -138,6 +138,9 @@ def output(value: Output, *, brief: bool = False) -> output_pb2.Output:
         message.exit_code = value.exit_code
     if value.signal is not None:
         message.signal = value.signal
+    for name in ("tokens_used", "cost_usd", "tool_calls", "turns"):
+        if (number := getattr(value, name)) is not None:
+            setattr(message, name, number)
     return message
 
 

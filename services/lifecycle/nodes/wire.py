@@ -18,6 +18,8 @@ from services.lifecycle.model import (
     FileChange,
     Launch,
     Layout,
+    ModelAgent,
+    ModelUse,
     Order,
     Remote,
     Run,
@@ -39,21 +41,39 @@ def spec(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
     limits = execution_pb.ExecutionLimits(wall_timeout=duration(value.timeout))
     if value.idle_timeout is not None:
         limits.idle_timeout.CopyFrom(duration(value.idle_timeout))
-    command = execution_pb.CommandEngine(
-        argv=value.argv,
-        prompt=value.prompt,
-        prompt_delivery=execution_pb.CommandEngine.PromptDelivery.Value(f"PROMPT_DELIVERY_{value.delivery}"),
-    )
-    return execution_pb.ExecutionSpec(
+    message = execution_pb.ExecutionSpec(
         purpose=execution_pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{value.purpose}"),
         job_id=job_id,
         layout=layout(value.layout),
         read_only_paths=value.read_only_paths,
-        command=command,
         environment=value.environment,
         limits=limits,
         sandbox_tier=sandbox_tier(value.tier),
         network=sandbox_pb.Network.Value(f"NETWORK_{value.network.upper()}"),
+    )
+    if value.model is None:
+        message.command.MergeFrom(_command(value))
+    else:
+        message.anthropic.MergeFrom(_model(value.model, value.prompt))
+    return message
+
+
+def _command(value: Launch) -> execution_pb.CommandEngine:
+    return execution_pb.CommandEngine(
+        argv=value.argv,
+        prompt=value.prompt,
+        prompt_delivery=execution_pb.CommandEngine.PromptDelivery.Value(f"PROMPT_DELIVERY_{value.delivery}"),
+    )
+
+
+def _model(value: ModelAgent, prompt: bytes) -> execution_pb.AnthropicEngine:
+    return execution_pb.AnthropicEngine(
+        model=value.model,
+        prompt=prompt.decode(),
+        system_prompt=value.system_prompt,
+        max_turns=value.max_turns,
+        max_tokens=value.max_tokens,
+        token_budget=value.token_budget,
     )
 
 
@@ -70,6 +90,17 @@ def run_from(message: execution_pb.Execution) -> Run:
         end_time=_time_from(message.end_time) if message.HasField("end_time") else None,
         last_sequence=message.last_sequence,
         output_bytes=message.output_bytes,
+        model_use=_model_use_from(message.model_use) if message.HasField("model_use") else None,
+    )
+
+
+def _model_use_from(message: execution_pb.ModelUse) -> ModelUse:
+    return ModelUse(
+        tokens=message.tokens,
+        cost_usd=message.cost_usd if message.HasField("cost_usd") else None,
+        turns=message.turns,
+        tool_calls=message.tool_calls,
+        last_words=message.last_words,
     )
 
 

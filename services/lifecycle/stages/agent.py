@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.model import (
+    MODEL_ENGINE,
     Base,
     Ended,
     ExecutionNote,
@@ -11,6 +12,7 @@ from services.lifecycle.model import (
     Failure,
     Launch,
     Layout,
+    ModelAgent,
     PromptDelivery,
     Purpose,
     Run,
@@ -37,8 +39,17 @@ async def follow_agent(job: JobRun) -> Run:
 
     def learn(note: ExecutionNote, ended: Ended) -> ExecutionNote:
         note = noted(note, ended.run)
-        summary = last_lines(ended.log_tail, _SUMMARY_BYTES)
-        return replace(note, output=replace(note.output, summary=summary, log_tail=ended.log_tail))
+        output = replace(note.output, summary=last_lines(ended.log_tail, _SUMMARY_BYTES), log_tail=ended.log_tail)
+        if (use := ended.run.model_use) is not None:
+            output = replace(
+                output,
+                summary=use.last_words,
+                tokens_used=use.tokens,
+                cost_usd=use.cost_usd,
+                tool_calls=use.tool_calls,
+                turns=use.turns,
+            )
+        return replace(note, output=output)
 
     return (await job.step("agent", Ended, follow, learn)).run
 
@@ -62,15 +73,19 @@ def _launch(job: JobRun, layout: Layout, base: Base | None) -> Launch:
         "BOATYARD_PROJECT_ID": order.project_id,
         "BOATYARD_WORKER_ID": order.worker_id,
         "BOATYARD_WORK_ITEM_ID": order.work_item_id,
-        "BOATYARD_SYSTEM_PROMPT": agent.system_prompt,
-        "BOATYARD_MODEL": agent.model,
     }
+    if agent.engine != MODEL_ENGINE:  # which is told directly
+        ours |= {"BOATYARD_SYSTEM_PROMPT": agent.system_prompt, "BOATYARD_MODEL": agent.model}
     environment = {**agent.environment, **{name: value for name, value in ours.items() if value}}
+    model = None
+    if agent.engine == MODEL_ENGINE:
+        model = ModelAgent(agent.model, agent.system_prompt, agent.max_turns, agent.max_tokens, agent.token_budget)
     return Launch(
         purpose=Purpose.AGENT,
         layout=layout,
         # The prompt arrives as one more argument, so it is `$1` of the line, whose `$0` stands before it.
-        argv=shell(f'{line} "$@"', b"sh") if as_argument else shell(line),
+        argv=() if model else shell(f'{line} "$@"', b"sh") if as_argument else shell(line),
+        model=model,
         prompt=order.task.encode(),
         delivery=agent.prompt_delivery,
         timeout=agent.timeout,
