@@ -41,12 +41,12 @@ class Seen:
 class Service:
     """One data directory, with or without a living service on it."""
 
-    def __init__(self, directory: Path, **settings: str) -> None:
+    def __init__(self, directory: Path, variables: dict[str, str] | None = None, **settings: str) -> None:
         self.home = directory / "home"
         self.workspace = directory / "workspace"
         self.workspace.mkdir()
         self.address = f"127.0.0.1:{free_port_base()}"
-        self._settings = {f"BOATYARD_EXECUTION_{name}": value for name, value in settings.items()}
+        self._settings = {f"BOATYARD_EXECUTION_{name}": value for name, value in settings.items()} | (variables or {})
         self._log = directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -75,7 +75,7 @@ class Service:
         spec = pb.ExecutionSpec(
             purpose=pb.ExecutionSpec.PURPOSE_AGENT,
             layout=layout_pb2.Layout(path=bytes(self.workspace)),
-            command=pb.CommandEngine(argv=argv, prompt=prompt),
+            command=pb.CommandEngine(argv=argv, prompt=prompt) if line else None,
         )
         spec.MergeFrom(pb.ExecutionSpec(**fields))
         return spec
@@ -130,9 +130,9 @@ class Client:
 
 
 @asynccontextmanager
-async def running(directory: Path, **settings: str) -> AsyncIterator[Client]:
+async def running(directory: Path, variables: dict[str, str] | None = None, **settings: str) -> AsyncIterator[Client]:
     """Run the service inside of the block, and end all executions after it."""
-    service = Service(directory, **settings)
+    service = Service(directory, variables, **settings)
     service.start()
     try:
         async with open_channel(service.address, Home(service.home).cell_token()) as channel:
