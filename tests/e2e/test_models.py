@@ -1,0 +1,150 @@
+"""A model as the agent of a job, from the command line to the remote; the model is played from a script."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Remote
+from tests.kit import processes
+from tests.kit.cell import Cell, eventually, running_cell
+from tests.kit.replay import Replay, bash, replaying, write_script
+
+KEY = "sk-ant-end-to-end-4711"
+USED = {"input": 1000, "output": 100}
+DONE = {"text": "I counted on.", "usage": USED}
+SCRIPTS = {
+    "Count on": [
+        {"text": "I count.", "tools": [bash("echo 3 > counter.txt")], "usage": USED, "faults": ["529", "cut"]},
+        DONE,
+    ],
+    "Go slowly": [
+        *(
+            {"text": f"Step {number}.", "tools": [bash(f"sleep 0.4; echo {number} >> steps.txt")], "usage": USED}
+            for number in range(8)
+        ),
+        DONE,
+    ],
+    "Never end": [{"text": f"{number}", "tools": [bash("echo x >> x.txt")], "usage": USED} for number in range(9)],
+    "Sleep": [{"text": "Good night.", "tools": [bash("setsid -f sleep 997; sleep 998")], "usage": USED}, DONE],
+}
+
+
+@pytest.fixture(scope="module")
+def replay() -> Iterator[Replay]:
+    directory = Path(tempfile.mkdtemp(prefix="boatyard-replay-"))
+    scripts = [
+        write_script(directory / f"{number}.toml", replies, prompt=prompt)
+        for number, (prompt, replies) in enumerate(SCRIPTS.items())
+    ]
+    with replaying(directory, *scripts) as playing:
+        yield playing
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def cell(replay: Replay) -> Iterator[Cell]:
+    directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
+    with running_cell(directory, ANTHROPIC_API_KEY=KEY, ANTHROPIC_BASE_URL=replay.url) as running:
+        yield running
+    shutil.rmtree(directory)
+
+
+def model(remote: Remote) -> list[object]:
+    return ["run", "--repo", remote.path, "--engine", "anthropic", "--model", "claude-sonnet-5-5"]
+
+
+def submit(cell: Cell, remote: Remote, prompt: str, *arguments: object) -> dict:
+    (line,) = cell.lines(*model(remote), "--detach", *arguments, prompt)
+    return line
+
+
+def test_a_model_changes_something_and_it_is_pushed(cell: Cell, remote: Remote) -> None:
+    lines = cell.lines(*model(remote), "--verify", "grep -q 3 counter.txt", "Count on.")
+    result = lines[-1]
+    assert (result["state"], result["tests_passed"], result["files_changed"]) == ("SUCCEEDED", True, ["counter.txt"])
+    assert (result["tokens_used"], result["cost_usd"]) == (2200, pytest.approx(0.006))
+    assert remote.show(f"{result['branch']}:counter.txt") == "3"
+    kinds = {line["kind"] for line in lines}
+    assert {"text", "tool_call", "tool_result", "usage", "turn_end", "note"} <= kinds
+    (job,) = cell.lines("show", result["job_id"])
+    assert (job["summary"], job["turns"], job["tool_calls"]) == ("I counted on.", 2, 1)
+    assert not [file for file in cell.home.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+
+
+def test_what_a_model_does_is_shown_to_people(cell: Cell, remote: Remote) -> None:
+    shown = subprocess.run(
+        [shutil.which("boatyard", path=cell.environment["PATH"]), *map(str, model(remote)), "Count on."],
+        env=cell.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert shown.stdout == "I count.\nI counted on.\n"
+    assert "→ bash echo 3 > counter.txt" in shown.stderr
+    assert "1,000 tokens read, 100 written, $0.0030" in shown.stderr
+    assert re.search(r"tokens +2,200, \$0\.0060", shown.stderr)
+
+
+@pytest.mark.parametrize("service", ["execution", "gateway"])
+def test_a_service_killed_in_mid_conversation(cell: Cell, remote: Remote, service: str) -> None:
+    job = submit(cell, remote, "Go slowly.")
+    eventually(lambda: b"tool_result" in cell.boatyard("logs", "--json", job["execution_id"], code=None), "it works")
+    killed = cell.kill_service(service)
+    cell.await_restart(service, killed)
+
+    assert cell.result(job["job_id"])["state"] == "SUCCEEDED"
+    events = cell.lines("logs", job["execution_id"])
+    assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
+    said = [event["text"] for event in events if event["kind"] == "text"]
+    assert said == [*(f"Step {number}." for number in range(8)), "I counted on."]
+    assert remote.show(f"boatyard/{job['job_id']}:steps.txt").split() == [str(number) for number in range(8)]
+    (shown,) = cell.lines("show", job["job_id"])
+    assert (shown["tokens_used"], shown["turns"]) == (9 * 1100, 9)
+
+
+def test_a_budget_ends_a_model_that_never_ends(cell: Cell, remote: Remote) -> None:
+    job = submit(cell, remote, "Never end.", "--max-turns", "3")
+    result = cell.result(job["job_id"])
+    assert (result["state"], result["reason"], result["turns"]) == ("FAILED", "BUDGET_EXCEEDED", 3)
+    assert result["files_changed"] == ["x.txt"], "what it has done is kept"
+    assert remote.branches() == ["main"]
+
+
+def test_a_cancel_in_a_tool_leaves_nothing(cell: Cell, remote: Remote) -> None:
+    job = submit(cell, remote, "Sleep.")
+    mark = {"BOATYARD_EXECUTION_ID": job["execution_id"]}
+    eventually(lambda: any("sleep 998" in line for line in processes.with_environment(mark).values()), "it sleeps")
+    cell.boatyard("cancel", job["job_id"])
+    assert cell.result(job["job_id"])["state"] == "CANCELLED"
+    assert processes.with_environment(mark) == {}
+
+
+def test_without_a_model_it_is_refused_at_once(cell: Cell, remote: Remote) -> None:
+    cell.boatyard("run", "--repo", remote.path, "--engine", "anthropic", "--detach", "Count on.", code=2)
+
+
+def test_without_a_key_the_job_says_which(remote: Remote) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
+    with running_cell(directory) as cell:
+        result = cell.result(submit(cell, remote, "Count on.")["job_id"])
+    shutil.rmtree(directory)
+    assert (result["state"], result["reason"]) == ("FAILED", "MODEL_KEY_MISSING")
+    assert "ANTHROPIC_API_KEY" in result["message"]
+
+
+def test_the_demo_without_a_key() -> None:
+    demo = Path(__file__).parents[2] / "examples" / "demo" / "demo.sh"
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
+    done = subprocess.run([demo], env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "NO MODEL IS ASKED" in done.stdout
+    assert "+    return first.arrival < second.departure" in done.stdout
+    assert re.search(r"verify +passed", done.stderr)
+    assert re.search(r"tokens +15,142, \$0\.0\d+", done.stderr)
+    assert "Make the tests pass." in done.stdout.rpartition("log --oneline")[2], "the branch is on the remote"
