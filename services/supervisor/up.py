@@ -107,10 +107,10 @@ class _Cell:
         elif self._orders.end_agents.is_set():
             self._say(f"stopping, and ending {agents(count)}")
         else:
-            left = "is left running" if count == 1 else "are left running"
-            self._say(f"stopping; {agents(count)} {left}: `boatyard up` goes on with them, `boatyard down` ends them")
+            left, them = ("is left running", "it") if count == 1 else ("are left running", "them")
+            self._say(f"stopping; {agents(count)} {left}: `boatyard up` goes on with {them}, `boatyard down` ends {them}")
             if self._orders.by_hand:
-                self._say(f"Ctrl-C again within {_SECOND_CTRL_C_WITHIN_S:g} s ends them now")
+                self._say(f"Ctrl-C again within {_SECOND_CTRL_C_WITHIN_S:g} s ends {them} now")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_SECOND_CTRL_C_WITHIN_S):
                         await self._orders.end_agents.wait()
