@@ -23,10 +23,14 @@ _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # Any user name goes with a token at the well-known hosts; this is the one that GitHub and GitLab document.
 _TOKEN_USER: Final = "x-access-token"  # noqa: S105 - a user name
 
-# git's side of a file remote is another git, which reads neither our configuration nor our arguments but these. The
-# repository may belong to somebody else, and serving it runs nothing of theirs; taking a push would run their hooks.
+# The far side of a file remote is another git of ours, which takes over nothing of our configuration but this. Where
+# the repository belongs to somebody else, serving it runs nothing of theirs; taking a push would run their hooks, their
+# alternateRefsCommand, and the monitor and filters of a tree that is updated along.
 _UPLOAD_PACK: Final = "git -c 'safe.directory=*' upload-pack"
-_RECEIVE_PACK: Final = "git -c 'safe.directory=*' -c core.hooksPath=/dev/null receive-pack"
+_RECEIVE_PACK: Final = (
+    "git -c 'safe.directory=*' -c core.hooksPath=/dev/null -c core.alternateRefsCommand=true -c core.fsmonitor=false"
+    " -c receive.denyCurrentBranch=refuse -c receive.autogc=false receive-pack"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,10 @@ async def test_a_remote_of_another_user_is_read_and_its_hooks_never_run(
     hook.parent.mkdir(exist_ok=True)
     hook.write_text(f"#!/bin/sh\ntouch {canary}\n")
     hook.chmod(0o755)
+    lender = Repo.sample(tmp_path / "lender")
+    (upstream.path / "objects" / "info" / "alternates").write_text(f"{lender.path}/.git/objects\n")
+    for key in ("core.alternateRefsCommand", "core.fsmonitor"):
+        upstream.git("config", key, f"touch {canary}")
     for path in (upstream.path, *upstream.path.rglob("*")):
         os.chown(path, 1234, 1234)
     base = await parts.prepare(remote)

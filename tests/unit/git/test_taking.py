@@ -221,6 +221,16 @@ async def test_what_cannot_be_taken_says_why(shared_parts: GitParts, workspace: 
     assert failure.value.reason == "TAKE_FAILED"
 
 
+@pytest.mark.parametrize("name", ["src", "README", "new"])
+async def test_what_cannot_be_read_is_never_left_out_silently(
+    shared_parts: GitParts, workspace: Workspace, name: str
+) -> None:
+    workspace.agent.write({"new/file": "x"})
+    (workspace.agent.path / name).chmod(0)
+    with pytest.raises(FailedPrecondition, match="Permission denied"):
+        await take(shared_parts, workspace)
+
+
 async def test_nothing_is_left_of_an_attempt(shared_parts: GitParts, workspace: Workspace) -> None:
     workspace.agent.write({"a": "1"})
     await take(shared_parts, workspace)
