@@ -10,7 +10,7 @@ from services.cli import options, shapes, words
 from services.cli.clients import gateway
 from services.cli.screen import Screen
 
-_COLUMNS = ("WORKSPACE", "STATE", "JOB", "AGE", "BRANCH", "PATH")
+_COLUMNS = ("WORKSPACE", "STATE", "JOB", "AGE", "PATH")
 
 
 @click.command("workspaces", short_help="List working copies.")
@@ -49,6 +49,5 @@ def _row(workspace: workspace_pb2.Workspace) -> tuple[str, ...]:
         shapes.name(workspace_pb2.Workspace.State.Name, workspace.state),
         workspace.purpose.job_id,
         words.age(workspace.create_time),
-        shapes.text(workspace.purpose.branch) or "",
         shapes.text(workspace.layout.path) or "",
     )

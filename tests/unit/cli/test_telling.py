@@ -62,6 +62,24 @@ def test_an_agents_words_move_no_cursor() -> None:
     assert not set("\x1b\x07\r") & set(text)
 
 
+def test_ids_in_a_table_stay_whole_on_a_narrow_terminal() -> None:
+    screen, page = Screen(), io.StringIO()
+    screen.out = Console(file=page, force_terminal=True, color_system=None, width=40, soft_wrap=True)
+    screen.table(("JOB", "PROMPT"), [("j" * 30, "a long\tprompt"), ("k", "grüße 東京")], cut_last=True)
+
+    assert page.getvalue().splitlines() == [
+        "JOB" + " " * 29 + "PROMPT",
+        "j" * 30 + "  a long pro",
+        "k" + " " * 31 + "grüße 東京",
+    ]
+
+
+def test_a_table_for_programs_has_tabs(capfd: pytest.CaptureFixture[str]) -> None:
+    Screen().table(("JOB", "PROMPT"), [("j", "with\ttab")])
+
+    assert capfd.readouterr().out == "JOB\tPROMPT\nj\twith tab\n"
+
+
 def test_a_stage_is_a_line() -> None:
     record = job_pb2.StageRecord(
         name="base",
