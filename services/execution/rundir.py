@@ -120,7 +120,7 @@ class RunDirectory:
     def mark_started(self, time_ns: int) -> None:
         """Say that from now on a program may be running, and forget the plan."""
         self._write_bytes(self._started, b"%d" % time_ns)
-        self._plan.unlink()
+        self._plan.unlink(missing_ok=True)
 
     def stop_request(self) -> StopRequest | None:
         """What the service asks for, if it does."""
