@@ -86,7 +86,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "rev-parse": _spec("--verify", "--quiet"),
     "status": _spec("--porcelain=v2", "-z", "--untracked-files=all", paths=True),
     "symbolic-ref": _spec("--quiet"),
-    "update-index": _spec("-q", "--refresh", end_of_options=False),
+    "update-index": _spec("-q", "--refresh", "--force-remove", paths=True),
     "update-ref": _spec(),
     "version": _spec(),
     "write-tree": _spec(),

@@ -139,6 +139,18 @@ async def test_nested_repositories_are_taken_as_files(
     assert not canary.exists()
 
 
+async def test_a_nested_repository_that_the_agent_committed_as_a_link_is_taken_as_files(
+    shared_parts: GitParts, workspace: Workspace
+) -> None:
+    Repo.init(workspace.agent.path / "nested").commit("theirs", {"file": "content"})
+    mine = workspace.agent.commit("with a link")
+    assert "160000 commit" in workspace.agent.git("ls-tree", "HEAD", "nested")
+    result = await take(shared_parts, workspace)
+    assert content(shared_parts, result.commit_id)["nested/file"] == "content"
+    assert stored(shared_parts).head(f"{result.commit_id}~1") == mine
+    assert (result.agent_commits, result.lost_repositories) == (1, ())
+
+
 async def test_without_a_sandbox_nested_repositories_are_reported(shared_parts: GitParts, workspace: Workspace) -> None:
     Repo.init(workspace.agent.path / "nested").commit("theirs", {"file": "content"})
     tree = WorkingTree(workspace.tree.path, workspace.tree.read_only_paths, Tier.NONE)
@@ -235,3 +247,21 @@ async def test_nothing_is_left_of_an_attempt(shared_parts: GitParts, workspace: 
     workspace.agent.write({"a": "1"})
     await take(shared_parts, workspace)
     assert list(shared_parts.places.scratch_root.iterdir()) == []
+
+
+async def test_a_submodule_stays_a_link_and_what_is_put_into_it_is_reported(parts: GitParts, tmp_path: Path) -> None:
+    work = Repo.sample(tmp_path / "work")
+    link = work.head("HEAD~1")
+    work.git("update-index", "--add", "--cacheinfo", f"160000,{link},sub")
+    work.git("commit", "--quiet", "--message=with a submodule")
+    remote = Remote("repo-1", str(work.path))
+    base = await parts.prepare(remote)
+    workspace = parts.workspace(base)
+    assert await take(parts, workspace) == Result(base.commit_id, changed=False)
+    Repo.init(workspace.agent.path / "sub").commit("inside", {"file": "content"})
+    Repo.init(workspace.agent.path / "sub" / "deeper").commit("inside", {"file": "content"})
+    workspace.agent.write({"a": "1"})
+    result = await take(parts, workspace)
+    assert result.lost_repositories == (b"sub",)
+    changes = await parts.manager.changed_files("repo-1", base.commit_id, result.commit_id)
+    assert [change.path for change in changes] == [b"a"]
