@@ -1,7 +1,8 @@
 """Output, start and memory of executions at the real service, each against the bare thing, in one run.
 
 output   bytes a second at WatchEvents, from a program in the sandbox through runner, event log and gRPC to a client
-         in a process of its own; against the same program on a pipe                             (wanted: >= 0.4)
+         in a process of its own; against the same program on a pipe. Wanted: >= 0.4 for a program that makes what
+         it writes. The second program only writes: it shows how far it is to what the machine's memory can do
 start    StartExecution called -> first byte at the client; against bwrap alone -> first byte    (wanted: <= 10)
 memory   proportional set size of an idle execution: runner and sandbox                          (wanted: < 25 MB)
 """

@@ -26,6 +26,7 @@ def conclude(run: RunDirectory, execution_id: str) -> Result | None:
         start_time_ns = run.started_time_ns()
         if start_time_ns is None:
             run.mark_started(time.time_ns())  # so that a runner that comes too late never begins
+        run.forget_plan()
         left = _end_survivors(execution_id)
         text = "the runner was lost, and its program was ended with it; what it had written is in the events"
         diary = _tail(run.diary)

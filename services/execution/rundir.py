@@ -120,6 +120,10 @@ class RunDirectory:
     def mark_started(self, time_ns: int) -> None:
         """Say that from now on a program may be running, and forget the plan."""
         self._write_bytes(self._started, b"%d" % time_ns)
+        self.forget_plan()
+
+    def forget_plan(self) -> None:
+        """Delete the plan, and the secrets in it, for nobody will need it."""
         self._plan.unlink(missing_ok=True)
 
     def stop_request(self) -> StopRequest | None:

@@ -92,6 +92,13 @@ async def test_what_was_accepted_and_never_begun_is_begun_by_the_next_life(direc
         assert (await client.end("run")).state == State.STATE_SUCCEEDED
 
 
+async def test_a_warm_runner_that_died_is_missed_by_nobody(directory: Path) -> None:
+    async with running(directory) as client:
+        (spare,) = await _spare(client.service)
+        os.kill(spare, signal.SIGKILL)
+        assert (await client.run("run", "echo fine")).state == State.STATE_SUCCEEDED
+
+
 async def _spare(service: Service) -> list[int]:
     async with asyncio.timeout(10):
         while not (found := processes.matching("services.execution.runner", {"BOATYARD_HOME": str(service.home)})):
