@@ -43,6 +43,7 @@ async def _main() -> None:
         await migrate(engine, "services.workspace.migrations")
         admission = DiskAdmission(trees, settings.disk_reserve_bytes)
         driver = CopyDriver(trees, admission, concurrent_copies=settings.concurrent_copies)
+        await driver.check()
         manager = await stack.enter_async_context(
             aclosing(WorkspaceManager(store.WorkspaceStore(engine), Fences(engine, store.fences), driver))
         )

@@ -21,13 +21,24 @@ _EXIT_CODES = {
 
 
 @click.command("run", short_help="Run an agent.")
-@click.argument("prompt")
-@click.option("--repo", metavar="URL|PATH", help="The repository to work on. Without one the workspace is empty.")
+@click.argument("prompt", type=options.TEXT)
+@click.option(
+    "--repo",
+    type=options.TEXT,
+    metavar="URL|PATH",
+    help="The repository to work on. Without one the workspace is empty.",
+)
 @click.option("--ref", metavar="REF", help="The branch, tag or commit to start from (default: the remote's branch).")
-@click.option("--engine", metavar="NAME", help="What drives the agent (default: command).")
-@click.option("--command", metavar="LINE", help="The agent: a line for /bin/sh, which finds the prompt on its input.")
+@click.option("--engine", type=options.TEXT, metavar="NAME", help="What drives the agent (default: command).")
+@click.option(
+    "--command",
+    type=options.TEXT,
+    metavar="LINE",
+    help="The agent: a line for /bin/sh, which finds the prompt on its input.",
+)
 @click.option(
     "--verify",
+    type=options.TEXT,
     metavar="LINE",
     help="A line for /bin/sh that checks the result; nothing is pushed unless it exits with 0.",
 )
@@ -44,7 +55,9 @@ _EXIT_CODES = {
     type=click.Choice(list(shapes.SANDBOX_TIERS)),
     help="How strongly the agent is kept apart; none gives it all your rights (default: bubblewrap).",
 )
-@click.option("--request-id", metavar="ID", help="Makes the call safe to repeat: the same id is the same job.")
+@click.option(
+    "--request-id", type=options.TEXT, metavar="ID", help="Makes the call safe to repeat: the same id is the same job."
+)
 @click.option("--detach", is_flag=True, help="Print the job's id and return at once.")
 @options.as_json
 def command(
@@ -63,7 +76,7 @@ def command(
     detach: bool,
     as_json: bool,
 ) -> int:
-    r"""Have an agent do what PROMPT says (- reads it from standard input), and follow it to its end.
+    """Have an agent do what PROMPT says (- reads it from standard input), and follow it to its end.
 
     The agent works on a copy of the repository, in a sandbox. What it leaves there becomes a commit, which is checked
     by --verify, and pushed to a branch of its own.
@@ -73,10 +86,10 @@ def command(
 
     \b
     Examples:
-      boatyard run --repo . --command "claude -p" --verify "make test" "Repair the failing test."
+      boatyard run --repo . --command "my-agent" --verify "make test" "Repair the failing test."
       boatyard run --repo https://git.example/team/app.git --ref v2 --detach "Update the changelog."
-    """
-    text = sys.stdin.read() if prompt == "-" else prompt
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    text = _standard_input() if prompt == "-" else prompt
     screen = Screen()
     if sandbox == "none":
         screen.say(
@@ -106,6 +119,13 @@ def command(
             return await _follow(way, screen, job, as_json=as_json)
 
     return asyncio.run(main())
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise click.UsageError("standard input, the prompt, must be UTF-8") from error
 
 
 def _tell_submitted(screen: Screen, job: job_pb2.Job, *, as_json: bool) -> None:

@@ -15,7 +15,7 @@ _COLUMNS = ("WORKSPACE", "STATE", "JOB", "AGE", "PATH")
 
 @click.command("workspaces", short_help="List working copies.")
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
-@click.option("--delete", metavar="ID", help="Remove this one, and everything in it, instead.")
+@click.option("--delete", type=options.TEXT, metavar="ID", help="Remove this one, and everything in it, instead.")
 @options.as_json
 def command(limit: int, delete: str | None, as_json: bool) -> None:
     """List the working copies on this cell, the newest first.

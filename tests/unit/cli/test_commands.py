@@ -113,3 +113,11 @@ def test_what_is_not_said_is_left_to_the_gateway() -> None:
     assert request.request_id
     assert request.spec.agent == agent_pb2.AgentSettings()
     assert request.spec.policy == agent_pb2.Policy()
+
+
+@pytest.mark.parametrize("arguments", [["run", "\udcff"], ["run", "--command", "\udcff", "x"], ["show", "\udcff"]])
+def test_what_is_no_text_is_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
+    result = boatyard(*arguments, home=tmp_path)
+
+    assert result.returncode == 2
+    assert "must be UTF-8" in result.stderr
