@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from services.common.settings import Home
+from services.git import failures
 
 _PATH_BYTES: Final = 4095  # PATH_MAX, less the closing NUL
 
@@ -97,6 +98,12 @@ class Places:
         """Whether a sandbox may see this path: the objects of a mirror, and nothing else of ours."""
         directory = Path(os.fsdecode(path))
         return directory.parent.parent == self.mirrors and directory.name == "objects" and b"\0" not in path
+
+    def check_room(self, needed_bytes: int) -> None:
+        """Raise Exhausted (DISK_FULL) where less than this is free: too little to begin anything large."""
+        free = shutil.disk_usage(self.root).free
+        if free < needed_bytes:
+            raise failures.disk_full(f"{free >> 20} MiB are free under {self.root}, {needed_bytes >> 20} are needed")
 
     def scratch(self) -> Path:
         """A new directory to build in."""

@@ -8,7 +8,7 @@ import pytest
 
 from services.common.errors import Exhausted, FailedPrecondition, NotFound
 from services.common.lock import FileLock
-from services.git.model import Base, Remote, Wanted
+from services.git.model import Base, CloneOrder, Remote, Wanted
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
 
@@ -143,11 +143,11 @@ async def test_a_mirror_that_another_process_holds_is_waited_for(tmp_path: Path,
 
 
 async def test_a_full_disk_is_said_before_anything_is_fetched(tmp_path: Path, remote: Remote) -> None:
-    async with git_parts(tmp_path / "home", tmp_path) as parts:
-        object.__setattr__(parts.manager._mirrors._bounds, "min_free_bytes", 1 << 60)
-        with pytest.raises(Exhausted) as failure:
-            await parts.prepare(remote)
-        assert failure.value.reason == "DISK_FULL"
+    async with git_parts(tmp_path / "home", tmp_path, min_free_bytes=1 << 60) as parts:
+        for call in (parts.prepare(remote), parts.manager.clone(CloneOrder("clone-1", remote))):
+            with pytest.raises(Exhausted) as failure:
+                await call
+            assert failure.value.reason == "DISK_FULL"
         assert parts.git.ran["fetch"] == 0
 
 
