@@ -18,7 +18,7 @@ from services.lifecycle.nodes import JobNodes, Nodes
 T = TypeVar("T")
 
 _MAX_MESSAGE = 1024
-_LEDGER_RETRY_SECONDS = 0.5
+_LEDGER_RETRY_SECONDS = 0.2
 
 log = structlog.get_logger()
 

@@ -115,6 +115,11 @@ async def _remove(job: JobRun, note: ExecutionNote) -> None:
         await job.nodes.delete_workspace(note.workspace_id)
 
 
+def exited(run: Run) -> bool:
+    """Whether a program ended by itself, with an exit code: what forced it to end leaves one too."""
+    return run.exit_code is not None and run.reason in {"", "AGENT_FAILED"}
+
+
 def shell(line: str, *arguments: bytes) -> tuple[bytes, ...]:
     """Return the argv that runs a line for /bin/sh."""
     return (b"/bin/sh", b"-c", line.encode(), *arguments)
