@@ -10,7 +10,7 @@ from services.common.errors import FailedPrecondition, NotFound
 from services.common.sandbox.spec import Tier
 from services.git.model import Remote, Result, Wanted, WorkingTree
 from services.git.taking import Order
-from tests.kit.gitservice import SIGNATURE, GitParts, Workspace
+from tests.kit.gitservice import SIGNATURE, GitParts, Workspace, git_parts
 from tests.kit.repos import FILES, Repo
 
 CHANGED = "def one():\n    return 2\n"
@@ -241,6 +241,16 @@ async def test_what_cannot_be_read_is_never_left_out_silently(
     (workspace.agent.path / name).chmod(0)
     with pytest.raises(FailedPrecondition, match="Permission denied"):
         await take(shared_parts, workspace)
+
+
+async def test_a_result_that_is_too_large_is_refused(tmp_path: Path, remote: Remote) -> None:
+    async with git_parts(tmp_path / "home", tmp_path, max_result_bytes=200_000) as parts:
+        workspace = parts.workspace(await parts.prepare(remote))
+        workspace.agent.write({"noise": os.urandom(3_000_000)})
+        with pytest.raises(FailedPrecondition, match="more than 200000 bytes") as failure:
+            await take(parts, workspace)
+        assert failure.value.reason == "TAKE_FAILED"
+        assert list(parts.places.scratch_root.iterdir()) == []
 
 
 async def test_nothing_is_left_of_an_attempt(shared_parts: GitParts, workspace: Workspace) -> None:
