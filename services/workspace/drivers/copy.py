@@ -26,6 +26,7 @@ _MAKING = ".making"
 _TRASH = ".trash"
 _COPY = ("cp", "-a", "--reflink=auto", "--")
 _NO_SPACE = ("No space left on device", "Disk quota exceeded")
+_CONCURRENT_REMOVALS = 2
 # A `cp` that outlived its killed service may still write into what is being removed; it ends by itself.
 _CLEAN_ATTEMPTS = 6
 _CLEAN_PAUSE_S = 0.2
@@ -42,6 +43,7 @@ class CopyDriver:
         self._directory = directory
         self._admission = admission
         self._copying = asyncio.Semaphore(concurrent_copies)
+        self._removing = asyncio.Semaphore(_CONCURRENT_REMOVALS)
         for name in (_MAKING, _TRASH):
             (directory / name).mkdir(mode=0o700, exist_ok=True)
 
@@ -105,7 +107,8 @@ class CopyDriver:
         """See Driver."""
         mine = "" if workspace_id is None else f"{workspace_id}."
         rubbish = [path for path in _entries(self._directory / _TRASH) if path.name.startswith(mine)]
-        resisting = [complaint for path in rubbish if (complaint := await _remove(path))]
+        async with self._removing:
+            resisting = [complaint for path in rubbish if (complaint := await _remove(path))]
         if resisting:
             raise DriverError("; ".join(resisting))
 
