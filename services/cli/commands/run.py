@@ -12,6 +12,7 @@ from services.cli.following import Follower
 from services.cli.requests import find_or_create_repository, new_job, repository_url
 from services.cli.screen import Screen
 from services.cli.telling import tell_end
+from services.common.errors import ServiceError
 
 _EXIT_CODES = {
     job_pb2.Job.STATE_SUCCEEDED: exits.SUCCEEDED,
@@ -143,7 +144,7 @@ async def _follow(way: Gateway, screen: Screen, job: job_pb2.Job, *, as_json: bo
         screen.say(f"{job.job_id}, execution {shapes.last_execution(job)}")
     try:
         ended = await Follower(way, screen, as_json=as_json).to_end(job.job_id)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, ServiceError):
         screen.say(
             f"left; the job goes on: `boatyard logs -f {job.job_id}` follows it again,"
             f" `boatyard cancel {job.job_id}` ends it",

@@ -105,6 +105,17 @@ async def test_what_will_not_pass_is_not_waited_for(breaking: BreakingGateway) -
             await anext(events(gateway, "exec-2", Outage(print)))
 
 
+async def test_patience_has_an_end() -> None:
+    said: list[str] = []
+    async with open_channel("127.0.0.1:1", TOKEN) as channel:
+        watching = events(Gateway(channel, "127.0.0.1:1"), "exec-1", Outage(said.append, patience_s=0.3))
+        with pytest.raises(Unavailable) as raised:
+            await anext(watching)
+
+    assert raised.value.message == "no gateway answers at 127.0.0.1:1: is `boatyard up` running?"
+    assert said == ["the connection broke; trying again for up to 0.3 s"]
+
+
 async def test_what_comes_after_the_agent_is_told_after_all_it_wrote(
     breaking: BreakingGateway, capfd: pytest.CaptureFixture[str]
 ) -> None:
