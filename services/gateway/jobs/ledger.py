@@ -18,7 +18,7 @@ from services.gateway.hooks.store import hooks_in_force
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.ending import end_executions, end_job
 from services.gateway.jobs.model import JobView
-from services.gateway.jobs.rows import job_row, job_view
+from services.gateway.jobs.rows import job_row, job_view, joined, parted
 from services.gateway.jobs.tables import NOW, cells, executions, jobs, now, stages
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, LedgerUnavailable, Stage
@@ -35,7 +35,6 @@ from services.lifecycle.model import (
     Remote,
     StageState,
     Surroundings,
-    dump,
     load,
 )
 
@@ -147,7 +146,7 @@ class SqlLedger:
             message=row.message,
             start_time=row.start_time,
             end_time=row.end_time,
-            output=load(Output, row.output),
+            output=joined(row.output, row.bulk),
         )
 
     async def begin_stage(self, lease: Lease, name: str) -> None:
@@ -289,8 +288,8 @@ def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose
         "state": ExecutionState.PENDING,
         "reason": "",
         "message": "",
-        "output": dump(Output()),
         "create_time": NOW,
+        **parted(Output()),
     }
 
 
@@ -302,8 +301,8 @@ async def _write_note(connection: AsyncConnection, lease: Lease, note: Execution
         "state": note.state,
         "reason": note.reason,
         "message": note.message.replace("\0", "\N{REPLACEMENT CHARACTER}"),
-        "output": dump(note.output),
         "start_time": note.start_time,
         "end_time": note.end_time,
+        **parted(note.output),
     }
     await connection.execute(update(executions).where(executions.c.execution_id == note.execution_id).values(known))

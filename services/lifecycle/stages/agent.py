@@ -11,12 +11,13 @@ from services.lifecycle.model import (
     Failure,
     Launch,
     Layout,
+    Nothing,
     PromptDelivery,
     Purpose,
     Run,
 )
 from services.lifecycle.run import JobRun
-from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, shell
+from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, shell, stopped
 
 _TAIL_BYTES = 16 << 10
 _SUMMARY_BYTES = 2 << 10
@@ -41,6 +42,16 @@ async def follow_agent(job: JobRun) -> Run:
         return replace(note, output=replace(note.output, summary=summary, log_tail=ended.log_tail))
 
     return (await job.step("agent", Ended, follow, learn)).run
+
+
+async def stop_agent(job: JobRun) -> None:
+    """End the agent of a job that failed beside it. Raises JobFailed (NODE_LOST)."""
+
+    async def stop() -> Nothing:
+        await stopped(job, job.execution_id)
+        return Nothing()
+
+    await job.step("stop", Nothing, stop)
 
 
 def judge_agent(job: JobRun, run: Run) -> None:
