@@ -32,7 +32,7 @@ _LIST_BYTES: Final = 2 << 20  # of a message's 4 MiB
 _STATES: Final = {pb.Job.State.Value(f"STATE_{state}"): state for state in JobState}
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 _STAGE_NUMBERS: Final = {state: pb.StageRecord.State.Value(f"STATE_{state}") for state in StageState}
-# What git refuses in the name of a branch (git-check-ref-format), but for components that end in ".lock".
+# What git refuses anywhere in a branch's name (git-check-ref-format); what it refuses as a whole is in `_branch`.
 _BAD_BRANCH: Final = re.compile(rb"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|\.$|/$")
 
 View = TypeVar("View")
