@@ -42,9 +42,10 @@ async def job_view(connection: AsyncConnection, job_id: str) -> JobView:
     return view
 
 
-async def job_row(connection: AsyncConnection, job_id: str) -> Row[Any]:
-    """Return a job's row. Raises NotFound."""
-    row = (await connection.execute(select(jobs).where(jobs.c.job_id == job_id))).first()
+async def job_row(connection: AsyncConnection, job_id: str, *, locked: bool = False) -> Row[Any]:
+    """Return a job's row; `locked` keeps it as it is until the transaction ends. Raises NotFound."""
+    statement = select(jobs).where(jobs.c.job_id == job_id)
+    row = (await connection.execute(statement.with_for_update() if locked else statement)).first()
     if row is None:
         raise NotFound("job", job_id)
     return row

@@ -138,8 +138,7 @@ class JobStore:
     @staticmethod
     async def _cancel(connection: AsyncConnection, job_id: str) -> JobState:
         """Record the wish where it can still be fulfilled; return the state in which the job was."""
-        await connection.execute(select(jobs.c.job_id).where(jobs.c.job_id == job_id).with_for_update())
-        row = await job_row(connection, job_id)
+        row = await job_row(connection, job_id, locked=True)
         state = JobState(row.state)
         if not state.is_final and not row.cancel_requested:
             asked = {"cancel_requested": True, "revision": row.revision + 1}
