@@ -56,7 +56,8 @@ async def stop_agent(job: JobRun) -> None:
 
 def judge_agent(job: JobRun, run: Run) -> None:
     """Raise JobCancelled or JobFailed unless the agent has done what it should, and the job is to go on."""
-    job.check_cancelled()
+    if not job.has_begun("push"):  # from there on it is too late
+        job.check_cancelled()
     if run.state is ExecutionState.CANCELLED:  # at the node itself, by an operator
         raise JobCancelled
     if run.state is not ExecutionState.SUCCEEDED:

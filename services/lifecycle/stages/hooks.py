@@ -1,5 +1,7 @@
 """Hooks before a job: any of them may veto it."""
 
+from functools import partial
+
 from services.lifecycle.failures import JobFailed
 from services.lifecycle.model import ExecutionState, Failure, Hook, Hooks, Nothing, Purpose, Surroundings
 from services.lifecycle.run import JobRun
@@ -16,7 +18,7 @@ async def call_hooks(job: JobRun, surroundings: Surroundings) -> None:
 
     chosen = await job.step("hooks", Hooks, fixed)
     for number, hook in enumerate(chosen.hooks, start=1):
-        await job.step(f"hook-{number}", Nothing, lambda n=number, h=hook: _call(job, n, h, surroundings.document))  # type: ignore[misc]
+        await job.step(f"hook-{number}", Nothing, partial(_call, job, number, hook, surroundings.document))
 
 
 async def _call(job: JobRun, number: int, hook: Hook, document: bytes) -> Nothing:
