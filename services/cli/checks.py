@@ -136,10 +136,12 @@ def services(home: Home) -> Iterator[Finding]:
         return
     for service, is_well in zip(SERVICES, serving, strict=True):
         if is_well:
-            yield Finding(service, OK, f"serving at {addresses[service]}")
+            yield Finding(f"{service} service", OK, f"serving at {addresses[service]}")
         else:
             log = home.root / "logs" / f"{service}.log"
-            yield Finding(service, FAIL, f"nothing serves at {addresses[service]}", f"see {log}; then `boatyard up`")
+            yield Finding(
+                f"{service} service", FAIL, f"nothing serves at {addresses[service]}", f"see {log}; then `boatyard up`"
+            )
 
 
 async def _serving(addresses: list[str]) -> list[bool]:

@@ -1,8 +1,6 @@
 """What each way to end means to whoever called: an exit code, and one clear sentence on standard error."""
 
 import json
-import os
-import sys
 from collections.abc import Mapping
 
 import click
@@ -65,10 +63,6 @@ def explain(error: Exception, *, as_json: bool) -> int:
             return error.exit_code
         case click.Abort():  # click's word for Ctrl-C
             return INTERRUPTED
-        case BrokenPipeError():
-            # Whoever read our output has seen enough; without this Python complains once more when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return SUCCEEDED
         case click.ClickException() if not as_json:
             error.show()
             return error.exit_code

@@ -14,6 +14,8 @@ from services.cli.telling_model import tell_model_event
 from services.cli.watching import ENDED, Outage, events, job_changes
 
 _AGENT_STAGE = "agent"
+_SPOKEN = {"start", _AGENT_STAGE}
+"""Steps during which the agent may write."""
 _IDLE_S = 20.0
 """How long a viewer of an ended job may hear nothing: longer than the time between two heartbeats."""
 
@@ -115,4 +117,4 @@ def _in_silence(job: job_pb2.Job) -> str | None:
     if job.state == job_pb2.Job.STATE_PENDING:
         return "waiting for a free slot"
     running = [record.name for record in job.timeline if record.state == job_pb2.StageRecord.STATE_RUNNING]
-    return running[-1] if running and _AGENT_STAGE not in running else None
+    return running[-1] if running and _SPOKEN.isdisjoint(running) else None

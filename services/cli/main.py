@@ -55,11 +55,12 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Exit codes:
-  0  the job succeeded, or the command did what it should
-  1  the job failed, or something is wrong here
-  2  wrong usage or input
-  3  the job was cancelled
-  4  the gateway is not reachable, or does not let us in
+  0    the job succeeded, or the command did what it should
+  1    the job failed, or something is wrong here
+  2    wrong usage or input
+  3    the job was cancelled
+  4    the gateway is not reachable, or does not let us in
+  130  Ctrl-C; a job that was followed goes on
 
 \b
 Environment:
@@ -73,13 +74,13 @@ Environment:
     "--version", is_flag=True, callback=_print_version, expose_value=False, is_eager=True, help="Show the version."
 )
 def cli() -> None:
-    r"""Run coding agents against git repositories, on your own machines.
+    """Run coding agents against git repositories, on your own machines.
 
     Start a cell with `boatyard up`. In another terminal, hand an agent some work:
 
     \b
       boatyard run --repo . --command "my-agent" --verify "make test" "Repair the failing test."
-    """
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
 
 
 def main() -> None:

@@ -5,11 +5,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+_GAP = 2
+_LEAST_WIDTH = 10
 
 STATE_STYLES = {
     "PENDING": "cyan",
@@ -90,20 +93,26 @@ class Screen:
         """Show on a terminal that something is going on, inside."""
         return self.err.status(Text(printable(text), style="dim")) if self.err.is_terminal else nullcontext()
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Write a table on standard output: aligned on a terminal, tab-separated for programs."""
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut_last: bool = False) -> None:
+        """Write a table on standard output: aligned on a terminal, tab-separated for programs.
+
+        With `cut_last` the last column gives way on a narrow terminal; the others never do: ids are there to be copied.
+        """
+        lines = [[printable(cell).replace("\t", " ") for cell in row] for row in (columns, *rows)]
         if not self.out.is_terminal:
-            for row in (columns, *rows):
-                sys.stdout.write("\t".join(printable(cell).replace("\t", " ") for cell in row) + "\n")
+            for line in lines:
+                sys.stdout.write("\t".join(line) + "\n")
             return
-        table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-        for number, column in enumerate(columns):
-            # Only the last column gives way on a narrow terminal: ids are there to be copied.
-            last = number == len(columns) - 1
-            table.add_column(column, no_wrap=True, overflow="ellipsis" if last else "ignore", ratio=1 if last else None)
-        for row in rows:
-            table.add_row(*(Text(printable(cell), style=STATE_STYLES.get(cell, "")) for cell in row))
-        self.out.print(table, soft_wrap=False)
+        widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+        if cut_last:
+            widths[-1] = max(self.out.width - sum(widths[:-1]) - _GAP * (len(widths) - 1), _LEAST_WIDTH)
+        for number, line in enumerate(lines):
+            text = Text(" " * _GAP).join(
+                Text(set_cell_size(cell, width), style=STATE_STYLES.get(cell, "") if number else "bold")
+                for cell, width in zip(line, widths, strict=True)
+            )
+            text.rstrip()
+            self.out.print(text)
 
 
 def printable(text: str) -> str:

@@ -32,14 +32,15 @@ Stream: TypeAlias = grpc.aio.UnaryStreamCall[Any, T]
 class Outage:
     """Tells once that a gateway is away, and once that it is back, whatever number of streams notice."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Say, patience_s: float = PATIENCE_S) -> None:
+        self.patience_s = patience_s
         self._say = say
         self._broken: set[object] = set()
 
     def broke(self, stream: object) -> None:
         """Hear that a stream broke."""
         if not self._broken:
-            self._say(f"the connection broke; trying again for up to {PATIENCE_S:g} s")
+            self._say(f"the connection broke; trying again for up to {self.patience_s:g} s")
         self._broken.add(stream)
 
     def mended(self, stream: object) -> None:
@@ -115,7 +116,7 @@ async def _lasting(
                 raise problem from None
         outage.broke(connect)
         if give_up is None:
-            give_up = loop.time() + PATIENCE_S
+            give_up = loop.time() + outage.patience_s
         elif loop.time() > give_up:
             if problem is not None:
                 raise problem

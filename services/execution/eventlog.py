@@ -83,38 +83,40 @@ class EventWriter:
         Raises:
             EventLogError: the file is something else.
         """
+        self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._offset = 0
+        self.last_sequence = 0
+        self.output_bytes = 0
+        """Recorded so far, in this life or an earlier one."""
         try:
-            self.last_sequence = 0
-            self.output_bytes = 0
-            """Recorded so far, in this life or an earlier one."""
-            self._offset = self._repair(path)
+            self._repair()
         except BaseException:
             os.close(self._fd)
             raise
 
-    def _repair(self, path: Path) -> int:
+    def _repair(self) -> None:
+        self.last_sequence = self.output_bytes = 0
         if os.fstat(self._fd).st_size < len(_MAGIC):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, _MAGIC, 0)
-        with EventReader(path) as reader:
+        with EventReader(self._path) as reader:
             with contextlib.suppress(DamagedRecordError):  # a machine that lost power may leave more than a torn end
                 while records := reader.read():
                     self.last_sequence = records[-1].sequence
                     self.output_bytes += sum(len(one.payload) for one in records if one.kind is Kind.OUTPUT)
-            os.ftruncate(self._fd, reader.offset)
-            return reader.offset
+            self._offset = reader.offset
+        os.ftruncate(self._fd, self._offset)
 
     def output(self, stream: Stream, data: memoryview | bytes, time_ns: int) -> None:
         """Append output, as one record for each 64 KiB.
 
         Raises:
-            OSError: nothing of it was recorded, and the log is as it was.
+            OSError: it was not recorded, or only some first records of it; those are whole, and counted.
         """
         view = memoryview(data)
         pieces = [view[start : start + MAX_OUTPUT] for start in range(0, len(view), MAX_OUTPUT)]
         self._append(Kind.OUTPUT, stream, pieces, time_ns)
-        self.output_bytes += len(view)
 
     def note(self, text: str, step: str = "") -> None:
         """Append a line for people."""
@@ -139,9 +141,11 @@ class EventWriter:
         try:
             end = self._write(vectors)
         except OSError:
-            os.ftruncate(self._fd, self._offset)
+            self._repair()  # not simply back to where we were: a reader may have seen the first of them
             raise
         self._offset, self.last_sequence = end, sequence
+        if kind is Kind.OUTPUT:
+            self.output_bytes += sum(map(len, payloads))
 
     def _write(self, vectors: list[memoryview | bytes]) -> int:
         end = self._offset

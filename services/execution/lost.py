@@ -24,6 +24,10 @@ def conclude(run: RunDirectory, execution_id: str) -> Result | None:
     try:
         if (result := run.result()) is not None:
             return result
+        start_time_ns = run.started_time_ns()
+        if start_time_ns is None:
+            run.mark_started(time.time_ns())  # so that a runner that comes too late never begins
+        run.forget_plan()
         left = end_survivors(execution_id)
         text = "the runner was lost, and its program was ended with it; what it had written is in the events"
         diary = _tail(run.diary)
@@ -38,11 +42,11 @@ def conclude(run: RunDirectory, execution_id: str) -> Result | None:
                 exit_code=None,
                 signal=None,
                 processes_left=left,
-                start_time_ns=run.started_time_ns(),
+                start_time_ns=start_time_ns,
                 end_time_ns=time.time_ns(),
                 last_sequence=writer.last_sequence,
                 output_bytes=writer.output_bytes,
-                model_use=tally(run.events).model_use() if run.needs_model() else None,
+                model_use=tally(run.events).model_use() if run.lives() else None,
             )
         run.write_result(result)
         run.forget_plan()

@@ -162,7 +162,7 @@ class RunDirectory:
         return lives
 
     def forget_plan(self) -> None:
-        """Delete the plan, and the right to begin again with it."""
+        """Delete the plan, the secrets in it, and the right to begin again with it."""
         self._plan.unlink(missing_ok=True)
         self._task.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from services.execution.rundir import RunDirectory
 
 _BATCH_BYTES = 256 * 1024
 _HEARTBEAT_S = 10.0
-_POLL_S = (0.002, 0.05)
+_POLL_S = (0.004, 0.05)
 _POLL_SHARE = 0.1
 
 
@@ -72,6 +72,9 @@ class _View:
                 self.next_sequence = records[-1].sequence + 1
                 quiet_since = told = now
                 yield Batch(self.next_sequence, records)
+                if sum(len(record.payload) for record in records) < _BATCH_BYTES // 2:
+                    # The end of what there is: many small messages of a flood would cost more than this delay.
+                    await executions.ended_within(execution_id, _POLL_S[0])
             elif ended or not follow:
                 return
             else:

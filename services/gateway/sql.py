@@ -1,18 +1,23 @@
-"""What the gateway's stores share: column types that read the same from SQLite and PostgreSQL, and a safe insert."""
+"""What the gateway's stores share: columns that read the same from SQLite and PostgreSQL, safe inserts, pages."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
-from sqlalchemy import JSON, BigInteger, Dialect, String, Table
+from sqlalchemy import JSON, BigInteger, Dialect, Select, String, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeDecorator
+
+from services.common.db.paging import Key, Page
 
 T = TypeVar("T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_PAGE_BYTES = 2 << 20  # of a message's 4 MiB; nothing that is listed has more than 1 MiB
 
 
 class Moment(TypeDecorator[datetime]):
@@ -76,6 +81,29 @@ async def insert_if_absent(connection: AsyncConnection, table: Table, values: di
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     statement = insert(table).values(values).on_conflict_do_nothing().returning(*table.primary_key.columns)
     return (await connection.execute(statement)).first() is not None  # PostgreSQL's row count is not told here
+
+
+async def read_page(
+    connection: AsyncConnection,
+    statement: Select[Any],
+    page: Page,
+    make: Callable[..., T],
+    key_of: Callable[[T], Key],
+) -> tuple[list[T], str]:
+    """Return a page and the token of the next; `statement` is of `page.select`, `make` takes its columns by name.
+
+    The page ends early where its things are large: the answer has to fit into one message, and into memory.
+    """
+    things: list[T] = []
+    size = 0
+    async with connection.stream(statement) as rows:
+        async for row in rows.mappings():
+            things.append(make(**row))
+            if size > _PAGE_BYTES:  # the page ends before this one
+                page = replace(page, size=len(things) - 1)
+                break
+            size += len(repr(things[-1]).encode())
+    return page.cut(things, key_of)
 
 
 def microseconds(time: datetime) -> int:

@@ -100,7 +100,7 @@ def build_manager(
         trees=Trees(sandboxed),
         diffs=Diffs(git),
         publisher=Publisher(git, addresses, timeout_seconds=settings.network_seconds),
-        clones=Clones(git, places, addresses, timeout_seconds=settings.network_seconds),
+        clones=Clones(git, places, addresses, bounds),
     )
 
 

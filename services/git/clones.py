@@ -8,7 +8,7 @@ from pathlib import Path
 from services.git import failures
 from services.git.flights import Flights
 from services.git.gitcmd import Command, Git, GitError, GitFailed
-from services.git.mirrors import commit_of
+from services.git.mirrors import Bounds, commit_of
 from services.git.model import Clone, CloneOrder
 from services.git.places import Places
 from services.git.remotes import AddressBook
@@ -17,11 +17,11 @@ from services.git.remotes import AddressBook
 class Clones:
     """Makes clones, each once: built aside, renamed when whole."""
 
-    def __init__(self, git: Git, places: Places, addresses: AddressBook, *, timeout_seconds: float) -> None:
+    def __init__(self, git: Git, places: Places, addresses: AddressBook, bounds: Bounds) -> None:
         self._git = git
         self._places = places
         self._addresses = addresses
-        self._timeout_seconds = timeout_seconds
+        self._bounds = bounds
         self._flights = Flights[Clone]()
 
     async def clone(self, order: CloneOrder) -> Clone:
@@ -30,12 +30,14 @@ class Clones:
         Raises:
             NotFound: REVISION_NOT_FOUND, the remote has no such branch, or no commit.
             FailedPrecondition: CLONE_FAILED.
+            Exhausted: DISK_FULL.
         """
         return await self._flights.join(order.clone_id, lambda _: self._clone(order))
 
     async def _clone(self, order: CloneOrder) -> Clone:
         target = self._places.clones / order.clone_id
         if not target.is_dir():
+            self._places.check_room(self._bounds.min_free_bytes)
             scratch = self._places.scratch()
             try:
                 await self._fill(order, scratch / "clone")
@@ -60,5 +62,5 @@ class Clones:
             flags.append(f"--depth={order.depth}")
         # A path is cloned by linking its files, whatever the depth; its URL is not.
         url = f"file://{address.url}" if address.protocol == "file" else address.url
-        how = replace(address.invocation(order.remote.token, self._timeout_seconds), cwd=path.parent)
+        how = replace(address.invocation(order.remote.token, self._bounds.fetch_seconds), cwd=path.parent)
         await self._git.run(Command("clone", tuple(flags), (url, str(path))), how)

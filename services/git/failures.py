@@ -4,12 +4,20 @@ from services.common.errors import Exhausted, FailedPrecondition, NotFound, Serv
 from services.git.gitcmd import GitError
 
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
+# What git says where it has no token, where the server takes none of it, and where the server is GitHub or GitLab.
+_NOT_ADMITTED = (
+    "could not read Username",
+    "Authentication failed",
+    "The requested URL returned error: 403",
+    "Invalid username or ",
+    "HTTP Basic: Access denied",
+)
 
 
 def clone_failed(repository_id: str, error: GitError) -> ServiceError:
     """The repository could not be fetched."""
     return _disk_full(error) or FailedPrecondition(
-        "CLONE_FAILED", f"the repository cannot be fetched: {error}", repository_id
+        "CLONE_FAILED", f"the repository cannot be fetched: {error}{_hint(error)}", repository_id
     )
 
 
@@ -22,7 +30,8 @@ def take_failed(result_id: str, error: Exception) -> ServiceError:
 
 def push_rejected(branch: bytes, error: Exception) -> ServiceError:
     """The remote took no push, or was not reached."""
-    return FailedPrecondition("PUSH_REJECTED", f"the push was refused: {error}", branch.decode("utf-8", "replace"))
+    message = f"the push was refused: {error}{_hint(error)}"
+    return FailedPrecondition("PUSH_REJECTED", message, branch.decode("utf-8", "replace"))
 
 
 def not_a_repository(path: str, error: Exception) -> ServiceError:
@@ -60,3 +69,9 @@ def disk_full(message: str) -> ServiceError:
 
 def _disk_full(error: Exception) -> ServiceError | None:
     return disk_full(str(error)) if any(words in str(error) for words in _DISK_FULL) else None
+
+
+def _hint(error: Exception) -> str:
+    if any(words in str(error) for words in _NOT_ADMITTED):
+        return "\nThe server wants a token, or another one: create the repository with a token that may read and push."
+    return ""

@@ -51,7 +51,7 @@ class Flights(Generic[T]):
         async def run() -> T:
             return await work(flight.report)
 
-        flight.task = asyncio.create_task(run(), name=f"git {key}")
+        flight.task = asyncio.create_task(run())
         flight.task.add_done_callback(lambda _: self._flights.pop(key))
         self._flights[key] = flight
         return flight

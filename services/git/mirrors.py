@@ -110,7 +110,7 @@ class Mirrors:
         return await self._commit(repository_id, commit_id.encode()) is not None
 
     async def _refresh(self, remote: Remote, report: Listener) -> None:
-        self._check_room()
+        self._places.check_room(self._bounds.min_free_bytes)
         lock = self._places.mirror_lock(remote.repository_id)
         try:
             async with locked(lock, self._bounds.lock_seconds) as held:
@@ -187,11 +187,6 @@ class Mirrors:
 
     async def _commit(self, repository_id: str, name: bytes) -> str | None:
         return await commit_of(self._git, self._places.mirror(repository_id), name)
-
-    def _check_room(self) -> None:
-        free = shutil.disk_usage(self._places.root).free
-        if free < self._bounds.min_free_bytes:
-            raise failures.disk_full(f"{free >> 20} MiB are free under {self._places.root}, too few to fetch anything")
 
 
 async def commit_of(git: Git, repository: Path, name: bytes) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from services.common.settings import Home
+from services.git import failures
 
 _PATH_BYTES: Final = 4095  # PATH_MAX, less the closing NUL
 
@@ -24,10 +25,18 @@ class Places:
         return self.home.git
 
     def make(self) -> None:
-        """Make what is missing, and removes what crashes have left half built."""
+        """Make what is missing, and remove what crashes have left half built."""
         shutil.rmtree(self.scratch_root, ignore_errors=True)
         self.home.directory("git")
-        for path in (self.scratch_root, self.empty, self.mirrors, self.bases, self.results, self.clones):
+        for path in (
+            self.scratch_root,
+            self.empty,
+            self.mirrors,
+            self.bases,
+            self.result_bases,
+            self.results,
+            self.clones,
+        ):
             path.mkdir(mode=0o700, exist_ok=True)
 
     @property
@@ -51,6 +60,11 @@ class Places:
         return self.root / "bases"
 
     @property
+    def result_bases(self) -> Path:
+        """Prepared trees of results, by repository and commit: used once or twice, and swept."""
+        return self.root / "result-bases"
+
+    @property
     def results(self) -> Path:
         """Bare repositories with what agents made; no sandbox sees them."""
         return self.root / "results"
@@ -71,6 +85,10 @@ class Places:
     def base(self, repository_id: str, commit_id: str) -> Path:
         """The directory around the prepared tree of a commit."""
         return self.bases / repository_id / commit_id
+
+    def result_base(self, repository_id: str, commit_id: str) -> Path:
+        """The directory around the prepared tree of a result."""
+        return self.result_bases / repository_id / commit_id
 
     def result_store(self, repository_id: str) -> Path:
         """The store of a repository's results."""
@@ -97,6 +115,12 @@ class Places:
         """Whether a sandbox may see this path: the objects of a mirror, and nothing else of ours."""
         directory = Path(os.fsdecode(path))
         return directory.parent.parent == self.mirrors and directory.name == "objects" and b"\0" not in path
+
+    def check_room(self, needed_bytes: int) -> None:
+        """Raise Exhausted (DISK_FULL) where less than this is free: too little to begin anything large."""
+        free = shutil.disk_usage(self.root).free
+        if free < needed_bytes:
+            raise failures.disk_full(f"{free >> 20} MiB are free under {self.root}, {needed_bytes >> 20} are needed")
 
     def scratch(self) -> Path:
         """A new directory to build in."""

@@ -1,12 +1,19 @@
-"""What git says about its progress, as values."""
+"""What git says about its progress, as values.
+
+GitPython reads the lines. Its repositories are not used: one ref that is not UTF-8 makes all of them unreadable, its
+pure reader is deprecated, and what it starts inherits the environment of the service.
+"""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, TypeVar
 
-import git
-
 from services.git.model import Progress
+
+# It looks for git while it is imported, and without one refuses; `app` says what is missing, and how to mend it.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+import git
 
 T = TypeVar("T")
 

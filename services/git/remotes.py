@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from services.git.gitcmd import Invocation
 
 _MAX_URL: Final = 2048
-_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_ALLOWED: Final = (
     "must be https, ssh, or an absolute file path under the configured roots (BOATYARD_GIT_FILE_ROOTS)"
 )
@@ -23,10 +23,14 @@ _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # Any user name goes with a token at the well-known hosts; this is the one that GitHub and GitLab document.
 _TOKEN_USER: Final = "x-access-token"  # noqa: S105 - a user name
 
-# git's side of a file remote is another git, which reads neither our configuration nor our arguments but these. The
-# repository may belong to somebody else, and serving it runs nothing of theirs; taking a push would run their hooks.
+# The far side of a file remote is another git of ours, which takes over nothing of our configuration but this. Where
+# the repository belongs to somebody else, serving it runs nothing of theirs; taking a push would run their hooks, their
+# alternateRefsCommand, and the monitor and filters of a tree that is updated along.
 _UPLOAD_PACK: Final = "git -c 'safe.directory=*' upload-pack"
-_RECEIVE_PACK: Final = "git -c 'safe.directory=*' -c core.hooksPath=/dev/null receive-pack"
+_RECEIVE_PACK: Final = (
+    "git -c 'safe.directory=*' -c core.hooksPath=/dev/null -c core.alternateRefsCommand=true -c core.fsmonitor=false"
+    " -c receive.denyCurrentBranch=refuse -c receive.autogc=false receive-pack"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,13 @@ class AddressBook:
             return "must not be empty"
         if len(url) > _MAX_URL:
             return f"must not be longer than {_MAX_URL} bytes"
-        if url.startswith("-") or _CONTROL.search(url) or "::" in url.partition("/")[0]:
-            return "must not begin with a dash, hold spaces or control characters, or name a transport helper"
-        if url.startswith("/"):
+        is_path = url.startswith("/")
+        if url.startswith("-") or _CONTROL.search(url) or "::" in url.partition("/")[0] or (" " in url and not is_path):
+            return (
+                "must not begin with a dash, hold control characters, name a transport helper,"
+                " or hold spaces, unless it is a path"
+            )
+        if is_path:
             return self._file_complaint(Path(url))
         if "://" in url:
             return self._url_complaint(url, token)

@@ -79,6 +79,7 @@ class Results:
         self, repository_id: str, result_id: str, order: Order, borrowed: tuple[Path, ...], *, keep_commits: bool
     ) -> Result:
         store = await self.store(repository_id)
+        self._places.check_room(self._bounds.min_free_bytes)
         scratch = self._places.scratch()
         try:
             taken = await self._taker.take(order, borrowed, scratch, keep_commits=keep_commits)

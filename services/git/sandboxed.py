@@ -109,8 +109,10 @@ class SandboxedGit:
             environment={**environment.base(), "LC_ALL": b"C"},
             tier=view.tier,
         )
-        # Directories that cannot be read make it exit with 1; git will say more about them than we could.
         found = await self._bounded(spec, "find", How())
+        # Directories that cannot be read make it exit with 1; git will say more about them than we could.
+        if found.exit_code not in {0, 1} or found.stderr.startswith(b"bwrap: "):
+            raise GitFailed("find", found.exit_code, _said(found.stderr))
         paths = (path for path in found.stdout.split(b"\0") if path)
         return tuple(sorted(path.removeprefix(b"./").removesuffix(b"/.git") for path in paths))
 
@@ -137,7 +139,7 @@ class SandboxedGit:
 
 
 async def _pump(process: asyncio.subprocess.Process, stdin: bytes) -> bytes:
-    """Write all of stdin, and returns the end of stderr."""
+    """Write all of stdin, and return the end of stderr."""
     if process.stdin is None or process.stderr is None:
         raise RuntimeError("the process was started without pipes")
     process.stdin.write(stdin)
@@ -155,9 +157,13 @@ async def _copy(process: asyncio.subprocess.Process, target: Path, name: str, li
     with target.open("xb") as file:
         while chunk := await process.stdout.read(_CHUNK):
             size += len(chunk)
-            if size > limit:
-                raise OutputTooLarge(name, limit)
-            file.write(chunk)
+            if size <= limit:
+                file.write(chunk)
+            elif process.returncode is None:
+                # What is left is read all the same: a pipe that is not read to its end stays open.
+                process.kill()
+    if size > limit:
+        raise OutputTooLarge(name, limit)
 
 
 def _said(stderr: bytes) -> str:

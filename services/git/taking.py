@@ -3,6 +3,7 @@
 What comes out is a pack: data, which the result store checks object by object before it keeps any of it.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,10 +57,27 @@ class _Bench:
     async def holds(self, command: Command) -> bool:
         return (await self._git.run(self._view, command, self._how(expected_codes=(0, 1, 128)))).code == 0
 
+    def hiding(self, mounts: tuple[Mount, ...]) -> "_Bench":
+        """The same bench, with something mounted over parts of the tree."""
+        return _Bench(self._git, self._view.hiding(mounts), self._order, with_agents_objects=bool(self._variables))
+
+    async def start_from(self, parent: str, nested: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Fill the index with a commit's tree; return those of the nested repositories that are submodules of the base.
+
+        Those that the agent has committed as links, which lead nowhere, are left out: their files can be added.
+        """
+        await self.text(Command("read-tree", (), (self._order.base_commit_id,)))
+        submodules = await self.links_among(nested)
+        if parent != self._order.base_commit_id:
+            await self.text(Command("read-tree", (), (parent,)))
+            made = tuple(link for link in await self.links_among(nested) if link not in submodules)
+            if made:
+                await self.text(Command("update-index", ("--force-remove",), (), made))
+        return submodules
+
     async def commit_tree(self, parent: str) -> str:
         """Return the commit of the working tree on `parent`: the parent itself where it has that tree already."""
-        await self.text(Command("read-tree", (), (parent,)))
-        await self.text(Command("add", ("--all",)))
+        await self._stage_everything()
         tree = await self.text(Command("write-tree"))
         if tree == await self.text(Command("rev-parse", ("--verify",), (f"{parent}^{{tree}}",))):
             return parent
@@ -69,8 +87,16 @@ class _Bench:
             commit, stdin=message_bytes(order.message), variables=signature_variables(order.signature)
         )
 
+    async def _stage_everything(self) -> None:
+        staged = await self._git.run(self._view, Command("add", ("--all",)), self._how())
+        # Git leaves out a directory that it may not read, and calls that a success.
+        if "Permission denied" in staged.stderr:
+            raise GitFailed("add", staged.code, staged.stderr)
+
     async def links_among(self, nested: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Return those of the nested repositories that stand in the index as a link, without their content."""
+        if not nested:
+            return ()
         command = Command("ls-files", ("-z", "--stage"), (), nested)
         listing = await self._git.run(self._view, command, self._how())
         records = (record.partition(b"\t") for record in listing.stdout.split(b"\0"))
@@ -120,20 +146,22 @@ class Taker:
         bench = await self._prepare(scratch, borrowed)
         tree = WorkingTree(order.tree.path, borrowed, order.tree.tier)
         view = View.of(tree, Access.READ_ONLY, bench=bench)
-        parent = await self._agents_head(view, order) if keep_commits else None
+        head = await self._agents_head(view, order) if keep_commits else None
+        parent = head or order.base_commit_id
+        looking = _Bench(self._git, view, order, with_agents_objects=head is not None)
         nested = await self._git.nested_repositories(view)
-        hidden = self._hidden(view, order.tree.path, nested, scratch)
-        own = _Bench(self._git, view.hiding(hidden), order, with_agents_objects=parent is not None)
-        commit_id = await own.commit_tree(parent or order.base_commit_id)
-        lost = await own.links_among(nested) if nested else ()
+        submodules = await looking.start_from(parent, nested)
+        own = looking.hiding(self._hidden(view, order.tree.path, nested, submodules, scratch))
+        commit_id = await own.commit_tree(parent)
+        lost = tuple(sorted({*submodules, *await own.links_among(nested)}))
         if commit_id == order.base_commit_id:
             return Taken(commit_id, None, 0, lost)
         if not is_commit_id(commit_id):
             raise GitFailed("commit-tree", 0, f"no commit id came out: {commit_id!r}")
         pack = scratch / "result.pack"
         await own.write_pack(commit_id, pack, self._max_pack_bytes)
-        counted = Command("rev-list", ("--count",), (parent, f"^{order.base_commit_id}")) if parent else None
-        return Taken(commit_id, pack, int(await own.text(counted)) if counted else 0, lost)
+        counted = Command("rev-list", ("--count",), (parent, f"^{order.base_commit_id}"))
+        return Taken(commit_id, pack, int(await own.text(counted)), lost)
 
     async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...]) -> Path:
         bench = scratch / "bench"
@@ -156,15 +184,20 @@ class Taker:
         descends = await looking.holds(Command("merge-base", ("--is-ancestor",), (order.base_commit_id, head)))
         return head if descends else None
 
-    def _hidden(self, view: View, tree: Path, nested: tuple[bytes, ...], scratch: Path) -> tuple[Mount, ...]:
-        """Lay nothing over the `.git` of every nested repository: git then takes their files for what they are."""
+    def _hidden(
+        self, view: View, tree: Path, nested: tuple[bytes, ...], submodules: tuple[bytes, ...], scratch: Path
+    ) -> tuple[Mount, ...]:
+        """Lay nothing over the `.git` of every nested repository: git then takes their files for what they are.
+
+        Over submodules as a whole: without content they stay at the commit that they were at.
+        """
         if len(nested) > _MAX_HIDDEN:
             raise GitFailed("add", 0, f"{len(nested)} repositories lie inside the tree; {_MAX_HIDDEN} can be taken")
         nothing = scratch / "nothing"
         nothing.touch()
-        mounts = []
+        mounts = [Mount(self._empty, view.tree / os.fsdecode(path)) for path in submodules]
         for path in nested:
-            dot_git = Path(path.decode("utf-8", "surrogateescape")) / ".git"
-            source = self._empty if (tree / dot_git).is_dir() else nothing
-            mounts.append(Mount(source, view.tree / dot_git))
+            if not any(path == submodule or path.startswith(submodule + b"/") for submodule in submodules):
+                dot_git = Path(os.fsdecode(path)) / ".git"
+                mounts.append(Mount(self._empty if (tree / dot_git).is_dir() else nothing, view.tree / dot_git))
         return tuple(mounts)

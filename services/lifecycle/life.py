@@ -6,9 +6,8 @@ from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model import Base, JobState, Layout, Outcome, Run, Surroundings, Taken
 from services.lifecycle.run import JobRun
-from services.lifecycle.stages.agent import follow_agent, judge_agent, start_agent
+from services.lifecycle.stages.agent import follow_agent, judge_agent, start_agent, stop_agent
 from services.lifecycle.stages.cleanup import clean_up
-from services.lifecycle.stages.executions import stopped
 from services.lifecycle.stages.hooks import call_hooks
 from services.lifecycle.stages.prepare import make_branch, make_workspace, prepare_base
 from services.lifecycle.stages.result import compare, publish, take, verify
@@ -74,7 +73,7 @@ async def _wind_up(job: JobRun, outcome: Outcome) -> None:
     """Leave nothing running, and the workspace as the policy wants. Failing here does not change how the job ended."""
     try:
         if job.has_begun("start") and not job.has_ended("agent"):
-            await stopped(job, job.execution_id)
+            await stop_agent(job)
         if job.has_begun("workspace"):
             await clean_up(job, outcome.state)
     except JobFailed as failed:

@@ -12,13 +12,13 @@ import structlog
 from services.common.errors import FailedPrecondition, ServiceError
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
-from services.lifecycle.model import ExecutionNote, Failure, Output, StageState, Value, dump, load
+from services.lifecycle.model import ExecutionNote, Failure, StageState, Value, dump, load
 from services.lifecycle.nodes import JobNodes, Nodes
 
 T = TypeVar("T")
 
 _MAX_MESSAGE = 1024
-_LEDGER_RETRY_SECONDS = 0.5
+_LEDGER_RETRY_SECONDS = 0.2
 
 log = structlog.get_logger()
 
@@ -51,11 +51,6 @@ class JobRun:
     def workspace_id(self) -> str:
         """Where the agent works."""
         return workspace_of(self.execution_id)
-
-    @property
-    def output(self) -> Output:
-        """What came out so far."""
-        return self.execution.output
 
     async def load(self) -> None:
         """Learn what was recorded before."""

@@ -32,16 +32,20 @@ class ServiceKeeper:
         self._stopping = False
 
     async def run(self) -> None:
-        """Keep the service alive until `stop`. Raises StartError when it cannot start, or dies again and again."""
-        deaths = 0
+        """Keep the service alive until `stop`. Raises StartError when it cannot start, or dies again and again.
+
+        That it cannot start is final only the first time: later it may be its database that is away for a while.
+        """
+        deaths, is_first = 0, True
         while not self._stopping:
             began = time.monotonic()
             code = await self._run_once()
             if self._stopping:
                 return
             deaths = 1 if time.monotonic() - began > WELL_AFTER_S else deaths + 1
-            if code == EXIT_CANNOT_START or deaths >= GIVE_UP_AFTER:
+            if (is_first and code == EXIT_CANNOT_START) or deaths >= GIVE_UP_AFTER:
                 raise StartError(self._epitaph(code))
+            is_first = False
             delay = min(FIRST_DELAY_S * 2 ** (deaths - 1), LONGEST_DELAY_S)
             self._say(f"{self._service} ended ({_cause(code)}); starting it again in {delay:g} s")
             await asyncio.sleep(delay)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from contextlib import suppress
@@ -12,7 +13,7 @@ from services.common.lock import FileLock
 from services.common.rpc.server import LIFELINE_VARIABLE
 from services.supervisor.plan import CellPlan, service_lock
 
-_LOG_BYTES = 16 << 20
+LOG_BYTES = 16 << 20
 _TAIL_BYTES = 4096
 _DRAIN_S = 15.0
 """A service drains for 5 s; one that takes much longer hangs, and is killed."""
@@ -84,9 +85,16 @@ def log_tail(path: Path) -> str:
         return ""
 
 
+def bound_log(path: Path, limit_bytes: int = LOG_BYTES) -> None:
+    """Empty a log that has grown larger, after keeping a copy of it in place of the one before.
+
+    Services append, so one that goes on writing meanwhile writes at the new end; what it writes between copy and
+    cut, some lines at most, is lost.
+    """
+    if path.exists() and path.stat().st_size > limit_bytes:
+        shutil.copyfile(path, path.with_suffix(".log.1"))
+        os.truncate(path, 0)
+
+
 def _open_log(path: Path) -> BinaryIO:
-    """Open a log to append to; one that has grown large makes room first, and the one before it goes."""
-    with suppress(FileNotFoundError):
-        if path.stat().st_size > _LOG_BYTES:
-            path.rename(path.with_suffix(".log.1"))
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab")

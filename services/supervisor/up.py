@@ -22,12 +22,14 @@ from services.supervisor.plan import (
     supervisor_lock,
     write_cell_file,
 )
+from services.supervisor.process import bound_log
 
 AGENT_GRACE_S = 5.0
 
 _STARTED_WITHIN_S = 60.0
 _PREDECESSOR_GONE_WITHIN_S = 20.0
 _SECOND_CTRL_C_WITHIN_S = 3.0
+_LOGS_EVERY_S = 30.0
 _PAUSE_S = 0.05
 
 
@@ -45,9 +47,8 @@ async def up(plan: CellPlan, announce: Callable[[], None], say: Say) -> None:
         plan.home.admin_token()
         if not orders.stop.is_set():
             await _Cell(plan, orders, announce, say).run()
-    # What came too late for the services that knew of the agents.
-    if orders.end_agents.is_set():
-        await end_agents(plan.home, AGENT_GRACE_S)
+        if orders.end_agents.is_set():  # said too late for the services that knew of the agents
+            await end_agents(plan.home, AGENT_GRACE_S)
 
 
 class _Cell:
@@ -71,7 +72,7 @@ class _Cell:
 
     async def _until_told(self, kept: set[asyncio.Task[object]]) -> None:
         """Return when told to stop. Raises StartError when a service cannot be kept alive."""
-        async with _running([self._announce_when_serving(), self._orders.stop.wait()]) as ours:
+        async with _running([self._announce_when_serving(), self._bound_logs(), self._orders.stop.wait()]) as ours:
             pending = kept | ours
             while not self._orders.stop.is_set():
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -87,6 +88,12 @@ class _Cell:
             raise StartError(f"not every service was SERVING within {_STARTED_WITHIN_S:g} s: see {logs}") from None
         write_cell_file(self._plan)
         self._announce()
+
+    async def _bound_logs(self) -> None:
+        while True:
+            await asyncio.sleep(_LOGS_EVERY_S)
+            for service in SERVICES:
+                await asyncio.to_thread(bound_log, self._plan.log_file(service))
 
     async def _stop(self, keepers: dict[str, ServiceKeeper]) -> None:
         await self._say_what_becomes_of_agents()
@@ -107,10 +114,12 @@ class _Cell:
         elif self._orders.end_agents.is_set():
             self._say(f"stopping, and ending {agents(count)}")
         else:
-            left = "is left running" if count == 1 else "are left running"
-            self._say(f"stopping; {agents(count)} {left}: `boatyard up` goes on with them, `boatyard down` ends them")
+            left, them = ("is left running", "it") if count == 1 else ("are left running", "them")
+            self._say(
+                f"stopping; {agents(count)} {left}: `boatyard up` goes on with {them}, `boatyard down` ends {them}"
+            )
             if self._orders.by_hand:
-                self._say(f"Ctrl-C again within {_SECOND_CTRL_C_WITHIN_S:g} s ends them now")
+                self._say(f"Ctrl-C again within {_SECOND_CTRL_C_WITHIN_S:g} s ends {them} now")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_SECOND_CTRL_C_WITHIN_S):
                         await self._orders.end_agents.wait()

@@ -1,6 +1,8 @@
 """Puts the workspace service together."""
 
+import asyncio
 from contextlib import AsyncExitStack, aclosing
+from datetime import timedelta
 
 from boatyard.workspace.v1 import workspace_pb2 as pb
 from boatyard.workspace.v1.workspace_pb2_grpc import add_WorkspaceServiceServicer_to_server
@@ -43,10 +45,13 @@ async def _main() -> None:
         await migrate(engine, "services.workspace.migrations")
         admission = DiskAdmission(trees, settings.disk_reserve_bytes)
         driver = CopyDriver(trees, admission, concurrent_copies=settings.concurrent_copies)
+        await driver.check()
         manager = await stack.enter_async_context(
             aclosing(WorkspaceManager(store.WorkspaceStore(engine), Fences(engine, store.fences), driver))
         )
         await manager.recover()
+        sweeping = asyncio.create_task(manager.keep_swept(timedelta(hours=settings.keep_hours)))
+        stack.callback(sweeping.cancel)
         await serve(
             listen=settings.listen,
             registrations=[

@@ -4,16 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
 import structlog
 
 from services.common.db.fences import Fences
 from services.common.db.paging import Page
-from services.common.errors import FailedPrecondition, NotFound, RequestIdReused
+from services.common.errors import FailedPrecondition, NotFound, RequestIdReused, ServiceError
 from services.common.fence import current_fence
 from services.workspace.drivers import Driver, DriverError
 from services.workspace.model import SETTABLE_STATES, Filter, NewWorkspace, State, Workspace
 from services.workspace.store import WorkspaceStore
+
+T = TypeVar("T")
+
+_SWEEP_INTERVAL_S = 600.0
 
 _log = structlog.get_logger()
 
@@ -30,7 +35,7 @@ class WorkspaceManager:
         self._fences = fences
         self._driver = driver
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def create(self, request: NewWorkspace) -> Workspace:
         """Make a workspace, or return the one that the same request made before.
@@ -95,7 +100,6 @@ class WorkspaceManager:
 
         Goes on to its end when the caller leaves: a large tree outlives many a deadline.
         """
-        await self._fences.check(current_fence())
         await asyncio.shield(self._start(self._remove_alone(workspace_id)))
 
     async def sweep(self, max_age: timedelta) -> list[str]:
@@ -105,14 +109,25 @@ class WorkspaceManager:
         """
         await self._fences.check(current_fence())
         removals = {
-            workspace_id: self._start(self._remove_alone(workspace_id))
+            workspace_id: self._start(self._remove_alone(workspace_id, spare_active=True))
             for workspace_id in await self._store.stale(datetime.now(UTC) - max_age)
         }
         if removals:
             await asyncio.wait(removals.values())
         return [
-            workspace_id for workspace_id, task in removals.items() if not task.cancelled() and not task.exception()
+            workspace_id
+            for workspace_id, task in removals.items()
+            if not task.cancelled() and task.exception() is None and task.result()
         ]
+
+    async def keep_swept(self, max_age: timedelta) -> None:
+        """Sweep every now and then, until cancelled."""
+        while True:
+            try:
+                await self.sweep(max_age)
+            except Exception:  # noqa: BLE001 - logged, and the next round is a new chance
+                _log.exception("could not sweep")
+            await asyncio.sleep(_SWEEP_INTERVAL_S)
 
     async def recover(self) -> None:
         """Bring files and records together after whatever ended the service last. Called once, before serving."""
@@ -142,10 +157,18 @@ class WorkspaceManager:
             await self._clean(request.workspace_id)
             raise
 
-    async def _remove_alone(self, workspace_id: str) -> None:
+    async def _remove_alone(self, workspace_id: str, *, spare_active: bool = False) -> bool:
+        """Remove a workspace when nobody else is at it; return whether it is gone."""
         async with self._alone(workspace_id):
-            if await self._store.find(workspace_id) is not None:
-                await self._remove(workspace_id)
+            # Only now, for a newer owner may have come, and a new workspace of the same id, while we waited.
+            await self._fences.check(current_fence())
+            found = await self._store.find(workspace_id)
+            if found is None:
+                return True
+            if spare_active and found.state is State.ACTIVE:
+                return False
+            await self._remove(workspace_id)
+            return True
 
     async def _remove(self, workspace_id: str) -> None:
         await self._store.set_state(workspace_id, State.CLEANING, datetime.now(UTC))
@@ -160,16 +183,17 @@ class WorkspaceManager:
         except DriverError as error:
             _log.error("cannot remove discarded files", workspace_id=workspace_id, error=str(error))
 
-    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run work that no caller's leaving ends; `close` does."""
+    def _start(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        """Run work that no caller's leaving ends; `aclose` does."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
         return task
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ServiceError):  # which the caller is told
             _log.error("cannot remove a workspace; the next sweep or start tries again", error=str(error))
 
     @asynccontextmanager

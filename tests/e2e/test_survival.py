@@ -1,6 +1,6 @@
 """Any service may be killed at any moment, and nothing is lost, doubled, leaked or left running."""
 
-import time
+import socket
 import uuid
 from pathlib import Path
 
@@ -10,9 +10,15 @@ from tests.e2e.conftest import Remote
 from tests.kit import processes
 from tests.kit.cell import Cell, eventually, running_cell
 
-# Writes a numbered line every 20 ms for about six seconds, and counts in the workspace how often it was started.
-COUNTING = "echo started >> starts.txt; for i in $(seq 300); do echo line $i; sleep 0.02; done"
-LINES = b"".join(b"line %d\n" % number for number in range(1, 301))
+# Writes a numbered line every 20 ms for some seconds, and counts in the workspace how often it was started.
+COUNTING = "echo started >> starts.txt; for i in $(seq 150); do echo line $i; sleep 0.02; done"
+LINES = b"".join(b"line %d\n" % number for number in range(1, 151))
+
+
+def listens(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
 
 
 def has_begun(cell: Cell, execution_id: str) -> bool:
@@ -22,16 +28,16 @@ def has_begun(cell: Cell, execution_id: str) -> bool:
 @pytest.mark.parametrize("service", ["execution", "gateway"])
 def test_a_service_killed_in_mid_run(cell: Cell, remote: Remote, service: str) -> None:
     job = cell.submit(remote.path, COUNTING)
-    viewer = cell.start("logs", "--follow", job["execution_id"])
-    eventually(lambda: has_begun(cell, job["execution_id"]), "the agent has begun")
-    killed = cell.kill_service(service)
-    cell.await_restart(service, killed)
+    with cell.start("logs", "--follow", job["execution_id"]) as viewer:
+        eventually(lambda: has_begun(cell, job["execution_id"]), "the agent has begun")
+        killed = cell.kill_service(service)
+        cell.await_restart(service, killed)
 
-    assert cell.result(job["job_id"])["state"] == "SUCCEEDED"
-    assert cell.output(job["execution_id"]) == LINES
-    assert remote.show(f"boatyard/{job['job_id']}:starts.txt") == "started"
-    seen, complaints = viewer.communicate(timeout=30)
-    assert seen == LINES, complaints
+        assert cell.result(job["job_id"])["state"] == "SUCCEEDED"
+        assert cell.output(job["execution_id"]) == LINES
+        assert remote.show(f"boatyard/{job['job_id']}:starts.txt") == "started"
+        seen, complaints = viewer.communicate(timeout=30)
+        assert seen == LINES, complaints
 
 
 @pytest.mark.parametrize("service", ["workspace", "git"])
@@ -88,11 +94,8 @@ def test_down_ends_everything(scratch: Path, remote: Remote) -> None:
         assert cell.process
         cell.process.kill()  # not even the supervisor's death keeps `down` from its work
         cell.process.wait()
-        eventually(
-            lambda: not processes.matching("services.gateway", {"BOATYARD_HOME": str(cell.home)}), "services end"
-        )
+        eventually(lambda: not listens(cell.address("gateway")), "the services end")
         assert processes.with_marker(marker)
-        started = time.monotonic()
         cell.down()
 
-        assert processes.with_marker(marker) == [], time.monotonic() - started
+        assert processes.with_marker(marker) == []

@@ -132,7 +132,7 @@ class Cell:
 
     def service_pid(self, service: str) -> int:
         """Return the process of one of the cell's services."""
-        (pid,) = processes.matching(f"services.{service}", {"BOATYARD_HOME": str(self.home)})
+        (pid,) = self._pids(service)
         return pid
 
     def kill_service(self, service: str) -> int:
@@ -145,11 +145,16 @@ class Cell:
         """Wait until the supervisor has put a new process in the place of the old one, and it listens."""
 
         def listens() -> bool:
-            pids = processes.matching(f"services.{service}", {"BOATYARD_HOME": str(self.home)})
             with socket.socket() as probe:
-                return old_pid not in pids and probe.connect_ex(("127.0.0.1", self.base + OFFSETS[service])) == 0
+                # A killed process loses its name before its port.
+                there = self._pids(service) not in ([], [old_pid])
+                return there and probe.connect_ex(("127.0.0.1", self.base + OFFSETS[service])) == 0
 
         eventually(listens, f"{service} is there again")
+
+    def _pids(self, service: str) -> list[int]:
+        assert self.process
+        return processes.children(self.process.pid, f"services.{service}")
 
 
 @contextlib.contextmanager

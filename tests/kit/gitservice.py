@@ -80,7 +80,7 @@ class Workspace:
 @asynccontextmanager
 async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncIterator[GitParts]:
     """Put a manager together on `home`."""
-    chosen = GitSettings(data_directory=home, file_roots=file_roots, min_free_bytes=0, **settings)  # type: ignore[arg-type]
+    chosen = GitSettings(**{"data_directory": home, "file_roots": file_roots, "min_free_bytes": 0, **settings})
     places = Places(chosen.home)
     places.make()
     git = CountingGit((await find_git(places.empty)).executable, places.empty)

@@ -26,8 +26,21 @@ def with_environment(wanted: dict[str, str]) -> dict[int, str]:
 
 
 def matching(module: str, environment: dict[str, str]) -> list[int]:
-    """Return the processes that run `python -m MODULE` with this environment."""
+    """Return the processes that run `python -m MODULE` with this environment, or seem to: see `children`."""
     return [pid for pid, line in with_environment(environment).items() if line.rstrip().endswith(f"-m {module}")]
+
+
+def children(parent: int, module: str) -> list[int]:
+    """Return the children of `parent` that run `python -m MODULE`.
+
+    Others may seem to: between vfork and exec, whatever a service starts has the service's command line.
+    """
+    return [
+        int(pid)
+        for pid in _pids()
+        if _read(pid, "cmdline").rstrip(b"\0").endswith(f"-m\0{module}".encode())
+        and _read(pid, "stat").rpartition(b")")[2].split()[1:2] == [b"%d" % parent]
+    ]
 
 
 def with_marker(marker: str) -> list[int]:

@@ -19,6 +19,6 @@ def command(as_json: bool) -> None:
     running stay in the books; the next `boatyard up` records what became of them.
     """
     home = Home.from_environment()
-    asyncio.run(down(home, lambda text: click.echo(f"boatyard: {text}", err=True)))
+    asyncio.run(down(home, options.say))
     if as_json:
         click.echo(json.dumps({"kind": "down", "home": str(home.root)}))

@@ -31,7 +31,7 @@ def command(live: bool, limit: int, as_json: bool) -> None:
         for job in jobs:
             screen.json(shapes.line(shapes.job(job)))
     else:
-        screen.table(_COLUMNS, map(_row, jobs))
+        screen.table(_COLUMNS, map(_row, jobs), cut_last=True)
 
 
 def _row(job: job_pb2.Job) -> tuple[str, ...]:
@@ -42,6 +42,12 @@ def _row(job: job_pb2.Job) -> tuple[str, ...]:
         job.reason,
         words.age(job.create_time),
         "" if took is None else words.duration(took),
-        shapes.text(job.output.branch) or "",
+        _branch(job),
         one_line(job.spec.prompt, 80),
     )
+
+
+def _branch(job: job_pb2.Job) -> str:
+    """Return the branch where it has a name of its own, which the job's id does not say already."""
+    branch = shapes.text(job.output.branch) or shapes.text(job.spec.branch) or ""
+    return "" if branch == f"boatyard/{job.job_id}" else branch

@@ -12,6 +12,7 @@ from services.cli.following import Follower
 from services.cli.requests import find_or_create_repository, new_job, repository_url
 from services.cli.screen import Screen
 from services.cli.telling import tell_end
+from services.common.errors import ServiceError
 
 _EXIT_CODES = {
     job_pb2.Job.STATE_SUCCEEDED: exits.SUCCEEDED,
@@ -21,12 +22,32 @@ _EXIT_CODES = {
 
 
 @click.command("run", short_help="Run an agent.")
-@click.argument("prompt")
-@click.option("--repo", metavar="URL|PATH", help="The repository to work on. Without one the workspace is empty.")
+@click.argument("prompt", type=options.TEXT)
+@click.option(
+    "--repo",
+    type=options.TEXT,
+    metavar="URL|PATH",
+    help="The repository to work on. Without one the workspace is empty.",
+)
 @click.option("--ref", metavar="REF", help="The branch, tag or commit to start from (default: the remote's branch).")
-@click.option("--engine", metavar="NAME", help="What drives the agent: command (default) or anthropic.")
-@click.option("--command", metavar="LINE", help="The agent: a line for /bin/sh, which finds the prompt on its input.")
-@click.option("--model", metavar="NAME", help="The model of engine anthropic (default: the gateway's ANTHROPIC_MODEL).")
+@click.option(
+    "--engine",
+    type=options.TEXT,
+    metavar="NAME",
+    help="What drives the agent: command (default) or anthropic.",
+)
+@click.option(
+    "--command",
+    type=options.TEXT,
+    metavar="LINE",
+    help="The agent: a line for /bin/sh, which finds the prompt on its input.",
+)
+@click.option(
+    "--model",
+    type=options.TEXT,
+    metavar="NAME",
+    help="The model of engine anthropic (default: the gateway's ANTHROPIC_MODEL).",
+)
 @click.option(
     "--max-turns",
     type=click.IntRange(min=1),
@@ -35,6 +56,7 @@ _EXIT_CODES = {
 )
 @click.option(
     "--verify",
+    type=options.TEXT,
     metavar="LINE",
     help="A line for /bin/sh that checks the result; nothing is pushed unless it exits with 0.",
 )
@@ -51,7 +73,9 @@ _EXIT_CODES = {
     type=click.Choice(list(shapes.SANDBOX_TIERS)),
     help="How strongly the agent is kept apart; none gives it all your rights (default: bubblewrap).",
 )
-@click.option("--request-id", metavar="ID", help="Makes the call safe to repeat: the same id is the same job.")
+@click.option(
+    "--request-id", type=options.TEXT, metavar="ID", help="Makes the call safe to repeat: the same id is the same job."
+)
 @click.option("--detach", is_flag=True, help="Print the job's id and return at once.")
 @options.as_json
 def command(
@@ -72,7 +96,7 @@ def command(
     detach: bool,
     as_json: bool,
 ) -> int:
-    r"""Have an agent do what PROMPT says (- reads it from standard input), and follow it to its end.
+    """Have an agent do what PROMPT says (- reads it from standard input), and follow it to its end.
 
     The agent works on a copy of the repository, in a sandbox. What it leaves there becomes a commit, which is checked
     by --verify, and pushed to a branch of its own.
@@ -82,11 +106,11 @@ def command(
 
     \b
     Examples:
-      boatyard run --repo . --command "claude -p" --verify "make test" "Repair the failing test."
+      boatyard run --repo . --command "my-agent" --verify "make test" "Repair the failing test."
       boatyard run --repo . --engine anthropic --model claude-sonnet-5-5 "Repair the failing test."
       boatyard run --repo https://git.example/team/app.git --ref v2 --detach "Update the changelog."
-    """
-    text = sys.stdin.read() if prompt == "-" else prompt
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    text = _standard_input() if prompt == "-" else prompt
     screen = Screen()
     if sandbox == "none":
         screen.say(
@@ -120,6 +144,13 @@ def command(
     return asyncio.run(main())
 
 
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise click.UsageError("standard input, the prompt, must be UTF-8") from error
+
+
 def _tell_submitted(screen: Screen, job: job_pb2.Job, *, as_json: bool) -> None:
     if as_json:
         screen.json(shapes.line(shapes.submitted(job)))
@@ -135,7 +166,7 @@ async def _follow(way: Gateway, screen: Screen, job: job_pb2.Job, *, as_json: bo
         screen.say(f"{job.job_id}, execution {shapes.last_execution(job)}")
     try:
         ended = await Follower(way, screen, as_json=as_json).to_end(job.job_id)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, ServiceError):
         screen.say(
             f"left; the job goes on: `boatyard logs -f {job.job_id}` follows it again,"
             f" `boatyard cancel {job.job_id}` ends it",

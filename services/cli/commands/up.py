@@ -38,4 +38,4 @@ def command(port_base: int | None, as_json: bool) -> None:
         else:
             click.echo("ready: " + ", ".join(f"{service} {address}" for service, address in addresses.items()))
 
-    asyncio.run(up(cell, announce, lambda text: click.echo(f"boatyard: {text}", err=True)))
+    asyncio.run(up(cell, announce, options.say))

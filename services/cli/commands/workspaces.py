@@ -10,12 +10,12 @@ from services.cli import options, shapes, words
 from services.cli.clients import gateway
 from services.cli.screen import Screen
 
-_COLUMNS = ("WORKSPACE", "STATE", "JOB", "AGE", "BRANCH", "PATH")
+_COLUMNS = ("WORKSPACE", "STATE", "JOB", "AGE", "PATH")
 
 
 @click.command("workspaces", short_help="List working copies.")
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
-@click.option("--delete", metavar="ID", help="Remove this one, and everything in it, instead.")
+@click.option("--delete", type=options.TEXT, metavar="ID", help="Remove this one, and everything in it, instead.")
 @options.as_json
 def command(limit: int, delete: str | None, as_json: bool) -> None:
     """List the working copies on this cell, the newest first.
@@ -49,6 +49,5 @@ def _row(workspace: workspace_pb2.Workspace) -> tuple[str, ...]:
         shapes.name(workspace_pb2.Workspace.State.Name, workspace.state),
         workspace.purpose.job_id,
         words.age(workspace.create_time),
-        shapes.text(workspace.purpose.branch) or "",
         shapes.text(workspace.layout.path) or "",
     )

@@ -1,5 +1,6 @@
 """One run from beginning to end."""
 
+import math
 import os
 import selectors
 import signal
@@ -19,7 +20,7 @@ from services.execution.runner.verdict import Verdict
 
 _GRACE_S = 5.0
 _RETRY_S = 0.01
-_NEVER = float("inf")
+_NEVER = math.inf
 
 
 def carry(path: Path, access: bytes) -> None:
@@ -37,14 +38,15 @@ def carry(path: Path, access: bytes) -> None:
 
             result = loop.carry(run, writer, told, access)
         else:
-            result = Carrier(run, writer, told).carry() if run.stop_request() is None else _never_began()
+            result = Carrier(run, writer, told).carry() if run.stop_request() is None else _never_began(run)
         writer.state_change(result.state, result.reason, result.message)
         writer.sync()
         run.write_result(replace(result, last_sequence=writer.last_sequence))
     run.forget_plan()
 
 
-def _never_began() -> Result:
+def _never_began(run: RunDirectory) -> Result:
+    run.forget_plan()
     return result_of(verdict.cancelled(), None, None, None, 0)
 
 
@@ -74,7 +76,6 @@ class Carrier:
             program = agent.start(self._plan.sandbox, self._run.stdin, self._run.home)
         except (SandboxUnavailableError, OSError) as error:
             return result_of(verdict.never_began(str(error)), start_time_ns, None, None, 0)
-        left = None
         try:
             self._follow(program, began)
         finally:
@@ -141,7 +142,7 @@ class Carrier:
     def _until(self, began: float) -> float | None:
         """Seconds until something is due; None for never."""
         bounds = self._plan.bounds
-        times = [self._pump.due() or _NEVER, self._ask_at]
+        times = [self._pump.due(), self._ask_at]
         if not self._killed:
             times.append(self._kill_at)
         if not self._stopping:
@@ -153,8 +154,7 @@ class Carrier:
     def _enforce(self, program: agent.Agent, began: float) -> None:
         """Do what is due."""
         now, bounds = time.monotonic(), self._plan.bounds
-        due = self._pump.due()
-        if due is not None and now >= due:
+        if now >= self._pump.due():
             self._pump.flush()
         if not self._stopping and now >= began + bounds.wall_timeout_s:
             self._end(Reason.TIMED_OUT, _GRACE_S)

@@ -1,5 +1,6 @@
 """Moves what the program writes into the event log: a lone line at once, a flood in large records."""
 
+import math
 import os
 import time
 
@@ -60,9 +61,9 @@ class Pump:
         while self.receive(fd, stream):
             pass
 
-    def due(self) -> float | None:
-        """When `flush` is to be called, on the monotonic clock; None while there is nothing."""
-        return self._next_flush if self._filled else None
+    def due(self) -> float:
+        """When `flush` is to be called, on the monotonic clock; infinite while there is nothing."""
+        return self._next_flush if self._filled else math.inf
 
     def flush(self) -> None:
         """Write what was collected."""

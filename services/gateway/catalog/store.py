@@ -4,11 +4,10 @@
 their own asks its `Kind`: `await WORKERS.get(connection, worker_id, project_id)`.
 """
 
-from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from sqlalchemy import BigInteger, Select, Table, select, type_coerce, update
+from sqlalchemy import BigInteger, Table, select, type_coerce, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.paging import Page
@@ -23,7 +22,7 @@ from services.gateway.catalog.tables import (
     workers,
 )
 from services.gateway.requests import Request
-from services.gateway.sql import insert_if_absent, microseconds
+from services.gateway.sql import insert_if_absent, microseconds, read_page
 
 Thing = TypeVar("Thing", Project, Repository, Template, Worker, WorkItem)
 
@@ -43,10 +42,10 @@ class Kind(Generic[Thing]):
 
     async def get(self, connection: AsyncConnection, thing_id: str, project_id: str | None = None) -> Thing:
         """Return the one of this id. Raises NotFound, also when `project_id` is given and it belongs to another."""
-        found = await self._read(connection, select(self.table).where(self._key == thing_id))
-        if not found or project_id not in {None, found[0].project_id}:
+        row = (await connection.execute(select(self.table).where(self._key == thing_id))).mappings().first()
+        if row is None or project_id not in {None, row["project_id"]}:
             raise NotFound(self.name, thing_id)
-        return found[0]
+        return self._model(**row)
 
     async def add(self, connection: AsyncConnection, thing: Thing) -> None:
         """Keep a thing. Raises AlreadyExists when there is one of its id."""
@@ -55,7 +54,7 @@ class Kind(Generic[Thing]):
             raise AlreadyExists(self.name, self.id_of(thing))
 
     async def page(self, connection: AsyncConnection, wanted: Filter, page: Page) -> tuple[list[Thing], str]:
-        """Return a page of those wanted, the newest first, and the token of the next page."""
+        """Return a page of those wanted, the newest first, and the token of the next; shorter where they are large."""
         statement = select(self.table)
         if wanted.project_id:
             statement = statement.where(self.table.c.project_id == wanted.project_id)
@@ -64,11 +63,10 @@ class Kind(Generic[Thing]):
         if wanted.states:
             statement = statement.where(self.table.c.state.in_(sorted(wanted.states)))
         key = (type_coerce(self.table.c.create_time, BigInteger), self._key)
-        things = await self._read(connection, page.select(statement, key, descending=True))
-        return page.cut(things, lambda thing: (microseconds(thing.create_time), self.id_of(thing)))
-
-    async def _read(self, connection: AsyncConnection, statement: Select[Any]) -> Sequence[Thing]:
-        return [self._model(**row) for row in (await connection.execute(statement)).mappings()]
+        ordered = page.select(statement, key, descending=True)
+        return await read_page(
+            connection, ordered, page, self._model, lambda thing: (microseconds(thing.create_time), self.id_of(thing))
+        )
 
 
 PROJECTS = Kind("project", Project, projects)

@@ -31,7 +31,7 @@ from services.gateway.catalog.store import PROJECTS
 from services.gateway.database import metadata
 from services.gateway.hooks.model import Hook, HookEvent
 from services.gateway.requests import Request
-from services.gateway.sql import Moment, microseconds
+from services.gateway.sql import Moment, microseconds, read_page
 
 hooks = Table(
     "hooks",
@@ -75,8 +75,13 @@ class HookStore:
         """Return a page of the hooks in force, of one project or ("") of all, in the order in which they are called."""
         statement = _IN_FORCE.where(hooks.c.project_id == project_id) if project_id else _IN_FORCE
         async with self._engine.begin() as connection:
-            found = await _read(connection, page.select(statement, _IN_ORDER))
-        return page.cut(found, lambda hook: (hook.order, microseconds(hook.create_time), hook.hook_id))
+            return await read_page(
+                connection,
+                page.select(statement, _IN_ORDER),
+                page,
+                Hook,
+                lambda hook: (hook.order, microseconds(hook.create_time), hook.hook_id),
+            )
 
     async def unregister(self, hook_id: str, now: datetime) -> None:
         """Put a hook out of force; once more does nothing. Raises NotFound when there never was one of this id."""

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -31,11 +31,9 @@ class Invocation:
 
     git_dir: Path | None = None
     cwd: Path | None = None
-    config: tuple[tuple[str, str], ...] = ()
-    variables: tuple[tuple[str, str], ...] = ()
-    secrets: tuple[str, ...] = ()
+    config: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     protocol: str = "none"
-    stdin: bytes = b""
     stdin_file: Path | None = None
     timeout_seconds: float = 300
     output_limit: int = 16 * 1024 * 1024
@@ -121,7 +119,6 @@ class Git:
         how = invocation or Invocation()
         stdout = bytearray()
         async with self._started(command, how) as (process, stderr), _deadline(command, how, stderr):
-            await _feed(process, how.stdin)
             reader = _pipe(process.stdout)
             while chunk := await reader.read(_CHUNK):
                 stdout += chunk
@@ -158,34 +155,50 @@ class Git:
     async def _started(
         self, command: Command, how: Invocation
     ) -> AsyncIterator[tuple[asyncio.subprocess.Process, "_Stderr"]]:
-        argv = [os.fsencode(self._executable)]
-        if how.git_dir is not None:
-            argv.append(b"--git-dir=" + os.fsencode(how.git_dir))
-        argv += git_argv(command)
-        with _stdin(how) as stdin:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=stdin,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                cwd=how.cwd or self._home,
-                env=self._environment(command, how),
-                start_new_session=True,
-                pass_fds=how.held,
-            )
+        process = await self._spawn(command, how)
         stderr = _Stderr(_pipe(process.stderr), how)
         try:
             yield process, stderr
         finally:
             await _end(process)
+            # A pipe that is not read to its end stays open until the collector finds it.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await asyncio.gather(_discard(_pipe(process.stdout)), stderr.finished())
             await stderr.stop()
+
+    async def _spawn(self, command: Command, how: Invocation) -> asyncio.subprocess.Process:
+        argv = [os.fsencode(self._executable)]
+        if how.git_dir is not None:
+            argv.append(b"--git-dir=" + os.fsencode(how.git_dir))
+        argv += git_argv(command)
+        with _stdin(how) as stdin:
+            spawning = asyncio.ensure_future(
+                asyncio.create_subprocess_exec(
+                    *argv,
+                    stdin=stdin,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    cwd=how.cwd or self._home,
+                    env=self._environment(command, how),
+                    start_new_session=True,
+                    pass_fds=how.held,
+                )
+            )
+            try:
+                return await asyncio.shield(spawning)
+            except asyncio.CancelledError:
+                # asyncio itself would kill a process that is only half started, and leave its children.
+                await _end(await spawning)
+                raise
 
     def _environment(self, command: Command, how: Invocation) -> dict[str, str]:
         config = [*command.spec.config.items(), *how.config]
         network = how.protocol in {"https", "http", "ssh"}
-        return build_environment(self._home, config=config, protocol=how.protocol, network=network) | dict(
-            how.variables
-        )
+        environment = build_environment(self._home, config=config, protocol=how.protocol, network=network)
+        # The far side of a file remote is looked for by its name, and is to be the same git.
+        path = f"{self._executable.parent}:{environment['PATH']}"
+        return environment | {"PATH": path}
 
 
 @contextlib.asynccontextmanager
@@ -209,18 +222,12 @@ def _stdin(how: Invocation) -> Iterator[int | BinaryIO]:
         with how.stdin_file.open("rb") as file:
             yield file
     else:
-        yield asyncio.subprocess.PIPE if how.stdin else asyncio.subprocess.DEVNULL
+        yield asyncio.subprocess.DEVNULL
 
 
-async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
-    if not data or process.stdin is None:
-        return
-    # A git that ends before it has read everything says so by its exit code.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(data)
-        await process.stdin.drain()
-        process.stdin.close()
-        await process.stdin.wait_closed()
+async def _discard(reader: asyncio.StreamReader) -> None:
+    while await reader.read(_CHUNK):
+        pass
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -13,12 +13,13 @@ from services.lifecycle.model import (
     Launch,
     Layout,
     ModelAgent,
+    Nothing,
     PromptDelivery,
     Purpose,
     Run,
 )
 from services.lifecycle.run import JobRun
-from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, shell
+from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, shell, stopped
 
 _TAIL_BYTES = 16 << 10
 _SUMMARY_BYTES = 2 << 10
@@ -54,9 +55,20 @@ async def follow_agent(job: JobRun) -> Run:
     return (await job.step("agent", Ended, follow, learn)).run
 
 
+async def stop_agent(job: JobRun) -> None:
+    """End the agent of a job that failed beside it. Raises JobFailed (NODE_LOST)."""
+
+    async def stop() -> Nothing:
+        await stopped(job, job.execution_id)
+        return Nothing()
+
+    await job.step("stop", Nothing, stop)
+
+
 def judge_agent(job: JobRun, run: Run) -> None:
     """Raise JobCancelled or JobFailed unless the agent has done what it should, and the job is to go on."""
-    job.check_cancelled()
+    if not job.has_begun("push"):  # from there on it is too late
+        job.check_cancelled()
     if run.state is ExecutionState.CANCELLED:  # at the node itself, by an operator
         raise JobCancelled
     if run.state is not ExecutionState.SUCCEEDED:

@@ -115,6 +115,11 @@ async def _remove(job: JobRun, note: ExecutionNote) -> None:
         await job.nodes.delete_workspace(note.workspace_id)
 
 
+def exited(run: Run) -> bool:
+    """Whether a program ended by itself, with an exit code: what forced it to end leaves one too."""
+    return run.exit_code is not None and run.reason in {"", "AGENT_FAILED"}
+
+
 def shell(line: str, *arguments: bytes) -> tuple[bytes, ...]:
     """Return the argv that runs a line for /bin/sh."""
     return (b"/bin/sh", b"-c", line.encode(), *arguments)
@@ -122,7 +127,8 @@ def shell(line: str, *arguments: bytes) -> tuple[bytes, ...]:
 
 def last_lines(tail: bytes, max_bytes: int) -> str:
     """Return the last whole lines of some output that fit, as text; of a longer last line its end."""
-    text = tail.rstrip()[-max_bytes:]
-    if len(text) == max_bytes and b"\n" in text:
-        text = text.partition(b"\n")[2]
-    return text.decode(errors="replace").strip()
+    whole = tail.decode(errors="replace").strip()
+    text = whole.encode()[-max_bytes:].decode(errors="ignore")
+    if len(text) < len(whole) and "\n" in text:
+        text = text.partition("\n")[2]
+    return text.strip()

@@ -18,10 +18,11 @@ from services.lifecycle.model import (
     Verification,
 )
 from services.lifecycle.run import JobRun
-from services.lifecycle.stages.executions import Errand, last_lines, run_errand
+from services.lifecycle.stages.executions import Errand, exited, last_lines, run_errand
 
 _SUBJECT_CHARACTERS = 72
 _LINE_BYTES = 512
+_NAME_BYTES = 255
 _OUR_NAME = "Boatyard"
 
 
@@ -36,7 +37,7 @@ async def take(job: JobRun, layout: Layout, base: Base) -> Taken:
             job.order,
             result_id=job.execution_id,
             message=commit_message(job.order.prompt, job.order.job_id),
-            author=job.order.worker_name or _OUR_NAME,
+            author=_fitting(job.order.worker_name) or _OUR_NAME,
         ),
         lambda note, taken: replace(note, output=replace(note.output, commit_id=taken.commit_id)),
     )
@@ -84,10 +85,10 @@ async def _check(job: JobRun, tree: Base) -> Verification:
     message = ""
     if not passed:
         said = last_lines(await job.nodes.tail(run, _LINE_BYTES), _LINE_BYTES).rpartition("\n")[2]
-        how = run.message if run.exit_code is None else f"it exited with code {run.exit_code}"
+        how = f"it exited with code {run.exit_code}" if exited(run) else run.message
         message = f"the check did not pass: {how}" + (f"; its last line: {said}" if said else "")
     seconds = (run.end_time - run.start_time).total_seconds() if run.start_time and run.end_time else 0.0
-    reason = "" if passed or run.exit_code is not None else run.reason
+    reason = "" if passed or exited(run) else run.reason
     return Verification(execution_id, passed, run.exit_code, reason, seconds, message)
 
 
@@ -110,3 +111,8 @@ def commit_message(prompt: str, job_id: str) -> str:
     printable = "".join(character if character.isprintable() else " " for character in first)
     subject = printable if len(printable) <= _SUBJECT_CHARACTERS else printable[: _SUBJECT_CHARACTERS - 1] + "…"
     return f"{subject or 'Work of an agent'}\n\nBoatyard-Job: {job_id}\n"
+
+
+def _fitting(name: str) -> str:
+    """Cut a name to what a signature takes."""
+    return name.encode()[:_NAME_BYTES].decode(errors="ignore")

@@ -17,14 +17,16 @@ from pathlib import Path
 
 import structlog
 
-from services.common.errors import NotFound
+from services.common.errors import NotFound, StartError
 from services.workspace.drivers.disk import DiskAdmission, disk_full
 from services.workspace.drivers.process import run
 from services.workspace.drivers.seam import DriverError
 
 _MAKING = ".making"
 _TRASH = ".trash"
+_COPY = ("cp", "-a", "--reflink=auto", "--")
 _NO_SPACE = ("No space left on device", "Disk quota exceeded")
+_CONCURRENT_REMOVALS = 2
 # A `cp` that outlived its killed service may still write into what is being removed; it ends by itself.
 _CLEAN_ATTEMPTS = 6
 _CLEAN_PAUSE_S = 0.2
@@ -41,8 +43,21 @@ class CopyDriver:
         self._directory = directory
         self._admission = admission
         self._copying = asyncio.Semaphore(concurrent_copies)
+        self._removing = asyncio.Semaphore(_CONCURRENT_REMOVALS)
         for name in (_MAKING, _TRASH):
             (directory / name).mkdir(mode=0o700, exist_ok=True)
+
+    async def check(self) -> None:
+        """Copy and remove a tree of nothing, as all others will be. Raises StartError where the tools cannot."""
+        source, target = (_beside(self._directory / _MAKING, "check") for _ in range(2))
+        for path in (source, target):
+            path.mkdir()
+        try:
+            complaint = await run(*_COPY, f"{source}/.", target) or await _remove(source) or await _remove(target)
+        except FileNotFoundError as error:
+            complaint = str(error)
+        if complaint:
+            raise StartError(f"cannot copy and remove trees ({complaint}): apt-get install coreutils")
 
     def path(self, workspace_id: str) -> Path:
         """See Driver."""
@@ -72,7 +87,7 @@ class CopyDriver:
 
     async def _copy(self, base: Path, tree: Path) -> None:
         # "/." copies what is in the base, also when the base itself is a link, and gives the tree the base's own mode.
-        complaint = await run("cp", "-a", "--reflink=auto", "--", f"{base}/.", tree)
+        complaint = await run(*_COPY, f"{base}/.", tree)
         if complaint is None:
             _make_writable(tree)
             return
@@ -92,7 +107,8 @@ class CopyDriver:
         """See Driver."""
         mine = "" if workspace_id is None else f"{workspace_id}."
         rubbish = [path for path in _entries(self._directory / _TRASH) if path.name.startswith(mine)]
-        resisting = [complaint for path in rubbish if (complaint := await _remove(path))]
+        async with self._removing:
+            resisting = [complaint for path in rubbish if (complaint := await _remove(path))]
         if resisting:
             raise DriverError("; ".join(resisting))
 

@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 
 # Messages are read for "No space left on device"; nothing else of the environment is of use to cp, chmod and rm.
-_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
 _COMPLAINT_BYTES = 16 * 1024
 
 
@@ -22,7 +22,7 @@ async def run(*argv: str | os.PathLike[str]) -> str | None:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env=_ENVIRONMENT,
+        env=ENVIRONMENT,
         start_new_session=True,  # Ctrl-C in a terminal is for the service, which stops this in its own time
     )
     try:

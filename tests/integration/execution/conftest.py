@@ -13,7 +13,7 @@ from tests.integration.execution.service import Client, running
 async def shared() -> AsyncIterator[Client]:
     """One service for the tests that do not kill it."""
     directory = Path(tempfile.mkdtemp(prefix="execution-"))
-    async with running(directory) as client:
+    async with running(directory, MAX_OUTPUT_BYTES="1000000") as client:
         yield client
     shutil.rmtree(directory)
 

@@ -134,8 +134,10 @@ async def running(directory: Path, variables: dict[str, str] | None = None, **se
     """Run the service inside of the block, and end all executions after it."""
     service = Service(directory, variables, **settings)
     service.start()
+    # A call may reach the connection of a service that was killed a moment ago: it is tried again, as callers do.
+    described = [pb.DESCRIPTOR.services_by_name["ExecutionService"]]
     try:
-        async with open_channel(service.address, Home(service.home).cell_token()) as channel:
+        async with open_channel(service.address, Home(service.home).cell_token(), services=described) as channel:
             client = Client(service, ExecutionServiceStub(channel))
             await client.stub.ListExecutions(pb.ListExecutionsRequest(), wait_for_ready=True)
             yield client

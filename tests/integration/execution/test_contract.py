@@ -132,22 +132,22 @@ async def test_no_more_than_allowed_run_at_once(directory: Path) -> None:
         assert (await client.run("three", "true")).state == State.STATE_SUCCEEDED
 
 
-async def test_lists_are_filtered_and_paged(directory: Path) -> None:
-    async with running(directory) as client:
-        for number in range(5):
-            await client.run(f"run-{number}", f"exit {number % 2}", job_id=f"job-{number % 2}")
-        request = pb.ListExecutionsRequest(job_id="job-0", states=[State.STATE_SUCCEEDED], page_size=2)
-        names = []
-        while True:
-            page = await client.stub.ListExecutions(request)
-            names += [execution.execution_id for execution in page.executions]
-            if not page.next_page_token:
-                break
-            request.page_token = page.next_page_token
-        assert names == ["run-4", "run-2", "run-0"]
-        error = await refused(client.stub.ListExecutions(pb.ListExecutionsRequest(page_token="x", page_size=-1)))
-        assert isinstance(error, Invalid)
-        assert {field for field, _ in error.violations} == {"page_token", "page_size"}
+async def test_lists_are_filtered_and_paged(shared: Client) -> None:
+    job, started = new_id("job"), [new_id("run") for _ in range(5)]
+    for number, name in enumerate(started):
+        await shared.run(name, f"exit {number % 2}", job_id=job)
+    request = pb.ListExecutionsRequest(job_id=job, states=[State.STATE_SUCCEEDED], page_size=2)
+    names = []
+    while True:
+        page = await shared.stub.ListExecutions(request)
+        names += [execution.execution_id for execution in page.executions]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert names == [started[4], started[2], started[0]]
+    error = await refused(shared.stub.ListExecutions(pb.ListExecutionsRequest(page_token="x", page_size=-1)))
+    assert isinstance(error, Invalid)
+    assert {field for field, _ in error.violations} == {"page_token", "page_size"}
 
 
 async def test_a_lower_fence_changes_nothing(shared: Client) -> None:

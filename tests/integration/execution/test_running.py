@@ -8,7 +8,7 @@ from boatyard.execution.v1 import sandbox_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from services.common.ids import new_id
-from tests.integration.execution.service import Client, State, running
+from tests.integration.execution.service import Client, State
 from tests.kit import processes
 
 TIERS = (sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE)
@@ -85,11 +85,11 @@ async def test_bounds_end_what_exceeds_them(shared: Client, tier: int, bounds: d
     assert "0.3 s" in end.message
 
 
-async def test_output_beyond_the_limit_is_dropped_and_said(directory: Path) -> None:
-    async with running(directory, MAX_OUTPUT_BYTES="100000") as client:
-        await client.start("flood", "yes")
-        seen = await client.watch("flood")
-    assert (seen.end.reason, seen.end.output_bytes, len(seen.output)) == ("OUTPUT_LIMIT", 100_000, 100_000)
+async def test_output_beyond_the_limit_is_dropped_and_said(shared: Client) -> None:
+    name = new_id("flood")
+    await shared.start(name, "yes")
+    seen = await shared.watch(name)
+    assert (seen.end.reason, seen.end.output_bytes, len(seen.output)) == ("OUTPUT_LIMIT", 1_000_000, 1_000_000)
 
 
 @pytest.mark.parametrize("tier", TIERS)

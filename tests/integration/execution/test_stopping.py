@@ -70,6 +70,7 @@ async def test_a_stop_right_after_the_start_is_not_lost(shared: Client) -> None:
         end = await shared.end(name)
         assert end.state == State.STATE_CANCELLED, end
         assert end.end_time.ToNanoseconds() - end.create_time.ToNanoseconds() < 4e9, "the grace was not needed"
+        assert not (shared.service.run_directory(name) / "plan").exists(), "its secrets are forgotten"
         assert of(name) == {}
 
 

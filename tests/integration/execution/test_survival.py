@@ -14,7 +14,7 @@ from boatyard.execution.v1 import sandbox_pb2
 
 from services.common.errors import Unavailable
 from services.common.rpc.status import service_error
-from tests.integration.execution.service import Service, State, running
+from tests.integration.execution.service import Client, Service, State, running
 from tests.kit import processes
 
 BYTES = int(os.environ.get("BOATYARD_TEST_OUTPUT_BYTES", "20_000_000"))
@@ -92,6 +92,13 @@ async def test_what_was_accepted_and_never_begun_is_begun_by_the_next_life(direc
         assert (await client.end("run")).state == State.STATE_SUCCEEDED
 
 
+async def test_a_warm_runner_that_died_is_missed_by_nobody(directory: Path) -> None:
+    async with running(directory) as client:
+        (spare,) = await _spare(client.service)
+        os.kill(spare, signal.SIGKILL)
+        assert (await client.run("run", "echo fine")).state == State.STATE_SUCCEEDED
+
+
 async def _spare(service: Service) -> list[int]:
     async with asyncio.timeout(10):
         while not (found := processes.matching("services.execution.runner", {"BOATYARD_HOME": str(service.home)})):
@@ -166,12 +173,11 @@ async def _collect(call) -> tuple[list, Exception | None]:
     return events, None
 
 
-async def test_a_second_service_on_the_same_data_is_refused(directory: Path) -> None:
-    async with running(directory) as client:
-        variables = {"BOATYARD_HOME": str(client.service.home), "BOATYARD_EXECUTION_LISTEN": "127.0.0.1:0"}
-        other = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.execution", env=os.environ | variables, stderr=asyncio.subprocess.PIPE
-        )
-        _, complaint = await other.communicate()
-        assert other.returncode == 78
-        assert b"already serves" in complaint
+async def test_a_second_service_on_the_same_data_is_refused(shared: Client) -> None:
+    variables = {"BOATYARD_HOME": str(shared.service.home), "BOATYARD_EXECUTION_LISTEN": "127.0.0.1:0"}
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.execution", env=os.environ | variables, stderr=asyncio.subprocess.PIPE
+    )
+    _, complaint = await other.communicate()
+    assert other.returncode == 78
+    assert b"already serves" in complaint

@@ -249,6 +249,14 @@ async def test_pages_cover_everything_once(stubs: Stubs, kind: str) -> None:
     assert [one for one in found if one != "default"] == made[::-1]
 
 
+async def test_a_list_of_large_things_comes_in_shorter_pages(stubs: Stubs) -> None:
+    for number in range(12):
+        await create(stubs, "work_item", work_item_id=f"w{number}", title="x", description="é" * 128 * 1024)
+    found = [page async for page in pages(stubs, "work_item")]
+    assert len(found) > 1, "3 MiB and more"
+    assert [item.work_item_id for page in found for item in page] == [f"w{number}" for number in reversed(range(12))]
+
+
 async def test_filters_narrow_and_bind_their_tokens(stubs: Stubs) -> None:
     await create(stubs, "project", project_id="harbour")
     for number in range(3):

@@ -51,6 +51,11 @@ async def test_hooks_are_listed_in_the_order_of_their_calls(stubs: Stubs) -> Non
         assert await listed(stubs, project_id="default") == [first.hook_id, third.hook_id]
 
 
+async def test_a_list_of_large_hooks_comes_in_shorter_pages(stubs: Stubs) -> None:
+    made = [(await register(stubs, command="x" * 65536)).hook_id for _ in range(70)]
+    assert await listed(stubs, page_size=1000) == made, "4 MiB and more"
+
+
 async def test_the_same_request_is_answered_again(stubs: Stubs) -> None:
     first = await register(stubs, request_id="once")
     await stubs.hooks.UnregisterHook(pb.UnregisterHookRequest(hook_id=first.hook_id))

@@ -172,6 +172,14 @@ async def test_a_second_service_on_the_same_directory_does_not_start(service: Se
     assert await asyncio.to_thread(second.process.wait, 20) == 78
 
 
+async def test_without_git_it_says_so(tmp_path: Path) -> None:
+    service = Service(tmp_path / "home", PATH="/nonexistent")
+    command = [sys.executable, "-P", "-m", "services.git"]
+    ended = await asyncio.to_thread(subprocess.run, command, env=service.environment, capture_output=True, timeout=20)
+    assert (ended.returncode, b"git is not installed" in ended.stderr) == (78, True)
+    assert b"Traceback" not in ended.stderr
+
+
 async def test_killed_in_the_middle_of_a_clone(tmp_path: Path) -> None:
     Repo.sample(tmp_path / "work").bare_clone(tmp_path / "served" / "repo.git")
     with git_server(tmp_path / "served", "token") as server:

@@ -114,21 +114,22 @@ def test_a_flood_is_cut_into_records_that_the_contract_allows(tmp_path: Path) ->
     assert b"".join(record.payload for record in records) == flood
 
 
-def test_what_a_full_disk_refuses_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "kept"), [(MAX_OUTPUT // 2, 0), (3 * MAX_OUTPUT, 1)])
+def test_a_full_disk_keeps_what_readers_may_have_seen(tmp_path: Path, size: int, kept: int) -> None:
     path = tmp_path / "events"
     write(path, [(Stream.STDOUT, b"before")])
-    before = path.read_bytes()
+    room = path.stat().st_size + (MAX_OUTPUT + 1000 if kept else 1000)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     with EventWriter(path) as writer:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, unlimited[1]))  # as good as a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, unlimited[1]))  # as good as a full disk
         try:
             with pytest.raises(OSError, match="too large"):
-                writer.output(Stream.STDOUT, bytes(2000), 1)
+                writer.output(Stream.STDOUT, bytes(size), 1)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-        assert path.read_bytes() == before
+        assert writer.output_bytes == len(b"before") + kept * MAX_OUTPUT
         writer.note("after")
-    assert [record.sequence for record in read(path)] == [1, 2, 3]
+    assert [record.sequence for record in read(path)] == list(range(1, 4 + kept))
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from boatyard.git.v1 import git_pb2 as pb
 
 from services.common.errors import Exhausted, FailedPrecondition, NotFound
 from services.common.lock import FileLock
-from services.git.model import Base, Remote, Wanted
+from services.git.model import Base, CloneOrder, Remote, Wanted
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
 
@@ -37,6 +38,13 @@ async def test_many_who_ask_at_once_share_one_fetch_and_one_tree(parts: GitParts
     assert parts.git.ran["fetch"] == 1
     assert parts.git.ran["clone"] == 1
     assert list(parts.places.scratch_root.iterdir()) == []
+
+
+async def test_a_path_may_hold_spaces(parts: GitParts, remote: Remote, upstream: Repo) -> None:
+    spaced = upstream.path.with_name("up stream's.git")
+    upstream.path.rename(spaced)
+    assert parts.requests.prepare_base(pb.PrepareBaseRequest(remote=pb.Remote(repository_id="r", url=str(spaced))))
+    assert (await parts.prepare(Remote(remote.repository_id, str(spaced)))).commit_id == Repo(spaced).head("main")
 
 
 async def test_a_known_commit_id_is_not_fetched_and_a_branch_is(
@@ -143,11 +151,11 @@ async def test_a_mirror_that_another_process_holds_is_waited_for(tmp_path: Path,
 
 
 async def test_a_full_disk_is_said_before_anything_is_fetched(tmp_path: Path, remote: Remote) -> None:
-    async with git_parts(tmp_path / "home", tmp_path) as parts:
-        object.__setattr__(parts.manager._mirrors._bounds, "min_free_bytes", 1 << 60)
-        with pytest.raises(Exhausted) as failure:
-            await parts.prepare(remote)
-        assert failure.value.reason == "DISK_FULL"
+    async with git_parts(tmp_path / "home", tmp_path, min_free_bytes=1 << 60) as parts:
+        for call in (parts.prepare(remote), parts.manager.clone(CloneOrder("clone-1", remote))):
+            with pytest.raises(Exhausted) as failure:
+                await call
+            assert failure.value.reason == "DISK_FULL"
         assert parts.git.ran["fetch"] == 0
 
 
@@ -160,6 +168,10 @@ async def test_a_remote_of_another_user_is_read_and_its_hooks_never_run(
     hook.parent.mkdir(exist_ok=True)
     hook.write_text(f"#!/bin/sh\ntouch {canary}\n")
     hook.chmod(0o755)
+    lender = Repo.sample(tmp_path / "lender")
+    (upstream.path / "objects" / "info" / "alternates").write_text(f"{lender.path}/.git/objects\n")
+    for key in ("core.alternateRefsCommand", "core.fsmonitor"):
+        upstream.git("config", key, f"touch {canary}")
     for path in (upstream.path, *upstream.path.rglob("*")):
         os.chown(path, 1234, 1234)
     base = await parts.prepare(remote)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from services.common.errors import FailedPrecondition, NotFound
 from services.common.sandbox.spec import Tier
 from services.git.model import Remote, Result, Wanted, WorkingTree
 from services.git.taking import Order
-from tests.kit.gitservice import SIGNATURE, GitParts, Workspace
+from tests.kit.gitservice import SIGNATURE, GitParts, Workspace, git_parts
 from tests.kit.repos import FILES, Repo
 
 CHANGED = "def one():\n    return 2\n"
@@ -139,6 +140,18 @@ async def test_nested_repositories_are_taken_as_files(
     assert not canary.exists()
 
 
+async def test_a_nested_repository_that_the_agent_committed_as_a_link_is_taken_as_files(
+    shared_parts: GitParts, workspace: Workspace
+) -> None:
+    Repo.init(workspace.agent.path / "nested").commit("theirs", {"file": "content"})
+    mine = workspace.agent.commit("with a link")
+    assert "160000 commit" in workspace.agent.git("ls-tree", "HEAD", "nested")
+    result = await take(shared_parts, workspace)
+    assert content(shared_parts, result.commit_id)["nested/file"] == "content"
+    assert stored(shared_parts).head(f"{result.commit_id}~1") == mine
+    assert (result.agent_commits, result.lost_repositories) == (1, ())
+
+
 async def test_without_a_sandbox_nested_repositories_are_reported(shared_parts: GitParts, workspace: Workspace) -> None:
     Repo.init(workspace.agent.path / "nested").commit("theirs", {"file": "content"})
     tree = WorkingTree(workspace.tree.path, workspace.tree.read_only_paths, Tier.NONE)
@@ -209,6 +222,26 @@ async def test_a_result_can_be_started_from_and_taken_again(
     assert stored(shared_parts).head(f"{second.commit_id}~1") == first.commit_id
 
 
+async def test_the_tree_of_a_result_goes_when_nobody_has_asked_for_it_and_comes_again(
+    shared_parts: GitParts, shared_remote: Remote, workspace: Workspace
+) -> None:
+    workspace.agent.write({"swept": "1"})
+    result = await take(shared_parts, workspace)
+    wanted = Wanted(result_commit_id=result.commit_id)
+    base = await shared_parts.prepare(shared_remote, wanted)
+    upstream = await shared_parts.prepare(shared_remote)
+    hours_ago = time.time() - 7200
+    for path in (base.tree_path.parent, upstream.tree_path.parent):
+        os.utime(path, (hours_ago, hours_ago))
+    workspace.agent.write({"swept": "2"})
+    other = await take(shared_parts, workspace)
+    await shared_parts.prepare(shared_remote, Wanted(result_commit_id=other.commit_id))
+    assert not base.tree_path.exists()
+    assert upstream.tree_path.exists()
+    assert (await shared_parts.prepare(shared_remote, wanted)).tree_path == base.tree_path
+    assert (base.tree_path / "swept").read_text() == "1"
+
+
 async def test_what_cannot_be_taken_says_why(shared_parts: GitParts, workspace: Workspace) -> None:
     with pytest.raises(NotFound, match="repository"):
         await shared_parts.manager.take_result("other", "result-1", workspace.order())
@@ -221,7 +254,45 @@ async def test_what_cannot_be_taken_says_why(shared_parts: GitParts, workspace: 
     assert failure.value.reason == "TAKE_FAILED"
 
 
+@pytest.mark.parametrize("name", ["src", "README", "new"])
+async def test_what_cannot_be_read_is_never_left_out_silently(
+    shared_parts: GitParts, workspace: Workspace, name: str
+) -> None:
+    workspace.agent.write({"new/file": "x"})
+    (workspace.agent.path / name).chmod(0)
+    with pytest.raises(FailedPrecondition, match="Permission denied"):
+        await take(shared_parts, workspace)
+
+
+async def test_a_result_that_is_too_large_is_refused(tmp_path: Path, remote: Remote) -> None:
+    async with git_parts(tmp_path / "home", tmp_path, max_result_bytes=200_000) as parts:
+        workspace = parts.workspace(await parts.prepare(remote))
+        workspace.agent.write({"noise": os.urandom(3_000_000)})
+        with pytest.raises(FailedPrecondition, match="more than 200000 bytes") as failure:
+            await take(parts, workspace)
+        assert failure.value.reason == "TAKE_FAILED"
+        assert list(parts.places.scratch_root.iterdir()) == []
+
+
 async def test_nothing_is_left_of_an_attempt(shared_parts: GitParts, workspace: Workspace) -> None:
     workspace.agent.write({"a": "1"})
     await take(shared_parts, workspace)
     assert list(shared_parts.places.scratch_root.iterdir()) == []
+
+
+async def test_a_submodule_stays_a_link_and_what_is_put_into_it_is_reported(parts: GitParts, tmp_path: Path) -> None:
+    work = Repo.sample(tmp_path / "work")
+    link = work.head("HEAD~1")
+    work.git("update-index", "--add", "--cacheinfo", f"160000,{link},sub")
+    work.git("commit", "--quiet", "--message=with a submodule")
+    remote = Remote("repo-1", str(work.path))
+    base = await parts.prepare(remote)
+    workspace = parts.workspace(base)
+    assert await take(parts, workspace) == Result(base.commit_id, changed=False)
+    Repo.init(workspace.agent.path / "sub").commit("inside", {"file": "content"})
+    Repo.init(workspace.agent.path / "sub" / "deeper").commit("inside", {"file": "content"})
+    workspace.agent.write({"a": "1"})
+    result = await take(parts, workspace)
+    assert result.lost_repositories == (b"sub",)
+    changes = await parts.manager.changed_files("repo-1", base.commit_id, result.commit_id)
+    assert [change.path for change in changes] == [b"a"]

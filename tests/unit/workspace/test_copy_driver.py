@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import Exhausted, NotFound
-from services.workspace.drivers import CopyDriver, DiskAdmission
+from services.common.errors import Exhausted, NotFound, StartError
+from services.workspace.drivers import CopyDriver, DiskAdmission, process
 
 
 def driver_in(directory: Path, reserve_bytes: int = 0) -> CopyDriver:
@@ -181,6 +181,16 @@ def test_whatever_an_agent_left_is_removed_and_nothing_else(tmp_path: Path) -> N
     subprocess.run([*without_rights, *script], check=True, timeout=60)
 
     assert (outside / "precious").read_text() == "kept"
+
+
+async def test_tools_that_are_missing_are_named_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = driver_in(tmp_path / "trees")
+    await driver.check()
+    assert everything_in(tmp_path / "trees") == {".making", ".trash"}
+
+    monkeypatch.setattr(process, "ENVIRONMENT", {"PATH": "/nowhere"})
+    with pytest.raises(StartError, match="install coreutils"):
+        await driver.check()
 
 
 def test_what_a_crash_left_is_found_by_its_place(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class CatalogServiceStub:
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
+    A page has fewer things than were asked for where they would not fit into one message.
     """
 
     def __init__(self, channel):
@@ -122,6 +123,7 @@ class CatalogServiceServicer:
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
+    A page has fewer things than were asked for where they would not fit into one message.
     """
 
     def CreateProject(self, request, context):
@@ -370,6 +372,7 @@ class CatalogService:
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
+    A page has fewer things than were asked for where they would not fit into one message.
     """
 
     @staticmethod

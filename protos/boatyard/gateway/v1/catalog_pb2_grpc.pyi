@@ -18,6 +18,7 @@ class CatalogServiceStub:
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
+    A page has fewer things than were asked for where they would not fit into one message.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -122,6 +123,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
+    A page has fewer things than were asked for where they would not fit into one message.
     """
 
     @abc_1.abstractmethod

@@ -28,7 +28,8 @@ if _version_not_supported:
 class HookServiceStub:
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). A page has fewer hooks than were asked
+    for where they would not fit into one message.
     """
 
     def __init__(self, channel):
@@ -57,7 +58,8 @@ class HookServiceStub:
 class HookServiceServicer:
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). A page has fewer hooks than were asked
+    for where they would not fit into one message.
     """
 
     def RegisterHook(self, request, context):
@@ -119,7 +121,8 @@ def add_HookServiceServicer_to_server(servicer, server):
 class HookService:
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). A page has fewer hooks than were asked
+    for where they would not fit into one message.
     """
 
     @staticmethod

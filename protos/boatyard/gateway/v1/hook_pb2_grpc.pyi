@@ -15,7 +15,8 @@ GRPC_VERSION: str
 class HookServiceStub:
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). A page has fewer hooks than were asked
+    for where they would not fit into one message.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -41,7 +42,8 @@ class HookServiceStub:
 class HookServiceServicer(metaclass=abc_1.ABCMeta):
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). A page has fewer hooks than were asked
+    for where they would not fit into one message.
     """
 
     @abc_1.abstractmethod

@@ -152,6 +152,7 @@ class GitServiceServicer:
         - NOT_FOUND (REVISION_NOT_FOUND): the tree's repository has no such commit.
         - ALREADY_EXISTS (BRANCH_EXISTS): the branch is there, at another commit.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -163,6 +164,7 @@ class GitServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,6 +175,7 @@ class GitServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another tree.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +186,7 @@ class GitServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -197,6 +201,7 @@ class GitServiceServicer:
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOTHING_TO_COMMIT): nothing is staged.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -213,6 +218,7 @@ class GitServiceServicer:
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come

@@ -58,6 +58,7 @@ class GitServiceStub:
     - NOT_FOUND (REVISION_NOT_FOUND): the tree's repository has no such commit.
     - ALREADY_EXISTS (BRANCH_EXISTS): the branch is there, at another commit.
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     """
     GetCurrentBranch: aio.UnaryUnaryMultiCallable[git_pb2.GetCurrentBranchRequest, git_pb2.GetCurrentBranchResponse]
@@ -65,18 +66,21 @@ class GitServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     """
     GetStatus: aio.UnaryUnaryMultiCallable[git_pb2.GetStatusRequest, git_pb2.GetStatusResponse]
     """Returns what differs between a working tree and its HEAD.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another tree.
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     """
     StageAll: aio.UnaryUnaryMultiCallable[git_pb2.StageAllRequest, git_pb2.StageAllResponse]
     """Stages everything in a working tree: new, changed and deleted files.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     """
     Commit: aio.UnaryUnaryMultiCallable[git_pb2.CommitRequest, git_pb2.CommitResponse]
@@ -87,6 +91,7 @@ class GitServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - FAILED_PRECONDITION (NOTHING_TO_COMMIT): nothing is staged.
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     """
     TakeResult: aio.UnaryUnaryMultiCallable[git_pb2.TakeResultRequest, git_pb2.TakeResultResponse]
@@ -99,6 +104,7 @@ class GitServiceStub:
     - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
     - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base.
     - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
@@ -194,6 +200,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (REVISION_NOT_FOUND): the tree's repository has no such commit.
         - ALREADY_EXISTS (BRANCH_EXISTS): the branch is there, at another commit.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
 
@@ -207,6 +214,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         """
 
     @abc_1.abstractmethod
@@ -219,6 +227,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another tree.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         """
 
     @abc_1.abstractmethod
@@ -231,6 +240,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
 
@@ -247,6 +257,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOTHING_TO_COMMIT): nothing is staged.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
 
@@ -265,6 +276,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come

@@ -1,0 +1,141 @@
+"""`boatyard up` and `boatyard down` with real services, ended in every way there is."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kit import processes
+from tests.kit.cell import BOATYARD, Cell, eventually
+
+SERVICES = ("workspace", "git", "execution", "gateway")
+
+
+@pytest.fixture
+def cell() -> Iterator[Cell]:
+    """A cell that is not up. Nothing of it may be left when a test ends, and most tests end it themselves."""
+    directory = Path(tempfile.mkdtemp(prefix="boatyard-test-"))
+    cell = Cell(directory / "home")
+    yield cell
+    left = processes.with_environment({"BOATYARD_HOME": str(cell.home)})
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    if cell.process:
+        cell.process.communicate(timeout=30)
+    shutil.rmtree(directory)
+    assert not left
+
+
+def services_of(cell: Cell) -> list[int]:
+    return [
+        pid
+        for service in SERVICES
+        for pid in processes.matching(f"services.{service}", {"BOATYARD_HOME": str(cell.home)})
+    ]
+
+
+def complaints(cell: Cell) -> str:
+    return (cell.home.parent / "up.log").read_text()
+
+
+def attempt(cell: Cell, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BOATYARD, *map(str, arguments)],
+        env=cell.environment | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def listens(cell: Cell, service: str) -> bool:
+    host, _, port = cell.address(service).rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
+    cell.up()
+    assert cell.process
+    found = {finding["check"]: finding["status"] for finding in cell.lines("doctor")}
+    assert [found[f"{service} service"] for service in SERVICES] == ["ok"] * 4
+
+    second = attempt(cell, "up")
+    assert second.returncode == 1
+    assert f"process {cell.process.pid} already runs the cell" in second.stderr
+
+    for service in ("workspace", "gateway"):
+        cell.await_restart(service, cell.kill_service(service))
+    eventually(lambda: cell.boatyard("ps", code=None).startswith(b"JOB"), "the gateway answers again")
+
+    cell.process.terminate()
+    assert cell.process.wait(timeout=30) == 0
+    assert cell.process.stdout
+    assert cell.process.stdout.read() == b""  # one line, and nothing more
+    assert "gateway ended (signal 9); starting it again" in complaints(cell)
+    assert services_of(cell) == []
+    assert not any(listens(cell, service) for service in SERVICES)
+    assert attempt(cell, "ps").returncode == 4
+
+
+def test_a_killed_supervisor_leaves_no_service_and_is_followed_by_another(cell: Cell) -> None:
+    cell.up()
+    assert cell.process
+    cell.process.kill()
+    cell.process.communicate()
+
+    cell.up()  # at once, on the same ports, while the services of the first are still ending
+    assert len(services_of(cell)) == 4
+    cell.process.kill()
+    cell.process.wait()
+    eventually(lambda: not services_of(cell), "services end with their supervisor")
+
+    assert cell.boatyard("down") == b""
+    assert cell.lines("down") == [{"kind": "down", "home": str(cell.home)}]
+
+
+def test_a_second_ctrl_c_ends_the_agents_too(cell: Cell) -> None:
+    cell.up()
+    assert cell.process
+    (job,) = cell.lines("run", "--command", "echo begun; sleep 600", "--detach", "Wait.")
+    eventually(lambda: b"begun" in cell.boatyard("logs", job["job_id"]), "the agent has begun")
+    cell.process.send_signal(signal.SIGINT)
+    eventually(lambda: "Ctrl-C again" in complaints(cell), "the supervisor says what a second Ctrl-C does")
+    cell.process.send_signal(signal.SIGINT)
+
+    assert cell.process.wait(timeout=30) == 0
+    assert "1 agent is left running" in complaints(cell)
+    assert "ended 1 agent" in complaints(cell)
+    assert processes.with_environment({"BOATYARD_HOME": str(cell.home)}) == {}
+
+
+def test_a_port_that_is_taken_is_named(cell: Cell) -> None:
+    with socket.create_server(("127.0.0.1", cell.base + 2)):
+        result = attempt(cell, "up", "--port-base", cell.base)
+
+    assert result.returncode == 1
+    assert f"another program listens on 127.0.0.1:{cell.base + 2}, the address of git" in result.stderr
+    assert services_of(cell) == []
+
+
+def test_a_service_that_cannot_start_is_shown_with_its_last_words(cell: Cell) -> None:
+    result = attempt(cell, "up", "--port-base", cell.base, BOATYARD_DATABASE_URL="nonsense://")
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "gateway does not start (exit code 78)" in result.stderr
+    assert "nonsense" in result.stderr
+    assert services_of(cell) == []
+
+
+def test_down_where_nothing_ever_was(cell: Cell) -> None:
+    result = attempt(cell, "down")
+
+    assert (result.returncode, result.stdout) == (0, "")
+    assert not cell.home.exists()

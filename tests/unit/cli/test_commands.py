@@ -1,0 +1,123 @@
+"""The command line as a process, where no gateway is needed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from boatyard.gateway.v1 import agent_pb2
+from click.testing import CliRunner
+
+from services.cli.main import COMMANDS, cli
+from services.cli.requests import new_job, repository_url
+from tests.kit.cell import BOATYARD
+
+
+def boatyard(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {"PATH": os.environ["PATH"], "BOATYARD_HOME": str(home), "BOATYARD_GATEWAY_ADDRESS": "127.0.0.1:1"}
+    return subprocess.run(
+        [BOATYARD, *arguments], env=settings | environment, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_and_speaks_json(command: str) -> None:
+    result = CliRunner().invoke(cli, [command, "--help"])
+
+    assert result.exit_code == 0
+    assert "--json" in result.output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = "import sys; sys.argv = ['boatyard', '--help']; import services.cli.main as m\n"
+    script += "try: m.main()\nexcept SystemExit: print([n for n in ('grpc', 'rich', 'pydantic') if n in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nothing"], ["run"], ["run", "--sandbox", "paper", "x"], ["logs", "--from", "0", "x"]]
+)
+def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
+    result = boatyard(*arguments, home=tmp_path)
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Error:" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["ps"], ["logs", "x"], ["run", "--repo", ".", "x"]])
+def test_nobody_there(arguments: list[str], tmp_path: Path) -> None:
+    result = boatyard(*arguments, "--json", home=tmp_path, BOATYARD_TOKEN="any")
+
+    assert (result.returncode, result.stdout) == (4, "")
+    assert "is `boatyard up` running?" in json.loads(result.stderr)["message"]
+
+
+def test_nothing_to_show(tmp_path: Path) -> None:
+    result = boatyard("ps", home=tmp_path)
+
+    assert result.returncode == 4
+    assert f"no token in {tmp_path}/token" in result.stderr
+
+
+def test_a_token_is_not_sent_through_the_clear(tmp_path: Path) -> None:
+    result = boatyard("ps", home=tmp_path, BOATYARD_TOKEN="any", BOATYARD_GATEWAY_ADDRESS="192.0.2.1:7460")
+
+    assert result.returncode == 4
+    assert "in the clear" in result.stderr
+
+
+def test_doctor_exits_with_what_it_found(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "token").write_text("secret")
+    (tmp_path / "token").chmod(0o644)
+    result = boatyard("doctor", "--json", home=tmp_path)
+
+    findings = {finding["check"]: finding for finding in map(json.loads, result.stdout.splitlines())}
+    assert result.returncode == 1
+    assert findings["token"]["status"] == "fail"
+    assert findings["token"]["mend"] == f"chmod 600 {tmp_path}/token"
+    assert findings["services"]["status"] == "warn"
+    assert {findings[check]["status"] for check in ("python", "interpreter", "git", "data directory")} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("https://host/r.git", "https://host/r.git"),
+        ("git@host:team/r.git", "git@host:team/r.git"),
+        ("host:r.git", "host:r.git"),
+        ("/a/../r.git", "/r.git"),
+    ],
+)
+def test_remotes_stay_as_they_are(given: str, url: str) -> None:
+    assert repository_url(given) == url
+
+
+def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+
+    assert repository_url(".") == str(tmp_path)
+    assert repository_url("./a:b") == f"{tmp_path}/a:b"
+    assert repository_url("~/r") == "/home/me/r"
+
+
+def test_what_is_not_said_is_left_to_the_gateway() -> None:
+    nothing = dict.fromkeys(("revision", "branch", "engine", "command", "verify", "sandbox", "timeout_s", "request_id"))
+    request = new_job(prompt="p", repository_id="", push=True, **nothing)
+
+    assert request.request_id
+    assert request.spec.agent == agent_pb2.AgentSettings()
+    assert request.spec.policy == agent_pb2.Policy()
+
+
+@pytest.mark.parametrize("arguments", [["run", "\udcff"], ["run", "--command", "\udcff", "x"], ["show", "\udcff"]])
+def test_what_is_no_text_is_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
+    result = boatyard(*arguments, home=tmp_path)
+
+    assert result.returncode == 2
+    assert "must be UTF-8" in result.stderr

@@ -1,0 +1,110 @@
+import json
+
+import pytest
+from boatyard.execution.v1 import event_pb2
+from boatyard.gateway.v1 import job_pb2, output_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.cli import shapes
+
+
+def moment(seconds: int) -> Timestamp:
+    return Timestamp(seconds=seconds)
+
+
+def finished_job() -> job_pb2.Job:
+    return job_pb2.Job(
+        job_id="job-1",
+        state=job_pb2.Job.STATE_FAILED,
+        reason="VERIFY_FAILED",
+        message="the check did not pass",
+        execution_ids=["exec-1", "exec-2"],
+        create_time=moment(100),
+        end_time=moment(103),
+        output=output_pb2.Output(
+            branch=b"boatyard/job-1",
+            commit_id="c" * 40,
+            files_changed=[output_pb2.FileChange(path=b"a.txt", change="M"), output_pb2.FileChange(path=b"\xff")],
+            total_files_changed=2,
+            verification=output_pb2.Verification(execution_id="exec-v", passed=False, exit_code=3),
+        ),
+    )
+
+
+def test_a_result_has_the_words_that_scripts_rely_on() -> None:
+    assert shapes.result(finished_job()) == {
+        "kind": "result",
+        "job_id": "job-1",
+        "execution_id": "exec-2",
+        "state": "FAILED",
+        "reason": "VERIFY_FAILED",
+        "branch": "boatyard/job-1",
+        "commit": "c" * 40,
+        "files_changed": ["a.txt", "\udcff"],
+        "tests_run": True,
+        "tests_passed": False,
+        "tokens_used": None,
+        "cost_usd": None,
+        "duration_ms": 3000,
+    }
+
+
+def test_what_is_not_known_is_null() -> None:
+    result = shapes.result(job_pb2.Job(job_id="job-1", state=job_pb2.Job.STATE_CANCELLED))
+
+    unknown = {key for key, value in result.items() if value is None}
+    assert unknown == {
+        *("execution_id", "reason", "branch", "commit", "tests_passed", "tokens_used", "cost_usd", "duration_ms")
+    }
+    assert (result["tests_run"], result["files_changed"]) == (False, [])
+
+
+def test_nothing_spent_is_not_unknown() -> None:
+    output = output_pb2.Output(tokens_used=0, cost_usd=0.0)
+
+    result = shapes.result(job_pb2.Job(output=output))
+    assert (result["tokens_used"], result["cost_usd"]) == (0, 0.0)
+
+
+def test_every_shape_is_a_line_of_ascii() -> None:
+    line = shapes.line(shapes.job(finished_job()))
+
+    assert line.isascii()
+    assert "\n" not in line
+    assert json.loads(line)["files_changed"] == ["a.txt", "\udcff"]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"), [("grüße\n".encode(), {"data": "grüße\n"}), (b"\xff\0", {"data_base64": "/wA="})]
+)
+def test_output_is_text_where_it_can_be(data: bytes, expected: dict[str, str]) -> None:
+    event = event_pb2.Event(
+        sequence=7, time=moment(0), output=event_pb2.Output(stream=event_pb2.Output.STREAM_STDERR, data=data)
+    )
+
+    assert shapes.event(event) == {
+        "sequence": 7,
+        "time": "1970-01-01T00:00:00Z",
+        "kind": "output",
+        "stream": "stderr",
+        **expected,
+    }
+
+
+def test_every_kind_of_event_keeps_all_that_it_says() -> None:
+    for kind in event_pb2.Event.DESCRIPTOR.oneofs_by_name["kind"].fields:
+        event = event_pb2.Event(sequence=1)
+        getattr(event, kind.name).SetInParent()
+        shape = shapes.event(event)
+
+        assert shape["kind"] == kind.name
+        expected = {field.name for field in kind.message_type.fields}
+        assert expected <= set(shape), kind.name
+
+
+def test_an_event_of_a_later_version_is_not_lost() -> None:
+    assert shapes.event(event_pb2.Event(sequence=3))["kind"] == "unknown"
+
+
+def test_a_state_of_a_later_version_has_a_name() -> None:
+    assert shapes.job_state(job_pb2.Job(state=99)) == "UNKNOWN_99"

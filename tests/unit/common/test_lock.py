@@ -1,0 +1,35 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.common.lock import FileLock, LockHeldError, holder, is_held
+
+
+def test_a_lock_has_one_holder_who_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_held(path)
+    lock = FileLock(path)
+    with pytest.raises(LockHeldError) as raised:
+        FileLock(path)
+
+    assert raised.value.pid == os.getpid()
+    assert (is_held(path), holder(path)) == (True, os.getpid())
+    lock.release()
+    assert (is_held(path), holder(path)) == (False, None)
+
+
+def test_a_child_that_is_given_the_lock_holds_it_for_as_long_as_it_lives(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lock = FileLock(path)
+    wait = "import sys; sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", wait], stdin=subprocess.PIPE, pass_fds=[lock.descriptor])
+    lock.write_pid(child.pid)
+    lock.release()
+    assert holder(path) == child.pid
+
+    child.communicate()
+    assert not is_held(path)
+    FileLock(path).release()
