@@ -8,7 +8,7 @@ import structlog
 
 from services.execution import lost
 from services.execution.model import Result
-from services.execution.rundir import RunDirectory
+from services.execution.rundir import MAX_LIVES, RunDirectory
 from services.execution.runners import Runner, Runners
 
 _BEGIN_POLL_S = (0.004, 0.1)
@@ -28,6 +28,7 @@ class Supervision:
         self._runners = runners
         self._on_begin = on_begin
         self._runner: Runner | None = None
+        self._replaced = 0
 
     def start(self) -> None:
         """Give the run to a runner."""
@@ -54,7 +55,8 @@ class Supervision:
             if self._runner is None and self._run.started_time_ns() is None:
                 self.start()
                 continue
-            if self._run.may_resume():
+            if self._replaced < MAX_LIVES and self._run.may_resume():
+                self._replaced += 1
                 log.warning("runner lost; a new one goes on", execution_id=self._execution_id)
                 await asyncio.to_thread(lost.end_survivors, self._execution_id)
                 self.start()
