@@ -1,5 +1,6 @@
 """An execution service with a model that plays a script."""
 
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from tests.integration.execution.service import Client, Seen, running
 from tests.kit.replay import Replay, replaying, write_script
 
-KEY = "sk-ant-sworn-to-secrecy-4711"
+# Of this process alone, so that whoever else shows it has it from us.
+KEY = f"sk-ant-sworn-to-secrecy-{secrets.token_hex(8)}"
 
 
 @dataclass

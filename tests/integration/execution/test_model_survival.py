@@ -148,7 +148,7 @@ async def test_a_cancel_leaves_nothing(directory: Path, where: str, tier: int) -
         end = await model.client.end(RUN)
         took = time.monotonic() - began
     assert (end.state, end.processes_left) == (State.STATE_CANCELLED, 0)
-    assert took < 2, took
+    assert took < 4, "the grace was waited for, and nobody needs it"
     assert processes.with_environment({"BOATYARD_EXECUTION_ID": RUN}) == {}
 
 
