@@ -429,7 +429,7 @@ class Job(message.Message):
     state: Job.State.ValueType
     """Output only. Where it stands."""
     reason: builtins.str
-    """Output only. Why it FAILED. Before the agent: VETOED, HOOK_FAILED, CLONE_FAILED, REVISION_NOT_FOUND, BRANCH_EXISTS,
+    """Output only. Why it FAILED. Before the agent: VETOED, HOOK_FAILED (also after the push), CLONE_FAILED, REVISION_NOT_FOUND, BRANCH_EXISTS,
     DISK_FULL, SANDBOX_UNAVAILABLE. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, OUTPUT_LIMIT,
     SANDBOX_FAILED, RUNNER_LOST. After it: TAKE_FAILED, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED. Ours: INTERNAL. Empty otherwise.
     """
@@ -515,7 +515,7 @@ class StageRecord(message.Message):
         STATE_DONE: StageRecord._State.ValueType  # 2
         """It is done, and its result is written."""
         STATE_FAILED: StageRecord._State.ValueType  # 3
-        """It failed, and so the job."""
+        """It failed, and so the job, unless it is the call of a hook whose failure is ignored."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """How a stage went."""
@@ -527,7 +527,7 @@ class StageRecord(message.Message):
     STATE_DONE: StageRecord.State.ValueType  # 2
     """It is done, and its result is written."""
     STATE_FAILED: StageRecord.State.ValueType  # 3
-    """It failed, and so the job."""
+    """It failed, and so the job, unless it is the call of a hook whose failure is ignored."""
 
     NAME_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
