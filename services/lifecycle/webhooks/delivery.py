@@ -16,7 +16,6 @@ from services.lifecycle.webhooks.signing import signed_headers
 TRIES: Final = 5
 MAX_ANSWER_BYTES: Final = 64 << 10
 
-_FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 8.0
 _LONGEST_RETRY_AFTER_SECONDS: Final = 30.0
 _TRIED_AGAIN: Final = {408, 429}  # beside 5xx
@@ -60,15 +59,16 @@ class _TryFailed(Exception):
 class Webhooks:
     """Calls servers at addresses that are public, or allowed."""
 
-    def __init__(self, allowed: AllowList | None = None) -> None:
+    def __init__(self, allowed: AllowList | None = None, *, first_pause_seconds: float = 0.5) -> None:
         self._allowed = allowed or AllowList()
+        self._first_pause_seconds = first_pause_seconds
         self._tls: ssl.SSLContext | None = None
 
     async def call(self, call: Call) -> Answer:
         """Make a call. Raises CallFailed."""
         if complaint := url_complaint(call.url, self._allowed):  # the setting may be another than at registration
             raise CallFailed(f"its URL {complaint}")
-        pause = _FIRST_PAUSE_SECONDS
+        pause = self._first_pause_seconds
         for number in range(1, TRIES + 1):
             try:
                 return await self._try(call, number)
