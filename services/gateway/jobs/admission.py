@@ -132,7 +132,7 @@ class Admission:
             kind=draft.kind,
             priority=draft.priority,
             prompt=draft.prompt,
-            task=_task(draft.prompt, named.work_item),
+            task=task(draft.prompt, named.work_item),
             create_time=create_time,
             repository_id=named.repository.repository_id if named.repository else "",
             revision=draft.revision or (named.repository.default_revision if named.repository else b""),
@@ -179,7 +179,7 @@ async def _occupy(connection: AsyncConnection, work_item: WorkItem) -> None:
         )
 
 
-def _task(prompt: str, work_item: WorkItem | None) -> str:
+def task(prompt: str, work_item: WorkItem | None) -> str:
     """Return what the agent is told: of a work item all that is known, and then what the caller asks."""
     if work_item is None:
         return prompt
