@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -38,11 +39,17 @@ PROGRAMS = {
 QUIET = "echo ready; exec sleep 600"
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @contextlib.asynccontextmanager
 async def service(directory: Path) -> AsyncIterator[ExecutionServiceStub]:
     home, workspace = directory / "home", directory / "workspace"
     workspace.mkdir()
-    address = "127.0.0.1:27463"
+    address = f"127.0.0.1:{free_port()}"
     settings = {
         "BOATYARD_HOME": str(home),
         "BOATYARD_EXECUTION_LISTEN": address,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import structlog
 from boatyard.execution.v1 import execution_pb2
 from boatyard.gateway.v1 import catalog_pb2, hook_pb2, job_pb2, runtime_pb2
 from boatyard.gateway.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
@@ -18,6 +19,7 @@ from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer
 from boatyard.git.v1 import git_pb2
 from boatyard.workspace.v1 import workspace_pb2
 from google.protobuf.descriptor import ServiceDescriptor
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
@@ -55,6 +57,11 @@ _GIT: ServiceDescriptor = git_pb2.DESCRIPTOR.services_by_name["GitService"]
 _EXECUTION: ServiceDescriptor = execution_pb2.DESCRIPTOR.services_by_name["ExecutionService"]
 
 
+_DATABASE_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)  # seconds
+
+log = structlog.get_logger()
+
+
 def main() -> None:
     """Run the gateway until it is told to stop."""
     program.run("gateway", _main)
@@ -72,6 +79,7 @@ async def _main() -> None:
         url = settings.database_url
         engine = open_database(sqlite_url(directory / "gateway.db") if url is None else url.get_secret_value())
         stack.push_async_callback(engine.dispose)
+        await _await_database(engine)
         await migrate(engine, "services.gateway.migrations")
         nodes = await _nodes(stack, settings)
         changes, draining = Changes(), Draining()
@@ -89,6 +97,19 @@ async def _main() -> None:
             draining=draining,
             reflection=settings.reflection,
         )
+
+
+async def _await_database(engine: AsyncEngine) -> None:
+    """Wait for a database that may be starting too. Raises StartError when it does not come."""
+    for seconds in (*_DATABASE_PAUSES, 0.0):
+        try:
+            async with engine.connect():
+                return
+        except OperationalError as error:
+            if not seconds:
+                raise StartError(f"cannot reach the database: {error.orig}") from error
+            log.warning("waiting for the database", error=str(error.orig))
+            await asyncio.sleep(seconds)
 
 
 async def _nodes(stack: AsyncExitStack, settings: GatewaySettings) -> Nodes:

@@ -1,4 +1,7 @@
-"""Base trees: one checked-out commit each, made once, never changed, the start of any number of workspaces."""
+"""Base trees: one checked-out commit each, made once, never changed, the start of any number of workspaces.
+
+Those of results are for a check that runs once: they are removed an hour after their last use.
+"""
 
 import asyncio
 import errno
@@ -16,6 +19,8 @@ from services.git.places import Places
 
 # Git reads about 300 MB/s to compare content; waiting for the next second takes half of one.
 _QUICKLY_READ_BYTES: Final = 64 * 1024 * 1024
+# Long after whoever asked for the tree has made a workspace of it.
+_RESULT_KEPT_SECONDS: Final = 3600
 
 
 class Bases:
@@ -27,26 +32,49 @@ class Bases:
         self._flights = Flights[Path]()
 
     async def prepare(self, repository_id: str, commit_id: str, origin_url: str, listener: Listener) -> Path:
-        """Return the tree of a commit that the mirror or the result store holds.
+        """Return the tree of a commit that the mirror holds.
 
         Raises:
             FailedPrecondition: CLONE_FAILED, when git cannot check it out.
             Exhausted: DISK_FULL.
         """
-        tree = self._places.base(repository_id, commit_id) / "tree"
+        place = self._places.base(repository_id, commit_id)
+        return await self._in_place(place, repository_id, commit_id, origin_url, listener)
+
+    async def prepare_result(self, repository_id: str, commit_id: str, origin_url: str, listener: Listener) -> Path:
+        """Return the tree of a commit that the result store holds, or the mirror under it. Raises: as `prepare`."""
+        await asyncio.to_thread(self.sweep)
+        place = self._places.base(repository_id, commit_id)
+        if not place.is_dir():
+            place = self._places.result_base(repository_id, commit_id)
+        return await self._in_place(place, repository_id, commit_id, origin_url, listener)
+
+    def sweep(self, kept_seconds: float = _RESULT_KEPT_SECONDS) -> None:
+        """Remove the trees of results that nobody has asked for since `kept_seconds`. Blocks."""
+        for place in self._places.result_bases.glob("*/*"):
+            if time.time() - place.stat().st_mtime > kept_seconds:
+                rubbish = self._places.scratch()
+                place.rename(rubbish / "base")
+                shutil.rmtree(rubbish, ignore_errors=True)
+
+    async def _in_place(
+        self, place: Path, repository_id: str, commit_id: str, origin_url: str, listener: Listener
+    ) -> Path:
+        tree = place / "tree"
         if tree.is_dir():
+            os.utime(place)
             return tree
 
         async def build(report: Listener) -> Path:
             try:
-                await self._build(repository_id, commit_id, origin_url, report)
+                await self._build(place, repository_id, commit_id, origin_url, report)
             except GitError as error:
                 raise failures.clone_failed(repository_id, error) from error
             return tree
 
         return await self._flights.join((repository_id, commit_id), build, listener)
 
-    async def _build(self, repository_id: str, commit_id: str, origin_url: str, report: Listener) -> None:
+    async def _build(self, place: Path, repository_id: str, commit_id: str, origin_url: str, report: Listener) -> None:
         report(Progress("Preparing the tree"))
         scratch = self._places.scratch()
         try:
@@ -60,7 +88,7 @@ class Bases:
             inside = Invocation(git_dir=tree / ".git", cwd=tree, timeout_seconds=1800)
             await self._git.run(Command("checkout", ("--quiet", "--detach"), (commit_id,)), inside)
             await self._settle(tree)
-            _move_into_place(scratch, self._places.base(repository_id, commit_id))
+            _move_into_place(scratch, place)
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 

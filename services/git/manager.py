@@ -166,13 +166,15 @@ class GitManager:
                 raise failures.revision_not_found(commit_id)
             default = await self._mirrors.resolve(repository_id, b"")
             branch = default.branch if default else b""
+            prepare = self._bases.prepare_result
         else:
             resolved = await self._mirrors.find(remote, wanted.revision, report)
             if resolved is None:
                 raise failures.revision_not_found(wanted.revision or b"HEAD")
             commit_id, branch = resolved.commit_id, resolved.branch
+            prepare = self._bases.prepare
         await self._store.remember_url(repository_id, remote.url)
-        tree = await self._bases.prepare(repository_id, commit_id, remote.url, report)
+        tree = await prepare(repository_id, commit_id, remote.url, report)
         return Base(commit_id, tree, (self._mirrors.objects(repository_id),), branch)
 
     async def _objects_of(self, repository_id: str, commit_id: str) -> tuple[Path, ...]:
@@ -184,7 +186,7 @@ class GitManager:
             raise failures.revision_not_found(commit_id)
         # An earlier result: its base tree holds a copy of its objects, and only of its own.
         url = await self._store.url(repository_id) or ""
-        tree = await self._bases.prepare(repository_id, commit_id, url, lambda _: None)
+        tree = await self._bases.prepare_result(repository_id, commit_id, url, lambda _: None)
         return (mirror, tree / ".git" / "objects")
 
     async def _store_with(self, repository_id: str, *commit_ids: str) -> Path:

@@ -25,10 +25,18 @@ class Places:
         return self.home.git
 
     def make(self) -> None:
-        """Make what is missing, and removes what crashes have left half built."""
+        """Make what is missing, and remove what crashes have left half built."""
         shutil.rmtree(self.scratch_root, ignore_errors=True)
         self.home.directory("git")
-        for path in (self.scratch_root, self.empty, self.mirrors, self.bases, self.results, self.clones):
+        for path in (
+            self.scratch_root,
+            self.empty,
+            self.mirrors,
+            self.bases,
+            self.result_bases,
+            self.results,
+            self.clones,
+        ):
             path.mkdir(mode=0o700, exist_ok=True)
 
     @property
@@ -52,6 +60,11 @@ class Places:
         return self.root / "bases"
 
     @property
+    def result_bases(self) -> Path:
+        """Prepared trees of results, by repository and commit: used once or twice, and swept."""
+        return self.root / "result-bases"
+
+    @property
     def results(self) -> Path:
         """Bare repositories with what agents made; no sandbox sees them."""
         return self.root / "results"
@@ -72,6 +85,10 @@ class Places:
     def base(self, repository_id: str, commit_id: str) -> Path:
         """The directory around the prepared tree of a commit."""
         return self.bases / repository_id / commit_id
+
+    def result_base(self, repository_id: str, commit_id: str) -> Path:
+        """The directory around the prepared tree of a result."""
+        return self.result_bases / repository_id / commit_id
 
     def result_store(self, repository_id: str) -> Path:
         """The store of a repository's results."""

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from services.git.gitcmd import Invocation
 
 _MAX_URL: Final = 2048
-_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_ALLOWED: Final = (
     "must be https, ssh, or an absolute file path under the configured roots (BOATYARD_GIT_FILE_ROOTS)"
 )
@@ -83,9 +83,13 @@ class AddressBook:
             return "must not be empty"
         if len(url) > _MAX_URL:
             return f"must not be longer than {_MAX_URL} bytes"
-        if url.startswith("-") or _CONTROL.search(url) or "::" in url.partition("/")[0]:
-            return "must not begin with a dash, hold spaces or control characters, or name a transport helper"
-        if url.startswith("/"):
+        is_path = url.startswith("/")
+        if url.startswith("-") or _CONTROL.search(url) or "::" in url.partition("/")[0] or (" " in url and not is_path):
+            return (
+                "must not begin with a dash, hold control characters, name a transport helper,"
+                " or hold spaces, unless it is a path"
+            )
+        if is_path:
             return self._file_complaint(Path(url))
         if "://" in url:
             return self._url_complaint(url, token)

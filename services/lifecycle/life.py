@@ -1,6 +1,7 @@
 """The life of a job, in its order. Every line may be the one where the process dies: it is begun again at the top."""
 
 from collections.abc import Awaitable
+from contextlib import suppress
 
 import structlog
 
@@ -8,9 +9,8 @@ from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model import Base, JobState, Layout, Outcome, Run, Surroundings, Taken
 from services.lifecycle.run import JobRun
-from services.lifecycle.stages.agent import follow_agent, judge_agent, start_agent
+from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
 from services.lifecycle.stages.cleanup import clean_up
-from services.lifecycle.stages.executions import stopped
 from services.lifecycle.stages.hooks import (
     call_error_hooks,
     call_post_hooks,
@@ -30,11 +30,11 @@ async def carry(job: JobRun) -> Outcome:
     surroundings = await job.insist(lambda: job.ledger.surroundings(job.lease))
     outcome = failed_before(job) or await _outcome(job, surroundings)
     with job.uninterrupted():
-        await _end_agent(job)
+        await _tried(_end_agent(job))
     if outcome.failure is not None:
-        await _tried(job, call_error_hooks(job, outcome))
+        await _tried(call_error_hooks(job, outcome))
     with job.uninterrupted():
-        await _tried(job, _clean_up(job, outcome))
+        await _tried(_clean_up(job, outcome))
         await job.insist(lambda: job.ledger.finish(job.lease, outcome))
     return outcome
 
@@ -70,7 +70,8 @@ async def _work(job: JobRun, surroundings: Surroundings) -> None:
     if remote is not None and base is not None and taken is not None:
         await verify(job, remote, base, taken)
         await publish(job, remote, taken)
-    await call_post_hooks(job)
+    with suppress(JobCancelled):  # all is done that the job was for: too late
+        await call_post_hooks(job)
 
 
 async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> Taken:
@@ -86,19 +87,19 @@ async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> Taken
 
 async def _end_agent(job: JobRun) -> None:
     if job.has_begun("start") and not job.has_ended("agent"):
-        await stopped(job, job.execution_id)
+        await stop_agent(job)
 
 
 async def _clean_up(job: JobRun, outcome: Outcome) -> None:
-    if job.has_begun("workspace"):
+    if job.has_begun("workspace") and is_agent_gone(job):
         await clean_up(job, outcome.state)
 
 
-async def _tried(job: JobRun, work: Awaitable[None]) -> None:
+async def _tried(work: Awaitable[None]) -> None:
     """Do what comes after the end is known: failing, or being told to end, does not change how the job ended."""
     try:
         await work
     except JobFailed as failed:
-        log.warning("not done", job_id=job.order.job_id, reason=failed.failure.reason, error=failed.failure.message)
+        log.warning("not done", reason=failed.failure.reason, error=failed.failure.message)
     except JobCancelled:
-        log.info("cut short", job_id=job.order.job_id)
+        log.info("cut short")

@@ -12,7 +12,7 @@ import structlog
 from services.common.errors import FailedPrecondition, ServiceError
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
-from services.lifecycle.model import ExecutionNote, Failure, Output, StageState, Value, dump, load
+from services.lifecycle.model import ExecutionNote, Failure, StageState, Value, dump, load
 from services.lifecycle.nodes import JobNodes, Nodes
 from services.lifecycle.webhooks import Webhooks
 
@@ -53,11 +53,6 @@ class JobRun:
     def workspace_id(self) -> str:
         """Where the agent works."""
         return workspace_of(self.execution_id)
-
-    @property
-    def output(self) -> Output:
-        """What came out so far."""
-        return self.execution.output
 
     async def load(self) -> None:
         """Learn what was recorded before."""

@@ -1,6 +1,8 @@
 """Puts the workspace service together."""
 
+import asyncio
 from contextlib import AsyncExitStack, aclosing
+from datetime import timedelta
 
 from boatyard.workspace.v1 import workspace_pb2 as pb
 from boatyard.workspace.v1.workspace_pb2_grpc import add_WorkspaceServiceServicer_to_server
@@ -48,6 +50,8 @@ async def _main() -> None:
             aclosing(WorkspaceManager(store.WorkspaceStore(engine), Fences(engine, store.fences), driver))
         )
         await manager.recover()
+        sweeping = asyncio.create_task(manager.keep_swept(timedelta(hours=settings.keep_hours)))
+        stack.callback(sweeping.cancel)
         await serve(
             listen=settings.listen,
             registrations=[

@@ -18,6 +18,8 @@ from services.workspace.store import WorkspaceStore
 
 T = TypeVar("T")
 
+_SWEEP_INTERVAL_S = 600.0
+
 _log = structlog.get_logger()
 
 
@@ -117,6 +119,15 @@ class WorkspaceManager:
             for workspace_id, task in removals.items()
             if not task.cancelled() and task.exception() is None and task.result()
         ]
+
+    async def keep_swept(self, max_age: timedelta) -> None:
+        """Sweep every now and then, until cancelled."""
+        while True:
+            try:
+                await self.sweep(max_age)
+            except Exception:  # noqa: BLE001 - logged, and the next round is a new chance
+                _log.exception("could not sweep")
+            await asyncio.sleep(_SWEEP_INTERVAL_S)
 
     async def recover(self) -> None:
         """Bring files and records together after whatever ended the service last. Called once, before serving."""

@@ -15,3 +15,5 @@ class WorkspaceSettings(ServiceSettings, env_prefix="BOATYARD_WORKSPACE_"):
     """What must be left free on the disk after a copy; creating refuses with DISK_FULL otherwise."""
     concurrent_copies: Annotated[int, Field(ge=1, le=64)] = 4
     """Copies made at once; further ones wait within their deadline."""
+    keep_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 24 * 7
+    """How long workspaces are kept that nobody works in any more, such as those of failed jobs."""

@@ -28,16 +28,16 @@ def has_begun(cell: Cell, execution_id: str) -> bool:
 @pytest.mark.parametrize("service", ["execution", "gateway"])
 def test_a_service_killed_in_mid_run(cell: Cell, remote: Remote, service: str) -> None:
     job = cell.submit(remote.path, COUNTING)
-    viewer = cell.start("logs", "--follow", job["execution_id"])
-    eventually(lambda: has_begun(cell, job["execution_id"]), "the agent has begun")
-    killed = cell.kill_service(service)
-    cell.await_restart(service, killed)
+    with cell.start("logs", "--follow", job["execution_id"]) as viewer:
+        eventually(lambda: has_begun(cell, job["execution_id"]), "the agent has begun")
+        killed = cell.kill_service(service)
+        cell.await_restart(service, killed)
 
-    assert cell.result(job["job_id"])["state"] == "SUCCEEDED"
-    assert cell.output(job["execution_id"]) == LINES
-    assert remote.show(f"boatyard/{job['job_id']}:starts.txt") == "started"
-    seen, complaints = viewer.communicate(timeout=30)
-    assert seen == LINES, complaints
+        assert cell.result(job["job_id"])["state"] == "SUCCEEDED"
+        assert cell.output(job["execution_id"]) == LINES
+        assert remote.show(f"boatyard/{job['job_id']}:starts.txt") == "started"
+        seen, complaints = viewer.communicate(timeout=30)
+        assert seen == LINES, complaints
 
 
 @pytest.mark.parametrize("service", ["workspace", "git"])

@@ -146,10 +146,9 @@ class Cell:
 
         def listens() -> bool:
             with socket.socket() as probe:
-                return (
-                    old_pid not in self._pids(service)
-                    and probe.connect_ex(("127.0.0.1", self.base + OFFSETS[service])) == 0
-                )
+                # A killed process loses its name before its port.
+                there = self._pids(service) not in ([], [old_pid])
+                return there and probe.connect_ex(("127.0.0.1", self.base + OFFSETS[service])) == 0
 
         eventually(listens, f"{service} is there again")
 

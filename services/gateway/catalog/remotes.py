@@ -14,7 +14,7 @@ MAX_TOKEN_BYTES: Final = 4096
 
 _SCHEMES: Final = "must be https, ssh (or user@host:path), or an absolute file path"
 _NO_SECRETS: Final = "must not hold a user name or a password: give a token in its own field"
-_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # user@host:path, as git reads it: no slash before the first colon.
@@ -27,7 +27,8 @@ def url_complaint(url: str) -> str | None:
     rules = (
         (not url, "is required"),
         (len(url.encode()) > MAX_URL_BYTES, f"must be at most {MAX_URL_BYTES} bytes"),
-        (_CONTROL.search(url), "must not hold spaces or control characters"),
+        (_CONTROL.search(url), "must not hold control characters"),
+        (" " in url and not url.startswith("/"), "must not hold spaces, unless it is a path"),
     )
     if complaint := _first(rules):
         return complaint

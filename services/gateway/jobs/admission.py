@@ -43,8 +43,8 @@ from services.gateway.catalog.store import (
     set_work_item_state,
 )
 from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.ledger import new_execution
 from services.gateway.jobs.model import JobView
+from services.gateway.jobs.notes import new_execution
 from services.gateway.jobs.rows import job_view
 from services.gateway.jobs.settled import settled_agent, settled_policy
 from services.gateway.jobs.store import LIVE

@@ -7,7 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.catalog.model import WorkItemState
 from services.gateway.catalog.store import set_work_item_state
-from services.gateway.jobs.tables import NOW, executions, jobs, stages
+from services.gateway.jobs.notes import end_executions, text_of
+from services.gateway.jobs.tables import NOW, jobs, stages
 from services.lifecycle.model import ExecutionState, JobState, Outcome, StageState
 
 _UNFINISHED = "it was not finished when the job ended"
@@ -23,7 +24,7 @@ async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) 
         .values(
             state=outcome.state,
             reason=reason,
-            message=message.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+            message=text_of(message),
             revision=jobs.c.revision + 1,
             held=False,
             end_time=NOW,
@@ -47,15 +48,3 @@ async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) 
         await set_work_item_state(
             connection, job.work_item_id, WorkItemState.REVIEW if succeeded else WorkItemState.TODO
         )
-
-
-async def end_executions(
-    connection: AsyncConnection, job_id: str, state: ExecutionState, reason: str, message: str
-) -> None:
-    """End what has not ended of a job's executions."""
-    live = (ExecutionState.PENDING, ExecutionState.RUNNING)
-    await connection.execute(
-        update(executions)
-        .where(executions.c.job_id == job_id, executions.c.state.in_(live))
-        .values(state=state, reason=reason, message=message.replace("\0", "\N{REPLACEMENT CHARACTER}"), end_time=NOW)
-    )

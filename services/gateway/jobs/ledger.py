@@ -17,9 +17,10 @@ from services.gateway.catalog.store import REPOSITORIES
 from services.gateway.hooks import model as registered
 from services.gateway.hooks.store import hooks_in_force, secret_of
 from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.ending import end_executions, end_job
+from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.model import JobView
-from services.gateway.jobs.rows import job_row, job_view
+from services.gateway.jobs.notes import end_executions, new_execution, text_of, write_note
+from services.gateway.jobs.rows import job_row, job_view, joined
 from services.gateway.jobs.tables import NOW, cells, executions, jobs, now, stages
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, LedgerUnavailable, Stage
@@ -32,12 +33,10 @@ from services.lifecycle.model import (
     JobState,
     Order,
     Outcome,
-    Output,
     Purpose,
     Remote,
     StageState,
     Surroundings,
-    dump,
     load,
 )
 from services.lifecycle.webhooks import signing_key
@@ -165,7 +164,7 @@ class SqlLedger:
             message=row.message,
             start_time=row.start_time,
             end_time=row.end_time,
-            output=load(Output, row.output),
+            output=joined(row.output, row.bulk),
         )
 
     async def begin_stage(self, lease: Lease, name: str) -> None:
@@ -185,24 +184,22 @@ class SqlLedger:
             stages.c.name == stage.name,
             stages.c.state == StageState.RUNNING,
         )
-        message = stage.message.replace("\0", "\N{REPLACEMENT CHARACTER}")
-        ended = running.values(state=stage.state, result=stage.result, message=message, end_time=NOW)
+        ended = running.values(state=stage.state, result=stage.result, message=text_of(stage.message), end_time=NOW)
         async with self._writing(lease) as connection:
             if (await connection.execute(ended)).rowcount == 0:
                 return  # the first try was written, and its answer was lost
             for note in notes:
-                await _write_note(connection, lease, note)
+                await write_note(connection, lease, note)
 
     async def note(self, lease: Lease, note: ExecutionNote) -> None:
         """See Ledger."""
         async with self._writing(lease) as connection:
-            await _write_note(connection, lease, note)
+            await write_note(connection, lease, note)
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
         """See Ledger."""
         async with self._transaction() as connection:
-            await _lock(connection, lease.job_id)
-            row = await job_row(connection, lease.job_id)
+            row = await job_row(connection, lease.job_id, locked=True)
             if row.fence != lease.fence:
                 raise LeaseLost
             if not JobState(row.state).is_final:
@@ -296,43 +293,8 @@ async def _check(connection: AsyncConnection, lease: Lease) -> None:
         raise LeaseLost
 
 
-async def _lock(connection: AsyncConnection, job_id: str) -> None:
-    await connection.execute(select(jobs.c.job_id).where(jobs.c.job_id == job_id).with_for_update())
-
-
 async def _next_attempt(connection: AsyncConnection, job_id: str, attempt: int) -> str:
     execution_id = new_id("exec")
     await end_executions(connection, job_id, ExecutionState.FAILED, _CELL_LOST.reason, _CELL_LOST.message)
     await connection.execute(insert(executions).values(new_execution(execution_id, job_id, attempt, Purpose.AGENT)))
     return execution_id
-
-
-def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose) -> dict[str, Any]:
-    """Return the row of an execution that has not begun."""
-    return {
-        "execution_id": execution_id,
-        "job_id": job_id,
-        "purpose": purpose,
-        "attempt": attempt,
-        "workspace_id": "",
-        "state": ExecutionState.PENDING,
-        "reason": "",
-        "message": "",
-        "output": dump(Output()),
-        "create_time": NOW,
-    }
-
-
-async def _write_note(connection: AsyncConnection, lease: Lease, note: ExecutionNote) -> None:
-    row = new_execution(note.execution_id, lease.job_id, lease.attempt, note.purpose)
-    await insert_if_absent(connection, executions, row)
-    known = {
-        "workspace_id": note.workspace_id,
-        "state": note.state,
-        "reason": note.reason,
-        "message": note.message.replace("\0", "\N{REPLACEMENT CHARACTER}"),
-        "output": dump(note.output),
-        "start_time": note.start_time,
-        "end_time": note.end_time,
-    }
-    await connection.execute(update(executions).where(executions.c.execution_id == note.execution_id).values(known))

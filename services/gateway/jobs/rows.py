@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, select
@@ -10,16 +11,29 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.common.errors import NotFound
 from services.gateway.jobs.model import ExecutionView, JobView, StageView
 from services.gateway.jobs.tables import executions, jobs, stages
-from services.lifecycle.model import ExecutionState, JobState, Order, Output, Purpose, StageState, load
+from services.lifecycle.model import (
+    Changes,
+    ExecutionState,
+    JobState,
+    Order,
+    Output,
+    Purpose,
+    StageState,
+    dump,
+    load,
+)
 
-EXECUTIONS: Select[Any] = select(
-    executions,
+_BRIEF = tuple(column for column in executions.c if column is not executions.c.bulk)
+_JOB_OF = (
     jobs.c.state.label("job_state"),
     jobs.c.project_id,
     jobs.c.worker_id,
     jobs.c.work_item_id,
     jobs.c.repository_id,
-).join_from(executions, jobs, executions.c.job_id == jobs.c.job_id)
+)
+_JOINED = (executions, jobs, executions.c.job_id == jobs.c.job_id)
+EXECUTIONS: Select[Any] = select(executions, *_JOB_OF).join_from(*_JOINED)
+BRIEF_EXECUTIONS: Select[Any] = select(*_BRIEF, *_JOB_OF).join_from(*_JOINED)
 
 
 async def job_view(connection: AsyncConnection, job_id: str) -> JobView:
@@ -28,24 +42,24 @@ async def job_view(connection: AsyncConnection, job_id: str) -> JobView:
     return view
 
 
-async def job_row(connection: AsyncConnection, job_id: str) -> Row[Any]:
-    """Return a job's row. Raises NotFound."""
-    row = (await connection.execute(select(jobs).where(jobs.c.job_id == job_id))).first()
+async def job_row(connection: AsyncConnection, job_id: str, *, locked: bool = False) -> Row[Any]:
+    """Return a job's row; `locked` keeps it as it is until the transaction ends. Raises NotFound."""
+    statement = select(jobs).where(jobs.c.job_id == job_id)
+    row = (await connection.execute(statement.with_for_update() if locked else statement)).first()
     if row is None:
         raise NotFound("job", job_id)
     return row
 
 
-async def job_views(
-    connection: AsyncConnection, rows: Sequence[Row[Any]], *, with_timeline: bool = True
-) -> list[JobView]:
-    """Complete rows of jobs with their agents' executions and, unless it is a list, their timelines."""
+async def job_views(connection: AsyncConnection, rows: Sequence[Row[Any]], *, brief: bool = False) -> list[JobView]:
+    """Complete rows of jobs with their agents' executions and, unless in brief, their timelines and all output."""
     job_ids = [row.job_id for row in rows]
     runs, steps = defaultdict(list), defaultdict(list)
-    found = EXECUTIONS.where(executions.c.job_id.in_(job_ids), executions.c.purpose == Purpose.AGENT)
+    known = BRIEF_EXECUTIONS if brief else EXECUTIONS
+    found = known.where(executions.c.job_id.in_(job_ids), executions.c.purpose == Purpose.AGENT)
     for execution in (await connection.execute(found.order_by(executions.c.attempt))).all():
         runs[execution.job_id].append(execution_view(execution))
-    if with_timeline:
+    if not brief:
         recorded = select(stages).where(stages.c.job_id.in_(job_ids)).order_by(stages.c.attempt, stages.c.number)
         for stage in (await connection.execute(recorded)).all():
             steps[stage.job_id].append(_stage_view(stage))
@@ -59,7 +73,7 @@ async def execution_views(connection: AsyncConnection, *wanted: ColumnElement[bo
 
 
 def execution_view(row: Row[Any]) -> ExecutionView:
-    """Read a row of EXECUTIONS."""
+    """Read a row of EXECUTIONS, or of BRIEF_EXECUTIONS."""
     return ExecutionView(
         execution_id=row.execution_id,
         job_id=row.job_id,
@@ -74,7 +88,7 @@ def execution_view(row: Row[Any]) -> ExecutionView:
         state=ExecutionState(row.state),
         reason=row.reason,
         message=row.message,
-        output=load(Output, row.output),
+        output=joined(row.output, getattr(row, "bulk", None)),
         create_time=row.create_time,
         start_time=row.start_time,
         end_time=row.end_time,
@@ -106,3 +120,21 @@ def _stage_view(row: Row[Any]) -> StageView:
         start_time=row.start_time,
         end_time=row.end_time,
     )
+
+
+def parted(output: Output) -> dict[str, str]:
+    """Write an output's two columns: what lists show, and what is large."""
+    changes = output.changes
+    large = Output(changes=Changes(files=changes.files, diff=changes.diff), log_tail=output.log_tail)
+    small = replace(output, changes=replace(changes, files=(), diff=b""), log_tail=b"")
+    return {"output": dump(small), "bulk": dump(large)}
+
+
+def joined(small: str, large: str | None) -> Output:
+    """Read an output of its two columns; of the first alone it is what lists show."""
+    output = load(Output, small)
+    if large is None:
+        return output
+    bulk = load(Output, large)
+    changes = replace(output.changes, files=bulk.changes.files, diff=bulk.changes.diff)
+    return replace(output, changes=changes, log_tail=bulk.log_tail)

@@ -38,7 +38,7 @@ class JobServicer(JobServiceServicer):
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """See the contract."""
         which, page = wire.wanted(request)
-        views = await self._store.jobs(which, page)
+        views, page = await self._store.jobs(which, page)
         jobs, token = wire.fitted(views, page, lambda view: wire.job(view, brief=True), job_key)
         return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
 

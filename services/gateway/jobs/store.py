@@ -1,6 +1,9 @@
 """Jobs and executions as callers ask for them: one, a page, or that one be ended. Each method is one transaction."""
 
-from sqlalchemy import BigInteger, ColumnElement, select, type_coerce, update
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Row, Select, select, type_coerce, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.paging import Page
@@ -8,10 +11,20 @@ from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.model import ExecutionFilter, ExecutionView, JobFilter, JobView
-from services.gateway.jobs.rows import EXECUTIONS, execution_view, execution_views, job_row, job_view, job_views
+from services.gateway.jobs.rows import (
+    BRIEF_EXECUTIONS,
+    EXECUTIONS,
+    execution_view,
+    execution_views,
+    job_row,
+    job_view,
+    job_views,
+)
 from services.gateway.jobs.tables import executions, jobs
 from services.gateway.sql import microseconds
 from services.lifecycle.model import JobState, Outcome
+
+_PAGE_CHARACTERS = 8 << 20
 
 LIVE = (JobState.PENDING, JobState.RUNNING, JobState.AWAITING_APPROVAL)
 
@@ -34,10 +47,14 @@ class JobStore:
     async def revision(self, job_id: str) -> int:
         """Return what grows with every change of a job. Raises NotFound."""
         async with self._engine.begin() as connection:
-            return int((await job_row(connection, job_id)).revision)
+            found = await connection.execute(select(jobs.c.revision).where(jobs.c.job_id == job_id))
+            revision = found.scalar_one_or_none()
+        if revision is None:
+            raise NotFound("job", job_id)
+        return int(revision)
 
-    async def jobs(self, wanted: JobFilter, page: Page) -> list[JobView]:
-        """Return the jobs of a page, the newest first, and one more where there is a next page."""
+    async def jobs(self, wanted: JobFilter, page: Page) -> tuple[list[JobView], Page]:
+        """Return a page of jobs in brief, the newest first, one more where there is a next, and how long it became."""
         conditions = _conditions(
             (wanted.project_id, jobs.c.project_id),
             (wanted.kind, jobs.c.kind),
@@ -48,7 +65,9 @@ class JobStore:
             conditions.append(jobs.c.state.in_(sorted(wanted.states)))
         statement = page.select(select(jobs).where(*conditions), _JOB_KEY, descending=True)
         async with self._engine.begin() as connection:
-            return await job_views(connection, (await connection.execute(statement)).all(), with_timeline=False)
+            rows, page = await _bounded(connection, statement, page)
+            views = await job_views(connection, rows, brief=True)
+        return views, page
 
     async def execution(self, execution_id: str) -> ExecutionView:
         """Return an execution. Raises NotFound."""
@@ -56,7 +75,7 @@ class JobStore:
             return await _execution(connection, execution_id)
 
     async def executions(self, wanted: ExecutionFilter, page: Page) -> list[ExecutionView]:
-        """Return the executions of a page, the newest first, and one more where there is a next page."""
+        """Return a page of executions in brief, the newest first, and one more where there is a next."""
         conditions = _conditions(
             (wanted.project_id, jobs.c.project_id),
             (wanted.job_id, executions.c.job_id),
@@ -65,7 +84,7 @@ class JobStore:
         )
         if wanted.states:
             conditions.append(executions.c.state.in_(sorted(wanted.states)))
-        statement = page.select(EXECUTIONS.where(*conditions), _EXECUTION_KEY, descending=True)
+        statement = page.select(BRIEF_EXECUTIONS.where(*conditions), _EXECUTION_KEY, descending=True)
         async with self._engine.begin() as connection:
             return [execution_view(row) for row in (await connection.execute(statement)).all()]
 
@@ -119,8 +138,7 @@ class JobStore:
     @staticmethod
     async def _cancel(connection: AsyncConnection, job_id: str) -> JobState:
         """Record the wish where it can still be fulfilled; return the state in which the job was."""
-        await connection.execute(select(jobs.c.job_id).where(jobs.c.job_id == job_id).with_for_update())
-        row = await job_row(connection, job_id)
+        row = await job_row(connection, job_id, locked=True)
         state = JobState(row.state)
         if not state.is_final and not row.cancel_requested:
             asked = {"cancel_requested": True, "revision": row.revision + 1}
@@ -145,6 +163,19 @@ async def _execution(connection: AsyncConnection, execution_id: str) -> Executio
     if not found:
         raise NotFound("execution", execution_id)
     return found[0]
+
+
+async def _bounded(connection: AsyncConnection, statement: Select[Any], page: Page) -> tuple[list[Row[Any]], Page]:
+    """Read a page of jobs, which ends early where their definitions are large: a million characters are allowed."""
+    rows: list[Row[Any]] = []
+    size = 0
+    async with connection.stream(statement) as found:
+        async for row in found:
+            rows.append(row)
+            if size > _PAGE_CHARACTERS:  # the page ends before this one
+                return rows, replace(page, size=len(rows) - 1)
+            size += len(row.definition)
+    return rows, page
 
 
 def _conditions(*wanted: tuple[str, ColumnElement[str]]) -> list[ColumnElement[bool]]:

@@ -91,7 +91,9 @@ executions = Table(
     Column("state", String(31), nullable=False),
     Column("reason", String(63), nullable=False),
     Column("message", Text, nullable=False),
-    Column("output", Text, nullable=False),  # the lifecycle's Output
+    # The lifecycle's Output in two parts: what lists show, and what is large.
+    Column("output", Text, nullable=False),
+    Column("bulk", Text, nullable=False),
     Column("create_time", Moment, nullable=False),
     Column("start_time", Moment, nullable=True),
     Column("end_time", Moment, nullable=True),

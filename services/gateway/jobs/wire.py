@@ -32,7 +32,7 @@ _LIST_BYTES: Final = 2 << 20  # of a message's 4 MiB
 _STATES: Final = {pb.Job.State.Value(f"STATE_{state}"): state for state in JobState}
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 _STAGE_NUMBERS: Final = {state: pb.StageRecord.State.Value(f"STATE_{state}") for state in StageState}
-# What git refuses in the name of a branch (git-check-ref-format), but for components that end in ".lock".
+# What git refuses anywhere in a branch's name (git-check-ref-format); what it refuses as a whole is in `_branch`.
 _BAD_BRANCH: Final = re.compile(rb"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|\.$|/$")
 
 View = TypeVar("View")
@@ -96,7 +96,7 @@ def wanted(request: pb.ListJobsRequest) -> tuple[JobFilter, Page]:
 
 
 def job(view: JobView, *, brief: bool = False) -> pb.Job:
-    """Write a job; in brief, as lists have it."""
+    """Write a job; in brief with long texts cut, as lists have it."""
     last = view.executions[-1]
     return pb.Job(
         job_id=view.order.job_id,
@@ -108,7 +108,7 @@ def job(view: JobView, *, brief: bool = False) -> pb.Job:
         workspace_id=last.workspace_id,
         cell_id=view.cell_id,
         cancel_requested=view.cancel_requested,
-        output=output(last.output, brief=brief),
+        output=output(last.output),
         timeline=[_stage(stage) for stage in view.timeline],
         create_time=timestamp(view.create_time),
         start_time=None if view.start_time is None else timestamp(view.start_time),
@@ -117,21 +117,21 @@ def job(view: JobView, *, brief: bool = False) -> pb.Job:
     )
 
 
-def output(value: Output, *, brief: bool = False) -> output_pb2.Output:
-    """Write what came out; in brief without files, diff and log."""
+def output(value: Output) -> output_pb2.Output:
+    """Write what came out."""
     changes = value.changes
     message = output_pb2.Output(
         summary=value.summary,
-        files_changed=[] if brief else [_file(change) for change in changes.files],
+        files_changed=[_file(change) for change in changes.files],
         total_files_changed=changes.total_files,
         verification=None if value.verification is None else _verification(value.verification),
         base_commit_id=value.base_commit_id,
         commit_id=value.commit_id,
         branch=value.branch,
         pushed=value.pushed,
-        diff=b"" if brief else changes.diff,
+        diff=changes.diff,
         diff_truncated=changes.diff_truncated,
-        log_tail=b"" if brief else value.log_tail,
+        log_tail=value.log_tail,
         output_bytes=value.output_bytes,
     )
     if value.exit_code is not None:
@@ -168,7 +168,10 @@ def fitted(
 
 def _branch(check: Checks, field: str, value: bytes) -> bytes:
     if value and (
-        len(value) > 244 or value.startswith((b"-", b"/", b".")) or value == b"@" or _BAD_BRANCH.search(value)
+        len(value) > 244
+        or value.startswith((b"-", b"/", b"."))
+        or value in {b"@", b"HEAD"}
+        or _BAD_BRANCH.search(value)
     ):
         check.add(field, "must be a name that git allows for a branch, of at most 244 bytes")
     return value

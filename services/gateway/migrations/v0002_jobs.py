@@ -56,6 +56,7 @@ def upgrade() -> None:
         _word("reason", 63),
         _text("message"),
         _text("output"),
+        _text("bulk"),
         *_times("create_time", "start_time", "end_time"),
     )
     op.create_index("executions_newest", "executions", ["create_time", "execution_id"])

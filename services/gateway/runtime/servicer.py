@@ -45,7 +45,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         """See the contract."""
         which, page = wire.wanted(request)
         views = await self._store.executions(which, page)
-        executions, token = fitted(views, page, lambda view: wire.execution(view, brief=True), execution_key)
+        executions, token = fitted(views, page, wire.execution, execution_key)
         return pb.ListExecutionsResponse(executions=executions, next_page_token=token)
 
     async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Context) -> pb.CancelExecutionResponse:

@@ -95,8 +95,8 @@ def result_of(view: ExecutionView) -> tuple[str, str]:
     return output.base_commit_id, output.commit_id
 
 
-def execution(view: ExecutionView, *, brief: bool = False) -> pb.Execution:
-    """Write an execution; in brief, as lists have it."""
+def execution(view: ExecutionView) -> pb.Execution:
+    """Write an execution."""
     message = pb.Execution(
         execution_id=view.execution_id,
         job_id=view.job_id,
@@ -108,7 +108,7 @@ def execution(view: ExecutionView, *, brief: bool = False) -> pb.Execution:
         state=_STATE_NUMBERS[view.state],
         reason=view.reason,
         message=view.message,
-        output=output_message(view.output, brief=brief),
+        output=output_message(view.output),
         create_time=timestamp(view.create_time),
     )
     if view.start_time is not None:

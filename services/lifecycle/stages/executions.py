@@ -137,7 +137,8 @@ def shell(line: str, *arguments: bytes) -> tuple[bytes, ...]:
 
 def last_lines(tail: bytes, max_bytes: int) -> str:
     """Return the last whole lines of some output that fit, as text; of a longer last line its end."""
-    text = tail.rstrip()[-max_bytes:]
-    if len(text) == max_bytes and b"\n" in text:
-        text = text.partition(b"\n")[2]
-    return text.decode(errors="replace").strip()
+    whole = tail.decode(errors="replace").strip()
+    text = whole.encode()[-max_bytes:].decode(errors="ignore")
+    if len(text) < len(whole) and "\n" in text:
+        text = text.partition("\n")[2]
+    return text.strip()

@@ -21,6 +21,7 @@ from services.lifecycle.model import (
     Purpose,
 )
 from services.lifecycle.run import JobRun
+from services.lifecycle.stages.agent import is_agent_gone
 from services.lifecycle.stages.executions import Errand, exited, last_lines, run_errand
 from services.lifecycle.webhooks import Answer, Call, CallFailed
 
@@ -90,7 +91,8 @@ async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> 
 
 async def _run(job: JobRun, name: str, hook: Hook, document: bytes) -> str:
     """Run a command: after the agent in its workspace, if that was made. Return what it said last."""
-    layout = None if hook.event is HookEvent.PRE else job.recorded("workspace", Layout)
+    after = hook.event is not HookEvent.PRE and is_agent_gone(job)
+    layout = job.recorded("workspace", Layout) if after else None
     errand = Errand(
         f"{job.execution_id}-{name}",
         Purpose.HOOK,

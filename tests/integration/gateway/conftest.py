@@ -10,7 +10,7 @@ from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services
 
 
-@pytest_asyncio.fixture(scope="module")
+@pytest_asyncio.fixture(scope="package")
 async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
     async with running_services(tmp_path_factory.mktemp("services")) as running:
         yield running

@@ -28,7 +28,8 @@ def lines(number: int) -> bytes:
 @pytest_asyncio.fixture(scope="module")
 async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
     root = tmp_path_factory.mktemp("services")
-    async with running_services(root, BOATYARD_GATEWAY_LEASE_SECONDS="6", BOATYARD_GATEWAY_MAX_JOBS="2") as running:
+    settings = {"GATEWAY_LEASE_SECONDS": "6", "GATEWAY_MAX_JOBS": "2", "EXECUTION_MAX_EXECUTIONS": "1"}
+    async with running_services(root, **{f"BOATYARD_{name}": value for name, value in settings.items()}) as running:
         yield running
 
 
@@ -134,6 +135,7 @@ async def test_nodes_that_are_away_for_a_while(services: Services, remote: Repo)
 
 
 async def test_no_more_jobs_at_once_than_the_cell_has_room_for(services: Services) -> None:
+    """The gateway takes two, and the execution service one of these: the other waits for it."""
     jobs = [await services.submit("sleep 0.5") for _ in range(5)]
     most = 0
     while True:

@@ -19,7 +19,7 @@ from services.common.fence import Fence
 from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
 from services.common.settings import Home
-from tests.kit.cell import free_port_base
+from tests.kit.cell import eventually, free_port_base
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["WorkspaceService"]
 
@@ -113,6 +113,17 @@ async def test_the_life_of_a_workspace(service: Service, base: Path) -> None:
     assert (raised.value.reason, raised.value.resource_name) == ("WORKSPACE_NOT_FOUND", "w1")
     assert service.trees() == {".making", ".trash"}
     assert service.rubbish() == []
+
+
+async def test_what_nobody_works_in_is_not_kept_for_ever(service: Service) -> None:
+    for workspace_id in ("idle", "busy"):
+        await calling(service, "CreateWorkspace", pb.CreateWorkspaceRequest(workspace_id=workspace_id))
+    done = pb.UpdateWorkspaceStateRequest(workspace_id="idle", state=pb.Workspace.STATE_ERROR)
+    await calling(service, "UpdateWorkspaceState", done)
+    service.end()
+    service.start(BOATYARD_WORKSPACE_KEEP_HOURS="0.000001")
+    await asyncio.to_thread(eventually, lambda: "idle" not in service.trees(), "the idle one is gone")
+    assert "busy" in service.trees()
 
 
 async def test_refusals_say_why(service: Service, base: Path) -> None:

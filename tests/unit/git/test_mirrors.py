@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from boatyard.git.v1 import git_pb2 as pb
 
 from services.common.errors import Exhausted, FailedPrecondition, NotFound
 from services.common.lock import FileLock
@@ -37,6 +38,13 @@ async def test_many_who_ask_at_once_share_one_fetch_and_one_tree(parts: GitParts
     assert parts.git.ran["fetch"] == 1
     assert parts.git.ran["clone"] == 1
     assert list(parts.places.scratch_root.iterdir()) == []
+
+
+async def test_a_path_may_hold_spaces(parts: GitParts, remote: Remote, upstream: Repo) -> None:
+    spaced = upstream.path.with_name("up stream's.git")
+    upstream.path.rename(spaced)
+    assert parts.requests.prepare_base(pb.PrepareBaseRequest(remote=pb.Remote(repository_id="r", url=str(spaced))))
+    assert (await parts.prepare(Remote(remote.repository_id, str(spaced)))).commit_id == Repo(spaced).head("main")
 
 
 async def test_a_known_commit_id_is_not_fetched_and_a_branch_is(

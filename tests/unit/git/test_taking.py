@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,26 @@ async def test_a_result_can_be_started_from_and_taken_again(
     second = await take(shared_parts, again, "result-2")
     assert (second.agent_commits, second.changed) == (1, True)
     assert stored(shared_parts).head(f"{second.commit_id}~1") == first.commit_id
+
+
+async def test_the_tree_of_a_result_goes_when_nobody_has_asked_for_it_and_comes_again(
+    shared_parts: GitParts, shared_remote: Remote, workspace: Workspace
+) -> None:
+    workspace.agent.write({"swept": "1"})
+    result = await take(shared_parts, workspace)
+    wanted = Wanted(result_commit_id=result.commit_id)
+    base = await shared_parts.prepare(shared_remote, wanted)
+    upstream = await shared_parts.prepare(shared_remote)
+    hours_ago = time.time() - 7200
+    for path in (base.tree_path.parent, upstream.tree_path.parent):
+        os.utime(path, (hours_ago, hours_ago))
+    workspace.agent.write({"swept": "2"})
+    other = await take(shared_parts, workspace)
+    await shared_parts.prepare(shared_remote, Wanted(result_commit_id=other.commit_id))
+    assert not base.tree_path.exists()
+    assert upstream.tree_path.exists()
+    assert (await shared_parts.prepare(shared_remote, wanted)).tree_path == base.tree_path
+    assert (base.tree_path / "swept").read_text() == "1"
 
 
 async def test_what_cannot_be_taken_says_why(shared_parts: GitParts, workspace: Workspace) -> None:

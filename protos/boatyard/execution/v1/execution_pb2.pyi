@@ -300,7 +300,7 @@ class WatchEventsRequest(message.Message):
 
 @typing.final
 class WatchEventsResponse(message.Message):
-    """A batch of events of about 64 KiB, in order."""
+    """A batch of events, in order; at most about 256 KiB."""
 
     DESCRIPTOR: descriptor.Descriptor
 

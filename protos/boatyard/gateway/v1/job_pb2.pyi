@@ -318,7 +318,7 @@ class JobSpec(message.Message):
     prompt: builtins.str
     """Required. What the agent is asked to do; at most 1 MiB."""
     repository_id: builtins.str
-    """The repository to work on; empty means an empty workspace."""
+    """The repository to work on; empty means the work item's, and without one an empty workspace."""
     revision: builtins.bytes
     """The branch, tag or commit to start from; empty means the repository's default."""
     branch: builtins.bytes
@@ -429,9 +429,11 @@ class Job(message.Message):
     state: Job.State.ValueType
     """Output only. Where it stands."""
     reason: builtins.str
-    """Output only. Why it FAILED. Before the agent: VETOED, HOOK_FAILED (also after the push), CLONE_FAILED, REVISION_NOT_FOUND, BRANCH_EXISTS,
-    DISK_FULL, SANDBOX_UNAVAILABLE. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, OUTPUT_LIMIT,
-    SANDBOX_FAILED, RUNNER_LOST. After it: TAKE_FAILED, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED. Ours: INTERNAL. Empty otherwise.
+    """Output only. Why it FAILED. Before the agent: VETOED, HOOK_FAILED, CLONE_FAILED, REVISION_NOT_FOUND, BRANCH_EXISTS,
+    INVALID_BRANCH, DISK_FULL, SANDBOX_UNAVAILABLE. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE,
+    OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST. After it: TAKE_FAILED, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED. At any
+    time: NODE_LOST (a service of the cell, or too many cells in turn, did not come back), INTERNAL. After the push, by a hook
+    that may: HOOK_FAILED. Empty otherwise.
     """
     message: builtins.str
     """Output only. The same for people, with what they can do."""
@@ -535,7 +537,9 @@ class StageRecord(message.Message):
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Its name, such as `base`, `agent`, `verify` or `push`."""
+    """Its name: `hooks`, `hook-1` and so on, `base`, `workspace`, `branch`, `start`, `agent`, `take`, `diff`, `verify`,
+    `push`, `stop`, `cleanup`. Names may be added. A job that was begun anew by another cell has them once an attempt.
+    """
     state: StageRecord.State.ValueType
     """How it went."""
     message: builtins.str

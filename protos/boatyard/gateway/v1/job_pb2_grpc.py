@@ -96,7 +96,9 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists jobs, the newest first, without timeline, diff and log.
+        """Lists jobs, the newest first, without timeline, changed files, diff, log and environment; long texts are cut.
+
+        A page has fewer jobs than were asked for where they would not fit into one message.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -106,6 +108,7 @@ class JobServiceServicer:
 
     def CancelJob(self, request, context):
         """Asks a job to end. What its agent has done so far is collected; the job is CANCELLED when nothing of it runs.
+        One whose result is being pushed already, or told to hooks, still ends as it ends; hooks are cut short.
 
         A second call while the first is carried out is a success.
 

@@ -36,12 +36,15 @@ class JobServiceStub:
     - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
     """
     ListJobs: aio.UnaryUnaryMultiCallable[job_pb2.ListJobsRequest, job_pb2.ListJobsResponse]
-    """Lists jobs, the newest first, without timeline, diff and log.
+    """Lists jobs, the newest first, without timeline, changed files, diff, log and environment; long texts are cut.
+
+    A page has fewer jobs than were asked for where they would not fit into one message.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     CancelJob: aio.UnaryUnaryMultiCallable[job_pb2.CancelJobRequest, job_pb2.CancelJobResponse]
     """Asks a job to end. What its agent has done so far is collected; the job is CANCELLED when nothing of it runs.
+    One whose result is being pushed already, or told to hooks, still ends as it ends; hooks are cut short.
 
     A second call while the first is carried out is a success.
 
@@ -99,7 +102,9 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         request: job_pb2.ListJobsRequest,
         context: aio.ServicerContext[job_pb2.ListJobsRequest, abc.Awaitable[job_pb2.ListJobsResponse]],
     ) -> abc.Awaitable[job_pb2.ListJobsResponse]:
-        """Lists jobs, the newest first, without timeline, diff and log.
+        """Lists jobs, the newest first, without timeline, changed files, diff, log and environment; long texts are cut.
+
+        A page has fewer jobs than were asked for where they would not fit into one message.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -111,6 +116,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[job_pb2.CancelJobRequest, abc.Awaitable[job_pb2.CancelJobResponse]],
     ) -> abc.Awaitable[job_pb2.CancelJobResponse]:
         """Asks a job to end. What its agent has done so far is collected; the job is CANCELLED when nothing of it runs.
+        One whose result is being pushed already, or told to hooks, still ends as it ends; hooks are cut short.
 
         A second call while the first is carried out is a success.
 

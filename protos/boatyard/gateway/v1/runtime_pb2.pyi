@@ -277,7 +277,7 @@ class WatchExecutionRequest(message.Message):
 
 @typing.final
 class WatchExecutionResponse(message.Message):
-    """A batch of events of about 64 KiB, in order."""
+    """A batch of events, in order; at most about 256 KiB."""
 
     DESCRIPTOR: descriptor.Descriptor
 

@@ -112,7 +112,9 @@ class AgentRuntimeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListExecutions(self, request, context):
-        """Lists executions, the newest first, without diff and log.
+        """Lists executions, the newest first, without changed files, diff and log.
+
+        A page has fewer executions than were asked for where they would not fit into one message.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """

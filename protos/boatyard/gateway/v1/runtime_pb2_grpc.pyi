@@ -37,7 +37,9 @@ class AgentRuntimeServiceStub:
     - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
     """
     ListExecutions: aio.UnaryUnaryMultiCallable[runtime_pb2.ListExecutionsRequest, runtime_pb2.ListExecutionsResponse]
-    """Lists executions, the newest first, without diff and log.
+    """Lists executions, the newest first, without changed files, diff and log.
+
+    A page has fewer executions than were asked for where they would not fit into one message.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
@@ -119,7 +121,9 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         request: runtime_pb2.ListExecutionsRequest,
         context: aio.ServicerContext[runtime_pb2.ListExecutionsRequest, abc.Awaitable[runtime_pb2.ListExecutionsResponse]],
     ) -> abc.Awaitable[runtime_pb2.ListExecutionsResponse]:
-        """Lists executions, the newest first, without diff and log.
+        """Lists executions, the newest first, without changed files, diff and log.
+
+        A page has fewer executions than were asked for where they would not fit into one message.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """

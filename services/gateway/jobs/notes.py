@@ -1,0 +1,61 @@
+"""Executions as they are written down: new ones, what becomes known of them, and their end with their job."""
+
+from typing import Any
+
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.gateway.jobs.rows import parted
+from services.gateway.jobs.tables import NOW, executions
+from services.gateway.sql import insert_if_absent
+from services.lifecycle.ledger import Lease
+from services.lifecycle.model import ExecutionNote, ExecutionState, Output, Purpose
+
+
+def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose) -> dict[str, Any]:
+    """Return the row of an execution that has not begun."""
+    return {
+        "execution_id": execution_id,
+        "job_id": job_id,
+        "purpose": purpose,
+        "attempt": attempt,
+        "workspace_id": "",
+        "state": ExecutionState.PENDING,
+        "reason": "",
+        "message": "",
+        "create_time": NOW,
+        **parted(Output()),
+    }
+
+
+async def write_note(connection: AsyncConnection, lease: Lease, note: ExecutionNote) -> None:
+    """Write what is known of an execution of the lease's attempt, whether it was known before or not."""
+    row = new_execution(note.execution_id, lease.job_id, lease.attempt, note.purpose)
+    await insert_if_absent(connection, executions, row)
+    known = {
+        "workspace_id": note.workspace_id,
+        "state": note.state,
+        "reason": note.reason,
+        "message": text_of(note.message),
+        "start_time": note.start_time,
+        "end_time": note.end_time,
+        **parted(note.output),
+    }
+    await connection.execute(update(executions).where(executions.c.execution_id == note.execution_id).values(known))
+
+
+async def end_executions(
+    connection: AsyncConnection, job_id: str, state: ExecutionState, reason: str, message: str
+) -> None:
+    """End what has not ended of a job's executions."""
+    live = (ExecutionState.PENDING, ExecutionState.RUNNING)
+    await connection.execute(
+        update(executions)
+        .where(executions.c.job_id == job_id, executions.c.state.in_(live))
+        .values(state=state, reason=reason, message=text_of(message), end_time=NOW)
+    )
+
+
+def text_of(message: str) -> str:
+    """Return a message as a database takes it: PostgreSQL keeps no NUL, and a program's words may have one."""
+    return message.replace("\0", "\N{REPLACEMENT CHARACTER}")

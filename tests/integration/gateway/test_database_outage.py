@@ -1,0 +1,80 @@
+"""A gateway on PostgreSQL, and a database that goes away in the middle of a job: it is waited out."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from boatyard.gateway.v1 import job_pb2
+from sqlalchemy import make_url
+
+from tests.kit.repos import Repo
+from tests.kit.services import running_services
+
+
+class Proxy:
+    """The way to PostgreSQL's socket, by TCP, that can be cut."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = 0
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        assert self._server
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner, outer = await asyncio.open_unix_connection(str(self._socket))
+        self._writers |= {writer, outer}
+        try:
+            await asyncio.gather(self._pump(reader, outer), self._pump(inner, writer))
+        finally:
+            self._writers -= {writer, outer}
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def proxy(postgres_url: str) -> AsyncIterator[tuple[Proxy, str]]:
+    """Give the way, and the database's URL by it."""
+    url = make_url(postgres_url)
+    folder = url.query["host"]
+    assert isinstance(folder, str)
+    way = Proxy(next(Path(folder).glob(".s.PGSQL.*[0-9]")))
+    await way.open()
+    by_tcp = url.set(host="127.0.0.1", port=way.port, query={})
+    yield way, by_tcp.render_as_string(hide_password=False)
+    await way.cut()
+
+
+async def test_an_outage_in_mid_run_is_waited_out(tmp_path: Path, remote: Repo, proxy: tuple[Proxy, str]) -> None:
+    way, url = proxy
+    async with running_services(tmp_path, BOATYARD_DATABASE_URL=url) as services:
+        repository = await services.repository(remote)
+        command = "echo started >> starts.txt; sleep 1.5"
+        jobs = [await services.submit(command, repository_id=repository) for _ in range(2)]
+        for job in jobs:
+            await services.until(job.job_id, lambda now: any(stage.name == "agent" for stage in now.timeline))
+        await way.cut()
+        await asyncio.sleep(3)  # the agents end meanwhile
+        await way.open()
+        for job in jobs:
+            ended = await services.ended(job.job_id)
+            assert ended.state == job_pb2.Job.STATE_SUCCEEDED, ended
+            assert len(ended.execution_ids) == 1
+            assert remote.files(ended.output.branch.decode())["starts.txt"] == "started"

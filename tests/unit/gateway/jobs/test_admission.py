@@ -1,0 +1,112 @@
+"""What a job becomes of a wish: layers of settings, what the work item says, and what only shows together."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.common.db.engine import sqlite_url
+from services.common.errors import Invalid, NotFound
+from services.gateway.catalog.agent import AgentSettings, Policy, PromptDelivery, Publish, SandboxTier
+from services.gateway.catalog.model import Project, Repository, Template, Worker, WorkItem
+from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
+from services.gateway.jobs.settled import agent_layer, policy_layer, settled_agent, settled_policy
+from services.lifecycle import model
+from tests.kit.ledger import Books, books
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+@pytest.fixture
+async def book(tmp_path: Path) -> AsyncIterator[Books]:
+    async with books(sqlite_url(tmp_path / "gateway.db")) as opened:
+        catalog = CatalogStore(opened.engine)
+        await catalog.create(PROJECTS, Project(project_id="other", create_time=NOW))
+        settings = AgentSettings(command="lower", model="small", environment={"A": "1", "B": "1"})
+        policy = Policy(verify_command="make test", publish=Publish.NONE)
+        everyday = {"project_id": "default", "create_time": NOW}
+        await catalog.create(TEMPLATES, Template(template_id="template", agent=settings, policy=policy, **everyday))
+        over = AgentSettings(model="large", environment={"B": "2"}, timeout=timedelta(seconds=5))
+        worker = Worker(worker_id="ada", display_name="Ada", template_id="template", agent=over, **everyday)
+        await catalog.create(WORKERS, worker)
+        url = "https://example.invalid/x.git"
+        await catalog.create(
+            REPOSITORIES, Repository(repository_id="repo", url=url, default_revision=b"trunk", **everyday)
+        )
+        item = WorkItem(work_item_id="item", title="It leaks", notes=("a", "b"), repository_id="repo", **everyday)
+        await catalog.create(WORK_ITEMS, item)
+        yield opened
+
+
+async def order(book: Books, **fields: Any) -> model.Order:
+    return (await book.admit(**fields)).order
+
+
+async def test_layers_lie_over_one_another(book: Books) -> None:
+    mine = AgentSettings(environment={"C": "3"}, sandbox_tier=SandboxTier.NONE)
+    made = await order(book, worker_id="ada", agent=mine, policy=Policy(verify_command=""))
+    assert (made.agent.command, made.agent.model, made.agent.timeout) == ("lower", "large", 5.0)
+    assert made.agent.environment == {"A": "1", "B": "2", "C": "3"}
+    assert made.agent.sandbox_tier is model.Tier.NONE
+    assert (made.policy.verify_command, made.policy.publish) == ("", model.Publish.NONE)
+    assert (made.worker_name, made.template_id) == ("Ada", "template")
+
+
+async def test_without_layers_the_defaults_are_in_force(book: Books) -> None:
+    made = await order(book)
+    assert made.agent == model.AgentSettings(command="true")
+    assert made.policy == model.Policy()
+    assert (made.repository_id, made.branch, made.revision) == ("", b"", b"")
+
+
+async def test_settled_settings_are_written_as_a_layer_and_back(book: Books) -> None:
+    made = await order(book, worker_id="ada", agent=AgentSettings(prompt_delivery=PromptDelivery.ARGUMENT))
+    assert settled_agent(agent_layer(made.agent)) == made.agent
+    assert settled_policy(policy_layer(made.policy)) == made.policy
+
+
+async def test_a_work_item_brings_its_words_and_its_repository(book: Books) -> None:
+    made = await order(book, prompt="Mend it.", work_item_id="item")
+    assert made.prompt == "Mend it."
+    assert made.task == "# It leaks\n\n## Notes\n\na\n\nb\n\n## What to do\n\nMend it.\n"
+    assert (made.repository_id, made.revision, made.branch) == ("repo", b"trunk", b"ticket-item")
+
+
+async def test_a_branch_and_a_revision_of_ones_own(book: Books) -> None:
+    made = await order(book, repository_id="repo", revision=b"v1", branch=b"feature/x")
+    assert (made.revision, made.branch) == (b"v1", b"feature/x")
+    default = await order(book, repository_id="repo")
+    assert default.branch == f"boatyard/{default.job_id}".encode()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"worker_id": "ada"}, {"template_id": "template"}, {"repository_id": "repo"}, {"work_item_id": "item"}],
+    ids=str,
+)
+async def test_what_belongs_to_another_project_is_not_found(book: Books, fields: dict[str, str]) -> None:
+    with pytest.raises(NotFound):
+        await order(book, project_id="other", **fields)
+    assert await order(book, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"agent": AgentSettings(command="")}, "agent.command"),
+        ({"work_item_id": "item", "prompt": "x" * (1 << 20)}, "prompt"),
+        ({"agent": AgentSettings(prompt_delivery=PromptDelivery.ARGUMENT), "prompt": "x" * (128 << 10)}, "prompt"),
+        ({"agent": AgentSettings(system_prompt="x" * (60 << 10), environment={"A": "x" * 4096})}, "agent"),
+        (
+            {"worker_id": "ada", "agent": AgentSettings(environment={str(n): "" for n in range(127)})},
+            "agent.environment",
+        ),
+    ],
+    ids=["no command", "too long with the work item", "too long for an argument", "too large", "too many"],
+)
+async def test_what_only_shows_when_all_is_laid_together(book: Books, fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        await order(book, path="spec.", **fields)
+    assert [name for name, _ in refused.value.violations] == [f"spec.{field}"]

@@ -1,0 +1,110 @@
+"""What a request may say about a job, and what fits into an answer."""
+
+import json
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from boatyard.gateway.v1 import job_pb2 as pb
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from services.common.db.paging import Page
+from services.common.errors import Invalid
+from services.gateway.jobs import wire
+from services.gateway.jobs.model import ExecutionView, JobView
+from services.gateway.jobs.store import job_key
+from services.lifecycle.model import AgentSettings, ExecutionState, JobState, Order, Output, Purpose
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def view(prompt: str = "Do it.", job_id: str = "job-1") -> JobView:
+    order = Order(job_id, "default", "task", prompt, prompt, NOW, agent=AgentSettings(command="true"))
+    execution = ExecutionView(
+        execution_id="exec-1",
+        job_id=job_id,
+        job_state=JobState.PENDING,
+        project_id="default",
+        worker_id="",
+        work_item_id="",
+        repository_id="",
+        purpose=Purpose.AGENT,
+        attempt=1,
+        workspace_id="",
+        state=ExecutionState.PENDING,
+        reason="",
+        message="",
+        output=Output(),
+        create_time=NOW,
+        start_time=None,
+        end_time=None,
+    )
+    return JobView(
+        order=order,
+        state=JobState.PENDING,
+        reason="",
+        message="",
+        cell_id="",
+        cancel_requested=False,
+        revision=1,
+        create_time=NOW,
+        start_time=None,
+        end_time=None,
+        executions=(execution,),
+    )
+
+
+def accepted(branch: bytes) -> bool:
+    try:
+        wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", branch=branch)))
+    except Invalid:
+        return False
+    return True
+
+
+@given(st.lists(st.sampled_from([b"a", b"/", b".", b"-", b"@", b"{", b".lock", b"\xff", b" ", b"~", b"*"]), max_size=6))
+@settings(max_examples=60, deadline=None)
+@example([b"HEAD"])
+@example([b"a.lock/b"])
+@example([b"boatyard/job-1"])
+def test_a_branch_is_accepted_when_git_accepts_it(parts: list[bytes]) -> None:
+    branch = b"".join(parts)
+    if not branch:
+        return
+    git = subprocess.run(["git", "check-ref-format", b"refs/heads/" + branch], check=False)
+    usable = git.returncode == 0 and not branch.startswith(b"-") and branch not in {b"@", b"HEAD"}
+    assert accepted(branch) is usable
+
+
+def test_a_document_fits_into_a_hook() -> None:
+    short = json.loads(wire.document(view("Mend é.")))
+    assert (short["jobId"], short["spec"]["prompt"]) == ("job-1", "Mend é.")
+    long = wire.document(view("\x01" * (1 << 20)))
+    assert len(long) <= wire.MAX_DOCUMENT_BYTES
+    assert json.loads(long)["spec"]["prompt"].startswith("\x01")
+
+
+def test_a_list_shows_the_beginning_of_a_long_prompt() -> None:
+    brief = wire.job(view("x" * 5000), brief=True)
+    assert brief.spec.prompt.startswith("xxx")
+    assert len(brief.spec.prompt) < 1000
+    assert wire.job(view("x" * 5000)).spec.prompt == "x" * 5000
+
+
+def test_a_page_ends_early_where_its_jobs_are_large() -> None:
+    views = [view("x" * (1 << 19), f"job-{number}") for number in range(9)]
+    page = Page(size=8)
+    messages, token = wire.fitted(views, page, wire.job, job_key)
+    assert [message.job_id for message in messages] == [f"job-{number}" for number in range(4)]
+    assert token
+    whole, last = wire.fitted([replace(views[0])], page, wire.job, job_key)
+    assert (len(whole), last) == (1, "")
+
+
+@pytest.mark.parametrize("kind", ["review", "-"])
+def test_an_unknown_kind_is_refused(kind: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", kind=kind)))
+    assert refused.value.violations[0][0] == "spec.kind"
