@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -62,8 +63,8 @@ class Receiver:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def serving(self, host: str = "127.0.0.1") -> AsyncIterator["Receiver"]:
-        server = await asyncio.start_server(self._handle, host, 0)
+    async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["Receiver"]:
+        server = await asyncio.start_server(self._handle, "127.0.0.1", 0, ssl=tls)
         self.port = server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/hooks?a=b"
         try:

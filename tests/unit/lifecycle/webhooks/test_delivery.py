@@ -1,7 +1,11 @@
 """One call of a server, that may be well, slow, down, or ill-meaning."""
 
 import asyncio
+import shutil
+import ssl
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -130,6 +134,36 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
         monkeypatch.setenv("ALL_PROXY", proxy.url)
         await LOCAL.call(call(server.url))
     assert (len(server.received), proxy.received) == (1, [])
+
+
+def certificate(directory: Path, name: str) -> ssl.SSLContext:
+    """Make a certificate for a name, and whoever signed it into `directory`/cert.pem."""
+    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
+    files = ["-keyout", directory / "key.pem", "-out", directory / "cert.pem"]
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    subprocess.run([*command, *subject, *files], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
+    return context
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl, to make a certificate")
+@pytest.mark.parametrize("name", ["localhost", "elsewhere.example"])
+async def test_a_certificate_is_checked_by_name_though_an_address_is_connected_to(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = certificate(tmp_path, name)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    webhooks = Webhooks(AllowList.parse("localhost"), first_pause_seconds=0.01)
+    async with Receiver([Reply()]).serving(tls) as server:
+        to_localhost = call(f"https://localhost:{server.port}/")
+        if name == "localhost":
+            assert (await webhooks.call(to_localhost)).status == 204
+            server.received[0].check()
+        else:
+            with pytest.raises(CallFailed, match=r"Hostname mismatch|at the last of 5 tries"):
+                await webhooks.call(to_localhost)
+            assert server.received == []
 
 
 async def test_a_call_can_be_given_up() -> None:
