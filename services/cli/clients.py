@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc
-from boatyard.gateway.v1 import catalog_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1 import catalog_pb2, hook_pb2, job_pb2, runtime_pb2
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceStub
+from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
 
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 _DESCRIPTORS = [
     catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+    hook_pb2.DESCRIPTOR.services_by_name["HookService"],
     job_pb2.DESCRIPTOR.services_by_name["JobService"],
     runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"],
 ]
@@ -33,6 +35,7 @@ class Gateway:
 
     def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
         self.catalog = CatalogServiceStub(channel)
+        self.hooks = HookServiceStub(channel)
         self.jobs = JobServiceStub(channel)
         self.runtime = AgentRuntimeServiceStub(channel)
         self.address = address

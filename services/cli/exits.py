@@ -31,12 +31,13 @@ _ADVICE = {
     "JOB_STATE": "`boatyard show` has the details",
     "EXECUTION_STATE": "`boatyard show` has the details",
     "NO_RESULT": "`boatyard show` says how far it has come",
+    "WORK_ITEM_BUSY": "`boatyard cancel` ends a job",
     "INTERNAL": "the services' logs are in $BOATYARD_HOME/logs",
 }
 
 _WHERE_TYPED = {
     "request_id": "--request-id",
-    "repository.url": "--repo",
+    "repository.url": "the repository's URL",
     "spec.prompt": "PROMPT",
     "spec.revision": "--ref",
     "spec.branch": "--branch",
@@ -46,6 +47,14 @@ _WHERE_TYPED = {
     "spec.agent.sandbox_tier": "--sandbox",
     "spec.policy.verify_command": "--verify",
     "job_id": "ID",
+    "prompt": "PROMPT",
+    "worker_id": "--worker",
+    "work_item_id": "--item",
+    "hook.webhook.url": "--webhook",
+    "hook.webhook.secret": "--secret",
+    "hook.command": "--command",
+    "hook.timeout": "--timeout",
+    "hook.failure_policy": "--on-failure",
     "execution_id": "ID",
     "from_sequence": "--from",
 }

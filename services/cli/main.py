@@ -18,6 +18,12 @@ COMMANDS = {
     "diff": "Show what a job changed, as a unified diff.",
     "cancel": "End a job. What it has done so far is kept.",
     "workspaces": "List the working copies on this cell.",
+    "project": "Manage projects.",
+    "repository": "Manage the git remotes that jobs work on.",
+    "template": "Manage templates: kinds of agents.",
+    "worker": "Manage workers: named agents.",
+    "item": "Manage work items: what is to be done.",
+    "hook": "Manage what is called before and after jobs, and on their failure.",
 }
 
 

@@ -3,9 +3,11 @@
 import hashlib
 import os
 import re
+import sys
 import uuid
 from pathlib import Path
 
+import click
 from boatyard.gateway.v1 import agent_pb2, catalog_pb2, job_pb2, runtime_pb2
 from google.protobuf.duration_pb2 import Duration
 
@@ -59,7 +61,7 @@ def new_job(
     if sandbox is not None:
         agent.sandbox_tier = shapes.SANDBOX_TIERS[sandbox]
     if timeout_s is not None:
-        agent.timeout.CopyFrom(_duration(timeout_s))
+        agent.timeout.CopyFrom(duration(timeout_s))
     policy = agent_pb2.Policy(verify_command=verify)
     if not push:
         policy.publish = agent_pb2.Policy.PUBLISH_NONE
@@ -73,6 +75,18 @@ def new_job(
         policy=policy,
     )
     return job_pb2.CreateJobRequest(request_id=request_id or uuid.uuid4().hex, spec=spec)
+
+
+def execution(
+    *, worker_id: str, work_item_id: str, prompt: str, timeout_s: float | None, request_id: str | None
+) -> runtime_pb2.ExecuteRequest:
+    """Make the request to have a worker work on a work item."""
+    request = runtime_pb2.ExecuteRequest(
+        request_id=request_id or uuid.uuid4().hex, worker_id=worker_id, work_item_id=work_item_id, prompt=prompt
+    )
+    if timeout_s is not None:
+        request.timeout.CopyFrom(duration(timeout_s))
+    return request
 
 
 async def get_job(gateway: Gateway, job_id: str) -> job_pb2.Job:
@@ -109,7 +123,21 @@ async def execution_id_of(gateway: Gateway, id_: str) -> str:
     return execution_id
 
 
-def _duration(seconds: float) -> Duration:
+def text_or_file(typed: str) -> str:
+    """Return a text as it was typed, or what stands in the file that it names as @FILE (@- is standard input)."""
+    return read_text(typed[1:]).rstrip("\n") if typed.startswith("@") else typed
+
+
+def read_text(file: str) -> str:
+    """Read a file, or standard input for "-". Raises click.UsageError."""
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"cannot read {file}: {error}") from None
+
+
+def duration(seconds: float) -> Duration:
+    """Write a time span; what is longer than any the gateway takes stays that."""
     result = Duration()
-    result.FromNanoseconds(int(seconds * 1e9))
+    result.FromNanoseconds(int(min(max(seconds, -1e9), 1e9) * 1e9))
     return result

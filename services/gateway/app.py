@@ -50,6 +50,7 @@ from services.gateway.runtime.servicer import RuntimeServicer
 from services.gateway.settings import GatewaySettings
 from services.lifecycle.driver import Driver
 from services.lifecycle.nodes import Nodes, Patience
+from services.lifecycle.webhooks import AllowList, Webhooks
 
 _WORKSPACE: ServiceDescriptor = workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]
 _GIT: ServiceDescriptor = git_pb2.DESCRIPTOR.services_by_name["GitService"]
@@ -84,7 +85,8 @@ async def _main() -> None:
         changes, draining = Changes(), Draining()
         ledger = SqlLedger(engine, _cell_id(directory), changes, document, lease_seconds=settings.lease_seconds)
         await ledger.take_over_own(socket.gethostname())
-        driver = Driver(ledger, nodes, capacity=settings.max_jobs)
+        webhooks = Webhooks(AllowList.parse(settings.webhook_allow))
+        driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks)
         changes.call_on_work(driver.poke)
         await stack.enter_async_context(_beside(driver.run(), "driver"))
         await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))
@@ -140,7 +142,7 @@ def _registrations(
         Registration(
             hook_pb2.DESCRIPTOR.services_by_name["HookService"].full_name,
             add_HookServiceServicer_to_server,
-            HookServicer(HookStore(engine)),
+            HookServicer(HookStore(engine), AllowList.parse(settings.webhook_allow)),
         ),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,

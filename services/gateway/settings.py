@@ -2,9 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 
 from services.common.settings import ListenAddress, ServiceSettings
+from services.lifecycle.webhooks import AllowList
+
+
+def _checked(text: str) -> str:
+    AllowList.parse(text)
+    return text
 
 
 class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
@@ -20,6 +26,8 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     """How long a job stays this cell's without a heartbeat; then another cell takes it, and begins it anew."""
     node_patience_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
     """How long a node service that is away is waited for; then the job that needs it ends with NODE_LOST."""
+    webhook_allow: Annotated[str, AfterValidator(_checked)] = ""
+    """Addresses, networks and host names, separated by commas, that webhooks may call though they are not public."""
     database_url: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("BOATYARD_DATABASE_URL", "database_url")
     )

@@ -14,6 +14,7 @@ from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnav
 from services.lifecycle.life import carry
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import JobRun
+from services.lifecycle.webhooks import Webhooks
 
 log = structlog.get_logger()
 
@@ -21,9 +22,18 @@ log = structlog.get_logger()
 class Driver:
     """Carries up to `capacity` jobs. `poll_seconds` is how long a new job waits when nobody calls `poke`."""
 
-    def __init__(self, ledger: Ledger, nodes: Nodes, *, capacity: int, poll_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        nodes: Nodes,
+        *,
+        capacity: int,
+        poll_seconds: float = 1.0,
+        webhooks: Webhooks | None = None,
+    ) -> None:
         self._ledger = ledger
         self._nodes = nodes
+        self._webhooks = webhooks or Webhooks()
         self._capacity = capacity
         self._poll_seconds = poll_seconds
         self._jobs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
@@ -71,7 +81,7 @@ class Driver:
         previous = self._jobs.pop(lease.job_id, None)
         if previous is not None:  # our own lease had run out, and we were given the job again
             previous[1].cancel()
-        job = JobRun(lease, self._ledger, self._nodes)
+        job = JobRun(lease, self._ledger, self._nodes, self._webhooks)
         task = asyncio.create_task(self._carry(job), name=lease.job_id)
         self._jobs[lease.job_id] = (job, task)
 

@@ -81,6 +81,14 @@ class Ledger(Protocol):
         """Return what the job needs beside its order, as it is now."""
         ...
 
+    async def document(self, lease: Lease, outcome: Outcome | None) -> bytes:
+        """Return the job as JSON, for hooks: as it is now, or as it is to end."""
+        ...
+
+    async def signing_key(self, lease: Lease, hook_id: str) -> bytes:
+        """Return what a webhook's calls are signed with, also of one that has been unregistered meanwhile."""
+        ...
+
     async def stages(self, lease: Lease) -> Mapping[str, Stage]:
         """Return what is recorded of the lease's attempt, by name."""
         ...

@@ -1,14 +1,23 @@
 """The life of a job, in its order. Every line may be the one where the process dies: it is begun again at the top."""
 
+from collections.abc import Awaitable
+from contextlib import suppress
+
 import structlog
 
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model import Base, JobState, Layout, Outcome, Run, Surroundings, Taken
 from services.lifecycle.run import JobRun
-from services.lifecycle.stages.agent import follow_agent, judge_agent, start_agent, stop_agent
+from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
 from services.lifecycle.stages.cleanup import clean_up
-from services.lifecycle.stages.hooks import call_hooks
+from services.lifecycle.stages.hooks import (
+    call_error_hooks,
+    call_post_hooks,
+    call_pre_hooks,
+    choose_hooks,
+    failed_before,
+)
 from services.lifecycle.stages.prepare import make_branch, make_workspace, prepare_base
 from services.lifecycle.stages.result import compare, publish, take, verify
 
@@ -19,9 +28,13 @@ async def carry(job: JobRun) -> Outcome:
     """Carry a job from wherever it is to its end, and record that. Raises LeaseLost when it is no longer ours."""
     await job.load()
     surroundings = await job.insist(lambda: job.ledger.surroundings(job.lease))
-    outcome = await _outcome(job, surroundings)
+    outcome = failed_before(job) or await _outcome(job, surroundings)
     with job.uninterrupted():
-        await _wind_up(job, outcome)
+        await _tried(_end_agent(job))
+    if outcome.failure is not None:
+        await _tried(call_error_hooks(job, outcome))
+    with job.uninterrupted():
+        await _tried(_clean_up(job, outcome))
         await job.insist(lambda: job.ledger.finish(job.lease, outcome))
     return outcome
 
@@ -43,7 +56,8 @@ async def _outcome(job: JobRun, surroundings: Surroundings) -> Outcome:
 
 async def _work(job: JobRun, surroundings: Surroundings) -> None:
     remote = surroundings.remote
-    await call_hooks(job, surroundings)
+    await choose_hooks(job, surroundings.hooks)
+    await call_pre_hooks(job)
     base = None if remote is None else await prepare_base(job, remote)
     layout = await make_workspace(job, base)
     if base is not None:
@@ -56,6 +70,8 @@ async def _work(job: JobRun, surroundings: Surroundings) -> None:
     if remote is not None and base is not None and taken is not None:
         await verify(job, remote, base, taken)
         await publish(job, remote, taken)
+    with suppress(JobCancelled):  # all is done that the job was for: too late
+        await call_post_hooks(job)
 
 
 async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> Taken:
@@ -69,12 +85,21 @@ async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> Taken
     return taken
 
 
-async def _wind_up(job: JobRun, outcome: Outcome) -> None:
-    """Leave nothing running, and the workspace as the policy wants. Failing here does not change how the job ended."""
+async def _end_agent(job: JobRun) -> None:
+    if job.has_begun("start") and not job.has_ended("agent"):
+        await stop_agent(job)
+
+
+async def _clean_up(job: JobRun, outcome: Outcome) -> None:
+    if job.has_begun("workspace") and is_agent_gone(job):
+        await clean_up(job, outcome.state)
+
+
+async def _tried(work: Awaitable[None]) -> None:
+    """Do what comes after the end is known: failing, or being told to end, does not change how the job ended."""
     try:
-        if job.has_begun("start") and not job.has_ended("agent"):
-            await stop_agent(job)
-        if job.has_begun("workspace"):
-            await clean_up(job, outcome.state)
+        await work
     except JobFailed as failed:
-        log.warning("could not clean up", reason=failed.failure.reason, error=failed.failure.message)
+        log.warning("not done", reason=failed.failure.reason, error=failed.failure.message)
+    except JobCancelled:
+        log.info("cut short")

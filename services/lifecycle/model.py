@@ -62,6 +62,14 @@ class Purpose(enum.StrEnum):
     HOOK = "HOOK"
 
 
+class HookEvent(enum.StrEnum):
+    """When a hook is called: before a job, when it is to end SUCCEEDED, when it is to end FAILED."""
+
+    PRE = "PRE"
+    POST = "POST"
+    ERROR = "ERROR"
+
+
 class PromptDelivery(enum.StrEnum):
     """How a command gets its prompt."""
 
@@ -157,27 +165,39 @@ class Remote(_Value):
 
 @dataclass(frozen=True, slots=True)
 class Hook(_Value):
-    """A line for /bin/sh to call before a job; `timeout` in seconds."""
+    """Something to call: a line for /bin/sh, or else a server's URL. `timeout` in seconds, of a URL for each try.
+
+    `must_succeed` is its failure policy: whether the job fails with it. A webhook's key is never written down here.
+    """
 
     hook_id: str
     command: str
     timeout: float
+    event: HookEvent = HookEvent.PRE
+    url: str = ""
+    must_succeed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks(_Value):
-    """The hooks that a job calls: fixed when it begins."""
+    """The hooks that a job calls: fixed when it begins. In the order of their calls, those of all events together."""
 
     hooks: tuple[Hook, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
+class Called(_Value):
+    """What a hook that has not failed has answered, for people."""
+
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings(_Value):
-    """What a driver needs beside the order, as it is now: `document` is the job as JSON, for hooks."""
+    """What a driver needs beside the order, as it is now."""
 
     remote: Remote | None
     hooks: tuple[Hook, ...]
-    document: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, expla
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
 from services.lifecycle.model import ExecutionNote, Failure, StageState, Value, dump, load
 from services.lifecycle.nodes import JobNodes, Nodes
+from services.lifecycle.webhooks import Webhooks
 
 T = TypeVar("T")
 
@@ -29,11 +30,12 @@ class JobRun:
     `execution` is the attempt's agent as it is known now; it is written with the stage that learns more of it.
     """
 
-    def __init__(self, lease: Lease, ledger: Ledger, nodes: Nodes) -> None:
+    def __init__(self, lease: Lease, ledger: Ledger, nodes: Nodes, webhooks: Webhooks) -> None:
         self.lease = lease
         self.order = lease.order
         self.ledger = ledger
         self.nodes: JobNodes = nodes.for_job(lease.token, self.pause)
+        self.webhooks = webhooks
         self.stages: dict[str, Stage] = {}
         self.execution: ExecutionNote
         self._cancelled = asyncio.Event()
@@ -84,11 +86,12 @@ class JobRun:
         kind: type[Value],
         work: Callable[[], Awaitable[Value]],
         learn: Callable[[ExecutionNote, Value], ExecutionNote] | None = None,
+        tell: Callable[[Value], str] = lambda _: "",
     ) -> Value:
         """Do `work`, unless its result is recorded: then return that.
 
-        `learn` puts the result into what is known of the agent's execution; both are written at once. Raises
-        JobFailed, now and at every replay, when the work fails.
+        `learn` puts the result into what is known of the agent's execution; both are written at once. `tell` says what
+        the timeline shows of it. Raises JobFailed, now and at every replay, when the work fails.
         """
         recorded = self.stages.get(name)
         if recorded is not None and recorded.state is StageState.DONE:
@@ -119,8 +122,13 @@ class JobRun:
             raise JobFailed(INTERNAL) from error
         if learn is not None:
             self.execution = learn(self.execution, result)
-        await self._end(Stage(name, StageState.DONE, dump(result)), [self.execution] if learn else ())
+        await self._end(Stage(name, StageState.DONE, dump(result), tell(result)), [self.execution] if learn else ())
         return result
+
+    def recorded(self, name: str, kind: type[Value]) -> Value | None:
+        """Return what a step came to, now or before a restart; None when it has not been done."""
+        stage = self.stages.get(name)
+        return load(kind, stage.result) if stage is not None and stage.state is StageState.DONE else None
 
     def has_begun(self, name: str) -> bool:
         """Whether a step was begun, now or before a restart."""

@@ -216,7 +216,7 @@ async def test_hooks_are_called_in_order_and_go_when_they_are_removed(engine: As
 
     async def called() -> list[Hook]:
         async with engine.begin() as connection:
-            return list(await hooks_in_force(connection, "default", HookEvent.PRE))
+            return list(await hooks_in_force(connection, "default"))
 
     assert await called() == [first, HOOK, later]
     found, token = await store.page("", Page.parse(3, ""))

@@ -20,6 +20,7 @@ from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.hooks.servicer import HookServicer
 from services.gateway.hooks.store import HookStore
+from services.lifecycle.webhooks import AllowList
 from tests.kit.servers import TOKEN, serving
 
 Error = TypeVar("Error", bound=ServiceError)
@@ -35,7 +36,7 @@ class Stubs:
 async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIterator[Stubs]:
     """Serve the catalogue kept in `directory`; call it with `token`."""
     engine = open_database(sqlite_url(directory / "gateway.db"))
-    catalog, hooks = CatalogServicer(CatalogStore(engine)), HookServicer(HookStore(engine))
+    catalog, hooks = CatalogServicer(CatalogStore(engine)), HookServicer(HookStore(engine), AllowList())
     registrations = [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,

@@ -9,7 +9,7 @@ from boatyard.gateway.v1 import job_pb2
 from services.cli import exits, options, shapes
 from services.cli.clients import Gateway, gateway
 from services.cli.following import Follower
-from services.cli.requests import find_or_create_repository, new_job, repository_url
+from services.cli.requests import execution, find_or_create_repository, get_job, new_job, repository_url
 from services.cli.screen import Screen
 from services.cli.telling import tell_end
 from services.common.errors import ServiceError
@@ -23,6 +23,13 @@ _EXIT_CODES = {
 
 @click.command("run", short_help="Run an agent.")
 @click.argument("prompt", type=options.TEXT)
+@click.option(
+    "--worker",
+    type=options.TEXT,
+    metavar="ID",
+    help="The worker that does it, with --item; the catalogue has the rest.",
+)
+@click.option("--item", type=options.TEXT, metavar="ID", help="The work item that it is for, with --worker.")
 @click.option(
     "--repo",
     type=options.TEXT,
@@ -81,6 +88,8 @@ _EXIT_CODES = {
 def command(
     *,
     prompt: str,
+    worker: str | None,
+    item: str | None,
     repo: str | None,
     ref: str | None,
     engine: str | None,
@@ -109,7 +118,11 @@ def command(
       boatyard run --repo . --command "my-agent" --verify "make test" "Repair the failing test."
       boatyard run --repo . --engine anthropic --model claude-sonnet-5-5 "Repair the failing test."
       boatyard run --repo https://git.example/team/app.git --ref v2 --detach "Update the changelog."
+      boatyard run --worker ann --item ticket-7 "Do what the ticket says."
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    others = (repo, ref, engine, command, verify, branch, sandbox, no_push or None)
+    if (worker is None) != (item is None) or (worker is not None and any(each is not None for each in others)):
+        raise click.UsageError("--worker and --item go together, and beside them --timeout alone of the job's settings")
     text = _standard_input() if prompt == "-" else prompt
     screen = Screen()
     if sandbox == "none":
@@ -119,23 +132,29 @@ def command(
 
     async def main() -> int:
         async with gateway() as way:
-            repository_id = "" if repo is None else await find_or_create_repository(way, repository_url(repo))
-            request = new_job(
-                prompt=text,
-                repository_id=repository_id,
-                revision=ref,
-                branch=branch,
-                engine=engine,
-                command=command,
-                model=model,
-                max_turns=max_turns,
-                verify=verify,
-                sandbox=sandbox,
-                timeout_s=timeout,
-                push=not no_push,
-                request_id=request_id,
-            )
-            job = (await way.ask(way.jobs.CreateJob(request))).job
+            if worker is not None and item is not None:
+                wish = execution(
+                    worker_id=worker, work_item_id=item, prompt=text, timeout_s=timeout, request_id=request_id
+                )
+                job = await get_job(way, (await way.ask(way.runtime.Execute(wish))).job_id)
+            else:
+                repository_id = "" if repo is None else await find_or_create_repository(way, repository_url(repo))
+                request = new_job(
+                    prompt=text,
+                    repository_id=repository_id,
+                    revision=ref,
+                    branch=branch,
+                    engine=engine,
+                    command=command,
+                    model=model,
+                    max_turns=max_turns,
+                    verify=verify,
+                    sandbox=sandbox,
+                    timeout_s=timeout,
+                    push=not no_push,
+                    request_id=request_id,
+                )
+                job = (await way.ask(way.jobs.CreateJob(request))).job
             if detach:
                 _tell_submitted(screen, job, as_json=as_json)
                 return exits.SUCCEEDED

@@ -64,6 +64,14 @@ class Worker:
     create_time: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A named text that goes with a work item."""
+
+    name: str
+    content: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkItem:
     """What is to be done."""
@@ -75,6 +83,7 @@ class WorkItem:
     notes: tuple[str, ...] = ()
     related_work_item_ids: tuple[str, ...] = ()
     repository_id: str = ""
+    documents: tuple[Document, ...] = ()
     state: WorkItemState = WorkItemState.TODO
     create_time: datetime
 

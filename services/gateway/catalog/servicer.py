@@ -1,13 +1,14 @@
 """The catalogue's RPCs: from the wire to the store and back."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from boatyard.gateway.v1 import catalog_pb2 as pb
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceServicer
 from grpc import aio
 
-from services.gateway.catalog import wire
-from services.gateway.catalog.model import Filter
+from services.gateway.catalog import update_wire, wire
+from services.gateway.catalog.model import DEFAULT_PROJECT_ID, Filter
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
 from services.gateway.wire import Checks
 
@@ -43,6 +44,22 @@ class CatalogServicer(CatalogServiceServicer):
         projects, token = await self._catalog.page(PROJECTS, wanted, page)
         return pb.ListProjectsResponse(projects=map(wire.project_message, projects), next_page_token=token)
 
+    async def UpdateProject(self, request: pb.UpdateProjectRequest, context: Context) -> pb.UpdateProjectResponse:
+        """See the contract."""
+        with Checks() as check:
+            project_id, change = update_wire.PROJECT.change(check, request)
+        project = await self._catalog.update(PROJECTS, project_id, change)
+        return pb.UpdateProjectResponse(project=wire.project_message(project))
+
+    async def DeleteProject(self, request: pb.DeleteProjectRequest, context: Context) -> pb.DeleteProjectResponse:
+        """See the contract."""
+        with Checks() as check:
+            project_id = check.required_id("project_id", request.project_id)
+            if project_id == DEFAULT_PROJECT_ID:
+                check.add("project_id", f"must not be `{DEFAULT_PROJECT_ID}`, which is always there")
+        await self._catalog.delete(PROJECTS, project_id, datetime.now(UTC))
+        return pb.DeleteProjectResponse()
+
     async def CreateRepository(
         self, request: pb.CreateRepositoryRequest, context: Context
     ) -> pb.CreateRepositoryResponse:
@@ -74,6 +91,24 @@ class CatalogServicer(CatalogServiceServicer):
             repositories=map(wire.repository_message, repositories), next_page_token=token
         )
 
+    async def UpdateRepository(
+        self, request: pb.UpdateRepositoryRequest, context: Context
+    ) -> pb.UpdateRepositoryResponse:
+        """See the contract."""
+        with Checks() as check:
+            repository_id, change = update_wire.REPOSITORY.change(check, request)
+        repository = await self._catalog.update(REPOSITORIES, repository_id, change)
+        return pb.UpdateRepositoryResponse(repository=wire.repository_message(repository))
+
+    async def DeleteRepository(
+        self, request: pb.DeleteRepositoryRequest, context: Context
+    ) -> pb.DeleteRepositoryResponse:
+        """See the contract."""
+        with Checks() as check:
+            repository_id = check.required_id("repository_id", request.repository_id)
+        await self._catalog.delete(REPOSITORIES, repository_id, datetime.now(UTC))
+        return pb.DeleteRepositoryResponse()
+
     async def CreateTemplate(self, request: pb.CreateTemplateRequest, context: Context) -> pb.CreateTemplateResponse:
         """See the contract."""
         with Checks() as check:
@@ -97,6 +132,20 @@ class CatalogServicer(CatalogServiceServicer):
         templates, token = await self._catalog.page(TEMPLATES, wanted, page)
         return pb.ListTemplatesResponse(templates=map(wire.template_message, templates), next_page_token=token)
 
+    async def UpdateTemplate(self, request: pb.UpdateTemplateRequest, context: Context) -> pb.UpdateTemplateResponse:
+        """See the contract."""
+        with Checks() as check:
+            template_id, change = update_wire.TEMPLATE.change(check, request)
+        template = await self._catalog.update(TEMPLATES, template_id, change)
+        return pb.UpdateTemplateResponse(template=wire.template_message(template))
+
+    async def DeleteTemplate(self, request: pb.DeleteTemplateRequest, context: Context) -> pb.DeleteTemplateResponse:
+        """See the contract."""
+        with Checks() as check:
+            template_id = check.required_id("template_id", request.template_id)
+        await self._catalog.delete(TEMPLATES, template_id, datetime.now(UTC))
+        return pb.DeleteTemplateResponse()
+
     async def CreateWorker(self, request: pb.CreateWorkerRequest, context: Context) -> pb.CreateWorkerResponse:
         """See the contract."""
         with Checks() as check:
@@ -119,6 +168,20 @@ class CatalogServicer(CatalogServiceServicer):
             page = check.page(request, request.page_size, request.page_token)
         workers, token = await self._catalog.page(WORKERS, wanted, page)
         return pb.ListWorkersResponse(workers=map(wire.worker_message, workers), next_page_token=token)
+
+    async def UpdateWorker(self, request: pb.UpdateWorkerRequest, context: Context) -> pb.UpdateWorkerResponse:
+        """See the contract."""
+        with Checks() as check:
+            worker_id, change = update_wire.WORKER.change(check, request)
+        worker = await self._catalog.update(WORKERS, worker_id, change)
+        return pb.UpdateWorkerResponse(worker=wire.worker_message(worker))
+
+    async def DeleteWorker(self, request: pb.DeleteWorkerRequest, context: Context) -> pb.DeleteWorkerResponse:
+        """See the contract."""
+        with Checks() as check:
+            worker_id = check.required_id("worker_id", request.worker_id)
+        await self._catalog.delete(WORKERS, worker_id, datetime.now(UTC))
+        return pb.DeleteWorkerResponse()
 
     async def CreateWorkItem(self, request: pb.CreateWorkItemRequest, context: Context) -> pb.CreateWorkItemResponse:
         """See the contract."""
@@ -144,3 +207,25 @@ class CatalogServicer(CatalogServiceServicer):
             page = check.page(request, request.page_size, request.page_token)
         work_items, token = await self._catalog.page(WORK_ITEMS, wanted, page)
         return pb.ListWorkItemsResponse(work_items=map(wire.work_item_message, work_items), next_page_token=token)
+
+    async def UpdateWorkItem(self, request: pb.UpdateWorkItemRequest, context: Context) -> pb.UpdateWorkItemResponse:
+        """See the contract."""
+        with Checks() as check:
+            work_item_id, change = update_wire.WORK_ITEM.change(check, request)
+        work_item = await self._catalog.update(WORK_ITEMS, work_item_id, change)
+        return pb.UpdateWorkItemResponse(work_item=wire.work_item_message(work_item))
+
+    async def DeleteWorkItem(self, request: pb.DeleteWorkItemRequest, context: Context) -> pb.DeleteWorkItemResponse:
+        """See the contract."""
+        with Checks() as check:
+            work_item_id = check.required_id("work_item_id", request.work_item_id)
+        await self._catalog.delete(WORK_ITEMS, work_item_id, datetime.now(UTC))
+        return pb.DeleteWorkItemResponse()
+
+    async def MoveWorkItem(self, request: pb.MoveWorkItemRequest, context: Context) -> pb.MoveWorkItemResponse:
+        """See the contract."""
+        with Checks() as check:
+            work_item_id = check.required_id("work_item_id", request.work_item_id)
+            state = wire.wanted_state(check, request.state)
+        work_item = await self._catalog.move(work_item_id, state)
+        return pb.MoveWorkItemResponse(work_item=wire.work_item_message(work_item))

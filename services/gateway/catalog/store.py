@@ -4,8 +4,10 @@
 their own asks its `Kind`: `await WORKERS.get(connection, worker_id, project_id)`.
 """
 
-from dataclasses import fields
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
 
 from sqlalchemy import BigInteger, Table, select, type_coerce, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -21,10 +23,15 @@ from services.gateway.catalog.tables import (
     work_items,
     workers,
 )
+from services.gateway.catalog.uses import check_unused
 from services.gateway.requests import Request
 from services.gateway.sql import insert_if_absent, microseconds, read_page
 
 Thing = TypeVar("Thing", Project, Repository, Template, Worker, WorkItem)
+Hold = Literal["share", "change"]
+
+_FIXED = ("project_id", "create_time", "state")
+"""What an update leaves as it is, beside the id."""
 
 
 class Kind(Generic[Thing]):
@@ -35,27 +42,61 @@ class Kind(Generic[Thing]):
         self.table = table
         self._model: type[Thing] = model
         self._key = table.primary_key.columns[0]
+        self._columns = [table.c[field.name] for field in fields(model)]
+        self._there = table.c.delete_time.is_(None)
 
     def id_of(self, thing: Thing) -> str:
         """Return a thing's id."""
         return str(getattr(thing, self._key.name))
 
-    async def get(self, connection: AsyncConnection, thing_id: str, project_id: str | None = None) -> Thing:
-        """Return the one of this id. Raises NotFound, also when `project_id` is given and it belongs to another."""
-        row = (await connection.execute(select(self.table).where(self._key == thing_id))).mappings().first()
+    async def get(
+        self, connection: AsyncConnection, thing_id: str, project_id: str | None = None, *, hold: Hold | None = None
+    ) -> Thing:
+        """Return the one of this id. Raises NotFound, also when `project_id` is given and it belongs to another.
+
+        `hold` keeps it there until the transaction's end: "share" with others who need it, "change" from them.
+        """
+        statement = select(*self._columns).where(self._key == thing_id, self._there)
+        if hold is not None:
+            statement = statement.with_for_update(read=hold == "share")
+        row = (await connection.execute(statement)).mappings().first()
         if row is None or project_id not in {None, row["project_id"]}:
             raise NotFound(self.name, thing_id)
         return self._model(**row)
 
+    async def made(self, connection: AsyncConnection, thing_id: str) -> Thing:
+        """Return what an earlier request made, deleted or not."""
+        row = await connection.execute(select(*self._columns).where(self._key == thing_id))
+        return self._model(**row.mappings().one())
+
     async def add(self, connection: AsyncConnection, thing: Thing) -> None:
-        """Keep a thing. Raises AlreadyExists when there is one of its id."""
-        values = {field.name: getattr(thing, field.name) for field in fields(thing)}
-        if not await insert_if_absent(connection, self.table, values):
+        """Keep a thing. Raises AlreadyExists when there is one of its id; one that is deleted gives its id away."""
+        values = _values(thing)
+        if await insert_if_absent(connection, self.table, values):
+            return
+        deleted = update(self.table).where(self._key == self.id_of(thing), self.table.c.delete_time.is_not(None))
+        if (await connection.execute(deleted.values(values | {"delete_time": None}))).rowcount == 0:
             raise AlreadyExists(self.name, self.id_of(thing))
+
+    async def change(self, connection: AsyncConnection, thing: Thing) -> None:
+        """Keep a thing, that is there, as it now is."""
+        await connection.execute(update(self.table).where(self._key == self.id_of(thing)).values(_values(thing)))
+
+    async def delete(self, connection: AsyncConnection, thing_id: str, now: datetime) -> None:
+        """Delete a thing; once more does nothing. Raises NotFound when there never was one, FailedPrecondition."""
+        known = select(self.table.c.delete_time).where(self._key == thing_id).with_for_update()
+        row = (await connection.execute(known)).first()
+        if row is None:
+            raise NotFound(self.name, thing_id)
+        if row.delete_time is None:
+            await check_unused(connection, self.name, thing_id)
+            secrets = {"token": ""} if "token" in self.table.c else {}
+            gone = update(self.table).where(self._key == thing_id)
+            await connection.execute(gone.values({"delete_time": now, **secrets}))
 
     async def page(self, connection: AsyncConnection, wanted: Filter, page: Page) -> tuple[list[Thing], str]:
         """Return a page of those wanted, the newest first, and the token of the next; shorter where they are large."""
-        statement = select(self.table)
+        statement = select(*self._columns).where(self._there)
         if wanted.project_id:
             statement = statement.where(self.table.c.project_id == wanted.project_id)
         if wanted.url:
@@ -91,7 +132,7 @@ class CatalogStore:
         async with self._engine.begin() as connection:
             earlier = await requests.claim(connection, request, kind.id_of(thing))
             if earlier is not None:
-                return await kind.get(connection, earlier)
+                return await kind.made(connection, earlier)
             await _check_references(connection, thing)
             await kind.add(connection, thing)
             return thing
@@ -100,6 +141,37 @@ class CatalogStore:
         """Return one thing. Raises NotFound."""
         async with self._engine.begin() as connection:
             return await kind.get(connection, thing_id)
+
+    async def update(self, kind: Kind[Thing], thing_id: str, change: Callable[[Thing], Thing]) -> Thing:
+        """Change a thing by `change`, and return it; its id, project, times and state stay as they are.
+
+        Raises NotFound, also for what it newly names, and whatever `change` raises.
+        """
+        async with self._engine.begin() as connection:
+            before = await kind.get(connection, thing_id, hold="change")
+            fixed = {name: getattr(before, name) for name in _FIXED if hasattr(before, name)}
+            thing: Thing = replace(change(before), **fixed)
+            await _check_references(connection, thing, before)
+            await kind.change(connection, thing)
+            return thing
+
+    async def delete(self, kind: Kind[Thing], thing_id: str, now: datetime) -> None:
+        """Delete a thing; once more does nothing.
+
+        Raises NotFound when there never was one, and with what needs it FailedPrecondition (`<KIND>_IN_USE`,
+        WORK_ITEM_BUSY).
+        """
+        async with self._engine.begin() as connection:
+            await kind.delete(connection, thing_id, now)
+
+    async def move(self, work_item_id: str, state: WorkItemState) -> WorkItem:
+        """Put a work item in a state. Raises NotFound, FailedPrecondition (WORK_ITEM_BUSY) while a job works on it."""
+        async with self._engine.begin() as connection:
+            before = await WORK_ITEMS.get(connection, work_item_id, hold="change")
+            await check_unused(connection, WORK_ITEMS.name, work_item_id)
+            moved = replace(before, state=state)
+            await WORK_ITEMS.change(connection, moved)
+            return moved
 
     async def page(self, kind: Kind[Thing], wanted: Filter, page: Page) -> tuple[list[Thing], str]:
         """Return a page of those wanted, the newest first, and the token of the next page."""
@@ -113,14 +185,28 @@ async def set_work_item_state(connection: AsyncConnection, work_item_id: str, st
     await connection.execute(statement.values(state=state))
 
 
-async def _check_references(connection: AsyncConnection, thing: Thing) -> None:
+async def _check_references(connection: AsyncConnection, thing: Thing, before: Thing | None = None) -> None:
+    """Look up what a thing names, but for what it named before: that may have gone."""
     if isinstance(thing, Project):
         return
-    await PROJECTS.get(connection, thing.project_id)
-    if isinstance(thing, Worker) and thing.template_id:
-        await TEMPLATES.get(connection, thing.template_id, thing.project_id)
-    if isinstance(thing, WorkItem):
-        if thing.repository_id:
-            await REPOSITORIES.get(connection, thing.repository_id, thing.project_id)
-        for work_item_id in thing.related_work_item_ids:
-            await WORK_ITEMS.get(connection, work_item_id, thing.project_id)
+    await PROJECTS.get(connection, thing.project_id, hold="share")
+    known = set() if before is None else set(_named(before))
+    for kind, thing_id in _named(thing):
+        if (kind, thing_id) not in known:
+            await kind.get(connection, thing_id, thing.project_id, hold="share")
+
+
+def _named(thing: Thing) -> list[tuple[Kind[Any], str]]:
+    """Return what a thing names, beside its project."""
+    match thing:
+        case Worker():
+            return [(TEMPLATES, thing.template_id)] if thing.template_id else []
+        case WorkItem():
+            named: list[tuple[Kind[Any], str]] = [(WORK_ITEMS, related) for related in thing.related_work_item_ids]
+            return [(REPOSITORIES, thing.repository_id), *named] if thing.repository_id else named
+        case _:
+            return []
+
+
+def _values(thing: Thing) -> dict[str, Any]:
+    return {field.name: getattr(thing, field.name) for field in fields(thing)}

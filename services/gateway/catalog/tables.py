@@ -6,7 +6,7 @@ An optional reference is NULL in the table and empty in the value: foreign keys 
 from sqlalchemy import Column, Enum, ForeignKey, Index, LargeBinary, String, Table, Text
 
 from services.gateway.catalog.agent import AgentSettings, Policy
-from services.gateway.catalog.model import WorkItemState
+from services.gateway.catalog.model import Document, WorkItemState
 from services.gateway.database import metadata
 from services.gateway.sql import JsonValue, Moment, OptionalId
 
@@ -19,8 +19,9 @@ def _project() -> Column[str]:
     return Column("project_id", String(63), ForeignKey("projects.project_id"), nullable=False)
 
 
-def _create_time() -> Column[object]:
-    return Column("create_time", Moment, nullable=False)
+def _times() -> tuple[Column[object], Column[object]]:
+    """When it was made, and when it was deleted: what is deleted stays as a row, for the jobs that know its id."""
+    return Column("create_time", Moment, nullable=False), Column("delete_time", Moment, nullable=True)
 
 
 projects = Table(
@@ -28,7 +29,7 @@ projects = Table(
     metadata,
     _key("project_id"),
     Column("display_name", Text, nullable=False),
-    _create_time(),
+    *_times(),
 )
 
 repositories = Table(
@@ -41,7 +42,7 @@ repositories = Table(
     # In the clear, as the git service needs it. The database is for its owner alone: a SQLite file of mode 0600, or a
     # PostgreSQL that the operator guards. A key in one cell's data directory would lock the other cells out.
     Column("token", Text, nullable=False),
-    _create_time(),
+    *_times(),
 )
 
 templates = Table(
@@ -52,7 +53,7 @@ templates = Table(
     Column("display_name", Text, nullable=False),
     Column("agent", JsonValue(AgentSettings), nullable=False),
     Column("policy", JsonValue(Policy), nullable=False),
-    _create_time(),
+    *_times(),
 )
 
 workers = Table(
@@ -64,7 +65,7 @@ workers = Table(
     Column("template_id", OptionalId, ForeignKey("templates.template_id"), nullable=True),
     Column("agent", JsonValue(AgentSettings), nullable=False),
     Column("policy", JsonValue(Policy), nullable=False),
-    _create_time(),
+    *_times(),
 )
 
 work_items = Table(
@@ -77,8 +78,9 @@ work_items = Table(
     Column("notes", JsonValue(tuple[str, ...]), nullable=False),
     Column("related_work_item_ids", JsonValue(tuple[str, ...]), nullable=False),
     Column("repository_id", OptionalId, ForeignKey("repositories.repository_id"), nullable=True),
+    Column("documents", JsonValue(tuple[Document, ...]), nullable=False),
     Column("state", Enum(WorkItemState, native_enum=False, length=16), nullable=False),
-    _create_time(),
+    *_times(),
 )
 
 Index("repositories_url", repositories.c.url)

@@ -9,6 +9,7 @@ from services.common.ids import new_id
 from services.gateway.catalog.agent_wire import agent_message, agent_of, policy_message, policy_of
 from services.gateway.catalog.model import (
     DEFAULT_PROJECT_ID,
+    Document,
     Filter,
     Project,
     Repository,
@@ -26,12 +27,15 @@ _STATES: Final = {
     pb.WorkItem.STATE_REVIEW: WorkItemState.REVIEW,
     pb.WorkItem.STATE_DONE: WorkItemState.DONE,
 }
+_MOVES: Final = {number: _STATES[number] for number in (pb.WorkItem.STATE_TODO, pb.WorkItem.STATE_DONE)}
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 _MAX_DESCRIPTION_BYTES: Final = 256 * KIB
 _MAX_NOTES: Final = 100
 _MAX_NOTES_BYTES: Final = 256 * KIB
 _MAX_RELATED: Final = 100
+_MAX_DOCUMENTS: Final = 20
+_MAX_DOCUMENTS_BYTES: Final = 384 * KIB
 
 
 def project_of(check: Checks, message: pb.Project) -> Project:
@@ -103,6 +107,7 @@ def work_item_of(check: Checks, message: pb.WorkItem) -> WorkItem:
         notes=_notes_of(check, message),
         related_work_item_ids=tuple(dict.fromkeys(related)),
         repository_id=check.optional_id("work_item.repository_id", message.repository_id),
+        documents=_documents_of(check, message),
         create_time=datetime.now(UTC),
     )
 
@@ -176,9 +181,15 @@ def work_item_message(value: WorkItem) -> pb.WorkItem:
         notes=value.notes,
         related_work_item_ids=value.related_work_item_ids,
         repository_id=value.repository_id,
+        documents=[pb.Document(name=document.name, content=document.content) for document in value.documents],
         state=_STATE_NUMBERS[value.state],
         create_time=timestamp(value.create_time),
     )
+
+
+def wanted_state(check: Checks, state: "pb.WorkItem.State.ValueType") -> WorkItemState:
+    """Read where a person wants a work item."""
+    return check.choice("state", state, _MOVES)
 
 
 def project_id_of(check: Checks, field: str, value: str) -> str:
@@ -197,3 +208,19 @@ def _notes_of(check: Checks, message: pb.WorkItem) -> tuple[str, ...]:
     if any("\0" in note for note in message.notes):
         check.add("work_item.notes", "must not hold NUL characters")
     return tuple(message.notes)
+
+
+def _documents_of(check: Checks, message: pb.WorkItem) -> tuple[Document, ...]:
+    documents = tuple(Document(document.name, document.content) for document in message.documents)
+    size = sum(len(document.content.encode()) for document in documents)
+    if len(documents) > _MAX_DOCUMENTS or size > _MAX_DOCUMENTS_BYTES:
+        check.add(
+            "work_item.documents", f"must be at most {_MAX_DOCUMENTS}, of {_MAX_DOCUMENTS_BYTES // KIB} KiB together"
+        )
+    for index, document in enumerate(documents[:_MAX_DOCUMENTS]):
+        check.line(f"work_item.documents[{index}].name", document.name, required=True)
+        if "\0" in document.content:
+            check.add(f"work_item.documents[{index}].content", "must not hold NUL characters")
+    if len({document.name for document in documents}) < len(documents):
+        check.add("work_item.documents", "must have different names")
+    return documents

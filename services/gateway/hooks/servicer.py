@@ -10,6 +10,7 @@ from grpc import aio
 from services.gateway.hooks import wire
 from services.gateway.hooks.store import HookStore
 from services.gateway.wire import Checks
+from services.lifecycle.webhooks import AllowList
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -17,16 +18,18 @@ Context = aio.ServicerContext[Any, Any]
 class HookServicer(HookServiceServicer):
     """Serves boatyard.gateway.v1.HookService."""
 
-    def __init__(self, hooks: HookStore) -> None:
+    def __init__(self, hooks: HookStore, webhooks: AllowList) -> None:
         self._hooks = hooks
+        self._webhooks = webhooks
 
     async def RegisterHook(self, request: pb.RegisterHookRequest, context: Context) -> pb.RegisterHookResponse:
         """See the contract."""
         with Checks() as check:
             check.part(request, "hook")
-            hook = wire.hook_of(check, request.hook)
+            hook = wire.hook_of(check, request.hook, self._webhooks)
             call = check.request(request, request.request_id)
-        return pb.RegisterHookResponse(hook=wire.hook_message(await self._hooks.register(hook, call)))
+        hook = await self._hooks.register(hook, call)
+        return pb.RegisterHookResponse(hook=wire.hook_message(hook, with_secret=True))
 
     async def ListHooks(self, request: pb.ListHooksRequest, context: Context) -> pb.ListHooksResponse:
         """See the contract."""

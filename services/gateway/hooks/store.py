@@ -5,46 +5,17 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Enum,
-    ForeignKey,
-    Integer,
-    Interval,
-    Select,
-    String,
-    Table,
-    Text,
-    func,
-    insert,
-    select,
-    type_coerce,
-    update,
-)
+from sqlalchemy import BigInteger, Select, func, insert, select, type_coerce, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.paging import Page
 from services.common.errors import NotFound
 from services.gateway import requests
 from services.gateway.catalog.store import PROJECTS
-from services.gateway.database import metadata
-from services.gateway.hooks.model import Hook, HookEvent
+from services.gateway.hooks.model import Hook
+from services.gateway.hooks.tables import hooks
 from services.gateway.requests import Request
-from services.gateway.sql import Moment, microseconds, read_page
-
-hooks = Table(
-    "hooks",
-    metadata,
-    Column("hook_id", String(63), primary_key=True),
-    Column("project_id", String(63), ForeignKey("projects.project_id"), nullable=False),
-    Column("event", Enum(HookEvent, native_enum=False, length=16), nullable=False),
-    Column("command", Text, nullable=False),
-    Column("order", Integer, nullable=False),
-    Column("timeout", Interval, nullable=False),
-    Column("create_time", Moment, nullable=False),
-    Column("remove_time", Moment, nullable=True),
-)
+from services.gateway.sql import microseconds, read_page
 
 _IN_ORDER = (hooks.c.order, type_coerce(hooks.c.create_time, BigInteger), hooks.c.hook_id)
 _IN_FORCE = select(hooks).where(hooks.c.remove_time.is_(None))
@@ -92,10 +63,14 @@ class HookStore:
                 raise NotFound("hook", hook_id)
 
 
-async def hooks_in_force(connection: AsyncConnection, project_id: str, event: HookEvent) -> Sequence[Hook]:
+async def hooks_in_force(connection: AsyncConnection, project_id: str) -> Sequence[Hook]:
     """Return what is to be called for a job of a project, in order. Works inside the caller's transaction."""
-    statement = _IN_FORCE.where(hooks.c.project_id == project_id, hooks.c.event == event).order_by(*_IN_ORDER)
-    return await _read(connection, statement)
+    return await _read(connection, _IN_FORCE.where(hooks.c.project_id == project_id).order_by(*_IN_ORDER))
+
+
+async def secret_of(connection: AsyncConnection, hook_id: str) -> str:
+    """Return the secret of a webhook, removed or not. Works inside the caller's transaction."""
+    return str((await connection.execute(select(hooks.c.secret).where(hooks.c.hook_id == hook_id))).scalar_one())
 
 
 async def _read(connection: AsyncConnection, statement: Select[Any]) -> list[Hook]:

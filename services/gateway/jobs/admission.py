@@ -3,6 +3,7 @@
 Admission is one transaction: the request's id, the job, its first execution, and the work item's new state.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,13 +22,24 @@ from services.gateway.catalog.agent import (
     environment_complaint,
     overlay,
 )
-from services.gateway.catalog.model import DEFAULT_PROJECT_ID, Repository, Template, Worker, WorkItem, WorkItemState
+from services.gateway.catalog.model import (
+    DEFAULT_PROJECT_ID,
+    Document,
+    Repository,
+    Template,
+    Worker,
+    WorkItem,
+    WorkItemState,
+)
 from services.gateway.catalog.store import (
     PROJECTS,
     REPOSITORIES,
     TEMPLATES,
     WORK_ITEMS,
     WORKERS,
+    Hold,
+    Kind,
+    Thing,
     set_work_item_state,
 )
 from services.gateway.jobs.changes import Changes
@@ -122,7 +134,7 @@ class Admission:
             kind=draft.kind,
             priority=draft.priority,
             prompt=draft.prompt,
-            task=_task(draft.prompt, named.work_item),
+            task=task(draft.prompt, named.work_item),
             create_time=create_time,
             repository_id=named.repository.repository_id if named.repository else "",
             revision=draft.revision or (named.repository.default_revision if named.repository else b""),
@@ -144,14 +156,17 @@ class Admission:
 
 async def _look_up(connection: AsyncConnection, draft: Draft) -> _Named:
     """Find what a draft names. What belongs to another project is not found."""
-    worker = await WORKERS.get(connection, draft.worker_id, draft.project_id) if draft.worker_id else None
+
+    async def named(kind: Kind[Thing], thing_id: str, project_id: str | None, hold: Hold = "share") -> Thing | None:
+        return await kind.get(connection, thing_id, project_id, hold=hold) if thing_id else None
+
+    worker = await named(WORKERS, draft.worker_id, draft.project_id)
     project_id = draft.project_id or (worker.project_id if worker else DEFAULT_PROJECT_ID)
-    await PROJECTS.get(connection, project_id)
-    template_id = draft.template_id or (worker.template_id if worker else "")
-    template = await TEMPLATES.get(connection, template_id, project_id) if template_id else None
-    work_item = await WORK_ITEMS.get(connection, draft.work_item_id, project_id) if draft.work_item_id else None
+    await PROJECTS.get(connection, project_id, hold="share")
+    template = await named(TEMPLATES, draft.template_id or (worker.template_id if worker else ""), project_id)
+    work_item = await named(WORK_ITEMS, draft.work_item_id, project_id, "change")
     repository_id = draft.repository_id or (work_item.repository_id if work_item else "")
-    repository = await REPOSITORIES.get(connection, repository_id, project_id) if repository_id else None
+    repository = await named(REPOSITORIES, repository_id, project_id)
     return _Named(project_id, worker, template, work_item, repository)
 
 
@@ -171,14 +186,22 @@ async def _occupy(connection: AsyncConnection, work_item: WorkItem) -> None:
         )
 
 
-def _task(prompt: str, work_item: WorkItem | None) -> str:
+def task(prompt: str, work_item: WorkItem | None) -> str:
     """Return what the agent is told: of a work item all that is known, and then what the caller asks."""
     if work_item is None:
         return prompt
     parts = [f"# {work_item.title}", work_item.description]
     if work_item.notes:
         parts += ["## Notes", *work_item.notes]
+    if work_item.documents:
+        parts += ["## Documents", *map(_quoted, work_item.documents)]
     return "\n\n".join(part.strip() for part in (*parts, "## What to do", prompt) if part.strip()) + "\n"
+
+
+def _quoted(document: Document) -> str:
+    """Return a document as a block that ends where it ends, whatever is in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", document.content)), default=0))
+    return f"### {document.name}\n\n{fence}\n{document.content.rstrip()}\n{fence}"
 
 
 def _check(order: Order, path: str) -> None:
@@ -222,6 +245,7 @@ async def _write(connection: AsyncConnection, order: Order) -> None:
             worker_id=order.worker_id,
             work_item_id=order.work_item_id,
             repository_id=order.repository_id,
+            template_id=order.template_id,
             priority=order.priority,
             definition=dump(order),
             state=JobState.PENDING,

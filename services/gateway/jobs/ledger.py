@@ -6,6 +6,7 @@ other. A cell's own leases are its own again as soon as it is back: `take_over_o
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import Row, and_, case, exc, func, insert, or_, select, tuple_, update
@@ -13,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.ids import new_id
 from services.gateway.catalog.store import REPOSITORIES
-from services.gateway.hooks.model import HookEvent
-from services.gateway.hooks.store import hooks_in_force
+from services.gateway.hooks import model as registered
+from services.gateway.hooks.store import hooks_in_force, secret_of
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.model import JobView
@@ -28,6 +29,7 @@ from services.lifecycle.model import (
     ExecutionState,
     Failure,
     Hook,
+    HookEvent,
     JobState,
     Order,
     Outcome,
@@ -37,6 +39,7 @@ from services.lifecycle.model import (
     Surroundings,
     load,
 )
+from services.lifecycle.webhooks import signing_key
 
 MAX_ATTEMPTS: Final = 3
 _CELL_LOST: Final = Failure(
@@ -118,10 +121,25 @@ class SqlLedger:
             if order.repository_id:
                 repository = await REPOSITORIES.get(connection, order.repository_id)
                 remote = Remote(repository.repository_id, repository.url, repository.token)
-            found = await hooks_in_force(connection, order.project_id, HookEvent.PRE)
+            found = await hooks_in_force(connection, order.project_id)
+        return Surroundings(remote, tuple(map(_hook, found)))
+
+    async def document(self, lease: Lease, outcome: Outcome | None) -> bytes:
+        """See Ledger."""
+        async with self._transaction() as connection:
+            await _check(connection, lease)
             view = await job_view(connection, lease.job_id)
-        hooks = tuple(Hook(hook.hook_id, hook.command, hook.timeout.total_seconds()) for hook in found)
-        return Surroundings(remote, hooks, self._document(view))
+        if outcome is not None:
+            view = replace(view, state=outcome.state)
+            if outcome.failure is not None:
+                view = replace(view, reason=outcome.failure.reason, message=outcome.failure.message)
+        return self._document(view)
+
+    async def signing_key(self, lease: Lease, hook_id: str) -> bytes:
+        """See Ledger."""
+        async with self._transaction() as connection:
+            await _check(connection, lease)
+            return signing_key(await secret_of(connection, hook_id))
 
     async def stages(self, lease: Lease) -> Mapping[str, Stage]:
         """See Ledger."""
@@ -256,6 +274,17 @@ class SqlLedger:
             # The driver's own words: SQLAlchemy's would repeat the statement, with prompts in it.
             cause = error.orig if isinstance(error, exc.DBAPIError) else error
             raise LedgerUnavailable(f"{type(cause).__name__}: {cause}") from error
+
+
+def _hook(hook: registered.Hook) -> Hook:
+    return Hook(
+        hook.hook_id,
+        hook.command,
+        hook.timeout.total_seconds(),
+        HookEvent(hook.event),
+        hook.url,
+        must_succeed=hook.failure_policy is registered.FailurePolicy.FAIL,
+    )
 
 
 async def _check(connection: AsyncConnection, lease: Lease) -> None:

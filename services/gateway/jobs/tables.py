@@ -43,6 +43,7 @@ jobs = Table(
     Column("worker_id", OptionalId, ForeignKey("workers.worker_id"), nullable=True),
     Column("work_item_id", OptionalId, ForeignKey("work_items.work_item_id"), nullable=True),
     Column("repository_id", OptionalId, ForeignKey("repositories.repository_id"), nullable=True),
+    Column("template_id", String(63), nullable=False),  # no foreign key: SQLite adds none to a table that is there
     Column("priority", Integer, nullable=False),
     Column("definition", Text, nullable=False),  # the lifecycle's Order
     Column("state", String(31), nullable=False),

@@ -23,6 +23,8 @@ from services.lifecycle.stages.executions import begin, end_of, last_lines, note
 
 _TAIL_BYTES = 16 << 10
 _SUMMARY_BYTES = 2 << 10
+_TOO_LATE = ("push", "post-hook-1")
+"""Steps from which on a cancel changes nothing: others may know of the result."""
 
 
 async def start_agent(job: JobRun, layout: Layout, base: Base | None) -> None:
@@ -65,9 +67,14 @@ async def stop_agent(job: JobRun) -> None:
     await job.step("stop", Nothing, stop)
 
 
+def is_agent_gone(job: JobRun) -> bool:
+    """Whether nothing of the agent runs any more, or ever has, and its workspace is free."""
+    return not job.has_begun("start") or job.has_ended("agent") or job.recorded("stop", Nothing) is not None
+
+
 def judge_agent(job: JobRun, run: Run) -> None:
     """Raise JobCancelled or JobFailed unless the agent has done what it should, and the job is to go on."""
-    if not job.has_begun("push"):  # from there on it is too late
+    if not any(map(job.has_begun, _TOO_LATE)):
         job.check_cancelled()
     if run.state is ExecutionState.CANCELLED:  # at the node itself, by an operator
         raise JobCancelled

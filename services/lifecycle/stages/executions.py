@@ -1,11 +1,12 @@
 """Starting, following and ending a program at the execution service. What may run is always seen to its end."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from services.common.errors import ServiceError
 from services.lifecycle.failures import JobCancelled
-from services.lifecycle.model import Base, ExecutionNote, ExecutionState, Launch, Purpose, Run
+from services.lifecycle.model import Base, ExecutionNote, ExecutionState, Launch, Layout, Purpose, Run
 from services.lifecycle.nodes import NodeLost
 from services.lifecycle.run import JobRun, workspace_of
 
@@ -60,22 +61,28 @@ def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """A line for /bin/sh to be run beside the agent's work, in a fresh tree of `base`, or an empty one."""
+    """A line for /bin/sh to be run beside the agent's work, in a fresh tree of `base`, or an empty one.
+
+    With `layout`, a workspace made from `base`, it is run in that, which is left as it then is.
+    """
 
     execution_id: str
     purpose: Purpose
     line: str
     seconds: float
     base: Base | None = None
+    layout: Layout | None = None
     prompt: bytes = b""
+    environment: Mapping[str, bytes] = field(default_factory=dict)
 
 
 async def run_errand(job: JobRun, errand: Errand) -> Run:
-    """Run an errand in a workspace of its own; return how it ended, with the workspace gone.
+    """Run an errand; return how it ended, with the workspace gone that was made for it.
 
     Raises JobCancelled, with nothing left, when the job is to end.
     """
-    note = ExecutionNote(errand.execution_id, errand.purpose, workspace_of(errand.execution_id))
+    workspace_id = job.workspace_id if errand.layout else workspace_of(errand.execution_id)
+    note = ExecutionNote(errand.execution_id, errand.purpose, workspace_id)
     try:
         run = await job.nodes.find(errand.execution_id)
         if run is None:
@@ -84,19 +91,21 @@ async def run_errand(job: JobRun, errand: Errand) -> Run:
         run = await end_of(job, errand.execution_id)
     except (JobCancelled, ServiceError) as error:
         if not isinstance(error, NodeLost):
-            await _remove(job, note)
+            await _remove(job, errand)
         raise
-    await _remove(job, note)
+    await _remove(job, errand)
     await job.note(replace(noted(note, run), workspace_id=""))
     job.check_cancelled()
     return run
 
 
 async def _begin_errand(job: JobRun, errand: Errand, note: ExecutionNote) -> Run:
-    base = errand.base
-    tree_path = b"" if base is None else base.tree_path
-    layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, tree_path, job.order))
+    base, layout = errand.base, errand.layout
+    if layout is None:
+        tree_path = b"" if base is None else base.tree_path
+        layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, tree_path, job.order))
     await job.note(note)
+    ours = {"BOATYARD_JOB_ID": job.order.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()}
     launch = Launch(
         purpose=errand.purpose,
         layout=layout,
@@ -105,14 +114,15 @@ async def _begin_errand(job: JobRun, errand: Errand, note: ExecutionNote) -> Run
         timeout=errand.seconds,
         tier=job.order.agent.sandbox_tier,
         read_only_paths=() if base is None else base.read_only_paths,
-        environment={"BOATYARD_JOB_ID": job.order.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()},
+        environment={**errand.environment, **ours},
     )
     return await begin(job, note.execution_id, launch)
 
 
-async def _remove(job: JobRun, note: ExecutionNote) -> None:
-    with job.uninterrupted():
-        await job.nodes.delete_workspace(note.workspace_id)
+async def _remove(job: JobRun, errand: Errand) -> None:
+    if errand.layout is None:
+        with job.uninterrupted():
+            await job.nodes.delete_workspace(workspace_of(errand.execution_id))
 
 
 def exited(run: Run) -> bool:

@@ -23,7 +23,7 @@ from services.lifecycle.nodes import Nodes, Patience
 from tests.kit.ledger import Books, books
 from tests.kit.services import Services
 
-CALLS = ("stages", "execution", "surroundings", "begin_stage", "end_stage", "note", "finish")
+CALLS = ("stages", "execution", "surroundings", "document", "signing_key", "begin_stage", "end_stage", "note", "finish")
 NAMES = ("workspace", "git", "execution")
 
 

@@ -83,3 +83,31 @@ async def test_refusals(stubs: Stubs) -> None:
     ]:
         assert {field for field, _ in (await refusal(call, Invalid)).violations} == fields
     assert await listed(stubs) == []
+
+
+async def test_a_webhook_s_secret_is_shown_once(stubs: Stubs) -> None:
+    hook = pb.Hook(event=pb.Hook.EVENT_POST, webhook={"url": "https://example.com/hook"})
+    request = pb.RegisterHookRequest(request_id="once", hook=hook)
+    made = (await stubs.hooks.RegisterHook(request)).hook
+    assert made.webhook.secret.startswith("whsec_")
+    assert made.failure_policy == pb.Hook.FAILURE_POLICY_IGNORE
+    assert (await stubs.hooks.RegisterHook(request)).hook == made, "its answer may have been lost"
+    (shown,) = (await stubs.hooks.ListHooks(pb.ListHooksRequest())).hooks
+    assert (shown.webhook.url, shown.webhook.secret) == ("https://example.com/hook", "")
+    given = "whsec_" + "QUFB" * 8
+    hook.webhook.secret = given
+    assert (await stubs.hooks.RegisterHook(pb.RegisterHookRequest(hook=hook))).hook.webhook.secret == given
+
+
+async def test_webhooks_that_are_refused(stubs: Stubs) -> None:
+    for webhook, event, policy, violated in [
+        ({}, "POST", 0, "hook.webhook.url"),
+        ({"url": "http://example.com/"}, "POST", 0, "hook.webhook.url"),
+        ({"url": "https://127.0.0.1/"}, "POST", 0, "hook.webhook.url"),
+        ({"url": "https://example.com/", "secret": "whsec_short"}, "POST", 0, "hook.webhook.secret"),
+        ({"url": "https://example.com/"}, "ERROR", pb.Hook.FAILURE_POLICY_FAIL, "hook.failure_policy"),
+    ]:
+        hook = pb.Hook(event=f"EVENT_{event}", webhook=webhook, failure_policy=policy)
+        error = await refusal(stubs.hooks.RegisterHook(pb.RegisterHookRequest(hook=hook)), Invalid)
+        assert [field for field, _ in error.violations] == [violated]
+        assert "whsec_short" not in error.message

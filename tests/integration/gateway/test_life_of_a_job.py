@@ -227,13 +227,13 @@ async def test_hooks_see_the_job_and_may_veto_it(services: Services, project: st
     await register(services, project, "grep -q harmless || { echo first; echo too dangerous; exit 1; }", 2)
     good = await services.run("true", project_id=project, prompt="something harmless")
     assert good.state == SUCCEEDED
-    assert [name for name in stages(good) if name.startswith("hook")] == ["hooks", "hook-1", "hook-2"]
-    seen = json.loads(await services.output(f"{good.execution_ids[0]}-hook-1"))
+    assert [name for name in stages(good) if "hook" in name] == ["hooks", "pre-hook-1", "pre-hook-2"]
+    seen = json.loads(await services.output(f"{good.execution_ids[0]}-pre-hook-1"))
     assert seen["jobId"] == good.job_id
     assert seen["spec"]["prompt"] == "something harmless"
     bad = await services.run("true", project_id=project, prompt="something else")
     assert (bad.state, bad.reason, bad.message) == (FAILED, "VETOED", "too dangerous")
-    assert stages(bad) == {"hooks": DONE, "hook-1": DONE, "hook-2": BROKEN}
+    assert stages(bad) == {"hooks": DONE, "pre-hook-1": DONE, "pre-hook-2": BROKEN}
     assert await workspaces(services, bad.job_id) == []
 
 
@@ -274,9 +274,9 @@ async def test_cancel_in_mid_run(services: Services, remote: Repo) -> None:
 async def test_cancel_while_a_hook_runs(services: Services, project: str) -> None:
     await register(services, project, "sleep 300", 1, timeout=Duration(seconds=300))
     job = await services.submit("true", project_id=project)
-    await services.until(job.job_id, lambda now: "hook-1" in stages(now))
+    await services.until(job.job_id, lambda now: "pre-hook-1" in stages(now))
     ended = await cancelled(services, job.job_id)
-    assert stages(ended) == {"hooks": DONE, "hook-1": BROKEN}
+    assert stages(ended) == {"hooks": DONE, "pre-hook-1": BROKEN}
     assert await workspaces(services, job.job_id) == []
 
 

@@ -13,6 +13,7 @@ from services.lifecycle.failures import JobCancelled
 from services.lifecycle.ledger import Beat
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import JobRun
+from services.lifecycle.webhooks import Webhooks
 from tests.kit.ledger import books, claimed
 
 
@@ -23,7 +24,7 @@ async def job(tmp_path: Path) -> AsyncIterator[JobRun]:
         await book.admit()
         cell = await book.cell("cell")
         channels = [await stack.enter_async_context(open_channel("127.0.0.1:1")) for _ in range(3)]
-        yield JobRun(await claimed(cell), cell, Nodes(*channels))
+        yield JobRun(await claimed(cell), cell, Nodes(*channels), Webhooks())
 
 
 def cancel(job: JobRun) -> None:

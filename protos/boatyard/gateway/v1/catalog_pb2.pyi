@@ -6,6 +6,7 @@ isort:skip_file
 from boatyard.gateway.v1 import agent_pb2 as agent_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
+from google.protobuf import field_mask_pb2 as field_mask_pb2
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
@@ -162,6 +163,91 @@ class ListProjectsResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class UpdateProjectRequest(message.Message):
+    """Asks to change a project."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def project(self) -> Project:
+        """Required. The project: its id, and the fields that the mask names."""
+
+    @builtins.property
+    def update_mask(self) -> field_mask_pb2.FieldMask:
+        """Required. Which fields to change."""
+
+    def __init__(
+        self,
+        *,
+        project: Project | None = ...,
+        update_mask: field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["project", b"project", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["project", b"project", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateProjectResponse(message.Message):
+    """Answers UpdateProject."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def project(self) -> Project:
+        """The project as it is now."""
+
+    def __init__(
+        self,
+        *,
+        project: Project | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["project", b"project"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteProjectRequest(message.Message):
+    """Asks to delete a project."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: builtins.int
+    project_id: builtins.str
+    """Required. The project."""
+    def __init__(
+        self,
+        *,
+        project_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteProjectResponse(message.Message):
+    """Answers DeleteProject."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class CreateRepositoryRequest(message.Message):
     """Asks to create a repository."""
 
@@ -310,6 +396,91 @@ class ListRepositoriesResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class UpdateRepositoryRequest(message.Message):
+    """Asks to change a repository."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REPOSITORY_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def repository(self) -> Repository:
+        """Required. The repository: its id, and the fields that the mask names. The project cannot be changed."""
+
+    @builtins.property
+    def update_mask(self) -> field_mask_pb2.FieldMask:
+        """Required. Which fields to change."""
+
+    def __init__(
+        self,
+        *,
+        repository: Repository | None = ...,
+        update_mask: field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["repository", b"repository", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["repository", b"repository", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateRepositoryResponse(message.Message):
+    """Answers UpdateRepository."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REPOSITORY_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def repository(self) -> Repository:
+        """The repository as it is now."""
+
+    def __init__(
+        self,
+        *,
+        repository: Repository | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["repository", b"repository"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["repository", b"repository"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteRepositoryRequest(message.Message):
+    """Asks to delete a repository."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REPOSITORY_ID_FIELD_NUMBER: builtins.int
+    repository_id: builtins.str
+    """Required. The repository."""
+    def __init__(
+        self,
+        *,
+        repository_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["repository_id", b"repository_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteRepositoryResponse(message.Message):
+    """Answers DeleteRepository."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class CreateTemplateRequest(message.Message):
     """Asks to create a template."""
 
@@ -454,6 +625,91 @@ class ListTemplatesResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class UpdateTemplateRequest(message.Message):
+    """Asks to change a template."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TEMPLATE_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def template(self) -> Template:
+        """Required. The template: its id, and the fields that the mask names. The project cannot be changed."""
+
+    @builtins.property
+    def update_mask(self) -> field_mask_pb2.FieldMask:
+        """Required. Which fields to change."""
+
+    def __init__(
+        self,
+        *,
+        template: Template | None = ...,
+        update_mask: field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["template", b"template", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["template", b"template", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateTemplateResponse(message.Message):
+    """Answers UpdateTemplate."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TEMPLATE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def template(self) -> Template:
+        """The template as it is now."""
+
+    def __init__(
+        self,
+        *,
+        template: Template | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["template", b"template"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["template", b"template"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteTemplateRequest(message.Message):
+    """Asks to delete a template."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TEMPLATE_ID_FIELD_NUMBER: builtins.int
+    template_id: builtins.str
+    """Required. The template."""
+    def __init__(
+        self,
+        *,
+        template_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["template_id", b"template_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteTemplateResponse(message.Message):
+    """Answers DeleteTemplate."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class CreateWorkerRequest(message.Message):
     """Asks to create a worker."""
 
@@ -594,6 +850,91 @@ class ListWorkersResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateWorkerRequest(message.Message):
+    """Asks to change a worker."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def worker(self) -> Worker:
+        """Required. The worker: its id, and the fields that the mask names. The project cannot be changed."""
+
+    @builtins.property
+    def update_mask(self) -> field_mask_pb2.FieldMask:
+        """Required. Which fields to change."""
+
+    def __init__(
+        self,
+        *,
+        worker: Worker | None = ...,
+        update_mask: field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["update_mask", b"update_mask", "worker", b"worker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["update_mask", b"update_mask", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateWorkerResponse(message.Message):
+    """Answers UpdateWorker."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def worker(self) -> Worker:
+        """The worker as it is now."""
+
+    def __init__(
+        self,
+        *,
+        worker: Worker | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["worker", b"worker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteWorkerRequest(message.Message):
+    """Asks to delete a worker."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: builtins.int
+    worker_id: builtins.str
+    """Required. The worker."""
+    def __init__(
+        self,
+        *,
+        worker_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteWorkerResponse(message.Message):
+    """Answers DeleteWorker."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,6 +1085,137 @@ class ListWorkItemsResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "work_items", b"work_items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateWorkItemRequest(message.Message):
+    """Asks to change a work item."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORK_ITEM_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def work_item(self) -> WorkItem:
+        """Required. The work item: its id, and the fields that the mask names. The project cannot be changed."""
+
+    @builtins.property
+    def update_mask(self) -> field_mask_pb2.FieldMask:
+        """Required. Which fields to change."""
+
+    def __init__(
+        self,
+        *,
+        work_item: WorkItem | None = ...,
+        update_mask: field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["update_mask", b"update_mask", "work_item", b"work_item"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["update_mask", b"update_mask", "work_item", b"work_item"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateWorkItemResponse(message.Message):
+    """Answers UpdateWorkItem."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORK_ITEM_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def work_item(self) -> WorkItem:
+        """The work item as it is now."""
+
+    def __init__(
+        self,
+        *,
+        work_item: WorkItem | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["work_item", b"work_item"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["work_item", b"work_item"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteWorkItemRequest(message.Message):
+    """Asks to delete a work item."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORK_ITEM_ID_FIELD_NUMBER: builtins.int
+    work_item_id: builtins.str
+    """Required. The work item."""
+    def __init__(
+        self,
+        *,
+        work_item_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["work_item_id", b"work_item_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteWorkItemResponse(message.Message):
+    """Answers DeleteWorkItem."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MoveWorkItemRequest(message.Message):
+    """Asks to move a work item."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORK_ITEM_ID_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    work_item_id: builtins.str
+    """Required. The work item."""
+    state: WorkItem.State.ValueType
+    """Required. DONE or TODO."""
+    def __init__(
+        self,
+        *,
+        work_item_id: builtins.str = ...,
+        state: WorkItem.State.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["state", b"state", "work_item_id", b"work_item_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MoveWorkItemResponse(message.Message):
+    """Answers MoveWorkItem."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORK_ITEM_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def work_item(self) -> WorkItem:
+        """The work item as it is now."""
+
+    def __init__(
+        self,
+        *,
+        work_item: WorkItem | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["work_item", b"work_item"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["work_item", b"work_item"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -938,13 +1410,13 @@ class WorkItem(message.Message):
         STATE_UNSPECIFIED: WorkItem._State.ValueType  # 0
         """Never sent."""
         STATE_TODO: WorkItem._State.ValueType  # 1
-        """Nobody works on it. Goes to IN_PROGRESS."""
+        """Nobody works on it. Goes to IN_PROGRESS, or to DONE by MoveWorkItem."""
         STATE_IN_PROGRESS: WorkItem._State.ValueType  # 2
         """A job works on it. Goes to REVIEW when the job succeeds, else to TODO."""
         STATE_REVIEW: WorkItem._State.ValueType  # 3
-        """Its job has succeeded. Goes to DONE, or to IN_PROGRESS again."""
+        """Its job has succeeded. Goes to DONE or TODO by MoveWorkItem, or to IN_PROGRESS again."""
         STATE_DONE: WorkItem._State.ValueType  # 4
-        """It is done."""
+        """It is done. Goes to TODO by MoveWorkItem, or to IN_PROGRESS again."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a work item stands."""
@@ -952,13 +1424,13 @@ class WorkItem(message.Message):
     STATE_UNSPECIFIED: WorkItem.State.ValueType  # 0
     """Never sent."""
     STATE_TODO: WorkItem.State.ValueType  # 1
-    """Nobody works on it. Goes to IN_PROGRESS."""
+    """Nobody works on it. Goes to IN_PROGRESS, or to DONE by MoveWorkItem."""
     STATE_IN_PROGRESS: WorkItem.State.ValueType  # 2
     """A job works on it. Goes to REVIEW when the job succeeds, else to TODO."""
     STATE_REVIEW: WorkItem.State.ValueType  # 3
-    """Its job has succeeded. Goes to DONE, or to IN_PROGRESS again."""
+    """Its job has succeeded. Goes to DONE or TODO by MoveWorkItem, or to IN_PROGRESS again."""
     STATE_DONE: WorkItem.State.ValueType  # 4
-    """It is done."""
+    """It is done. Goes to TODO by MoveWorkItem, or to IN_PROGRESS again."""
 
     WORK_ITEM_ID_FIELD_NUMBER: builtins.int
     PROJECT_ID_FIELD_NUMBER: builtins.int
@@ -969,6 +1441,7 @@ class WorkItem(message.Message):
     REPOSITORY_ID_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    DOCUMENTS_FIELD_NUMBER: builtins.int
     work_item_id: builtins.str
     """Its id; chosen by its creator, or made."""
     project_id: builtins.str
@@ -980,7 +1453,7 @@ class WorkItem(message.Message):
     repository_id: builtins.str
     """The repository that it is about, of the same project; empty means none."""
     state: WorkItem.State.ValueType
-    """Output only. Changed by the jobs that work on it."""
+    """Output only. Changed by the jobs that work on it, and by MoveWorkItem."""
     @builtins.property
     def notes(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """What people have noted; at most 100 notes, 256 KiB together."""
@@ -992,6 +1465,10 @@ class WorkItem(message.Message):
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was made."""
+
+    @builtins.property
+    def documents(self) -> containers.RepeatedCompositeFieldContainer[Document]:
+        """What the agent is to read: it gets them with the prompt. At most 20 of different names, 384 KiB together."""
 
     def __init__(
         self,
@@ -1005,9 +1482,34 @@ class WorkItem(message.Message):
         repository_id: builtins.str = ...,
         state: WorkItem.State.ValueType = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
+        documents: abc.Iterable[Document] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "description", b"description", "notes", b"notes", "project_id", b"project_id", "related_work_item_ids", b"related_work_item_ids", "repository_id", b"repository_id", "state", b"state", "title", b"title", "work_item_id", b"work_item_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "description", b"description", "documents", b"documents", "notes", b"notes", "project_id", b"project_id", "related_work_item_ids", b"related_work_item_ids", "repository_id", b"repository_id", "state", b"state", "title", b"title", "work_item_id", b"work_item_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Document(message.Message):
+    """A named text that goes with a work item."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CONTENT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Its name, such as `api.md`; at most 255 characters in a line."""
+    content: builtins.str
+    """Its text."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        content: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["content", b"content", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -32,6 +32,10 @@ class CatalogServiceStub:
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
     A page has fewer things than were asked for where they would not fit into one message.
+
+    An update changes the fields that its mask names, and no others: a field that the mask names and the message lacks is cleared.
+    Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change for it. A deleted
+    thing is found no more; jobs that have ended keep its id, and the id may be used again.
     """
 
     def __init__(self, channel):
@@ -55,6 +59,16 @@ class CatalogServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListProjectsRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListProjectsResponse.FromString,
                 _registered_method=True)
+        self.UpdateProject = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/UpdateProject',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProjectRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProjectResponse.FromString,
+                _registered_method=True)
+        self.DeleteProject = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/DeleteProject',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectResponse.FromString,
+                _registered_method=True)
         self.CreateRepository = channel.unary_unary(
                 '/boatyard.gateway.v1.CatalogService/CreateRepository',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.CreateRepositoryRequest.SerializeToString,
@@ -69,6 +83,16 @@ class CatalogServiceStub:
                 '/boatyard.gateway.v1.CatalogService/ListRepositories',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListRepositoriesRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListRepositoriesResponse.FromString,
+                _registered_method=True)
+        self.UpdateRepository = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/UpdateRepository',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateRepositoryRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateRepositoryResponse.FromString,
+                _registered_method=True)
+        self.DeleteRepository = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/DeleteRepository',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteRepositoryRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteRepositoryResponse.FromString,
                 _registered_method=True)
         self.CreateTemplate = channel.unary_unary(
                 '/boatyard.gateway.v1.CatalogService/CreateTemplate',
@@ -85,6 +109,16 @@ class CatalogServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListTemplatesRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListTemplatesResponse.FromString,
                 _registered_method=True)
+        self.UpdateTemplate = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/UpdateTemplate',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateTemplateRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateTemplateResponse.FromString,
+                _registered_method=True)
+        self.DeleteTemplate = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/DeleteTemplate',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteTemplateRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteTemplateResponse.FromString,
+                _registered_method=True)
         self.CreateWorker = channel.unary_unary(
                 '/boatyard.gateway.v1.CatalogService/CreateWorker',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.CreateWorkerRequest.SerializeToString,
@@ -99,6 +133,16 @@ class CatalogServiceStub:
                 '/boatyard.gateway.v1.CatalogService/ListWorkers',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListWorkersResponse.FromString,
+                _registered_method=True)
+        self.UpdateWorker = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/UpdateWorker',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateWorkerRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateWorkerResponse.FromString,
+                _registered_method=True)
+        self.DeleteWorker = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/DeleteWorker',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteWorkerRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteWorkerResponse.FromString,
                 _registered_method=True)
         self.CreateWorkItem = channel.unary_unary(
                 '/boatyard.gateway.v1.CatalogService/CreateWorkItem',
@@ -115,6 +159,21 @@ class CatalogServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListWorkItemsRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListWorkItemsResponse.FromString,
                 _registered_method=True)
+        self.UpdateWorkItem = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/UpdateWorkItem',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateWorkItemRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateWorkItemResponse.FromString,
+                _registered_method=True)
+        self.DeleteWorkItem = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/DeleteWorkItem',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteWorkItemRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteWorkItemResponse.FromString,
+                _registered_method=True)
+        self.MoveWorkItem = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/MoveWorkItem',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.MoveWorkItemRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.MoveWorkItemResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
@@ -124,6 +183,10 @@ class CatalogServiceServicer:
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
     A page has fewer things than were asked for where they would not fit into one message.
+
+    An update changes the fields that its mask names, and no others: a field that the mask names and the message lacks is cleared.
+    Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change for it. A deleted
+    thing is found no more; jobs that have ended keep its id, and the id may be used again.
     """
 
     def CreateProject(self, request, context):
@@ -151,6 +214,28 @@ class CatalogServiceServicer:
         """Lists projects, the newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateProject(self, request, context):
+        """Changes a project.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+        violations are listed.
+        - NOT_FOUND (PROJECT_NOT_FOUND): there is none of that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProject(self, request, context):
+        """Deletes a project. Deleting one that has been deleted is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or `default`, which is always there.
+        - NOT_FOUND (PROJECT_NOT_FOUND): there never was one of that id.
+        - FAILED_PRECONDITION (PROJECT_IN_USE): it is not empty: the details name what is in it. Jobs that have ended do not count.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,6 +272,28 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateRepository(self, request, context):
+        """Changes a repository.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+        violations are listed.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): there is none of that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRepository(self, request, context):
+        """Deletes a repository. Deleting one that has been deleted is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): there never was one of that id.
+        - FAILED_PRECONDITION (REPOSITORY_IN_USE): live jobs work on it, or work items are about it; the details name them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateTemplate(self, request, context):
         """Creates a template.
 
@@ -213,6 +320,28 @@ class CatalogServiceServicer:
         """Lists templates, the newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTemplate(self, request, context):
+        """Changes a template.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+        violations are listed.
+        - NOT_FOUND (TEMPLATE_NOT_FOUND): there is none of that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTemplate(self, request, context):
+        """Deletes a template. Deleting one that has been deleted is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (TEMPLATE_NOT_FOUND): there never was one of that id.
+        - FAILED_PRECONDITION (TEMPLATE_IN_USE): live jobs have it, or workers; the details name them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +378,28 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateWorker(self, request, context):
+        """Changes a worker.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+        violations are listed.
+        - NOT_FOUND (WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND): there is none of that id, or what it is to name is not there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWorker(self, request, context):
+        """Deletes a worker. Deleting one that has been deleted is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (WORKER_NOT_FOUND): there never was one of that id.
+        - FAILED_PRECONDITION (WORKER_IN_USE): live jobs have it; the details name them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateWorkItem(self, request, context):
         """Creates a work item.
 
@@ -280,6 +431,39 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateWorkItem(self, request, context):
+        """Changes a work item.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+        violations are listed.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND, REPOSITORY_NOT_FOUND): there is none of that id, or what it is to name is not there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWorkItem(self, request, context):
+        """Deletes a work item. Deleting one that has been deleted is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND): there never was one of that id.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): live jobs work on it; the details name them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveWorkItem(self, request, context):
+        """Puts a work item where a person wants it: DONE, or TODO again. One that is there already is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the state is another.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job works on it, which the details name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -298,6 +482,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListProjectsRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListProjectsResponse.SerializeToString,
             ),
+            'UpdateProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProject,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProjectRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProjectResponse.SerializeToString,
+            ),
+            'DeleteProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProject,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectResponse.SerializeToString,
+            ),
             'CreateRepository': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateRepository,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.CreateRepositoryRequest.FromString,
@@ -312,6 +506,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.ListRepositories,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListRepositoriesRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListRepositoriesResponse.SerializeToString,
+            ),
+            'UpdateRepository': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRepository,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateRepositoryRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateRepositoryResponse.SerializeToString,
+            ),
+            'DeleteRepository': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRepository,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteRepositoryRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteRepositoryResponse.SerializeToString,
             ),
             'CreateTemplate': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTemplate,
@@ -328,6 +532,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListTemplatesRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListTemplatesResponse.SerializeToString,
             ),
+            'UpdateTemplate': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTemplate,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateTemplateRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateTemplateResponse.SerializeToString,
+            ),
+            'DeleteTemplate': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTemplate,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteTemplateRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteTemplateResponse.SerializeToString,
+            ),
             'CreateWorker': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateWorker,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.CreateWorkerRequest.FromString,
@@ -342,6 +556,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListWorkersRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'UpdateWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWorker,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateWorkerRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateWorkerResponse.SerializeToString,
+            ),
+            'DeleteWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWorker,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteWorkerRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteWorkerResponse.SerializeToString,
             ),
             'CreateWorkItem': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateWorkItem,
@@ -358,6 +582,21 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListWorkItemsRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListWorkItemsResponse.SerializeToString,
             ),
+            'UpdateWorkItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWorkItem,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateWorkItemRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateWorkItemResponse.SerializeToString,
+            ),
+            'DeleteWorkItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWorkItem,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteWorkItemRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteWorkItemResponse.SerializeToString,
+            ),
+            'MoveWorkItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveWorkItem,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.MoveWorkItemRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.MoveWorkItemResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'boatyard.gateway.v1.CatalogService', rpc_method_handlers)
@@ -373,6 +612,10 @@ class CatalogService:
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
     A page has fewer things than were asked for where they would not fit into one message.
+
+    An update changes the fields that its mask names, and no others: a field that the mask names and the message lacks is cleared.
+    Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change for it. A deleted
+    thing is found no more; jobs that have ended keep its id, and the id may be used again.
     """
 
     @staticmethod
@@ -446,6 +689,60 @@ class CatalogService:
             '/boatyard.gateway.v1.CatalogService/ListProjects',
             boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListProjectsRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/UpdateProject',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProjectRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/DeleteProject',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -538,6 +835,60 @@ class CatalogService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateRepository(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/UpdateRepository',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateRepositoryRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateRepositoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRepository(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/DeleteRepository',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteRepositoryRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteRepositoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateTemplate(request,
             target,
             options=(),
@@ -608,6 +959,60 @@ class CatalogService:
             '/boatyard.gateway.v1.CatalogService/ListTemplates',
             boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListTemplatesRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListTemplatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTemplate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/UpdateTemplate',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateTemplateRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateTemplateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTemplate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/DeleteTemplate',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteTemplateRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteTemplateResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -700,6 +1105,60 @@ class CatalogService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/UpdateWorker',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateWorkerRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/DeleteWorker',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteWorkerRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateWorkItem(request,
             target,
             options=(),
@@ -770,6 +1229,87 @@ class CatalogService:
             '/boatyard.gateway.v1.CatalogService/ListWorkItems',
             boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListWorkItemsRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListWorkItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWorkItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/UpdateWorkItem',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateWorkItemRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateWorkItemResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWorkItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/DeleteWorkItem',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteWorkItemRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteWorkItemResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveWorkItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/MoveWorkItem',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.MoveWorkItemRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.MoveWorkItemResponse.FromString,
             options,
             channel_credentials,
             insecure,

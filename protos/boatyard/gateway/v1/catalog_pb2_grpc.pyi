@@ -19,6 +19,10 @@ class CatalogServiceStub:
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
     A page has fewer things than were asked for where they would not fit into one message.
+
+    An update changes the fields that its mask names, and no others: a field that the mask names and the message lacks is cleared.
+    Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change for it. A deleted
+    thing is found no more; jobs that have ended keep its id, and the id may be used again.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -40,6 +44,20 @@ class CatalogServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
+    UpdateProject: aio.UnaryUnaryMultiCallable[catalog_pb2.UpdateProjectRequest, catalog_pb2.UpdateProjectResponse]
+    """Changes a project.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+      violations are listed.
+    - NOT_FOUND (PROJECT_NOT_FOUND): there is none of that id.
+    """
+    DeleteProject: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteProjectRequest, catalog_pb2.DeleteProjectResponse]
+    """Deletes a project. Deleting one that has been deleted is a success.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or `default`, which is always there.
+    - NOT_FOUND (PROJECT_NOT_FOUND): there never was one of that id.
+    - FAILED_PRECONDITION (PROJECT_IN_USE): it is not empty: the details name what is in it. Jobs that have ended do not count.
+    """
     CreateRepository: aio.UnaryUnaryMultiCallable[catalog_pb2.CreateRepositoryRequest, catalog_pb2.CreateRepositoryResponse]
     """Creates a repository.
 
@@ -58,6 +76,20 @@ class CatalogServiceStub:
     """Lists repositories, the newest first.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+    """
+    UpdateRepository: aio.UnaryUnaryMultiCallable[catalog_pb2.UpdateRepositoryRequest, catalog_pb2.UpdateRepositoryResponse]
+    """Changes a repository.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+      violations are listed.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND): there is none of that id.
+    """
+    DeleteRepository: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteRepositoryRequest, catalog_pb2.DeleteRepositoryResponse]
+    """Deletes a repository. Deleting one that has been deleted is a success.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND): there never was one of that id.
+    - FAILED_PRECONDITION (REPOSITORY_IN_USE): live jobs work on it, or work items are about it; the details name them.
     """
     CreateTemplate: aio.UnaryUnaryMultiCallable[catalog_pb2.CreateTemplateRequest, catalog_pb2.CreateTemplateResponse]
     """Creates a template.
@@ -78,6 +110,20 @@ class CatalogServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
+    UpdateTemplate: aio.UnaryUnaryMultiCallable[catalog_pb2.UpdateTemplateRequest, catalog_pb2.UpdateTemplateResponse]
+    """Changes a template.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+      violations are listed.
+    - NOT_FOUND (TEMPLATE_NOT_FOUND): there is none of that id.
+    """
+    DeleteTemplate: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteTemplateRequest, catalog_pb2.DeleteTemplateResponse]
+    """Deletes a template. Deleting one that has been deleted is a success.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (TEMPLATE_NOT_FOUND): there never was one of that id.
+    - FAILED_PRECONDITION (TEMPLATE_IN_USE): live jobs have it, or workers; the details name them.
+    """
     CreateWorker: aio.UnaryUnaryMultiCallable[catalog_pb2.CreateWorkerRequest, catalog_pb2.CreateWorkerResponse]
     """Creates a worker.
 
@@ -96,6 +142,20 @@ class CatalogServiceStub:
     """Lists workers, the newest first.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+    """
+    UpdateWorker: aio.UnaryUnaryMultiCallable[catalog_pb2.UpdateWorkerRequest, catalog_pb2.UpdateWorkerResponse]
+    """Changes a worker.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+      violations are listed.
+    - NOT_FOUND (WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND): there is none of that id, or what it is to name is not there.
+    """
+    DeleteWorker: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteWorkerRequest, catalog_pb2.DeleteWorkerResponse]
+    """Deletes a worker. Deleting one that has been deleted is a success.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (WORKER_NOT_FOUND): there never was one of that id.
+    - FAILED_PRECONDITION (WORKER_IN_USE): live jobs have it; the details name them.
     """
     CreateWorkItem: aio.UnaryUnaryMultiCallable[catalog_pb2.CreateWorkItemRequest, catalog_pb2.CreateWorkItemResponse]
     """Creates a work item.
@@ -116,6 +176,27 @@ class CatalogServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
+    UpdateWorkItem: aio.UnaryUnaryMultiCallable[catalog_pb2.UpdateWorkItemRequest, catalog_pb2.UpdateWorkItemResponse]
+    """Changes a work item.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+      violations are listed.
+    - NOT_FOUND (WORK_ITEM_NOT_FOUND, REPOSITORY_NOT_FOUND): there is none of that id, or what it is to name is not there.
+    """
+    DeleteWorkItem: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteWorkItemRequest, catalog_pb2.DeleteWorkItemResponse]
+    """Deletes a work item. Deleting one that has been deleted is a success.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (WORK_ITEM_NOT_FOUND): there never was one of that id.
+    - FAILED_PRECONDITION (WORK_ITEM_BUSY): live jobs work on it; the details name them.
+    """
+    MoveWorkItem: aio.UnaryUnaryMultiCallable[catalog_pb2.MoveWorkItemRequest, catalog_pb2.MoveWorkItemResponse]
+    """Puts a work item where a person wants it: DONE, or TODO again. One that is there already is a success.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the state is another.
+    - NOT_FOUND (WORK_ITEM_NOT_FOUND): there is none of that id.
+    - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job works on it, which the details name.
+    """
 
 class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
     """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
@@ -124,6 +205,10 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
     A page has fewer things than were asked for where they would not fit into one message.
+
+    An update changes the fields that its mask names, and no others: a field that the mask names and the message lacks is cleared.
+    Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change for it. A deleted
+    thing is found no more; jobs that have ended keep its id, and the id may be used again.
     """
 
     @abc_1.abstractmethod
@@ -160,6 +245,32 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Lists projects, the newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        """
+
+    @abc_1.abstractmethod
+    def UpdateProject(
+        self,
+        request: catalog_pb2.UpdateProjectRequest,
+        context: aio.ServicerContext[catalog_pb2.UpdateProjectRequest, abc.Awaitable[catalog_pb2.UpdateProjectResponse]],
+    ) -> abc.Awaitable[catalog_pb2.UpdateProjectResponse]:
+        """Changes a project.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+          violations are listed.
+        - NOT_FOUND (PROJECT_NOT_FOUND): there is none of that id.
+        """
+
+    @abc_1.abstractmethod
+    def DeleteProject(
+        self,
+        request: catalog_pb2.DeleteProjectRequest,
+        context: aio.ServicerContext[catalog_pb2.DeleteProjectRequest, abc.Awaitable[catalog_pb2.DeleteProjectResponse]],
+    ) -> abc.Awaitable[catalog_pb2.DeleteProjectResponse]:
+        """Deletes a project. Deleting one that has been deleted is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or `default`, which is always there.
+        - NOT_FOUND (PROJECT_NOT_FOUND): there never was one of that id.
+        - FAILED_PRECONDITION (PROJECT_IN_USE): it is not empty: the details name what is in it. Jobs that have ended do not count.
         """
 
     @abc_1.abstractmethod
@@ -200,6 +311,32 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """
 
     @abc_1.abstractmethod
+    def UpdateRepository(
+        self,
+        request: catalog_pb2.UpdateRepositoryRequest,
+        context: aio.ServicerContext[catalog_pb2.UpdateRepositoryRequest, abc.Awaitable[catalog_pb2.UpdateRepositoryResponse]],
+    ) -> abc.Awaitable[catalog_pb2.UpdateRepositoryResponse]:
+        """Changes a repository.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+          violations are listed.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): there is none of that id.
+        """
+
+    @abc_1.abstractmethod
+    def DeleteRepository(
+        self,
+        request: catalog_pb2.DeleteRepositoryRequest,
+        context: aio.ServicerContext[catalog_pb2.DeleteRepositoryRequest, abc.Awaitable[catalog_pb2.DeleteRepositoryResponse]],
+    ) -> abc.Awaitable[catalog_pb2.DeleteRepositoryResponse]:
+        """Deletes a repository. Deleting one that has been deleted is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): there never was one of that id.
+        - FAILED_PRECONDITION (REPOSITORY_IN_USE): live jobs work on it, or work items are about it; the details name them.
+        """
+
+    @abc_1.abstractmethod
     def CreateTemplate(
         self,
         request: catalog_pb2.CreateTemplateRequest,
@@ -234,6 +371,32 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Lists templates, the newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        """
+
+    @abc_1.abstractmethod
+    def UpdateTemplate(
+        self,
+        request: catalog_pb2.UpdateTemplateRequest,
+        context: aio.ServicerContext[catalog_pb2.UpdateTemplateRequest, abc.Awaitable[catalog_pb2.UpdateTemplateResponse]],
+    ) -> abc.Awaitable[catalog_pb2.UpdateTemplateResponse]:
+        """Changes a template.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+          violations are listed.
+        - NOT_FOUND (TEMPLATE_NOT_FOUND): there is none of that id.
+        """
+
+    @abc_1.abstractmethod
+    def DeleteTemplate(
+        self,
+        request: catalog_pb2.DeleteTemplateRequest,
+        context: aio.ServicerContext[catalog_pb2.DeleteTemplateRequest, abc.Awaitable[catalog_pb2.DeleteTemplateResponse]],
+    ) -> abc.Awaitable[catalog_pb2.DeleteTemplateResponse]:
+        """Deletes a template. Deleting one that has been deleted is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (TEMPLATE_NOT_FOUND): there never was one of that id.
+        - FAILED_PRECONDITION (TEMPLATE_IN_USE): live jobs have it, or workers; the details name them.
         """
 
     @abc_1.abstractmethod
@@ -274,6 +437,32 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """
 
     @abc_1.abstractmethod
+    def UpdateWorker(
+        self,
+        request: catalog_pb2.UpdateWorkerRequest,
+        context: aio.ServicerContext[catalog_pb2.UpdateWorkerRequest, abc.Awaitable[catalog_pb2.UpdateWorkerResponse]],
+    ) -> abc.Awaitable[catalog_pb2.UpdateWorkerResponse]:
+        """Changes a worker.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+          violations are listed.
+        - NOT_FOUND (WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND): there is none of that id, or what it is to name is not there.
+        """
+
+    @abc_1.abstractmethod
+    def DeleteWorker(
+        self,
+        request: catalog_pb2.DeleteWorkerRequest,
+        context: aio.ServicerContext[catalog_pb2.DeleteWorkerRequest, abc.Awaitable[catalog_pb2.DeleteWorkerResponse]],
+    ) -> abc.Awaitable[catalog_pb2.DeleteWorkerResponse]:
+        """Deletes a worker. Deleting one that has been deleted is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (WORKER_NOT_FOUND): there never was one of that id.
+        - FAILED_PRECONDITION (WORKER_IN_USE): live jobs have it; the details name them.
+        """
+
+    @abc_1.abstractmethod
     def CreateWorkItem(
         self,
         request: catalog_pb2.CreateWorkItemRequest,
@@ -308,6 +497,45 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Lists work items, the newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        """
+
+    @abc_1.abstractmethod
+    def UpdateWorkItem(
+        self,
+        request: catalog_pb2.UpdateWorkItemRequest,
+        context: aio.ServicerContext[catalog_pb2.UpdateWorkItemRequest, abc.Awaitable[catalog_pb2.UpdateWorkItemResponse]],
+    ) -> abc.Awaitable[catalog_pb2.UpdateWorkItemResponse]:
+        """Changes a work item.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+          violations are listed.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND, REPOSITORY_NOT_FOUND): there is none of that id, or what it is to name is not there.
+        """
+
+    @abc_1.abstractmethod
+    def DeleteWorkItem(
+        self,
+        request: catalog_pb2.DeleteWorkItemRequest,
+        context: aio.ServicerContext[catalog_pb2.DeleteWorkItemRequest, abc.Awaitable[catalog_pb2.DeleteWorkItemResponse]],
+    ) -> abc.Awaitable[catalog_pb2.DeleteWorkItemResponse]:
+        """Deletes a work item. Deleting one that has been deleted is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND): there never was one of that id.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): live jobs work on it; the details name them.
+        """
+
+    @abc_1.abstractmethod
+    def MoveWorkItem(
+        self,
+        request: catalog_pb2.MoveWorkItemRequest,
+        context: aio.ServicerContext[catalog_pb2.MoveWorkItemRequest, abc.Awaitable[catalog_pb2.MoveWorkItemResponse]],
+    ) -> abc.Awaitable[catalog_pb2.MoveWorkItemResponse]:
+        """Puts a work item where a person wants it: DONE, or TODO again. One that is there already is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the state is another.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job works on it, which the details name.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: aio.Server) -> None: ...

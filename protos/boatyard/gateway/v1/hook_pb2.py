@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/gateway/v1/hook.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"R\n\x13RegisterHookRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x04hook\x18\x02 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"?\n\x14RegisterHookResponse\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"M\n\x10ListHooksRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"V\n\x11ListHooksResponse\x12(\n\x05hooks\x18\x01 \x03(\x0b\x32\x19.boatyard.gateway.v1.Hook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x15UnregisterHookRequest\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\"\x18\n\x16UnregisterHookResponse\"\x87\x02\n\x04Hook\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12.\n\x05\x65vent\x18\x03 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Hook.Event\x12\x0f\n\x07\x63ommand\x18\x04 \x01(\t\x12\r\n\x05order\x18\x05 \x01(\x05\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\r\n\tEVENT_PRE\x10\x01\x32\xc8\x02\n\x0bHookService\x12h\n\x0cRegisterHook\x12(.boatyard.gateway.v1.RegisterHookRequest\x1a).boatyard.gateway.v1.RegisterHookResponse\"\x03\x90\x02\x02\x12_\n\tListHooks\x12%.boatyard.gateway.v1.ListHooksRequest\x1a&.boatyard.gateway.v1.ListHooksResponse\"\x03\x90\x02\x01\x12n\n\x0eUnregisterHook\x12*.boatyard.gateway.v1.UnregisterHookRequest\x1a+.boatyard.gateway.v1.UnregisterHookResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/gateway/v1/hook.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"R\n\x13RegisterHookRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x04hook\x18\x02 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"?\n\x14RegisterHookResponse\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"M\n\x10ListHooksRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"V\n\x11ListHooksResponse\x12(\n\x05hooks\x18\x01 \x03(\x0b\x32\x19.boatyard.gateway.v1.Hook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x15UnregisterHookRequest\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\"\x18\n\x16UnregisterHookResponse\"\x8b\x04\n\x04Hook\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12.\n\x05\x65vent\x18\x03 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Hook.Event\x12\x11\n\x07\x63ommand\x18\x04 \x01(\tH\x00\x12/\n\x07webhook\x18\x08 \x01(\x0b\x32\x1c.boatyard.gateway.v1.WebhookH\x00\x12\r\n\x05order\x18\x05 \x01(\x05\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12?\n\x0e\x66\x61ilure_policy\x18\t \x01(\x0e\x32\'.boatyard.gateway.v1.Hook.FailurePolicy\"N\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\r\n\tEVENT_PRE\x10\x01\x12\x0e\n\nEVENT_POST\x10\x02\x12\x0f\n\x0b\x45VENT_ERROR\x10\x03\"c\n\rFailurePolicy\x12\x1e\n\x1a\x46\x41ILURE_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41ILURE_POLICY_FAIL\x10\x01\x12\x19\n\x15\x46\x41ILURE_POLICY_IGNORE\x10\x02\x42\x08\n\x06\x61\x63tion\"&\n\x07Webhook\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t2\xc8\x02\n\x0bHookService\x12h\n\x0cRegisterHook\x12(.boatyard.gateway.v1.RegisterHookRequest\x1a).boatyard.gateway.v1.RegisterHookResponse\"\x03\x90\x02\x02\x12_\n\tListHooks\x12%.boatyard.gateway.v1.ListHooksRequest\x1a&.boatyard.gateway.v1.ListHooksResponse\"\x03\x90\x02\x01\x12n\n\x0eUnregisterHook\x12*.boatyard.gateway.v1.UnregisterHookRequest\x1a+.boatyard.gateway.v1.UnregisterHookResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,9 +52,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNREGISTERHOOKRESPONSE']._serialized_start=478
   _globals['_UNREGISTERHOOKRESPONSE']._serialized_end=502
   _globals['_HOOK']._serialized_start=505
-  _globals['_HOOK']._serialized_end=768
-  _globals['_HOOK_EVENT']._serialized_start=723
-  _globals['_HOOK_EVENT']._serialized_end=768
-  _globals['_HOOKSERVICE']._serialized_start=771
-  _globals['_HOOKSERVICE']._serialized_end=1099
+  _globals['_HOOK']._serialized_end=1028
+  _globals['_HOOK_EVENT']._serialized_start=839
+  _globals['_HOOK_EVENT']._serialized_end=917
+  _globals['_HOOK_FAILUREPOLICY']._serialized_start=919
+  _globals['_HOOK_FAILUREPOLICY']._serialized_end=1018
+  _globals['_WEBHOOK']._serialized_start=1030
+  _globals['_WEBHOOK']._serialized_end=1068
+  _globals['_HOOKSERVICE']._serialized_start=1071
+  _globals['_HOOKSERVICE']._serialized_end=1399
 # @@protoc_insertion_point(module_scope)

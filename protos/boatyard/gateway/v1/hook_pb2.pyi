@@ -56,7 +56,7 @@ class RegisterHookResponse(message.Message):
     HOOK_FIELD_NUMBER: builtins.int
     @builtins.property
     def hook(self) -> Hook:
-        """The hook, with its id."""
+        """The hook, with its id; the only answer in which a webhook's secret stands."""
 
     def __init__(
         self,
@@ -173,23 +173,60 @@ class Hook(message.Message):
         EVENT_UNSPECIFIED: Hook._Event.ValueType  # 0
         """Never sent."""
         EVENT_PRE: Hook._Event.ValueType  # 1
-        """Before anything is prepared. The job ends FAILED (VETOED) when the hook exits with another code than 0."""
+        """Before anything is prepared. The hook may veto the job, which then ends FAILED (VETOED)."""
+        EVENT_POST: Hook._Event.ValueType  # 2
+        """When all else has been done, the push too, and the job is to end SUCCEEDED. The hook gets the result."""
+        EVENT_ERROR: Hook._Event.ValueType  # 3
+        """When the job is to end FAILED, for whatever reason, a veto too. The hook gets the error."""
 
     class Event(_Event, metaclass=_EventEnumTypeWrapper):
-        """When a hook is called. Values may be added."""
+        """When a hook is called. Values may be added. No hook is called for the end of a job that is CANCELLED."""
 
     EVENT_UNSPECIFIED: Hook.Event.ValueType  # 0
     """Never sent."""
     EVENT_PRE: Hook.Event.ValueType  # 1
-    """Before anything is prepared. The job ends FAILED (VETOED) when the hook exits with another code than 0."""
+    """Before anything is prepared. The hook may veto the job, which then ends FAILED (VETOED)."""
+    EVENT_POST: Hook.Event.ValueType  # 2
+    """When all else has been done, the push too, and the job is to end SUCCEEDED. The hook gets the result."""
+    EVENT_ERROR: Hook.Event.ValueType  # 3
+    """When the job is to end FAILED, for whatever reason, a veto too. The hook gets the error."""
+
+    class _FailurePolicy:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FailurePolicyEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Hook._FailurePolicy.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        FAILURE_POLICY_UNSPECIFIED: Hook._FailurePolicy.ValueType  # 0
+        """FAIL for PRE, IGNORE for POST and ERROR."""
+        FAILURE_POLICY_FAIL: Hook._FailurePolicy.ValueType  # 1
+        """The job ends FAILED (HOOK_FAILED). What a POST hook's job has pushed stays pushed, and `output.pushed` says so. Not
+        for ERROR: that job has failed already.
+        """
+        FAILURE_POLICY_IGNORE: Hook._FailurePolicy.ValueType  # 2
+        """The failure is recorded in the timeline, and the job goes on. A veto is no failure."""
+
+    class FailurePolicy(_FailurePolicy, metaclass=_FailurePolicyEnumTypeWrapper):
+        """What becomes of the job when the hook fails: it cannot be reached, runs too long, or does not answer as it should."""
+
+    FAILURE_POLICY_UNSPECIFIED: Hook.FailurePolicy.ValueType  # 0
+    """FAIL for PRE, IGNORE for POST and ERROR."""
+    FAILURE_POLICY_FAIL: Hook.FailurePolicy.ValueType  # 1
+    """The job ends FAILED (HOOK_FAILED). What a POST hook's job has pushed stays pushed, and `output.pushed` says so. Not
+    for ERROR: that job has failed already.
+    """
+    FAILURE_POLICY_IGNORE: Hook.FailurePolicy.ValueType  # 2
+    """The failure is recorded in the timeline, and the job goes on. A veto is no failure."""
 
     HOOK_ID_FIELD_NUMBER: builtins.int
     PROJECT_ID_FIELD_NUMBER: builtins.int
     EVENT_FIELD_NUMBER: builtins.int
     COMMAND_FIELD_NUMBER: builtins.int
+    WEBHOOK_FIELD_NUMBER: builtins.int
     ORDER_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    FAILURE_POLICY_FIELD_NUMBER: builtins.int
     hook_id: builtins.str
     """Output only. The hook."""
     project_id: builtins.str
@@ -197,15 +234,23 @@ class Hook(message.Message):
     event: Hook.Event.ValueType
     """Required. When it is called."""
     command: builtins.str
-    """Required. A line for /bin/sh, run in a sandbox with an empty workspace and without network. The job stands on its
-    standard input, as the JSON form of boatyard.gateway.v1.Job. Its last line of output is the reason of a veto. At most
-    64 KiB.
+    """A line for /bin/sh, run in a sandbox without network: PRE in an empty workspace, POST and ERROR in the job's own, as
+    the agent left it, or an empty one where there is none. The job stands on its standard input, as the JSON form of
+    boatyard.gateway.v1.Job in the state in which it is to end; the hook finds BOATYARD_HOOK_ID and BOATYARD_HOOK_EVENT.
+    An exit code other than 0 is a veto of a PRE hook, whose reason is the last line of output, and a failure of the
+    others. At most 64 KiB.
     """
     order: builtins.int
     """Hooks are called by ascending order, then by age."""
+    failure_policy: Hook.FailurePolicy.ValueType
+    """What becomes of the job when the hook fails."""
+    @builtins.property
+    def webhook(self) -> Webhook:
+        """A server to be told."""
+
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
-        """How long it may run: more than 0, at most 10 min. The default is 30 s. Past it, the job ends FAILED (HOOK_FAILED)."""
+        """How long a command, or each try of a webhook, may take: more than 0, at most 10 min. The default is 30 s."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
@@ -218,12 +263,53 @@ class Hook(message.Message):
         project_id: builtins.str = ...,
         event: Hook.Event.ValueType = ...,
         command: builtins.str = ...,
+        webhook: Webhook | None = ...,
         order: builtins.int = ...,
         timeout: duration_pb2.Duration | None = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
+        failure_policy: Hook.FailurePolicy.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["action", b"action", "command", b"command", "create_time", b"create_time", "timeout", b"timeout", "webhook", b"webhook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["command", b"command", "create_time", b"create_time", "event", b"event", "hook_id", b"hook_id", "order", b"order", "project_id", b"project_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "command", b"command", "create_time", b"create_time", "event", b"event", "failure_policy", b"failure_policy", "hook_id", b"hook_id", "order", b"order", "project_id", b"project_id", "timeout", b"timeout", "webhook", b"webhook"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_action: _TypeAlias = typing.Literal["command", "webhook"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = typing.Literal["action", b"action"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
+
+@typing.final
+class Webhook(message.Message):
+    """A server that is told by a POST, signed as Standard Webhooks 1.0 has it: `webhook-id` is the same for all tries of a call,
+    also after a restart of the gateway, `webhook-timestamp` is the try's, in seconds since 1970, and `webhook-signature` is
+    `v1,` and the base64 of the HMAC-SHA256 of "<id>.<timestamp>.<body>".
+
+    The body is `{"type": "job.pre" | "job.post" | "job.error", "timestamp": "<RFC 3339>", "data": {"hook_id": "…", "job": {…}}}`,
+    at most 1 MiB, with the job as commands get it. Any 2xx is a success. A PRE hook's answer `{"allow": false, "reason": "…"}`
+    is a veto. Answers 408, 429 and 5xx, and servers that are slow or not there, are tried again: 5 times in all, with pauses of
+    0.5 s to 8 s between, or as long as Retry-After says, at most 30 s. Redirects are not followed, proxies of the environment
+    not used, and of an answer no more than 64 KiB is read.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    URL_FIELD_NUMBER: builtins.int
+    SECRET_FIELD_NUMBER: builtins.int
+    url: builtins.str
+    """Required. https, or http where the gateway's setting WEBHOOK_ALLOW names the host. Addresses that are not public are
+    refused unless that setting has them. Without user name, password and fragment; at most 2048 bytes.
+    """
+    secret: builtins.str
+    """Shown once, in the answer to RegisterHook. The key to the signature: `whsec_` and the base64 of 24 to 64 bytes. Empty means
+    that one is made.
+    """
+    def __init__(
+        self,
+        *,
+        url: builtins.str = ...,
+        secret: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["secret", b"secret", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -63,7 +63,8 @@ class HookServiceServicer:
     """
 
     def RegisterHook(self, request, context):
-        """Registers a hook. It is called for every job that is taken from then on.
+        """Registers a hook. It is called for every job that is taken from then on. Every call is a stage of the job's timeline,
+        such as `post-hook-1`, with what was answered.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - NOT_FOUND (PROJECT_NOT_FOUND): there is no such project.
@@ -83,7 +84,7 @@ class HookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnregisterHook(self, request, context):
-        """Removes a hook. Jobs that have been taken already may still call it. Removing one that has been removed is a success.
+        """Removes a hook. Jobs that have been taken already still call it. Removing one that has been removed is a success.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.

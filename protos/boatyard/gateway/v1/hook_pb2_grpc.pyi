@@ -21,7 +21,8 @@ class HookServiceStub:
 
     def __init__(self, channel: aio.Channel) -> None: ...
     RegisterHook: aio.UnaryUnaryMultiCallable[hook_pb2.RegisterHookRequest, hook_pb2.RegisterHookResponse]
-    """Registers a hook. It is called for every job that is taken from then on.
+    """Registers a hook. It is called for every job that is taken from then on. Every call is a stage of the job's timeline,
+    such as `post-hook-1`, with what was answered.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
     - NOT_FOUND (PROJECT_NOT_FOUND): there is no such project.
@@ -33,7 +34,7 @@ class HookServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     UnregisterHook: aio.UnaryUnaryMultiCallable[hook_pb2.UnregisterHookRequest, hook_pb2.UnregisterHookResponse]
-    """Removes a hook. Jobs that have been taken already may still call it. Removing one that has been removed is a success.
+    """Removes a hook. Jobs that have been taken already still call it. Removing one that has been removed is a success.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.
@@ -52,7 +53,8 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         request: hook_pb2.RegisterHookRequest,
         context: aio.ServicerContext[hook_pb2.RegisterHookRequest, abc.Awaitable[hook_pb2.RegisterHookResponse]],
     ) -> abc.Awaitable[hook_pb2.RegisterHookResponse]:
-        """Registers a hook. It is called for every job that is taken from then on.
+        """Registers a hook. It is called for every job that is taken from then on. Every call is a stage of the job's timeline,
+        such as `post-hook-1`, with what was answered.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - NOT_FOUND (PROJECT_NOT_FOUND): there is no such project.
@@ -76,7 +78,7 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         request: hook_pb2.UnregisterHookRequest,
         context: aio.ServicerContext[hook_pb2.UnregisterHookRequest, abc.Awaitable[hook_pb2.UnregisterHookResponse]],
     ) -> abc.Awaitable[hook_pb2.UnregisterHookResponse]:
-        """Removes a hook. Jobs that have been taken already may still call it. Removing one that has been removed is a success.
+        """Removes a hook. Jobs that have been taken already still call it. Removing one that has been removed is a success.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.

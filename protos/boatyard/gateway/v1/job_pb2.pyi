@@ -433,7 +433,8 @@ class Job(message.Message):
     INVALID_BRANCH, DISK_FULL, SANDBOX_UNAVAILABLE, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED,
     TIMED_OUT, IDLE, OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After
     it: TAKE_FAILED, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED. At any time: NODE_LOST (a service of the cell, or too many
-    cells in turn, did not come back), INTERNAL. Empty otherwise.
+    cells in turn, did not come back), INTERNAL. After the push, by a hook that may: HOOK_FAILED.
+    Empty otherwise.
     """
     message: builtins.str
     """Output only. The same for people, with what they can do."""
@@ -517,7 +518,7 @@ class StageRecord(message.Message):
         STATE_DONE: StageRecord._State.ValueType  # 2
         """It is done, and its result is written."""
         STATE_FAILED: StageRecord._State.ValueType  # 3
-        """It failed, and so the job."""
+        """It failed, and so the job, unless it is the call of a hook whose failure is ignored."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """How a stage went."""
@@ -529,7 +530,7 @@ class StageRecord(message.Message):
     STATE_DONE: StageRecord.State.ValueType  # 2
     """It is done, and its result is written."""
     STATE_FAILED: StageRecord.State.ValueType  # 3
-    """It failed, and so the job."""
+    """It failed, and so the job, unless it is the call of a hook whose failure is ignored."""
 
     NAME_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int

@@ -108,7 +108,7 @@ class JobServiceServicer:
 
     def CancelJob(self, request, context):
         """Asks a job to end. What its agent has done so far is collected; the job is CANCELLED when nothing of it runs.
-        One whose result is being pushed already still ends as it ends.
+        One whose result is being pushed already, or told to hooks, still ends as it ends; hooks are cut short.
 
         A second call while the first is carried out is a success.
 

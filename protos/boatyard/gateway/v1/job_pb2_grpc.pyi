@@ -44,7 +44,7 @@ class JobServiceStub:
     """
     CancelJob: aio.UnaryUnaryMultiCallable[job_pb2.CancelJobRequest, job_pb2.CancelJobResponse]
     """Asks a job to end. What its agent has done so far is collected; the job is CANCELLED when nothing of it runs.
-    One whose result is being pushed already still ends as it ends.
+    One whose result is being pushed already, or told to hooks, still ends as it ends; hooks are cut short.
 
     A second call while the first is carried out is a success.
 
@@ -116,7 +116,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[job_pb2.CancelJobRequest, abc.Awaitable[job_pb2.CancelJobResponse]],
     ) -> abc.Awaitable[job_pb2.CancelJobResponse]:
         """Asks a job to end. What its agent has done so far is collected; the job is CANCELLED when nothing of it runs.
-        One whose result is being pushed already still ends as it ends.
+        One whose result is being pushed already, or told to hooks, still ends as it ends; hooks are cut short.
 
         A second call while the first is carried out is a success.
 

@@ -45,7 +45,9 @@ class ExecuteRequest(message.Message):
     work_item_id: builtins.str
     """Required. What it is for. Its repository is worked on; without one the workspace is empty."""
     prompt: builtins.str
-    """Required. What the agent is asked to do, beside the work item's title, description and notes; at most 1 MiB."""
+    """Required. What the agent is asked to do, beside the work item's title, description, notes and
+    documents; at most 1 MiB together.
+    """
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
         """Overrides the worker's timeout."""

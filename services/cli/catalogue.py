@@ -1,0 +1,266 @@
+"""`create`, `list`, `show`, `update` and `delete` for whatever the catalogue keeps: one group of commands a kind.
+
+What an option sets, and how its text is read, is told by the field of the contract's message that it names.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from boatyard.gateway.v1 import catalog_pb2
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+
+from services.cli import options, shapes, words
+from services.cli.clients import Gateway, gateway
+from services.cli.fields import choices, field_of, fill, plain, value_of
+from services.cli.screen import Screen, one_line, printable
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """An option, and the field that it sets; `is_fixed` for one that cannot be changed afterwards."""
+
+    option: str
+    path: str
+    help: str
+    metavar: str | None = None
+    is_fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of thing: `name` and `plural` as in the RPCs, `noun` for people, and what a list shows of it."""
+
+    name: str
+    plural: str
+    noun: str
+    field: str
+    flags: Sequence[Flag]
+    columns: Sequence[str]
+
+    @property
+    def a_noun(self) -> str:
+        """The noun with its article."""
+        return f"{'an' if self.noun == 'item' else 'a'} {self.noun}"
+
+    @property
+    def message(self) -> type[Message]:
+        """The contract's message of one thing."""
+        return getattr(catalog_pb2, self.name)  # type: ignore[no-any-return]
+
+    async def ask(self, way: Gateway, verb: str, **fields: Any) -> Any:  # noqa: ANN401 - the verb's response
+        """Call one of the five RPCs."""
+        rpc = f"{verb}{self.plural if verb == 'List' else self.name}"
+        request = getattr(catalog_pb2, f"{rpc}Request")(**fields)
+        return await way.ask(getattr(way.catalog, rpc)(request))
+
+
+PROJECT = Flag("--project", "project_id", "The project it belongs to (default: default).", "ID", is_fixed=True)
+NAME = Flag("--name", "display_name", "A name for people.", "TEXT")
+AGENT_FLAGS = (
+    Flag("--engine", "agent.engine", "What drives the agent.", "NAME"),
+    Flag("--command", "agent.command", "The agent: a line for /bin/sh.", "LINE"),
+    Flag("--system-prompt", "agent.system_prompt", "What the agent is told before every prompt.", "TEXT|@FILE"),
+    Flag("--model", "agent.model", "The model, as its provider names it.", "NAME"),
+    Flag("--env", "agent.environment", "A variable of the agent's environment; may be repeated.", "NAME=VALUE"),
+    Flag("--timeout", "agent.timeout", "Seconds that the agent may take.", "S"),
+    Flag("--idle-timeout", "agent.idle_timeout", "Seconds that the agent may write nothing.", "S"),
+    Flag("--sandbox", "agent.sandbox_tier", "How strongly the agent is kept apart."),
+    Flag("--network", "agent.network", "What of the network the agent reaches."),
+    Flag("--verify", "policy.verify_command", "A line for /bin/sh that checks the result.", "LINE"),
+    Flag("--verify-timeout", "policy.verify_timeout", "Seconds that the check may take.", "S"),
+    Flag("--publish", "policy.publish", "What becomes of a result."),
+    Flag("--retention", "policy.retention", "What becomes of a workspace when its job has ended."),
+)
+
+
+def group(kind: Kind, text: str) -> click.Group:
+    """Make a kind's group of commands."""
+    made = click.Group(kind.noun, help=f"{text}\n\nEvery command takes --json.", short_help=f"Manage {kind.noun}s.")
+    for command in (_create(kind), _list(kind), _show(kind), _update(kind), _delete(kind)):
+        made.add_command(command)
+    return made
+
+
+def tell(screen: Screen, kind: Kind, thing: Any, *, as_json: bool) -> None:  # noqa: ANN401 - any message of a kind
+    """Print a thing that was made or changed: as JSON, or its id."""
+    if as_json:
+        screen.json(shapes.line(shape(kind, thing)))
+    else:
+        click.echo(getattr(thing, f"{kind.field}_id"))
+
+
+def with_gateway(work: Callable[[Gateway], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what the work returns
+    """Do some work at the gateway of this environment."""
+
+    async def main() -> Any:  # noqa: ANN401
+        async with gateway() as way:
+            return await work(way)
+
+    return asyncio.run(main())
+
+
+def shape(kind: Kind, thing: Message) -> shapes.Shape:
+    """Describe a thing in the contract's own words; what is not set is null."""
+    return {"kind": kind.field, **plain(thing)}
+
+
+def _create(kind: Kind) -> click.Command:
+    def create(id_: str | None, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text or texts
+        thing = kind.message()
+        if id_:
+            setattr(thing, f"{kind.field}_id", id_)
+        fill(thing, given)
+        made = with_gateway(
+            lambda way: kind.ask(way, "Create", request_id=uuid.uuid4().hex, **{kind.field: thing})  # safe to retry
+        )
+        tell(Screen(), kind, getattr(made, kind.field), as_json=as_json)
+
+    text = f"Create {kind.a_noun}, and print its id; without ID one is made."
+    parameters = [
+        click.Argument(["id_"], metavar="[ID]", type=options.TEXT, required=False),
+        *_options(kind, kind.flags),
+    ]
+    return _command("create", create, text, parameters)
+
+
+def _list(kind: Kind) -> click.Command:
+    has_project = kind.message.DESCRIPTOR.name != "Project"
+
+    def show_all(limit: int, as_json: bool, project: str | None = None) -> None:
+        filters = {"project_id": project} if project else {}
+        screen = Screen()
+        found = with_gateway(lambda way: _pages(way, kind, limit, filters))
+        if as_json:
+            for thing in found:
+                screen.json(shapes.line(shape(kind, thing)))
+        else:
+            titles = [column.rpartition(".")[2].removesuffix("_id").replace("_", " ") for column in kind.columns]
+            rows = [[*(_cell(thing, column) for column in kind.columns), _age(thing)] for thing in found]
+            screen.table([*map(str.upper, titles), "AGE"], rows)
+
+    parameters: list[click.Parameter] = [
+        click.Option(
+            ["-n", "--limit"], type=click.IntRange(1), default=100, show_default=True, help="How many at most."
+        )
+    ]
+    if has_project:
+        parameters.append(
+            click.Option(["--project"], type=options.TEXT, metavar="ID", help="Only of this project (default: of all).")
+        )
+    return _command("list", show_all, f"List {kind.noun}s, the newest first.", parameters)
+
+
+def _show(kind: Kind) -> click.Command:
+    def show(id_: str, as_json: bool) -> None:
+        screen = Screen()
+        answer = with_gateway(lambda way: kind.ask(way, "Get", **{f"{kind.field}_id": id_}))
+        described = shape(kind, getattr(answer, kind.field))
+        if as_json:
+            screen.json(shapes.line(described))
+            return
+        for label, value in _flat(described):
+            click.echo(printable(f"{label + ':':<24}{value}"))
+
+    return _command("show", show, f"Show {kind.a_noun} in full.", [_id()])
+
+
+def _update(kind: Kind) -> click.Command:
+    flags = [flag for flag in kind.flags if not flag.is_fixed]
+    names = {flag.option.removeprefix("--"): flag.path for flag in flags}
+
+    def update(id_: str, clear: tuple[str, ...], as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text or texts
+        thing = kind.message(**{f"{kind.field}_id": id_})
+        paths = [*fill(thing, given), *(names[name] for name in clear)]
+        if not paths:
+            raise click.UsageError("say what to change: see --help")
+        mask = FieldMask(paths=paths)
+        answer = with_gateway(lambda way: kind.ask(way, "Update", update_mask=mask, **{kind.field: thing}))
+        tell(Screen(), kind, getattr(answer, kind.field), as_json=as_json)
+
+    text = (
+        f"Change what the options name of {kind.a_noun}, and nothing else. Jobs that are admitted keep what they have."
+    )
+    clear = click.Option(
+        ["--clear"], type=click.Choice(list(names)), multiple=True, help="Make this empty again; may be repeated."
+    )
+    return _command("update", update, text, [_id(), *_options(kind, flags), clear])
+
+
+def _delete(kind: Kind) -> click.Command:
+    def delete(id_: str, as_json: bool) -> None:
+        with_gateway(lambda way: kind.ask(way, "Delete", **{f"{kind.field}_id": id_}))
+        if not as_json:
+            Screen().say(f"{id_} is gone", style="")
+
+    return _command("delete", delete, f"Delete {kind.a_noun} that nothing needs.", [_id()])
+
+
+def _command(name: str, run: Callable[..., None], text: str, parameters: Sequence[click.Parameter]) -> click.Command:
+    made = click.Command(name, callback=run, help=text, short_help=text, params=list(parameters))
+    return options.as_json(made)
+
+
+def _id() -> click.Parameter:
+    return click.Argument(["id_"], metavar="ID", type=options.TEXT)
+
+
+def _options(kind: Kind, flags: Sequence[Flag]) -> list[click.Parameter]:
+    made: list[click.Parameter] = []
+    for flag in flags:
+        field = field_of(kind.message, flag.path)
+        kind_of: click.ParamType[str] = options.TEXT
+        if field.enum_type is not None:
+            kind_of = click.Choice(list(choices(field.enum_type)))
+        elif field.type == FieldDescriptor.TYPE_BYTES:
+            kind_of = click.STRING
+        name = flag.path.replace(".", "__")
+        made.append(
+            click.Option(
+                [flag.option, name], type=kind_of, metavar=flag.metavar, multiple=field.is_repeated, help=flag.help
+            )
+        )
+    return made
+
+
+async def _pages(way: Gateway, kind: Kind, limit: int, filters: dict[str, str]) -> list[Any]:
+    found: list[Any] = []
+    token = ""
+    while True:
+        size = min(limit - len(found), _PAGE)
+        answer = await kind.ask(way, "List", page_size=size, page_token=token, **filters)
+        found += next((value for field, value in answer.ListFields() if field.is_repeated), ())
+        token = answer.next_page_token
+        if not token or len(found) >= limit:
+            return found[:limit]
+
+
+def _flat(described: shapes.Shape, prefix: str = "") -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = []
+    for name, value in described.items():
+        if isinstance(value, dict):
+            lines += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            lines += [line for each in value for line in _flat({name: each}, prefix)]
+        elif value is not None and name != "kind":
+            lines.append((prefix + name, str(value)))
+    return lines
+
+
+def _cell(thing: Message, column: str) -> str:
+    outer, _, inner = column.partition(".")
+    value = value_of(thing, thing.DESCRIPTOR.fields_by_name[outer])
+    if inner and value is not None:
+        value = value[inner]
+    return "" if value is None else one_line(str(value), 80)
+
+
+def _age(thing: Any) -> str:  # noqa: ANN401 - any message with a create_time
+    return words.age(thing.create_time)

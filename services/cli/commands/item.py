@@ -1,0 +1,44 @@
+"""`boatyard item`."""
+
+import click
+from boatyard.gateway.v1 import catalog_pb2
+
+from services.cli import options
+from services.cli.catalogue import PROJECT, Flag, Kind, group, tell, with_gateway
+from services.cli.screen import Screen
+
+KIND = Kind(
+    "WorkItem",
+    "WorkItems",
+    "item",
+    "work_item",
+    [
+        Flag("--title", "title", "What it is, in a line.", "TEXT"),
+        Flag("--description", "description", "What it is, in full.", "TEXT|@FILE"),
+        Flag("--note", "notes", "Something noted; may be repeated, and an update replaces all.", "TEXT"),
+        Flag("--document", "documents", "A text that the agent gets too; may be repeated.", "FILE"),
+        Flag("--related", "related_work_item_ids", "An item that has to do with it; may be repeated.", "ID"),
+        Flag("--repository", "repository_id", "The repository that it is about.", "ID"),
+        PROJECT,
+    ],
+    ["work_item_id", "state", "title"],
+)
+
+_STATES = {"todo": catalog_pb2.WorkItem.STATE_TODO, "done": catalog_pb2.WorkItem.STATE_DONE}
+
+command = group(
+    KIND,
+    "Work items (tickets): what is to be done. `boatyard run --worker W --item I PROMPT` has one done; title,"
+    " description, notes and documents go with the prompt.",
+)
+
+
+@command.command("move")
+@click.argument("id_", metavar="ID", type=options.TEXT)
+@click.argument("state", type=click.Choice(list(_STATES)))
+@options.as_json
+def move(id_: str, state: str, as_json: bool) -> None:
+    """Say that an item is done, or is to be done again. Not while a job works on it."""
+    request = catalog_pb2.MoveWorkItemRequest(work_item_id=id_, state=_STATES[state])
+    answer = with_gateway(lambda way: way.ask(way.catalog.MoveWorkItem(request)))
+    tell(Screen(), KIND, answer.work_item, as_json=as_json)

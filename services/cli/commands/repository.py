@@ -1,0 +1,19 @@
+"""`boatyard repository`."""
+
+from services.cli.catalogue import PROJECT, Flag, Kind, group
+
+KIND = Kind(
+    "Repository",
+    "Repositories",
+    "repository",
+    "repository",
+    [
+        Flag("--url", "url", "Where it is: https, ssh, user@host:path or an absolute path.", "URL"),
+        Flag("--ref", "default_revision", "What jobs start from (default: the remote's default branch).", "REF"),
+        Flag("--token", "token", "A token for https, kept and never shown; better read from a file.", "@FILE|TOKEN"),
+        PROJECT,
+    ],
+    ["repository_id", "url", "default_revision"],
+)
+
+command = group(KIND, "The git remotes that jobs may work on.")

@@ -1,0 +1,14 @@
+"""`boatyard template`."""
+
+from services.cli.catalogue import AGENT_FLAGS, NAME, PROJECT, Kind, group
+
+KIND = Kind(
+    "Template",
+    "Templates",
+    "template",
+    "template",
+    [NAME, *AGENT_FLAGS, PROJECT],
+    ["template_id", "display_name", "agent.engine", "agent.model"],
+)
+
+command = group(KIND, "Kinds of agents: system prompt, engine, model, limits and policy, for workers and jobs.")

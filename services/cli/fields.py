@@ -1,0 +1,118 @@
+"""Fields of the contract's messages, as people type them and as they are shown to people and programs."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from boatyard.gateway.v1 import catalog_pb2
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.cli import shapes
+from services.cli.requests import duration, read_text, text_or_file
+
+Number = TypeVar("Number", int, float)
+
+
+def field_of(message: type[Message] | Message, path: str) -> Any:  # noqa: ANN401 - of whichever implementation
+    """Return the descriptor of the field that a path such as `agent.model` leads to."""
+    fields: Any = message.DESCRIPTOR.fields_by_name
+    outer, _, inner = path.partition(".")
+    return fields[outer].message_type.fields_by_name[inner] if inner else fields[outer]
+
+
+def choices(enum: EnumDescriptor) -> dict[str, int]:
+    """Return how an enum's values are called on the command line: without prefix, in lower case."""
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return {
+        value.name.removeprefix(prefix).lower().replace("_", "-"): value.number
+        for value in enum.values
+        if value.number != 0
+    }
+
+
+def fill(message: Message, given: Mapping[str, Any]) -> list[str]:
+    """Put what was typed into a message, by paths with "__" for "."; return the paths of what was given at all."""
+    paths = []
+    for name, typed in given.items():
+        if typed is None or typed == ():
+            continue
+        path = name.replace("__", ".")
+        outer, _, inner = path.partition(".")
+        target = getattr(message, outer) if inner else message
+        field = field_of(message, path)
+        (_add if field.is_repeated else _set)(target, field, typed)
+        paths.append(path)
+    return paths
+
+
+def _add(target: Any, field: FieldDescriptor, typed: tuple[str, ...]) -> None:  # noqa: ANN401 - any message
+    values = getattr(target, field.name)
+    if field.message_type is None:
+        values.extend(typed)
+    elif field.message_type is catalog_pb2.Document.DESCRIPTOR:
+        values.extend(catalog_pb2.Document(name=Path(file).name, content=read_text(file)) for file in typed)
+    else:
+        for pair in typed:
+            name, equals, value = pair.partition("=")
+            if not equals:
+                raise click.UsageError(f"{pair!r} is not NAME=VALUE")
+            values[name] = value
+
+
+def _set(target: Any, field: FieldDescriptor, typed: str) -> None:  # noqa: ANN401 - any message
+    if field.message_type is Duration.DESCRIPTOR:
+        getattr(target, field.name).CopyFrom(duration(_number(float, typed)))
+    elif field.enum_type is not None:
+        setattr(target, field.name, choices(field.enum_type)[typed])
+    elif field.type == FieldDescriptor.TYPE_BYTES:
+        setattr(target, field.name, os.fsencode(typed))
+    elif field.type == FieldDescriptor.TYPE_STRING:
+        setattr(target, field.name, text_or_file(typed))
+    else:
+        setattr(target, field.name, _number(float if field.type == FieldDescriptor.TYPE_DOUBLE else int, typed))
+
+
+def _number(read: Callable[[str], Number], typed: str) -> Number:
+    try:
+        return read(typed)
+    except ValueError:
+        raise click.UsageError(f"{typed!r} is not a number") from None
+
+
+def plain(message: Message) -> shapes.Shape:
+    """Describe a message in the contract's own words: what is not set is null, times are text and spans seconds."""
+    return {field.name: value_of(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def value_of(message: Message, field: Any) -> Any:  # noqa: ANN401 - JSON, of a FieldDescriptor
+    """Describe one field of a message."""
+    value = getattr(message, field.name)
+    if field.is_repeated:
+        if isinstance(value, Mapping):
+            return dict(value)
+        return [plain(each) if isinstance(each, Message) else each for each in value]
+    if field.has_presence and not message.HasField(field.name):
+        return None
+    if isinstance(value, Message):
+        return _part(value)
+    if isinstance(value, bytes):
+        return shapes.text(value)
+    if field.enum_type is not None:
+        names = {number: name.upper().replace("-", "_") for name, number in choices(field.enum_type).items()}
+        value = names.get(value)
+    return None if value == "" else value
+
+
+def _part(value: Message) -> Any:  # noqa: ANN401 - JSON
+    match value:
+        case Timestamp():
+            return shapes.time(value)
+        case Duration():
+            return value.ToNanoseconds() / 1e9
+        case _:
+            return plain(value)

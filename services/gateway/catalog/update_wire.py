@@ -1,0 +1,88 @@
+"""Updates by mask: what a mask names is taken from a message, and the whole is then read as a new thing is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+
+from services.gateway.catalog import wire
+from services.gateway.catalog.model import Repository
+from services.gateway.wire import Checks
+
+Thing = TypeVar("Thing")
+
+_FIXED: Final = {"project_id", "create_time", "state", "has_token"}
+_ENTERED: Final = {"agent", "policy"}
+"""Messages whose fields a path may name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form(Generic[Thing]):
+    """How a kind of thing stands in a request: in which field, and how it is written and read."""
+
+    field: str
+    write: Callable[[Thing], Message]
+    read: Callable[[Checks, Any], Thing]
+
+    def change(self, check: Checks, request: Any) -> tuple[str, Callable[[Thing], Thing]]:  # noqa: ANN401 - any Update…
+        """Read an update: of which thing it is, and what it makes of the thing. The latter raises Invalid, too."""
+        check.part(request, self.field)
+        message = getattr(request, self.field)
+        thing_id = check.required_id(f"{self.field}.{self.field}_id", getattr(message, f"{self.field}_id"))
+        mask: FieldMask = request.update_mask
+        if not mask.paths:
+            check.add("update_mask", "is required")
+        for path in mask.paths:
+            if complaint := self._complaint(message, path):
+                check.add("update_mask", complaint)
+
+        def changed(thing: Thing) -> Thing:
+            target = self.write(thing)
+            for path in mask.paths:
+                _take(path, message, target)
+            with Checks() as inner:
+                return self.read(inner, target)
+
+        return thing_id, changed
+
+    def _complaint(self, message: Message, path: str) -> str | None:
+        outer, _, inner = path.partition(".")
+        fields = message.DESCRIPTOR.fields_by_name
+        if inner:
+            parent = fields[outer].message_type if outer in fields and outer in _ENTERED else None
+            known = parent is not None and inner in parent.fields_by_name
+        else:
+            known = outer in fields
+        if not known:
+            return f"{path[:255]!r} is no field of it"
+        return f"{path!r} cannot be changed" if outer in {*_FIXED, f"{self.field}_id"} else None
+
+
+def _take(path: str, source: Message, target: Message) -> None:
+    """Make one field of `target` what it is in `source`: also not set, or empty."""
+    outer, _, inner = path.partition(".")
+    if inner:
+        _take(inner, getattr(source, outer), getattr(target, outer))
+        return
+    only = type(source)()
+    only.CopyFrom(source)
+    for field in source.DESCRIPTOR.fields:
+        if field.name != outer:
+            only.ClearField(field.name)
+    target.ClearField(outer)
+    target.MergeFrom(only)
+
+
+def _with_token(repository: Repository) -> Message:
+    message = wire.repository_message(repository)
+    message.token = repository.token
+    return message
+
+
+PROJECT: Final = Form("project", wire.project_message, wire.project_of)
+REPOSITORY: Final = Form("repository", _with_token, wire.repository_of)
+TEMPLATE: Final = Form("template", wire.template_message, wire.template_of)
+WORKER: Final = Form("worker", wire.worker_message, wire.worker_of)
+WORK_ITEM: Final = Form("work_item", wire.work_item_message, wire.work_item_of)

@@ -1,0 +1,62 @@
+"""Who needs a thing of the catalogue, and so keeps it from being deleted."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from sqlalchemy import Column, Select, literal, select, union_all
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.common.errors import FailedPrecondition
+from services.gateway.catalog.tables import repositories, templates, work_items, workers
+from services.gateway.hooks.tables import hooks
+from services.gateway.jobs.tables import jobs
+from services.lifecycle.model import JobState
+
+_NAMED_AT_MOST: Final = 5
+_LIVE: Final = [state for state in JobState if not state.is_final]
+
+_REASONS: Final = {
+    "project": "PROJECT_IN_USE",
+    "repository": "REPOSITORY_IN_USE",
+    "template": "TEMPLATE_IN_USE",
+    "worker": "WORKER_IN_USE",
+    "work item": "WORK_ITEM_BUSY",
+}
+_USES: Final[dict[str, tuple[Column[Any], ...]]] = {
+    "project": (
+        *(table.c.project_id for table in (repositories, templates, workers, work_items, hooks)),
+        jobs.c.project_id,
+    ),
+    "repository": (jobs.c.repository_id, work_items.c.repository_id),
+    "template": (jobs.c.template_id, workers.c.template_id),
+    "worker": (jobs.c.worker_id,),
+    "work item": (jobs.c.work_item_id,),
+}
+
+
+async def check_unused(connection: AsyncConnection, kind: str, thing_id: str) -> None:
+    """Raise FailedPrecondition with who needs a thing: live jobs, and what of the catalogue is there and names it."""
+    statement = union_all(*(_users(column, thing_id) for column in _USES[kind])).limit(_NAMED_AT_MOST)
+    users = [f"{what} {who}" for what, who in (await connection.execute(statement)).all()]
+    if users:
+        listed = ", ".join(users) + (", …" if len(users) == _NAMED_AT_MOST else "")
+        raise FailedPrecondition(
+            _REASONS[kind], f"{kind} {thing_id!r} is needed by {listed}", thing_id, metadata={"needed_by": listed}
+        )
+
+
+def _users(column: Column[Any], thing_id: str) -> Select[Any]:
+    """Select what names a thing in a column."""
+    table = column.table
+    key = table.primary_key.columns[0]
+    noun = key.name.removesuffix("_id").replace("_", " ")
+    return select(literal(noun), key).where(column == thing_id, *_conditions(table))
+
+
+def _conditions(table: Any) -> Iterator[Any]:  # noqa: ANN401 - SQL expressions
+    if table is jobs:
+        yield jobs.c.state.in_(_LIVE)
+    elif table is hooks:
+        yield hooks.c.remove_time.is_(None)
+    else:
+        yield table.c.delete_time.is_(None)

@@ -1,0 +1,20 @@
+"""Webhooks and failure policies, documents of work items, and a catalogue whose things can be deleted."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    for column in (
+        sa.Column("url", sa.Text, nullable=False, server_default=""),
+        sa.Column("secret", sa.Text, nullable=False, server_default=""),
+        sa.Column("failure_policy", sa.String(16), nullable=False, server_default="FAIL"),
+    ):
+        op.add_column("hooks", column)
+    op.add_column("work_items", sa.Column("documents", sa.JSON, nullable=False, server_default="[]"))
+    for table in ("projects", "repositories", "templates", "workers", "work_items"):
+        op.add_column(table, sa.Column("delete_time", sa.BigInteger, nullable=True))
+    op.add_column("jobs", sa.Column("template_id", sa.String(63), nullable=False, server_default=""))

@@ -1,0 +1,124 @@
+"""Which addresses may be called. A name is resolved once, and what is connected to is what was looked at.
+
+Public addresses may be, by https. All others (loopback, private, link-local and their like, in whatever notation or
+tunnel) are this machine's own services and its neighbours', which trust whoever reaches them: the operator names those.
+"""
+
+import asyncio
+import re
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+import httpx2
+
+MAX_URL_BYTES: Final = 2048
+
+_PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
+_NAT64: Final = ip_network("64:ff9b::/96")
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+class NotAllowed(Exception):
+    """The URL leads where nobody allowed us to go; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllowList:
+    """What the operator allows beside public addresses: networks, and hosts whatever their addresses."""
+
+    networks: tuple[Network, ...] = ()
+    hosts: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, text: str) -> "AllowList":
+        """Read addresses, networks (10.0.0.0/8) and host names, separated by commas. Raises ValueError."""
+        networks: list[Network] = []
+        hosts: list[str] = []
+        for entry in filter(None, (part.strip() for part in text.split(","))):
+            try:
+                networks.append(ip_network(entry, strict=False))
+            except ValueError:
+                if "/" in entry or not _HOST.fullmatch(entry):
+                    raise ValueError(f"{entry!r} is neither an address, a network nor a host name") from None
+                hosts.append(_normal(entry))
+        return cls(tuple(networks), frozenset(hosts))
+
+    def names(self, host: str) -> bool:
+        """Whether a URL's host stands here itself."""
+        literal = _literal(host)
+        return _normal(host) in self.hosts or (literal is not None and self._has(literal))
+
+    def admits(self, host: str, address: Address) -> bool:
+        """Whether `address` may be called for `host`."""
+        return _normal(host) in self.hosts or self._has(address) or _is_public(address)
+
+    def _has(self, address: Address) -> bool:
+        return any(address in network for network in self.networks if network.version == address.version)
+
+
+def url_complaint(url: str, allowed: AllowList) -> str | None:
+    """Say why this URL cannot be called, as far as that shows without looking its host up; None when nothing does."""
+    if not url:
+        return "is required"
+    if len(url) > MAX_URL_BYTES or not _PRINTABLE.fullmatch(url):
+        return f"must be at most {MAX_URL_BYTES} printable ASCII characters, without spaces"
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        return "is not a URL"
+    literal = _literal(parsed.host)
+    rules = (
+        (parsed.scheme not in {"https", "http"} or not parsed.host, "must be https://host/…"),
+        (parsed.userinfo or parsed.fragment, "must not hold a user name, a password or a fragment: calls are signed"),
+        (
+            parsed.scheme == "http" and not allowed.names(parsed.host),
+            "must be https: http is for hosts in BOATYARD_GATEWAY_WEBHOOK_ALLOW alone",
+        ),
+        (
+            literal is not None and not allowed.admits(parsed.host, literal),
+            f"names {literal}, which is not public, and not in BOATYARD_GATEWAY_WEBHOOK_ALLOW",
+        ),
+    )
+    return next((text for broken, text in rules if broken), None)
+
+
+async def resolve(url: httpx2.URL, allowed: AllowList) -> list[Address]:
+    """Return the addresses of a URL's host that may be called. Raises OSError, NotAllowed."""
+    port = url.port or (443 if url.scheme == "https" else 80)
+    host = url.raw_host.decode()
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(ip_address(str(place[0]).partition("%")[0]) for *_, place in found))
+    admitted = [address for address in addresses if allowed.admits(url.host, address)]
+    if not admitted:
+        listed = ", ".join(map(str, addresses[:3]))
+        raise NotAllowed(f"{url.host} is {listed}: not public, and not in BOATYARD_GATEWAY_WEBHOOK_ALLOW")
+    return admitted
+
+
+def _is_public(address: Address) -> bool:
+    """Whether an address, and the one that is wrapped in it, if there is one, is anybody's on the Internet."""
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if address in _NAT64:
+            inner = IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return _is_public(inner)
+        if address.is_site_local:
+            return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def _literal(host: str) -> Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+def _normal(host: str) -> str:
+    return host.rstrip(".").lower()

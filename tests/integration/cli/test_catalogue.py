@@ -1,0 +1,108 @@
+"""The catalogue and hooks from the command line, and a work item that a worker does, on a whole cell."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kit.cell import Cell, running_cell
+from tests.kit.repos import Repo
+
+
+@pytest.fixture(scope="module")
+def cell() -> Iterator[Cell]:
+    with tempfile.TemporaryDirectory(prefix="boatyard-cli-") as directory, running_cell(Path(directory)) as running:
+        yield running
+
+
+def one(cell: Cell, *arguments: object) -> dict:
+    (line,) = cell.lines(*arguments)
+    return line
+
+
+def test_a_worker_does_a_work_item(cell: Cell, tmp_path: Path) -> None:
+    remote = Repo.sample(tmp_path / "source").bare_clone(tmp_path / "remote.git")
+    document = tmp_path / "api.md"
+    document.write_text("# The API ⚓\n")
+    (tmp_path / "system.txt").write_text("Be brief.\n")
+    assert cell.boatyard("project", "create", "harbour", "--name", "The harbour") == b"harbour\n"
+    project = ("--project", "harbour")
+    cell.boatyard("repository", "create", "crane", "--url", remote.path, *project)
+    line = 'cat > prompt.txt; echo "$BOATYARD_SYSTEM_PROMPT" > system.txt; echo "$BOATYARD_MODEL $A"'
+    cell.boatyard(
+        *("template", "create", "fixer", "--command", line, "--system-prompt", f"@{tmp_path}/system.txt"),
+        *("--model", "m-1", "--env", "A=1", "--env", "B=x=y", "--verify", "test -e prompt.txt", *project),
+    )
+    cell.boatyard("worker", "create", "ann", "--template", "fixer", "--name", "Ann", *project)
+    cell.boatyard(
+        *("item", "create", "ticket-7", "--title", "Mend it", "--note", "first", "--note", "second"),
+        *("--document", document, "--repository", "crane", *project),
+    )
+    cell.boatyard("template", "update", "fixer", "--model", "m-2", "--clear", "env", "--timeout", 60)
+    shown = one(cell, "template", "show", "fixer")
+    assert shown["kind"] == "template"
+    assert (shown["agent"]["model"], shown["agent"]["environment"], shown["agent"]["timeout"]) == ("m-2", {}, 60.0)
+    assert (shown["agent"]["system_prompt"], shown["agent"]["network"]) == ("Be brief.", None)
+
+    result = cell.lines("run", "--worker", "ann", "--item", "ticket-7", "Be quick.")[-1]
+    assert (result["state"], result["branch"], result["tests_passed"]) == ("SUCCEEDED", "ticket-ticket-7", True)
+    prompt = remote.files("ticket-ticket-7")["prompt.txt"]
+    assert all(words in prompt for words in ("# Mend it", "second", "### api.md", "# The API ⚓", "Be quick."))
+    assert cell.output(result["execution_id"]).split() == [b"m-2"]
+
+    assert one(cell, "item", "list", *project)["state"] == "REVIEW"
+    assert one(cell, "item", "move", "ticket-7", "done")["state"] == "DONE"
+    assert b"ticket-7" in cell.boatyard("item", "list")
+    assert b"Mend it" in cell.boatyard("item", "show", "ticket-7")
+
+    cell.boatyard("template", "delete", "fixer", code=2)
+    for kind, name in (("item", "ticket-7"), ("worker", "ann"), ("template", "fixer"), ("repository", "crane")):
+        cell.boatyard(kind, "delete", name)
+        cell.boatyard(kind, "show", name, code=2)
+    cell.boatyard("project", "delete", "harbour")
+    assert [project["project_id"] for project in cell.lines("project", "list")] == ["default"]
+
+
+def test_hooks(cell: Cell) -> None:
+    command = cell.boatyard("hook", "register", "--event", "pre", "--command", "cat; exit 1", "--order", -1).strip()
+    hook_id, secret = cell.boatyard(
+        *("hook", "register", "--event", "error", "--webhook", "https://example.com/hook", "--timeout", 1.5)
+    ).split()
+    assert secret.startswith(b"whsec_")
+    listed = cell.lines("hook", "list")
+    assert [hook["hook_id"].encode() for hook in listed] == [command, hook_id]
+    assert [(hook["event"], hook["failure_policy"], hook["timeout_s"]) for hook in listed] == [
+        ("PRE", "FAIL", 30.0),
+        ("ERROR", "IGNORE", 1.5),
+    ]
+    assert secret not in json.dumps(listed).encode() + cell.boatyard("hook", "list")
+    for each in (command, hook_id):
+        cell.boatyard("hook", "unregister", each.decode())
+    assert cell.lines("hook", "list") == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("item", "update", "x"),
+        ("item", "create"),
+        ("item", "create", "--title", "x", "--document", "/nowhere"),
+        ("worker", "create", "--env", "A"),
+        ("worker", "create", "--timeout", "soon"),
+        ("worker", "create", "--network", "wide"),
+        ("template", "show", "nobody"),
+        ("hook", "register", "--event", "pre"),
+        ("hook", "register", "--event", "pre", "--command", "true", "--webhook", "https://example.com"),
+        ("hook", "register", "--event", "pre", "--webhook", "http://127.0.0.1/"),
+        ("hook", "register", "--event", "error", "--command", "true", "--on-failure", "fail"),
+        ("hook", "unregister", "nobody"),
+        ("run", "--worker", "ann", "x"),
+        ("run", "--worker", "ann", "--item", "i", "--no-push", "x"),
+        ("run", "--worker", "nobody", "--item", "nothing", "x"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_input(cell: Cell, arguments: tuple[str, ...]) -> None:
+    assert cell.boatyard(*arguments, code=2) == b""

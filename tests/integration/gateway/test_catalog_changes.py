@@ -1,0 +1,145 @@
+"""Updates by mask, deletions and moves as callers have them."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from boatyard.gateway.v1 import agent_pb2
+from boatyard.gateway.v1 import catalog_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from services.common.errors import FailedPrecondition, Invalid, NotFound
+from tests.kit.catalog import Stubs, refusal, serving_catalog
+
+AGENT = agent_pb2.AgentSettings(model="m", command="c", timeout=Duration(seconds=5), environment={"A": "1", "B": "2"})
+
+
+@pytest_asyncio.fixture
+async def stubs(tmp_path: Path) -> AsyncIterator[Stubs]:
+    async with serving_catalog(tmp_path) as stubs:
+        yield stubs
+
+
+async def template(stubs: Stubs) -> pb.Template:
+    wanted = pb.Template(template_id="kind", display_name="Kind", agent=AGENT)
+    return (await stubs.catalog.CreateTemplate(pb.CreateTemplateRequest(template=wanted))).template
+
+
+async def update(stubs: Stubs, paths: list[str], **fields) -> pb.Template:
+    request = pb.UpdateTemplateRequest(
+        template=pb.Template(template_id="kind", **fields), update_mask=FieldMask(paths=paths)
+    )
+    return (await stubs.catalog.UpdateTemplate(request)).template
+
+
+async def test_a_mask_names_what_changes(stubs: Stubs) -> None:
+    expected = await template(stubs)
+    changed = await update(stubs, ["agent.model", "agent.environment"], agent={"model": "n", "command": "ignored"})
+    expected.agent.model = "n"
+    expected.agent.environment.clear()
+    assert changed == expected
+    changed = await update(stubs, ["agent.timeout", "agent.model", "display_name"], agent={"model": ""})
+    expected.agent.ClearField("timeout")
+    expected.agent.model = ""  # set, to nothing: it hides what lies below
+    expected.display_name = ""
+    assert changed == expected
+    changed = await update(stubs, ["agent", "policy"], policy={"verify_command": "make"})
+    expected.agent.Clear()
+    expected.policy.verify_command = "make"
+    assert changed == expected
+    assert (await stubs.catalog.GetTemplate(pb.GetTemplateRequest(template_id="kind"))).template == expected
+
+
+async def test_a_repository_keeps_its_token_when_something_else_changes(stubs: Stubs) -> None:
+    wanted = pb.Repository(repository_id="repo", url="https://example.com/p", token="hunter2")
+    await stubs.catalog.CreateRepository(pb.CreateRepositoryRequest(repository=wanted))
+
+    async def change(paths: list[str], **fields) -> pb.Repository:
+        repository = pb.Repository(repository_id="repo", **fields)
+        request = pb.UpdateRepositoryRequest(repository=repository, update_mask=FieldMask(paths=paths))
+        return (await stubs.catalog.UpdateRepository(request)).repository
+
+    after = await change(["url"], url="https://example.com/q")
+    assert (after.url, after.has_token, after.token) == ("https://example.com/q", True, "")
+    error = await refusal(change(["url"], url="git@example.com:q"), Invalid)
+    assert [field for field, _ in error.violations] == ["repository.token"], "a token is for https"
+    assert not (await change(["token"])).has_token
+    assert (await change(["url"], url="git@example.com:q")).url == "git@example.com:q"
+
+
+@pytest.mark.parametrize(
+    ("paths", "fields", "violated"),
+    [
+        ([], {}, ["update_mask"]),
+        (["nothing"], {}, ["update_mask"]),
+        (["agent.nothing"], {}, ["update_mask"]),
+        (["display_name.x"], {}, ["update_mask"]),
+        (["agent.timeout.seconds"], {}, ["update_mask"]),
+        (["create_time.seconds"], {}, ["update_mask"]),
+        (["template_id", "project_id", "create_time"], {}, ["update_mask"] * 3),
+        (["display_name", "agent.model"], {"display_name": "\n", "agent": {"model": "\n"}}, None),
+    ],
+)
+async def test_masks_and_values_that_are_refused(
+    stubs: Stubs, paths: list[str], fields: dict, violated: list[str] | None
+) -> None:
+    before = await template(stubs)
+    error = await refusal(update(stubs, paths, **fields), Invalid)
+    expected = violated or ["template.display_name", "template.agent.model"]
+    assert [field for field, _ in error.violations] == expected
+    assert (await stubs.catalog.GetTemplate(pb.GetTemplateRequest(template_id="kind"))).template == before
+
+
+async def test_what_is_missing_in_an_update(stubs: Stubs) -> None:
+    error = await refusal(stubs.catalog.UpdateTemplate(pb.UpdateTemplateRequest()), Invalid)
+    assert {field for field, _ in error.violations} == {"template", "template.template_id", "update_mask"}
+    assert (await refusal(update(stubs, ["display_name"]), NotFound)).reason == "TEMPLATE_NOT_FOUND"
+
+
+async def test_deleting(stubs: Stubs) -> None:
+    await template(stubs)
+    worker = pb.Worker(worker_id="ann", template_id="kind")
+    await stubs.catalog.CreateWorker(pb.CreateWorkerRequest(worker=worker))
+
+    async def delete() -> None:
+        await stubs.catalog.DeleteTemplate(pb.DeleteTemplateRequest(template_id="kind"))
+
+    error = await refusal(delete(), FailedPrecondition)
+    assert (error.reason, error.subject, error.metadata["needed_by"]) == ("TEMPLATE_IN_USE", "kind", "worker ann")
+    await stubs.catalog.DeleteWorker(pb.DeleteWorkerRequest(worker_id="ann"))
+    await delete()
+    await delete()
+    error = await refusal(stubs.catalog.DeleteProject(pb.DeleteProjectRequest(project_id="default")), Invalid)
+    assert "always there" in error.message
+
+
+async def test_work_items_with_documents_are_moved(stubs: Stubs) -> None:
+    documents = [pb.Document(name="a.md", content="# A"), pb.Document(name="b.md", content="b")]
+    wanted = pb.WorkItem(work_item_id="item", title="Mend it", documents=documents)
+    made = (await stubs.catalog.CreateWorkItem(pb.CreateWorkItemRequest(work_item=wanted))).work_item
+    assert list(made.documents) == documents
+
+    async def move(state: "pb.WorkItem.State.ValueType") -> pb.WorkItem:
+        request = pb.MoveWorkItemRequest(work_item_id="item", state=state)
+        return (await stubs.catalog.MoveWorkItem(request)).work_item
+
+    assert (await move(pb.WorkItem.STATE_DONE)).state == pb.WorkItem.STATE_DONE
+    assert (await move(pb.WorkItem.STATE_TODO)).state == pb.WorkItem.STATE_TODO
+    for state in (pb.WorkItem.STATE_UNSPECIFIED, pb.WorkItem.STATE_IN_PROGRESS, pb.WorkItem.STATE_REVIEW):
+        assert [field for field, _ in (await refusal(move(state), Invalid)).violations] == ["state"]
+
+    too_many = [pb.Document(name=str(number)) for number in range(21)]
+    for documents, field in [
+        (too_many, "work_item.documents"),
+        ([pb.Document(name="a"), pb.Document(name="a")], "work_item.documents"),
+        ([pb.Document(name="a", content="x" * (384 * 1024 + 1))], "work_item.documents"),
+        ([pb.Document(content="x")], "work_item.documents[0].name"),
+        ([pb.Document(name="a\nb")], "work_item.documents[0].name"),
+        ([pb.Document(name="a", content="\0")], "work_item.documents[0].content"),
+    ]:
+        item = pb.WorkItem(work_item_id="item", documents=documents)
+        request = pb.UpdateWorkItemRequest(work_item=item, update_mask=FieldMask(paths=["documents"]))
+        error = await refusal(stubs.catalog.UpdateWorkItem(request), Invalid)
+        assert [name for name, _ in error.violations] == [field]
