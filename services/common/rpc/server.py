@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from services.common.rpc.interceptors import Gate, layers
 LIFELINE_VARIABLE = "BOATYARD_LIFELINE_FD"
 UNARY_LIMIT_SECONDS = 600.0
 GRACE_SECONDS = 5.0
+_END_SECONDS = 7.0  # and the grace: what follows the server's stop, such as letting go of a database
+EXIT_STUCK = 75  # EX_TEMPFAIL of sysexits.h
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second server binds the same port and takes half of the calls
@@ -123,9 +126,25 @@ async def serve(
             if on_started is not None:
                 on_started(running.address)
             log.info("draining", why=await told)
+            _end_at_the_latest_in(grace + _END_SECONDS)
         finally:
             await running.stop(grace)
     log.info("stopped")
+
+
+def _end_at_the_latest_in(seconds: float) -> None:
+    """Keep whatever hangs, such as a database that has stopped answering, from holding up the end of the process.
+
+    Ending like this is no worse than kill -9, and from that every service recovers.
+    """
+
+    def end() -> None:
+        log.error("the end took too long, and is cut short", seconds=seconds)
+        os._exit(EXIT_STUCK)
+
+    timer = threading.Timer(seconds, end)  # a thread, for the loop itself may be what hangs
+    timer.daemon = True
+    timer.start()
 
 
 @contextmanager

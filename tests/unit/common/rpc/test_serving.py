@@ -16,32 +16,38 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from services.common import errors
 from services.common.rpc.channel import open_channel, service_config
 from services.common.rpc.draining import Draining
-from services.common.rpc.server import Registration
+from services.common.rpc.server import EXIT_STUCK, Registration
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
 from tests.kit.servers import TOKEN, serving
 from tests.unit.common.rpc.echo import Echo, EchoStub
 
 PROGRAM = """
-import sys
+import asyncio, sys
 from services.common import program
+from services.common.rpc import server
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
-from services.common.rpc.server import serve
 from tests.unit.common.rpc.echo import Echo
 
 async def main():
-    await serve(listen=sys.argv[1], registrations=[Echo().registration()], authenticator=cell_authenticator("t"),
-                draining=Draining(), on_started=lambda address: print(address, flush=True))
+    await server.serve(listen=sys.argv[1], registrations=[Echo().registration()], authenticator=cell_authenticator("t"),
+                       draining=Draining(), on_started=lambda address: print(address, flush=True))
+    # the end
 
 program.run("echo", main)
 """
+STUCK = PROGRAM.replace("# the end", "await asyncio.Event().wait()").replace(
+    "async def main", "server._END_SECONDS = -4\n\nasync def main"
+)
 
 
 @asynccontextmanager
-async def service(listen: str = "127.0.0.1:0", **options: object) -> AsyncIterator[asyncio.subprocess.Process]:
+async def service(
+    listen: str = "127.0.0.1:0", program: str = PROGRAM, **options: object
+) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, listen, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, **options
+        sys.executable, "-c", program, listen, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, **options
     )
     try:
         yield process
@@ -62,6 +68,13 @@ async def test_a_signal_ends_it_well(number: int) -> None:
         await address_of(process)
         process.send_signal(number)
         assert await asyncio.wait_for(process.wait(), 10) == 0
+
+
+async def test_what_hangs_does_not_hold_up_the_end() -> None:
+    async with service(program=STUCK) as process:
+        await address_of(process)
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 20) == EXIT_STUCK
 
 
 async def test_it_ends_with_its_supervisor() -> None:
