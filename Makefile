@@ -54,7 +54,7 @@ proto-check: install ## Check that the stubs are those of the protos
 
 .PHONY: test
 test: install ## Run the tests (PYTEST_ARGS="-k name" for some of them)
-	$(BIN)/pytest --numprocesses 2 $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: check
 check: lint types imports proto-check test ## Do all that CI does

@@ -69,6 +69,8 @@ AGENT_FLAGS = (
     Flag("--command", "agent.command", "The agent: a line for /bin/sh.", "LINE"),
     Flag("--system-prompt", "agent.system_prompt", "What the agent is told before every prompt.", "TEXT|@FILE"),
     Flag("--model", "agent.model", "The model, as its provider names it.", "NAME"),
+    Flag("--max-turns", "agent.max_turns", "How often the model may be asked.", "N"),
+    Flag("--max-tokens", "agent.max_tokens", "Tokens that one answer of the model may have.", "N"),
     Flag("--env", "agent.environment", "A variable of the agent's environment; may be repeated.", "NAME=VALUE"),
     Flag("--timeout", "agent.timeout", "Seconds that the agent may take.", "S"),
     Flag("--idle-timeout", "agent.idle_timeout", "Seconds that the agent may write nothing.", "S"),

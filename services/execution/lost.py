@@ -15,7 +15,7 @@ _GONE_WITHIN_S = 10.0
 _DIARY_BYTES = 2000
 
 
-def conclude(run: RunDirectory, execution_id: str) -> Result | None:
+def conclude(run: RunDirectory) -> Result | None:
     """Write the result that the runner could not write; None when a runner is alive after all. Blocks for some ms."""
     run.path.mkdir(mode=0o700, exist_ok=True)  # somebody may have deleted it
     lock = run.hold()
@@ -28,7 +28,7 @@ def conclude(run: RunDirectory, execution_id: str) -> Result | None:
         if start_time_ns is None:
             run.mark_started(time.time_ns())  # so that a runner that comes too late never begins
         run.forget_plan()
-        left = end_survivors(execution_id)
+        left = end_survivors(run)
         text = "the runner was lost, and its program was ended with it; what it had written is in the events"
         diary = _tail(run.diary)
         message = f"{text}. The runner's last words: {diary}" if diary else text
@@ -55,9 +55,9 @@ def conclude(run: RunDirectory, execution_id: str) -> Result | None:
         os.close(lock)
 
 
-def end_survivors(execution_id: str) -> int:
+def end_survivors(run: RunDirectory) -> int:
     """Kill what carries this run's mark. The kernel ends a sandbox with its runner; without one nobody else would."""
-    mark = b"%s=%s" % (MARK.encode(), execution_id.encode())
+    mark = f"{MARK}={run.mark}".encode()
     deadline = time.monotonic() + _GONE_WITHIN_S
     while survivors := _marked(mark):
         if time.monotonic() > deadline:

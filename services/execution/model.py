@@ -6,8 +6,11 @@ from datetime import datetime
 
 from services.common.sandbox.spec import SandboxSpec, Tier
 
-MARK = "BOATYARD_EXECUTION_ID"
-"""The variable by which a program, and whoever looks at its processes, knows its execution."""
+EXECUTION_ID_VARIABLE = "BOATYARD_EXECUTION_ID"
+"""The variable by which a program knows its execution."""
+
+MARK = "BOATYARD_RUN"
+"""The variable by which we know a run's processes again when its runner is lost: see RunDirectory.mark."""
 
 
 class State(enum.StrEnum):

@@ -12,7 +12,7 @@ from boatyard.workspace.v1 import layout_pb2
 from services.common.sandbox import environment
 from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
 from services.execution import toolbox, wire
-from services.execution.model import MARK, Bounds, ModelTask, Plan, Purpose, StartRequest
+from services.execution.model import EXECUTION_ID_VARIABLE, Bounds, ModelTask, Plan, Purpose, StartRequest
 from services.execution.settings import ExecutionSettings
 from services.execution.wire import Violations
 
@@ -111,7 +111,7 @@ class StartReader:
             argv=argv,
             cwd=WORKSPACE,
             mounts=(*(Mount(path) for path in shown), _workspace(spec.layout)),
-            environment=environment.base() | {MARK: execution_id.encode()} | dict(spec.environment),
+            environment=environment.base() | {EXECUTION_ID_VARIABLE: execution_id.encode()} | dict(spec.environment),
             network=_NETWORKS.get(spec.network, self._settings.network),
             limits=Limits(
                 address_space_bytes=given["memory_bytes"],

@@ -18,6 +18,7 @@ home      HOME of a program without a sandbox
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
-from services.execution.model import Bounds, ModelTask, ModelUse, Plan, Result, State
+from services.execution.model import MARK, Bounds, ModelTask, ModelUse, Plan, Result, State
 
 MAX_LIVES = 4
 """Runners that may carry one execution, the first included."""
@@ -143,9 +144,16 @@ class RunDirectory:
             return None
         return fd
 
+    @property
+    def mark(self) -> str:
+        """What this run's processes, and no others on the machine, have in the variable `MARK`."""
+        return hashlib.blake2s(os.fsencode(self.path.resolve()), digest_size=16).hexdigest()
+
     def plan(self) -> Plan:
         """Read what to run, before `mark_started` or `forget_plan`."""
         plan = _plan_from_json(json.loads(self._plan.read_text()))
+        marked = {**plan.sandbox.environment, MARK: self.mark.encode()}
+        plan = replace(plan, sandbox=replace(plan.sandbox, environment=marked))
         return replace(plan, task=ModelTask(**json.loads(self._task.read_text()))) if self.needs_model() else plan
 
     def mark_started(self, time_ns: int) -> None:

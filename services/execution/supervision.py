@@ -58,11 +58,11 @@ class Supervision:
             if self._replaced < MAX_LIVES and self._run.may_resume():
                 self._replaced += 1
                 log.warning("runner lost; a new one goes on", execution_id=self._execution_id)
-                await asyncio.to_thread(lost.end_survivors, self._execution_id)
+                await asyncio.to_thread(lost.end_survivors, self._run)
                 self.start()
                 continue
             log.error("runner lost", execution_id=self._execution_id)
-            replacement = await asyncio.to_thread(lost.conclude, self._run, self._execution_id)
+            replacement = await asyncio.to_thread(lost.conclude, self._run)
             if replacement is not None:
                 return replacement
 

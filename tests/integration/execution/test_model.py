@@ -51,7 +51,7 @@ async def test_a_model_works_and_all_is_told(directory: Path, tier: int) -> None
     assert seen.end.processes_left == 0
     use = seen.end.model_use
     assert (use.tokens, use.turns, use.tool_calls, use.last_words) == (3333, 3, 4, "All is done.")
-    one = (1000 * 2 + 100 * 10 + 10 * 0.2 + 1 * 2.5) / 1e6
+    one = (1000 * 2 + 100 * 10 + 10 * 0.1 + 1 * 2.5) / 1e6
     assert use.cost_usd == pytest.approx(3 * one)
     assert [usage.cost_usd for usage in of(seen, "usage")] == pytest.approx([one] * 3)
     assert processes.with_environment({"BOATYARD_EXECUTION_ID": RUN}) == {}

@@ -119,6 +119,21 @@ async def test_a_killed_runner_takes_its_agent_along_and_is_told(directory: Path
         assert processes.with_environment({"BOATYARD_EXECUTION_ID": "run"}) == {}
 
 
+async def test_a_lost_runner_costs_nobody_else_anything(
+    directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Another data directory on the same machine may have an execution of the same id."""
+    async with running(directory) as client, running(tmp_path_factory.mktemp("other")) as other:
+        for each in (client, other):
+            await each.start("run", "echo ready; sleep 999")
+            await each.watch("run", until=b"ready")
+        os.kill(runner_of(client.service, "run"), signal.SIGKILL)
+        assert (await client.end("run")).reason == "RUNNER_LOST"
+        assert not (await other.get("run")).HasField("end_time")
+        await other.stop("run", 0)
+        assert (await other.end("run")).state == State.STATE_CANCELLED
+
+
 async def test_runner_and_service_killed_at_once(directory: Path) -> None:
     async with running(directory) as client:
         await client.start("run", "echo ready; sleep 999")

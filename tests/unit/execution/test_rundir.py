@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
-from services.execution.model import Bounds, Plan, Reason, Result, State
+from services.execution.model import MARK, Bounds, Plan, Reason, Result, State
 from services.execution.rundir import RunDirectory, StopRequest
 
 PATHS = st.sampled_from([Path("/workspace"), Path("/a b/ü"), Path("/bytes-\udcff")])
@@ -36,7 +37,8 @@ def test_a_plan_arrives_as_it_was_and_is_forgotten_when_begun(tmp_path_factory, 
     run = RunDirectory(tmp_path_factory.mktemp("runs") / "run")
     run.create(plan, b"input")
     assert run.path.stat().st_mode & 0o777 == 0o700
-    assert run.plan() == plan
+    marked = {**plan.sandbox.environment, MARK: run.mark.encode()}
+    assert run.plan() == replace(plan, sandbox=replace(plan.sandbox, environment=marked))
     assert run.stdin.read_bytes() == b"input"
     assert run.started_time_ns() is None
     run.mark_started(17)

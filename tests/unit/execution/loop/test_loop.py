@@ -27,7 +27,7 @@ def call(id_: str) -> dict:
 
 def test_a_price_is_that_of_the_table() -> None:
     models = Models.load()
-    assert models.cost_usd("claude-sonnet-5-5", TOKENS) == pytest.approx(2 + 1 + 0.4 + 0.025)
+    assert models.cost_usd("claude-sonnet-5-5", TOKENS) == pytest.approx(2 + 1 + 0.2 + 0.025)
     assert models.cost_usd("claude-haiku-4-5-20251001", TOKENS) == pytest.approx(1 + 0.5 + 0.2 + 0.0125)
     assert models.cost_usd("a-model-of-tomorrow", TOKENS) is None
     table = json.loads(models.path.read_text())
