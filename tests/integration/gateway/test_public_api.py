@@ -41,6 +41,30 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
         f"CatalogService.Get{kind.title().replace('_', '')}": ({f"{kind}_id": "nothing"}, f"{kind.upper()}_NOT_FOUND")
         for kind in ("project", "repository", "template", "worker", "work_item")
     },
+    **{
+        f"CatalogService.Delete{kind.title().replace('_', '')}": (
+            {f"{kind}_id": "nothing"},
+            f"{kind.upper()}_NOT_FOUND",
+        )
+        for kind in ("project", "repository", "template", "worker", "work_item")
+    },
+    **{
+        f"CatalogService.Update{kind.title().replace('_', '')}": (
+            {
+                kind: {f"{kind}_id": "nothing", field: b"x" if field == "default_revision" else "x"},
+                "update_mask": {"paths": [field]},
+            },
+            f"{kind.upper()}_NOT_FOUND",
+        )
+        for kind, field in (
+            ("project", "display_name"),
+            ("repository", "default_revision"),
+            ("template", "display_name"),
+            ("worker", "display_name"),
+            ("work_item", "title"),
+        )
+    },
+    "CatalogService.MoveWorkItem": ({"work_item_id": "nothing", "state": "STATE_DONE"}, "WORK_ITEM_NOT_FOUND"),
     "CatalogService.CreateRepository": (
         {"repository": {"project_id": "nowhere", "url": "/srv/git/x"}},
         "PROJECT_NOT_FOUND",

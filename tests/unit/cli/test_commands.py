@@ -107,7 +107,19 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_not_said_is_left_to_the_gateway() -> None:
-    nothing = dict.fromkeys(("revision", "branch", "engine", "command", "verify", "sandbox", "timeout_s", "request_id"))
+    said = (
+        "revision",
+        "branch",
+        "engine",
+        "command",
+        "model",
+        "max_turns",
+        "verify",
+        "sandbox",
+        "timeout_s",
+        "request_id",
+    )
+    nothing = dict.fromkeys(said)
     request = new_job(prompt="p", repository_id="", push=True, **nothing)
 
     assert request.request_id
