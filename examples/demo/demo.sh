@@ -22,7 +22,12 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 show() {
-  printf '\n\033[1m$ %s\033[0m\n' "$*"
+  local word line=
+  for word in "$@"; do
+    [[ $word == *" "* ]] && word="\"$word\""
+    line+=" $word"
+  done
+  printf '\n\033[1m$%s\033[0m\n' "$line"
   "$@"
 }
 
