@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from services.lifecycle.model import PromptDelivery, Publish, Retention
+
 MAX_COMMAND_BYTES = 64 * 1024
 MAX_SYSTEM_PROMPT_BYTES = 64 * 1024
 MAX_ENVIRONMENT_ENTRIES = 128
@@ -20,13 +22,6 @@ ENGINES = ("command", "anthropic")
 MAX_TURNS = 10_000
 MAX_TOKENS = 128_000
 MAX_TOKEN_BUDGET = (1 << 63) - 1
-
-
-class PromptDelivery(enum.StrEnum):
-    """How a command gets its prompt."""
-
-    STDIN = "STDIN"
-    ARGUMENT = "ARGUMENT"
 
 
 class SandboxTier(enum.StrEnum):
@@ -41,21 +36,6 @@ class Network(enum.StrEnum):
 
     NONE = "NONE"
     OPEN = "OPEN"
-
-
-class Publish(enum.StrEnum):
-    """What becomes of a result."""
-
-    PUSH = "PUSH"
-    NONE = "NONE"
-
-
-class Retention(enum.StrEnum):
-    """What becomes of a workspace when its job has ended."""
-
-    KEEP_FAILED = "KEEP_FAILED"
-    KEEP = "KEEP"
-    REMOVE = "REMOVE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

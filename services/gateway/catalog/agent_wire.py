@@ -20,13 +20,11 @@ from services.gateway.catalog.agent import (
     AgentSettings,
     Network,
     Policy,
-    PromptDelivery,
-    Publish,
-    Retention,
     SandboxTier,
     environment_complaint,
 )
 from services.gateway.wire import Checks, duration
+from services.lifecycle.model import PromptDelivery, Publish, Retention
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 

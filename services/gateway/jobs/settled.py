@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from services.common.sandbox.spec import Network, Tier
 from services.gateway.catalog import agent as layers
-from services.lifecycle.model import AgentSettings, Policy, PromptDelivery, Publish, Retention
+from services.lifecycle.model import AgentSettings, Policy
 
 _OPEN = AgentSettings()
 _OPEN_POLICY = Policy()
@@ -15,7 +15,7 @@ def settled_agent(layer: layers.AgentSettings) -> AgentSettings:
     return AgentSettings(
         engine=layer.engine or _OPEN.engine,
         command=layer.command or "",
-        prompt_delivery=PromptDelivery(layer.prompt_delivery or _OPEN.prompt_delivery),
+        prompt_delivery=layer.prompt_delivery or _OPEN.prompt_delivery,
         system_prompt=layer.system_prompt or "",
         model=layer.model or "",
         environment=dict(layer.environment),
@@ -34,8 +34,8 @@ def settled_policy(layer: layers.Policy) -> Policy:
     return Policy(
         verify_command=layer.verify_command or "",
         verify_timeout=layer.verify_timeout.total_seconds() if layer.verify_timeout else _OPEN_POLICY.verify_timeout,
-        publish=Publish(layer.publish or _OPEN_POLICY.publish),
-        retention=Retention(layer.retention or _OPEN_POLICY.retention),
+        publish=layer.publish or _OPEN_POLICY.publish,
+        retention=layer.retention or _OPEN_POLICY.retention,
     )
 
 
@@ -44,7 +44,7 @@ def agent_layer(settled: AgentSettings) -> layers.AgentSettings:
     return layers.AgentSettings(
         engine=settled.engine,
         command=settled.command,
-        prompt_delivery=layers.PromptDelivery(settled.prompt_delivery),
+        prompt_delivery=settled.prompt_delivery,
         system_prompt=settled.system_prompt or None,
         model=settled.model or None,
         environment=settled.environment,
@@ -63,6 +63,6 @@ def policy_layer(settled: Policy) -> layers.Policy:
     return layers.Policy(
         verify_command=settled.verify_command or None,
         verify_timeout=timedelta(seconds=settled.verify_timeout),
-        publish=layers.Publish(settled.publish),
-        retention=layers.Retention(settled.retention),
+        publish=settled.publish,
+        retention=settled.retention,
     )
