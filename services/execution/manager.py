@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -51,7 +52,7 @@ class ExecutionManager:
         self._access = access
         self._runners = Runners(b"" if access is None else access.to_bytes())
         self._active: dict[str, _Active] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._sandbox_works = False
 
     async def recover(self) -> None:
@@ -81,6 +82,14 @@ class ExecutionManager:
             Exhausted: TOO_MANY_EXECUTIONS.
         """
         await self._fences.check(current_fence())
+        # In a task of its own: a caller that goes away in the midst of it, as a killed gateway does, would otherwise
+        # leave an execution that is recorded, and that nobody carries.
+        beginning = asyncio.create_task(self._begin(request))
+        self._tasks.add(beginning)
+        beginning.add_done_callback(self._let_go)
+        return await asyncio.shield(beginning)
+
+    async def _begin(self, request: StartRequest) -> Execution:
         async with self._starting:
             known = await self._store.find(request.execution_id)
             if known is not None:
@@ -157,6 +166,11 @@ class ExecutionManager:
         """Wait for the end of a known execution, at most so long."""
         active = self._active.get(execution_id)
         return active is None or await _set_within(active.ended, seconds)
+
+    def _let_go(self, beginning: asyncio.Task[Execution]) -> None:
+        self._tasks.discard(beginning)
+        if not beginning.cancelled():
+            beginning.exception()  # told to the caller, who may have left
 
     def _admit(self) -> None:
         if len(self._active) >= self._max:

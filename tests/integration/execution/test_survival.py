@@ -13,6 +13,7 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1 import sandbox_pb2
 
 from services.common.errors import Unavailable
+from services.common.ids import new_id
 from services.common.rpc.status import service_error
 from tests.integration.execution.service import Client, Service, State, running
 from tests.kit import processes
@@ -76,6 +77,19 @@ async def test_what_ends_while_the_service_is_away_is_known_afterwards(directory
         client.service.start()
         end = await client.end("run")
         assert (end.exit_code, end.processes_left) == (9, 0)
+
+
+async def test_a_caller_that_goes_away_in_the_midst_of_a_start_loses_nothing(shared: Client) -> None:
+    """As a gateway does that is killed: its next life asks again, and follows to the end."""
+    for milliseconds in range(0, 24, 2):
+        name = new_id("left")
+        first = asyncio.ensure_future(shared.start(name, "echo once"))
+        await asyncio.sleep(milliseconds / 1000)  # wherever in its midst that is
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await shared.start(name, "echo once")
+        seen = await shared.watch(name)
+        assert (seen.output, seen.end.state) == (b"once\n", State.STATE_SUCCEEDED), milliseconds
 
 
 async def test_what_was_accepted_and_never_begun_is_begun_by_the_next_life(directory: Path) -> None:
