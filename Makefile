@@ -52,12 +52,18 @@ proto-check: install ## Check that the stubs are those of the protos
 	@for stub in $$(cd build/stubs && find . -type f); do cmp "build/stubs/$$stub" "protos/$$stub" || exit 1; done || \
 	  { echo "The stubs are not those of the protos: make proto"; exit 1; }
 
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile
+
 .PHONY: test
 test: install ## Run the tests (PYTEST_ARGS="-k name" for some of them)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: install ## Run the tests that take longer
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 .PHONY: check
-check: lint types imports proto-check test ## Do all that CI does
+check: lint types imports proto-check test test-slow ## Do all that CI does
 
 .PHONY: demo
 demo: install ## Run an agent on a small repository, from nothing to a pushed branch (ARGS="--sandbox none")

@@ -108,6 +108,7 @@ def test_a_service_killed_in_mid_conversation(cell: Cell, remote: Remote, servic
     assert (shown["tokens_used"], shown["turns"]) == (9 * 1100, 9)
 
 
+@pytest.mark.slow
 def test_a_budget_ends_a_model_that_never_ends(cell: Cell, remote: Remote) -> None:
     job = submit(cell, remote, "Never end.", "--max-turns", "3")
     result = cell.result(job["job_id"])
@@ -129,6 +130,7 @@ def test_without_a_model_it_is_refused_at_once(cell: Cell, remote: Remote) -> No
     cell.boatyard("run", "--repo", remote.path, "--engine", "anthropic", "--detach", "Count on.", code=2)
 
 
+@pytest.mark.slow
 def test_without_a_key_the_job_says_which(remote: Remote) -> None:
     directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
     with running_cell(directory) as cell:
@@ -138,6 +140,7 @@ def test_without_a_key_the_job_says_which(remote: Remote) -> None:
     assert "ANTHROPIC_API_KEY" in result["message"]
 
 
+@pytest.mark.slow
 def test_the_demo_without_a_key() -> None:
     demo = Path(__file__).parents[2] / "examples" / "demo" / "demo.sh"
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}

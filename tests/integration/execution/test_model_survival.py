@@ -17,6 +17,8 @@ from tests.integration.execution.test_survival import runner_of
 from tests.kit import processes
 from tests.kit.replay import bash
 
+pytestmark = pytest.mark.slow
+
 # Of this process alone: whoever runs these tests beside us must not take our processes for his own.
 RUN = new_id("run")
 TIERS = (sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE)

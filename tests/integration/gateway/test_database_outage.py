@@ -12,6 +12,8 @@ from sqlalchemy import make_url
 from tests.kit.repos import Repo
 from tests.kit.services import running_services
 
+pytestmark = pytest.mark.slow
+
 
 class Proxy:
     """The way to PostgreSQL's socket, by TCP, that can be cut."""

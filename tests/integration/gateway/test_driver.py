@@ -113,6 +113,7 @@ async def admit(book: Books, command: str, **policy: Any) -> str:
     return view.order.job_id
 
 
+@pytest.mark.slow
 async def test_whatever_becomes_of_any_write(book: Books, nodes: Nodes) -> None:
     """Hooks are none and there is no repository, so that a job is short: its steps are written all the same way."""
     calls = 0

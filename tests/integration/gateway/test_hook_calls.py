@@ -15,6 +15,8 @@ from tests.kit.receiver import SECRET, Reply, receiver
 from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services
 
+pytestmark = pytest.mark.slow
+
 SUCCEEDED, FAILED, CANCELLED = (
     job_pb2.Job.State.Value(f"STATE_{name}") for name in ("SUCCEEDED", "FAILED", "CANCELLED")
 )

@@ -56,6 +56,7 @@ async def test_a_gateway_killed_in_mid_run_goes_on_with_the_running_agent(servic
     assert await services.output(job.execution_ids[0]) == lines(150)
 
 
+@pytest.mark.slow
 async def test_a_gateway_killed_at_any_moment(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     command = "echo started >> starts.txt; sleep 1"

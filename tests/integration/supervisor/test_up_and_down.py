@@ -85,6 +85,7 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
     assert attempt(cell, "ps").returncode == 4
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_leaves_no_service_and_is_followed_by_another(cell: Cell) -> None:
     cell.up()
     assert cell.process
@@ -101,6 +102,7 @@ def test_a_killed_supervisor_leaves_no_service_and_is_followed_by_another(cell: 
     assert cell.lines("down") == [{"kind": "down", "home": str(cell.home)}]
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_the_agents_too(cell: Cell) -> None:
     cell.up()
     assert cell.process
@@ -125,6 +127,7 @@ def test_a_port_that_is_taken_is_named(cell: Cell) -> None:
     assert services_of(cell) == []
 
 
+@pytest.mark.slow
 def test_a_service_that_cannot_start_is_shown_with_its_last_words(cell: Cell) -> None:
     result = attempt(cell, "up", "--port-base", cell.base, BOATYARD_DATABASE_URL="nonsense://")
 
