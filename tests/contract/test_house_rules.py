@@ -154,8 +154,6 @@ def test_every_reason_is_documented_with_its_status() -> None:
 
 
 def test_every_documented_reason_can_happen() -> None:
-    if not all((ROOT / "services" / name / "app.py").exists() for name in ("workspace", "git", "execution", "gateway")):
-        pytest.skip("not all services are there")
     written = {
         node.value
         for path in SOURCES

@@ -2,20 +2,16 @@
 
 import asyncio
 import json
-import shutil
 import sys
 from pathlib import Path
-
-import pytest
 
 from tests.kit.servers import TOKEN, serving
 from tests.unit.common.rpc.echo import Echo
 
-BUF = shutil.which("buf", path=str(Path(sys.executable).parent)) or shutil.which("buf")
+BUF = Path(sys.executable).parent / "buf"
 
 
 async def buf_curl(*arguments: str) -> tuple[int | None, str, str]:
-    assert BUF is not None
     process = await asyncio.create_subprocess_exec(
         BUF,
         "curl",
@@ -29,7 +25,6 @@ async def buf_curl(*arguments: str) -> tuple[int | None, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-@pytest.mark.skipif(BUF is None, reason="buf is not installed")
 async def test_buf_curl_lists_and_asks_for_health_without_a_token() -> None:
     async with serving(Echo().registration()) as server:
         code, out, err = await buf_curl("--list-services", f"http://{server.address}")
@@ -39,7 +34,6 @@ async def test_buf_curl_lists_and_asks_for_health_without_a_token() -> None:
         assert (code, json.loads(out)) == (0, {"status": "SERVING"}), err
 
 
-@pytest.mark.skipif(BUF is None, reason="buf is not installed")
 async def test_reflection_can_be_off() -> None:
     async with serving(Echo().registration(), reflection=False) as server:
         token = ("-H", f"authorization: Bearer {TOKEN}")
