@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -23,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.common.db.columns import Moment, as_number, from_microseconds, microseconds
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
 from services.common.sandbox.spec import Tier
@@ -44,10 +44,9 @@ executions = Table(
     Column("exit_code", Integer),
     Column("signal", Integer),
     Column("processes_left", Integer),
-    # Microseconds since 1970: exact, ordered, and without the time zones that SQLite does not know.
-    Column("create_time_us", BigInteger, nullable=False),
-    Column("start_time_us", BigInteger),
-    Column("end_time_us", BigInteger),
+    Column("create_time", Moment, nullable=False),
+    Column("start_time", Moment),
+    Column("end_time", Moment),
     Column("last_sequence", BigInteger, nullable=False),
     Column("output_bytes", BigInteger, nullable=False),
     # What a model used and did; NULL for programs, and while it runs.
@@ -58,12 +57,11 @@ executions = Table(
     Column("last_words", Text),
 )
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_SAME = ("execution_id", "digest", "job_id", "reason", "message", "exit_code", "signal", "processes_left")
-_COUNTS = ("last_sequence", "output_bytes")
+_SAME = (
+    *("execution_id", "digest", "job_id", "reason", "message", "exit_code", "signal", "processes_left"),
+    *("create_time", "start_time", "end_time", "last_sequence", "output_bytes"),
+)
 _MODEL_USE = ("tokens", "cost_usd", "turns", "tool_calls", "last_words")
-_TIMES = ("create_time", "start_time", "end_time")
 
 
 class ExecutionStore:
@@ -85,7 +83,7 @@ class ExecutionStore:
     async def active(self) -> Sequence[Execution]:
         """Return those that have not ended, the oldest first."""
         statement = select(executions).where(executions.c.state.in_(ACTIVE))
-        return await self._read(statement.order_by(executions.c.create_time_us))
+        return await self._read(statement.order_by(executions.c.create_time))
 
     async def page(self, wanted: Filter, page: Page) -> tuple[list[Execution], str]:
         """Return a page of executions, the newest first, and the token of the next page."""
@@ -94,9 +92,9 @@ class ExecutionStore:
             statement = statement.where(executions.c.state.in_(wanted.states))
         if wanted.job_id:
             statement = statement.where(executions.c.job_id == wanted.job_id)
-        key = (executions.c.create_time_us, executions.c.execution_id)
+        key = (as_number(executions.c.create_time), executions.c.execution_id)
         rows = await self._read(page.select(statement, key, descending=True))
-        return page.cut(rows, lambda one: (_microseconds(one.create_time), one.execution_id))
+        return page.cut(rows, lambda one: (microseconds(one.create_time), one.execution_id))
 
     async def set_running(self, execution_id: str, start_time_ns: int) -> None:
         """Record that a PENDING execution's program has begun; one that is further stays as it is."""
@@ -104,7 +102,9 @@ class ExecutionStore:
             executions.c.execution_id == execution_id, executions.c.state == State.PENDING
         )
         async with self._engine.begin() as connection:
-            await connection.execute(statement.values(state=State.RUNNING, start_time_us=start_time_ns // 1000))
+            await connection.execute(
+                statement.values(state=State.RUNNING, start_time=from_microseconds(start_time_ns // 1000))
+            )
 
     async def finish(self, execution: Execution, result: Result) -> Execution:
         """Record the end of an execution, and return it as it is then."""
@@ -116,8 +116,8 @@ class ExecutionStore:
             exit_code=result.exit_code,
             signal=result.signal,
             processes_left=result.processes_left,
-            start_time=None if result.start_time_ns is None else _time(result.start_time_ns // 1000),
-            end_time=_time(result.end_time_ns // 1000),
+            start_time=None if result.start_time_ns is None else from_microseconds(result.start_time_ns // 1000),
+            end_time=from_microseconds(result.end_time_ns // 1000),
             last_sequence=result.last_sequence,
             output_bytes=result.output_bytes,
             model_use=result.model_use,
@@ -133,30 +133,16 @@ class ExecutionStore:
 
 
 def _to_row(execution: Execution) -> dict[str, object]:
-    row: dict[str, object] = {name: getattr(execution, name) for name in (*_SAME, *_COUNTS)}
+    row: dict[str, object] = {name: getattr(execution, name) for name in _SAME}
     row |= {"purpose": execution.purpose, "sandbox_tier": execution.sandbox_tier, "state": execution.state}
     row |= {name: getattr(execution.model_use, name, None) for name in _MODEL_USE}
-    for name in _TIMES:
-        time = getattr(execution, name)
-        row[f"{name}_us"] = None if time is None else _microseconds(time)
     return row
 
 
 def _from_row(row: Row[tuple[object, ...]]) -> Execution:
-    fields: dict[str, Any] = {name: getattr(row, name) for name in (*_SAME, *_COUNTS)}
-    for name in _TIMES:
-        time = getattr(row, f"{name}_us")
-        fields[name] = None if time is None else _time(time)
+    fields: dict[str, Any] = {name: getattr(row, name) for name in _SAME}
     if row.tokens is not None:
         fields["model_use"] = ModelUse(**{name: getattr(row, name) for name in _MODEL_USE})
     return Execution(
         purpose=Purpose(row.purpose), sandbox_tier=Tier(row.sandbox_tier), state=State(row.state), **fields
     )
-
-
-def _time(microseconds: int) -> datetime:
-    return _EPOCH + microseconds * _MICROSECOND
-
-
-def _microseconds(time: datetime) -> int:
-    return (time - _EPOCH) // _MICROSECOND

@@ -18,9 +18,10 @@ from sqlalchemy import Column, Index, LargeBinary, String, Table, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.common.db.columns import Moment
 from services.common.errors import AlreadyExists
 from services.gateway.database import metadata
-from services.gateway.sql import Moment, insert_if_absent
+from services.gateway.sql import insert_if_absent
 
 RETENTION = timedelta(days=7)
 """How long ids are remembered, at least; the contract says so too."""

@@ -1,12 +1,11 @@
-"""What the gateway's stores share: columns that read the same from SQLite and PostgreSQL, safe inserts, pages."""
+"""What the gateway's stores share: columns of their own, safe inserts, pages."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
-from sqlalchemy import JSON, BigInteger, Dialect, Select, String, Table
+from sqlalchemy import JSON, Dialect, Select, String, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeDecorator
@@ -15,27 +14,7 @@ from services.common.db.paging import Key, Page
 
 T = TypeVar("T")
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _PAGE_BYTES = 2 << 20  # of a message's 4 MiB; nothing that is listed has more than 1 MiB
-
-
-class Moment(TypeDecorator[datetime]):
-    """A moment in UTC, kept as microseconds since 1970: exact, ordered, and the same in both databases.
-
-    As part of a page's key, coerce it to BigInteger: page tokens hold numbers.
-    """
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - inherited
-        """See TypeDecorator."""
-        return None if value is None else microseconds(value)
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - inherited
-        """See TypeDecorator."""
-        return None if value is None else _EPOCH + value * _MICROSECOND
 
 
 class OptionalId(TypeDecorator[str]):
@@ -104,8 +83,3 @@ async def read_page(
                 break
             size += len(repr(things[-1]).encode())
     return page.cut(things, key_of)
-
-
-def microseconds(time: datetime) -> int:
-    """Return a time as `Moment` keeps it."""
-    return (time - _EPOCH) // _MICROSECOND

@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import (
-    BigInteger,
     Column,
     LargeBinary,
     MetaData,
@@ -21,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.common.db.columns import Moment, as_number, microseconds
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
 from services.workspace.model import Filter, Purpose, State, Workspace
@@ -42,13 +42,9 @@ workspaces = Table(
     Column("work_item_id", String(63), nullable=False),
     Column("repository_id", String(63), nullable=False),
     Column("branch", LargeBinary, nullable=False),
-    # Microseconds since 1970: exact, ordered, and without the time zones that SQLite does not know.
-    Column("create_time_us", BigInteger, nullable=False),
-    Column("update_time_us", BigInteger, nullable=False),
+    Column("create_time", Moment, nullable=False),
+    Column("update_time", Moment, nullable=False),
 )
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class WorkspaceStore:
@@ -73,16 +69,16 @@ class WorkspaceStore:
 
     async def page(self, wanted: Filter, page: Page) -> tuple[list[Workspace], str]:
         """Return a page of workspaces, the newest first, and the token of the next page."""
-        key = (workspaces.c.create_time_us, workspaces.c.workspace_id)
+        key = (as_number(workspaces.c.create_time), workspaces.c.workspace_id)
         rows = await self._read(page.select(_narrowed(select(workspaces), wanted), key, descending=True))
-        return page.cut(rows, lambda workspace: (_microseconds(workspace.create_time), workspace.workspace_id))
+        return page.cut(rows, lambda workspace: (microseconds(workspace.create_time), workspace.workspace_id))
 
     async def stale(self, updated_before: datetime) -> Sequence[str]:
         """Return the ids of those that are not ACTIVE and were last updated before a time, the oldest first."""
         statement = (
             select(workspaces.c.workspace_id)
-            .where(workspaces.c.state != State.ACTIVE, workspaces.c.update_time_us <= _microseconds(updated_before))
-            .order_by(workspaces.c.update_time_us)
+            .where(workspaces.c.state != State.ACTIVE, workspaces.c.update_time <= updated_before)
+            .order_by(workspaces.c.update_time)
         )
         async with self._engine.begin() as connection:
             return (await connection.scalars(statement)).all()
@@ -91,7 +87,7 @@ class WorkspaceStore:
         """Record a state. Without such a workspace it does nothing."""
         statement = update(workspaces).where(workspaces.c.workspace_id == workspace_id)
         async with self._engine.begin() as connection:
-            await connection.execute(statement.values(state=state, update_time_us=_microseconds(update_time)))
+            await connection.execute(statement.values(state=state, update_time=update_time))
 
     async def remove(self, workspace_id: str) -> None:
         """Forget a workspace. Without such a workspace it does nothing."""
@@ -126,8 +122,8 @@ def _to_row(workspace: Workspace) -> dict[str, object]:
         "work_item_id": purpose.work_item_id,
         "repository_id": purpose.repository_id,
         "branch": purpose.branch,
-        "create_time_us": _microseconds(workspace.create_time),
-        "update_time_us": _microseconds(workspace.update_time),
+        "create_time": workspace.create_time,
+        "update_time": workspace.update_time,
     }
 
 
@@ -146,10 +142,6 @@ def _from_row(row: Row[tuple[object, ...]]) -> Workspace:
             repository_id=row.repository_id,
             branch=row.branch,
         ),
-        create_time=_EPOCH + row.create_time_us * _MICROSECOND,
-        update_time=_EPOCH + row.update_time_us * _MICROSECOND,
+        create_time=row.create_time,
+        update_time=row.update_time,
     )
-
-
-def _microseconds(time: datetime) -> int:
-    return (time - _EPOCH) // _MICROSECOND

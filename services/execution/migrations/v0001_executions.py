@@ -21,13 +21,13 @@ def upgrade() -> None:
         sa.Column("exit_code", sa.Integer),
         sa.Column("signal", sa.Integer),
         sa.Column("processes_left", sa.Integer),
-        sa.Column("create_time_us", sa.BigInteger, nullable=False),
-        sa.Column("start_time_us", sa.BigInteger),
-        sa.Column("end_time_us", sa.BigInteger),
+        sa.Column("create_time", sa.BigInteger, nullable=False),
+        sa.Column("start_time", sa.BigInteger),
+        sa.Column("end_time", sa.BigInteger),
         sa.Column("last_sequence", sa.BigInteger, nullable=False),
         sa.Column("output_bytes", sa.BigInteger, nullable=False),
     )
-    op.create_index("executions_newest", "executions", ["create_time_us", "execution_id"])
+    op.create_index("executions_newest", "executions", ["create_time", "execution_id"])
     op.create_index("executions_by_job", "executions", ["job_id"])
     op.create_table(
         "fences",

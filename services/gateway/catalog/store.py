@@ -9,9 +9,10 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from sqlalchemy import BigInteger, Table, select, type_coerce, update
+from sqlalchemy import Table, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, NotFound
 from services.gateway import requests
@@ -25,7 +26,7 @@ from services.gateway.catalog.tables import (
 )
 from services.gateway.catalog.uses import check_unused
 from services.gateway.requests import Request
-from services.gateway.sql import insert_if_absent, microseconds, read_page
+from services.gateway.sql import insert_if_absent, read_page
 
 Thing = TypeVar("Thing", Project, Repository, Template, Worker, WorkItem)
 Hold = Literal["share", "change"]
@@ -103,7 +104,7 @@ class Kind(Generic[Thing]):
             statement = statement.where(self.table.c.url == wanted.url)
         if wanted.states:
             statement = statement.where(self.table.c.state.in_(sorted(wanted.states)))
-        key = (type_coerce(self.table.c.create_time, BigInteger), self._key)
+        key = (as_number(self.table.c.create_time), self._key)
         ordered = page.select(statement, key, descending=True)
         return await read_page(
             connection, ordered, page, self._model, lambda thing: (microseconds(thing.create_time), self.id_of(thing))

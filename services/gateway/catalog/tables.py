@@ -5,10 +5,11 @@ An optional reference is NULL in the table and empty in the value: foreign keys 
 
 from sqlalchemy import Column, Enum, ForeignKey, Index, LargeBinary, String, Table, Text
 
+from services.common.db.columns import Moment
 from services.gateway.catalog.agent import AgentSettings, Policy
 from services.gateway.catalog.model import Document, WorkItemState
 from services.gateway.database import metadata
-from services.gateway.sql import JsonValue, Moment, OptionalId
+from services.gateway.sql import JsonValue, OptionalId
 
 
 def _key(name: str) -> Column[str]:

@@ -5,9 +5,10 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, func, insert, select, type_coerce, update
+from sqlalchemy import BigInteger, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import NotFound
 from services.gateway import requests
@@ -15,9 +16,9 @@ from services.gateway.catalog.store import PROJECTS
 from services.gateway.hooks.model import Hook
 from services.gateway.hooks.tables import hooks
 from services.gateway.requests import Request
-from services.gateway.sql import microseconds, read_page
+from services.gateway.sql import read_page
 
-_IN_ORDER = (hooks.c.order, type_coerce(hooks.c.create_time, BigInteger), hooks.c.hook_id)
+_IN_ORDER = (hooks.c.order, as_number(hooks.c.create_time), hooks.c.hook_id)
 _IN_FORCE = select(hooks).where(hooks.c.remove_time.is_(None))
 
 

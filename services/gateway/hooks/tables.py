@@ -2,9 +2,9 @@
 
 from sqlalchemy import Column, Enum, ForeignKey, Integer, Interval, String, Table, Text
 
+from services.common.db.columns import Moment
 from services.gateway.database import metadata
 from services.gateway.hooks.model import FailurePolicy, HookEvent
-from services.gateway.sql import Moment
 
 hooks = Table(
     "hooks",

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Row, Select, select, type_coerce, update
+from sqlalchemy import ColumnElement, Row, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.jobs.changes import Changes
@@ -21,15 +22,14 @@ from services.gateway.jobs.rows import (
     job_views,
 )
 from services.gateway.jobs.tables import executions, jobs
-from services.gateway.sql import microseconds
 from services.lifecycle.model import JobState, Outcome
 
 _PAGE_CHARACTERS = 8 << 20
 
 LIVE = (JobState.PENDING, JobState.RUNNING, JobState.AWAITING_APPROVAL)
 
-_JOB_KEY = (type_coerce(jobs.c.create_time, BigInteger), jobs.c.job_id)
-_EXECUTION_KEY = (type_coerce(executions.c.create_time, BigInteger), executions.c.execution_id)
+_JOB_KEY = (as_number(jobs.c.create_time), jobs.c.job_id)
+_EXECUTION_KEY = (as_number(executions.c.create_time), executions.c.execution_id)
 
 
 class JobStore:

@@ -13,8 +13,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from services.common.db.columns import Moment
 from services.gateway.database import metadata
-from services.gateway.sql import Moment, OptionalId
+from services.gateway.sql import OptionalId
 
 
 class now(FunctionElement[int]):  # noqa: N801 - it reads as SQL

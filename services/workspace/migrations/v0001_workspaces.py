@@ -21,10 +21,10 @@ def upgrade() -> None:
         sa.Column("work_item_id", sa.String(63), nullable=False),
         sa.Column("repository_id", sa.String(63), nullable=False),
         sa.Column("branch", sa.LargeBinary, nullable=False),
-        sa.Column("create_time_us", sa.BigInteger, nullable=False),
-        sa.Column("update_time_us", sa.BigInteger, nullable=False),
+        sa.Column("create_time", sa.BigInteger, nullable=False),
+        sa.Column("update_time", sa.BigInteger, nullable=False),
     )
-    op.create_index("workspaces_newest", "workspaces", ["create_time_us", "workspace_id"])
+    op.create_index("workspaces_newest", "workspaces", ["create_time", "workspace_id"])
     op.create_table(
         "fences",
         sa.Column("job_id", sa.String(63), primary_key=True),
