@@ -142,13 +142,14 @@ def _layout_paths(layout: layout_pb2.Layout) -> list[tuple[str, bytes]]:
     layers = layout.layers
     if not (layers.lowers and layers.upper and layers.work):
         return []
+    mounted = [("spec.layout.layers.mounted_path", layers.mounted_path)] if layers.mounted_path else []
     lowers = [(f"spec.layout.layers.lowers[{i}]", path) for i, path in enumerate(layers.lowers)]
-    return [*lowers, ("spec.layout.layers.upper", layers.upper), ("spec.layout.layers.work", layers.work)]
+    return [*mounted, *lowers, ("spec.layout.layers.upper", layers.upper), ("spec.layout.layers.work", layers.work)]
 
 
 def _workspace(layout: layout_pb2.Layout) -> Mount | Overlay:
-    if layout.WhichOneof("kind") == "path":
-        return Mount(Path(os.fsdecode(layout.path)), WORKSPACE, Access.READ_WRITE)
+    if whole := layout.path or layout.layers.mounted_path:
+        return Mount(Path(os.fsdecode(whole)), WORKSPACE, Access.READ_WRITE)
     lowers = tuple(Path(os.fsdecode(path)) for path in layout.layers.lowers)
     upper, work = (Path(os.fsdecode(path)) for path in (layout.layers.upper, layout.layers.work))
     return Overlay(lowers, upper, work, WORKSPACE)

@@ -175,7 +175,7 @@ class GitManager:
             prepare = self._bases.prepare
         await self._store.remember_url(repository_id, remote.url)
         tree = await prepare(repository_id, commit_id, remote.url, report)
-        return Base(commit_id, tree, (self._mirrors.objects(repository_id),), branch)
+        return Base(commit_id, (tree,), (self._mirrors.objects(repository_id),), branch)
 
     async def _objects_of(self, repository_id: str, commit_id: str) -> tuple[Path, ...]:
         """Return object directories that a sandbox may see, and that together hold the commit."""

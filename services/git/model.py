@@ -47,10 +47,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A prepared tree of one commit, and what a sandbox over it must show read-only at the same place."""
+    """A prepared tree of one commit, and what a sandbox over it must show read-only at the same place.
+
+    `layers` together are the tree, the topmost first.
+    """
 
     commit_id: str
-    tree_path: Path
+    layers: tuple[Path, ...]
     read_only_paths: tuple[Path, ...]
     branch: bytes = b""
 

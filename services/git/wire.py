@@ -177,7 +177,7 @@ def base_message(message: Progress | Base) -> pb.PrepareBaseResponse:
     return pb.PrepareBaseResponse(
         base=pb.Base(
             commit_id=message.commit_id,
-            tree_path=os.fsencode(message.tree_path),
+            layers=[os.fsencode(path) for path in message.layers],
             read_only_paths=[os.fsencode(path) for path in message.read_only_paths],
             branch=message.branch,
         )

@@ -202,21 +202,23 @@ class Surroundings(_Value):
 
 @dataclass(frozen=True, slots=True)
 class Layout(_Value):
-    """Where a workspace's files are: a directory, or layers to be stacked."""
+    """Where a workspace's files are: a directory, or layers, stacked at `mounted_path` or (empty) by each sandbox."""
 
     path: bytes = b""
     lowers: tuple[bytes, ...] = ()
     upper: bytes = b""
     work: bytes = b""
+    mounted_path: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Base(_Value):
-    """A prepared tree of one commit."""
+    """A prepared tree of one commit: its layers, the topmost first, and the directory in which its users are told."""
 
     commit_id: str
-    tree_path: bytes
+    layers: tuple[bytes, ...]
     read_only_paths: tuple[bytes, ...]
+    pins_path: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

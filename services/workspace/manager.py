@@ -59,7 +59,8 @@ class WorkspaceManager:
                 state=State.ACTIVE,
                 driver=self._driver.name,
                 path=self._driver.path(workspace_id),
-                base_path=request.base_path,
+                base_layers=request.base_layers,
+                pins_path=request.pins_path,
                 purpose=request.purpose,
                 create_time=now,
                 update_time=now,
@@ -78,8 +79,11 @@ class WorkspaceManager:
         """Return a page, the newest first, and the token of the next one."""
         return await self._store.page(wanted, page)
 
-    async def set_state(self, workspace_id: str, state: State) -> Workspace:
-        """Record what became of the work. Raises NotFound, FailedPrecondition(WORKSPACE_STATE) while it is removed."""
+    async def set_state(self, workspace_id: str, state: State, keep_for: timedelta | None = None) -> Workspace:
+        """Record what became of the work, and for how long from now on the workspace is kept.
+
+        Raises NotFound, FailedPrecondition(WORKSPACE_STATE) while it is removed.
+        """
         async with self._alone(workspace_id):
             await self._fences.check(current_fence())
             workspace = await self.get(workspace_id)
@@ -91,8 +95,11 @@ class WorkspaceManager:
                     state=workspace.state,
                     allowed_states=[State.ACTIVE, *SETTABLE_STATES],
                 )
+            now = datetime.now(UTC)
             if workspace.state is not state:
-                await self._store.set_state(workspace_id, state, datetime.now(UTC))
+                await self._store.set_state(workspace_id, state, now)
+            if keep_for is not None:
+                await self._store.set_expire_time(workspace_id, now + keep_for)
             return await self.get(workspace_id)
 
     async def delete(self, workspace_id: str) -> None:
@@ -149,7 +156,7 @@ class WorkspaceManager:
 
     async def _make_files(self, request: NewWorkspace) -> None:
         try:
-            await self._driver.create(request.workspace_id, request.base_path)
+            await self._driver.create(request.workspace_id, next(iter(request.base_layers), None))
         except asyncio.CancelledError:
             self._start(self._clean(request.workspace_id))
             raise

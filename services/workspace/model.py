@@ -33,29 +33,40 @@ class Purpose:
 
 @dataclass(frozen=True, slots=True)
 class NewWorkspace:
-    """What is asked for. Two requests of one id that differ in any of this are different requests."""
+    """What is asked for. Two requests of one id that differ in any of this are different requests.
+
+    `base_layers`, the topmost first, are what the workspace starts with; without any it is empty. `pins_path` is where
+    the owner of the base looks for who uses it.
+    """
 
     workspace_id: str
-    base_path: Path | None = None
+    base_layers: tuple[Path, ...] = ()
     purpose: Purpose = Purpose()
+    pins_path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """One workspace. `path` is where its files are; times are in UTC."""
+    """One workspace. `path` is where its files are; times are in UTC, `expire_time` is None where none was given."""
 
     workspace_id: str
     state: State
     driver: str
     path: Path
-    base_path: Path | None
+    base_layers: tuple[Path, ...]
+    pins_path: Path | None
     purpose: Purpose
     create_time: datetime
     update_time: datetime
+    expire_time: datetime | None = None
 
     def was_asked_for_by(self, request: NewWorkspace) -> bool:
         """Whether `request` is the one that this workspace was made for."""
-        return (self.base_path, self.purpose) == (request.base_path, request.purpose)
+        return (self.base_layers, self.pins_path, self.purpose) == (
+            request.base_layers,
+            request.pins_path,
+            request.purpose,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,9 @@ workspaces = Table(
     Column("driver", String(16), nullable=False),
     # Paths need not be UTF-8.
     Column("path", LargeBinary, nullable=False),
-    Column("base_path", LargeBinary, nullable=True),
+    # Joined by NUL, which no path holds; empty where there are none.
+    Column("base_layers", LargeBinary, nullable=False),
+    Column("pins_path", LargeBinary, nullable=True),
     Column("project_id", String(63), nullable=False),
     Column("job_id", String(63), nullable=False),
     Column("worker_id", String(63), nullable=False),
@@ -44,6 +46,7 @@ workspaces = Table(
     Column("branch", LargeBinary, nullable=False),
     Column("create_time", Moment, nullable=False),
     Column("update_time", Moment, nullable=False),
+    Column("expire_time", Moment, nullable=True),
 )
 
 
@@ -89,6 +92,12 @@ class WorkspaceStore:
         async with self._engine.begin() as connection:
             await connection.execute(statement.values(state=state, update_time=update_time))
 
+    async def set_expire_time(self, workspace_id: str, expire_time: datetime) -> None:
+        """Record when a workspace may go. Without such a workspace it does nothing."""
+        statement = update(workspaces).where(workspaces.c.workspace_id == workspace_id)
+        async with self._engine.begin() as connection:
+            await connection.execute(statement.values(expire_time=expire_time))
+
     async def remove(self, workspace_id: str) -> None:
         """Forget a workspace. Without such a workspace it does nothing."""
         async with self._engine.begin() as connection:
@@ -115,7 +124,8 @@ def _to_row(workspace: Workspace) -> dict[str, object]:
         "state": workspace.state,
         "driver": workspace.driver,
         "path": os.fsencode(workspace.path),
-        "base_path": None if workspace.base_path is None else os.fsencode(workspace.base_path),
+        "base_layers": b"\0".join(map(os.fsencode, workspace.base_layers)),
+        "pins_path": None if workspace.pins_path is None else os.fsencode(workspace.pins_path),
         "project_id": purpose.project_id,
         "job_id": purpose.job_id,
         "worker_id": purpose.worker_id,
@@ -124,6 +134,7 @@ def _to_row(workspace: Workspace) -> dict[str, object]:
         "branch": purpose.branch,
         "create_time": workspace.create_time,
         "update_time": workspace.update_time,
+        "expire_time": workspace.expire_time,
     }
 
 
@@ -133,7 +144,8 @@ def _from_row(row: Row[tuple[object, ...]]) -> Workspace:
         state=State(row.state),
         driver=row.driver,
         path=Path(os.fsdecode(row.path)),
-        base_path=None if row.base_path is None else Path(os.fsdecode(row.base_path)),
+        base_layers=tuple(Path(os.fsdecode(path)) for path in row.base_layers.split(b"\0") if path),
+        pins_path=None if row.pins_path is None else Path(os.fsdecode(row.pins_path)),
         purpose=Purpose(
             project_id=row.project_id,
             job_id=row.job_id,
@@ -144,4 +156,5 @@ def _from_row(row: Row[tuple[object, ...]]) -> Workspace:
         ),
         create_time=row.create_time,
         update_time=row.update_time,
+        expire_time=row.expire_time,
     )

@@ -32,7 +32,12 @@ _STATES_BACK = {number: state for state, number in _STATES.items()}
 def new_workspace(request: pb.CreateWorkspaceRequest) -> NewWorkspace:
     """Read what is asked for. Raises Invalid with all violations."""
     violations = _id_violations("workspace_id", request.workspace_id)
-    violations += _base_violations(request.base_path)
+    for index, layer in enumerate(request.base_layers):
+        violations += _path_violations(f"base_layers[{index}]", layer)
+    if len(request.base_layers) > 1:
+        violations.append(("base_layers", "must be at most one"))
+    if request.pins_path:
+        violations += _path_violations("pins_path", request.pins_path)
     for name in _PURPOSE_IDS:
         if value := getattr(request.purpose, name):
             violations += _id_violations(f"purpose.{name}", value)
@@ -41,7 +46,8 @@ def new_workspace(request: pb.CreateWorkspaceRequest) -> NewWorkspace:
     _refuse(violations)
     return NewWorkspace(
         workspace_id=request.workspace_id,
-        base_path=Path(os.fsdecode(request.base_path)) if request.base_path else None,
+        base_layers=tuple(Path(os.fsdecode(path)) for path in request.base_layers),
+        pins_path=Path(os.fsdecode(request.pins_path)) if request.pins_path else None,
         purpose=Purpose(
             **{name: getattr(request.purpose, name) for name in _PURPOSE_IDS}, branch=request.purpose.branch
         ),
@@ -54,14 +60,18 @@ def workspace_id(value: str) -> str:
     return value
 
 
-def new_state(request: pb.UpdateWorkspaceStateRequest) -> tuple[str, State]:
-    """Read which workspace is to have which state. Raises Invalid with all violations."""
+def new_state(request: pb.UpdateWorkspaceStateRequest) -> tuple[str, State, timedelta | None]:
+    """Read which workspace is to have which state, and for how long it is kept. Raises Invalid with all violations."""
     violations = _id_violations("workspace_id", request.workspace_id)
     state = _STATES_BACK.get(request.state)
     if state is None or state not in SETTABLE_STATES:
         raise Invalid([*violations, ("state", "must be COMPLETED or ERROR")])
     _refuse(violations)
-    return request.workspace_id, state
+    return (
+        request.workspace_id,
+        state,
+        _duration("keep_for", request.keep_for) if request.HasField("keep_for") else None,
+    )
 
 
 def wanted(request: pb.ListWorkspacesRequest) -> tuple[Filter, Page]:
@@ -96,6 +106,7 @@ def workspace(value: Workspace) -> pb.Workspace:
         purpose=_purpose(value.purpose),
         create_time=_timestamp(value.create_time),
         update_time=_timestamp(value.update_time),
+        expire_time=None if value.expire_time is None else _timestamp(value.expire_time),
     )
 
 
@@ -122,11 +133,11 @@ def _id_violations(field: str, value: str) -> Violations:
     return [] if is_id(value) else [(field, f"must be {ID_RULE}")]
 
 
-def _base_violations(path: bytes) -> Violations:
-    if path and not path.startswith(b"/"):
-        return [("base_path", "must be absolute")]
+def _path_violations(field: str, path: bytes) -> Violations:
+    if not path.startswith(b"/"):
+        return [(field, "must be absolute")]
     if b"\0" in path or len(path) > _PATH_BYTES:
-        return [("base_path", f"must be at most {_PATH_BYTES} bytes, and none of them NUL")]
+        return [(field, f"must be at most {_PATH_BYTES} bytes, and none of them NUL")]
     return []
 
 

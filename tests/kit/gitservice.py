@@ -60,7 +60,7 @@ class GitParts:
         """Copy a base, as the workspace service does."""
         path = self.places.home.workspace_trees / new_id("workspace") / "tree"
         path.parent.mkdir(parents=True)
-        shutil.copytree(base.tree_path, path, symlinks=True)
+        shutil.copytree(base.layers[0], path, symlinks=True)
         return Workspace(WorkingTree(path, base.read_only_paths), Repo(path), base)
 
 

@@ -64,10 +64,13 @@ class JobNodes:
 
     # Workspaces.
 
-    async def create_workspace(self, workspace_id: str, base_path: bytes, order: Order) -> Layout:
-        """Make a workspace from a base tree; without a path it is empty."""
+    async def create_workspace(self, workspace_id: str, base: Base | None, order: Order) -> Layout:
+        """Make a workspace that starts from a base; without one it is empty."""
         request = workspace_pb.CreateWorkspaceRequest(
-            workspace_id=workspace_id, base_path=base_path, purpose=wire.workspace_purpose(order)
+            workspace_id=workspace_id,
+            base_layers=() if base is None else base.layers,
+            pins_path=b"" if base is None else base.pins_path,
+            purpose=wire.workspace_purpose(order),
         )
         answer = await self._call(self._workspace.CreateWorkspace, request, _LONG_SECONDS)
         return wire.layout_from(answer.workspace.layout)

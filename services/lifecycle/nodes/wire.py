@@ -120,13 +120,14 @@ def layout(value: Layout) -> layout_pb.Layout:
     """Write a layout."""
     if value.path:
         return layout_pb.Layout(path=value.path)
-    return layout_pb.Layout(layers=layout_pb.Layers(lowers=value.lowers, upper=value.upper, work=value.work))
+    layers = layout_pb.Layers(lowers=value.lowers, upper=value.upper, work=value.work, mounted_path=value.mounted_path)
+    return layout_pb.Layout(layers=layers)
 
 
 def layout_from(message: layout_pb.Layout) -> Layout:
     """Read a layout."""
     layers = message.layers
-    return Layout(message.path, tuple(layers.lowers), layers.upper, layers.work)
+    return Layout(message.path, tuple(layers.lowers), layers.upper, layers.work, layers.mounted_path)
 
 
 def working_tree(value: Layout, base: Base, tier: Tier) -> git_pb.WorkingTree:
@@ -143,7 +144,7 @@ def remote(value: Remote) -> git_pb.Remote:
 
 def base_from(message: git_pb.Base) -> Base:
     """Read a base."""
-    return Base(message.commit_id, message.tree_path, tuple(message.read_only_paths))
+    return Base(message.commit_id, tuple(message.layers), tuple(message.read_only_paths), message.pins_path)
 
 
 def file_change_from(message: git_pb.ChangedFile) -> FileChange:

@@ -102,8 +102,7 @@ async def run_errand(job: JobRun, errand: Errand) -> Run:
 async def _begin_errand(job: JobRun, errand: Errand, note: ExecutionNote) -> Run:
     base, layout = errand.base, errand.layout
     if layout is None:
-        tree_path = b"" if base is None else base.tree_path
-        layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, tree_path, job.order))
+        layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, base, job.order))
     await job.note(note)
     ours = {"BOATYARD_JOB_ID": job.order.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()}
     launch = Launch(

@@ -21,12 +21,11 @@ async def prepare_base(job: JobRun, remote: Remote) -> Base:
 
 
 async def make_workspace(job: JobRun, base: Base | None) -> Layout:
-    """Make the agent's workspace, a copy of the base or empty. Raises JobFailed (DISK_FULL)."""
-    path = b"" if base is None else base.tree_path
+    """Make the agent's workspace, from the base or empty. Raises JobFailed (DISK_FULL)."""
     return await job.step(
         "workspace",
         Layout,
-        lambda: job.interruptible(job.nodes.create_workspace(job.workspace_id, path, job.order)),
+        lambda: job.interruptible(job.nodes.create_workspace(job.workspace_id, base, job.order)),
         lambda note, _: replace(note, workspace_id=job.workspace_id),
     )
 

@@ -14,7 +14,8 @@ def upgrade() -> None:
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("driver", sa.String(16), nullable=False),
         sa.Column("path", sa.LargeBinary, nullable=False),
-        sa.Column("base_path", sa.LargeBinary, nullable=True),
+        sa.Column("base_layers", sa.LargeBinary, nullable=False),
+        sa.Column("pins_path", sa.LargeBinary, nullable=True),
         sa.Column("project_id", sa.String(63), nullable=False),
         sa.Column("job_id", sa.String(63), nullable=False),
         sa.Column("worker_id", sa.String(63), nullable=False),
@@ -23,6 +24,7 @@ def upgrade() -> None:
         sa.Column("branch", sa.LargeBinary, nullable=False),
         sa.Column("create_time", sa.BigInteger, nullable=False),
         sa.Column("update_time", sa.BigInteger, nullable=False),
+        sa.Column("expire_time", sa.BigInteger, nullable=True),
     )
     op.create_index("workspaces_newest", "workspaces", ["create_time", "workspace_id"])
     op.create_table(

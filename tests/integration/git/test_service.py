@@ -93,7 +93,7 @@ async def test_from_a_remote_to_a_pushed_branch(service: Service, upstream: Repo
     assert base.commit_id == upstream.head("main")
     path = service.home.workspace_trees / "w" / "tree"
     path.parent.mkdir(parents=True)
-    shutil.copytree(os.fsdecode(base.tree_path), path, symlinks=True)
+    shutil.copytree(os.fsdecode(base.layers[0]), path, symlinks=True)
     tree = pb.WorkingTree(layout=layout_pb2.Layout(path=bytes(path)), read_only_paths=base.read_only_paths)
     fence = fence_metadata(Fence("job-1", 2))
 
@@ -142,7 +142,7 @@ async def test_from_a_remote_to_a_pushed_branch(service: Service, upstream: Repo
 
     verify = pb.PrepareBaseRequest(remote=remote, result_commit_id=kept)
     *_, last = await service.call("PrepareBase", verify)
-    assert Repo(Path(os.fsdecode(last.base.tree_path))).head() == kept
+    assert Repo(Path(os.fsdecode(last.base.layers[0]))).head() == kept
 
 
 async def test_bad_requests_are_told_apart(service: Service, upstream: Repo) -> None:

@@ -92,7 +92,7 @@ def base(tmp_path: Path) -> Path:
 
 async def test_the_life_of_a_workspace(service: Service, base: Path) -> None:
     purpose = pb.Purpose(project_id="default", job_id="job-a", branch=b"boatyard/job-a")
-    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_path=bytes(base), purpose=purpose)
+    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[bytes(base)], purpose=purpose)
     made = (await calling(service, "CreateWorkspace", request)).workspace
     assert (made.state, made.driver, made.purpose) == (pb.Workspace.STATE_ACTIVE, "copy", purpose)
     assert (Path(os.fsdecode(made.layout.path)) / "file").read_text() == "from the base"
@@ -127,7 +127,7 @@ async def test_what_nobody_works_in_is_not_kept_for_ever(service: Service) -> No
 
 
 async def test_refusals_say_why(service: Service, base: Path) -> None:
-    await calling(service, "CreateWorkspace", pb.CreateWorkspaceRequest(workspace_id="w1", base_path=bytes(base)))
+    await calling(service, "CreateWorkspace", pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[bytes(base)]))
 
     async def reason(method: str, request, **options) -> str:
         with pytest.raises(ServiceError) as raised:
@@ -135,19 +135,19 @@ async def test_refusals_say_why(service: Service, base: Path) -> None:
         return raised.value.reason
 
     assert await reason("CreateWorkspace", pb.CreateWorkspaceRequest(workspace_id="w1")) == "REQUEST_ID_REUSED"
-    nowhere = pb.CreateWorkspaceRequest(workspace_id="w2", base_path=b"/nowhere")
+    nowhere = pb.CreateWorkspaceRequest(workspace_id="w2", base_layers=[b"/nowhere"])
     assert await reason("CreateWorkspace", nowhere) == "BASE_NOT_FOUND"
     assert await reason("GetWorkspace", pb.GetWorkspaceRequest(), token="wrong") == "CELL_TOKEN_REQUIRED"
     delete = pb.DeleteWorkspaceRequest(workspace_id="none")
     await calling(service, "DeleteWorkspace", delete, metadata=fence_metadata(Fence("job-a", 2)))
     assert await reason("DeleteWorkspace", delete, metadata=fence_metadata(Fence("job-a", 1))) == "STALE_FENCE"
     with pytest.raises(Invalid) as raised:
-        await calling(service, "CreateWorkspace", pb.CreateWorkspaceRequest(base_path=b"x"))
-    assert {field for field, _ in raised.value.violations} == {"workspace_id", "base_path"}
+        await calling(service, "CreateWorkspace", pb.CreateWorkspaceRequest(base_layers=[b"x"]))
+    assert {field for field, _ in raised.value.violations} == {"workspace_id", "base_layers[0]"}
 
 
 async def test_a_full_disk_is_said_before_anything_is_copied(tmp_path: Path, base: Path) -> None:
-    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_path=bytes(base))
+    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[bytes(base)])
     reserve = {"BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": str(1 << 60)}
     with running_service(tmp_path / "home", **reserve) as service, pytest.raises(Exhausted) as raised:
         await calling(service, "CreateWorkspace", request)
@@ -160,7 +160,7 @@ async def test_killed_while_copying_it_leaves_no_half_workspace(service: Service
     base.mkdir()
     for number in range(3000):
         (base / f"f{number}").write_bytes(b"x" * 4096)
-    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_path=bytes(base))
+    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[bytes(base)])
     creating = asyncio.create_task(calling(service, "CreateWorkspace", request))
     async with asyncio.timeout(30):
         while not any(service.home.workspace_trees.glob(".making/*/tree/*")):

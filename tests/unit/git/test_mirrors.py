@@ -18,23 +18,23 @@ async def test_a_base_is_a_clean_tree_over_the_mirror(parts: GitParts, remote: R
     base = await parts.prepare(remote)
     assert base.commit_id == upstream.head("main")
     assert base.branch == b"main"
-    tree = Repo(base.tree_path)
+    tree = Repo(base.layers[0])
     assert tree.git("status", "--porcelain") == ""
     assert tree.git("log", "--format=%s") == "second\nfirst"
     assert tree.git("config", "remote.origin.url") == remote.url
-    assert not (base.tree_path / ".git" / "hooks").exists()
-    alternates = (base.tree_path / ".git" / "objects" / "info" / "alternates").read_text().split()
+    assert not (base.layers[0] / ".git" / "hooks").exists()
+    alternates = (base.layers[0] / ".git" / "objects" / "info" / "alternates").read_text().split()
     assert [Path(line) for line in alternates] == list(base.read_only_paths)
-    index = (base.tree_path / ".git" / "index").stat()
+    index = (base.layers[0] / ".git" / "index").stat()
     newest = max(
-        path.stat().st_mtime for path in base.tree_path.rglob("*") if path.is_file() and ".git" not in path.parts
+        path.stat().st_mtime for path in base.layers[0].rglob("*") if path.is_file() and ".git" not in path.parts
     )
     assert int(index.st_mtime) > int(newest), "git would read this file at every status"
 
 
 async def test_many_who_ask_at_once_share_one_fetch_and_one_tree(parts: GitParts, remote: Remote) -> None:
     bases = await asyncio.gather(*(parts.prepare(remote) for _ in range(8)))
-    assert len({base.tree_path for base in bases}) == 1
+    assert len({base.layers for base in bases}) == 1
     assert parts.git.ran["fetch"] == 1
     assert parts.git.ran["clone"] == 1
     assert list(parts.places.scratch_root.iterdir()) == []

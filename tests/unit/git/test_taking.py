@@ -213,7 +213,7 @@ async def test_a_result_can_be_started_from_and_taken_again(
     first = await take(shared_parts, workspace)
     base = await shared_parts.prepare(shared_remote, Wanted(result_commit_id=first.commit_id))
     assert base.commit_id == first.commit_id
-    assert (base.tree_path / "a").read_text() == "1"
+    assert (base.layers[0] / "a").read_text() == "1"
     again = shared_parts.workspace(base)
     assert again.agent.git("status", "--porcelain") == ""
     again.agent.commit("mine", {"b": "2"})
@@ -231,15 +231,15 @@ async def test_the_tree_of_a_result_goes_when_nobody_has_asked_for_it_and_comes_
     base = await shared_parts.prepare(shared_remote, wanted)
     upstream = await shared_parts.prepare(shared_remote)
     hours_ago = time.time() - 7200
-    for path in (base.tree_path.parent, upstream.tree_path.parent):
+    for path in (base.layers[0].parent, upstream.layers[0].parent):
         os.utime(path, (hours_ago, hours_ago))
     workspace.agent.write({"swept": "2"})
     other = await take(shared_parts, workspace)
     await shared_parts.prepare(shared_remote, Wanted(result_commit_id=other.commit_id))
-    assert not base.tree_path.exists()
-    assert upstream.tree_path.exists()
-    assert (await shared_parts.prepare(shared_remote, wanted)).tree_path == base.tree_path
-    assert (base.tree_path / "swept").read_text() == "1"
+    assert not base.layers[0].exists()
+    assert upstream.layers[0].exists()
+    assert (await shared_parts.prepare(shared_remote, wanted)).layers == base.layers
+    assert (base.layers[0] / "swept").read_text() == "1"
 
 
 async def test_what_cannot_be_taken_says_why(shared_parts: GitParts, workspace: Workspace) -> None:

@@ -75,7 +75,7 @@ class WorkspaceLife(RuleBasedStateMachine):
 
     @rule(workspace_id=IDS, job_id=JOBS)
     def create(self, workspace_id: str, job_id: str) -> None:
-        request = NewWorkspace(workspace_id, self.base, Purpose(job_id=job_id))
+        request = NewWorkspace(workspace_id, (self.base,), Purpose(job_id=job_id))
         known = self.model.get(workspace_id)
         if known and known[0] != job_id:
             with pytest.raises(RequestIdReused):

@@ -18,21 +18,23 @@ def test_every_state_of_the_contract_has_its_own_word() -> None:
 def test_a_request_that_is_wrong_in_every_field_hears_of_each() -> None:
     request = pb.CreateWorkspaceRequest(
         workspace_id="../etc",
-        base_path=b"relative",
+        base_layers=[b"relative"],
+        pins_path=b"relative",
         purpose=pb.Purpose(project_id="P", job_id="-j", worker_id="a b", branch=b"x" * 256),
     )
     with pytest.raises(Invalid) as raised:
         wire.new_workspace(request)
 
     assert {field for field, _ in raised.value.violations} == {
-        *("workspace_id", "base_path", "purpose.project_id", "purpose.job_id", "purpose.worker_id", "purpose.branch")
+        *("workspace_id", "base_layers[0]", "pins_path", "purpose.project_id"),
+        *("purpose.job_id", "purpose.worker_id", "purpose.branch"),
     }
 
 
 def test_a_base_path_need_not_be_utf_8() -> None:
-    request = wire.new_workspace(pb.CreateWorkspaceRequest(workspace_id="w1", base_path=b"/b\xffse"))
+    request = wire.new_workspace(pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[b"/b\xffse"]))
 
-    assert bytes(request.base_path or "") == b"/b\xffse"
+    assert [bytes(layer) for layer in request.base_layers] == [b"/b\xffse"]
 
 
 @pytest.mark.parametrize(

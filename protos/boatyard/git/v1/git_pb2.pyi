@@ -207,15 +207,24 @@ class Base(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     COMMIT_ID_FIELD_NUMBER: builtins.int
-    TREE_PATH_FIELD_NUMBER: builtins.int
+    LAYERS_FIELD_NUMBER: builtins.int
     READ_ONLY_PATHS_FIELD_NUMBER: builtins.int
     BRANCH_FIELD_NUMBER: builtins.int
+    PINS_PATH_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
     """The full id of the commit."""
-    tree_path: builtins.bytes
-    """Absolute path of the tree, with its `.git`. Nobody may change it; workspaces start as copies or overlays of it."""
     branch: builtins.bytes
     """The branch that the revision names, or the remote's default branch where it names none."""
+    pins_path: builtins.bytes
+    """Absolute path of the directory in which whoever uses the base keeps an empty file of a name of its own, for as long
+    as it does. Empty where nothing evicts bases.
+    """
+    @builtins.property
+    def layers(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Absolute paths of the read-only directories that together are the tree, with its `.git`: the topmost first, at least
+        one. Nobody may change them; workspaces start as copies or overlays of them.
+        """
+
     @builtins.property
     def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """Absolute paths that a sandbox over it must offer read-only, at the same place."""
@@ -224,13 +233,14 @@ class Base(message.Message):
         self,
         *,
         commit_id: builtins.str = ...,
-        tree_path: builtins.bytes = ...,
+        layers: abc.Iterable[builtins.bytes] | None = ...,
         read_only_paths: abc.Iterable[builtins.bytes] | None = ...,
         branch: builtins.bytes = ...,
+        pins_path: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "commit_id", b"commit_id", "read_only_paths", b"read_only_paths", "tree_path", b"tree_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "commit_id", b"commit_id", "layers", b"layers", "pins_path", b"pins_path", "read_only_paths", b"read_only_paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"boatyard/workspace/v1/layout.proto\x12\x15\x62oatyard.workspace.v1\"Q\n\x06Layout\x12\x0e\n\x04path\x18\x01 \x01(\x0cH\x00\x12/\n\x06layers\x18\x02 \x01(\x0b\x32\x1d.boatyard.workspace.v1.LayersH\x00\x42\x06\n\x04kind\"5\n\x06Layers\x12\x0e\n\x06lowers\x18\x01 \x03(\x0c\x12\r\n\x05upper\x18\x02 \x01(\x0c\x12\x0c\n\x04work\x18\x03 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"boatyard/workspace/v1/layout.proto\x12\x15\x62oatyard.workspace.v1\"Q\n\x06Layout\x12\x0e\n\x04path\x18\x01 \x01(\x0cH\x00\x12/\n\x06layers\x18\x02 \x01(\x0b\x32\x1d.boatyard.workspace.v1.LayersH\x00\x42\x06\n\x04kind\"K\n\x06Layers\x12\x0e\n\x06lowers\x18\x01 \x03(\x0c\x12\r\n\x05upper\x18\x02 \x01(\x0c\x12\x0c\n\x04work\x18\x03 \x01(\x0c\x12\x14\n\x0cmounted_path\x18\x04 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LAYOUT']._serialized_start=61
   _globals['_LAYOUT']._serialized_end=142
   _globals['_LAYERS']._serialized_start=144
-  _globals['_LAYERS']._serialized_end=197
+  _globals['_LAYERS']._serialized_end=219
 # @@protoc_insertion_point(module_scope)

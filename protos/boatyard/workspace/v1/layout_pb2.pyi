@@ -34,7 +34,7 @@ class Layout(message.Message):
     """A directory that holds the whole working copy."""
     @builtins.property
     def layers(self) -> Layers:
-        """Directories that a sandbox stacks into one working copy."""
+        """Directories that are stacked into one working copy."""
 
     def __init__(
         self,
@@ -59,10 +59,16 @@ class Layers(message.Message):
     LOWERS_FIELD_NUMBER: builtins.int
     UPPER_FIELD_NUMBER: builtins.int
     WORK_FIELD_NUMBER: builtins.int
+    MOUNTED_PATH_FIELD_NUMBER: builtins.int
     upper: builtins.bytes
     """Required. Absolute path of the directory that takes the changes."""
     work: builtins.bytes
     """Required. Absolute path of the overlay's work directory, on the same file system as `upper`."""
+    mounted_path: builtins.bytes
+    """Absolute path at which the workspace service itself has mounted the layers: a sandbox binds it and mounts nothing.
+    Empty where each sandbox mounts them for itself, one at a time. `upper` holds the changes in both cases; while it is
+    mounted it is only to be looked at.
+    """
     @builtins.property
     def lowers(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """Required. Absolute paths of the read-only directories, the topmost first."""
@@ -73,9 +79,10 @@ class Layers(message.Message):
         lowers: abc.Iterable[builtins.bytes] | None = ...,
         upper: builtins.bytes = ...,
         work: builtins.bytes = ...,
+        mounted_path: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["lowers", b"lowers", "upper", b"upper", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["lowers", b"lowers", "mounted_path", b"mounted_path", "upper", b"upper", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

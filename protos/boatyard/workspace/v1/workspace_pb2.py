@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/workspace/v1/workspace.proto\x12\x15\x62oatyard.workspace.v1\x1a\"boatyard/workspace/v1/layout.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n\x16\x43reateWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tbase_path\x18\x02 \x01(\x0c\x12/\n\x07purpose\x18\x03 \x01(\x0b\x32\x1e.boatyard.workspace.v1.Purpose\"N\n\x17\x43reateWorkspaceResponse\x12\x33\n\tworkspace\x18\x01 \x01(\x0b\x32 .boatyard.workspace.v1.Workspace\"+\n\x13GetWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"K\n\x14GetWorkspaceResponse\x12\x33\n\tworkspace\x18\x01 \x01(\x0b\x32 .boatyard.workspace.v1.Workspace\"\xad\x01\n\x15ListWorkspacesRequest\x12\x36\n\x06states\x18\x01 \x03(\x0e\x32&.boatyard.workspace.v1.Workspace.State\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"g\n\x16ListWorkspacesResponse\x12\x34\n\nworkspaces\x18\x01 \x03(\x0b\x32 .boatyard.workspace.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x1bUpdateWorkspaceStateRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.workspace.v1.Workspace.State\"S\n\x1cUpdateWorkspaceStateResponse\x12\x33\n\tworkspace\x18\x01 \x01(\x0b\x32 .boatyard.workspace.v1.Workspace\".\n\x16\x44\x65leteWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\x19\n\x17\x44\x65leteWorkspaceResponse\"D\n\x16SweepWorkspacesRequest\x12*\n\x07max_age\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"0\n\x17SweepWorkspacesResponse\x12\x15\n\rworkspace_ids\x18\x01 \x03(\t\"\x96\x03\n\tWorkspace\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.workspace.v1.Workspace.State\x12-\n\x06layout\x18\x03 \x01(\x0b\x32\x1d.boatyard.workspace.v1.Layout\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\x12/\n\x07purpose\x18\x05 \x01(\x0b\x32\x1e.boatyard.workspace.v1.Purpose\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_COMPLETED\x10\x02\x12\x0f\n\x0bSTATE_ERROR\x10\x03\x12\x12\n\x0eSTATE_CLEANING\x10\x04\"}\n\x07Purpose\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x11\n\tworker_id\x18\x03 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x04 \x01(\t\x12\x15\n\rrepository_id\x18\x05 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x06 \x01(\x0c\x32\xe0\x05\n\x10WorkspaceService\x12u\n\x0f\x43reateWorkspace\x12-.boatyard.workspace.v1.CreateWorkspaceRequest\x1a..boatyard.workspace.v1.CreateWorkspaceResponse\"\x03\x90\x02\x02\x12l\n\x0cGetWorkspace\x12*.boatyard.workspace.v1.GetWorkspaceRequest\x1a+.boatyard.workspace.v1.GetWorkspaceResponse\"\x03\x90\x02\x01\x12r\n\x0eListWorkspaces\x12,.boatyard.workspace.v1.ListWorkspacesRequest\x1a-.boatyard.workspace.v1.ListWorkspacesResponse\"\x03\x90\x02\x01\x12\x84\x01\n\x14UpdateWorkspaceState\x12\x32.boatyard.workspace.v1.UpdateWorkspaceStateRequest\x1a\x33.boatyard.workspace.v1.UpdateWorkspaceStateResponse\"\x03\x90\x02\x02\x12u\n\x0f\x44\x65leteWorkspace\x12-.boatyard.workspace.v1.DeleteWorkspaceRequest\x1a..boatyard.workspace.v1.DeleteWorkspaceResponse\"\x03\x90\x02\x02\x12u\n\x0fSweepWorkspaces\x12-.boatyard.workspace.v1.SweepWorkspacesRequest\x1a..boatyard.workspace.v1.SweepWorkspacesResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/workspace/v1/workspace.proto\x12\x15\x62oatyard.workspace.v1\x1a\"boatyard/workspace/v1/layout.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x01\n\x16\x43reateWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_layers\x18\x02 \x03(\x0c\x12/\n\x07purpose\x18\x03 \x01(\x0b\x32\x1e.boatyard.workspace.v1.Purpose\x12\x11\n\tpins_path\x18\x04 \x01(\x0c\"N\n\x17\x43reateWorkspaceResponse\x12\x33\n\tworkspace\x18\x01 \x01(\x0b\x32 .boatyard.workspace.v1.Workspace\"+\n\x13GetWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"K\n\x14GetWorkspaceResponse\x12\x33\n\tworkspace\x18\x01 \x01(\x0b\x32 .boatyard.workspace.v1.Workspace\"\xad\x01\n\x15ListWorkspacesRequest\x12\x36\n\x06states\x18\x01 \x03(\x0e\x32&.boatyard.workspace.v1.Workspace.State\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"g\n\x16ListWorkspacesResponse\x12\x34\n\nworkspaces\x18\x01 \x03(\x0b\x32 .boatyard.workspace.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x97\x01\n\x1bUpdateWorkspaceStateRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.workspace.v1.Workspace.State\x12+\n\x08keep_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"S\n\x1cUpdateWorkspaceStateResponse\x12\x33\n\tworkspace\x18\x01 \x01(\x0b\x32 .boatyard.workspace.v1.Workspace\".\n\x16\x44\x65leteWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\x19\n\x17\x44\x65leteWorkspaceResponse\"D\n\x16SweepWorkspacesRequest\x12*\n\x07max_age\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"0\n\x17SweepWorkspacesResponse\x12\x15\n\rworkspace_ids\x18\x01 \x03(\t\"\xc7\x03\n\tWorkspace\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.workspace.v1.Workspace.State\x12-\n\x06layout\x18\x03 \x01(\x0b\x32\x1d.boatyard.workspace.v1.Layout\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\x12/\n\x07purpose\x18\x05 \x01(\x0b\x32\x1e.boatyard.workspace.v1.Purpose\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_COMPLETED\x10\x02\x12\x0f\n\x0bSTATE_ERROR\x10\x03\x12\x12\n\x0eSTATE_CLEANING\x10\x04\"}\n\x07Purpose\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x11\n\tworker_id\x18\x03 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x04 \x01(\t\x12\x15\n\rrepository_id\x18\x05 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x06 \x01(\x0c\x32\xe0\x05\n\x10WorkspaceService\x12u\n\x0f\x43reateWorkspace\x12-.boatyard.workspace.v1.CreateWorkspaceRequest\x1a..boatyard.workspace.v1.CreateWorkspaceResponse\"\x03\x90\x02\x02\x12l\n\x0cGetWorkspace\x12*.boatyard.workspace.v1.GetWorkspaceRequest\x1a+.boatyard.workspace.v1.GetWorkspaceResponse\"\x03\x90\x02\x01\x12r\n\x0eListWorkspaces\x12,.boatyard.workspace.v1.ListWorkspacesRequest\x1a-.boatyard.workspace.v1.ListWorkspacesResponse\"\x03\x90\x02\x01\x12\x84\x01\n\x14UpdateWorkspaceState\x12\x32.boatyard.workspace.v1.UpdateWorkspaceStateRequest\x1a\x33.boatyard.workspace.v1.UpdateWorkspaceStateResponse\"\x03\x90\x02\x02\x12u\n\x0f\x44\x65leteWorkspace\x12-.boatyard.workspace.v1.DeleteWorkspaceRequest\x1a..boatyard.workspace.v1.DeleteWorkspaceResponse\"\x03\x90\x02\x02\x12u\n\x0fSweepWorkspaces\x12-.boatyard.workspace.v1.SweepWorkspacesRequest\x1a..boatyard.workspace.v1.SweepWorkspacesResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,36 +46,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKSPACESERVICE'].methods_by_name['DeleteWorkspace']._serialized_options = b'\220\002\002'
   _globals['_WORKSPACESERVICE'].methods_by_name['SweepWorkspaces']._loaded_options = None
   _globals['_WORKSPACESERVICE'].methods_by_name['SweepWorkspaces']._serialized_options = b'\220\002\002'
-  _globals['_CREATEWORKSPACEREQUEST']._serialized_start=165
-  _globals['_CREATEWORKSPACEREQUEST']._serialized_end=279
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_start=281
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=359
-  _globals['_GETWORKSPACEREQUEST']._serialized_start=361
-  _globals['_GETWORKSPACEREQUEST']._serialized_end=404
-  _globals['_GETWORKSPACERESPONSE']._serialized_start=406
-  _globals['_GETWORKSPACERESPONSE']._serialized_end=481
-  _globals['_LISTWORKSPACESREQUEST']._serialized_start=484
-  _globals['_LISTWORKSPACESREQUEST']._serialized_end=657
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=659
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=762
-  _globals['_UPDATEWORKSPACESTATEREQUEST']._serialized_start=764
-  _globals['_UPDATEWORKSPACESTATEREQUEST']._serialized_end=870
-  _globals['_UPDATEWORKSPACESTATERESPONSE']._serialized_start=872
-  _globals['_UPDATEWORKSPACESTATERESPONSE']._serialized_end=955
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=957
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=1003
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=1005
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=1030
-  _globals['_SWEEPWORKSPACESREQUEST']._serialized_start=1032
-  _globals['_SWEEPWORKSPACESREQUEST']._serialized_end=1100
-  _globals['_SWEEPWORKSPACESRESPONSE']._serialized_start=1102
-  _globals['_SWEEPWORKSPACESRESPONSE']._serialized_end=1150
-  _globals['_WORKSPACE']._serialized_start=1153
-  _globals['_WORKSPACE']._serialized_end=1559
-  _globals['_WORKSPACE_STATE']._serialized_start=1453
-  _globals['_WORKSPACE_STATE']._serialized_end=1559
-  _globals['_PURPOSE']._serialized_start=1561
-  _globals['_PURPOSE']._serialized_end=1686
-  _globals['_WORKSPACESERVICE']._serialized_start=1689
-  _globals['_WORKSPACESERVICE']._serialized_end=2425
+  _globals['_CREATEWORKSPACEREQUEST']._serialized_start=166
+  _globals['_CREATEWORKSPACEREQUEST']._serialized_end=301
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_start=303
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=381
+  _globals['_GETWORKSPACEREQUEST']._serialized_start=383
+  _globals['_GETWORKSPACEREQUEST']._serialized_end=426
+  _globals['_GETWORKSPACERESPONSE']._serialized_start=428
+  _globals['_GETWORKSPACERESPONSE']._serialized_end=503
+  _globals['_LISTWORKSPACESREQUEST']._serialized_start=506
+  _globals['_LISTWORKSPACESREQUEST']._serialized_end=679
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=681
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=784
+  _globals['_UPDATEWORKSPACESTATEREQUEST']._serialized_start=787
+  _globals['_UPDATEWORKSPACESTATEREQUEST']._serialized_end=938
+  _globals['_UPDATEWORKSPACESTATERESPONSE']._serialized_start=940
+  _globals['_UPDATEWORKSPACESTATERESPONSE']._serialized_end=1023
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=1025
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=1071
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=1073
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=1098
+  _globals['_SWEEPWORKSPACESREQUEST']._serialized_start=1100
+  _globals['_SWEEPWORKSPACESREQUEST']._serialized_end=1168
+  _globals['_SWEEPWORKSPACESRESPONSE']._serialized_start=1170
+  _globals['_SWEEPWORKSPACESRESPONSE']._serialized_end=1218
+  _globals['_WORKSPACE']._serialized_start=1221
+  _globals['_WORKSPACE']._serialized_end=1676
+  _globals['_WORKSPACE_STATE']._serialized_start=1570
+  _globals['_WORKSPACE_STATE']._serialized_end=1676
+  _globals['_PURPOSE']._serialized_start=1678
+  _globals['_PURPOSE']._serialized_end=1803
+  _globals['_WORKSPACESERVICE']._serialized_start=1806
+  _globals['_WORKSPACESERVICE']._serialized_end=2542
 # @@protoc_insertion_point(module_scope)

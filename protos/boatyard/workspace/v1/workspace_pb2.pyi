@@ -29,12 +29,21 @@ class CreateWorkspaceRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     WORKSPACE_ID_FIELD_NUMBER: builtins.int
-    BASE_PATH_FIELD_NUMBER: builtins.int
+    BASE_LAYERS_FIELD_NUMBER: builtins.int
     PURPOSE_FIELD_NUMBER: builtins.int
+    PINS_PATH_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """Required. Chosen by the caller: 1 to 63 characters of [a-z0-9-], not beginning with a dash."""
-    base_path: builtins.bytes
-    """Absolute path of a prepared tree to start from; it is never changed. Empty gives an empty workspace."""
+    pins_path: builtins.bytes
+    """Absolute path of a directory in which an empty file, named by the workspace's id, tells the owner of the base that
+    it is in use: it is there before the workspace is made and until after it is removed. Empty: no such file is kept.
+    """
+    @builtins.property
+    def base_layers(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Absolute paths of the prepared directories to start from, the topmost first, as a git base gives them; they are never
+        changed. None gives an empty workspace. At most one so far.
+        """
+
     @builtins.property
     def purpose(self) -> Purpose:
         """Whom and what the workspace is for."""
@@ -43,12 +52,13 @@ class CreateWorkspaceRequest(message.Message):
         self,
         *,
         workspace_id: builtins.str = ...,
-        base_path: builtins.bytes = ...,
+        base_layers: abc.Iterable[builtins.bytes] | None = ...,
         purpose: Purpose | None = ...,
+        pins_path: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["purpose", b"purpose"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_path", b"base_path", "purpose", b"purpose", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_layers", b"base_layers", "pins_path", b"pins_path", "purpose", b"purpose", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,19 +202,27 @@ class UpdateWorkspaceStateRequest(message.Message):
 
     WORKSPACE_ID_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
+    KEEP_FOR_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """Required. The workspace."""
     state: Workspace.State.ValueType
     """Required. COMPLETED or ERROR."""
+    @builtins.property
+    def keep_for(self) -> duration_pb2.Duration:
+        """How long the workspace is kept from now on: 0 s to 100 years. Absent: what was said before, or else the service's
+        own setting, holds.
+        """
+
     def __init__(
         self,
         *,
         workspace_id: builtins.str = ...,
         state: Workspace.State.ValueType = ...,
+        keep_for: duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["keep_for", b"keep_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["state", b"state", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["keep_for", b"keep_for", "state", b"state", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -353,6 +371,7 @@ class Workspace(message.Message):
     PURPOSE_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """The id that its creator chose."""
     state: Workspace.State.ValueType
@@ -375,6 +394,10 @@ class Workspace(message.Message):
     def update_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When its state last changed."""
 
+    @builtins.property
+    def expire_time(self) -> timestamp_pb2.Timestamp:
+        """Output only. When it may be removed by itself, as UpdateWorkspaceState said; absent where it did not say."""
+
     def __init__(
         self,
         *,
@@ -385,10 +408,11 @@ class Workspace(message.Message):
         purpose: Purpose | None = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
         update_time: timestamp_pb2.Timestamp | None = ...,
+        expire_time: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "layout", b"layout", "purpose", b"purpose", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "layout", b"layout", "purpose", b"purpose", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "driver", b"driver", "layout", b"layout", "purpose", b"purpose", "state", b"state", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "driver", b"driver", "expire_time", b"expire_time", "layout", b"layout", "purpose", b"purpose", "state", b"state", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,7 +85,7 @@ class WorkspaceServiceServicer:
         Idempotent: the same id with the same request returns the same workspace.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (BASE_NOT_FOUND): `base_path` is not there.
+        - NOT_FOUND (BASE_NOT_FOUND): one of `base_layers`, or `pins_path`, is not there.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left; the copy was removed again.
@@ -116,7 +116,8 @@ class WorkspaceServiceServicer:
     def UpdateWorkspaceState(self, request, context):
         """Records what became of a workspace: its work is completed, or has failed.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, or the state is neither COMPLETED nor ERROR.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, the state is neither COMPLETED nor ERROR, or `keep_for`
+        is out of its range.
         - NOT_FOUND (WORKSPACE_NOT_FOUND): there is none of that id.
         - FAILED_PRECONDITION (WORKSPACE_STATE): it is being removed.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
