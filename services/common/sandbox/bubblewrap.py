@@ -8,7 +8,7 @@ import functools
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from services.common.sandbox import environment
@@ -83,9 +83,13 @@ def files(spec: SandboxSpec) -> dict[Path, bytes]:
     return {path: content.encode() for path, content in made.items()}
 
 
-def arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> bytes:
-    """Everything but the command, NUL-terminated, for `--args`; `files_at` are descriptors that hold `files`."""
-    return b"".join(_bytes(argument) + b"\0" for argument in _arguments(spec, files_at))
+def arguments(spec: SandboxSpec, files_at: Mapping[Path, int], filters: Iterable[int]) -> bytes:
+    """Everything but the command, NUL-terminated, for `--args`.
+
+    `files_at` are descriptors that hold `files`, and `filters` such that hold programs for `--seccomp`.
+    """
+    given = (part for fd in filters for part in ("--add-seccomp-fd", str(fd)))
+    return b"".join(_bytes(argument) + b"\0" for argument in (*given, *_arguments(spec, files_at)))
 
 
 def _arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> Iterator[str | bytes | Path]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.common.sandbox import bubblewrap, environment, limits
+from services.common.sandbox import bubblewrap, environment, limits, seccomp
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.spec import Mount, Overlay, SandboxSpec, Tier
 
@@ -41,11 +41,13 @@ def prepare(spec: SandboxSpec, *, status_fd: int | None = None, home: Path | Non
         return
     with contextlib.ExitStack() as stack:
         files = {path: stack.enter_context(_held(content)) for path, content in bubblewrap.files(spec).items()}
-        args = stack.enter_context(_held(bubblewrap.arguments(spec, files)))
+        program = seccomp.program()
+        filters = [] if program is None else [stack.enter_context(_held(program))]
+        args = stack.enter_context(_held(bubblewrap.arguments(spec, files, filters)))
         status = () if status_fd is None else (b"--json-status-fd", b"%d" % status_fd)
         argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *status, b"--", *command]
         given = () if status_fd is None else (status_fd,)
-        yield Launch(argv, {}, Path("/"), (*files.values(), args, *given))
+        yield Launch(argv, {}, Path("/"), (*files.values(), args, *filters, *given))
 
 
 def _check(spec: SandboxSpec) -> None:

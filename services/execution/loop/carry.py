@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from services.common.sandbox.errors import SandboxUnavailableError
-from services.common.sandbox.spec import Tier
 from services.execution.eventlog import EventWriter
 from services.execution.loop.access import Access
 from services.execution.loop.hands import Hands, NoHandsError
@@ -18,6 +17,7 @@ from services.execution.loop.recorder import Recorder
 from services.execution.model import Plan, Reason, Result, State
 from services.execution.rundir import RunDirectory
 from services.execution.runner import verdict
+from services.execution.runner.announcing import announce
 from services.execution.runner.carry import drain, result_of
 from services.execution.runner.pump import Pump
 from services.execution.runner.verdict import Verdict
@@ -39,8 +39,7 @@ def carry(run: RunDirectory, writer: EventWriter, told: int, access: bytes) -> R
         writer.state_change(State.RUNNING)
     else:
         writer.note(f"the runner was lost, and a new one goes on where it was: number {life}", "resume")
-    if plan.sandbox.tier is Tier.NONE:
-        writer.note("NO SANDBOX: what the model calls has every right that the service has, on the whole machine")
+    announce(writer, plan.sandbox)
     return asyncio.run(Carrier(run, plan, writer, told).carry(Access.from_bytes(access), before))
 
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from services.common.sandbox.errors import SandboxUnavailableError
-from services.common.sandbox.spec import Tier
 from services.execution.eventlog import EventWriter, Stream
 from services.execution.model import Reason, Result, State
 from services.execution.rundir import RunDirectory
 from services.execution.runner import agent, verdict
+from services.execution.runner.announcing import announce
 from services.execution.runner.pump import Pump
 from services.execution.runner.verdict import Verdict
 
@@ -88,8 +88,7 @@ class Carrier:
 
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)
-        if self._plan.sandbox.tier is Tier.NONE:
-            self._writer.note("NO SANDBOX: this program has every right that the service has, on the whole machine")
+        announce(self._writer, self._plan.sandbox)
 
     def _follow(self, program: agent.Agent, began: float) -> None:
         """Pump and watch until the outermost process has ended."""
