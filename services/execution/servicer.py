@@ -8,6 +8,7 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceServicer
 from grpc import aio
 
+from services.common.errors import FailedPrecondition, NotFound
 from services.common.rpc.draining import Draining
 from services.execution import watching, wire
 from services.execution.manager import ExecutionManager
@@ -61,3 +62,24 @@ class ExecutionServicer(ExecutionServiceServicer):
         async with aclosing(stream):
             async for batch in stream:
                 yield wire.batch(batch)
+
+    async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
+        """See the contract."""
+        execution = await self._executions.get(wire.execution_id(request.execution_id))
+        raise FailedPrecondition("ENGINE_TAKES_NO_MESSAGES", "its engine takes no messages", execution.execution_id)
+
+    async def ResolvePermission(
+        self, request: pb.ResolvePermissionRequest, context: Context
+    ) -> pb.ResolvePermissionResponse:
+        """See the contract."""
+        await self._executions.get(wire.execution_id(request.execution_id))
+        raise NotFound("permission", request.permission_id)
+
+    async def AttachExecution(
+        self, requests: AsyncIterator[pb.AttachExecutionRequest], context: Context
+    ) -> AsyncIterator[pb.AttachExecutionResponse]:
+        """See the contract."""
+        first = await anext(requests, pb.AttachExecutionRequest())
+        execution = await self._executions.get(wire.execution_id(first.execution_id))
+        raise FailedPrecondition("NO_TERMINAL", "it was started without a terminal", execution.execution_id)
+        yield pb.AttachExecutionResponse()

@@ -18,6 +18,69 @@ else:
 
 DESCRIPTOR: descriptor.FileDescriptor
 
+class _EventKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventKindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_EventKind.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    EVENT_KIND_UNSPECIFIED: _EventKind.ValueType  # 0
+    """Never sent."""
+    EVENT_KIND_OUTPUT: _EventKind.ValueType  # 1
+    """Output."""
+    EVENT_KIND_STATE_CHANGE: _EventKind.ValueType  # 2
+    """StateChange."""
+    EVENT_KIND_NOTE: _EventKind.ValueType  # 3
+    """Note."""
+    EVENT_KIND_TEXT: _EventKind.ValueType  # 4
+    """Text."""
+    EVENT_KIND_THINKING: _EventKind.ValueType  # 5
+    """Thinking."""
+    EVENT_KIND_TOOL_CALL: _EventKind.ValueType  # 6
+    """ToolCall."""
+    EVENT_KIND_TOOL_RESULT: _EventKind.ValueType  # 7
+    """ToolResult."""
+    EVENT_KIND_USAGE: _EventKind.ValueType  # 8
+    """Usage."""
+    EVENT_KIND_TURN_END: _EventKind.ValueType  # 9
+    """TurnEnd."""
+    EVENT_KIND_PERMISSION_REQUEST: _EventKind.ValueType  # 10
+    """PermissionRequest."""
+    EVENT_KIND_PERMISSION_ANSWER: _EventKind.ValueType  # 11
+    """PermissionAnswer."""
+    EVENT_KIND_MESSAGE_DELIVERED: _EventKind.ValueType  # 12
+    """MessageDelivered."""
+
+class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
+    """Names the kinds of events, to ask for some of them."""
+
+EVENT_KIND_UNSPECIFIED: EventKind.ValueType  # 0
+"""Never sent."""
+EVENT_KIND_OUTPUT: EventKind.ValueType  # 1
+"""Output."""
+EVENT_KIND_STATE_CHANGE: EventKind.ValueType  # 2
+"""StateChange."""
+EVENT_KIND_NOTE: EventKind.ValueType  # 3
+"""Note."""
+EVENT_KIND_TEXT: EventKind.ValueType  # 4
+"""Text."""
+EVENT_KIND_THINKING: EventKind.ValueType  # 5
+"""Thinking."""
+EVENT_KIND_TOOL_CALL: EventKind.ValueType  # 6
+"""ToolCall."""
+EVENT_KIND_TOOL_RESULT: EventKind.ValueType  # 7
+"""ToolResult."""
+EVENT_KIND_USAGE: EventKind.ValueType  # 8
+"""Usage."""
+EVENT_KIND_TURN_END: EventKind.ValueType  # 9
+"""TurnEnd."""
+EVENT_KIND_PERMISSION_REQUEST: EventKind.ValueType  # 10
+"""PermissionRequest."""
+EVENT_KIND_PERMISSION_ANSWER: EventKind.ValueType  # 11
+"""PermissionAnswer."""
+EVENT_KIND_MESSAGE_DELIVERED: EventKind.ValueType  # 12
+"""MessageDelivered."""
+
 @typing.final
 class Event(message.Message):
     """One record of an execution's log: what happened, in order, for every engine alike."""
@@ -37,6 +100,7 @@ class Event(message.Message):
     STATE_CHANGE_FIELD_NUMBER: builtins.int
     NOTE_FIELD_NUMBER: builtins.int
     TURN_END_FIELD_NUMBER: builtins.int
+    MESSAGE_DELIVERED_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Counts from 1, without gaps, per execution."""
     @builtins.property
@@ -87,6 +151,10 @@ class Event(message.Message):
     def turn_end(self) -> TurnEnd:
         """A turn of the agent is over: the model has answered."""
 
+    @builtins.property
+    def message_delivered(self) -> MessageDelivered:
+        """A message of SendMessage was told to the agent."""
+
     def __init__(
         self,
         *,
@@ -103,12 +171,13 @@ class Event(message.Message):
         state_change: StateChange | None = ...,
         note: Note | None = ...,
         turn_end: TurnEnd | None = ...,
+        message_delivered: MessageDelivered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "message_delivered", b"message_delivered", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "sequence", b"sequence", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "message_delivered", b"message_delivered", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "sequence", b"sequence", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["output", "text", "thinking", "tool_call", "tool_result", "permission_request", "permission_answer", "usage", "state_change", "note", "turn_end"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["output", "text", "thinking", "tool_call", "tool_result", "permission_request", "permission_answer", "usage", "state_change", "note", "turn_end", "message_delivered"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -274,22 +343,26 @@ class PermissionRequest(message.Message):
     PERMISSION_ID_FIELD_NUMBER: builtins.int
     TOOL_FIELD_NUMBER: builtins.int
     INPUT_FIELD_NUMBER: builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: builtins.int
     permission_id: builtins.str
     """The id to answer to."""
     tool: builtins.str
     """The tool that waits."""
     input: builtins.bytes
     """What it would do; at most 64 KiB."""
+    tool_call_id: builtins.str
+    """The engine's id of the call, which its ToolCall has as well."""
     def __init__(
         self,
         *,
         permission_id: builtins.str = ...,
         tool: builtins.str = ...,
         input: builtins.bytes = ...,
+        tool_call_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["input", b"input", "permission_id", b"permission_id", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["input", b"input", "permission_id", b"permission_id", "tool", b"tool", "tool_call_id", b"tool_call_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,22 +375,50 @@ class PermissionAnswer(message.Message):
     PERMISSION_ID_FIELD_NUMBER: builtins.int
     ALLOWED_FIELD_NUMBER: builtins.int
     DECIDED_BY_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
     permission_id: builtins.str
     """The question."""
     allowed: builtins.bool
     """Whether it may."""
     decided_by: builtins.str
     """Who said so, or which policy."""
+    reason: builtins.str
+    """Why; may be empty. At most 4 KiB."""
     def __init__(
         self,
         *,
         permission_id: builtins.str = ...,
         allowed: builtins.bool = ...,
         decided_by: builtins.str = ...,
+        reason: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed", b"allowed", "decided_by", b"decided_by", "permission_id", b"permission_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed", b"allowed", "decided_by", b"decided_by", "permission_id", b"permission_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MessageDelivered(message.Message):
+    """A message of SendMessage was told to the agent: it stands before its next request."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    message_id: builtins.str
+    """The id that its sender chose."""
+    text: builtins.str
+    """What it was told; at most 64 KiB."""
+    def __init__(
+        self,
+        *,
+        message_id: builtins.str = ...,
+        text: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["message_id", b"message_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -279,33 +279,42 @@ class WatchEventsRequest(message.Message):
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     FROM_SEQUENCE_FIELD_NUMBER: builtins.int
     FOLLOW_FIELD_NUMBER: builtins.int
+    KINDS_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """Required. The execution."""
     from_sequence: builtins.int
     """The first sequence wanted; 0 and 1 mean the beginning."""
     follow: builtins.bool
     """Whether to go on until the execution has ended."""
+    @builtins.property
+    def kinds(self) -> containers.RepeatedScalarFieldContainer[event_pb2.EventKind.ValueType]:
+        """Only events of these kinds, whose sequences then have gaps; empty means all."""
+
     def __init__(
         self,
         *,
         execution_id: builtins.str = ...,
         from_sequence: builtins.int = ...,
         follow: builtins.bool = ...,
+        kinds: abc.Iterable[event_pb2.EventKind.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "follow", b"follow", "from_sequence", b"from_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "follow", b"follow", "from_sequence", b"from_sequence", "kinds", b"kinds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class WatchEventsResponse(message.Message):
-    """A batch of events, in order; at most about 256 KiB."""
+    """A batch of events, in order; at most about 1 MiB."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
+    NEXT_SEQUENCE_FIELD_NUMBER: builtins.int
+    next_sequence: builtins.int
+    """The sequence to go on with after this message; with `kinds` it may lie far beyond the last event that was sent."""
     @builtins.property
     def events(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.Event]:
         """The events."""
@@ -319,10 +328,194 @@ class WatchEventsResponse(message.Message):
         *,
         events: abc.Iterable[event_pb2.Event] | None = ...,
         end: Execution | None = ...,
+        next_sequence: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["end", b"end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["end", b"end", "events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["end", b"end", "events", b"events", "next_sequence", b"next_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SendMessageRequest(message.Message):
+    """Asks to tell a model something."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """Required. The execution."""
+    message_id: builtins.str
+    """Required. Chosen by the caller, to tell a repetition: 1 to 63 characters of [a-z0-9-], not beginning with a dash."""
+    text: builtins.str
+    """Required. What it is told; at most 64 KiB."""
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        message_id: builtins.str = ...,
+        text: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "message_id", b"message_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SendMessageResponse(message.Message):
+    """Answers SendMessage."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ResolvePermissionRequest(message.Message):
+    """Answers a question of a model's."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    PERMISSION_ID_FIELD_NUMBER: builtins.int
+    ALLOW_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    DECIDED_BY_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """Required. The execution."""
+    permission_id: builtins.str
+    """Required. The question, as its PermissionRequest names it."""
+    allow: builtins.bool
+    """Whether it may."""
+    reason: builtins.str
+    """Why; a model that is refused is told. At most 4 KiB."""
+    decided_by: builtins.str
+    """Who says so, for the event; at most 255 bytes."""
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        permission_id: builtins.str = ...,
+        allow: builtins.bool = ...,
+        reason: builtins.str = ...,
+        decided_by: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allow", b"allow", "decided_by", b"decided_by", "execution_id", b"execution_id", "permission_id", b"permission_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ResolvePermissionResponse(message.Message):
+    """Answers ResolvePermission."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def answer(self) -> event_pb2.PermissionAnswer:
+        """The answer that holds, which is the first that was given."""
+
+    def __init__(
+        self,
+        *,
+        answer: event_pb2.PermissionAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class AttachExecutionRequest(message.Message):
+    """What somebody does at a terminal."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """The execution."""
+    input: builtins.bytes
+    """What is typed; at most 64 KiB. Nothing is added: a line ends with a carriage return, as keyboards send it."""
+    @builtins.property
+    def size(self) -> TerminalSize:
+        """The window has got this size."""
+
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        input: builtins.bytes = ...,
+        size: TerminalSize | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "input", b"input", "kind", b"kind", "size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "input", b"input", "kind", b"kind", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["execution_id", "input", "size"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+@typing.final
+class AttachExecutionResponse(message.Message):
+    """What becomes of it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TAKEN_BYTES_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    taken_bytes: builtins.int
+    """Bytes of this stream's input that have been handed to the terminal. The first message, with 0, says: attached."""
+    @builtins.property
+    def end(self) -> Execution:
+        """Set in the last message: the execution has ended."""
+
+    def __init__(
+        self,
+        *,
+        taken_bytes: builtins.int = ...,
+        end: Execution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["end", b"end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["end", b"end", "taken_bytes", b"taken_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class TerminalSize(message.Message):
+    """The size of a terminal's window, in characters."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: builtins.int
+    COLUMNS_FIELD_NUMBER: builtins.int
+    rows: builtins.int
+    """1 to 1000."""
+    columns: builtins.int
+    """1 to 1000."""
+    def __init__(
+        self,
+        *,
+        rows: builtins.int = ...,
+        columns: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["columns", b"columns", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,6 +572,26 @@ class ExecutionSpec(message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @typing.final
+    class SecretsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PURPOSE_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
     LAYOUT_FIELD_NUMBER: builtins.int
@@ -389,6 +602,7 @@ class ExecutionSpec(message.Message):
     LIMITS_FIELD_NUMBER: builtins.int
     SANDBOX_TIER_FIELD_NUMBER: builtins.int
     NETWORK_FIELD_NUMBER: builtins.int
+    SECRETS_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
     """Required. What it is for."""
     job_id: builtins.str
@@ -421,6 +635,13 @@ class ExecutionSpec(message.Message):
     def limits(self) -> ExecutionLimits:
         """How far it may go."""
 
+    @builtins.property
+    def secrets(self) -> containers.ScalarMap[builtins.str, builtins.bytes]:
+        """More of the program's environment, counted with `environment`, whose values no event shows: where one would stand,
+        in any event and however it was written in pieces, stands `[redacted:NAME]`. Its forms in base64 and in URLs are
+        redacted too. A value has at least 6 bytes: a shorter one could be hidden from nobody, and would hide other text.
+        """
+
     def __init__(
         self,
         *,
@@ -434,10 +655,11 @@ class ExecutionSpec(message.Message):
         limits: ExecutionLimits | None = ...,
         sandbox_tier: sandbox_pb2.SandboxTier.ValueType = ...,
         network: sandbox_pb2.Network.ValueType = ...,
+        secrets: abc.Mapping[builtins.str, builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["anthropic", b"anthropic", "command", b"command", "engine", b"engine", "layout", b"layout", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["anthropic", b"anthropic", "command", b"command", "engine", b"engine", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "limits", b"limits", "network", b"network", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "sandbox_tier", b"sandbox_tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["anthropic", b"anthropic", "command", b"command", "engine", b"engine", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "limits", b"limits", "network", b"network", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "sandbox_tier", b"sandbox_tier", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_engine: _TypeAlias = typing.Literal["command", "anthropic"]  # noqa: Y015
     _WhichOneofArgType_engine: _TypeAlias = typing.Literal["engine", b"engine"]  # noqa: Y015
@@ -475,6 +697,7 @@ class CommandEngine(message.Message):
     ARGV_FIELD_NUMBER: builtins.int
     PROMPT_FIELD_NUMBER: builtins.int
     PROMPT_DELIVERY_FIELD_NUMBER: builtins.int
+    TERMINAL_FIELD_NUMBER: builtins.int
     prompt: builtins.bytes
     """What it is asked to do; at most 1 MiB."""
     prompt_delivery: CommandEngine.PromptDelivery.ValueType
@@ -483,16 +706,23 @@ class CommandEngine(message.Message):
     def argv(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """Required. The program and its arguments; a name without a slash is looked up in the sandbox's PATH. At most 128 KiB."""
 
+    @builtins.property
+    def terminal(self) -> TerminalSize:
+        """Gives it a terminal of this size as its standard input, output and error, to be typed on by AttachExecution. Its
+        output is then all STDOUT, and a prompt must be an argument. Absent means none.
+        """
+
     def __init__(
         self,
         *,
         argv: abc.Iterable[builtins.bytes] | None = ...,
         prompt: builtins.bytes = ...,
         prompt_delivery: CommandEngine.PromptDelivery.ValueType = ...,
+        terminal: TerminalSize | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["terminal", b"terminal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["argv", b"argv", "prompt", b"prompt", "prompt_delivery", b"prompt_delivery"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["argv", b"argv", "prompt", b"prompt", "prompt_delivery", b"prompt_delivery", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -512,6 +742,7 @@ class AnthropicEngine(message.Message):
     MAX_TURNS_FIELD_NUMBER: builtins.int
     MAX_TOKENS_FIELD_NUMBER: builtins.int
     TOKEN_BUDGET_FIELD_NUMBER: builtins.int
+    ASK_BEFORE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Required. The model, as the API names it; at most 255 characters."""
     prompt: builtins.str
@@ -526,6 +757,12 @@ class AnthropicEngine(message.Message):
     """Tokens of all requests together, read and written, after which it is ended with BUDGET_EXCEEDED: more than 0.
     Absent means no bound. The request that passes it is made, and counted.
     """
+    @builtins.property
+    def ask_before(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tools, such as `bash`, before each call of which it is asked for permission: a PermissionRequest event is written,
+        and the model waits for ResolvePermission, as long as the execution may run. Waiting is not idle.
+        """
+
     def __init__(
         self,
         *,
@@ -535,10 +772,11 @@ class AnthropicEngine(message.Message):
         max_turns: builtins.int | None = ...,
         max_tokens: builtins.int | None = ...,
         token_budget: builtins.int | None = ...,
+        ask_before: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_token_budget", b"_token_budget", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "token_budget", b"token_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_token_budget", b"_token_budget", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "prompt", b"prompt", "system_prompt", b"system_prompt", "token_budget", b"token_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_token_budget", b"_token_budget", "ask_before", b"ask_before", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "prompt", b"prompt", "system_prompt", b"system_prompt", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
@@ -679,6 +917,8 @@ class Execution(message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: builtins.int
     OUTPUT_BYTES_FIELD_NUMBER: builtins.int
     MODEL_USE_FIELD_NUMBER: builtins.int
+    PENDING_PERMISSIONS_FIELD_NUMBER: builtins.int
+    EVENTS_TRIMMED_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The id that its starter chose."""
     purpose: ExecutionSpec.Purpose.ValueType
@@ -706,6 +946,8 @@ class Execution(message.Message):
     """Output only. The sequence of its last event; known when it has ended."""
     output_bytes: builtins.int
     """Output only. Bytes that it wrote to standard output and standard error; known when it has ended."""
+    events_trimmed: builtins.bool
+    """Output only. Whether its events are gone: it ended so long ago that they were removed to make room. This record stays."""
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was accepted."""
@@ -721,6 +963,10 @@ class Execution(message.Message):
     @builtins.property
     def model_use(self) -> ModelUse:
         """Output only. What its model was asked and did; present when it has ended, where the engine is a model."""
+
+    @builtins.property
+    def pending_permissions(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.PermissionRequest]:
+        """Output only. What its model asks, and nobody has answered yet."""
 
     def __init__(
         self,
@@ -741,10 +987,12 @@ class Execution(message.Message):
         last_sequence: builtins.int = ...,
         output_bytes: builtins.int = ...,
         model_use: ModelUse | None = ...,
+        pending_permissions: abc.Iterable[event_pb2.PermissionRequest] | None = ...,
+        events_trimmed: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "execution_id", b"execution_id", "exit_code", b"exit_code", "job_id", b"job_id", "last_sequence", b"last_sequence", "message", b"message", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "job_id", b"job_id", "last_sequence", b"last_sequence", "message", b"message", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__processes_left: _TypeAlias = typing.Literal["processes_left"]  # noqa: Y015
     _WhichOneofArgType__processes_left: _TypeAlias = typing.Literal["_processes_left", b"_processes_left"]  # noqa: Y015

@@ -69,6 +69,21 @@ class ExecutionServiceStub:
                 request_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.WatchEventsRequest.SerializeToString,
                 response_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.WatchEventsResponse.FromString,
                 _registered_method=True)
+        self.SendMessage = channel.unary_unary(
+                '/boatyard.execution.v1.ExecutionService/SendMessage',
+                request_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.SendMessageRequest.SerializeToString,
+                response_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.SendMessageResponse.FromString,
+                _registered_method=True)
+        self.ResolvePermission = channel.unary_unary(
+                '/boatyard.execution.v1.ExecutionService/ResolvePermission',
+                request_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.ResolvePermissionRequest.SerializeToString,
+                response_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.ResolvePermissionResponse.FromString,
+                _registered_method=True)
+        self.AttachExecution = channel.stream_stream(
+                '/boatyard.execution.v1.ExecutionService/AttachExecution',
+                request_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionRequest.SerializeToString,
+                response_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutionServiceServicer:
@@ -154,6 +169,56 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendMessage(self, request, context):
+        """Tells a model something while it works: before its next request, and also when it has just said its last words, for
+        then it goes on. Returns when the message is durable; a MessageDelivered event says when it was told.
+
+        Idempotent by `message_id`. Neither the service's nor the runner's death loses a message or tells it twice.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the text is empty or too long.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (ENGINE_TAKES_NO_MESSAGES): it is of an engine that cannot be told anything while it works.
+        - FAILED_PRECONDITION (EXECUTION_STATE): it has ended, or is just ending; the state is in the details.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolvePermission(self, request, context):
+        """Answers what a model asked by a PermissionRequest event: it then goes on, or is told why not.
+
+        The first answer holds: whoever answers later gets the first one back, as does a repetition.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or a text is too long.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (PERMISSION_NOT_FOUND): it has not asked that.
+        - FAILED_PRECONDITION (EXECUTION_STATE): it ended before anybody answered; the state is in the details.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachExecution(self, request_iterator, context):
+        """Types on the terminal of a `command` with `terminal`. What the terminal shows is in the events, as output.
+
+        The first message names the execution; then input and sizes are taken in the order in which they come. Any number of
+        callers may be attached at once. To detach, end the stream: the program runs on. Every answer says how much of this
+        stream's input has reached the terminal; after UNAVAILABLE, attach again and send the rest. The stream ends with a
+        message that has `end` set when the execution has ended.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the first message names no execution, or a size is out of range.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (NO_TERMINAL): it was started without a terminal.
+        - FAILED_PRECONDITION (EXECUTION_STATE): it has ended already; the state is in the details.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - UNAVAILABLE (DRAINING): the service is stopping; attach again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +251,21 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.WatchEvents,
                     request_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.WatchEventsRequest.FromString,
                     response_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.WatchEventsResponse.SerializeToString,
+            ),
+            'SendMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendMessage,
+                    request_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.SendMessageRequest.FromString,
+                    response_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.SendMessageResponse.SerializeToString,
+            ),
+            'ResolvePermission': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolvePermission,
+                    request_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.ResolvePermissionRequest.FromString,
+                    response_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.ResolvePermissionResponse.SerializeToString,
+            ),
+            'AttachExecution': grpc.stream_stream_rpc_method_handler(
+                    servicer.AttachExecution,
+                    request_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionRequest.FromString,
+                    response_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +435,87 @@ class ExecutionService:
             '/boatyard.execution.v1.ExecutionService/WatchEvents',
             boatyard_dot_execution_dot_v1_dot_execution__pb2.WatchEventsRequest.SerializeToString,
             boatyard_dot_execution_dot_v1_dot_execution__pb2.WatchEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.execution.v1.ExecutionService/SendMessage',
+            boatyard_dot_execution_dot_v1_dot_execution__pb2.SendMessageRequest.SerializeToString,
+            boatyard_dot_execution_dot_v1_dot_execution__pb2.SendMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolvePermission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.execution.v1.ExecutionService/ResolvePermission',
+            boatyard_dot_execution_dot_v1_dot_execution__pb2.ResolvePermissionRequest.SerializeToString,
+            boatyard_dot_execution_dot_v1_dot_execution__pb2.ResolvePermissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachExecution(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/boatyard.execution.v1.ExecutionService/AttachExecution',
+            boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionRequest.SerializeToString,
+            boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionResponse.FromString,
             options,
             channel_credentials,
             insecure,

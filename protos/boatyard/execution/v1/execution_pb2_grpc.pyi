@@ -72,6 +72,44 @@ class ExecutionServiceStub:
     - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event.
     - UNAVAILABLE (DRAINING): the service is stopping; `resume_from` in the details is the sequence to go on with.
     """
+    SendMessage: aio.UnaryUnaryMultiCallable[execution_pb2.SendMessageRequest, execution_pb2.SendMessageResponse]
+    """Tells a model something while it works: before its next request, and also when it has just said its last words, for
+    then it goes on. Returns when the message is durable; a MessageDelivered event says when it was told.
+
+    Idempotent by `message_id`. Neither the service's nor the runner's death loses a message or tells it twice.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the text is empty or too long.
+    - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+    - FAILED_PRECONDITION (ENGINE_TAKES_NO_MESSAGES): it is of an engine that cannot be told anything while it works.
+    - FAILED_PRECONDITION (EXECUTION_STATE): it has ended, or is just ending; the state is in the details.
+    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+    """
+    ResolvePermission: aio.UnaryUnaryMultiCallable[execution_pb2.ResolvePermissionRequest, execution_pb2.ResolvePermissionResponse]
+    """Answers what a model asked by a PermissionRequest event: it then goes on, or is told why not.
+
+    The first answer holds: whoever answers later gets the first one back, as does a repetition.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or a text is too long.
+    - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+    - NOT_FOUND (PERMISSION_NOT_FOUND): it has not asked that.
+    - FAILED_PRECONDITION (EXECUTION_STATE): it ended before anybody answered; the state is in the details.
+    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+    """
+    AttachExecution: aio.StreamStreamMultiCallable[execution_pb2.AttachExecutionRequest, execution_pb2.AttachExecutionResponse]
+    """Types on the terminal of a `command` with `terminal`. What the terminal shows is in the events, as output.
+
+    The first message names the execution; then input and sizes are taken in the order in which they come. Any number of
+    callers may be attached at once. To detach, end the stream: the program runs on. Every answer says how much of this
+    stream's input has reached the terminal; after UNAVAILABLE, attach again and send the rest. The stream ends with a
+    message that has `end` set when the execution has ended.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the first message names no execution, or a size is out of range.
+    - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+    - FAILED_PRECONDITION (NO_TERMINAL): it was started without a terminal.
+    - FAILED_PRECONDITION (EXECUTION_STATE): it has ended already; the state is in the details.
+    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+    - UNAVAILABLE (DRAINING): the service is stopping; attach again.
+    """
 
 class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
     """Owns the processes of agents: it starts them in a sandbox, records all they do, and ends them to the last child.
@@ -166,6 +204,62 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
         - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event.
         - UNAVAILABLE (DRAINING): the service is stopping; `resume_from` in the details is the sequence to go on with.
+        """
+
+    @abc_1.abstractmethod
+    def SendMessage(
+        self,
+        request: execution_pb2.SendMessageRequest,
+        context: aio.ServicerContext[execution_pb2.SendMessageRequest, abc.Awaitable[execution_pb2.SendMessageResponse]],
+    ) -> abc.Awaitable[execution_pb2.SendMessageResponse]:
+        """Tells a model something while it works: before its next request, and also when it has just said its last words, for
+        then it goes on. Returns when the message is durable; a MessageDelivered event says when it was told.
+
+        Idempotent by `message_id`. Neither the service's nor the runner's death loses a message or tells it twice.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the text is empty or too long.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (ENGINE_TAKES_NO_MESSAGES): it is of an engine that cannot be told anything while it works.
+        - FAILED_PRECONDITION (EXECUTION_STATE): it has ended, or is just ending; the state is in the details.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        """
+
+    @abc_1.abstractmethod
+    def ResolvePermission(
+        self,
+        request: execution_pb2.ResolvePermissionRequest,
+        context: aio.ServicerContext[execution_pb2.ResolvePermissionRequest, abc.Awaitable[execution_pb2.ResolvePermissionResponse]],
+    ) -> abc.Awaitable[execution_pb2.ResolvePermissionResponse]:
+        """Answers what a model asked by a PermissionRequest event: it then goes on, or is told why not.
+
+        The first answer holds: whoever answers later gets the first one back, as does a repetition.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or a text is too long.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (PERMISSION_NOT_FOUND): it has not asked that.
+        - FAILED_PRECONDITION (EXECUTION_STATE): it ended before anybody answered; the state is in the details.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        """
+
+    @abc_1.abstractmethod
+    def AttachExecution(
+        self,
+        request_iterator: abc.AsyncIterator[execution_pb2.AttachExecutionRequest],
+        context: aio.ServicerContext[abc.AsyncIterator[execution_pb2.AttachExecutionRequest], abc.AsyncIterator[execution_pb2.AttachExecutionResponse]],
+    ) -> abc.AsyncIterator[execution_pb2.AttachExecutionResponse]:
+        """Types on the terminal of a `command` with `terminal`. What the terminal shows is in the events, as output.
+
+        The first message names the execution; then input and sizes are taken in the order in which they come. Any number of
+        callers may be attached at once. To detach, end the stream: the program runs on. Every answer says how much of this
+        stream's input has reached the terminal; after UNAVAILABLE, attach again and send the rest. The stream ends with a
+        message that has `end` set when the execution has ended.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the first message names no execution, or a size is out of range.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (NO_TERMINAL): it was started without a terminal.
+        - FAILED_PRECONDITION (EXECUTION_STATE): it has ended already; the state is in the details.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - UNAVAILABLE (DRAINING): the service is stopping; attach again.
         """
 
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: aio.Server) -> None: ...
