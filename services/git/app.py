@@ -1,13 +1,16 @@
 """Puts the git service together."""
 
+import asyncio
 import re
 import shutil
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from boatyard.git.v1 import git_pb2 as pb
 from boatyard.git.v1.git_pb2_grpc import add_GitServiceServicer_to_server
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
 from services.common.db.engine import open_database, sqlite_url
@@ -33,7 +36,8 @@ from services.git.results import Results
 from services.git.sandboxed import SandboxedGit
 from services.git.servicer import GitServicer
 from services.git.settings import GitSettings
-from services.git.store import GitStore
+from services.git.snapshots import Snapshots
+from services.git.store import GitStore, SnapshotStore
 from services.git.taking import Taker
 from services.git.trees import Trees
 from services.git.wire import Requests
@@ -66,8 +70,9 @@ async def _main() -> None:
         addresses = AddressBook(
             settings.file_roots, settings.home.root, allow_loopback_http=settings.allow_loopback_http
         )
-        records, fences = GitStore(engine), Fences(engine, store.fences)
-        manager = build_manager(settings, places, git, addresses, records=records, fences=fences)
+        manager = build_manager(settings, places, git, addresses, engine)
+        sweeping = asyncio.create_task(manager.keep_swept())
+        stack.callback(sweeping.cancel)
         draining = Draining()
         await serve(
             listen=settings.listen,
@@ -85,18 +90,20 @@ async def _main() -> None:
 
 
 def build_manager(
-    settings: GitSettings, places: Places, git: Git, addresses: AddressBook, *, records: GitStore, fences: Fences
+    settings: GitSettings, places: Places, git: Git, addresses: AddressBook, engine: AsyncEngine
 ) -> GitManager:
     """Wire the parts that do the work."""
     bounds = Bounds(settings.network_seconds, settings.lock_seconds, settings.min_free_bytes)
     sandboxed = SandboxedGit()
     taker = Taker(git, sandboxed, places.empty, max_pack_bytes=settings.max_result_bytes)
+    results = Results(git, places, taker, bounds)
     return GitManager(
-        store=records,
-        fences=fences,
+        store=GitStore(engine),
+        fences=Fences(engine, store.fences),
         mirrors=Mirrors(git, places, addresses, bounds),
         bases=Bases(git, places),
-        results=Results(git, places, taker, bounds),
+        results=results,
+        snapshots=Snapshots(SnapshotStore(engine), results, timedelta(hours=settings.snapshot_keep_hours)),
         trees=Trees(sandboxed),
         diffs=Diffs(git),
         publisher=Publisher(git, addresses, timeout_seconds=settings.network_seconds),

@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import AsyncGenerator
+from datetime import datetime
 from pathlib import Path
 
 from services.common.db.fences import Fences
+from services.common.db.paging import Page
 from services.common.errors import AlreadyExists
 from services.common.fence import current_fence
 from services.common.sandbox.errors import SandboxUnavailableError
@@ -25,6 +27,7 @@ from services.git.model import (
     Remote,
     Result,
     Signature,
+    Snapshot,
     StatusEntry,
     Wanted,
     WorkingTree,
@@ -33,6 +36,7 @@ from services.git.names import is_commit_id
 from services.git.progress import with_progress
 from services.git.publishing import Publisher
 from services.git.results import Results
+from services.git.snapshots import SnapshotOrder, Snapshots
 from services.git.store import GitStore
 from services.git.taking import Order
 from services.git.trees import Trees
@@ -49,6 +53,7 @@ class GitManager:
         mirrors: Mirrors,
         bases: Bases,
         results: Results,
+        snapshots: Snapshots,
         trees: Trees,
         diffs: Diffs,
         publisher: Publisher,
@@ -59,6 +64,7 @@ class GitManager:
         self._mirrors = mirrors
         self._bases = bases
         self._results = results
+        self._snapshots = snapshots
         self._trees = trees
         self._diffs = diffs
         self._publisher = publisher
@@ -120,14 +126,46 @@ class GitManager:
             FailedPrecondition: TAKE_FAILED, STALE_FENCE, SANDBOX_UNAVAILABLE.
         """
         await self._check_fence()
-        self._check_known(repository_id)
-        if not order.tree.path.is_dir():
-            raise failures.take_failed(result_id, FileNotFoundError(f"{order.tree.path} is no directory"))
-        borrowed = await self._objects_of(repository_id, order.base_commit_id)
+        borrowed = await self._takeable(repository_id, result_id, order)
         try:
-            return await self._results.take(repository_id, result_id, order, borrowed)
+            return await self._results.take(repository_id, f"refs/results/{result_id}", order, borrowed)
         except SandboxUnavailableError as error:
             raise failures.sandbox_unavailable(error) from error
+
+    async def snapshot_tree(self, order: SnapshotOrder) -> Snapshot:
+        """Keep a working tree as it is. See Snapshots.take.
+
+        Raises:
+            AlreadyExists: REQUEST_ID_REUSED.
+            NotFound, FailedPrecondition, Exhausted: as `take_result`.
+        """
+        await self._check_fence()
+        borrowed = await self._takeable(order.repository_id, order.snapshot_id, order)
+        try:
+            return await self._snapshots.take(order, borrowed)
+        except SandboxUnavailableError as error:
+            raise failures.sandbox_unavailable(error) from error
+
+    async def snapshot(self, snapshot_id: str) -> Snapshot:
+        """See Snapshots.get."""
+        return await self._snapshots.get(snapshot_id)
+
+    async def snapshot_page(self, repository_id: str, page: Page) -> tuple[list[Snapshot], str]:
+        """See Snapshots.page."""
+        return await self._snapshots.page(repository_id, page)
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        """See Snapshots.delete. Raises FailedPrecondition (STALE_FENCE) too."""
+        await self._check_fence()
+        await self._snapshots.delete(snapshot_id)
+
+    async def sweep(self, now: datetime) -> list[str]:
+        """See Snapshots.sweep."""
+        return await self._snapshots.sweep(now)
+
+    async def keep_swept(self) -> None:
+        """See Snapshots.keep_swept."""
+        await self._snapshots.keep_swept()
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str) -> bool:
         """Push a result; returns whether it was there already.
@@ -176,6 +214,13 @@ class GitManager:
         await self._store.remember_url(repository_id, remote.url)
         tree = await prepare(repository_id, commit_id, remote.url, report)
         return Base(commit_id, (tree,), (self._mirrors.objects(repository_id),), branch)
+
+    async def _takeable(self, repository_id: str, name: str, order: Order | SnapshotOrder) -> tuple[Path, ...]:
+        """Return the object directories that the base lies in, where the tree is there at all."""
+        self._check_known(repository_id)
+        if not order.tree.path.is_dir():
+            raise failures.take_failed(name, FileNotFoundError(f"{order.tree.path} is no directory"))
+        return await self._objects_of(repository_id, order.base_commit_id)
 
     async def _objects_of(self, repository_id: str, commit_id: str) -> tuple[Path, ...]:
         """Return object directories that a sandbox may see, and that together hold the commit."""

@@ -123,7 +123,7 @@ class Mirrors:
     async def _fetch_locked(self, remote: Remote, held: int, report: Listener) -> None:
         mirror = self._places.mirror(remote.repository_id)
         if mirror.is_dir():
-            _remove_stale_locks(mirror)
+            remove_stale_locks(mirror)
             await self._fetch(mirror, remote, held, report)
             return
         scratch = self._places.scratch()
@@ -200,7 +200,7 @@ async def commit_of(git: Git, repository: Path, name: bytes) -> str | None:
     return text if answer.code == 0 and is_commit_id(text) else None
 
 
-def _remove_stale_locks(repository: Path) -> None:
+def remove_stale_locks(repository: Path) -> None:
     """Remove what a killed git left. We hold the repository's lock, and so would every living git of ours."""
     for leftover in (
         *repository.rglob("*.lock"),

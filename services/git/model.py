@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from services.common.sandbox.spec import Tier
@@ -74,6 +75,19 @@ class Result:
     changed: bool
     agent_commits: int = 0
     lost_repositories: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A working tree that was kept until a time; the commit is the base itself when nothing had changed."""
+
+    snapshot_id: str
+    repository_id: str
+    base_commit_id: str
+    commit_id: str
+    message: str
+    create_time: datetime
+    expire_time: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Result stores: what agents made, one bare repository beside each mirror. No sandbox ever sees one."""
 
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 from services.common.lock import LockHeldError
@@ -8,17 +9,17 @@ from services.git import failures
 from services.git.gitcmd import Command, Git, GitError, Invocation
 from services.git.gitcmd.commands import STRICT_FLAG
 from services.git.locks import locked
-from services.git.mirrors import Bounds, commit_of
+from services.git.mirrors import Bounds, commit_of, remove_stale_locks
 from services.git.model import Result
 from services.git.places import Places
 from services.git.taking import Order, Taken, Taker
 
 # Base trees of results are made by fetching a commit by its id.
-_CONFIG = {
-    "core.repositoryformatversion": "1",
-    "extensions.preciousObjects": "true",
-    "uploadpack.allowAnySHA1InWant": "true",
-}
+_CONFIG = {"uploadpack.allowAnySHA1InWant": "true"}
+# Nobody borrows from a store, but a commit that a caller was told of is not taken away while it may be at work with it.
+_UNNAMED_KEPT = "12.hours.ago"
+# A file that says that a ref was removed, and when.
+_LOOSENED = "loosened"
 
 
 class Results:
@@ -55,8 +56,8 @@ class Results:
         """Whether the store, or the mirror under it, holds the commit."""
         return await commit_of(self._git, await self.store(repository_id), commit_id.encode()) is not None
 
-    async def take(self, repository_id: str, result_id: str, order: Order, borrowed: tuple[Path, ...]) -> Result:
-        """Take a working tree, as the result of this name.
+    async def take(self, repository_id: str, ref: str, order: Order, borrowed: tuple[Path, ...]) -> Result:
+        """Take a working tree, under a ref of the store.
 
         With the agent's own commits where it left some on top of the base. Where those do not hold (an object is
         missing or malformed) the files are taken all the same, as one commit on the base.
@@ -67,35 +68,76 @@ class Results:
         """
         try:
             try:
-                return await self._attempt(repository_id, result_id, order, borrowed, keep_commits=True)
+                return await self._attempt(repository_id, ref, order, borrowed, keep_commits=True)
             except GitError:
-                return await self._attempt(repository_id, result_id, order, borrowed, keep_commits=False)
+                return await self._attempt(repository_id, ref, order, borrowed, keep_commits=False)
         except GitError as error:
-            raise failures.take_failed(result_id, error) from error
+            raise failures.take_failed(ref.rpartition("/")[2], error) from error
+        except LockHeldError as error:
+            raise failures.repository_busy(repository_id) from error
+
+    async def forget(self, repository_id: str, ref: str) -> None:
+        """Remove a ref; one that is gone is a success. What only it held goes with the next `compact`.
+
+        Raises:
+            Exhausted: REPOSITORY_BUSY.
+        """
+        store = self._places.result_store(repository_id)
+        if not store.is_dir():
+            return
+        try:
+            async with locked(self._places.result_lock(repository_id), self._bounds.lock_seconds) as held:
+                remove_stale_locks(store)
+                await self._git.run(Command("update-ref", ("-d",), (ref,)), Invocation(git_dir=store, held=(held,)))
+                (store / _LOOSENED).touch()
+        except LockHeldError as error:
+            raise failures.repository_busy(repository_id) from error
+
+    def loosened(self, before: datetime) -> list[str]:
+        """Return the repositories whose stores have lost a ref, the last before a time."""
+        marks = self._places.results.glob(f"*.git/{_LOOSENED}")
+        return [mark.parent.stem for mark in marks if mark.stat().st_mtime <= before.timestamp()]
+
+    async def compact(self, repository_id: str) -> None:
+        """Pack what is named into one pack, and remove what has had no name for hours.
+
+        Raises:
+            Exhausted: REPOSITORY_BUSY.
+            GitError: git cannot.
+        """
+        store = self._places.result_store(repository_id)
+        try:
+            async with locked(self._places.result_lock(repository_id), self._bounds.lock_seconds) as held:
+                (store / _LOOSENED).unlink(missing_ok=True)
+                how = Invocation(git_dir=store, timeout_seconds=1800, held=(held,))
+                flags = ("-A", "-d", "-l", "-q", f"--unpack-unreachable={_UNNAMED_KEPT}")
+                await self._git.run(Command("repack", flags), how)
+                await self._git.run(Command("prune", (f"--expire={_UNNAMED_KEPT}",)), how)
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
 
     async def _attempt(
-        self, repository_id: str, result_id: str, order: Order, borrowed: tuple[Path, ...], *, keep_commits: bool
+        self, repository_id: str, ref: str, order: Order, borrowed: tuple[Path, ...], *, keep_commits: bool
     ) -> Result:
         store = await self.store(repository_id)
         self._places.check_room(self._bounds.min_free_bytes)
         scratch = self._places.scratch()
         try:
             taken = await self._taker.take(order, borrowed, scratch, keep_commits=keep_commits)
-            if taken.pack is not None:
-                async with locked(self._places.result_lock(repository_id), self._bounds.lock_seconds) as held:
-                    await self._keep(store, result_id, order, taken, held)
+            async with locked(self._places.result_lock(repository_id), self._bounds.lock_seconds) as held:
+                remove_stale_locks(store)
+                await self._keep(store, ref, order, taken, held)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         changed = taken.commit_id != order.base_commit_id
         return Result(taken.commit_id, changed, taken.agent_commits, taken.lost_repositories)
 
-    async def _keep(self, store: Path, result_id: str, order: Order, taken: Taken, held: int) -> None:
-        """Check every object of the pack and every link between them, then names the commit."""
-        how = Invocation(git_dir=store, stdin_file=taken.pack, timeout_seconds=1800, held=(held,))
-        await self._git.run(Command("index-pack", ("--stdin", STRICT_FLAG)), how)
-        descends = Command("merge-base", ("--is-ancestor",), (order.base_commit_id, taken.commit_id))
-        await self._git.run(descends, Invocation(git_dir=store))
-        name = Command("update-ref", (), (f"refs/results/{result_id}", taken.commit_id))
-        await self._git.run(name, Invocation(git_dir=store))
+    async def _keep(self, store: Path, ref: str, order: Order, taken: Taken, held: int) -> None:
+        """Check every object of the pack and every link between them, then name the commit."""
+        if taken.pack is not None:
+            how = Invocation(git_dir=store, stdin_file=taken.pack, timeout_seconds=1800, held=(held,))
+            await self._git.run(Command("index-pack", ("--stdin", STRICT_FLAG)), how)
+            descends = Command("merge-base", ("--is-ancestor",), (order.base_commit_id, taken.commit_id))
+            await self._git.run(descends, Invocation(git_dir=store))
+        name = Command("update-ref", (), (ref, taken.commit_id))
+        await self._git.run(name, Invocation(git_dir=store, held=(held,)))

@@ -66,6 +66,26 @@ class GitServicer(GitServiceServicer):
         """See the contract."""
         return wire.result(await self._manager.take_result(*self._requests.take_result(request)))
 
+    async def SnapshotTree(self, request: pb.SnapshotTreeRequest, context: Context) -> pb.SnapshotTreeResponse:
+        """See the contract."""
+        made = await self._manager.snapshot_tree(self._requests.snapshot_tree(request))
+        return pb.SnapshotTreeResponse(snapshot=wire.snapshot(made))
+
+    async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.GetSnapshotResponse:
+        """See the contract."""
+        found = await self._manager.snapshot(self._requests.snapshot_id(request))
+        return pb.GetSnapshotResponse(snapshot=wire.snapshot(found))
+
+    async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
+        """See the contract."""
+        found, token = await self._manager.snapshot_page(*self._requests.snapshots(request))
+        return pb.ListSnapshotsResponse(snapshots=map(wire.snapshot, found), next_page_token=token)
+
+    async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
+        """See the contract."""
+        await self._manager.delete_snapshot(self._requests.snapshot_id(request))
+        return pb.DeleteSnapshotResponse()
+
     async def Push(self, request: pb.PushRequest, context: Context) -> pb.PushResponse:
         """See the contract."""
         return pb.PushResponse(already_there=await self._manager.push(*self._requests.push(request)))

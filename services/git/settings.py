@@ -33,5 +33,7 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """How long to wait for another process that works on the same store."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
     """How much must be free on the disk before anything is fetched."""
+    snapshot_keep_hours: Annotated[float, Field(gt=0, le=24 * 3650)] = 720
+    """How long a snapshot is kept whose maker did not say."""
     max_result_bytes: Annotated[int, Field(gt=0)] = 2 * 1024 * 1024 * 1024
     """How large the packed objects of one result may be."""

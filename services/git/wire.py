@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -23,6 +24,7 @@ from services.git.model import (
     Remote,
     Result,
     Signature,
+    Snapshot,
     StatusEntry,
     Wanted,
     WorkingTree,
@@ -31,6 +33,7 @@ from services.git.names import branch_complaint, is_commit_id, revision_complain
 from services.git.places import Places
 from services.git.remotes import AddressBook
 from services.git.signing import without_crud
+from services.git.snapshots import SnapshotOrder
 from services.git.taking import Order
 
 Violations = list[tuple[str, str]]
@@ -41,6 +44,7 @@ _MESSAGE_BYTES: Final = 64 * 1024
 _NAME_BYTES: Final = 255
 _TOKEN_CHARACTERS: Final = 4096
 _LATEST_SECOND: Final = 253402300799  # the end of the year 9999
+_LONGEST_KEPT: Final = timedelta(days=3650)
 _COMMIT_ID_RULE: Final = "must be a full commit id: 40 hexadecimal digits in lower case"
 
 _TIERS: Final = {
@@ -123,6 +127,38 @@ class Requests:
         order = Order(_tree(request.tree), request.base_commit_id, request.message, signature)
         return request.repository_id, request.result_id, order
 
+    def snapshot_tree(self, request: pb.SnapshotTreeRequest) -> SnapshotOrder:
+        """Read which tree to keep, as which snapshot of which repository."""
+        violations = self._tree_violations(request.tree)
+        violations += _id_violations("repository_id", request.repository_id)
+        violations += _id_violations("snapshot_id", request.snapshot_id)
+        violations += _commit_violations("base_commit_id", request.base_commit_id)
+        violations += _message_violations(request.message)
+        keep_for = request.keep_for.ToTimedelta() if request.HasField("keep_for") else None
+        if keep_for is not None and not timedelta() < keep_for <= _LONGEST_KEPT:
+            violations.append(("keep_for", "must be more than nothing, and at most ten years"))
+        _refuse(violations)
+        return SnapshotOrder(
+            request.snapshot_id,
+            request.repository_id,
+            _tree(request.tree),
+            request.base_commit_id,
+            request.message,
+            keep_for,
+        )
+
+    def snapshot_id(self, request: pb.GetSnapshotRequest | pb.DeleteSnapshotRequest) -> str:
+        """Read which snapshot is meant."""
+        _refuse(_id_violations("snapshot_id", request.snapshot_id))
+        return request.snapshot_id
+
+    def snapshots(self, request: pb.ListSnapshotsRequest) -> tuple[str, Page]:
+        """Read whose snapshots to list, and which page to give."""
+        violations = _id_violations("repository_id", request.repository_id) if request.repository_id else []
+        page = _page(request.page_size, request.page_token, {"repository": request.repository_id}, violations)
+        _refuse(violations)
+        return request.repository_id, page
+
     def push(self, request: pb.PushRequest) -> tuple[Remote, str, bytes, str]:
         """Read what to push where."""
         violations = self._remote_violations(request.remote) + _commit_violations("commit_id", request.commit_id)
@@ -197,6 +233,20 @@ def result(taken: Result) -> pb.TakeResultResponse:
         agent_commits=taken.agent_commits,
         lost_repositories=taken.lost_repositories,
     )
+
+
+def snapshot(kept: Snapshot) -> pb.Snapshot:
+    """Describe a snapshot."""
+    message = pb.Snapshot(
+        snapshot_id=kept.snapshot_id,
+        repository_id=kept.repository_id,
+        base_commit_id=kept.base_commit_id,
+        commit_id=kept.commit_id,
+        message=kept.message,
+    )
+    message.create_time.FromDatetime(kept.create_time)
+    message.expire_time.FromDatetime(kept.expire_time)
+    return message
 
 
 def diff_messages(piece: bytes | DiffEnd) -> Iterator[pb.GetDiffResponse]:

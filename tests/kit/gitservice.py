@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.db.engine import open_database, sqlite_url
-from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
 from services.common.ids import new_id
-from services.git import store
 from services.git.app import build_manager, find_git
 from services.git.gitcmd import Command, Completed, Git, Invocation
 from services.git.manager import GitManager
@@ -19,7 +17,6 @@ from services.git.model import Base, Progress, Remote, Signature, Wanted, Workin
 from services.git.places import Places
 from services.git.remotes import AddressBook
 from services.git.settings import GitSettings
-from services.git.store import GitStore
 from services.git.taking import Order
 from services.git.wire import Requests
 from tests.kit.repos import Repo
@@ -88,9 +85,7 @@ async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncI
     try:
         await migrate(engine, "services.git.migrations")
         addresses = AddressBook(chosen.file_roots, home, allow_loopback_http=chosen.allow_loopback_http)
-        manager = build_manager(
-            chosen, places, git, addresses, records=GitStore(engine), fences=Fences(engine, store.fences)
-        )
+        manager = build_manager(chosen, places, git, addresses, engine)
         yield GitParts(manager, places, Requests(addresses, places), git)
     finally:
         await engine.dispose()

@@ -77,17 +77,20 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "ls-remote": _spec("--symref", "--upload-pack=", config=_REMOTE),
     "merge-base": _spec("--is-ancestor"),
     "pack-objects": _spec("--revs", "--stdout", "-q"),
+    # On result stores alone: no tree borrows from one.
+    "prune": _spec("--expire=", end_of_options=False),
     "push": _spec(
         *("--porcelain", "--force-with-lease=", "--no-verify", "--receive-pack="),
         config=_REMOTE | {"push.gpgSign": "false", "push.recurseSubmodules": "no"},
     ),
     "read-tree": _spec(),
+    "repack": _spec("-A", "-d", "-l", "-q", "--unpack-unreachable=", end_of_options=False),
     "rev-list": _spec("--count"),
     "rev-parse": _spec("--verify", "--quiet"),
     "status": _spec("--porcelain=v2", "-z", "--untracked-files=all", paths=True),
     "symbolic-ref": _spec("--quiet"),
     "update-index": _spec("-q", "--refresh", "--force-remove", paths=True),
-    "update-ref": _spec(),
+    "update-ref": _spec("-d"),
     "version": _spec(),
     "write-tree": _spec(),
 }

@@ -1,4 +1,4 @@
-"""Repositories, clones and fences."""
+"""Repositories, clones, snapshots and fences."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,6 +17,17 @@ def upgrade() -> None:
         "clones",
         sa.Column("clone_id", sa.String(63), primary_key=True),
         sa.Column("order_hash", sa.String(64), nullable=False),
+    )
+    op.create_table(
+        "snapshots",
+        sa.Column("snapshot_id", sa.String(63), primary_key=True),
+        sa.Column("repository_id", sa.String(63), nullable=False, index=True),
+        sa.Column("request_hash", sa.String(64), nullable=False),
+        sa.Column("base_commit_id", sa.String(64), nullable=False),
+        sa.Column("commit_id", sa.String(64), nullable=True),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column("create_time", sa.BigInteger, nullable=False),
+        sa.Column("expire_time", sa.BigInteger, nullable=False, index=True),
     )
     op.create_table(
         "fences",

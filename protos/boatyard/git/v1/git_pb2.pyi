@@ -7,6 +7,7 @@ from boatyard.execution.v1 import sandbox_pb2 as sandbox_pb2
 from boatyard.workspace.v1 import layout_pb2 as layout_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
+from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
@@ -659,6 +660,253 @@ class TakeResultResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["agent_commits", b"agent_commits", "changed", b"changed", "commit_id", b"commit_id", "lost_repositories", b"lost_repositories"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SnapshotTreeRequest(message.Message):
+    """Asks to keep a tree as it is."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TREE_FIELD_NUMBER: builtins.int
+    REPOSITORY_ID_FIELD_NUMBER: builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    KEEP_FOR_FIELD_NUMBER: builtins.int
+    repository_id: builtins.str
+    """Required. The repository that it came from."""
+    snapshot_id: builtins.str
+    """Required. Names the snapshot; chosen by the caller: 1 to 63 characters of [a-z0-9-], not beginning with a dash."""
+    base_commit_id: builtins.str
+    """Required. The full id of the commit that the tree started from."""
+    message: builtins.str
+    """Required. Why it was kept: the message of the commit; at most 64 KiB."""
+    @builtins.property
+    def tree(self) -> WorkingTree:
+        """Required. The tree."""
+
+    @builtins.property
+    def keep_for(self) -> duration_pb2.Duration:
+        """How long to keep it, to the second; absent means as long as the service's setting says (30 days), and at most ten
+        years.
+        """
+
+    def __init__(
+        self,
+        *,
+        tree: WorkingTree | None = ...,
+        repository_id: builtins.str = ...,
+        snapshot_id: builtins.str = ...,
+        base_commit_id: builtins.str = ...,
+        message: builtins.str = ...,
+        keep_for: duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["keep_for", b"keep_for", "tree", b"tree"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "keep_for", b"keep_for", "message", b"message", "repository_id", b"repository_id", "snapshot_id", b"snapshot_id", "tree", b"tree"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SnapshotTreeResponse(message.Message):
+    """Answers SnapshotTree."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def snapshot(self) -> Snapshot:
+        """The snapshot."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Snapshot(message.Message):
+    """A working tree that was kept."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    REPOSITORY_ID_FIELD_NUMBER: builtins.int
+    BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
+    COMMIT_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    snapshot_id: builtins.str
+    """Its id."""
+    repository_id: builtins.str
+    """The repository that it belongs to."""
+    base_commit_id: builtins.str
+    """The full id of the commit that the tree started from."""
+    commit_id: builtins.str
+    """The full id of the commit that holds the tree: the base's when nothing had changed."""
+    message: builtins.str
+    """Why it was kept."""
+    @builtins.property
+    def create_time(self) -> timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @builtins.property
+    def expire_time(self) -> timestamp_pb2.Timestamp:
+        """When it goes."""
+
+    def __init__(
+        self,
+        *,
+        snapshot_id: builtins.str = ...,
+        repository_id: builtins.str = ...,
+        base_commit_id: builtins.str = ...,
+        commit_id: builtins.str = ...,
+        message: builtins.str = ...,
+        create_time: timestamp_pb2.Timestamp | None = ...,
+        expire_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "commit_id", b"commit_id", "create_time", b"create_time", "expire_time", b"expire_time", "message", b"message", "repository_id", b"repository_id", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetSnapshotRequest(message.Message):
+    """Asks for one snapshot."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    snapshot_id: builtins.str
+    """Required. Its id."""
+    def __init__(
+        self,
+        *,
+        snapshot_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetSnapshotResponse(message.Message):
+    """Answers GetSnapshot."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def snapshot(self) -> Snapshot:
+        """The snapshot."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListSnapshotsRequest(message.Message):
+    """Asks for snapshots."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REPOSITORY_ID_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    repository_id: builtins.str
+    """Only those of this repository; empty means all."""
+    page_size: builtins.int
+    """How many at most: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the page before, for the same repository."""
+    def __init__(
+        self,
+        *,
+        repository_id: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token", "repository_id", b"repository_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListSnapshotsResponse(message.Message):
+    """Answers ListSnapshots."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SNAPSHOTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Leads to the next page; empty on the last."""
+    @builtins.property
+    def snapshots(self) -> containers.RepeatedCompositeFieldContainer[Snapshot]:
+        """The snapshots of this page, the newest first."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: abc.Iterable[Snapshot] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "snapshots", b"snapshots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteSnapshotRequest(message.Message):
+    """Asks to delete a snapshot."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    snapshot_id: builtins.str
+    """Required. Its id."""
+    def __init__(
+        self,
+        *,
+        snapshot_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteSnapshotResponse(message.Message):
+    """Answers DeleteSnapshot."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

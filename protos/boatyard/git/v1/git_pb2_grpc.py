@@ -82,6 +82,26 @@ class GitServiceStub:
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.TakeResultRequest.SerializeToString,
                 response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.TakeResultResponse.FromString,
                 _registered_method=True)
+        self.SnapshotTree = channel.unary_unary(
+                '/boatyard.git.v1.GitService/SnapshotTree',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.SnapshotTreeRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.SnapshotTreeResponse.FromString,
+                _registered_method=True)
+        self.GetSnapshot = channel.unary_unary(
+                '/boatyard.git.v1.GitService/GetSnapshot',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.GetSnapshotRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.GetSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/boatyard.git.v1.GitService/ListSnapshots',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.DeleteSnapshot = channel.unary_unary(
+                '/boatyard.git.v1.GitService/DeleteSnapshot',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotResponse.FromString,
+                _registered_method=True)
         self.Push = channel.unary_unary(
                 '/boatyard.git.v1.GitService/Push',
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushRequest.SerializeToString,
@@ -228,6 +248,59 @@ class GitServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SnapshotTree(self, request, context):
+        """Keeps a working tree as it is, tracked and untracked files without those that git ignores, as a commit in the
+        repository's result store, under a private ref that no sandbox and no remote ever sees.
+
+        A workspace starts from it by PrepareBase with its commit id; GetDiff and ListChangedFiles compare it. Idempotent: the
+        same id with the same request returns the first snapshot, whatever became of the tree.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
+        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a base.
+        - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+        back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSnapshot(self, request, context):
+        """Returns one snapshot.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is none of this id, or no longer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """Lists snapshots, the newest first.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSnapshot(self, request, context):
+        """Deletes a snapshot; one that is gone is a success. What only it held is removed from the disk some hours later.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+        back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Push(self, request, context):
         """Pushes a commit of the result store to a branch of the remote.
 
@@ -309,6 +382,26 @@ def add_GitServiceServicer_to_server(servicer, server):
                     servicer.TakeResult,
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.TakeResultRequest.FromString,
                     response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.TakeResultResponse.SerializeToString,
+            ),
+            'SnapshotTree': grpc.unary_unary_rpc_method_handler(
+                    servicer.SnapshotTree,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.SnapshotTreeRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.SnapshotTreeResponse.SerializeToString,
+            ),
+            'GetSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSnapshot,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.GetSnapshotRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.GetSnapshotResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'DeleteSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSnapshot,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotResponse.SerializeToString,
             ),
             'Push': grpc.unary_unary_rpc_method_handler(
                     servicer.Push,
@@ -550,6 +643,114 @@ class GitService:
             '/boatyard.git.v1.GitService/TakeResult',
             boatyard_dot_git_dot_v1_dot_git__pb2.TakeResultRequest.SerializeToString,
             boatyard_dot_git_dot_v1_dot_git__pb2.TakeResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SnapshotTree(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/SnapshotTree',
+            boatyard_dot_git_dot_v1_dot_git__pb2.SnapshotTreeRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.SnapshotTreeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/GetSnapshot',
+            boatyard_dot_git_dot_v1_dot_git__pb2.GetSnapshotRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.GetSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/ListSnapshots',
+            boatyard_dot_git_dot_v1_dot_git__pb2.ListSnapshotsRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/DeleteSnapshot',
+            boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -110,6 +110,43 @@ class GitServiceStub:
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
       back.
     """
+    SnapshotTree: aio.UnaryUnaryMultiCallable[git_pb2.SnapshotTreeRequest, git_pb2.SnapshotTreeResponse]
+    """Keeps a working tree as it is, tracked and untracked files without those that git ignores, as a commit in the
+    repository's result store, under a private ref that no sandbox and no remote ever sees.
+
+    A workspace starts from it by PrepareBase with its commit id; GetDiff and ListChangedFiles compare it. Idempotent: the
+    same id with the same request returns the first snapshot, whatever became of the tree.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
+    - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a base.
+    - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+    - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+      back.
+    """
+    GetSnapshot: aio.UnaryUnaryMultiCallable[git_pb2.GetSnapshotRequest, git_pb2.GetSnapshotResponse]
+    """Returns one snapshot.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is none of this id, or no longer.
+    """
+    ListSnapshots: aio.UnaryUnaryMultiCallable[git_pb2.ListSnapshotsRequest, git_pb2.ListSnapshotsResponse]
+    """Lists snapshots, the newest first.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
+    """
+    DeleteSnapshot: aio.UnaryUnaryMultiCallable[git_pb2.DeleteSnapshotRequest, git_pb2.DeleteSnapshotResponse]
+    """Deletes a snapshot; one that is gone is a success. What only it held is removed from the disk some hours later.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+    - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+      back.
+    """
     Push: aio.UnaryUnaryMultiCallable[git_pb2.PushRequest, git_pb2.PushResponse]
     """Pushes a commit of the result store to a branch of the remote.
 
@@ -279,6 +316,67 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+          back.
+        """
+
+    @abc_1.abstractmethod
+    def SnapshotTree(
+        self,
+        request: git_pb2.SnapshotTreeRequest,
+        context: aio.ServicerContext[git_pb2.SnapshotTreeRequest, abc.Awaitable[git_pb2.SnapshotTreeResponse]],
+    ) -> abc.Awaitable[git_pb2.SnapshotTreeResponse]:
+        """Keeps a working tree as it is, tracked and untracked files without those that git ignores, as a commit in the
+        repository's result store, under a private ref that no sandbox and no remote ever sees.
+
+        A workspace starts from it by PrepareBase with its commit id; GetDiff and ListChangedFiles compare it. Idempotent: the
+        same id with the same request returns the first snapshot, whatever became of the tree.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
+        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a base.
+        - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
+          back.
+        """
+
+    @abc_1.abstractmethod
+    def GetSnapshot(
+        self,
+        request: git_pb2.GetSnapshotRequest,
+        context: aio.ServicerContext[git_pb2.GetSnapshotRequest, abc.Awaitable[git_pb2.GetSnapshotResponse]],
+    ) -> abc.Awaitable[git_pb2.GetSnapshotResponse]:
+        """Returns one snapshot.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is none of this id, or no longer.
+        """
+
+    @abc_1.abstractmethod
+    def ListSnapshots(
+        self,
+        request: git_pb2.ListSnapshotsRequest,
+        context: aio.ServicerContext[git_pb2.ListSnapshotsRequest, abc.Awaitable[git_pb2.ListSnapshotsResponse]],
+    ) -> abc.Awaitable[git_pb2.ListSnapshotsResponse]:
+        """Lists snapshots, the newest first.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
+        """
+
+    @abc_1.abstractmethod
+    def DeleteSnapshot(
+        self,
+        request: git_pb2.DeleteSnapshotRequest,
+        context: aio.ServicerContext[git_pb2.DeleteSnapshotRequest, abc.Awaitable[git_pb2.DeleteSnapshotResponse]],
+    ) -> abc.Awaitable[git_pb2.DeleteSnapshotResponse]:
+        """Deletes a snapshot; one that is gone is a success. What only it held is removed from the disk some hours later.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
           back.
         """

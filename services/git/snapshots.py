@@ -1,0 +1,137 @@
+"""Snapshots: working trees kept for a while, as commits under private refs of the result stores."""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from services.common.db.paging import Page
+from services.common.errors import NotFound, RequestIdReused, ServiceError
+from services.git.flights import Flights
+from services.git.gitcmd import GitError
+from services.git.model import Signature, Snapshot, WorkingTree
+from services.git.results import Results
+from services.git.store import SnapshotStore
+from services.git.taking import Order
+
+_SWEEP_INTERVAL_SECONDS: Final = 600.0
+# As long as what nobody names any more is kept: an earlier compaction would find it too young.
+_COMPACTED_AFTER: Final = timedelta(hours=12)
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotOrder:
+    """What to keep, under which id, and for how long: None for as long as the settings say."""
+
+    snapshot_id: str
+    repository_id: str
+    tree: WorkingTree
+    base_commit_id: str
+    message: str
+    keep_for: timedelta | None = None
+
+
+class Snapshots:
+    """Makes snapshots, each once, and forgets them when their time is over."""
+
+    def __init__(self, store: SnapshotStore, results: Results, keep_for: timedelta) -> None:
+        self._store = store
+        self._results = results
+        self._keep_for = keep_for
+        self._flights = Flights[Snapshot]()
+
+    async def take(self, order: SnapshotOrder, borrowed: tuple[Path, ...]) -> Snapshot:
+        """Return the snapshot of this id, after making it where there is none.
+
+        Raises:
+            AlreadyExists: REQUEST_ID_REUSED.
+            FailedPrecondition: TAKE_FAILED.
+            Exhausted: DISK_FULL, REPOSITORY_BUSY.
+        """
+        return await self._flights.join((order.snapshot_id, order), lambda _: self._take(order, borrowed))
+
+    async def get(self, snapshot_id: str) -> Snapshot:
+        """Return one snapshot. Raises NotFound: SNAPSHOT_NOT_FOUND."""
+        found = await self._store.find(snapshot_id)
+        if found is None or not found.commit_id:
+            raise NotFound("snapshot", snapshot_id)
+        return found
+
+    async def page(self, repository_id: str, page: Page) -> tuple[list[Snapshot], str]:
+        """Return a page of snapshots, the newest first, and the token of the next page."""
+        return await self._store.page(repository_id, page)
+
+    async def delete(self, snapshot_id: str) -> None:
+        """Delete a snapshot; one that is gone is a success. Raises Exhausted: REPOSITORY_BUSY."""
+        found = await self._store.find(snapshot_id)
+        if found is None:
+            return
+        await self._results.forget(found.repository_id, _ref(snapshot_id))
+        await self._store.remove(snapshot_id)
+
+    async def sweep(self, now: datetime) -> list[str]:
+        """Delete what has expired, and pack anew the stores that have lost something long ago; returns what went.
+
+        What resists is logged, and left to the next sweep.
+        """
+        gone = []
+        for snapshot in await self._store.expired(now):
+            try:
+                await self.delete(snapshot.snapshot_id)
+                gone.append(snapshot.snapshot_id)
+            except (ServiceError, GitError) as error:
+                _log.warning("cannot delete a snapshot", snapshot_id=snapshot.snapshot_id, error=str(error))
+        for repository_id in self._results.loosened(now - _COMPACTED_AFTER):
+            try:
+                await self._results.compact(repository_id)
+            except (ServiceError, GitError) as error:
+                _log.warning("cannot compact a result store", repository_id=repository_id, error=str(error))
+        return gone
+
+    async def keep_swept(self) -> None:
+        """Sweep every ten minutes, for ever."""
+        while True:
+            try:
+                await self.sweep(datetime.now(UTC))
+            except Exception:  # noqa: BLE001 - whatever it is, the next sweep may do better
+                _log.exception("could not sweep")
+            await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
+
+    async def _take(self, order: SnapshotOrder, borrowed: tuple[Path, ...]) -> Snapshot:
+        now = datetime.now(UTC)
+        wanted = Snapshot(
+            snapshot_id=order.snapshot_id,
+            repository_id=order.repository_id,
+            base_commit_id=order.base_commit_id,
+            commit_id="",
+            message=order.message,
+            create_time=now,
+            expire_time=now + (order.keep_for or self._keep_for),
+        )
+        # Recorded before the ref is made: a ref that nobody knows of would stay for ever.
+        found = await self._store.claim(wanted, _hash(order))
+        if found is None:
+            raise RequestIdReused("snapshot", order.snapshot_id)
+        if found.commit_id:
+            return found
+        # The time of the first try, so that each makes the same commit.
+        signature = Signature("Boatyard", "boatyard@localhost", int(found.create_time.timestamp()))
+        work = Order(order.tree, order.base_commit_id, order.message, signature)
+        taken = await self._results.take(order.repository_id, _ref(order.snapshot_id), work, borrowed)
+        await self._store.complete(order.snapshot_id, taken.commit_id)
+        return replace(found, commit_id=taken.commit_id)
+
+
+def _ref(snapshot_id: str) -> str:
+    return f"refs/boatyard/snapshots/{snapshot_id}"
+
+
+def _hash(order: SnapshotOrder) -> str:
+    words = (order.repository_id, order.tree.path, order.base_commit_id, order.message, order.keep_for)
+    return hashlib.sha256(repr(words).encode()).hexdigest()
