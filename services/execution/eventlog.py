@@ -44,6 +44,7 @@ class Kind(enum.IntEnum):
     TOOL_RESULT = 7
     USAGE = 8
     TURN_END = 9
+    VITALS = 10
 
 
 class Stream(enum.IntEnum):

@@ -46,6 +46,10 @@ class Reason(enum.StrEnum):
     AGENT_NOT_INSTALLED = "AGENT_NOT_INSTALLED"
     TIMED_OUT = "TIMED_OUT"
     IDLE = "IDLE"
+    MEMORY_LIMIT = "MEMORY_LIMIT"
+    PROCESS_LIMIT = "PROCESS_LIMIT"
+    CPU_LIMIT = "CPU_LIMIT"
+    DISK_LIMIT = "DISK_LIMIT"
     OUTPUT_LIMIT = "OUTPUT_LIMIT"
     SANDBOX_FAILED = "SANDBOX_FAILED"
     RUNNER_LOST = "RUNNER_LOST"
@@ -54,13 +58,30 @@ class Reason(enum.StrEnum):
     MODEL_UNAVAILABLE = "MODEL_UNAVAILABLE"
 
 
+class EndVerification(enum.StrEnum):
+    """What tells that nothing of an execution is left."""
+
+    PID_NAMESPACE = "PID_NAMESPACE"
+    CGROUP = "CGROUP"
+    SUBREAPER = "SUBREAPER"
+    ENVIRONMENT = "ENVIRONMENT"
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """When a run is ended by us. Seconds and bytes; `idle_timeout_s` None means never."""
+    """When a run is ended by us, all its processes taken together. Seconds and bytes; None means never."""
 
     wall_timeout_s: float
     idle_timeout_s: float | None
     max_output_bytes: int
+    memory_bytes: int | None = None
+    processes: int | None = None
+    """Processes and threads at once."""
+    cpu_seconds: int | None = None
+    workspace_bytes: int | None = None
+    """By which the files below `workspace` may grow."""
+    workspace: str | None = None
+    """The host's directory where what the program changes of its workspace lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +118,21 @@ class ModelUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Vitals:
+    """What all processes of a run use together: seconds on a processor, bytes, processes and threads.
+
+    `read_bytes` and `written_bytes`, from and to disks, are None where nobody counts them.
+    """
+
+    cpu_seconds: float
+    memory_bytes: int
+    memory_peak_bytes: int
+    processes: int
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """How a run ended. At most one of `exit_code` and `signal` is there; times are in nanoseconds since 1970."""
 
@@ -111,6 +147,8 @@ class Result:
     last_sequence: int
     output_bytes: int
     model_use: ModelUse | None = None
+    end_verified_by: EndVerification | None = None
+    vitals: Vitals | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +184,8 @@ class Execution:
     last_sequence: int = 0
     output_bytes: int = 0
     model_use: ModelUse | None = None
+    end_verified_by: EndVerification | None = None
+    vitals: Vitals | None = None
 
 
 @dataclass(frozen=True, slots=True)

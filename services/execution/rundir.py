@@ -24,14 +24,17 @@ import os
 import signal
 import struct
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
-from services.execution.model import MARK, Bounds, ModelTask, ModelUse, Plan, Result, State
+from services.execution.model import MARK, Bounds, EndVerification, ModelTask, ModelUse, Plan, Result, State, Vitals
 
 MAX_LIVES = 4
 """Runners that may carry one execution, the first included."""
+
+_T = TypeVar("_T")
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
@@ -127,10 +130,7 @@ class RunDirectory:
             fields = json.loads(self._result.read_text())
         except FileNotFoundError:
             return None
-        use = fields.get("model_use")
-        return Result(
-            **fields | {"state": State(fields["state"]), "model_use": None if use is None else ModelUse(**use)}
-        )
+        return _result_from_json(fields)
 
     # What the holder of the lock does: the runner, or the service in place of a lost one.
 
@@ -230,11 +230,35 @@ def _plan_from_json(fields: dict[str, Any]) -> Plan:
             mounts=tuple(_mount_from_json(mount) for mount in fields["mounts"]),
             environment={name: _bytes(value) for name, value in fields["environment"].items()},
             network=Network(fields["network"]),
-            limits=Limits(**fields["limits"]),
+            limits=Limits(**_known(Limits, fields["limits"])),
             tier=Tier(fields["tier"]),
         ),
-        Bounds(**fields["bounds"]),
+        Bounds(**_known(Bounds, fields["bounds"])),
     )
+
+
+def _result_from_json(fields: dict[str, Any]) -> Result:
+    """Read what a runner wrote that may be older or newer than we are: we know no more than it says, or less."""
+    known = _known(Result, fields)
+    verified = known.get("end_verified_by")
+    return Result(
+        **known
+        | {
+            "state": State(known["state"]),
+            "model_use": _maybe(ModelUse, known.get("model_use")),
+            "end_verified_by": None if verified is None else EndVerification(verified),
+            "vitals": _maybe(Vitals, known.get("vitals")),
+        }
+    )
+
+
+def _known(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that this version knows."""
+    return {field.name: fields[field.name] for field in dataclass_fields(kind) if field.name in fields}
+
+
+def _maybe(kind: type[_T], fields: dict[str, Any] | None) -> _T | None:
+    return None if fields is None else kind(**_known(kind, fields))
 
 
 def _mount_to_json(mount: Mount | Overlay) -> dict[str, Any]:

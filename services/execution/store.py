@@ -26,7 +26,17 @@ from services.common.db.columns import Moment, as_number, from_microseconds, mic
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
 from services.common.sandbox.spec import Tier
-from services.execution.model import ACTIVE, Execution, Filter, ModelUse, Purpose, Result, State
+from services.execution.model import (
+    ACTIVE,
+    EndVerification,
+    Execution,
+    Filter,
+    ModelUse,
+    Purpose,
+    Result,
+    State,
+    Vitals,
+)
 
 metadata = MetaData()
 fences = fence_table(metadata)
@@ -55,6 +65,12 @@ executions = Table(
     Column("turns", Integer),
     Column("tool_calls", Integer),
     Column("last_words", Text),
+    # How the end was enforced and what was used until then; NULL while it runs.
+    Column("end_verified_by", String(16)),
+    Column("cpu_seconds", Float),
+    Column("memory_peak_bytes", BigInteger),
+    Column("read_bytes", BigInteger),
+    Column("written_bytes", BigInteger),
 )
 
 _SAME = (
@@ -62,6 +78,7 @@ _SAME = (
     *("create_time", "start_time", "end_time", "last_sequence", "output_bytes"),
 )
 _MODEL_USE = ("tokens", "cost_usd", "turns", "tool_calls", "last_words")
+_VITALS = ("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes")
 
 
 class ExecutionStore:
@@ -121,6 +138,8 @@ class ExecutionStore:
             last_sequence=result.last_sequence,
             output_bytes=result.output_bytes,
             model_use=result.model_use,
+            end_verified_by=result.end_verified_by,
+            vitals=result.vitals,
         )
         statement = update(executions).where(executions.c.execution_id == execution.execution_id)
         async with self._engine.begin() as connection:
@@ -136,6 +155,8 @@ def _to_row(execution: Execution) -> dict[str, object]:
     row: dict[str, object] = {name: getattr(execution, name) for name in _SAME}
     row |= {"purpose": execution.purpose, "sandbox_tier": execution.sandbox_tier, "state": execution.state}
     row |= {name: getattr(execution.model_use, name, None) for name in _MODEL_USE}
+    row |= {name: getattr(execution.vitals, name, None) for name in _VITALS}
+    row["end_verified_by"] = execution.end_verified_by
     return row
 
 
@@ -143,6 +164,10 @@ def _from_row(row: Row[tuple[object, ...]]) -> Execution:
     fields: dict[str, Any] = {name: getattr(row, name) for name in _SAME}
     if row.tokens is not None:
         fields["model_use"] = ModelUse(**{name: getattr(row, name) for name in _MODEL_USE})
+    if row.cpu_seconds is not None:
+        fields["vitals"] = Vitals(memory_bytes=0, processes=0, **{name: getattr(row, name) for name in _VITALS})
+    if row.end_verified_by is not None:
+        fields["end_verified_by"] = EndVerification(row.end_verified_by)
     return Execution(
         purpose=Purpose(row.purpose), sandbox_tier=Tier(row.sandbox_tier), state=State(row.state), **fields
     )

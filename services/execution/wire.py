@@ -8,6 +8,7 @@ from datetime import datetime
 from boatyard.execution.v1 import event_pb2, sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Page
@@ -30,6 +31,15 @@ _STREAMS = {
     Stream.NONE: event_pb2.Output.STREAM_UNSPECIFIED,
     Stream.STDOUT: event_pb2.Output.STREAM_STDOUT,
     Stream.STDERR: event_pb2.Output.STREAM_STDERR,
+}
+_MESSAGES: dict[Kind, type[Message]] = {
+    Kind.STATE_CHANGE: event_pb2.StateChange,
+    Kind.NOTE: event_pb2.Note,
+    Kind.TEXT: event_pb2.Text,
+    Kind.THINKING: event_pb2.Thinking,
+    Kind.USAGE: event_pb2.Usage,
+    Kind.TURN_END: event_pb2.TurnEnd,
+    Kind.VITALS: event_pb2.Vitals,
 }
 _TIERS = {
     Tier.BUBBLEWRAP: sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP,
@@ -109,6 +119,10 @@ def execution(value: Execution) -> pb.Execution:
         message.exit_code = value.exit_code
     if value.signal is not None:
         message.signal = value.signal
+    if value.end_verified_by is not None:
+        message.end_verified_by = pb.Execution.EndVerification.Value(f"END_VERIFICATION_{value.end_verified_by}")
+    if value.vitals is not None:
+        message.vitals.MergeFrom(event_pb2.Vitals(**asdict(value.vitals)))
     if value.model_use is not None:
         message.model_use.MergeFrom(pb.ModelUse(**asdict(value.model_use)))
     return message
@@ -162,24 +176,15 @@ def _event(record: Record) -> event_pb2.Event:
         case Kind.OUTPUT:
             event.output.stream = _STREAMS[record.stream]
             event.output.data = record.payload
-        case Kind.STATE_CHANGE:
-            event.state_change.MergeFrom(event_pb2.StateChange(**record.fields()))
-        case Kind.NOTE:
-            event.note.MergeFrom(event_pb2.Note(**record.fields()))
-        case Kind.TEXT:
-            event.text.MergeFrom(event_pb2.Text(**record.fields()))
-        case Kind.THINKING:
-            event.thinking.MergeFrom(event_pb2.Thinking(**record.fields()))
         case Kind.TOOL_CALL:
             fields = record.fields()
             event.tool_call.MergeFrom(event_pb2.ToolCall(**fields | {"input": fields["input"].encode()}))
         case Kind.TOOL_RESULT:
             fields = record.fields()
             event.tool_result.MergeFrom(event_pb2.ToolResult(**fields | {"output": fields["output"].encode()}))
-        case Kind.USAGE:
-            event.usage.MergeFrom(event_pb2.Usage(**record.fields()))
-        case Kind.TURN_END:
-            event.turn_end.MergeFrom(event_pb2.TurnEnd(**record.fields()))
+        case _:
+            # What else there is has the contract's own names and types.
+            getattr(event, record.kind.name.lower()).MergeFrom(_MESSAGES[record.kind](**record.fields()))
     return event
 
 

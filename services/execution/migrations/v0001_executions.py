@@ -26,6 +26,16 @@ def upgrade() -> None:
         sa.Column("end_time", sa.BigInteger),
         sa.Column("last_sequence", sa.BigInteger, nullable=False),
         sa.Column("output_bytes", sa.BigInteger, nullable=False),
+        sa.Column("tokens", sa.BigInteger),
+        sa.Column("cost_usd", sa.Float),
+        sa.Column("turns", sa.Integer),
+        sa.Column("tool_calls", sa.Integer),
+        sa.Column("last_words", sa.Text),
+        sa.Column("end_verified_by", sa.String(16)),
+        sa.Column("cpu_seconds", sa.Float),
+        sa.Column("memory_peak_bytes", sa.BigInteger),
+        sa.Column("read_bytes", sa.BigInteger),
+        sa.Column("written_bytes", sa.BigInteger),
     )
     op.create_index("executions_newest", "executions", ["create_time", "execution_id"])
     op.create_index("executions_by_job", "executions", ["job_id"])

@@ -50,6 +50,8 @@ class _EventKindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_EventKind.Va
     """PermissionAnswer."""
     EVENT_KIND_MESSAGE_DELIVERED: _EventKind.ValueType  # 12
     """MessageDelivered."""
+    EVENT_KIND_VITALS: _EventKind.ValueType  # 13
+    """Vitals."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """Names the kinds of events, to ask for some of them."""
@@ -80,6 +82,8 @@ EVENT_KIND_PERMISSION_ANSWER: EventKind.ValueType  # 11
 """PermissionAnswer."""
 EVENT_KIND_MESSAGE_DELIVERED: EventKind.ValueType  # 12
 """MessageDelivered."""
+EVENT_KIND_VITALS: EventKind.ValueType  # 13
+"""Vitals."""
 
 @typing.final
 class Event(message.Message):
@@ -101,6 +105,7 @@ class Event(message.Message):
     NOTE_FIELD_NUMBER: builtins.int
     TURN_END_FIELD_NUMBER: builtins.int
     MESSAGE_DELIVERED_FIELD_NUMBER: builtins.int
+    VITALS_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Counts from 1, without gaps, per execution."""
     @builtins.property
@@ -155,6 +160,10 @@ class Event(message.Message):
     def message_delivered(self) -> MessageDelivered:
         """A message of SendMessage was told to the agent."""
 
+    @builtins.property
+    def vitals(self) -> Vitals:
+        """What the execution's processes use."""
+
     def __init__(
         self,
         *,
@@ -172,12 +181,13 @@ class Event(message.Message):
         note: Note | None = ...,
         turn_end: TurnEnd | None = ...,
         message_delivered: MessageDelivered | None = ...,
+        vitals: Vitals | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "message_delivered", b"message_delivered", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "message_delivered", b"message_delivered", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage", "vitals", b"vitals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "message_delivered", b"message_delivered", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "sequence", b"sequence", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "message_delivered", b"message_delivered", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "sequence", b"sequence", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage", "vitals", b"vitals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["output", "text", "thinking", "tool_call", "tool_result", "permission_request", "permission_answer", "usage", "state_change", "note", "turn_end", "message_delivered"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["output", "text", "thinking", "tool_call", "tool_result", "permission_request", "permission_answer", "usage", "state_change", "note", "turn_end", "message_delivered", "vitals"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -549,3 +559,53 @@ class Note(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["step", b"step", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Vitals(message.Message):
+    """What all processes of an execution use together, told every few seconds while something changes. Read from the control
+    group, or, where there is none, summed up over the processes that are there: then what came and went in between is
+    missing.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CPU_SECONDS_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    MEMORY_PEAK_BYTES_FIELD_NUMBER: builtins.int
+    PROCESSES_FIELD_NUMBER: builtins.int
+    READ_BYTES_FIELD_NUMBER: builtins.int
+    WRITTEN_BYTES_FIELD_NUMBER: builtins.int
+    cpu_seconds: builtins.float
+    """Seconds on a processor, user and system, since the beginning."""
+    memory_bytes: builtins.int
+    """Bytes of memory now; with a control group these include files in /tmp, and pages of files that were read."""
+    memory_peak_bytes: builtins.int
+    """The most bytes of memory so far."""
+    processes: builtins.int
+    """Processes and threads now, without those that carry the sandbox."""
+    read_bytes: builtins.int
+    """Bytes read from disks since the beginning; absent where nobody counts them."""
+    written_bytes: builtins.int
+    """Bytes written to disks since the beginning; absent where nobody counts them."""
+    def __init__(
+        self,
+        *,
+        cpu_seconds: builtins.float = ...,
+        memory_bytes: builtins.int = ...,
+        memory_peak_bytes: builtins.int = ...,
+        processes: builtins.int = ...,
+        read_bytes: builtins.int | None = ...,
+        written_bytes: builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_read_bytes", b"_read_bytes", "_written_bytes", b"_written_bytes", "read_bytes", b"read_bytes", "written_bytes", b"written_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_read_bytes", b"_read_bytes", "_written_bytes", b"_written_bytes", "cpu_seconds", b"cpu_seconds", "memory_bytes", b"memory_bytes", "memory_peak_bytes", b"memory_peak_bytes", "processes", b"processes", "read_bytes", b"read_bytes", "written_bytes", b"written_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__read_bytes: _TypeAlias = typing.Literal["read_bytes"]  # noqa: Y015
+    _WhichOneofArgType__read_bytes: _TypeAlias = typing.Literal["_read_bytes", b"_read_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__written_bytes: _TypeAlias = typing.Literal["written_bytes"]  # noqa: Y015
+    _WhichOneofArgType__written_bytes: _TypeAlias = typing.Literal["_written_bytes", b"_written_bytes"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__read_bytes) -> _WhichOneofReturnType__read_bytes | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__written_bytes) -> _WhichOneofReturnType__written_bytes | None: ...

@@ -793,7 +793,10 @@ class AnthropicEngine(message.Message):
 
 @typing.final
 class ExecutionLimits(message.Message):
-    """Bounds on one execution. What is absent is bounded by the service's settings alone."""
+    """Bounds on one execution, that is on all its processes together but where it says otherwise. What is absent is bounded by
+    the service's settings. Which limit ended it is the execution's `reason`. The program finds them in its environment, as
+    BOATYARD_LIMIT_<NAME>.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -804,16 +807,26 @@ class ExecutionLimits(message.Message):
     CPU_SECONDS_FIELD_NUMBER: builtins.int
     OPEN_FILES_FIELD_NUMBER: builtins.int
     FILE_SIZE_BYTES_FIELD_NUMBER: builtins.int
+    WORKSPACE_BYTES_FIELD_NUMBER: builtins.int
+    OUTPUT_BYTES_FIELD_NUMBER: builtins.int
     memory_bytes: builtins.int
-    """Address space of each process, in bytes."""
+    """Memory, in bytes, what lies in /tmp, HOME and /dev/shm included; then it is ended with reason MEMORY_LIMIT."""
     processes: builtins.int
-    """Processes and threads at once."""
+    """Processes and threads at once. Further ones are refused; a program that fails over it, or does not stop asking, has
+    reason PROCESS_LIMIT.
+    """
     cpu_seconds: builtins.int
-    """Seconds on a processor, of each process."""
+    """Seconds on a processor, user and system, of all processes together; then it is ended with reason CPU_LIMIT."""
     open_files: builtins.int
     """Open files of each process."""
     file_size_bytes: builtins.int
     """Size of the largest file that it may write, in bytes."""
+    workspace_bytes: builtins.int
+    """Bytes on disk by which its workspace may grow; then it is ended with reason DISK_LIMIT."""
+    output_bytes: builtins.int
+    """Bytes that it may write to standard output and standard error together; then it is ended with reason OUTPUT_LIMIT, and
+    what exceeds them is not in the events. Never more than the service's settings allow.
+    """
     @builtins.property
     def wall_timeout(self) -> duration_pb2.Duration:
         """How long it may run before it is ended with reason TIMED_OUT: more than 0, at most 7 days. Absent means 1 h."""
@@ -834,10 +847,12 @@ class ExecutionLimits(message.Message):
         cpu_seconds: builtins.int | None = ...,
         open_files: builtins.int | None = ...,
         file_size_bytes: builtins.int | None = ...,
+        workspace_bytes: builtins.int | None = ...,
+        output_bytes: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_file_size_bytes", b"_file_size_bytes", "_memory_bytes", b"_memory_bytes", "_open_files", b"_open_files", "_processes", b"_processes", "cpu_seconds", b"cpu_seconds", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "memory_bytes", b"memory_bytes", "open_files", b"open_files", "processes", b"processes", "wall_timeout", b"wall_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_file_size_bytes", b"_file_size_bytes", "_memory_bytes", b"_memory_bytes", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_workspace_bytes", b"_workspace_bytes", "cpu_seconds", b"cpu_seconds", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "memory_bytes", b"memory_bytes", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "wall_timeout", b"wall_timeout", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_file_size_bytes", b"_file_size_bytes", "_memory_bytes", b"_memory_bytes", "_open_files", b"_open_files", "_processes", b"_processes", "cpu_seconds", b"cpu_seconds", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "memory_bytes", b"memory_bytes", "open_files", b"open_files", "processes", b"processes", "wall_timeout", b"wall_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_file_size_bytes", b"_file_size_bytes", "_memory_bytes", b"_memory_bytes", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_workspace_bytes", b"_workspace_bytes", "cpu_seconds", b"cpu_seconds", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "memory_bytes", b"memory_bytes", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "wall_timeout", b"wall_timeout", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_seconds: _TypeAlias = typing.Literal["cpu_seconds"]  # noqa: Y015
     _WhichOneofArgType__cpu_seconds: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds"]  # noqa: Y015
@@ -847,8 +862,12 @@ class ExecutionLimits(message.Message):
     _WhichOneofArgType__memory_bytes: _TypeAlias = typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
     _WhichOneofReturnType__open_files: _TypeAlias = typing.Literal["open_files"]  # noqa: Y015
     _WhichOneofArgType__open_files: _TypeAlias = typing.Literal["_open_files", b"_open_files"]  # noqa: Y015
+    _WhichOneofReturnType__output_bytes: _TypeAlias = typing.Literal["output_bytes"]  # noqa: Y015
+    _WhichOneofArgType__output_bytes: _TypeAlias = typing.Literal["_output_bytes", b"_output_bytes"]  # noqa: Y015
     _WhichOneofReturnType__processes: _TypeAlias = typing.Literal["processes"]  # noqa: Y015
     _WhichOneofArgType__processes: _TypeAlias = typing.Literal["_processes", b"_processes"]  # noqa: Y015
+    _WhichOneofReturnType__workspace_bytes: _TypeAlias = typing.Literal["workspace_bytes"]  # noqa: Y015
+    _WhichOneofArgType__workspace_bytes: _TypeAlias = typing.Literal["_workspace_bytes", b"_workspace_bytes"]  # noqa: Y015
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_seconds) -> _WhichOneofReturnType__cpu_seconds | None: ...
     @typing.overload
@@ -858,7 +877,11 @@ class ExecutionLimits(message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__open_files) -> _WhichOneofReturnType__open_files | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_bytes) -> _WhichOneofReturnType__output_bytes | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__workspace_bytes) -> _WhichOneofReturnType__workspace_bytes | None: ...
 
 @typing.final
 class Execution(message.Message):
@@ -901,6 +924,37 @@ class Execution(message.Message):
     STATE_CANCELLED: Execution.State.ValueType  # 5
     """It was stopped by StopExecution."""
 
+    class _EndVerification:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _EndVerificationEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Execution._EndVerification.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        END_VERIFICATION_UNSPECIFIED: Execution._EndVerification.ValueType  # 0
+        """It has not ended, or nothing of it ever began."""
+        END_VERIFICATION_PID_NAMESPACE: Execution._EndVerification.ValueType  # 1
+        """The first process of its PID namespace is gone, and with it, by the kernel, every process of the namespace."""
+        END_VERIFICATION_CGROUP: Execution._EndVerification.ValueType  # 2
+        """Its control group is empty."""
+        END_VERIFICATION_SUBREAPER: Execution._EndVerification.ValueType  # 3
+        """Its runner, to which the kernel gave every orphan, has no children. Without a sandbox and control groups."""
+        END_VERIFICATION_ENVIRONMENT: Execution._EndVerification.ValueType  # 4
+        """No process has its mark in the environment: all that is left to look at when a runner was lost without the others."""
+
+    class EndVerification(_EndVerification, metaclass=_EndVerificationEnumTypeWrapper):
+        """What tells that nothing of an execution is left."""
+
+    END_VERIFICATION_UNSPECIFIED: Execution.EndVerification.ValueType  # 0
+    """It has not ended, or nothing of it ever began."""
+    END_VERIFICATION_PID_NAMESPACE: Execution.EndVerification.ValueType  # 1
+    """The first process of its PID namespace is gone, and with it, by the kernel, every process of the namespace."""
+    END_VERIFICATION_CGROUP: Execution.EndVerification.ValueType  # 2
+    """Its control group is empty."""
+    END_VERIFICATION_SUBREAPER: Execution.EndVerification.ValueType  # 3
+    """Its runner, to which the kernel gave every orphan, has no children. Without a sandbox and control groups."""
+    END_VERIFICATION_ENVIRONMENT: Execution.EndVerification.ValueType  # 4
+    """No process has its mark in the environment: all that is left to look at when a runner was lost without the others."""
+
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     PURPOSE_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
@@ -917,6 +971,8 @@ class Execution(message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: builtins.int
     OUTPUT_BYTES_FIELD_NUMBER: builtins.int
     MODEL_USE_FIELD_NUMBER: builtins.int
+    END_VERIFIED_BY_FIELD_NUMBER: builtins.int
+    VITALS_FIELD_NUMBER: builtins.int
     PENDING_PERMISSIONS_FIELD_NUMBER: builtins.int
     EVENTS_TRIMMED_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
@@ -928,9 +984,10 @@ class Execution(message.Message):
     state: Execution.State.ValueType
     """Output only. Where it stands."""
     reason: builtins.str
-    """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit), AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, OUTPUT_LIMIT,
-    SANDBOX_FAILED, RUNNER_LOST; of a model's also BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API refuses, or
-    the model does) and MODEL_UNAVAILABLE (it was asked many times in vain). Empty otherwise.
+    """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit), AGENT_NOT_INSTALLED, SANDBOX_FAILED, RUNNER_LOST; the limit
+    that was hit: TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT; of a model's also
+    BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API refuses, or the model does) and MODEL_UNAVAILABLE (it was
+    asked many times in vain). Empty otherwise.
     """
     message: builtins.str
     """Output only. The same for people, with what they can do."""
@@ -946,6 +1003,8 @@ class Execution(message.Message):
     """Output only. The sequence of its last event; known when it has ended."""
     output_bytes: builtins.int
     """Output only. Bytes that it wrote to standard output and standard error; known when it has ended."""
+    end_verified_by: Execution.EndVerification.ValueType
+    """Output only. How it is known that nothing of it is left."""
     events_trimmed: builtins.bool
     """Output only. Whether its events are gone: it ended so long ago that they were removed to make room. This record stays."""
     @builtins.property
@@ -963,6 +1022,10 @@ class Execution(message.Message):
     @builtins.property
     def model_use(self) -> ModelUse:
         """Output only. What its model was asked and did; present when it has ended, where the engine is a model."""
+
+    @builtins.property
+    def vitals(self) -> event_pb2.Vitals:
+        """Output only. What its processes used in all; present when it has ended. Its `memory_bytes` and `processes` are 0 then."""
 
     @builtins.property
     def pending_permissions(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.PermissionRequest]:
@@ -987,12 +1050,14 @@ class Execution(message.Message):
         last_sequence: builtins.int = ...,
         output_bytes: builtins.int = ...,
         model_use: ModelUse | None = ...,
+        end_verified_by: Execution.EndVerification.ValueType = ...,
+        vitals: event_pb2.Vitals | None = ...,
         pending_permissions: abc.Iterable[event_pb2.PermissionRequest] | None = ...,
         events_trimmed: builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time", "vitals", b"vitals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "job_id", b"job_id", "last_sequence", b"last_sequence", "message", b"message", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "job_id", b"job_id", "last_sequence", b"last_sequence", "message", b"message", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__processes_left: _TypeAlias = typing.Literal["processes_left"]  # noqa: Y015
     _WhichOneofArgType__processes_left: _TypeAlias = typing.Literal["_processes_left", b"_processes_left"]  # noqa: Y015

@@ -105,6 +105,8 @@ class ExecutionServiceServicer:
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work here; the message says how to mend it.
         - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service has not: ANTHROPIC_API_KEY.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): as many run as may; RetryInfo says when to come back.
+        - RESOURCE_EXHAUSTED (NODE_BUSY): the machine is short of memory, disk or processors; the message says of which, and
+        RetryInfo when to come back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,6 +32,8 @@ class ExecutionServiceStub:
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work here; the message says how to mend it.
     - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service has not: ANTHROPIC_API_KEY.
     - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): as many run as may; RetryInfo says when to come back.
+    - RESOURCE_EXHAUSTED (NODE_BUSY): the machine is short of memory, disk or processors; the message says of which, and
+      RetryInfo when to come back.
     """
     GetExecution: aio.UnaryUnaryMultiCallable[execution_pb2.GetExecutionRequest, execution_pb2.GetExecutionResponse]
     """Returns one execution.
@@ -135,6 +137,8 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work here; the message says how to mend it.
         - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service has not: ANTHROPIC_API_KEY.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): as many run as may; RetryInfo says when to come back.
+        - RESOURCE_EXHAUSTED (NODE_BUSY): the machine is short of memory, disk or processors; the message says of which, and
+          RetryInfo when to come back.
         """
 
     @abc_1.abstractmethod
