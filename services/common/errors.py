@@ -227,6 +227,12 @@ class Unavailable(ServiceError):
         self.retry_after = retry_after
         self.resume_from = resume_from
 
+    def at(self, position: int) -> "Unavailable":
+        """Return the same of a stream that goes on at `position`, unless it says already where."""
+        if self.resume_from is not None:
+            return self
+        return Unavailable(self.reason, self.message, retry_after=self.retry_after, resume_from=position)
+
 
 class RemoteFailure(ServiceError):
     """Another service failed by itself: INTERNAL, UNKNOWN, UNIMPLEMENTED and their like.

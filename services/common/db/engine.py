@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from services.common.db.outages import tell_outage
 from services.common.errors import StartError
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
@@ -27,21 +28,25 @@ def sqlite_url(path: Path) -> str:
 def open_database(url: str) -> AsyncEngine:
     """Open `sqlite:///path` or `postgresql://…`; dispose of the engine at the end. Connects at first use.
 
-    Transactions are `async with engine.begin() as connection:`, short, and never held over other waits. Raises
-    StartError for any other URL; no error repeats the URL, for it may hold a password, nor a statement's values.
+    What is done with it raises Unavailable (DATABASE_UNAVAILABLE) while the database is away. Transactions are
+    `async with engine.begin() as connection:`, short, and never held over other waits. Raises StartError for any other
+    URL; no error repeats the URL, for it may hold a password, nor a statement's values.
     """
     parsed = parse_database_url(url)
     if parsed.get_backend_name() == "postgresql":
         # READ COMMITTED, as PostgreSQL has it; pre-ping, so that a database that came back is used without an error.
-        return create_async_engine(
+        engine = create_async_engine(
             parsed,
             hide_parameters=True,
             pool_pre_ping=True,
             pool_size=10,
             connect_args={"connect_timeout": 10, "application_name": "boatyard"},
         )
+        event.listen(engine.sync_engine, "handle_error", tell_outage)
+        return engine
     _make_private(Path(str(parsed.database)))
     engine = create_async_engine(parsed, hide_parameters=True)
+    event.listen(engine.sync_engine, "handle_error", tell_outage)
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_immediate)
     event.listen(engine.sync_engine, "invalidate", _let_go)

@@ -58,7 +58,8 @@ class Draining:
     ) -> AsyncGenerator[T, None]:
         """Pass on what `source` yields, from position `start`. Raises Unavailable (DRAINING) with where to go on.
 
-        Only the wait for the next item is cut short: one that is being sent still arrives.
+        Where the source raises Unavailable, that too says where to go on. Only the wait for the next item is cut short:
+        one that is being sent still arrives.
         """
         position = start
         async with aclosing(source):
@@ -68,6 +69,8 @@ class Draining:
                         item = await anext(source)
                     except StopAsyncIteration:
                         return
+                    except Unavailable as error:
+                        raise error.at(position) from error
                 yield item
                 position = position_after(item)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Row, and_, case, exc, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.common.errors import Unavailable
 from services.common.ids import new_id
 from services.gateway.catalog.store import REPOSITORIES
 from services.gateway.hooks import model as registered
@@ -270,10 +271,8 @@ class SqlLedger:
         try:
             async with self._engine.begin() as connection:
                 yield connection
-        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, OSError) as error:
-            # The driver's own words: SQLAlchemy's would repeat the statement, with prompts in it.
-            cause = error.orig if isinstance(error, exc.DBAPIError) else error
-            raise LedgerUnavailable(f"{type(cause).__name__}: {cause}") from error
+        except (Unavailable, exc.TimeoutError) as error:  # away, or every connection waits for it
+            raise LedgerUnavailable(str(error)) from error
 
 
 def _hook(hook: registered.Hook) -> Hook:

@@ -5,12 +5,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
+from services.common.errors import Unavailable
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.model import JobView
 from services.gateway.jobs.store import JobStore
 
 POLL_SECONDS = 2.0
 HEARTBEAT_SECONDS = 10.0
+OUTAGE_SECONDS = 60.0
+"""How long a database that is away is waited for by those who watch."""
 
 Seen = TypeVar("Seen")
 
@@ -18,11 +21,20 @@ Seen = TypeVar("Seen")
 async def looks(
     changes: Changes, job_id: str, look: Callable[[], Awaitable[Seen | None]]
 ) -> AsyncGenerator[Seen | None, None]:
-    """Yield what each look at a job finds new, as soon as the job has changed; None is a heartbeat."""
-    silent_since = time.monotonic()
+    """Yield what each look at a job finds new, as soon as the job has changed; None is a heartbeat.
+
+    A database that goes away while somebody watches is waited for. Raises Unavailable when it stays away, or is away
+    from the beginning, and whatever `look` raises.
+    """
+    silent_since, looked = time.monotonic(), float("-inf")
     with changes.subscribed(job_id) as subscription:
         while True:
-            seen = await look()
+            try:
+                seen, looked = await look(), time.monotonic()
+            except Unavailable:
+                if time.monotonic() - looked > OUTAGE_SECONDS:
+                    raise
+                seen = None
             if seen is not None or time.monotonic() - silent_since >= HEARTBEAT_SECONDS:
                 silent_since = time.monotonic()
                 yield seen

@@ -28,7 +28,8 @@ if _version_not_supported:
 class CatalogServiceStub:
     """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
+    is away (the details say when to ask again), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
     A page has fewer things than were asked for where they would not fit into one message.
@@ -179,7 +180,8 @@ class CatalogServiceStub:
 class CatalogServiceServicer:
     """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
+    is away (the details say when to ask again), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
     A page has fewer things than were asked for where they would not fit into one message.
@@ -608,7 +610,8 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 class CatalogService:
     """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
+    is away (the details say when to ask again), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
     7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
     A page has fewer things than were asked for where they would not fit into one message.

@@ -28,7 +28,8 @@ if _version_not_supported:
 class HookServiceStub:
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). A page has fewer hooks than were asked
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
+    is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
     for where they would not fit into one message.
     """
 
@@ -58,7 +59,8 @@ class HookServiceStub:
 class HookServiceServicer:
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). A page has fewer hooks than were asked
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
+    is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
     for where they would not fit into one message.
     """
 
@@ -122,7 +124,8 @@ def add_HookServiceServicer_to_server(servicer, server):
 class HookService:
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED) and INTERNAL (INTERNAL). A page has fewer hooks than were asked
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
+    is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
     for where they would not fit into one message.
     """
 

@@ -29,7 +29,7 @@ class JobServiceStub:
     """Takes jobs and carries them to their end, whatever is killed meanwhile.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, and INTERNAL (INTERNAL).
+    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
     def __init__(self, channel):
@@ -69,7 +69,7 @@ class JobServiceServicer:
     """Takes jobs and carries them to their end, whatever is killed meanwhile.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, and INTERNAL (INTERNAL).
+    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
     def CreateJob(self, request, context):
@@ -128,6 +128,7 @@ class JobServiceServicer:
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
         - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,7 +174,7 @@ class JobService:
     """Takes jobs and carries them to their end, whatever is killed meanwhile.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, and INTERNAL (INTERNAL).
+    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
     @staticmethod

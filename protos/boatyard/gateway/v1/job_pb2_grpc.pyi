@@ -16,7 +16,7 @@ class JobServiceStub:
     """Takes jobs and carries them to their end, whatever is killed meanwhile.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, and INTERNAL (INTERNAL).
+    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -60,13 +60,14 @@ class JobServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
     - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
+    - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again.
     """
 
 class JobServiceServicer(metaclass=abc_1.ABCMeta):
     """Takes jobs and carries them to their end, whatever is killed meanwhile.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, and INTERNAL (INTERNAL).
+    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
     @abc_1.abstractmethod
@@ -138,6 +139,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
         - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: aio.Server) -> None: ...

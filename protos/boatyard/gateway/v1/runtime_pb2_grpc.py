@@ -29,7 +29,7 @@ class AgentRuntimeServiceStub:
     """Runs agents for workers and work items, and shows what they do.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, and INTERNAL (INTERNAL).
+    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
     def __init__(self, channel):
@@ -84,7 +84,7 @@ class AgentRuntimeServiceServicer:
     """Runs agents for workers and work items, and shows what they do.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, and INTERNAL (INTERNAL).
+    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
     def Execute(self, request, context):
@@ -143,6 +143,8 @@ class AgentRuntimeServiceServicer:
         - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
         - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event.
         - UNAVAILABLE (DRAINING): the gateway is stopping; `resume_from` in the details is the sequence to go on with.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; the details
+        have `resume_from`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -233,7 +235,7 @@ class AgentRuntimeService:
     """Runs agents for workers and work items, and shows what they do.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, and INTERNAL (INTERNAL).
+    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
     @staticmethod

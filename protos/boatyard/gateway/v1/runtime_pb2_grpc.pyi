@@ -16,7 +16,7 @@ class AgentRuntimeServiceStub:
     """Runs agents for workers and work items, and shows what they do.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, and INTERNAL (INTERNAL).
+    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -60,6 +60,8 @@ class AgentRuntimeServiceStub:
     - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
     - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event.
     - UNAVAILABLE (DRAINING): the gateway is stopping; `resume_from` in the details is the sequence to go on with.
+    - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; the details
+      have `resume_from`.
     """
     ReadDiff: aio.UnaryStreamMultiCallable[runtime_pb2.ReadDiffRequest, runtime_pb2.ReadDiffResponse]
     """Streams the whole diff of an execution's result.
@@ -84,7 +86,7 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
     """Runs agents for workers and work items, and shows what they do.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, and INTERNAL (INTERNAL).
+    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
     @abc_1.abstractmethod
@@ -156,6 +158,8 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
         - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event.
         - UNAVAILABLE (DRAINING): the gateway is stopping; `resume_from` in the details is the sequence to go on with.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; the details
+          have `resume_from`.
         """
 
     @abc_1.abstractmethod

@@ -28,7 +28,8 @@ if _version_not_supported:
 class WorkspaceServiceStub:
     """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED) and INTERNAL (INTERNAL). Calls made for a job carry
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
     its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
     FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
     """
@@ -74,7 +75,8 @@ class WorkspaceServiceStub:
 class WorkspaceServiceServicer:
     """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED) and INTERNAL (INTERNAL). Calls made for a job carry
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
     its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
     FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
     """
@@ -189,7 +191,8 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
 class WorkspaceService:
     """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED) and INTERNAL (INTERNAL). Calls made for a job carry
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
     its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
     FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
     """

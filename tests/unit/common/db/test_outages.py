@@ -1,0 +1,64 @@
+"""A database that cannot be used for now is told apart from a statement that is wrong, whichever database it is."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common.db.engine import open_database
+from services.common.errors import Unavailable
+from tests.kit.postgres import OwnPostgres
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = open_database(database_url)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def run(engine: AsyncEngine, *steps: str | Callable[[], None]) -> None:
+    """Do all in one transaction: statements, and what happens between them."""
+    async with engine.begin() as connection:
+        for step in steps:
+            if callable(step):
+                step()
+            else:
+                await connection.execute(text(step))
+
+
+async def test_a_wrong_statement_is_no_outage(engine: AsyncEngine) -> None:
+    with pytest.raises(DBAPIError):
+        await run(engine, "SELECT nothing FROM nowhere")
+
+
+async def test_a_full_disk_is_an_outage_that_passes(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/full.db")
+    try:
+        await run(engine, "CREATE TABLE things (data BLOB)")
+        with pytest.raises(Unavailable) as caught:  # SQLite's own way to have no more room
+            await run(engine, "PRAGMA max_page_count = 4", "INSERT INTO things VALUES (zeroblob(1 << 20))")
+        assert caught.value.reason == "DATABASE_UNAVAILABLE"
+        await engine.dispose()
+        await run(engine, "INSERT INTO things VALUES (zeroblob(1 << 20))")
+    finally:
+        await engine.dispose()
+
+
+async def test_a_server_that_was_away_is_used_again(own_postgres: OwnPostgres) -> None:
+    engine = open_database(own_postgres.url)
+    try:
+        await run(engine, "SELECT 1")
+        with pytest.raises(Unavailable):  # in mid transaction
+            await run(engine, "SELECT 1", own_postgres.stop, "SELECT 2")
+        with pytest.raises(Unavailable):  # on connecting
+            await run(engine, "SELECT 3")
+        own_postgres.start()
+        await run(engine, "SELECT 4")
+    finally:
+        await engine.dispose()
