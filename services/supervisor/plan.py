@@ -20,7 +20,7 @@ _HIGHEST_BASE = 65535 - max(_OFFSETS.values())
 
 @dataclass(frozen=True, slots=True)
 class CellPlan:
-    """A cell before it runs. `addresses` has host:port by service; `environment` is what all services get."""
+    """A cell before it runs. `addresses` has host:port by service; of `environment` each service gets its share."""
 
     home: Home
     addresses: Mapping[str, str]

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from services.common.lock import FileLock
 from services.common.rpc.server import LIFELINE_VARIABLE
+from services.supervisor.environments import environment_of
 from services.supervisor.plan import CellPlan, service_lock
 
 LOG_BYTES = 16 << 20
@@ -42,7 +43,7 @@ class ServiceProcess:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env={**cell.environment, LIFELINE_VARIABLE: str(lifeline)},
+                    env={**environment_of(service, cell.environment), LIFELINE_VARIABLE: str(lifeline)},
                     pass_fds=(lifeline, lock.descriptor),
                     start_new_session=True,  # Ctrl-C is for the supervisor, which stops services in order
                 )

@@ -53,3 +53,9 @@ def event_bytes(event: dict) -> bytes:
     if "data_base64" in event:
         return base64.b64decode(event["data_base64"])
     return event["data"].encode()
+
+
+def environment(pid: int) -> dict[str, str]:
+    """Return what a process was started with."""
+    entries = _read(str(pid), "environ").decode(errors="replace").split("\0")
+    return {name: value for name, _, value in (entry.partition("=") for entry in entries if entry)}

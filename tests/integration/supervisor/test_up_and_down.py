@@ -62,8 +62,24 @@ def listens(cell: Cell, service: str) -> bool:
 
 
 def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
+    secrets = {
+        "ANTHROPIC_API_KEY": "a-key",
+        "BOATYARD_TOKEN": "a-token",
+        "BOATYARD_DATABASE_URL": f"sqlite:///{cell.home.parent}/gateway.db",
+    }
+    cell.environment |= secrets  # the command line shows the token
     cell.up()
     assert cell.process
+    told = {
+        service: {name for name in secrets if processes.environment(cell.service_pid(service)).get(name)}
+        for service in SERVICES
+    }
+    assert told == {
+        "workspace": set(),
+        "git": set(),
+        "execution": {"ANTHROPIC_API_KEY"},
+        "gateway": {"BOATYARD_TOKEN", "BOATYARD_DATABASE_URL"},
+    }, "no service is told what is another's secret"
     found = {finding["check"]: finding["status"] for finding in cell.lines("doctor")}
     assert [found[f"{service} service"] for service in SERVICES] == ["ok"] * 4
 
