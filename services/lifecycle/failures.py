@@ -3,7 +3,7 @@
 import structlog
 
 from services.common.errors import Invalid, ServiceError
-from services.lifecycle.model import Failure
+from services.lifecycle.model.outcome import Failure
 
 # What node services refuse with, and means the same to whoever asked for the job.
 _PASSED_ON = {

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.common.fence import Fence
-from services.lifecycle.model import ExecutionNote, Order, Outcome, StageState, Surroundings
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.states import StageState
+from services.lifecycle.model.surroundings import Surroundings
 
 
 class LeaseLost(Exception):

@@ -7,7 +7,10 @@ import structlog
 
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed
 from services.lifecycle.ledger import LeaseLost
-from services.lifecycle.model import Base, JobState, Layout, Outcome, Run, Surroundings, Taken
+from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.states import JobState
+from services.lifecycle.model.surroundings import Surroundings
+from services.lifecycle.model.work import Base, Layout, Run, Taken
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
 from services.lifecycle.stages.cleanup import clean_up

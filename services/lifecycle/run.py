@@ -12,7 +12,10 @@ import structlog
 from services.common.errors import FailedPrecondition, ServiceError
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
-from services.lifecycle.model import ExecutionNote, Failure, StageState, Value, dump, load
+from services.lifecycle.model.outcome import Failure
+from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.states import StageState
+from services.lifecycle.model.value import Value, dump, load
 from services.lifecycle.nodes import JobNodes, Nodes
 from services.lifecycle.webhooks import Webhooks
 

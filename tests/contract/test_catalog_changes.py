@@ -30,7 +30,8 @@ from services.gateway.hooks.model import Hook, HookEvent
 from services.gateway.hooks.store import HookStore
 from services.gateway.jobs.changes import Changes
 from services.gateway.requests import Request
-from services.lifecycle.model import JobState, Outcome
+from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.states import JobState
 from tests.kit.ledger import Books, claimed
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)

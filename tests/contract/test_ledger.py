@@ -17,16 +17,9 @@ from services.gateway.catalog.tables import work_items
 from services.gateway.jobs.ledger import MAX_ATTEMPTS
 from services.gateway.jobs.tables import cells, executions, jobs, now, stages
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
-from services.lifecycle.model import (
-    ExecutionNote,
-    ExecutionState,
-    Failure,
-    JobState,
-    Outcome,
-    Output,
-    Purpose,
-    StageState,
-)
+from services.lifecycle.model.outcome import Failure, Outcome
+from services.lifecycle.model.output import ExecutionNote, Output
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from tests.kit.ledger import Books, books, claimed
 
 SUCCEEDED = Outcome(JobState.SUCCEEDED)

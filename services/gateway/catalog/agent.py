@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from services.lifecycle.model import PromptDelivery, Publish, Retention
+from services.lifecycle.model.states import PromptDelivery, Publish, Retention
 
 MAX_COMMAND_BYTES = 64 * 1024
 MAX_SYSTEM_PROMPT_BYTES = 64 * 1024

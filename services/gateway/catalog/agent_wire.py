@@ -24,7 +24,7 @@ from services.gateway.catalog.agent import (
     environment_complaint,
 )
 from services.gateway.wire import Checks, duration
-from services.lifecycle.model import PromptDelivery, Publish, Retention
+from services.lifecycle.model.states import PromptDelivery, Publish, Retention
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 

@@ -10,7 +10,7 @@ from services.common.errors import FailedPrecondition
 from services.gateway.catalog.tables import repositories, templates, work_items, workers
 from services.gateway.hooks.tables import hooks
 from services.gateway.jobs.tables import jobs
-from services.lifecycle.model import JobState
+from services.lifecycle.model.states import JobState
 
 _NAMED_AT_MOST: Final = 5
 _LIVE: Final = [state for state in JobState if not state.is_final]

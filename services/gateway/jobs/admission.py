@@ -50,8 +50,10 @@ from services.gateway.jobs.settled import settled_agent, settled_policy
 from services.gateway.jobs.store import LIVE
 from services.gateway.jobs.tables import NOW, executions, jobs
 from services.gateway.requests import Request
-from services.lifecycle.model import MODEL_ENGINE, JobState, Order, PromptDelivery, Purpose, dump
-from services.lifecycle.model import AgentSettings as SettledAgent
+from services.lifecycle.model.order import MODEL_ENGINE, Order
+from services.lifecycle.model.order import AgentSettings as SettledAgent
+from services.lifecycle.model.states import JobState, PromptDelivery, Purpose
+from services.lifecycle.model.value import dump
 
 MAX_PROMPT_BYTES = 1 << 20
 MAX_ARGUMENT_BYTES = (128 << 10) - 1  # the kernel's, for one argument with its closing NUL

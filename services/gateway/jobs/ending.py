@@ -9,7 +9,8 @@ from services.gateway.catalog.model import WorkItemState
 from services.gateway.catalog.store import set_work_item_state
 from services.gateway.jobs.notes import end_executions, text_of
 from services.gateway.jobs.tables import NOW, jobs, stages
-from services.lifecycle.model import ExecutionState, JobState, Outcome, StageState
+from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.states import ExecutionState, JobState, StageState
 
 _UNFINISHED = "it was not finished when the job ended"
 

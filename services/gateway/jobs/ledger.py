@@ -25,21 +25,12 @@ from services.gateway.jobs.rows import job_row, job_view, joined
 from services.gateway.jobs.tables import NOW, cells, executions, jobs, now, stages
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, LedgerUnavailable, Stage
-from services.lifecycle.model import (
-    ExecutionNote,
-    ExecutionState,
-    Failure,
-    Hook,
-    HookEvent,
-    JobState,
-    Order,
-    Outcome,
-    Purpose,
-    Remote,
-    StageState,
-    Surroundings,
-    load,
-)
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.outcome import Failure, Outcome
+from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.states import ExecutionState, HookEvent, JobState, Purpose, StageState
+from services.lifecycle.model.surroundings import Hook, Remote, Surroundings
+from services.lifecycle.model.value import load
 from services.lifecycle.webhooks import signing_key
 
 MAX_ATTEMPTS: Final = 3

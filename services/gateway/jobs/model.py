@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.lifecycle.model import ExecutionState, JobState, Order, Output, Purpose, StageState
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.output import Output
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,8 @@ from services.gateway.jobs.rows import parted
 from services.gateway.jobs.tables import NOW, executions
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Lease
-from services.lifecycle.model import ExecutionNote, ExecutionState, Output, Purpose
+from services.lifecycle.model.output import ExecutionNote, Output
+from services.lifecycle.model.states import ExecutionState, Purpose
 
 
 def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose) -> dict[str, Any]:

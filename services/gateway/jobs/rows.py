@@ -11,17 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.common.errors import NotFound
 from services.gateway.jobs.model import ExecutionView, JobView, StageView
 from services.gateway.jobs.tables import executions, jobs, stages
-from services.lifecycle.model import (
-    Changes,
-    ExecutionState,
-    JobState,
-    Order,
-    Output,
-    Purpose,
-    StageState,
-    dump,
-    load,
-)
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.output import Changes, Output
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
+from services.lifecycle.model.value import dump, load
 
 _BRIEF = tuple(column for column in executions.c if column is not executions.c.bulk)
 _JOB_OF = (

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from services.common.sandbox.spec import Network, Tier
 from services.gateway.catalog import agent as layers
-from services.lifecycle.model import AgentSettings, Policy
+from services.lifecycle.model.order import AgentSettings, Policy
 
 _OPEN = AgentSettings()
 _OPEN_POLICY = Policy()

@@ -22,7 +22,8 @@ from services.gateway.jobs.rows import (
     job_views,
 )
 from services.gateway.jobs.tables import executions, jobs
-from services.lifecycle.model import JobState, Outcome
+from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.states import JobState
 
 _PAGE_CHARACTERS = 8 << 20
 

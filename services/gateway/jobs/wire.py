@@ -19,7 +19,9 @@ from services.gateway.jobs.model import JobFilter, JobView, StageView
 from services.gateway.jobs.settled import agent_layer, policy_layer
 from services.gateway.requests import Request
 from services.gateway.wire import Checks, duration, timestamp
-from services.lifecycle.model import FileChange, JobState, Order, Output, StageState, Verification
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.output import FileChange, Output, Verification
+from services.lifecycle.model.states import JobState, StageState
 
 KINDS: Final = ("task",)
 MAX_PRIORITY: Final = 100

@@ -17,7 +17,7 @@ from services.gateway.jobs.model import ExecutionView
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.watching import HEARTBEAT_SECONDS, looks
 from services.gateway.runtime.clients import Events, NodeAway, NodeClients
-from services.lifecycle.model import ExecutionState
+from services.lifecycle.model.states import ExecutionState
 
 _PATIENCE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.3

@@ -15,7 +15,7 @@ from services.gateway.jobs.model import ExecutionFilter, ExecutionView
 from services.gateway.jobs.wire import output as output_message
 from services.gateway.requests import Request
 from services.gateway.wire import Checks, duration, timestamp
-from services.lifecycle.model import ExecutionState
+from services.lifecycle.model.states import ExecutionState
 
 _STATES: Final = {pb.Execution.State.Value(f"STATE_{state}"): state for state in ExecutionState}
 _WORKSPACE_STATES: Final = {

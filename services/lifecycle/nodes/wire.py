@@ -12,18 +12,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.sandbox.spec import Tier
-from services.lifecycle.model import (
-    Base,
-    ExecutionState,
-    FileChange,
-    Launch,
-    Layout,
-    ModelAgent,
-    ModelUse,
-    Order,
-    Remote,
-    Run,
-)
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.output import FileChange
+from services.lifecycle.model.states import ExecutionState
+from services.lifecycle.model.surroundings import Remote
+from services.lifecycle.model.work import Base, Launch, Layout, ModelAgent, ModelUse, Run
 
 EMAIL: Final = "noreply@boatyard.dev"
 

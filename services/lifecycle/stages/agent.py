@@ -3,21 +3,11 @@
 from dataclasses import replace
 
 from services.lifecycle.failures import JobCancelled, JobFailed
-from services.lifecycle.model import (
-    MODEL_ENGINE,
-    Base,
-    Ended,
-    ExecutionNote,
-    ExecutionState,
-    Failure,
-    Launch,
-    Layout,
-    ModelAgent,
-    Nothing,
-    PromptDelivery,
-    Purpose,
-    Run,
-)
+from services.lifecycle.model.order import MODEL_ENGINE
+from services.lifecycle.model.outcome import Failure, Nothing
+from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.states import ExecutionState, PromptDelivery, Purpose
+from services.lifecycle.model.work import Base, Ended, Launch, Layout, ModelAgent, Run
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, shell, stopped
 

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from services.lifecycle.model import ExecutionNote, JobState, Nothing, Retention
+from services.lifecycle.model.outcome import Nothing
+from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.states import JobState, Retention
 from services.lifecycle.run import JobRun
 
 

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 from services.common.errors import ServiceError
 from services.lifecycle.failures import JobCancelled
-from services.lifecycle.model import Base, ExecutionNote, ExecutionState, Launch, Layout, Purpose, Run
+from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.states import ExecutionState, Purpose
+from services.lifecycle.model.work import Base, Launch, Layout, Run
 from services.lifecycle.nodes import NodeLost
 from services.lifecycle.run import JobRun, workspace_of
 

@@ -7,19 +7,10 @@ from functools import partial
 import structlog
 
 from services.lifecycle.failures import JobFailed
-from services.lifecycle.model import (
-    Base,
-    Called,
-    ExecutionState,
-    Failure,
-    Hook,
-    HookEvent,
-    Hooks,
-    JobState,
-    Layout,
-    Outcome,
-    Purpose,
-)
+from services.lifecycle.model.outcome import Failure, Outcome
+from services.lifecycle.model.states import ExecutionState, HookEvent, JobState, Purpose
+from services.lifecycle.model.surroundings import Called, Hook, Hooks
+from services.lifecycle.model.work import Base, Layout
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import is_agent_gone
 from services.lifecycle.stages.executions import Errand, exited, last_lines, run_errand

@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
-from services.lifecycle.model import Base, ExecutionNote, Layout, Nothing, Remote
+from services.lifecycle.model.outcome import Nothing
+from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.surroundings import Remote
+from services.lifecycle.model.work import Base, Layout
 from services.lifecycle.run import JobRun
 
 

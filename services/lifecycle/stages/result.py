@@ -3,20 +3,11 @@
 from dataclasses import replace
 
 from services.lifecycle.failures import JobFailed
-from services.lifecycle.model import (
-    Base,
-    Changes,
-    ExecutionNote,
-    ExecutionState,
-    Failure,
-    Layout,
-    Nothing,
-    Publish,
-    Purpose,
-    Remote,
-    Taken,
-    Verification,
-)
+from services.lifecycle.model.outcome import Failure, Nothing
+from services.lifecycle.model.output import Changes, ExecutionNote, Verification
+from services.lifecycle.model.states import ExecutionState, Publish, Purpose
+from services.lifecycle.model.surroundings import Remote
+from services.lifecycle.model.work import Base, Layout, Taken
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.executions import Errand, exited, last_lines, run_errand
 

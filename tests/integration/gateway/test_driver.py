@@ -18,7 +18,7 @@ from services.gateway.jobs.ledger import SqlLedger
 from services.gateway.jobs.model import JobView
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import LedgerUnavailable
-from services.lifecycle.model import JobState, StageState
+from services.lifecycle.model.states import JobState, StageState
 from services.lifecycle.nodes import Nodes, Patience
 from tests.kit.ledger import Books, books
 from tests.kit.services import Services

@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 
 from services.common.errors import Exhausted, FailedPrecondition, Invalid, NotFound, RemoteFailure, Status
 from services.lifecycle.failures import INTERNAL, explained
-from services.lifecycle.model import ExecutionNote, Failure, Order, Run, Surroundings, dump, load
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.outcome import Failure
+from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.surroundings import Surroundings
+from services.lifecycle.model.value import dump, load
+from services.lifecycle.model.work import Run
 from services.lifecycle.run import workspace_of
 from services.lifecycle.stages.executions import exited, last_lines
 from services.lifecycle.stages.result import commit_message

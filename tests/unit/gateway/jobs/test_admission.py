@@ -9,11 +9,12 @@ import pytest
 
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, NotFound
+from services.common.sandbox.spec import Tier
 from services.gateway.catalog.agent import AgentSettings, Policy, PromptDelivery, Publish, SandboxTier
 from services.gateway.catalog.model import Project, Repository, Template, Worker, WorkItem
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
 from services.gateway.jobs.settled import agent_layer, policy_layer, settled_agent, settled_policy
-from services.lifecycle import model
+from services.lifecycle.model import order as settled
 from tests.kit.ledger import Books, books
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -40,7 +41,7 @@ async def book(tmp_path: Path) -> AsyncIterator[Books]:
         yield opened
 
 
-async def order(book: Books, **fields: Any) -> model.Order:
+async def order(book: Books, **fields: Any) -> settled.Order:
     return (await book.admit(**fields)).order
 
 
@@ -49,15 +50,15 @@ async def test_layers_lie_over_one_another(book: Books) -> None:
     made = await order(book, worker_id="ada", agent=mine, policy=Policy(verify_command=""))
     assert (made.agent.command, made.agent.model, made.agent.timeout) == ("lower", "large", 5.0)
     assert made.agent.environment == {"A": "1", "B": "2", "C": "3"}
-    assert made.agent.sandbox_tier is model.Tier.NONE
-    assert (made.policy.verify_command, made.policy.publish) == ("", model.Publish.NONE)
+    assert made.agent.sandbox_tier is Tier.NONE
+    assert (made.policy.verify_command, made.policy.publish) == ("", Publish.NONE)
     assert (made.worker_name, made.template_id) == ("Ada", "template")
 
 
 async def test_without_layers_the_defaults_are_in_force(book: Books) -> None:
     made = await order(book)
-    assert made.agent == model.AgentSettings(command="true")
-    assert made.policy == model.Policy()
+    assert made.agent == settled.AgentSettings(command="true")
+    assert made.policy == settled.Policy()
     assert (made.repository_id, made.branch, made.revision) == ("", b"", b"")
 
 

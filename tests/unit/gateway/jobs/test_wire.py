@@ -15,7 +15,9 @@ from services.common.errors import Invalid
 from services.gateway.jobs import wire
 from services.gateway.jobs.model import ExecutionView, JobView
 from services.gateway.jobs.store import job_key
-from services.lifecycle.model import AgentSettings, ExecutionState, JobState, Order, Output, Purpose
+from services.lifecycle.model.order import AgentSettings, Order
+from services.lifecycle.model.output import Output
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 

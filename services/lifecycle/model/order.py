@@ -1,0 +1,67 @@
+"""A job as it was admitted: everything decided, nothing of it changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from services.common.sandbox.spec import Network, Tier
+from services.lifecycle.model.states import PromptDelivery, Publish, Retention
+from services.lifecycle.model.value import Recorded
+
+MODEL_ENGINE = "anthropic"
+"""The engine that asks a model; every other runs a command."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings(Recorded):
+    """How an agent runs, everything decided: template, worker and job overlaid on these defaults. Times in seconds."""
+
+    engine: str = "command"
+    command: str = ""
+    prompt_delivery: PromptDelivery = PromptDelivery.STDIN
+    system_prompt: str = ""
+    model: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = 3600.0
+    idle_timeout: float | None = None
+    sandbox_tier: Tier = Tier.BUBBLEWRAP
+    network: Network = Network.NONE
+    max_turns: int | None = None
+    max_tokens: int | None = None
+    token_budget: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy(Recorded):
+    """What happens around the agent's work, everything decided. Times in seconds."""
+
+    verify_command: str = ""
+    verify_timeout: float = 600.0
+    publish: Publish = Publish.PUSH
+    retention: Retention = Retention.KEEP_FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Order(Recorded):
+    """A job as it was admitted; nothing of it changes. Ids that are empty name nothing.
+
+    `prompt` is what the caller asked, `task` what the agent is told: the same, or built with the work item around it.
+    """
+
+    job_id: str
+    project_id: str
+    kind: str
+    prompt: str
+    task: str
+    create_time: datetime
+    priority: int = 0
+    repository_id: str = ""
+    revision: bytes = b""
+    branch: bytes = b""
+    worker_id: str = ""
+    worker_name: str = ""
+    work_item_id: str = ""
+    template_id: str = ""
+    agent: AgentSettings = field(default_factory=AgentSettings)
+    policy: Policy = field(default_factory=Policy)
+    labels: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,76 @@
+"""What came out of an execution, and an execution as the ledger keeps it."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from services.lifecycle.model.states import ExecutionState, Purpose
+from services.lifecycle.model.value import Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange(Recorded):
+    """One file of a result; `change` is git's letter."""
+
+    path: bytes
+    change: str
+    old_path: bytes = b""
+    additions: int | None = None
+    deletions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes(Recorded):
+    """What differs between base and result, cut to what is kept."""
+
+    files: tuple[FileChange, ...] = ()
+    total_files: int = 0
+    diff: bytes = b""
+    diff_truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verification(Recorded):
+    """A check that we ran; `duration` in seconds, `message` for people where it did not pass."""
+
+    execution_id: str
+    passed: bool
+    exit_code: int | None = None
+    reason: str = ""
+    duration: float = 0.0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Output(Recorded):
+    """What came out of an execution, as far as its job has come."""
+
+    summary: str = ""
+    changes: Changes = field(default_factory=Changes)
+    verification: Verification | None = None
+    base_commit_id: str = ""
+    commit_id: str = ""
+    branch: bytes = b""
+    pushed: bool = False
+    log_tail: bytes = b""
+    output_bytes: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    tokens_used: int | None = None
+    cost_usd: float | None = None
+    tool_calls: int | None = None
+    turns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionNote(Recorded):
+    """An execution as the ledger keeps it."""
+
+    execution_id: str
+    purpose: Purpose
+    workspace_id: str = ""
+    state: ExecutionState = ExecutionState.PENDING
+    reason: str = ""
+    message: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    output: Output = field(default_factory=Output)

@@ -1,0 +1,80 @@
+"""Where jobs, executions and stages stand, and the choices that a policy has."""
+
+import enum
+
+
+class JobState(enum.StrEnum):
+    """Where a job stands."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    AWAITING_APPROVAL = "AWAITING_APPROVAL"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing changes any more."""
+        return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+
+
+class ExecutionState(enum.StrEnum):
+    """Where an execution stands."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing changes any more."""
+        return self not in {ExecutionState.PENDING, ExecutionState.RUNNING}
+
+
+class StageState(enum.StrEnum):
+    """How a stage goes."""
+
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+
+
+class Purpose(enum.StrEnum):
+    """What an execution is for."""
+
+    AGENT = "AGENT"
+    VERIFY = "VERIFY"
+    HOOK = "HOOK"
+
+
+class HookEvent(enum.StrEnum):
+    """When a hook is called: before a job, when it is to end SUCCEEDED, when it is to end FAILED."""
+
+    PRE = "PRE"
+    POST = "POST"
+    ERROR = "ERROR"
+
+
+class PromptDelivery(enum.StrEnum):
+    """How a command gets its prompt."""
+
+    STDIN = "STDIN"
+    ARGUMENT = "ARGUMENT"
+
+
+class Publish(enum.StrEnum):
+    """What becomes of a result."""
+
+    PUSH = "PUSH"
+    NONE = "NONE"
+
+
+class Retention(enum.StrEnum):
+    """What becomes of a workspace when its job has ended."""
+
+    KEEP_FAILED = "KEEP_FAILED"
+    KEEP = "KEEP"
+    REMOVE = "REMOVE"

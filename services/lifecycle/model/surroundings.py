@@ -1,0 +1,52 @@
+"""What a job needs beside its order, as it is when it begins: its remote, and the hooks that it calls."""
+
+from dataclasses import dataclass, field
+
+from services.lifecycle.model.states import HookEvent
+from services.lifecycle.model.value import Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Remote(Recorded):
+    """A repository as the git service is to reach it. Never written down here: `token` may be a secret."""
+
+    repository_id: str
+    url: str
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Hook(Recorded):
+    """Something to call: a line for /bin/sh, or else a server's URL. `timeout` in seconds, of a URL for each try.
+
+    `must_succeed` is its failure policy: whether the job fails with it. A webhook's key is never written down here.
+    """
+
+    hook_id: str
+    command: str
+    timeout: float
+    event: HookEvent = HookEvent.PRE
+    url: str = ""
+    must_succeed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks(Recorded):
+    """The hooks that a job calls: fixed when it begins. In the order of their calls, those of all events together."""
+
+    hooks: tuple[Hook, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Called(Recorded):
+    """What a hook that has not failed has answered, for people."""
+
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings(Recorded):
+    """What a driver needs beside the order, as it is now."""
+
+    remote: Remote | None
+    hooks: tuple[Hook, ...]

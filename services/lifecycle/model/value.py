@@ -1,0 +1,35 @@
+"""Values that are written down: `dump` makes JSON of each, and `load` the same value of that."""
+
+from functools import cache
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter
+
+
+class Recorded:
+    """JSON has no bytes: they are base64 there."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+    __slots__ = ()
+
+
+Value = TypeVar("Value", bound=Recorded)
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - a class of this module
+    return TypeAdapter(kind)
+
+
+def dump(value: Recorded) -> str:
+    """Write a value as JSON, in ASCII (a database may refuse what Unicode allows)."""
+    kind: Any = type(value)
+    text: str = _adapter(kind).dump_json(value, ensure_ascii=True).decode()
+    return text
+
+
+def load(kind: type[Value], text: str) -> Value:
+    """Read what `dump` wrote. Fields that this version does not know are skipped, new ones have their defaults."""
+    known: Any = kind
+    value: Value = _adapter(known).validate_json(text)
+    return value

@@ -1,0 +1,104 @@
+"""What nodes are asked for and answer: bases, workspaces, programs that run, results that are taken."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from services.common.sandbox.spec import Network, Tier
+from services.lifecycle.model.states import ExecutionState, PromptDelivery, Purpose
+from services.lifecycle.model.value import Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Layout(Recorded):
+    """Where a workspace's files are: a directory, or layers, stacked at `mounted_path` or (empty) by each sandbox."""
+
+    path: bytes = b""
+    lowers: tuple[bytes, ...] = ()
+    upper: bytes = b""
+    work: bytes = b""
+    mounted_path: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Base(Recorded):
+    """A prepared tree of one commit: its layers, the topmost first, and the directory in which its users are told."""
+
+    commit_id: str
+    layers: tuple[bytes, ...]
+    read_only_paths: tuple[bytes, ...]
+    pins_path: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAgent(Recorded):
+    """A model as the agent, and how far it may go; None is the node's default."""
+
+    model: str
+    system_prompt: str
+    max_turns: int | None
+    max_tokens: int | None
+    token_budget: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Launch(Recorded):
+    """A program to be run in a workspace, or with `model` that: what a node is asked to start. Times in seconds."""
+
+    purpose: Purpose
+    layout: Layout
+    argv: tuple[bytes, ...]
+    prompt: bytes
+    timeout: float
+    tier: Tier
+    network: Network = Network.NONE
+    read_only_paths: tuple[bytes, ...] = ()
+    environment: Mapping[str, bytes] = field(default_factory=dict)
+    delivery: PromptDelivery = PromptDelivery.STDIN
+    idle_timeout: float | None = None
+    model: ModelAgent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse(Recorded):
+    """What a model used and did; `cost_usd` is None where a price is not known."""
+
+    tokens: int
+    cost_usd: float | None
+    turns: int
+    tool_calls: int
+    last_words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Recorded):
+    """How an execution stands at its node."""
+
+    execution_id: str
+    state: ExecutionState
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    last_sequence: int = 0
+    output_bytes: int = 0
+    model_use: ModelUse | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Recorded):
+    """An execution that has ended, and the last bytes that it wrote."""
+
+    run: Run
+    log_tail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Taken(Recorded):
+    """What was taken out of a workspace; `commit_id` is the base's when nothing has changed."""
+
+    commit_id: str
+    changed: bool
+    lost_repositories: tuple[bytes, ...] = ()
