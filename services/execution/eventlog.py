@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from services.execution.redaction.strand import Redactor
+
 MAX_OUTPUT = 64 * 1024
 """Bytes of output in one record, at most."""
 
@@ -90,6 +92,8 @@ class EventWriter:
         self.last_sequence = 0
         self.output_bytes = 0
         """Recorded so far, in this life or an earlier one."""
+        self.redactor = Redactor()
+        """Keeps secrets out of every event but output, which comes in pieces: the pump keeps them out of that."""
         try:
             self._repair()
         except BaseException:
@@ -129,7 +133,7 @@ class EventWriter:
 
     def fields(self, kind: Kind, **fields: object) -> None:
         """Append an event of any kind but output; fields are named as in the contract."""
-        self._append(kind, Stream.NONE, [json.dumps(fields).encode()], time.time_ns())
+        self._append(kind, Stream.NONE, [json.dumps(self.redactor.value(fields)).encode()], time.time_ns())
 
     def _append(self, kind: Kind, stream: Stream, payloads: Sequence[memoryview | bytes], time_ns: int) -> None:
         vectors: list[memoryview | bytes] = []

@@ -98,12 +98,21 @@ class ModelTask:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a runner needs to know, but for secrets. With a `task` a model is the agent, not the program."""
+    """All that a runner needs to know, but for what reaches a model. With a `task` a model is the agent.
+
+    `secret_names` are the variables of the sandbox's environment whose values no event may hold.
+    """
 
     execution_id: str
     sandbox: SandboxSpec
     bounds: Bounds
     task: ModelTask | None = None
+    secret_names: tuple[str, ...] = ()
+
+    @property
+    def secrets(self) -> dict[str, bytes]:
+        """The values that no event may hold, by name."""
+        return {name: self.sandbox.environment[name] for name in self.secret_names}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from services.common.sandbox import environment
 from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
 from services.execution import toolbox, wire
 from services.execution.model import EXECUTION_ID_VARIABLE, Bounds, ModelTask, Plan, Purpose, StartRequest
+from services.execution.redaction.needles import LONGEST, SHORTEST
 from services.execution.settings import ExecutionSettings
 from services.execution.wire import Violations
 
@@ -65,6 +66,7 @@ class StartReader:
                 self._sandbox(request.execution_id, spec),
                 self._bounds(spec.limits),
                 _task(spec.anthropic) if _is_model(spec) else None,
+                tuple(sorted(spec.secrets)),
             ),
             stdin=b"" if _is_model(spec) or _by_argument(spec.command) else spec.command.prompt,
         )
@@ -105,13 +107,14 @@ class StartReader:
         shown = [*self._settings.read_only_paths, *(Path(os.fsdecode(path)) for path in spec.read_only_paths)]
         if _is_model(spec):
             shown.append(toolbox.PROGRAM)
+        own = {EXECUTION_ID_VARIABLE: execution_id.encode(), **spec.environment, **spec.secrets}
         limits = spec.limits
         given = {name: getattr(limits, name) if limits.HasField(name) else None for name in _LIMITS}
         return SandboxSpec(
             argv=argv,
             cwd=WORKSPACE,
             mounts=(*(Mount(path) for path in shown), _workspace(spec.layout)),
-            environment=environment.base() | {EXECUTION_ID_VARIABLE: execution_id.encode()} | dict(spec.environment),
+            environment=environment.base() | own,
             network=_NETWORKS.get(spec.network, self._settings.network),
             limits=Limits(
                 address_space_bytes=given["memory_bytes"],
@@ -216,13 +219,20 @@ def _command_violations(engine: pb.CommandEngine) -> Violations:
 
 
 def _environment_violations(spec: pb.ExecutionSpec) -> Violations:
-    entries = spec.environment.items()
+    entries = [*spec.environment.items(), *spec.secrets.items()]
     size = sum(len(name.encode()) + len(value) + 2 for name, value in entries)
     if len(entries) > _ENVIRONMENT_ENTRIES or size > _ENVIRONMENT_BYTES:
         text = f"must be at most {_ENVIRONMENT_ENTRIES} entries and {_ENVIRONMENT_BYTES} bytes"
         return [("spec.environment", text)]
     bad = [name for name, value in entries if not name or "=" in name or "\0" in name or b"\0" in value]
-    return [("spec.environment", f"{name!r} must not be empty, nor hold '=' or NUL") for name in bad]
+    found = [("spec.environment", f"{name!r} must not be empty, nor hold '=' or NUL") for name in bad]
+    twice = spec.environment.keys() & spec.secrets.keys()
+    found += [("spec.secrets", f"{name!r} stands in spec.environment as well") for name in sorted(twice)]
+    for name, value in spec.secrets.items():
+        if len(value.strip()) < SHORTEST or len(value) > LONGEST:
+            text = f"{name!r} must have {SHORTEST} bytes at least, without space around them, and {LONGEST} at most"
+            found.append(("spec.secrets", text))
+    return found
 
 
 def _limit_violations(limits: pb.ExecutionLimits) -> Violations:

@@ -218,6 +218,7 @@ def _plan_to_json(plan: Plan) -> dict[str, Any]:
         "network": spec.network,
         "limits": asdict(spec.limits),
         "tier": spec.tier,
+        "secret_names": plan.secret_names,
     }
 
 
@@ -234,6 +235,7 @@ def _plan_from_json(fields: dict[str, Any]) -> Plan:
             tier=Tier(fields["tier"]),
         ),
         Bounds(**_known(Bounds, fields["bounds"])),
+        secret_names=tuple(fields.get("secret_names", ())),
     )
 
 

@@ -15,6 +15,7 @@ from services.execution.loop.history import History
 from services.execution.loop.models import Models
 from services.execution.loop.recorder import Recorder
 from services.execution.model import Plan, Reason, Result, State
+from services.execution.redaction.strand import Redactor
 from services.execution.rundir import RunDirectory
 from services.execution.runner import verdict
 from services.execution.runner.announcing import announce
@@ -32,7 +33,9 @@ _LOOK_S = 0.5
 
 def carry(run: RunDirectory, writer: EventWriter, told: int, access: bytes) -> Result:
     """Carry a run whose lock is held. `told` becomes readable when a signal has arrived."""
-    plan = run.plan()
+    plan, reach = run.plan(), Access.from_bytes(access)
+    key = {} if reach is None else {"ANTHROPIC_API_KEY": reach.api_key.encode()}
+    writer.redactor = Redactor(plan.secrets | key)
     before = tally(run.events)
     life = run.begin_life(time.time_ns())
     if life == 1:
@@ -40,7 +43,7 @@ def carry(run: RunDirectory, writer: EventWriter, told: int, access: bytes) -> R
     else:
         writer.note(f"the runner was lost, and a new one goes on where it was: number {life}", "resume")
     announce(writer, plan.sandbox)
-    return asyncio.run(Carrier(run, plan, writer, told).carry(Access.from_bytes(access), before))
+    return asyncio.run(Carrier(run, plan, writer, told).carry(reach, before))
 
 
 class Carrier:
@@ -82,7 +85,7 @@ class Carrier:
             return verdict.never_began(str(error))
         os.environ.update(access.environment)
         models = Models.load(access.models_file)
-        recorder = Recorder(self._writer, before, models, access.api_key)
+        recorder = Recorder(self._writer, before, models)
         return await self._converse(access, models, recorder)
 
     async def _converse(self, access: Access, models: Models, recorder: Recorder) -> Verdict:
@@ -100,10 +103,9 @@ class Carrier:
         model = Model(access, task, models, recorder)
         conversation = Conversation(task, history, model, self._hands, recorder)
         try:
-            end = await self._bounded(conversation.run(), model)
-            return replace(end, message=recorder.scrubbed(end.message))
+            return await self._bounded(conversation.run(), model)
         finally:
-            recorder.flush()
+            recorder.end_text()
             await model.close()
             history.close()
 

@@ -59,7 +59,7 @@ class Conversation:
 
     async def _ask(self) -> None:
         reply = await self._model.answer(self._history.messages())
-        self._recorder.flush()
+        self._recorder.end_text()
         self._history.reply(reply)
         self._recorder.reply(reply, len(self._history.replies()))
 

@@ -110,7 +110,7 @@ class Hands:
         os.close(self._calls)
         self.processes_left += program.finish()
         self._pump.drain(program.stderr, Stream.STDERR)
-        self._pump.flush()
+        self._pump.end()
 
     def _checked(self, answer: Mapping[str, Any]) -> tuple[str, bool]:
         output, is_error = answer.get("output"), answer.get("is_error")

@@ -6,6 +6,7 @@ import json
 from services.execution.eventlog import EventWriter, Kind
 from services.execution.loop.history import Call, Reply
 from services.execution.loop.models import Models
+from services.execution.redaction.strand import TextFlow
 from services.execution.tally import Tally
 
 _MAX_CHARACTERS = 16 * 1024  # of at most four bytes each, and an event has at most 64 KiB
@@ -15,13 +16,13 @@ _MAX_NOTE = 1000
 
 
 class Recorder:
-    """Collects pieces of text for a tenth of a second, and writes all else at once. No event holds the key."""
+    """Collects pieces of text for a tenth of a second, and writes all else at once."""
 
-    def __init__(self, writer: EventWriter, tally: Tally, models: Models, key: str) -> None:
+    def __init__(self, writer: EventWriter, tally: Tally, models: Models) -> None:
         self._writer = writer
         self.tally = tally
         self._models = models
-        self._key = key
+        self._flow = TextFlow(writer.redactor)
         self._kind = Kind.TEXT
         self._request_id = ""
         self._text = ""
@@ -30,7 +31,7 @@ class Recorder:
     def piece(self, kind: Kind, text: str, request_id: str) -> None:
         """Take a piece of text or thinking."""
         if (kind, request_id) != (self._kind, self._request_id):
-            self.flush()
+            self.end_text()
         self._kind, self._request_id = kind, request_id
         self._text += text
         if len(self._text) >= _FLUSH_AT:
@@ -38,19 +39,24 @@ class Recorder:
         elif self._due is None:
             self._due = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
 
-    def flush(self) -> None:
-        """Write what was collected."""
+    def flush(self, *, last: bool = False) -> None:
+        """Write what was collected, but for what may be the beginning of a secret."""
         if self._due is not None:
             self._due.cancel()
             self._due = None
-        text, self._text = self._text, ""
+        text, self._text = self._flow.take(self._text, last=last), ""
         for start in range(0, len(text), _MAX_CHARACTERS):
             part = text[start : start + _MAX_CHARACTERS]
-            self._write(self._kind, text=self.scrubbed(part), request_id=self._request_id)
+            self._write(self._kind, text=part, request_id=self._request_id)
+
+    def end_text(self) -> None:
+        """Write all of a text, for nothing follows."""
+        self.flush(last=True)
+        self._flow = TextFlow(self._writer.redactor)
 
     def note(self, text: str, step: str = "") -> None:
         """Write a line for people."""
-        self._write(Kind.NOTE, text=self.scrubbed(text)[:_MAX_NOTE], step=step)
+        self._write(Kind.NOTE, text=self._writer.redactor.text(text)[:_MAX_NOTE], step=step)
 
     def reply(self, reply: Reply, turn: int) -> None:
         """Write what an answer used, and that it is whole, unless that was written before."""
@@ -72,7 +78,7 @@ class Recorder:
 
     def call(self, call: Call) -> None:
         """Write that a tool is called."""
-        text = json.dumps(dict(call.given), ensure_ascii=False)
+        text = json.dumps(self._writer.redactor.value(dict(call.given)), ensure_ascii=False)
         self._write(Kind.TOOL_CALL, tool_call_id=call.call_id, tool=call.tool, input=self._cut(text))
 
     def result(self, call_id: str, output: str, *, is_error: bool) -> None:
@@ -80,15 +86,11 @@ class Recorder:
         if call_id not in self.tally.results:
             self._write(Kind.TOOL_RESULT, tool_call_id=call_id, output=self._cut(output), is_error=is_error)
 
-    def scrubbed(self, text: str) -> str:
-        """Take the key out of a text."""
-        return text.replace(self._key, "[key]") if self._key else text
-
     def _cut(self, text: str) -> str:
-        return self.scrubbed(text).encode("utf-8", "replace")[: 64 * 1024].decode(errors="ignore")
+        return self._writer.redactor.text(text).encode("utf-8", "replace")[: 64 * 1024].decode(errors="ignore")
 
     def _write(self, kind: Kind, **fields: object) -> None:
         if kind not in (Kind.TEXT, Kind.THINKING):
-            self.flush()
+            self.end_text()
         self._writer.fields(kind, **fields)
         self.tally.take(kind, fields)

@@ -12,6 +12,7 @@ from pathlib import Path
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.execution.eventlog import EventWriter, Stream
 from services.execution.model import Reason, Result, State
+from services.execution.redaction.strand import Redactor
 from services.execution.rundir import RunDirectory
 from services.execution.runner import agent, verdict
 from services.execution.runner.announcing import announce
@@ -39,6 +40,7 @@ def carry(path: Path, access: bytes) -> None:
             result = loop.carry(run, writer, told, access)
         else:
             result = Carrier(run, writer, told).carry() if run.stop_request() is None else _never_began(run)
+        result = replace(result, message=writer.redactor.text(result.message))
         writer.state_change(result.state, result.reason, result.message)
         writer.sync()
         run.write_result(replace(result, last_sequence=writer.last_sequence))
@@ -60,6 +62,7 @@ class Carrier:
         self._told = told
         self._selector = selectors.DefaultSelector()
         self._plan = run.plan()
+        writer.redactor = Redactor(self._plan.secrets)
         self._pump = Pump(writer, self._plan.bounds.max_output_bytes)
         self._stopping = False
         self._cause: Reason | None = None
@@ -82,7 +85,7 @@ class Carrier:
             left = program.finish()
         for fd, stream in ((program.stdout, Stream.STDOUT), (program.stderr, Stream.STDERR)):
             self._pump.drain(fd, stream)
-        self._pump.flush()
+        self._pump.end()
         status = -signal.SIGKILL if self._killed else program.exit_status
         return result_of(self._judge(status), start_time_ns, status, left, self._pump.output_bytes)
 

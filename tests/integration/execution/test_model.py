@@ -140,7 +140,7 @@ async def test_a_key_that_is_refused_is_not_told(directory: Path) -> None:
     async with playing(directory, [DONE], key=wrong) as model:
         seen = await model.run(RUN)
     assert seen.end.reason == "MODEL_FAILED"
-    assert "invalid API key: [key]" in seen.end.message
+    assert "invalid API key: [redacted:ANTHROPIC_API_KEY]" in seen.end.message
     assert wrong not in str(seen)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.execution.eventlog import MAX_OUTPUT, EventReader, EventWriter, Record, Stream
+from services.execution.redaction.strand import Redactor
 from services.execution.runner.pump import Pump
 
 
@@ -67,10 +68,37 @@ def test_streams_stay_in_the_order_in_which_they_were_read(pipes: Pipes) -> None
 
 
 def test_a_flood_goes_out_without_waiting(pipes: Pipes) -> None:
-    pipes.write(b"x" * (MAX_OUTPUT - 1))
-    assert pipes.records() == []
-    pipes.write(b"yz")
-    assert [len(payload) for _, payload in pipes.records()] == [MAX_OUTPUT, 1]
+    line = b"x" * 32767 + b"\n"
+    written = 0
+    while not pipes.records():
+        pipes.write(line)
+        written += len(line)
+        assert written <= 1_000_000, "it waits for more than it may"
+    sizes = [len(payload) for _, payload in pipes.records()]
+    assert sum(sizes) == written
+    assert sizes[:-1] == [MAX_OUTPUT] * (len(sizes) - 1)
+
+
+def test_a_secret_in_pieces_is_not_recorded_and_a_prompt_waits_a_moment_at_most(pipes: Pipes) -> None:
+    pipes.writer.redactor = Redactor({"PW": b"hunter2-hunter2"})
+    pump = Pump(pipes.writer, 1_000_000)
+    pipes.pump = pump
+    pipes.write(b"password is hun")
+    pipes.pump.flush()
+    assert pipes.records() == [(Stream.STDOUT, b"password is ")]
+    assert pump.due() < time.monotonic() + 0.05
+    while pump.due() > time.monotonic():
+        time.sleep(0.001)
+    pump.flush()
+    assert pipes.records()[1:] == [(Stream.STDOUT, b"hun")]
+    pipes.write(b"ter2-hun")
+    pipes.write(b"?", Stream.STDERR)
+    pipes.write(b"ter2, and hunter2-")
+    pump.end()
+    assert pipes.records()[2:] == [
+        (Stream.STDERR, b"?"),
+        (Stream.STDOUT, b"[redacted:PW], and hunter2-"),
+    ]
 
 
 def test_what_exceeds_the_limit_is_dropped(tmp_path: Path) -> None:

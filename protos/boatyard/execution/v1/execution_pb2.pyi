@@ -639,7 +639,7 @@ class ExecutionSpec(message.Message):
     def secrets(self) -> containers.ScalarMap[builtins.str, builtins.bytes]:
         """More of the program's environment, counted with `environment`, whose values no event shows: where one would stand,
         in any event and however it was written in pieces, stands `[redacted:NAME]`. Its forms in base64 and in URLs are
-        redacted too. A value has at least 6 bytes: a shorter one could be hidden from nobody, and would hide other text.
+        redacted too. A value has 6 bytes to 16 KiB: a shorter one could be hidden from nobody, and would hide other text.
         """
 
     def __init__(

@@ -24,7 +24,7 @@ async def ask(directory: Path, url: str) -> tuple[Reply | Exception, list[str]]:
     task = ModelTask("claude-sonnet-5-5", "Do it.", "Be good.", 5, 1000, None)
     models = Models.load()
     with EventWriter(directory / "events") as writer:
-        recorder = Recorder(writer, Tally(), models, access.api_key)
+        recorder = Recorder(writer, Tally(), models)
         model = Model(access, task, models, recorder)
         answer: Reply | Exception
         try:

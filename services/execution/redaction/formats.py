@@ -1,0 +1,125 @@
+"""Well-known forms of tokens, as their issuers describe them, or as published tokens look where they do not.
+
+A form is looked for by a prefix that hardly any other text has. Where the prefix is short, it must also stand at the
+beginning of a word. Secrets without a form of their own (passwords, AWS secret access keys) are not found like this:
+they are to be given as ExecutionSpec.secrets.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+_WORD = "A-Za-z0-9_-"
+_ALNUM = "A-Za-z0-9"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One form: one of `prefixes`, and then at least `least` characters of the class `body`.
+
+    `accepts` and `grows` are derived from these, unless a form needs its own: what a whole token is, and what still
+    may become one, up to `cap` bytes.
+    """
+
+    name: str
+    prefixes: tuple[str, ...]
+    body: str
+    least: int
+    source: str
+    begins_word: bool = False
+    cap: int = 0
+    accepts: re.Pattern[bytes] = field(default=re.compile(b""))
+    grows: re.Pattern[bytes] = field(default=re.compile(b""))
+    more: re.Pattern[bytes] | None = None
+    """What may follow a token at the end of a piece and still belongs to it."""
+
+
+def _format(
+    name: str, source: str, body: str, least: int, *prefixes: str, begins_word: bool = False, whole: str = ""
+) -> Format:
+    start = "(?:" + "|".join(re.escape(prefix) for prefix in prefixes) + ")"
+    return Format(
+        name,
+        prefixes,
+        body,
+        least,
+        source,
+        begins_word,
+        cap=max(map(len, prefixes)) + least,
+        accepts=re.compile(whole.encode() or f"{start}[{body}]{{{least},}}".encode()),
+        grows=re.compile(f"{start}[{body}]*".encode()),
+        more=re.compile(f"[{body}]*".encode()),
+    )
+
+
+_GITLAB = ("glpat-", "gldt-", "glrt-", "glptt-", "glcbt-", "glft-", "glsoat-", "glimt-", "glagent-", "gloas-")
+
+_JWT = Format(
+    "jwt",
+    ("eyJ",),
+    "A-Za-z0-9_.-",
+    40,
+    "RFC 7519, section 3.1: two objects of JSON in base64url, and a signature",
+    begins_word=True,
+    cap=9000,
+    accepts=re.compile(rb"eyJ[\w-]{8,2000}\.eyJ[\w-]{8,6000}\.[\w-]{16,}", re.ASCII),
+    grows=re.compile(rb"eyJ[\w.-]*", re.ASCII),
+    more=re.compile(rb"[\w-]*", re.ASCII),
+)
+_BREAK = r"(?:\\[rn]|\s){0,8}"
+_PEM = Format(
+    "private-key",
+    ("-----BEGIN ",),
+    "A-Za-z0-9+/=",
+    16,
+    "RFC 7468; with line breaks as they are, or as JSON writes them",
+    cap=20_000,
+    accepts=re.compile(
+        rf"-----BEGIN [A-Z0-9 ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----(?:{_BREAK}[A-Za-z0-9+/=]{{16,}})+"
+        rf"(?:{_BREAK}[A-Za-z0-9+/=]{{0,15}}{_BREAK}-----END [A-Z0-9 ]{{0,40}}-----)?".encode()
+    ),
+    grows=re.compile(
+        rb"-----BEGIN (?:[A-Z0-9 ]{0,60}-{0,4}\Z|[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+        rb"[A-Za-z0-9+/=\s\\]*(?:-----E[A-Z0-9 ]*-{0,5}|-{0,5}))"
+    ),
+)
+
+FORMATS = (
+    _format("anthropic", "platform.claude.com/docs, API overview: keys begin so", _WORD, 24, "sk-ant-"),
+    _format("openai", "platform.openai.com/docs, API keys", _WORD, 40, "sk-proj-", "sk-svcacct-", "sk-admin-"),
+    _format("openai", "keys without a project, until 2024", _ALNUM, 40, "sk-", begins_word=True),
+    _format(
+        "github",
+        "docs.github.com, About authentication to GitHub: token prefixes",
+        _ALNUM,
+        36,
+        *("ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
+    ),
+    _format("github", "the same page: fine-grained tokens", "A-Za-z0-9_", 60, "github_pat_"),
+    _format("gitlab", "docs.gitlab.com, Token overview: token prefixes", "A-Za-z0-9_.-", 20, *_GITLAB),
+    _format(
+        "aws",
+        "docs.aws.amazon.com, IAM identifiers: unique ID prefixes",
+        "A-Z0-9",
+        16,
+        *("AKIA", "ASIA"),
+        begins_word=True,
+    ),
+    _format(
+        "slack",
+        "docs.slack.dev, Tokens: token types",
+        "A-Za-z0-9-",
+        20,
+        *("xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-", "xoxe-", "xapp-"),
+    ),
+    _format("slack", "docs.slack.dev, Incoming webhooks", "A-Za-z0-9/", 30, "hooks.slack.com/services/"),
+    _format("google", "cloud.google.com/docs, API keys", _WORD, 35, "AIza"),
+    _format("google", "developers.google.com/identity, OAuth 2.0: client secrets", _WORD, 28, "GOCSPX-"),
+    _format("npm", "docs.npmjs.com, About access tokens", _ALNUM, 36, "npm_"),
+    _format("pypi", "pypi.org/help, API tokens: macaroons that begin so", _WORD, 40, "pypi-AgEIcHlwaS5vcmc"),
+    _format("stripe", "docs.stripe.com, API keys: live secret and restricted keys", _ALNUM, 24, "sk_live_", "rk_live_"),
+    _format("huggingface", "huggingface.co/docs, User access tokens", _ALNUM, 34, "hf_", begins_word=True),
+    _format("docker", "docs.docker.com, Personal access tokens", _WORD, 24, "dckr_pat_"),
+    _JWT,
+    _PEM,
+)
+"""All forms. Two of the same prefix are told apart by what follows."""

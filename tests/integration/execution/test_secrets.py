@@ -1,0 +1,56 @@
+"""Secrets of an execution: its program has them, and nobody who watches it."""
+
+import secrets
+from pathlib import Path
+
+from boatyard.execution.v1 import execution_pb2 as pb
+
+from services.common.errors import Invalid
+from services.common.ids import new_id
+from tests.integration.execution.model import of, playing, results
+from tests.integration.execution.service import Client, State
+from tests.integration.execution.test_contract import refused
+
+DRIP = """
+import os
+for character in os.environ["TOKEN"]:
+    os.write(1, character.encode())
+    os.write(2, character.encode())
+os.write(1, b"|" + os.environ["TOKEN"].encode().hex().encode())
+print("|" + "ghp" + "_" + "a1B2" * 9, flush=True)
+"""
+
+
+async def test_a_program_prints_what_nobody_reads(shared: Client) -> None:
+    name, value = new_id("leak"), secrets.token_urlsafe(24)
+    token = {"TOKEN": value.encode()}
+    line = f"test ${{#TOKEN}} = {len(value)} && /usr/bin/env python3 -c '{DRIP}'; echo $TOKEN >&2; exit 3"
+    await shared.start(name, line, secrets=token)
+    seen = await shared.watch(name)
+    written = [b"".join(e.output.data for e in seen.events if e.output.stream == stream) for stream in (1, 2)]
+    assert written == [b"[redacted:TOKEN]|[redacted:TOKEN]|[redacted:github]\n", b"[redacted:TOKEN]" * 2 + b"\n"]
+    assert seen.end.exit_code == 3
+    run = shared.service.run_directory(name)
+    assert not [file for file in run.iterdir() if file.is_file() and value.encode() in file.read_bytes()]
+
+
+async def test_what_a_model_calls_and_says_is_redacted(directory: Path) -> None:
+    value = secrets.token_urlsafe(24)
+    replies = [
+        {"text": f"I use {value} now.", "tools": [{"name": "bash", "input": {"command": f"echo {value} $TOKEN"}}]},
+        {"text": "Done."},
+    ]
+    async with playing(directory, replies) as model:
+        seen = await model.run("run", secrets={"TOKEN": value.encode()})
+    assert seen.end.state == State.STATE_SUCCEEDED
+    assert value not in str(seen)
+    assert "".join(text.text for text in of(seen, "text")) == "I use [redacted:TOKEN] now.Done."
+    assert [call.input for call in of(seen, "tool_call")] == [b'{"command": "echo [redacted:TOKEN] $TOKEN"}']
+    assert results(seen) == ["[redacted:TOKEN] [redacted:TOKEN]"]
+
+
+async def test_a_secret_that_cannot_be_kept_is_refused(shared: Client) -> None:
+    spec = shared.service.spec("true", environment={"A": b"x"}, secrets={"A": b"long enough", "B": b" tiny\n"})
+    error = await refused(shared.stub.StartExecution(pb.StartExecutionRequest(execution_id="secret", spec=spec)))
+    assert isinstance(error, Invalid)
+    assert [field for field, _ in error.violations] == ["spec.secrets", "spec.secrets"]
