@@ -6,8 +6,9 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from services.common.sandbox.ending import end
 from services.common.sandbox.errors import OutputLimitError, SandboxTimeoutError
-from services.common.sandbox.launch import prepare
+from services.common.sandbox.launch import Launch, prepare
 from services.common.sandbox.spec import SandboxSpec
 
 _CHUNK = 256 * 1024
@@ -32,24 +33,11 @@ async def start(spec: SandboxSpec, *, stdin: int = DEVNULL) -> AsyncIterator[Pro
         SandboxUnavailableError: there is no sandbox here; the message says how to mend it.
     """
     with prepare(spec) as launch:
-        process = await asyncio.create_subprocess_exec(
-            *launch.argv,
-            stdin=stdin,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=dict(launch.env),
-            cwd=launch.cwd,
-            pass_fds=launch.pass_fds,
-            start_new_session=True,
-            limit=_CHUNK,
-        )
+        process = await _spawn(launch, stdin)
     try:
         yield process
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await asyncio.shield(process.wait())
+        await _end(process)
 
 
 async def run(
@@ -76,6 +64,34 @@ async def run(
         raise SandboxTimeoutError(f"{_name(spec)} took longer than {timeout:g} s and was ended") from None
     except _OverflowError:
         raise OutputLimitError(f"{_name(spec)} wrote more than {max_output} bytes and was ended") from None
+
+
+async def _spawn(launch: Launch, stdin: int) -> Process:
+    """Start it whole, also for a caller that gives up meanwhile: asyncio loses a child that it is half way to."""
+    spawning = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *launch.argv,
+            stdin=stdin,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=dict(launch.env),
+            cwd=launch.cwd,
+            pass_fds=launch.pass_fds,
+            start_new_session=True,
+            limit=_CHUNK,
+        )
+    )
+    try:
+        return await asyncio.shield(spawning)
+    except asyncio.CancelledError:
+        await _end(await spawning)
+        raise
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        end(process.pid)
+    await asyncio.shield(process.wait())
 
 
 class _OverflowError(Exception):

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Protocol
 
+from services.common.sandbox.ending import end
 from services.common.sandbox.launch import Launch, prepare
 from services.common.sandbox.spec import SandboxSpec, Tier
 from services.execution.runner import orphans
@@ -123,7 +124,7 @@ class SandboxedAgent:
         """End the namespace by its init, or bwrap where it is not that far."""
         self.read_status()
         if self._init is None:
-            self._bwrap.kill()
+            end(self._bwrap.pid)
             return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._init, signal.SIGKILL)

@@ -211,6 +211,18 @@ async def test_a_cancelled_run_leaves_nothing(workspace: Path) -> None:
     await _gone(b"sleep\x007654")
 
 
+async def test_one_that_is_cancelled_at_any_moment_of_its_start_leaves_nothing() -> None:
+    mark = uuid.uuid4().hex
+    spec = SandboxSpec((b"sleep", b"6543", mark.encode()), Path("/"), environment=environment.base())
+    for moment in range(40):
+        task = asyncio.create_task(aio.run(spec))
+        await asyncio.sleep(moment * 0.0002)  # an early end needs other means than a late one: a few ms matter
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await _gone(mark.encode())
+
+
 async def _gone(command: bytes) -> None:
     async with asyncio.timeout(5):
         while any(command in entry.read_bytes() for entry in Path("/proc").glob("[0-9]*/cmdline") if _readable(entry)):
