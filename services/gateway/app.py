@@ -85,7 +85,7 @@ async def _main() -> None:
         ledger = SqlLedger(engine, _cell_id(directory), changes, document, lease_seconds=settings.lease_seconds)
         await ledger.take_over_own(socket.gethostname())
         webhooks = Webhooks(AllowList.parse(settings.webhook_allow))
-        driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks)
+        driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
         changes.call_on_work(driver.poke)
         await stack.enter_async_context(_beside(driver.run(), "driver"))
         await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))

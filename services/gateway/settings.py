@@ -5,12 +5,16 @@ from typing import Annotated
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 
 from services.common.settings import ListenAddress, ServiceSettings
+from services.lifecycle.model.outcome import Keeping
 from services.lifecycle.webhooks import AllowList
 
 
 def _checked(text: str) -> str:
     AllowList.parse(text)
     return text
+
+
+Hours = Annotated[float, Field(ge=0, le=87600)]
 
 
 class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
@@ -26,6 +30,12 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     """How long a job stays this cell's without a heartbeat; then another cell takes it, and begins it anew."""
     node_patience_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
     """How long a node service that is away is waited for; then the job that needs it ends with NODE_LOST."""
+    keep_succeeded_hours: Hours = 24.0
+    """How long the workspace of a job that has succeeded is kept, where its policy keeps it; 0 removes it at once."""
+    keep_failed_hours: Hours = 72.0
+    """The same of a job that has failed. What is in it is kept as a snapshot first."""
+    keep_cancelled_hours: Hours = 24.0
+    """The same of a job that was cancelled."""
     webhook_allow: Annotated[str, AfterValidator(_checked)] = ""
     """Addresses, networks and host names, separated by commas, that webhooks may call though they are not public."""
     database_url: SecretStr | None = Field(
@@ -38,3 +48,9 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     """A line for /bin/sh: the agent of jobs for which nobody has said another."""
     agent_model: str = Field(default="", validation_alias=AliasChoices("ANTHROPIC_MODEL", "agent_model"))
     """The model of jobs with engine anthropic for which nobody has said another."""
+
+    @property
+    def keeping(self) -> Keeping:
+        """Return how long workspaces are kept."""
+        hours = (self.keep_succeeded_hours, self.keep_failed_hours, self.keep_cancelled_hours)
+        return Keeping(*(each * 3600 for each in hours))

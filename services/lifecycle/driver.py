@@ -12,6 +12,7 @@ import structlog
 from services.common import logs
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable
 from services.lifecycle.life import carry
+from services.lifecycle.model.outcome import Keeping
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import JobRun
 from services.lifecycle.webhooks import Webhooks
@@ -30,10 +31,12 @@ class Driver:
         capacity: int,
         poll_seconds: float = 1.0,
         webhooks: Webhooks | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
         self._ledger = ledger
         self._nodes = nodes
         self._webhooks = webhooks or Webhooks()
+        self._keeping = keeping or Keeping()
         self._capacity = capacity
         self._poll_seconds = poll_seconds
         self._jobs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
@@ -81,7 +84,7 @@ class Driver:
         previous = self._jobs.pop(lease.job_id, None)
         if previous is not None:  # our own lease had run out, and we were given the job again
             previous[1].cancel()
-        job = JobRun(lease, self._ledger, self._nodes, self._webhooks)
+        job = JobRun(lease, self._ledger, self._nodes, self._webhooks, self._keeping)
         task = asyncio.create_task(self._carry(job), name=lease.job_id)
         self._jobs[lease.job_id] = (job, task)
 

@@ -16,6 +16,7 @@ _PASSED_ON = {
     "REF_MOVED",
     "REVISION_NOT_FOUND",
     "SANDBOX_UNAVAILABLE",
+    "SNAPSHOT_NOT_FOUND",
     "TAKE_FAILED",
 }
 # Bad input is refused at admission; what only a node can know to be bad is found here.

@@ -13,7 +13,7 @@ from services.lifecycle.model.surroundings import Surroundings
 from services.lifecycle.model.work import Base, Layout, Run, Taken
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
-from services.lifecycle.stages.cleanup import clean_up
+from services.lifecycle.stages.cleanup import clean_up, keep_state
 from services.lifecycle.stages.hooks import (
     call_error_hooks,
     call_post_hooks,
@@ -34,6 +34,7 @@ async def carry(job: JobRun) -> Outcome:
     outcome = failed_before(job) or await _outcome(job, surroundings)
     with job.uninterrupted():
         await _tried(_end_agent(job))
+        await _tried(_keep_state(job, outcome))
     if outcome.failure is not None:
         await _tried(call_error_hooks(job, outcome))
     with job.uninterrupted():
@@ -91,6 +92,12 @@ async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> Taken
 async def _end_agent(job: JobRun) -> None:
     if job.has_begun("start") and not job.has_ended("agent"):
         await stop_agent(job)
+
+
+async def _keep_state(job: JobRun, outcome: Outcome) -> None:
+    """Before error hooks, which may change it, and before the workspace is let go."""
+    if outcome.state is not JobState.SUCCEEDED and is_agent_gone(job):
+        await keep_state(job)
 
 
 async def _clean_up(job: JobRun, outcome: Outcome) -> None:

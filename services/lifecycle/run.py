@@ -12,7 +12,7 @@ import structlog
 from services.common.errors import FailedPrecondition, ServiceError
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
-from services.lifecycle.model.outcome import Failure
+from services.lifecycle.model.outcome import Failure, Keeping
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import StageState
 from services.lifecycle.model.value import Value, dump, load
@@ -33,12 +33,13 @@ class JobRun:
     `execution` is the attempt's agent as it is known now; it is written with the stage that learns more of it.
     """
 
-    def __init__(self, lease: Lease, ledger: Ledger, nodes: Nodes, webhooks: Webhooks) -> None:
+    def __init__(self, lease: Lease, ledger: Ledger, nodes: Nodes, webhooks: Webhooks, keeping: Keeping) -> None:
         self.lease = lease
         self.order = lease.order
         self.ledger = ledger
         self.nodes: JobNodes = nodes.for_job(lease.token, self.pause)
         self.webhooks = webhooks
+        self.keeping = keeping
         self.stages: dict[str, Stage] = {}
         self.execution: ExecutionNote
         self._cancelled = asyncio.Event()

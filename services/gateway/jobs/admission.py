@@ -71,6 +71,7 @@ class Draft:
     priority: int = 0
     repository_id: str = ""
     revision: bytes = b""
+    snapshot_id: str = ""
     branch: bytes = b""
     worker_id: str = ""
     work_item_id: str = ""
@@ -140,6 +141,7 @@ class Admission:
             create_time=create_time,
             repository_id=named.repository.repository_id if named.repository else "",
             revision=draft.revision or (named.repository.default_revision if named.repository else b""),
+            snapshot_id=draft.snapshot_id,
             branch=(draft.branch or branch.encode()) if named.repository else b"",
             worker_id=draft.worker_id,
             worker_name=named.worker.display_name if named.worker else "",
@@ -218,6 +220,8 @@ def _check(order: Order, path: str) -> None:
             violations.append((f"{path}agent.model", missing))
     else:
         violations += _command_violations(agent, size, path)
+    if order.snapshot_id and not order.repository_id:
+        violations.append((f"{path}snapshot_id", "needs the repository that it is of"))
     if complaint := environment_complaint(agent.environment):
         violations.append((f"{path}agent.environment", complaint))
     if violations:

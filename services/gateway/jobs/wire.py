@@ -57,6 +57,8 @@ def new_job(request: pb.CreateJobRequest) -> tuple[Draft, Request | None]:
                 check.add(
                     "spec.labels", f"must have keys of 1 to {MAX_LABEL_CHARACTERS} characters, and values no longer"
                 )
+        if spec.revision and spec.snapshot_id:
+            check.add("spec.snapshot_id", "takes the place of `revision`: one of them alone")
         draft = Draft(
             project_id=check.optional_id("spec.project_id", spec.project_id) or DEFAULT_PROJECT_ID,
             kind=spec.kind or KINDS[0],
@@ -64,6 +66,7 @@ def new_job(request: pb.CreateJobRequest) -> tuple[Draft, Request | None]:
             prompt=check.text("spec.prompt", spec.prompt, MAX_PROMPT_BYTES, required=True),
             repository_id=check.optional_id("spec.repository_id", spec.repository_id),
             revision=check.revision("spec.revision", spec.revision),
+            snapshot_id=check.optional_id("spec.snapshot_id", spec.snapshot_id),
             branch=_branch(check, "spec.branch", spec.branch),
             worker_id=check.optional_id("spec.worker_id", spec.worker_id),
             work_item_id=check.optional_id("spec.work_item_id", spec.work_item_id),
@@ -129,6 +132,7 @@ def output(value: Output) -> output_pb2.Output:
         verification=None if value.verification is None else _verification(value.verification),
         base_commit_id=value.base_commit_id,
         commit_id=value.commit_id,
+        snapshot_id=value.snapshot_id,
         branch=value.branch,
         pushed=value.pushed,
         diff=changes.diff,
@@ -204,6 +208,7 @@ def _spec(order: Order) -> pb.JobSpec:
         prompt=order.prompt,
         repository_id=order.repository_id,
         revision=order.revision,
+        snapshot_id=order.snapshot_id,
         branch=order.branch,
         worker_id=order.worker_id,
         work_item_id=order.work_item_id,

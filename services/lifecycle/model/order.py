@@ -57,6 +57,7 @@ class Order(Recorded):
     priority: int = 0
     repository_id: str = ""
     revision: bytes = b""
+    snapshot_id: str = ""
     branch: bytes = b""
     worker_id: str = ""
     worker_name: str = ""

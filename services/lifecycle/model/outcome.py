@@ -1,4 +1,4 @@
-"""How a step or a job ends."""
+"""How a step or a job ends, and for how long that keeps its workspace."""
 
 from dataclasses import dataclass
 
@@ -25,3 +25,16 @@ class Outcome(Recorded):
 
     state: JobState
     failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """For how many seconds the workspace of a job is kept, where its policy keeps it, by how the job ended."""
+
+    succeeded: float = 24 * 3600.0
+    failed: float = 72 * 3600.0
+    cancelled: float = 24 * 3600.0
+
+    def after(self, state: JobState) -> float:
+        """Return how long, of a state that is final."""
+        return {JobState.SUCCEEDED: self.succeeded, JobState.CANCELLED: self.cancelled}.get(state, self.failed)

@@ -49,6 +49,7 @@ class Output(Recorded):
     verification: Verification | None = None
     base_commit_id: str = ""
     commit_id: str = ""
+    snapshot_id: str = ""
     branch: bytes = b""
     pushed: bool = False
     log_tail: bytes = b""

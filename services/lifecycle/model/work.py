@@ -96,6 +96,21 @@ class Ended(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot(Recorded):
+    """A workspace's state that was kept: the commit that holds it, which is `base_commit_id` when nothing changed."""
+
+    snapshot_id: str
+    repository_id: str
+    base_commit_id: str
+    commit_id: str
+
+    @property
+    def changed(self) -> bool:
+        """Whether it holds anything that the base does not."""
+        return self.commit_id != self.base_commit_id
+
+
+@dataclass(frozen=True, slots=True)
 class Taken(Recorded):
     """What was taken out of a workspace; `commit_id` is the base's when nothing has changed."""
 

@@ -23,7 +23,7 @@ from services.common.sandbox.spec import Tier
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.output import Changes, FileChange
 from services.lifecycle.model.surroundings import Remote
-from services.lifecycle.model.work import Base, Launch, Layout, Run, Taken
+from services.lifecycle.model.work import Base, Launch, Layout, Run, Snapshot, Taken
 from services.lifecycle.nodes import wire
 from services.lifecycle.nodes.persistence import Patience, Pause, persist
 
@@ -78,11 +78,13 @@ class JobNodes:
         answer = await self._call(self._workspace.CreateWorkspace, request, _LONG_SECONDS)
         return wire.layout_from(answer.workspace.layout)
 
-    async def close_workspace(self, workspace_id: str, *, failed: bool) -> None:
-        """Record that a workspace's work is over, and how; one that is gone needs no record."""
+    async def close_workspace(self, workspace_id: str, *, failed: bool, keep_seconds: float) -> None:
+        """Record that a workspace's work is over, how, and how long it is kept; one that is gone needs no record."""
         states = workspace_pb.Workspace
         state = states.STATE_ERROR if failed else states.STATE_COMPLETED
-        request = workspace_pb.UpdateWorkspaceStateRequest(workspace_id=workspace_id, state=state)
+        request = workspace_pb.UpdateWorkspaceStateRequest(
+            workspace_id=workspace_id, state=state, keep_for=wire.duration(keep_seconds)
+        )
         with suppress(NotFound):
             await self._call(self._workspace.UpdateWorkspaceState, request)
 
@@ -132,6 +134,23 @@ class JobNodes:
         )
         answer = await self._call(self._git.TakeResult, request, _LONG_SECONDS)
         return Taken(answer.commit_id, answer.changed, tuple(answer.lost_repositories))
+
+    async def snapshot(self, layout: Layout, base: Base, order: Order, *, snapshot_id: str, message: str) -> Snapshot:
+        """Keep a working tree as it is; one that was kept under that id already is returned as it was."""
+        request = git_pb.SnapshotTreeRequest(
+            tree=wire.working_tree(layout, base, order.agent.sandbox_tier),
+            repository_id=order.repository_id,
+            snapshot_id=snapshot_id,
+            base_commit_id=base.commit_id,
+            message=message,
+        )
+        answer = await self._call(self._git.SnapshotTree, request, _LONG_SECONDS)
+        return wire.snapshot_from(answer.snapshot)
+
+    async def find_snapshot(self, snapshot_id: str) -> Snapshot:
+        """Return a snapshot."""
+        answer = await self._call(self._git.GetSnapshot, git_pb.GetSnapshotRequest(snapshot_id=snapshot_id))
+        return wire.snapshot_from(answer.snapshot)
 
     async def changes(self, repository_id: str, base_commit_id: str, commit_id: str) -> Changes:
         """Return what differs between two commits, cut to what is kept of it."""

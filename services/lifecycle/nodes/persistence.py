@@ -18,6 +18,7 @@ Pause = Callable[[float], Awaitable[None]]
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 3.0
+_LONGEST_WANTED_SECONDS = 30.0
 
 log = structlog.get_logger()
 
@@ -31,7 +32,7 @@ class Patience:
 
     def for_error(self, error: ServiceError) -> float | None:
         """Return how long to try again after `error`; None when it is an answer."""
-        if isinstance(error, Exhausted) and error.reason == "TOO_MANY_EXECUTIONS":
+        if isinstance(error, Exhausted) and error.retry_after is not None:
             return self.full
         if isinstance(error, Unavailable | DeadlineExceeded):
             return self.away
@@ -63,5 +64,7 @@ async def persist(call: Callable[[], Awaitable[T]], *, patience: Patience, pause
             if time.monotonic() - started > bound:
                 raise NodeLost(bound, error) from raw
             log.info("asking a node again", reason=error.reason, error=error.message, seconds=round(delay, 2))
-        await pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - so that jobs do not come back all at once
+        wanted = error.retry_after or 0.0 if isinstance(error, Exhausted) else 0.0
+        seconds = max(delay, min(wanted, _LONGEST_WANTED_SECONDS))
+        await pause(seconds * random.uniform(0.5, 1.0))  # noqa: S311 - so that jobs do not come back all at once
         delay = min(delay * 2, _LONGEST_PAUSE_SECONDS)

@@ -16,7 +16,7 @@ from services.lifecycle.model.order import Order
 from services.lifecycle.model.output import FileChange
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.model.surroundings import Remote
-from services.lifecycle.model.work import Base, Launch, Layout, ModelAgent, ModelUse, Run
+from services.lifecycle.model.work import Base, Launch, Layout, ModelAgent, ModelUse, Run, Snapshot
 
 EMAIL: Final = "noreply@boatyard.dev"
 
@@ -138,6 +138,11 @@ def remote(value: Remote) -> git_pb.Remote:
 def base_from(message: git_pb.Base) -> Base:
     """Read a base."""
     return Base(message.commit_id, tuple(message.layers), tuple(message.read_only_paths), message.pins_path)
+
+
+def snapshot_from(message: git_pb.Snapshot) -> Snapshot:
+    """Read a snapshot."""
+    return Snapshot(message.snapshot_id, message.repository_id, message.base_commit_id, message.commit_id)
 
 
 def file_change_from(message: git_pb.ChangedFile) -> FileChange:

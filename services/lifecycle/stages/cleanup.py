@@ -1,35 +1,74 @@
-"""What becomes of the workspace when all is over."""
+"""What becomes of a workspace when all is over: its contents are kept, then it for a while, or not at all."""
 
 from dataclasses import replace
 
 from services.lifecycle.model.outcome import Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Retention
+from services.lifecycle.model.work import Base, Layout, Snapshot
 from services.lifecycle.run import JobRun
+
+_UNTIL_REMOVED_SECONDS = 100 * 365 * 86400.0
+
+
+async def keep_state(job: JobRun) -> None:
+    """Keep what an agent left whose job has not succeeded, before anybody lets go of it. Raises JobFailed."""
+    layout, base = job.recorded("workspace", Layout), job.recorded("base", Base)
+    if layout is None or base is None or not job.has_begun("start"):
+        return  # no agent was there, or nothing that git could compare
+    # How the job ended is not said: a killed driver may come back to another end, and ask for the same snapshot.
+    snapshot_id = "snap-" + job.execution_id.removeprefix("exec-")
+    message = f"What job {job.order.job_id} left in its workspace\n"
+
+    def learn(note: ExecutionNote, kept: Snapshot) -> ExecutionNote:
+        return replace(note, output=replace(note.output, snapshot_id=kept.snapshot_id if kept.changed else ""))
+
+    await job.step(
+        "snapshot",
+        Snapshot,
+        lambda: job.nodes.snapshot(layout, base, job.order, snapshot_id=snapshot_id, message=message),
+        learn,
+        lambda kept: kept.snapshot_id if kept.changed else "nothing had changed",
+    )
 
 
 async def clean_up(job: JobRun, state: JobState) -> None:
-    """Remove the agent's workspace, or record how its work went, as the policy wants. No end changes by it."""
-    remove = _is_removed(job.order.policy.retention, state)
+    """Remove the agent's workspace, or say how its work went and how long it is kept. No end changes by it.
+
+    One whose state could not be kept stays until somebody removes it: it has the only copy.
+    """
+    seconds = _kept_seconds(job, state)
 
     async def clean() -> Nothing:
-        if remove:
-            await job.nodes.delete_workspace(job.workspace_id)
+        if seconds:
+            await job.nodes.close_workspace(
+                job.workspace_id, failed=state is not JobState.SUCCEEDED, keep_seconds=seconds
+            )
         else:
-            await job.nodes.close_workspace(job.workspace_id, failed=state is not JobState.SUCCEEDED)
+            await job.nodes.delete_workspace(job.workspace_id)
         return Nothing()
 
     def learn(note: ExecutionNote, _: Nothing) -> ExecutionNote:
-        return replace(note, workspace_id="" if remove else note.workspace_id)
+        return replace(note, workspace_id=note.workspace_id if seconds else "")
 
-    await job.step("cleanup", Nothing, clean, learn)
+    await job.step("cleanup", Nothing, clean, learn, lambda _: _told(seconds))
 
 
-def _is_removed(retention: Retention, state: JobState) -> bool:
-    match retention:
+def _kept_seconds(job: JobRun, state: JobState) -> float:
+    """Return how long the workspace is kept; 0 removes it."""
+    if job.has_begun("snapshot") and job.recorded("snapshot", Snapshot) is None:
+        return _UNTIL_REMOVED_SECONDS
+    seconds = job.keeping.after(state)
+    match job.order.policy.retention:
         case Retention.REMOVE:
-            return True
+            return 0.0
         case Retention.KEEP:
-            return False
+            return seconds
         case Retention.KEEP_FAILED:
-            return state is JobState.SUCCEEDED
+            return 0.0 if state is JobState.SUCCEEDED else seconds
+
+
+def _told(seconds: float) -> str:
+    if seconds >= _UNTIL_REMOVED_SECONDS:
+        return "the workspace is kept until somebody removes it: what is in it could not be kept as a snapshot"
+    return f"the workspace is kept for {seconds / 3600:g} h" if seconds else ""

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from services.lifecycle.model.outcome import Nothing
+from services.lifecycle.failures import JobFailed
+from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.surroundings import Remote
 from services.lifecycle.model.work import Base, Layout
@@ -10,17 +11,23 @@ from services.lifecycle.run import JobRun
 
 
 async def prepare_base(job: JobRun, remote: Remote) -> Base:
-    """Bring the mirror up to date and have a tree of the wanted revision. Raises JobFailed (CLONE_FAILED, …)."""
+    """Bring the mirror up to date and have a tree of what is wanted of it. Raises JobFailed (CLONE_FAILED, …)."""
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
         return replace(note, output=replace(note.output, base_commit_id=base.commit_id, branch=job.order.branch))
 
-    return await job.step(
-        "base",
-        Base,
-        lambda: job.interruptible(job.nodes.prepare_base(remote, revision=job.order.revision)),
-        learn,
-    )
+    return await job.step("base", Base, lambda: job.interruptible(_prepare(job, remote)), learn)
+
+
+async def _prepare(job: JobRun, remote: Remote) -> Base:
+    if not job.order.snapshot_id:
+        return await job.nodes.prepare_base(remote, revision=job.order.revision)
+    snapshot = await job.nodes.find_snapshot(job.order.snapshot_id)
+    if snapshot.repository_id != remote.repository_id:
+        raise JobFailed(Failure("SNAPSHOT_NOT_FOUND", f"{snapshot.snapshot_id} is of another repository"))
+    if snapshot.changed:
+        return await job.nodes.prepare_base(remote, result_commit_id=snapshot.commit_id)
+    return await job.nodes.prepare_base(remote, revision=snapshot.base_commit_id.encode())
 
 
 async def make_workspace(job: JobRun, base: Base | None) -> Layout:

@@ -11,6 +11,7 @@ from services.common.db.engine import sqlite_url
 from services.common.rpc.channel import open_channel
 from services.lifecycle.failures import JobCancelled
 from services.lifecycle.ledger import Beat
+from services.lifecycle.model.outcome import Keeping
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import JobRun
 from services.lifecycle.webhooks import Webhooks
@@ -24,7 +25,7 @@ async def job(tmp_path: Path) -> AsyncIterator[JobRun]:
         await book.admit()
         cell = await book.cell("cell")
         channels = [await stack.enter_async_context(open_channel("127.0.0.1:1")) for _ in range(3)]
-        yield JobRun(await claimed(cell), cell, Nodes(*channels), Webhooks())
+        yield JobRun(await claimed(cell), cell, Nodes(*channels), Webhooks(), Keeping())
 
 
 def cancel(job: JobRun) -> None:

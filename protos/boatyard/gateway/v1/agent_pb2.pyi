@@ -203,21 +203,23 @@ class Policy(message.Message):
         RETENTION_UNSPECIFIED: Policy._Retention.ValueType  # 0
         """KEEP_FAILED."""
         RETENTION_KEEP_FAILED: Policy._Retention.ValueType  # 1
-        """It is removed after success, and kept for a while after failure."""
+        """It is removed after success, and kept for a while otherwise: as long as the gateway's setting for that end says."""
         RETENTION_KEEP: Policy._Retention.ValueType  # 2
-        """It is kept, until it is removed by hand or swept."""
+        """It is kept for a while, as long as the gateway's setting for that end says."""
         RETENTION_REMOVE: Policy._Retention.ValueType  # 3
         """It is removed."""
 
     class Retention(_Retention, metaclass=_RetentionEnumTypeWrapper):
-        """What becomes of a workspace when its job has ended."""
+        """What becomes of a workspace when its job has ended. What a job that has not succeeded left in it is kept as a snapshot
+        before; where that cannot be, the workspace is kept until somebody removes it.
+        """
 
     RETENTION_UNSPECIFIED: Policy.Retention.ValueType  # 0
     """KEEP_FAILED."""
     RETENTION_KEEP_FAILED: Policy.Retention.ValueType  # 1
-    """It is removed after success, and kept for a while after failure."""
+    """It is removed after success, and kept for a while otherwise: as long as the gateway's setting for that end says."""
     RETENTION_KEEP: Policy.Retention.ValueType  # 2
-    """It is kept, until it is removed by hand or swept."""
+    """It is kept for a while, as long as the gateway's setting for that end says."""
     RETENTION_REMOVE: Policy.Retention.ValueType  # 3
     """It is removed."""
 

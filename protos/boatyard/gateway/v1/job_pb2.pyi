@@ -309,6 +309,7 @@ class JobSpec(message.Message):
     AGENT_FIELD_NUMBER: builtins.int
     POLICY_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """The project; empty means `default`."""
     kind: builtins.str
@@ -329,6 +330,10 @@ class JobSpec(message.Message):
     """The work item that it is for; empty means none."""
     template_id: builtins.str
     """The template; empty means the worker's."""
+    snapshot_id: builtins.str
+    """The snapshot of that repository to start from, in place of `revision`; empty means none. The result is compared with
+    it, and its branch has it.
+    """
     @builtins.property
     def agent(self) -> agent_pb2.AgentSettings:
         """Overrides of template and worker."""
@@ -357,10 +362,11 @@ class JobSpec(message.Message):
         agent: agent_pb2.AgentSettings | None = ...,
         policy: agent_pb2.Policy | None = ...,
         labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        snapshot_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "branch", b"branch", "kind", b"kind", "labels", b"labels", "policy", b"policy", "priority", b"priority", "project_id", b"project_id", "prompt", b"prompt", "repository_id", b"repository_id", "revision", b"revision", "template_id", b"template_id", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "branch", b"branch", "kind", b"kind", "labels", b"labels", "policy", b"policy", "priority", b"priority", "project_id", b"project_id", "prompt", b"prompt", "repository_id", b"repository_id", "revision", b"revision", "snapshot_id", b"snapshot_id", "template_id", b"template_id", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -430,7 +436,7 @@ class Job(message.Message):
     """Output only. Where it stands."""
     reason: builtins.str
     """Output only. Why it FAILED. Before the agent: VETOED, HOOK_FAILED, CLONE_FAILED, REVISION_NOT_FOUND, BRANCH_EXISTS,
-    INVALID_BRANCH, DISK_FULL, SANDBOX_UNAVAILABLE, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED,
+    INVALID_BRANCH, SNAPSHOT_NOT_FOUND, DISK_FULL, SANDBOX_UNAVAILABLE, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED,
     TIMED_OUT, IDLE, OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After
     it: TAKE_FAILED, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED. At any time: NODE_LOST (a service of the cell, or too many
     cells in turn, did not come back), INTERNAL. After the push, by a hook that may: HOOK_FAILED.
@@ -518,7 +524,9 @@ class StageRecord(message.Message):
         STATE_DONE: StageRecord._State.ValueType  # 2
         """It is done, and its result is written."""
         STATE_FAILED: StageRecord._State.ValueType  # 3
-        """It failed, and so the job, unless it is the call of a hook whose failure is ignored."""
+        """It failed, and so the job, unless it is the call of a hook whose failure is ignored, or comes after the end:
+        `snapshot`, `cleanup`.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """How a stage went."""
@@ -530,7 +538,9 @@ class StageRecord(message.Message):
     STATE_DONE: StageRecord.State.ValueType  # 2
     """It is done, and its result is written."""
     STATE_FAILED: StageRecord.State.ValueType  # 3
-    """It failed, and so the job, unless it is the call of a hook whose failure is ignored."""
+    """It failed, and so the job, unless it is the call of a hook whose failure is ignored, or comes after the end:
+    `snapshot`, `cleanup`.
+    """
 
     NAME_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
@@ -539,7 +549,7 @@ class StageRecord(message.Message):
     END_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Its name: `hooks`, `hook-1` and so on, `base`, `workspace`, `branch`, `start`, `agent`, `take`, `diff`, `verify`,
-    `push`, `stop`, `cleanup`. Names may be added. A job that was begun anew by another cell has them once an attempt.
+    `push`, `stop`, `snapshot`, `cleanup`. Names may be added. A job that was begun anew by another cell has them once an attempt.
     """
     state: StageRecord.State.ValueType
     """How it went."""

@@ -43,6 +43,7 @@ class Output(message.Message):
     COST_USD_FIELD_NUMBER: builtins.int
     TOOL_CALLS_FIELD_NUMBER: builtins.int
     TURNS_FIELD_NUMBER: builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     summary: builtins.str
     """The agent's last words: what its model said last, or the last lines of its output; at most 2 KiB."""
     total_files_changed: builtins.int
@@ -75,6 +76,10 @@ class Output(message.Message):
     """Tools that the agent called; absent where the runtime does not see them."""
     turns: builtins.int
     """Answers that its model gave; absent where the runtime does not see them."""
+    snapshot_id: builtins.str
+    """What a job that has failed, or was cancelled, left in its workspace, kept as a snapshot; empty when nothing had changed,
+    and while the job lives. See AgentRuntimeService.ListSnapshots.
+    """
     @builtins.property
     def files_changed(self) -> containers.RepeatedCompositeFieldContainer[FileChange]:
         """The files that differ between base and result; at most 1000 of them."""
@@ -104,10 +109,11 @@ class Output(message.Message):
         cost_usd: builtins.float | None = ...,
         tool_calls: builtins.int | None = ...,
         turns: builtins.int | None = ...,
+        snapshot_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "cost_usd", b"cost_usd", "exit_code", b"exit_code", "outcome", b"outcome", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "diff", b"diff", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "outcome", b"outcome", "output_bytes", b"output_bytes", "pushed", b"pushed", "signal", b"signal", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_files_changed", b"total_files_changed", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "diff", b"diff", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "outcome", b"outcome", "output_bytes", b"output_bytes", "pushed", b"pushed", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_files_changed", b"total_files_changed", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
