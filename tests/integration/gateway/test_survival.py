@@ -73,6 +73,22 @@ async def test_a_gateway_killed_at_any_moment(services: Services, remote: Repo) 
     assert not (await services.runtime.ListWorkspaces(wanted)).workspaces, "none was left behind by any of them"
 
 
+@pytest.mark.slow
+async def test_a_gateway_killed_while_it_lets_go_of_what_an_agent_left(services: Services, remote: Repo) -> None:
+    repository = await services.repository(remote)
+    for stage in ("take", "snapshot", "cleanup"):
+        job = await services.submit("echo half > half.txt; exit 3", repository_id=repository)
+        await services.until(job.job_id, began(stage))
+        await restart(services, "gateway")
+        ended = await services.ended(job.job_id)
+        assert (ended.state, ended.reason) == (job_pb2.Job.STATE_FAILED, "AGENT_FAILED"), (stage, ended)
+        assert [record.state for record in ended.timeline] == [job_pb2.StageRecord.STATE_DONE] * len(ended.timeline)
+        workspaces = await services.runtime.ListWorkspaces(runtime_pb2.ListWorkspacesRequest(job_id=job.job_id))
+        assert [workspace.HasField("expire_time") for workspace in workspaces.workspaces] == [True], stage
+        assert ended.output.snapshot_id, stage
+        await services.runtime.DeleteWorkspace(runtime_pb2.DeleteWorkspaceRequest(workspace_id=ended.workspace_id))
+
+
 async def test_a_viewer_sees_no_gap_when_the_execution_service_is_killed(services: Services, remote: Repo) -> None:
     job = await services.submit(COUNTING.format(lines=200), repository_id=await services.repository(remote))
     viewer = asyncio.create_task(services.output(job.execution_ids[0]))

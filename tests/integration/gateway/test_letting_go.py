@@ -1,0 +1,86 @@
+"""What becomes of a workspace after its job: nothing that an agent left is lost before somebody could look at it."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from boatyard.gateway.v1 import job_pb2, runtime_pb2
+from boatyard.workspace.v1 import workspace_pb2
+
+from services.common.rpc.status import service_error
+from tests.kit.repos import Repo
+from tests.kit.services import Services, running_services
+
+FAILED, SUCCEEDED = job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_SUCCEEDED
+
+
+async def workspace_of(services: Services, job: job_pb2.Job) -> workspace_pb2.Workspace:
+    wanted = runtime_pb2.ListWorkspacesRequest(job_id=job.job_id)
+    (workspace,) = (await services.runtime.ListWorkspaces(wanted)).workspaces
+    return workspace
+
+
+def kept_for(workspace: workspace_pb2.Workspace) -> timedelta:
+    return workspace.expire_time.ToDatetime(UTC) - datetime.now(UTC)
+
+
+def told(job: job_pb2.Job, stage: str) -> str:
+    (record,) = [record for record in job.timeline if record.name == stage]
+    return record.message
+
+
+async def test_work_that_failed_is_kept_and_can_be_gone_on_with(services: Services, remote: Repo) -> None:
+    repository = await services.repository(remote)
+    failed = await services.run("echo half > half.txt; exit 3", repository_id=repository)
+    assert (failed.state, failed.reason) == (FAILED, "AGENT_FAILED")
+    snapshot_id = failed.output.snapshot_id
+    assert snapshot_id == told(failed, "snapshot")
+    assert told(failed, "cleanup") == "the workspace is kept for 72 h"
+    assert timedelta(hours=71) < kept_for(await workspace_of(services, failed)) < timedelta(hours=73)
+
+    again = await services.run("echo done >> half.txt", repository_id=repository, snapshot_id=snapshot_id)
+    assert (again.state, again.spec.snapshot_id) == (SUCCEEDED, snapshot_id), again
+    assert [change.path for change in again.output.files_changed] == [b"half.txt"]
+    assert remote.files(again.output.branch.decode())["half.txt"] == "half\ndone"
+
+
+async def test_nothing_to_keep_is_no_snapshot(services: Services, remote: Repo) -> None:
+    repository = await services.repository(remote)
+    failed = await services.run("exit 3", repository_id=repository)
+    assert (failed.output.snapshot_id, told(failed, "snapshot")) == ("", "nothing had changed")
+    without_repository = await services.run("exit 3")
+    assert "snapshot" not in {record.name for record in without_repository.timeline}
+    fine = await services.run("echo new > new.txt", repository_id=repository)
+    assert "snapshot" not in {record.name for record in fine.timeline}
+    assert not fine.workspace_id, "its result was taken, and it is gone"
+
+
+async def test_a_snapshot_is_of_one_repository(services: Services, remote: Repo, tmp_path: Path) -> None:
+    repository = await services.repository(remote)
+    failed = await services.run("echo half > half.txt; exit 3", repository_id=repository)
+    other = await services.repository(Repo.sample(tmp_path / "other").bare_clone(tmp_path / "other.git"))
+    for snapshot_id in (failed.output.snapshot_id, "no-such-snapshot"):
+        job = await services.run("true", repository_id=other, snapshot_id=snapshot_id)
+        assert (job.state, job.reason) == (FAILED, "SNAPSHOT_NOT_FOUND"), job
+    for spec, field in (
+        ({}, "spec.snapshot_id"),
+        ({"repository_id": repository, "revision": b"main"}, "spec.snapshot_id"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await services.submit("true", snapshot_id=failed.output.snapshot_id, **spec)
+        assert field in service_error(caught.value).message
+
+
+@pytest.mark.slow
+async def test_what_cannot_be_kept_is_not_let_go(tmp_path: Path, remote: Repo) -> None:
+    environment = {"BOATYARD_GATEWAY_NODE_PATIENCE_SECONDS": "1", "BOATYARD_GATEWAY_KEEP_FAILED_HOURS": "0"}
+    async with running_services(tmp_path, **environment) as services:
+        repository = await services.repository(remote)
+        job = await services.submit("echo half > half.txt; sleep 1; exit 3", repository_id=repository)
+        await services.until(job.job_id, lambda now: any(stage.name == "agent" for stage in now.timeline))
+        services.end("git")
+        ended = await services.ended(job.job_id)
+        assert (ended.state, ended.reason) == (FAILED, "AGENT_FAILED"), "that it could not be kept is not why it failed"
+        assert "could not be kept" in told(ended, "cleanup")
+        assert kept_for(await workspace_of(services, ended)) > timedelta(days=30_000)
