@@ -25,10 +25,13 @@ from services.common.settings import load_settings
 from services.git import store
 from services.git.bases import Bases
 from services.git.clones import Clones
+from services.git.deltas import Deltas
 from services.git.diffs import Diffs
+from services.git.disk import Disk, DiskBounds
 from services.git.gitcmd import Command, Git, GitError
 from services.git.manager import GitManager
 from services.git.mirrors import Bounds, Mirrors
+from services.git.overlays import overlays_work
 from services.git.places import Places
 from services.git.publishing import Publisher
 from services.git.remotes import AddressBook
@@ -36,6 +39,7 @@ from services.git.results import Results
 from services.git.sandboxed import SandboxedGit
 from services.git.servicer import GitServicer
 from services.git.settings import GitSettings
+from services.git.shelf import Shelf
 from services.git.snapshots import Snapshots
 from services.git.store import GitStore, SnapshotStore
 from services.git.taking import Taker
@@ -70,7 +74,7 @@ async def _main() -> None:
         addresses = AddressBook(
             settings.file_roots, settings.home.root, allow_loopback_http=settings.allow_loopback_http
         )
-        manager = build_manager(settings, places, git, addresses, engine)
+        manager = build_manager(settings, places, git, addresses, engine, stacks=await overlays_work(places))
         sweeping = asyncio.create_task(manager.keep_swept())
         stack.callback(sweeping.cancel)
         draining = Draining()
@@ -90,9 +94,13 @@ async def _main() -> None:
 
 
 def build_manager(
-    settings: GitSettings, places: Places, git: Git, addresses: AddressBook, engine: AsyncEngine
+    settings: GitSettings, places: Places, git: Git, addresses: AddressBook, engine: AsyncEngine, *, stacks: bool
 ) -> GitManager:
-    """Wire the parts that do the work."""
+    """Wire the parts that do the work. `stacks` says whether overlays work here."""
+    shelf = Shelf(places)
+    shelf.mend()
+    disk_bounds = DiskBounds(settings.disk_budget_bytes, settings.min_free_bytes, settings.base_grace_seconds)
+    disk = Disk(places, shelf, disk_bounds)
     bounds = Bounds(settings.network_seconds, settings.lock_seconds, settings.min_free_bytes)
     sandboxed = SandboxedGit()
     taker = Taker(git, sandboxed, places.empty, max_pack_bytes=settings.max_result_bytes)
@@ -100,14 +108,15 @@ def build_manager(
     return GitManager(
         store=GitStore(engine),
         fences=Fences(engine, store.fences),
-        mirrors=Mirrors(git, places, addresses, bounds),
-        bases=Bases(git, places),
+        mirrors=Mirrors(git, places, addresses, disk, bounds),
+        bases=Bases(git, places, shelf, disk, Deltas(git, shelf) if stacks else None),
         results=results,
         snapshots=Snapshots(SnapshotStore(engine), results, timedelta(hours=settings.snapshot_keep_hours)),
         trees=Trees(sandboxed),
         diffs=Diffs(git),
         publisher=Publisher(git, addresses, timeout_seconds=settings.network_seconds),
         clones=Clones(git, places, addresses, bounds),
+        disk=disk,
     )
 
 

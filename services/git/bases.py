@@ -1,37 +1,43 @@
-"""Base trees: one checked-out commit each, made once, never changed, the start of any number of workspaces.
+"""Base trees: one commit each, made once, never changed, the start of any number of workspaces.
 
-Those of results are for a check that runs once: they are removed an hour after their last use.
+A commit near one whose tree is there becomes a layer over it, any other a whole tree. `disk` removes what is not used.
 """
 
 import asyncio
-import errno
-import os
 import shutil
-import time
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
 
 from services.git import failures
+from services.git.deltas import Delta, Deltas
+from services.git.disk import Disk
 from services.git.flights import Flights, Listener
 from services.git.gitcmd import Command, Git, GitError, Invocation
 from services.git.model import Progress
 from services.git.places import Places
-
-# Git reads about 300 MB/s to compare content; waiting for the next second takes half of one.
-_QUICKLY_READ_BYTES: Final = 64 * 1024 * 1024
-# Long after whoever asked for the tree has made a workspace of it.
-_RESULT_KEPT_SECONDS: Final = 3600
+from services.git.settling import settle
+from services.git.shelf import Shelf, Shelved
 
 
 class Bases:
-    """Makes base trees from mirrors and result stores. Each is built aside and renamed when it is whole."""
+    """Makes base trees from mirrors and result stores. Each is built aside and renamed when it is whole.
 
-    def __init__(self, git: Git, places: Places) -> None:
+    Without `deltas` all of them are whole trees.
+    """
+
+    def __init__(self, git: Git, places: Places, shelf: Shelf, disk: Disk, deltas: Deltas | None) -> None:
         self._git = git
         self._places = places
-        self._flights = Flights[Path]()
+        self._shelf = shelf
+        self._disk = disk
+        self._deltas = deltas
+        self._flights = Flights[Shelved]()
 
-    async def prepare(self, repository_id: str, commit_id: str, origin_url: str, listener: Listener) -> Path:
+    def holding(self, repository_id: str) -> AbstractContextManager[None]:
+        """Keep what the repository has here from being removed, while a base of it is made and handed out."""
+        return self._shelf.holding(repository_id)
+
+    async def prepare(self, repository_id: str, commit_id: str, origin_url: str, listener: Listener) -> Shelved:
         """Return the tree of a commit that the mirror holds.
 
         Raises:
@@ -41,56 +47,70 @@ class Bases:
         place = self._places.base(repository_id, commit_id)
         return await self._in_place(place, repository_id, commit_id, origin_url, listener)
 
-    async def prepare_result(self, repository_id: str, commit_id: str, origin_url: str, listener: Listener) -> Path:
+    async def prepare_result(self, repository_id: str, commit_id: str, origin_url: str, listener: Listener) -> Shelved:
         """Return the tree of a commit that the result store holds, or the mirror under it. Raises: as `prepare`."""
-        await asyncio.to_thread(self.sweep)
         place = self._places.base(repository_id, commit_id)
         if not place.is_dir():
             place = self._places.result_base(repository_id, commit_id)
         return await self._in_place(place, repository_id, commit_id, origin_url, listener)
 
-    def sweep(self, kept_seconds: float = _RESULT_KEPT_SECONDS) -> None:
-        """Remove the trees of results that nobody has asked for since `kept_seconds`. Blocks."""
-        for place in self._places.result_bases.glob("*/*"):
-            if time.time() - place.stat().st_mtime > kept_seconds:
-                rubbish = self._places.scratch()
-                place.rename(rubbish / "base")
-                shutil.rmtree(rubbish, ignore_errors=True)
-
     async def _in_place(
         self, place: Path, repository_id: str, commit_id: str, origin_url: str, listener: Listener
-    ) -> Path:
-        tree = place / "tree"
-        if tree.is_dir():
-            os.utime(place)
-            return tree
+    ) -> Shelved:
+        if (found := self._shelf.hand_out(place)) is not None:
+            return found
 
-        async def build(report: Listener) -> Path:
+        async def build(report: Listener) -> Shelved:
             try:
                 await self._build(place, repository_id, commit_id, origin_url, report)
             except GitError as error:
                 raise failures.clone_failed(repository_id, error) from error
-            return tree
+            made = self._shelf.hand_out(place)
+            if made is None:
+                raise RuntimeError(f"{place} is not there although it was made")
+            return made
 
         return await self._flights.join((repository_id, commit_id), build, listener)
 
     async def _build(self, place: Path, repository_id: str, commit_id: str, origin_url: str, report: Listener) -> None:
         report(Progress("Preparing the tree"))
         scratch = self._places.scratch()
+        building = scratch / "base"
+        tree = building / "tree"
         try:
-            tree = scratch / "tree"
-            mirror = self._places.mirror(repository_id)
-            flags = ("--quiet", "--shared", "--no-checkout", "--template=", "--no-recurse-submodules")
-            await self._git.run(Command("clone", flags, (str(mirror), str(tree))), Invocation(protocol="file"))
-            config = f"--file={tree / '.git' / 'config'}"
-            await self._git.run(Command("config", (config,), ("remote.origin.url", origin_url)))
-            await self._borrow_result(repository_id, commit_id, tree)
-            inside = Invocation(git_dir=tree / ".git", cwd=tree, timeout_seconds=1800)
-            await self._git.run(Command("checkout", ("--quiet", "--detach"), (commit_id,)), inside)
-            await self._settle(tree)
-            _move_into_place(scratch, place)
+            building.mkdir()
+            await self._make_repository(tree, repository_id, commit_id, origin_url)
+            delta = await self._plan(repository_id, commit_id, tree)
+            async with self._disk.room(await self._expected_bytes(repository_id, delta)) as room:
+                await self._fill(tree, commit_id, delta)
+                found = await settle(self._git, tree)
+                await room.resize(found.bytes)
+                self._shelf.put(building, place, (found.bytes, found.inodes), delta.below if delta else None)
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+    async def _plan(self, repository_id: str, commit_id: str, tree: Path) -> Delta | None:
+        return None if self._deltas is None else await self._deltas.plan(repository_id, commit_id, tree / ".git")
+
+    async def _expected_bytes(self, repository_id: str, delta: Delta | None) -> int:
+        if delta is not None:
+            return delta.size * delta.below.whole.bytes // delta.below.whole.inodes
+        return await asyncio.to_thread(self._disk.expected_tree, repository_id)
+
+    async def _fill(self, tree: Path, commit_id: str, delta: Delta | None) -> None:
+        if self._deltas is not None and delta is not None:
+            await self._deltas.write(delta, commit_id, tree)
+            return
+        inside = Invocation(git_dir=tree / ".git", cwd=tree, timeout_seconds=1800)
+        await self._git.run(Command("checkout", ("--quiet", "--detach"), (commit_id,)), inside)
+
+    async def _make_repository(self, tree: Path, repository_id: str, commit_id: str, origin_url: str) -> None:
+        mirror = self._places.mirror(repository_id)
+        flags = ("--quiet", "--shared", "--no-checkout", "--template=", "--no-recurse-submodules")
+        await self._git.run(Command("clone", flags, (str(mirror), str(tree))), Invocation(protocol="file"))
+        config = f"--file={tree / '.git' / 'config'}"
+        await self._git.run(Command("config", (config,), ("remote.origin.url", origin_url)))
+        await self._borrow_result(repository_id, commit_id, tree)
 
     async def _borrow_result(self, repository_id: str, commit_id: str, tree: Path) -> None:
         """Copy the objects of a result into the tree, for no sandbox may see the store that it lies in."""
@@ -103,47 +123,3 @@ class Bases:
         await self._git.run(
             Command("fetch", flags, (str(store), commit_id)), Invocation(git_dir=tree / ".git", protocol="file")
         )
-
-    async def _settle(self, tree: Path) -> None:
-        """Make the files older than the index, by the second, and write the index once more.
-
-        Git trusts its index only for files that are older than it, and reads all others at each `status`: in every
-        workspace over this base, for ever (measured: 9 ms against 4 on 236 files).
-        """
-        if not await asyncio.to_thread(_make_older, tree):
-            await asyncio.sleep(1.02 - time.time() % 1)
-        inside = Invocation(git_dir=tree / ".git", cwd=tree, timeout_seconds=1800)
-        await self._git.run(Command("update-index", ("-q", "--refresh")), inside)
-        os.utime(tree / ".git" / "index")
-
-
-def _make_older(tree: Path) -> bool:
-    """Set the times of all files two seconds back.
-
-    Git then reads each of them once more, so a tree that takes longer to read than to wait for is left as it is, and
-    the answer is False.
-    """
-    files: list[Path] = []
-    for folder, directories, names in os.walk(tree):
-        if Path(folder) == tree:
-            directories.remove(".git")
-        # A link to a directory is among the directories, and to git it is a file.
-        links = (name for name in directories if Path(folder, name).is_symlink())
-        files += (Path(folder, name) for name in (*names, *links))
-    if sum(path.lstat().st_size for path in files) > _QUICKLY_READ_BYTES:
-        return False
-    before = int(time.time()) - 2
-    for path in files:
-        os.utime(path, (before, before), follow_symlinks=False)
-    return True
-
-
-def _move_into_place(scratch: Path, target: Path) -> None:
-    target.parent.mkdir(mode=0o700, exist_ok=True)
-    scratch.chmod(0o755)
-    try:
-        scratch.rename(target)
-    except OSError as error:
-        # Somebody else made the same tree meanwhile: it is the same.
-        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-            raise

@@ -1,5 +1,6 @@
 """What the git service does for its callers, put together from its parts."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
 from datetime import datetime
@@ -14,6 +15,7 @@ from services.git import failures
 from services.git.bases import Bases
 from services.git.clones import Clones
 from services.git.diffs import Diffs
+from services.git.disk import Disk
 from services.git.flights import Listener
 from services.git.mirrors import Mirrors
 from services.git.model import (
@@ -58,6 +60,7 @@ class GitManager:
         diffs: Diffs,
         publisher: Publisher,
         clones: Clones,
+        disk: Disk,
     ) -> None:
         self._store = store
         self._fences = fences
@@ -69,6 +72,7 @@ class GitManager:
         self._diffs = diffs
         self._publisher = publisher
         self._clones = clones
+        self.disk = disk
 
     def prepare_base(self, remote: Remote, wanted: Wanted) -> AsyncGenerator[Progress | Base, None]:
         """Yield progress, and last a tree of the wanted commit.
@@ -164,8 +168,8 @@ class GitManager:
         return await self._snapshots.sweep(now)
 
     async def keep_swept(self) -> None:
-        """See Snapshots.keep_swept."""
-        await self._snapshots.keep_swept()
+        """See Snapshots.keep_swept and Disk.keep_swept."""
+        await asyncio.gather(self._snapshots.keep_swept(), self.disk.keep_swept())
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str) -> bool:
         """Push a result; returns whether it was there already.
@@ -197,6 +201,10 @@ class GitManager:
         return await self._diffs.changed_files(store, base, commit)
 
     async def _prepare_base(self, remote: Remote, wanted: Wanted, report: Listener) -> Base:
+        with self._bases.holding(remote.repository_id):
+            return await self._prepare_held_base(remote, wanted, report)
+
+    async def _prepare_held_base(self, remote: Remote, wanted: Wanted, report: Listener) -> Base:
         repository_id = remote.repository_id
         if wanted.result_commit_id:
             commit_id = wanted.result_commit_id
@@ -212,8 +220,8 @@ class GitManager:
             commit_id, branch = resolved.commit_id, resolved.branch
             prepare = self._bases.prepare
         await self._store.remember_url(repository_id, remote.url)
-        tree = await prepare(repository_id, commit_id, remote.url, report)
-        return Base(commit_id, (tree,), (self._mirrors.objects(repository_id),), branch)
+        found = await prepare(repository_id, commit_id, remote.url, report)
+        return Base(commit_id, found.layers, (self._mirrors.objects(repository_id),), branch, found.pins_path)
 
     async def _takeable(self, repository_id: str, name: str, order: Order | SnapshotOrder) -> tuple[Path, ...]:
         """Return the object directories that the base lies in, where the tree is there at all."""
@@ -231,8 +239,9 @@ class GitManager:
             raise failures.revision_not_found(commit_id)
         # An earlier result: its base tree holds a copy of its objects, and only of its own.
         url = await self._store.url(repository_id) or ""
-        tree = await self._bases.prepare_result(repository_id, commit_id, url, lambda _: None)
-        return (mirror, tree / ".git" / "objects")
+        with self._bases.holding(repository_id):
+            base = await self._bases.prepare_result(repository_id, commit_id, url, lambda _: None)
+        return (mirror, base.layers[0] / ".git" / "objects")
 
     async def _store_with(self, repository_id: str, *commit_ids: str) -> Path:
         self._check_known(repository_id)

@@ -1,14 +1,18 @@
 """Mirrors: one bare repository for each remote, with upstream's objects and nothing else."""
 
+import asyncio
 import contextlib
 import re
 import shutil
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 from services.common.lock import LockHeldError
 from services.git import failures
+from services.git.disk import Disk
 from services.git.flights import Flights, Listener
 from services.git.gitcmd import Command, Git, GitError, GitFailed, Invocation
 from services.git.locks import locked
@@ -17,6 +21,7 @@ from services.git.names import is_commit_id
 from services.git.places import Places
 from services.git.progress import ProgressParser
 from services.git.remotes import Address, AddressBook
+from services.git.settling import look
 
 # Where a mirror keeps what the remote's HEAD was; a branch of its own, for a remote's HEAD may be on none.
 _HEAD_REF: Final = b"refs/upstream/HEAD"
@@ -49,12 +54,15 @@ class Resolved:
 class Mirrors:
     """Fetches and reads mirrors. At most one fetch runs for each repository, in this process and in any other."""
 
-    def __init__(self, git: Git, places: Places, addresses: AddressBook, bounds: Bounds) -> None:
+    def __init__(self, git: Git, places: Places, addresses: AddressBook, disk: Disk, bounds: Bounds) -> None:
         self._git = git
         self._places = places
         self._addresses = addresses
+        self._disk = disk
         self._bounds = bounds
         self._flights = Flights[None]()
+        self._turns = WeakValueDictionary[str, asyncio.Lock]()
+        self._rounds = Counter[str]()
 
     def objects(self, repository_id: str) -> Path:
         """The directory that trees made from the mirror borrow from."""
@@ -65,15 +73,17 @@ class Mirrors:
         return self._places.mirror(repository_id).is_dir()
 
     async def refresh(self, remote: Remote, listener: Listener = lambda _: None) -> None:
-        """Bring the mirror up to date; who asks during a fetch of the same repository shares it.
+        """Bring the mirror up to date, as the remote is now or later.
+
+        Who asks while a fetch waits for its turn shares it. One that has begun may have looked at the remote too early:
+        who asks then shares the next.
 
         Raises:
             FailedPrecondition: CLONE_FAILED.
             Exhausted: DISK_FULL, or REPOSITORY_BUSY when another process keeps the mirror locked.
         """
-        await self._flights.join(
-            (remote.repository_id, remote.url, remote.token), lambda report: self._refresh(remote, report), listener
-        )
+        key = (remote.repository_id, remote.url, remote.token, self._rounds[remote.repository_id])
+        await self._flights.join(key, lambda report: self._refresh(remote, report), listener)
 
     async def find(self, remote: Remote, revision: bytes, listener: Listener) -> Resolved | None:
         """Find a revision of the remote. It is asked, unless this is a commit id that has been fetched already.
@@ -81,7 +91,7 @@ class Mirrors:
         Raises: as `refresh`.
         """
         text = revision.decode("ascii", "replace")
-        if is_commit_id(text) and self.exists(remote.repository_id) and await self.has(remote.repository_id, text):
+        if is_commit_id(text) and await self._has_after_all(remote.repository_id, text):
             return await self.resolve(remote.repository_id, revision)
         await self.refresh(remote, listener)
         resolved = await self.resolve(remote.repository_id, revision)
@@ -109,12 +119,24 @@ class Mirrors:
         """Whether the mirror holds the commit."""
         return await self._commit(repository_id, commit_id.encode()) is not None
 
+    async def _has_after_all(self, repository_id: str, commit_id: str) -> bool:
+        """Whether the mirror holds the commit, now or after the fetch that is under way."""
+        if self.exists(repository_id) and await self.has(repository_id, commit_id):
+            return True
+        async with self._turn(repository_id):
+            return self.exists(repository_id) and await self.has(repository_id, commit_id)
+
+    def _turn(self, repository_id: str) -> asyncio.Lock:
+        """Return the lock that orders those in this process who want the mirror's own; nobody waits in vain for it."""
+        return self._turns.setdefault(repository_id, asyncio.Lock())
+
     async def _refresh(self, remote: Remote, report: Listener) -> None:
-        self._places.check_room(self._bounds.min_free_bytes)
         lock = self._places.mirror_lock(remote.repository_id)
         try:
-            async with locked(lock, self._bounds.lock_seconds) as held:
-                await self._fetch_locked(remote, held, report)
+            async with self._disk.room(0), self._turn(remote.repository_id):
+                self._rounds[remote.repository_id] += 1
+                async with locked(lock, self._bounds.lock_seconds) as held:
+                    await self._fetch_locked(remote, held, report)
         except LockHeldError as error:
             raise failures.repository_busy(remote.repository_id) from error
         except GitError as error:
@@ -133,7 +155,8 @@ class Mirrors:
             for key, value in _CONFIG.items():
                 await self._git.run(Command("config", (f"--file={building / 'config'}",), (key, value)))
             await self._fetch(building, remote, held, report)
-            building.rename(mirror)
+            async with self._disk.room((await asyncio.to_thread(look, building)).bytes):
+                building.rename(mirror)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -164,7 +187,8 @@ class Mirrors:
         flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", *address.reading_flags)
         refspec = f"+{commit_id}:refs/upstream/commits/{commit_id}"
         with contextlib.suppress(GitFailed, LockHeldError):
-            async with locked(self._places.mirror_lock(remote.repository_id), self._bounds.lock_seconds) as held:
+            lock = locked(self._places.mirror_lock(remote.repository_id), self._bounds.lock_seconds)
+            async with self._turn(remote.repository_id), lock as held:
                 how = replace(
                     address.invocation(remote.token, self._bounds.fetch_seconds), git_dir=mirror, held=(held,)
                 )

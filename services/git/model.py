@@ -50,13 +50,14 @@ class Progress:
 class Base:
     """A prepared tree of one commit, and what a sandbox over it must show read-only at the same place.
 
-    `layers` together are the tree, the topmost first.
+    `layers` together are the tree, the topmost first. `pins_path` is where whoever uses it says so.
     """
 
     commit_id: str
     layers: tuple[Path, ...]
     read_only_paths: tuple[Path, ...]
-    branch: bytes = b""
+    branch: bytes
+    pins_path: Path
 
 
 @dataclass(frozen=True, slots=True)

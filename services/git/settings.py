@@ -33,6 +33,10 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """How long to wait for another process that works on the same store."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
     """How much must be free on the disk before anything is fetched."""
+    disk_budget_bytes: Annotated[int, Field(ge=0)] = 64 << 30
+    """How much mirrors, bases and results may take together, before what was used least lately is evicted; 0: any."""
+    base_grace_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = 3600
+    """How long a base is left alone that was handed out, for whoever asked for it to make a workspace of it."""
     snapshot_keep_hours: Annotated[float, Field(gt=0, le=24 * 3650)] = 720
     """How long a snapshot is kept whose maker did not say."""
     max_result_bytes: Annotated[int, Field(gt=0)] = 2 * 1024 * 1024 * 1024

@@ -216,6 +216,7 @@ def base_message(message: Progress | Base) -> pb.PrepareBaseResponse:
             layers=[os.fsencode(path) for path in message.layers],
             read_only_paths=[os.fsencode(path) for path in message.read_only_paths],
             branch=message.branch,
+            pins_path=os.fsencode(message.pins_path),
         )
     )
 

@@ -14,6 +14,7 @@ from services.git.app import build_manager, find_git
 from services.git.gitcmd import Command, Completed, Git, Invocation
 from services.git.manager import GitManager
 from services.git.model import Base, Progress, Remote, Signature, Wanted, WorkingTree
+from services.git.overlays import overlays_work
 from services.git.places import Places
 from services.git.remotes import AddressBook
 from services.git.settings import GitSettings
@@ -85,7 +86,7 @@ async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncI
     try:
         await migrate(engine, "services.git.migrations")
         addresses = AddressBook(chosen.file_roots, home, allow_loopback_http=chosen.allow_loopback_http)
-        manager = build_manager(chosen, places, git, addresses, engine)
+        manager = build_manager(chosen, places, git, addresses, engine, stacks=await overlays_work(places))
         yield GitParts(manager, places, Requests(addresses, places), git)
     finally:
         await engine.dispose()

@@ -47,6 +47,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "cat-file": _spec(),
     # Takes no --end-of-options in git 2.39, so it is only ever given commit ids.
     "checkout": _spec("--quiet", "--detach", config={"submodule.recurse": "false"}, end_of_options=False),
+    "checkout-index": _spec("-u", "-z", "--stdin"),
     "clone": _spec(
         *("--quiet", "--shared", "--no-checkout", "--template=", "--no-recurse-submodules"),
         *("--depth=", "--branch=", "--upload-pack="),
@@ -75,6 +76,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "init": _spec("--quiet", "--bare", "--template="),
     "ls-files": _spec("-z", "--stage", paths=True),
     "ls-remote": _spec("--symref", "--upload-pack=", config=_REMOTE),
+    "ls-tree": _spec("-r", "-d", "-z", "--name-only"),
     "merge-base": _spec("--is-ancestor"),
     "pack-objects": _spec("--revs", "--stdout", "-q"),
     # On result stores alone: no tree borrows from one.
@@ -83,14 +85,14 @@ COMMANDS: Final[Mapping[str, Spec]] = {
         *("--porcelain", "--force-with-lease=", "--no-verify", "--receive-pack="),
         config=_REMOTE | {"push.gpgSign": "false", "push.recurseSubmodules": "no"},
     ),
-    "read-tree": _spec(),
+    "read-tree": _spec("-i", "-m"),
     "repack": _spec("-A", "-d", "-l", "-q", "--unpack-unreachable=", end_of_options=False),
-    "rev-list": _spec("--count"),
+    "rev-list": _spec("--count", "--first-parent", "--max-count="),
     "rev-parse": _spec("--verify", "--quiet"),
     "status": _spec("--porcelain=v2", "-z", "--untracked-files=all", paths=True),
     "symbolic-ref": _spec("--quiet"),
-    "update-index": _spec("-q", "--refresh", "--force-remove", paths=True),
-    "update-ref": _spec("-d"),
+    "update-index": _spec("-q", "--refresh", "--ignore-missing", "--force-remove", paths=True),
+    "update-ref": _spec("-d", "--no-deref"),
     "version": _spec(),
     "write-tree": _spec(),
 }

@@ -231,11 +231,9 @@ async def test_the_tree_of_a_result_goes_when_nobody_has_asked_for_it_and_comes_
     base = await shared_parts.prepare(shared_remote, wanted)
     upstream = await shared_parts.prepare(shared_remote)
     hours_ago = time.time() - 7200
-    for path in (base.layers[0].parent, upstream.layers[0].parent):
+    for path in (base.layers[0].parent, base.pins_path, upstream.layers[0].parent, upstream.pins_path):
         os.utime(path, (hours_ago, hours_ago))
-    workspace.agent.write({"swept": "2"})
-    other = await take(shared_parts, workspace)
-    await shared_parts.prepare(shared_remote, Wanted(result_commit_id=other.commit_id))
+    await shared_parts.manager.disk.sweep()
     assert not base.layers[0].exists()
     assert upstream.layers[0].exists()
     assert (await shared_parts.prepare(shared_remote, wanted)).layers == base.layers

@@ -218,7 +218,7 @@ class Base(message.Message):
     """The branch that the revision names, or the remote's default branch where it names none."""
     pins_path: builtins.bytes
     """Absolute path of the directory in which whoever uses the base keeps an empty file of a name of its own, for as long
-    as it does. Empty where nothing evicts bases.
+    as it does: a base with such a file is not evicted, nor what lies below it.
     """
     @builtins.property
     def layers(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:

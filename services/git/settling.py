@@ -1,0 +1,78 @@
+"""Makes the files of a new tree older than its index, so that git believes the index and reads none of them.
+
+Git trusts its index only for files that are older than it by the second, and reads all others at each `status`: in
+every workspace over the tree, for ever (measured: 9 ms against 4 on 236 files).
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.git.gitcmd import Command, Git, Invocation
+
+# What it takes to set a file's times and to have git read it once more, per file and per byte (measured, ext4).
+_SECONDS_PER_FILE: Final = 60e-6
+_SECONDS_PER_BYTE: Final = 1 / 300e6
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a walk over a tree found: (path, size, second of the last change) of its files, and what it takes."""
+
+    files: list[tuple[str, int, int]]
+    bytes: int
+    inodes: int
+
+
+def look(tree: Path) -> Found:
+    """Walk over a tree; what git itself keeps is counted, and not among the files. Blocks."""
+    files: list[tuple[str, int, int]] = []
+    size = inodes = 0
+    git_directory = str(tree / ".git")
+    for entry in _entries(str(tree)):
+        status = entry.stat(follow_symlinks=False)
+        size += status.st_blocks * 512
+        inodes += 1
+        if not entry.is_dir(follow_symlinks=False) and not entry.path.startswith(git_directory):
+            files.append((entry.path, status.st_size, int(status.st_mtime)))
+    return Found(files, size, inodes)
+
+
+async def settle(git: Git, tree: Path) -> Found:
+    """Make all files older than the index, the cheaper way: by waiting for the next second, or by setting times back.
+
+    Only files of the current second matter, and git reads once more those whose times were set back. `tree` has a
+    `.git` and was just filled by git; it may be a layer, in which files of the index are missing.
+    """
+    found = await asyncio.to_thread(look, tree)
+    now = time.time()
+    young = [(path, size) for path, size, second in found.files if second >= int(now)]
+    to_set_back = sum(_SECONDS_PER_FILE + size * _SECONDS_PER_BYTE for _, size in young)
+    to_wait = 1.01 - now % 1
+    if to_wait < to_set_back:
+        await asyncio.sleep(to_wait)
+    elif young:
+        await asyncio.to_thread(_set_back, (path for path, _ in young), int(now) - 2)
+        inside = Invocation(git_dir=tree / ".git", cwd=tree, timeout_seconds=1800)
+        await git.run(Command("update-index", ("-q", "--refresh", "--ignore-missing")), inside)
+    os.utime(tree / ".git" / "index")
+    return found
+
+
+def _set_back(paths: Iterable[str], second: int) -> None:
+    for path in paths:
+        os.utime(path, (second, second), follow_symlinks=False)
+
+
+def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
+    todo = [directory]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
