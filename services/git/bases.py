@@ -54,6 +54,15 @@ class Bases:
             place = self._places.result_base(repository_id, commit_id)
         return await self._in_place(place, repository_id, commit_id, origin_url, listener)
 
+    def commit_of(self, repository_id: str, layers: tuple[Path, ...]) -> str:
+        """Return the commit whose base these layers are, empty where they are none of the repository's."""
+        place = layers[0].parent
+        ours = {self._places.base(repository_id, place.name), self._places.result_base(repository_id, place.name)}
+        if place not in ours:
+            return ""
+        found = self._shelf.find(place)
+        return found.commit_id if found is not None and found.layers == layers else ""
+
     async def _in_place(
         self, place: Path, repository_id: str, commit_id: str, origin_url: str, listener: Listener
     ) -> Shelved:

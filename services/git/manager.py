@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from services.common.fence import current_fence
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.git import failures
 from services.git.bases import Bases
+from services.git.benches import Order
 from services.git.clones import Clones
 from services.git.diffs import Diffs
 from services.git.disk import Disk
@@ -40,7 +42,6 @@ from services.git.publishing import Publisher
 from services.git.results import Results
 from services.git.snapshots import SnapshotOrder, Snapshots
 from services.git.store import GitStore
-from services.git.taking import Order
 from services.git.trees import Trees
 
 
@@ -130,7 +131,8 @@ class GitManager:
             FailedPrecondition: TAKE_FAILED, STALE_FENCE, SANDBOX_UNAVAILABLE.
         """
         await self._check_fence()
-        borrowed = await self._takeable(repository_id, result_id, order)
+        borrowed, layered_on = await self._takeable(repository_id, result_id, order.tree, order.base_commit_id)
+        order = replace(order, layered_on=layered_on)
         try:
             return await self._results.take(repository_id, f"refs/results/{result_id}", order, borrowed)
         except SandboxUnavailableError as error:
@@ -144,9 +146,11 @@ class GitManager:
             NotFound, FailedPrecondition, Exhausted: as `take_result`.
         """
         await self._check_fence()
-        borrowed = await self._takeable(order.repository_id, order.snapshot_id, order)
+        borrowed, layered_on = await self._takeable(
+            order.repository_id, order.snapshot_id, order.tree, order.base_commit_id
+        )
         try:
-            return await self._snapshots.take(order, borrowed)
+            return await self._snapshots.take(order, borrowed, layered_on)
         except SandboxUnavailableError as error:
             raise failures.sandbox_unavailable(error) from error
 
@@ -223,12 +227,18 @@ class GitManager:
         found = await prepare(repository_id, commit_id, remote.url, report)
         return Base(commit_id, found.layers, (self._mirrors.objects(repository_id),), branch, found.pins_path)
 
-    async def _takeable(self, repository_id: str, name: str, order: Order | SnapshotOrder) -> tuple[Path, ...]:
-        """Return the object directories that the base lies in, where the tree is there at all."""
+    async def _takeable(
+        self, repository_id: str, name: str, tree: WorkingTree, base_commit_id: str
+    ) -> tuple[tuple[Path, ...], str]:
+        """Return where the objects lie that a tree is taken with, and the commit below its layers (empty: unknown)."""
         self._check_known(repository_id)
-        if not order.tree.path.is_dir():
-            raise failures.take_failed(name, FileNotFoundError(f"{order.tree.path} is no directory"))
-        return await self._objects_of(repository_id, order.base_commit_id)
+        if not tree.path.is_dir():
+            raise failures.take_failed(name, FileNotFoundError(f"{tree.path} is no directory"))
+        borrowed = await self._objects_of(repository_id, base_commit_id)
+        layered_on = self._bases.commit_of(repository_id, tree.layers.lowers) if tree.layers else ""
+        if layered_on and layered_on != base_commit_id:
+            borrowed = tuple(dict.fromkeys((*borrowed, *await self._objects_of(repository_id, layered_on))))
+        return borrowed, layered_on
 
     async def _objects_of(self, repository_id: str, commit_id: str) -> tuple[Path, ...]:
         """Return object directories that a sandbox may see, and that together hold the commit."""

@@ -30,12 +30,29 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
+class Layers:
+    """An overlay: `lowers` are read, the topmost first, and `upper` has taken the changes.
+
+    `mounted_path` is where the workspace service has mounted them, as root; None where each sandbox does for itself.
+    """
+
+    lowers: tuple[Path, ...]
+    upper: Path
+    work: Path
+    mounted_path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkingTree:
-    """A tree that an agent may have written. `read_only_paths` are what its repository borrows objects from."""
+    """A tree that an agent may have written. `read_only_paths` are what its repository borrows objects from.
+
+    `path` is the tree itself, or the upper directory of layers that nobody has mounted.
+    """
 
     path: Path
     read_only_paths: tuple[Path, ...] = ()
     tier: Tier = Tier.BUBBLEWRAP
+    layers: Layers | None = None
 
 
 @dataclass(frozen=True, slots=True)

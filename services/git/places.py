@@ -98,6 +98,14 @@ class Places:
         """Who writes to the result store holds this."""
         return self.results / f"{repository_id}.lock"
 
+    def layer_complaint(self, path: bytes) -> str | None:
+        """Say why this cannot lie below a working tree: only prepared trees of ours may, or what is none of ours."""
+        layer = Path(os.fsdecode(path))
+        ours = layer.name == "tree" and layer.parent.parent.parent in {self.bases, self.result_bases}
+        if ours and ".." not in layer.parts and b"\0" not in path:
+            return None
+        return self.tree_complaint(path)
+
     def tree_complaint(self, path: bytes) -> str | None:
         """Say why this cannot be a working tree: it would show a sandbox what is ours, or is no path at all."""
         if not path.startswith(b"/") or b"\0" in path or len(path) > _PATH_BYTES:
@@ -114,7 +122,12 @@ class Places:
     def may_be_borrowed(self, path: bytes) -> bool:
         """Whether a sandbox may see this path: the objects of a mirror, and nothing else of ours."""
         directory = Path(os.fsdecode(path))
-        return directory.parent.parent == self.mirrors and directory.name == "objects" and b"\0" not in path
+        return (
+            directory.parent.parent == self.mirrors
+            and directory.name == "objects"
+            and ".." not in directory.parts
+            and b"\0" not in path
+        )
 
     def check_room(self, needed_bytes: int) -> None:
         """Raise Exhausted (DISK_FULL) where less than this is free: too little to begin anything large."""

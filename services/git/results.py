@@ -6,13 +6,14 @@ from pathlib import Path
 
 from services.common.lock import LockHeldError
 from services.git import failures
+from services.git.benches import Order
 from services.git.gitcmd import Command, Git, GitError, Invocation
 from services.git.gitcmd.commands import STRICT_FLAG
 from services.git.locks import locked
 from services.git.mirrors import Bounds, commit_of, remove_stale_locks
 from services.git.model import Result
 from services.git.places import Places
-from services.git.taking import Order, Taken, Taker
+from services.git.taking import Taken, Taker
 
 # Base trees of results are made by fetching a commit by its id.
 _CONFIG = {"uploadpack.allowAnySHA1InWant": "true"}

@@ -11,7 +11,7 @@ from typing import Final
 
 from services.common.sandbox import aio, environment
 from services.common.sandbox.errors import OutputLimitError, SandboxTimeoutError
-from services.common.sandbox.spec import Access, Mount, SandboxSpec, Tier
+from services.common.sandbox.spec import Access, Mount, Overlay, SandboxSpec, Tier
 from services.git.gitcmd import Command, Completed, GitFailed, GitTimedOut, OutputTooLarge, build_environment, git_argv
 from services.git.gitcmd.failures import scrub
 from services.git.model import WorkingTree
@@ -32,17 +32,22 @@ class View:
     tree: Path
     bench: Path
     tier: Tier
-    mounts: tuple[Mount, ...]
+    mounts: tuple[Mount | Overlay, ...]
 
     @classmethod
     def of(cls, working_tree: WorkingTree, access: Access, *, bench: Path | None = None) -> "View":
         """Show a working tree with what it borrows, and `bench` (writable) where there is one."""
         borrowed = tuple(Mount(path) for path in working_tree.read_only_paths)
-        if working_tree.tier is Tier.NONE:
+        layers = working_tree.layers
+        stacked = layers is not None and layers.mounted_path is None
+        if working_tree.tier is Tier.NONE and not stacked:
             return cls(working_tree.path, bench or working_tree.path, Tier.NONE, borrowed)
+        tree: Mount | Overlay = Mount(working_tree.path, _WORKSPACE, access)
+        if layers is not None and stacked:
+            # Who only reads mounts it as everybody else does: it is held meanwhile.
+            tree = Overlay(layers.lowers, layers.upper, layers.work, _WORKSPACE)
         benches = (Mount(bench, _BENCH, Access.READ_WRITE),) if bench else ()
-        mounts = (Mount(working_tree.path, _WORKSPACE, access), *borrowed, *benches)
-        return cls(_WORKSPACE, _BENCH, working_tree.tier, mounts)
+        return cls(_WORKSPACE, _BENCH, working_tree.tier, (tree, *borrowed, *benches))
 
     def hiding(self, hidden: tuple[Mount, ...]) -> "View":
         """The same, with something mounted over parts of it; without a sandbox nothing can be hidden."""
@@ -99,11 +104,33 @@ class SandboxedGit:
         if code not in how.expected_codes:
             raise GitFailed(command.name, code, _said(stderr))
 
-    async def nested_repositories(self, view: View) -> tuple[bytes, ...]:
-        """Find the repositories inside of the tree: their paths from its top, by their `.git`."""
-        argv = (b"find", b".", b"-mindepth", b"2", b"-name", b".git", b"(", b"-type", b"d", b"-o", b"-type", b"f")
+    async def nested_repositories(self, view: View) -> dict[bytes, bool]:
+        """Find the repositories inside of the tree: their paths from its top, and whether `.git` is a directory there.
+
+        Raises: as `run`.
+        """
+        wanted = (b"-mindepth", b"2", b"-name", b".git", b"(", b"-type", b"d", b"-o", b"-type", b"f", b")", b"-prune")
+        found = await self._find(view, (b".",), wanted)
+        return {path.removesuffix(b"/.git"): kind == b"d" for kind, path in found}
+
+    async def below(self, view: View, paths: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        """Return the files and links below some directories, and the directories: paths from the top of the tree.
+
+        Repositories' `.git` is left out.
+
+        Raises: as `run`.
+        """
+        kinds = (b"(", b"-type", b"f", b"-o", b"-type", b"l", b"-o", b"-type", b"d", b")")
+        starts = tuple(b"./" + path for path in paths)
+        found = await self._find(view, starts, (b"-mindepth", b"1", b"-name", b".git", b"-prune", b"-o", *kinds))
+        files = tuple(path for kind, path in found if kind != b"d")
+        return files, tuple(path for kind, path in found if kind == b"d")
+
+    async def _find(
+        self, view: View, starts: tuple[bytes, ...], wanted: tuple[bytes, ...]
+    ) -> list[tuple[bytes, bytes]]:
         spec = SandboxSpec(
-            argv=(*argv, b")", b"-prune", b"-print0"),
+            argv=(b"find", *starts, *wanted, b"-printf", b"%y%p\\0"),
             cwd=view.tree,
             mounts=view.mounts,
             environment={**environment.base(), "LC_ALL": b"C"},
@@ -113,8 +140,8 @@ class SandboxedGit:
         # Directories that cannot be read make it exit with 1; git will say more about them than we could.
         if found.exit_code not in {0, 1} or found.stderr.startswith(b"bwrap: "):
             raise GitFailed("find", found.exit_code, _said(found.stderr))
-        paths = (path for path in found.stdout.split(b"\0") if path)
-        return tuple(sorted(path.removeprefix(b"./").removesuffix(b"/.git") for path in paths))
+        records = sorted(record for record in found.stdout.split(b"\0") if record)
+        return [(record[:1], record[1:].removeprefix(b"./")) for record in records]
 
     async def _bounded(self, spec: SandboxSpec, name: str, how: How) -> aio.Completed:
         try:

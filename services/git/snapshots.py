@@ -11,12 +11,12 @@ import structlog
 
 from services.common.db.paging import Page
 from services.common.errors import NotFound, RequestIdReused, ServiceError
+from services.git.benches import Order
 from services.git.flights import Flights
 from services.git.gitcmd import GitError
 from services.git.model import Signature, Snapshot, WorkingTree
 from services.git.results import Results
 from services.git.store import SnapshotStore
-from services.git.taking import Order
 
 _SWEEP_INTERVAL_SECONDS: Final = 600.0
 # As long as what nobody names any more is kept: an earlier compaction would find it too young.
@@ -46,15 +46,17 @@ class Snapshots:
         self._keep_for = keep_for
         self._flights = Flights[Snapshot]()
 
-    async def take(self, order: SnapshotOrder, borrowed: tuple[Path, ...]) -> Snapshot:
+    async def take(self, order: SnapshotOrder, borrowed: tuple[Path, ...], layered_on: str) -> Snapshot:
         """Return the snapshot of this id, after making it where there is none.
+
+        `borrowed` and `layered_on` as in Results.take and Order.
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED.
             FailedPrecondition: TAKE_FAILED.
             Exhausted: DISK_FULL, REPOSITORY_BUSY.
         """
-        return await self._flights.join((order.snapshot_id, order), lambda _: self._take(order, borrowed))
+        return await self._flights.join((order.snapshot_id, order), lambda _: self._take(order, borrowed, layered_on))
 
     async def get(self, snapshot_id: str) -> Snapshot:
         """Return one snapshot. Raises NotFound: SNAPSHOT_NOT_FOUND."""
@@ -103,7 +105,7 @@ class Snapshots:
                 _log.exception("could not sweep")
             await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
 
-    async def _take(self, order: SnapshotOrder, borrowed: tuple[Path, ...]) -> Snapshot:
+    async def _take(self, order: SnapshotOrder, borrowed: tuple[Path, ...], layered_on: str) -> Snapshot:
         now = datetime.now(UTC)
         wanted = Snapshot(
             snapshot_id=order.snapshot_id,
@@ -122,7 +124,7 @@ class Snapshots:
             return found
         # The time of the first try, so that each makes the same commit.
         signature = Signature("Boatyard", "boatyard@localhost", int(found.create_time.timestamp()))
-        work = Order(order.tree, order.base_commit_id, order.message, signature)
+        work = Order(order.tree, order.base_commit_id, order.message, signature, layered_on)
         taken = await self._results.take(order.repository_id, _ref(order.snapshot_id), work, borrowed)
         await self._store.complete(order.snapshot_id, taken.commit_id)
         return replace(found, commit_id=taken.commit_id)

@@ -3,20 +3,25 @@
 What comes out is a pack: data, which the result store checks object by object before it keeps any of it.
 """
 
+import asyncio
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from services.common.sandbox.spec import Access, Mount
+from services.common.sandbox.spec import Access, Mount, Tier
+from services.git.benches import Bench, Order
+from services.git.changes import Changes, Entry, Upper, can_read_roots_attributes, compare, read_upper
 from services.git.gitcmd import Command, Git, GitFailed
-from services.git.model import Signature, WorkingTree
+from services.git.model import WorkingTree
 from services.git.names import is_commit_id
 from services.git.sandboxed import How, SandboxedGit, View
-from services.git.signing import message_bytes, signature_variables
 
 # A mount each: more of them are an accident, such as a package manager's cache that nothing ignores.
 _MAX_HIDDEN: Final = 256
+# Their names are arguments of one program.
+_MAX_MOVED: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,99 +32,6 @@ class Taken:
     pack: Path | None
     agent_commits: int
     lost_repositories: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to take: the tree, the commit that it started from, and who signs what is added."""
-
-    tree: WorkingTree
-    base_commit_id: str
-    message: str
-    signature: Signature
-
-
-class _Bench:
-    """One attempt: a bare repository in a directory of ours, seen by git inside the sandbox beside the tree."""
-
-    def __init__(self, git: SandboxedGit, view: View, order: Order, *, with_agents_objects: bool) -> None:
-        self._git = git
-        self._view = view
-        self._order = order
-        self._variables: dict[str, str] = {}
-        if with_agents_objects:
-            self._variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str(view.tree / ".git" / "objects")
-
-    async def text(self, command: Command, *, stdin: bytes = b"", variables: dict[str, str] | None = None) -> str:
-        completed = await self._git.run(self._view, command, self._how(stdin=stdin, variables=variables))
-        return completed.line.decode("ascii", "replace")
-
-    async def holds(self, command: Command) -> bool:
-        return (await self._git.run(self._view, command, self._how(expected_codes=(0, 1, 128)))).code == 0
-
-    def hiding(self, mounts: tuple[Mount, ...]) -> "_Bench":
-        """The same bench, with something mounted over parts of the tree."""
-        return _Bench(self._git, self._view.hiding(mounts), self._order, with_agents_objects=bool(self._variables))
-
-    async def start_from(self, parent: str, nested: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """Fill the index with a commit's tree; return those of the nested repositories that are submodules of the base.
-
-        Those that the agent has committed as links, which lead nowhere, are left out: their files can be added.
-        """
-        await self.text(Command("read-tree", (), (self._order.base_commit_id,)))
-        submodules = await self.links_among(nested)
-        if parent != self._order.base_commit_id:
-            await self.text(Command("read-tree", (), (parent,)))
-            made = tuple(link for link in await self.links_among(nested) if link not in submodules)
-            if made:
-                await self.text(Command("update-index", ("--force-remove",), (), made))
-        return submodules
-
-    async def commit_tree(self, parent: str) -> str:
-        """Return the commit of the working tree on `parent`: the parent itself where it has that tree already."""
-        await self._stage_everything()
-        tree = await self.text(Command("write-tree"))
-        if tree == await self.text(Command("rev-parse", ("--verify",), (f"{parent}^{{tree}}",))):
-            return parent
-        commit = Command("commit-tree", ("-p", parent, "-F", "-"), (tree,))
-        order = self._order
-        return await self.text(
-            commit, stdin=message_bytes(order.message), variables=signature_variables(order.signature)
-        )
-
-    async def _stage_everything(self) -> None:
-        staged = await self._git.run(self._view, Command("add", ("--all",)), self._how())
-        # Git leaves out a directory that it may not read, and calls that a success.
-        if "Permission denied" in staged.stderr:
-            raise GitFailed("add", staged.code, staged.stderr)
-
-    async def links_among(self, nested: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """Return those of the nested repositories that stand in the index as a link, without their content."""
-        if not nested:
-            return ()
-        command = Command("ls-files", ("-z", "--stage"), (), nested)
-        listing = await self._git.run(self._view, command, self._how())
-        records = (record.partition(b"\t") for record in listing.stdout.split(b"\0"))
-        links = {path for facts, _, path in records if facts.startswith(b"160000 ")}
-        return tuple(sorted(links))
-
-    async def write_pack(self, commit_id: str, target: Path, limit: int) -> None:
-        """Write all that the commit has and the base has not."""
-        revisions = f"{commit_id}\n^{self._order.base_commit_id}\n".encode()
-        command = Command("pack-objects", ("--revs", "--stdout", "-q"))
-        how = self._how(stdin=revisions)
-        limited = How(how.git_dir, how.stdin, how.variables, output_limit=limit, timeout_seconds=how.timeout_seconds)
-        await self._git.write_output(self._view, command, target, limited)
-
-    def _how(
-        self, *, stdin: bytes = b"", variables: dict[str, str] | None = None, expected_codes: tuple[int, ...] = (0,)
-    ) -> How:
-        return How(
-            git_dir=self._view.bench / "git",
-            stdin=stdin,
-            variables=self._variables | (variables or {}),
-            expected_codes=expected_codes,
-        )
 
 
 class Taker:
@@ -144,16 +56,17 @@ class Taker:
             GitError: git cannot read the tree, or the result is larger than it may be.
         """
         bench = await self._prepare(scratch, borrowed)
-        tree = WorkingTree(order.tree.path, borrowed, order.tree.tier)
-        view = View.of(tree, Access.READ_ONLY, bench=bench)
-        head = await self._agents_head(view, order) if keep_commits else None
+        tree = replace(order.tree, read_only_paths=borrowed)
+        head = await self._agents_head(tree, order, bench) if keep_commits else None
         parent = head or order.base_commit_id
-        looking = _Bench(self._git, view, order, with_agents_objects=head is not None)
-        nested = await self._git.nested_repositories(view)
-        submodules = await looking.start_from(parent, nested)
-        own = looking.hiding(self._hidden(view, order.tree.path, nested, submodules, scratch))
+        view = View.of(tree, Access.READ_ONLY, bench=bench)
+        looking = Bench(self._git, view, order, with_agents_objects=head is not None)
+        upper = await self._what_changed(view, order, scratch)
+        if upper is None:
+            own, lost = await self._read_everything(looking, view, order, parent, scratch)
+        else:
+            own, lost = looking, await self._read_changes(looking, order, parent, upper)
         commit_id = await own.commit_tree(parent)
-        lost = tuple(sorted({*submodules, *await own.links_among(nested)}))
         if commit_id == order.base_commit_id:
             return Taken(commit_id, None, 0, lost)
         if not is_commit_id(commit_id):
@@ -162,6 +75,53 @@ class Taker:
         await own.write_pack(commit_id, pack, self._max_pack_bytes)
         counted = Command("rev-list", ("--count",), (parent, f"^{order.base_commit_id}"))
         return Taken(commit_id, pack, int(await own.text(counted)), lost)
+
+    async def _what_changed(self, view: View, order: Order, scratch: Path) -> Upper | None:
+        """Return what the layers tell of the changes; None where every file has to be read to know."""
+        layers = order.tree.layers
+        # Without a sandbox an agent with our rights could have changed the upper directory behind the overlay's back.
+        if layers is None or not order.layered_on or order.tree.tier is Tier.NONE:
+            return None
+        mounted_by_root = layers.mounted_path is not None
+        if mounted_by_root and not can_read_roots_attributes(scratch):
+            return None
+        try:
+            upper = await asyncio.to_thread(read_upper, layers.upper, mounted_by_root=mounted_by_root)
+        except OSError as error:
+            raise GitFailed("add", 0, f"{os.fsdecode(error.filename or '')}: {error.strerror}") from error
+        if len(upper.moved) > _MAX_MOVED:
+            return None
+        if not upper.moved:
+            return upper
+        files, directories = await self._git.below(view, upper.moved)
+        directories = (*upper.directories, *upper.moved, *directories)
+        return replace(upper, files=(*upper.files, *files), directories=directories)
+
+    async def _read_changes(self, bench: Bench, order: Order, parent: str, upper: Upper) -> tuple[bytes, ...]:
+        """Bring the index from the commit below the layers to the working tree; return what is lost of it."""
+        await bench.read_commit(order.layered_on)
+        below = await bench.entries()
+        changes = compare(below, upper)
+        known = {entry.path for entry in below}
+        tracking, tracked = bench, below
+        if parent != order.layered_on:
+            tracking = bench.with_other_index()
+            await tracking.read_commit(parent)
+            tracked = await tracking.entries()
+        ignored = await tracking.ignored(path for path in changes.read if path not in known)
+        kept = tuple(path for path in changes.read if path not in ignored)
+        await bench.stage(replace(changes, read=kept))
+        await bench.link(_links(tracked, {entry.path: entry for entry in below}, changes, upper))
+        return changes.lost
+
+    async def _read_everything(
+        self, looking: Bench, view: View, order: Order, parent: str, scratch: Path
+    ) -> tuple[Bench, tuple[bytes, ...]]:
+        nested = await self._git.nested_repositories(view)
+        submodules = await _start_from(looking, order.base_commit_id, parent, tuple(nested))
+        own = looking.hiding(self._hidden(view, nested, submodules, scratch))
+        await own.stage_everything()
+        return own, tuple(sorted({*submodules, *await own.links_among(tuple(nested))}))
 
     async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...]) -> Path:
         bench = scratch / "bench"
@@ -173,19 +133,21 @@ class Taker:
         alternates.write_bytes(b"".join(bytes(path) + b"\n" for path in borrowed))
         return bench
 
-    async def _agents_head(self, view: View, order: Order) -> str | None:
+    async def _agents_head(self, tree: WorkingTree, order: Order, bench: Path) -> str | None:
         """Return the commit that the agent left HEAD at, where it descends from the base, and is not it."""
         command = Command("rev-parse", ("--verify", "--quiet"), ("HEAD^{commit}",))
-        answer = await self._git.run(view, command, How(expected_codes=(0, 1, 128)))
+        alone = View.of(tree, Access.READ_ONLY)
+        answer = await self._git.run(alone, command, How(expected_codes=(0, 1, 128)))
         head = answer.line.decode("ascii", "replace")
         if answer.code != 0 or not is_commit_id(head) or head == order.base_commit_id:
             return None
-        looking = _Bench(self._git, view, order, with_agents_objects=True)
+        beside = View.of(tree, Access.READ_ONLY, bench=bench)
+        looking = Bench(self._git, beside, order, with_agents_objects=True)
         descends = await looking.holds(Command("merge-base", ("--is-ancestor",), (order.base_commit_id, head)))
         return head if descends else None
 
     def _hidden(
-        self, view: View, tree: Path, nested: tuple[bytes, ...], submodules: tuple[bytes, ...], scratch: Path
+        self, view: View, nested: Mapping[bytes, bool], submodules: tuple[bytes, ...], scratch: Path
     ) -> tuple[Mount, ...]:
         """Lay nothing over the `.git` of every nested repository: git then takes their files for what they are.
 
@@ -196,8 +158,33 @@ class Taker:
         nothing = scratch / "nothing"
         nothing.touch()
         mounts = [Mount(self._empty, view.tree / os.fsdecode(path)) for path in submodules]
-        for path in nested:
+        for path, is_directory in nested.items():
             if not any(path == submodule or path.startswith(submodule + b"/") for submodule in submodules):
-                dot_git = Path(os.fsdecode(path)) / ".git"
-                mounts.append(Mount(self._empty if (tree / dot_git).is_dir() else nothing, view.tree / dot_git))
+                dot_git = view.tree / os.fsdecode(path) / ".git"
+                mounts.append(Mount(self._empty if is_directory else nothing, dot_git))
         return tuple(mounts)
+
+
+async def _start_from(bench: Bench, base: str, parent: str, nested: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Fill the index with the parent's tree; return those of the nested repositories that are submodules of the base.
+
+    Those that the agent has committed as links, which lead nowhere, are left out: their files can be added.
+    """
+    await bench.read_commit(base)
+    submodules = await bench.links_among(nested)
+    if parent != base:
+        await bench.read_commit(parent)
+        await bench.unlink(tuple(link for link in await bench.links_among(nested) if link not in submodules))
+    return submodules
+
+
+def _links(tracked: list[Entry], below: Mapping[bytes, Entry], changes: Changes, upper: Upper) -> list[Entry]:
+    """Return the submodules that the agent has moved or added, as it committed them, where no files are in them."""
+    directories, read = set(upper.directories), changes.read
+    return [
+        entry
+        for entry in tracked
+        if entry.link and below.get(entry.path) != entry and entry.path not in changes.removed
+        if entry.path in below or entry.path in directories
+        if not any(path.startswith(entry.path + b"/") for path in read)
+    ]

@@ -8,11 +8,13 @@ from typing import Final, TypeVar
 
 from boatyard.execution.v1 import sandbox_pb2
 from boatyard.git.v1 import git_pb2 as pb
+from boatyard.workspace.v1 import layout_pb2
 
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
 from services.common.sandbox.spec import Tier
+from services.git.benches import Order
 from services.git.model import (
     Base,
     Change,
@@ -20,6 +22,7 @@ from services.git.model import (
     Clone,
     CloneOrder,
     DiffEnd,
+    Layers,
     Progress,
     Remote,
     Result,
@@ -34,7 +37,6 @@ from services.git.places import Places
 from services.git.remotes import AddressBook
 from services.git.signing import without_crud
 from services.git.snapshots import SnapshotOrder
-from services.git.taking import Order
 
 Violations = list[tuple[str, str]]
 _Row = TypeVar("_Row", StatusEntry, ChangedFile)
@@ -96,7 +98,12 @@ class Requests:
     def status(self, request: pb.GetStatusRequest) -> tuple[WorkingTree, Page]:
         """Read which page of which tree's status to give."""
         violations = self._tree_violations(request.tree)
-        page = _page(request.page_size, request.page_token, {"path": request.tree.layout.path}, violations)
+        page = _page(
+            request.page_size,
+            request.page_token,
+            {"layout": request.tree.layout.SerializeToString(deterministic=True)},
+            violations,
+        )
         _refuse(violations)
         return _tree(request.tree), page
 
@@ -195,7 +202,7 @@ class Requests:
     def _tree_violations(self, tree: pb.WorkingTree) -> Violations:
         violations: Violations = []
         if tree.layout.WhichOneof("kind") == "layers":
-            violations.append(("tree.layout", "must be a path: layered workspaces are not supported yet"))
+            violations += self._layers_violations(tree.layout.layers)
         elif complaint := self._places.tree_complaint(tree.layout.path):
             violations.append(("tree.layout.path", complaint))
         for index, path in enumerate(tree.read_only_paths):
@@ -204,6 +211,15 @@ class Requests:
         if tree.sandbox_tier not in _TIERS:
             violations.append(("tree.sandbox_tier", "must be a tier of the contract"))
         return violations
+
+    def _layers_violations(self, layers: layout_pb2.Layers) -> Violations:
+        lowers = [(f"lowers[{index}]", self._places.layer_complaint(path)) for index, path in enumerate(layers.lowers)]
+        if not lowers:
+            lowers = [("lowers", "must hold at least one path")]
+        own = [("upper", self._places.tree_complaint(layers.upper)), ("work", self._places.tree_complaint(layers.work))]
+        if layers.mounted_path:
+            own.append(("mounted_path", self._places.tree_complaint(layers.mounted_path)))
+        return [(f"tree.layout.layers.{field}", complaint) for field, complaint in (*lowers, *own) if complaint]
 
 
 def base_message(message: Progress | Base) -> pb.PrepareBaseResponse:
@@ -307,8 +323,18 @@ def _remote(remote: pb.Remote) -> Remote:
 
 
 def _tree(tree: pb.WorkingTree) -> WorkingTree:
-    borrowed = tuple(Path(os.fsdecode(path)) for path in tree.read_only_paths)
-    return WorkingTree(Path(os.fsdecode(tree.layout.path)), borrowed, _TIERS[tree.sandbox_tier])
+    borrowed = tuple(map(_path, tree.read_only_paths))
+    tier = _TIERS[tree.sandbox_tier]
+    if tree.layout.WhichOneof("kind") != "layers":
+        return WorkingTree(_path(tree.layout.path), borrowed, tier)
+    told = tree.layout.layers
+    mounted = _path(told.mounted_path) if told.mounted_path else None
+    layers = Layers(tuple(map(_path, told.lowers)), _path(told.upper), _path(told.work), mounted)
+    return WorkingTree(mounted or layers.upper, borrowed, tier, layers)
+
+
+def _path(path: bytes) -> Path:
+    return Path(os.fsdecode(path))
 
 
 def _signature(signature: pb.Signature) -> Signature:

@@ -1,6 +1,7 @@
 """The git service's parts put together as in production, on a home of their own, without a server."""
 
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -10,15 +11,18 @@ from pathlib import Path
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.common.ids import new_id
+from services.common.sandbox import aio, environment
+from services.common.sandbox.spec import Access, SandboxSpec
 from services.git.app import build_manager, find_git
+from services.git.benches import Order
 from services.git.gitcmd import Command, Completed, Git, Invocation
 from services.git.manager import GitManager
-from services.git.model import Base, Progress, Remote, Signature, Wanted, WorkingTree
+from services.git.model import Base, Layers, Progress, Remote, Signature, Wanted, WorkingTree
 from services.git.overlays import overlays_work
 from services.git.places import Places
 from services.git.remotes import AddressBook
+from services.git.sandboxed import View
 from services.git.settings import GitSettings
-from services.git.taking import Order
 from services.git.wire import Requests
 from tests.kit.repos import Repo
 
@@ -60,6 +64,50 @@ class GitParts:
         path.parent.mkdir(parents=True)
         shutil.copytree(base.layers[0], path, symlinks=True)
         return Workspace(WorkingTree(path, base.read_only_paths), Repo(path), base)
+
+    async def layered(self, base: Base, *, mounted: bool) -> "LayeredWorkspace":
+        """Stack a workspace on a base, as the workspace service does; `mounted` is its way where it is root."""
+        place = self.places.home.workspace_trees / new_id("workspace")
+        upper, work, tree = place / "upper", place / "work", place / "tree"
+        for directory in (upper, work, tree):
+            directory.mkdir(parents=True)
+        if mounted:
+            options = f"lowerdir={':'.join(map(str, base.layers))},upperdir={upper},workdir={work},redirect_dir=on"
+            subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tree], check=True, capture_output=True)
+        layers = Layers(base.layers, upper, work, tree if mounted else None)
+        return LayeredWorkspace(WorkingTree(tree if mounted else upper, base.read_only_paths, layers=layers), base)
+
+
+@dataclass
+class LayeredWorkspace:
+    """A stacked working copy. The agent's part is played by shell scripts in a sandbox, one after another."""
+
+    tree: WorkingTree
+    base: Base
+
+    async def agent(self, script: str) -> str:
+        """Run a script at the top of the tree, and return what it wrote."""
+        view = View.of(self.tree, Access.READ_WRITE)
+        identity = {"GIT_AUTHOR_NAME": b"Ada", "GIT_AUTHOR_EMAIL": b"a@b", "GIT_COMMITTER_NAME": b"Ada"}
+        identity |= {"GIT_COMMITTER_EMAIL": b"a@b", "GIT_CONFIG_NOSYSTEM": b"1"}
+        spec = SandboxSpec(
+            (b"sh", b"-ec", script.encode("utf-8", "surrogateescape")),
+            view.tree,
+            view.mounts,
+            environment.base() | identity,
+        )
+        done = await aio.run(spec)
+        assert done.exit_code == 0, f"{script}: {done.stderr.decode(errors='replace')}"
+        return done.stdout.decode(errors="surrogateescape")
+
+    def order(self, message: str = "the work") -> Order:
+        """Return the order to take it."""
+        return Order(self.tree, self.base.commit_id, message, SIGNATURE)
+
+    def unmount(self) -> None:
+        """Let go of the mount, where there is one."""
+        if self.tree.layers and self.tree.layers.mounted_path:
+            subprocess.run(["umount", self.tree.layers.mounted_path], check=True)
 
 
 @dataclass

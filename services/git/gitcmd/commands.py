@@ -45,6 +45,7 @@ _REMOTE: Final = _CHECKED | {
 COMMANDS: Final[Mapping[str, Spec]] = {
     "add": _spec("--all", config={"advice.addEmbeddedRepo": "false"}, paths=True),
     "cat-file": _spec(),
+    "check-ignore": _spec("-z", "--stdin"),
     # Takes no --end-of-options in git 2.39, so it is only ever given commit ids.
     "checkout": _spec("--quiet", "--detach", config={"submodule.recurse": "false"}, end_of_options=False),
     "checkout-index": _spec("-u", "-z", "--stdin"),
@@ -91,7 +92,10 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "rev-parse": _spec("--verify", "--quiet"),
     "status": _spec("--porcelain=v2", "-z", "--untracked-files=all", paths=True),
     "symbolic-ref": _spec("--quiet"),
-    "update-index": _spec("-q", "--refresh", "--ignore-missing", "--force-remove", paths=True),
+    "update-index": _spec(
+        *("-q", "--refresh", "--ignore-missing"),
+        *("--add", "--remove", "--force-remove", "--index-info", "-z", "--stdin"),
+    ),
     "update-ref": _spec("-d", "--no-deref"),
     "version": _spec(),
     "write-tree": _spec(),

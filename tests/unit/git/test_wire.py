@@ -1,5 +1,6 @@
 """Bad requests are refused with every violation at once, before anything is done."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from services.common.errors import Invalid
 from services.common.sandbox.spec import Tier
 from services.common.settings import Home
 from services.git import wire
-from services.git.model import DiffEnd, Progress, Signature, StatusEntry, WorkingTree
+from services.git.model import DiffEnd, Layers, Progress, Signature, StatusEntry, WorkingTree
 from services.git.places import Places
 from services.git.remotes import AddressBook
 from services.git.wire import Requests
@@ -81,9 +82,47 @@ def test_nothing_is_borrowed_but_mirrors(requests: Requests, tmp_path: Path, pat
     assert fields(requests.tree, message) == {"tree.read_only_paths[1]"}
 
 
-def test_layers_are_refused_clearly(requests: Requests) -> None:
-    message = pb.WorkingTree(layout=layout_pb2.Layout(layers=layout_pb2.Layers(upper=b"/u", work=b"/w")))
-    assert fields(requests.tree, message) == {"tree.layout"}
+def layered(tmp_path: Path, **told: object) -> pb.WorkingTree:
+    git, workspace = tmp_path / "home" / "git", tmp_path / "home" / "workspace" / "trees" / "w"
+    layers = {
+        "lowers": [bytes(git / "bases" / "repo-1" / COMMIT / "tree")],
+        "upper": bytes(workspace / "upper"),
+        "work": bytes(workspace / "work"),
+    }
+    return pb.WorkingTree(layout=layout_pb2.Layout(layers=layout_pb2.Layers(**layers | told)))
+
+
+def test_layers_are_read(requests: Requests, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    lowers, trees = (home / "git/bases/repo-1" / COMMIT / "tree",), home / "workspace/trees/w"
+    stacked = Layers(lowers, trees / "upper", trees / "work")
+    assert requests.tree(layered(tmp_path)) == WorkingTree(trees / "upper", layers=stacked)
+    mounted = requests.tree(layered(tmp_path, mounted_path=bytes(trees / "tree")))
+    assert (mounted.path, mounted.layers) == (trees / "tree", replace(stacked, mounted_path=trees / "tree"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("lowers", [], "lowers"),
+        ("lowers", [b""], "lowers[0]"),
+        ("lowers", ["git/results/repo-1.git"], "lowers[0]"),
+        ("lowers", ["git/bases/../results/tree"], "lowers[0]"),
+        ("lowers", ["git/bases/repo-1/c/tree", "gateway"], "lowers[1]"),
+        ("upper", "git/bases/repo-1/c/tree", "upper"),
+        ("upper", "workspace/trees", "upper"),
+        ("work", "git", "work"),
+        ("mounted_path", "git/mirrors", "mounted_path"),
+    ],
+)
+def test_layers_never_lead_to_what_is_ours(
+    requests: Requests, tmp_path: Path, field: str, value: object, named: str
+) -> None:
+    def inside(path: str | bytes) -> bytes:
+        return bytes(tmp_path / "home" / path) if isinstance(path, str) else path
+
+    told = [inside(path) for path in value] if isinstance(value, list) else inside(str(value))
+    assert fields(requests.tree, layered(tmp_path, **{field: told})) == {f"tree.layout.layers.{named}"}
 
 
 @pytest.mark.parametrize(
