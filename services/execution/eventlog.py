@@ -105,7 +105,7 @@ class EventWriter:
         if os.fstat(self._fd).st_size < len(_MAGIC):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, _MAGIC, 0)
-        with EventReader(self._path) as reader:
+        with EventReader(self._path, verify=True) as reader:
             with contextlib.suppress(DamagedRecordError):  # a machine that lost power may leave more than a torn end
                 while records := reader.read():
                     self.last_sequence = records[-1].sequence
@@ -190,14 +190,18 @@ class DamagedRecordError(EventLogError):
 class EventReader:
     """Reads records in order, at its own place in the file. Many readers may read while one writer writes."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the log at its beginning.
+    def __init__(self, path: Path, *, verify: bool = False) -> None:
+        """Open the log at its beginning. With `verify` each checksum is compared, not only each sequence.
+
+        A log that is written, or was written to its end, is as its writer wanted it: only what a lost machine left
+        needs to be verified, and the next writer does so before it goes on, or concludes.
 
         Raises:
             EventLogError: the file is something else.
             FileNotFoundError: nothing was written yet.
         """
         self._path = path
+        self._verify = verify
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         magic = os.pread(self._fd, len(_MAGIC), 0)
         if not _MAGIC.startswith(magic):
@@ -262,9 +266,11 @@ class EventReader:
 
     def _parse(self, block: memoryview, start: int, end: int) -> Record | None:
         _, crc, sequence, time_ns, kind, stream, _ = _HEADER.unpack_from(block, start)
+        if sequence != self.next_sequence:
+            return None
         payload = bytes(block[start + _HEADER.size : end])
         body = block[start + _HEADER.size - _BODY.size : start + _HEADER.size]
-        if zlib.crc32(payload, zlib.crc32(body)) != crc or sequence != self.next_sequence:
+        if self._verify and zlib.crc32(payload, zlib.crc32(body)) != crc:
             return None
         return Record(sequence, time_ns, Kind(kind), Stream(stream), payload)
 

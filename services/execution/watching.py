@@ -12,7 +12,7 @@ from services.execution.manager import ExecutionManager
 from services.execution.model import Execution
 from services.execution.rundir import RunDirectory
 
-_BATCH_BYTES = 256 * 1024
+_BATCH_BYTES = 512 * 1024
 _HEARTBEAT_S = 10.0
 _POLL_S = (0.004, 0.05)
 _POLL_SHARE = 0.1

@@ -95,7 +95,7 @@ def test_what_a_lost_machine_leaves_is_damage_for_readers_and_repaired_by_the_wr
     write(path, [(Stream.STDOUT, b"good"), (Stream.STDOUT, b"lost")])
     content = path.read_bytes()
     path.write_bytes(content[:-4] + bytes(4) + bytes(5000))
-    with EventReader(path) as reader:
+    with EventReader(path, verify=True) as reader:
         assert [record.payload for record in reader.read()][1:] == [b"good"]
         with pytest.raises(DamagedRecordError, match="in event 3"):
             reader.read()
