@@ -113,7 +113,7 @@ class StartReader:
         return SandboxSpec(
             argv=argv,
             cwd=WORKSPACE,
-            mounts=(*(Mount(path) for path in shown), _workspace(spec.layout)),
+            mounts=(*(Mount(path) for path in shown), _workspace(spec.layout, execution_id)),
             environment=environment.base() | own,
             network=_NETWORKS.get(spec.network, self._settings.network),
             limits=Limits(
@@ -150,12 +150,18 @@ def _layout_paths(layout: layout_pb2.Layout) -> list[tuple[str, bytes]]:
     return [*mounted, *lowers, ("spec.layout.layers.upper", layers.upper), ("spec.layout.layers.work", layers.work)]
 
 
-def _workspace(layout: layout_pb2.Layout) -> Mount | Overlay:
-    if whole := layout.path or layout.layers.mounted_path:
-        return Mount(Path(os.fsdecode(whole)), WORKSPACE, Access.READ_WRITE)
-    lowers = tuple(Path(os.fsdecode(path)) for path in layout.layers.lowers)
-    upper, work = (Path(os.fsdecode(path)) for path in (layout.layers.upper, layout.layers.work))
-    return Overlay(lowers, upper, work, WORKSPACE)
+def _workspace(layout: layout_pb2.Layout, execution_id: str) -> Mount | Overlay:
+    if layout.WhichOneof("kind") == "path":
+        return Mount(Path(os.fsdecode(layout.path)), WORKSPACE, Access.READ_WRITE)
+    layers = layout.layers
+    return Overlay(
+        lowers=tuple(Path(os.fsdecode(path)) for path in layers.lowers),
+        upper=Path(os.fsdecode(layers.upper)),
+        work=Path(os.fsdecode(layers.work)),
+        target=WORKSPACE,
+        mounted=Path(os.fsdecode(layers.mounted_path)) if layers.mounted_path else None,
+        holder=f"execution {execution_id}",
+    )
 
 
 def _is_model(spec: pb.ExecutionSpec) -> bool:

@@ -267,18 +267,34 @@ def _mount_to_json(mount: Mount | Overlay) -> dict[str, Any]:
     if isinstance(mount, Overlay):
         return {
             "lowers": [str(lower) for lower in mount.lowers],
-            "upper": str(mount.upper),
-            "work": str(mount.work),
+            "upper": _optional(mount.upper),
+            "work": _optional(mount.work),
             "target": str(mount.target),
+            "mounted": _optional(mount.mounted),
+            "holder": mount.holder,
         }
     return {"source": str(mount.source), "target": str(mount.target or mount.source), "access": mount.access}
 
 
 def _mount_from_json(fields: dict[str, Any]) -> Mount | Overlay:
     if "lowers" in fields:
-        lowers = tuple(Path(lower) for lower in fields["lowers"])
-        return Overlay(lowers, Path(fields["upper"]), Path(fields["work"]), Path(fields["target"]))
+        return Overlay(
+            lowers=tuple(Path(lower) for lower in fields["lowers"]),
+            upper=_optional_path(fields["upper"]),
+            work=_optional_path(fields["work"]),
+            target=Path(fields["target"]),
+            mounted=_optional_path(fields["mounted"]),
+            holder=fields["holder"],
+        )
     return Mount(Path(fields["source"]), Path(fields["target"]), Access(fields["access"]))
+
+
+def _optional(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _optional_path(path: str | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def _text(value: bytes) -> str:

@@ -31,13 +31,25 @@ async def start(spec: SandboxSpec, *, stdin: int = DEVNULL) -> AsyncIterator[Pro
 
     Raises:
         SandboxUnavailableError: there is no sandbox here; the message says how to mend it.
+        HeldError: another sandbox has the layers that it asks for.
     """
-    with prepare(spec) as launch:
+    with contextlib.ExitStack() as stack:
+        launch = await _prepared(spec, stack)
         process = await _spawn(launch, stdin)
     try:
         yield process
     finally:
         await _end(process)
+
+
+async def _prepared(spec: SandboxSpec, stack: contextlib.ExitStack) -> Launch:
+    """Prepare in a thread, for another holder of the same layers may be ending, and is waited for."""
+    preparing = asyncio.create_task(asyncio.to_thread(stack.enter_context, prepare(spec)))
+    try:
+        return await asyncio.shield(preparing)
+    except asyncio.CancelledError:
+        await asyncio.wait([preparing])  # or what it opens would never be closed
+        raise
 
 
 async def run(
@@ -56,6 +68,7 @@ async def run(
         SandboxTimeoutError: it took longer than `timeout`; it was ended.
         OutputLimitError: it wrote more than `max_output`; it was ended.
         SandboxUnavailableError: there is no sandbox here; the message says how to mend it.
+        HeldError: another sandbox has the layers that it asks for.
     """
     try:
         async with asyncio.timeout(timeout), start(spec, stdin=PIPE if stdin else DEVNULL) as process:

@@ -127,14 +127,23 @@ def _system(network: Network) -> Iterator[str | Path]:
 
 
 def _mount(mount: Mount | Overlay) -> Iterator[str | Path]:
-    if isinstance(mount, Overlay):
-        # bubblewrap stacks upwards: the last source it is given lies on top.
-        for lower in reversed(mount.lowers):
-            yield from ("--overlay-src", lower)
-        yield from ("--overlay", mount.upper, mount.work, mount.target)
-    else:
+    if isinstance(mount, Mount):
         option = "--bind" if mount.access is Access.READ_WRITE else "--ro-bind"
         yield from (option, mount.source, mount.target or mount.source)
+    elif mount.mounted is not None:
+        yield from ("--bind", mount.mounted, mount.target)
+    elif mount.upper is not None and mount.work is not None:
+        yield from (*_sources(mount.lowers), "--overlay", mount.upper, mount.work, mount.target)
+    elif len(mount.lowers) == 1:  # the kernel stacks no single directory
+        yield from ("--ro-bind", mount.lowers[0], mount.target)
+    else:
+        yield from (*_sources(mount.lowers), "--ro-overlay", mount.target)
+
+
+def _sources(lowers: tuple[Path, ...]) -> Iterator[str | Path]:
+    # bubblewrap stacks upwards: the last source it is given lies on top.
+    for lower in reversed(lowers):
+        yield from ("--overlay-src", lower)
 
 
 def _bytes(argument: str | bytes | Path) -> bytes:

@@ -1,5 +1,7 @@
 """What can go wrong with a sandbox, in the words of the person who has to mend it."""
 
+from pathlib import Path
+
 
 class SandboxError(Exception):
     """A sandboxed process could not do its work; subclasses say why."""
@@ -12,6 +14,15 @@ class SandboxUnavailableError(SandboxError):
         super().__init__(f"{problem}. {mend}")
         self.problem = problem
         self.mend = mend
+
+
+class HeldError(SandboxError):
+    """Another sandbox has the layers of a workspace, which only one may have. `holder` is what it said of itself."""
+
+    def __init__(self, upper: Path, holder: str) -> None:
+        super().__init__(f"the layers at {upper} are held by {holder}; wait for its end, or end it")
+        self.upper = upper
+        self.holder = holder
 
 
 class SandboxTimeoutError(SandboxError):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.common.sandbox import bubblewrap, environment, limits, seccomp
+from services.common.sandbox import bubblewrap, environment, holds, limits, seccomp
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.spec import Mount, Overlay, SandboxSpec, Tier
 
@@ -30,8 +30,12 @@ def prepare(spec: SandboxSpec, *, status_fd: int | None = None, home: Path | Non
     as the host counts it, and later `exit-code`, as JSON documents; tier NONE reports nothing. `home` takes the place
     of the sandbox's HOME and TMPDIR with tier NONE, where there is none.
 
+    Layers are held from here on, by the caller and then by the sandbox; this may block for up to 2 s.
+
     Raises:
-        SandboxUnavailableError: there is no usable bubblewrap, or the spec asks of tier NONE what only a sandbox can.
+        SandboxUnavailableError: there is no usable bubblewrap, the spec asks of tier NONE what only a sandbox can, or
+            layers that should be mounted are not.
+        HeldError: another sandbox has the layers.
         ValueError: the spec itself is wrong.
     """
     _check(spec)
@@ -45,9 +49,11 @@ def prepare(spec: SandboxSpec, *, status_fd: int | None = None, home: Path | Non
         filters = [] if program is None else [stack.enter_context(_held(program))]
         args = stack.enter_context(_held(bubblewrap.arguments(spec, files, filters)))
         status = () if status_fd is None else (b"--json-status-fd", b"%d" % status_fd)
-        argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *status, b"--", *command]
+        held = stack.enter_context(_hold(spec))
+        sync = [part for fd in held for part in (b"--sync-fd", b"%d" % fd)]
+        argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *status, *sync, b"--", *command]
         given = () if status_fd is None else (status_fd,)
-        yield Launch(argv, {}, Path("/"), (*files.values(), args, *filters, *given))
+        yield Launch(argv, {}, Path("/"), (*files.values(), args, *filters, *given, *held))
 
 
 def _check(spec: SandboxSpec) -> None:
@@ -57,6 +63,30 @@ def _check(spec: SandboxSpec) -> None:
         raise ValueError("arguments and environment cannot hold a NUL byte")
     if any(not name or "=" in name or "\0" in name for name in spec.environment):
         raise ValueError("the names of environment variables are not empty and hold neither '=' nor NUL")
+
+
+@contextlib.contextmanager
+def _hold(spec: SandboxSpec) -> Iterator[list[int]]:
+    """Hold the layers of the spec, and look that those are mounted that should be."""
+    layered = [mount for mount in spec.mounts if isinstance(mount, Overlay) and mount.upper is not None]
+    if len(layered) > 1:
+        raise ValueError("a sandbox can have one writable stack of layers: bubblewrap keeps one descriptor")
+    with contextlib.ExitStack() as stack:
+        fds = [
+            holds.take(mount.upper, mount.holder, shared=mount.mounted is not None) for mount in layered if mount.upper
+        ]
+        for fd in fds:
+            stack.callback(os.close, fd)
+        for mount in layered:
+            _check_mounted(mount)
+        yield fds
+
+
+def _check_mounted(mount: Overlay) -> None:
+    # After a reboot the place is there, and empty: work in it would be taken for a tree with everything deleted.
+    if mount.mounted is not None and not mount.mounted.is_mount():
+        mend = "Restart the workspace service, which mounts it again and says what keeps it from that"
+        raise SandboxUnavailableError(f"the workspace's layers are not mounted at {mount.mounted}", mend)
 
 
 @contextlib.contextmanager
@@ -70,10 +100,15 @@ def _held(content: bytes) -> Iterator[int]:
 
 
 def _bare_cwd(spec: SandboxSpec) -> Path:
+    targets: list[tuple[Path, Path]] = []
     for mount in spec.mounts:
-        if isinstance(mount, Overlay):
+        if isinstance(mount, Mount):
+            targets.append((mount.target or mount.source, mount.source))
+        elif mount.mounted is not None:
+            _check_mounted(mount)
+            targets.append((mount.target, mount.mounted))
+        else:
             raise SandboxUnavailableError("a layered workspace needs the sandbox", "Use tier bubblewrap")
-    targets = [(m.target or m.source, m.source) for m in spec.mounts if isinstance(m, Mount)]
     inside = [(target, source) for target, source in targets if spec.cwd.is_relative_to(target)]
     if not inside:
         return spec.cwd

@@ -40,14 +40,17 @@ class Mount:
 class Overlay:
     """Directories stacked into one at `target`: `lowers` are read, the topmost first, and `upper` takes the changes.
 
-    `work` lies on the same file system as `upper`. Two sandboxes must never hold the same `upper` at once: the kernel
-    allows it, and corrupts it.
+    `work` lies on the same file system as `upper`. Without these two the stack is read-only. `mounted` is where the
+    host has stacked them already: it is bound, and other sandboxes may share it. Else the sandbox stacks them for
+    itself, and has them alone. `holder` is told to whoever wants them meanwhile, such as `execution e1`.
     """
 
     lowers: tuple[Path, ...]
-    upper: Path
-    work: Path
+    upper: Path | None
+    work: Path | None
     target: Path
+    mounted: Path | None = None
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.errors import SandboxError
 from services.execution.eventlog import EventWriter
 from services.execution.loop.access import Access
 from services.execution.loop.hands import Hands, NoHandsError
@@ -81,7 +81,7 @@ class Carrier:
             return Verdict(State.FAILED, Reason.MODEL_FAILED, text)
         try:
             self._hands.start()  # it starts while we import what is large
-        except (SandboxUnavailableError, OSError) as error:
+        except (SandboxError, OSError) as error:
             return verdict.never_began(str(error))
         os.environ.update(access.environment)
         models = Models.load(access.models_file)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.errors import SandboxError
 from services.execution.eventlog import EventWriter, Stream
 from services.execution.model import Reason, Result, State
 from services.execution.redaction.strand import Redactor
@@ -77,7 +77,7 @@ class Carrier:
         self._announce()
         try:
             program = agent.start(self._plan.sandbox, self._run.stdin, self._run.home)
-        except (SandboxUnavailableError, OSError) as error:
+        except (SandboxError, OSError) as error:
             return result_of(verdict.never_began(str(error)), start_time_ns, None, None, 0)
         try:
             self._follow(program, began)
