@@ -7,6 +7,7 @@ import asyncio
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Final
 
 from services.git import failures
 from services.git.deltas import Delta, Deltas
@@ -17,6 +18,9 @@ from services.git.model import Progress
 from services.git.places import Places
 from services.git.settling import settle
 from services.git.shelf import Shelf, Shelved
+
+# More at once make each other slower: a checkout is bound by the disk and by one processor.
+_CONCURRENT_BUILDS: Final = 4
 
 
 class Bases:
@@ -32,6 +36,7 @@ class Bases:
         self._disk = disk
         self._deltas = deltas
         self._flights = Flights[Shelved]()
+        self._building = asyncio.Semaphore(_CONCURRENT_BUILDS)
 
     def holding(self, repository_id: str) -> AbstractContextManager[None]:
         """Keep what the repository has here from being removed, while a base of it is made and handed out."""
@@ -71,7 +76,8 @@ class Bases:
 
         async def build(report: Listener) -> Shelved:
             try:
-                await self._build(place, repository_id, commit_id, origin_url, report)
+                async with self._building:
+                    await self._build(place, repository_id, commit_id, origin_url, report)
             except GitError as error:
                 raise failures.clone_failed(repository_id, error) from error
             made = self._shelf.hand_out(place)

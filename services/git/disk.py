@@ -58,6 +58,16 @@ class Usage:
         return self.mirror_bytes + self.results_bytes + sum(base.bytes for base in self.bases)
 
 
+@dataclass(frozen=True, slots=True)
+class DiskUsage:
+    """What everything takes, by repository id, and what became of it since the service started."""
+
+    repositories: list[Usage]
+    budget_bytes: int
+    evicted_bases: int
+    evicted_mirrors: int
+
+
 class Room:
     """Disk that was found to be there, and is kept for something that is being made."""
 
@@ -82,10 +92,11 @@ class Disk:
         self.evicted_bases = 0
         self.evicted_mirrors = 0
 
-    @property
-    def budget_bytes(self) -> int:
-        """How much may be kept; 0 where there is no bound."""
-        return self._bounds.budget_bytes
+    async def usage(self) -> DiskUsage:
+        """Count everything."""
+        async with self._deciding:
+            repositories = await asyncio.to_thread(self.survey)
+        return DiskUsage(repositories, self._bounds.budget_bytes, self.evicted_bases, self.evicted_mirrors)
 
     @contextlib.asynccontextmanager
     async def room(self, size: int) -> AsyncIterator[Room]:

@@ -17,7 +17,7 @@ from services.git.bases import Bases
 from services.git.benches import Order
 from services.git.clones import Clones
 from services.git.diffs import Diffs
-from services.git.disk import Disk
+from services.git.disk import Disk, DiskUsage
 from services.git.flights import Listener
 from services.git.mirrors import Mirrors
 from services.git.model import (
@@ -170,6 +170,10 @@ class GitManager:
     async def sweep(self, now: datetime) -> list[str]:
         """See Snapshots.sweep."""
         return await self._snapshots.sweep(now)
+
+    async def usage(self) -> DiskUsage:
+        """See Disk.usage."""
+        return await self.disk.usage()
 
     async def keep_swept(self) -> None:
         """See Snapshots.keep_swept and Disk.keep_swept."""

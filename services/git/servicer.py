@@ -90,6 +90,13 @@ class GitServicer(GitServiceServicer):
         """See the contract."""
         return pb.PushResponse(already_there=await self._manager.push(*self._requests.push(request)))
 
+    async def UsageOfRepositories(
+        self, request: pb.UsageOfRepositoriesRequest, context: Context
+    ) -> pb.UsageOfRepositoriesResponse:
+        """See the contract."""
+        page = self._requests.usage(request)
+        return wire.usage_page(await self._manager.usage(), page)
+
     async def GetDiff(self, request: pb.GetDiffRequest, context: Context) -> AsyncGenerator[pb.GetDiffResponse, None]:
         """See the contract."""
         source = self._manager.diff(*self._requests.diff(request))

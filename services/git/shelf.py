@@ -69,6 +69,7 @@ class Shelf:
 
     def __init__(self, places: Places) -> None:
         self._places = places
+        self._roots = (places.bases, places.result_bases)
         self._held: Counter[str] = Counter()
 
     def find(self, place: Path) -> Shelved | None:
@@ -94,8 +95,7 @@ class Shelf:
 
     def all(self) -> list[Shelved]:
         """Return every base of every repository."""
-        roots = (self._places.bases, self._places.result_bases)
-        found = (self.find(place) for root in roots for place in root.glob("*/*"))
+        found = (self.find(place) for root in self._roots for place in root.glob("*/*"))
         return [base for base in found if base is not None]
 
     def of(self, repository_id: str) -> list[Shelved]:
@@ -119,7 +119,7 @@ class Shelf:
 
     def take(self, base: Shelved, rubbish: Path) -> bool:
         """Move a base that nobody uses into `rubbish`; return False where somebody does after all."""
-        if self.is_held(base.repository_id) or base.pins:
+        if self.is_held(base.repository_id) or base.pins or self._carries(base):
             return False
         base.place.rename(rubbish / "base")
         if any((rubbish / "base" / "pins").iterdir()):  # pinned between our look and our move
@@ -128,6 +128,11 @@ class Shelf:
         with contextlib.suppress(OSError):  # others of the repository are there
             base.place.parent.rmdir()
         return True
+
+    def _carries(self, base: Shelved) -> bool:
+        """Whether another base lies on this one."""
+        others = (self.find(place) for root in self._roots for place in (root / base.repository_id).glob("*"))
+        return any(other.below is not None and other.below.place == base.place for other in others if other)
 
     @contextlib.contextmanager
     def holding(self, repository_id: str) -> Iterator[None]:
@@ -146,7 +151,7 @@ class Shelf:
 
     def mend(self) -> None:
         """Remove at the start what no `about` belongs to, and what lies on nothing."""
-        for root in (self._places.bases, self._places.result_bases):
+        for root in self._roots:
             for place in root.glob("*/*"):
                 try:
                     whole = self.find(place) is not None

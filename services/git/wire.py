@@ -9,12 +9,14 @@ from typing import Final, TypeVar
 from boatyard.execution.v1 import sandbox_pb2
 from boatyard.git.v1 import git_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
 from services.common.sandbox.spec import Tier
 from services.git.benches import Order
+from services.git.disk import DiskUsage, Usage
 from services.git.model import (
     Base,
     Change,
@@ -44,6 +46,7 @@ _Row = TypeVar("_Row", StatusEntry, ChangedFile)
 _PIECE: Final = 64 * 1024
 _MESSAGE_BYTES: Final = 64 * 1024
 _NAME_BYTES: Final = 255
+_BASES_TOLD: Final = 100
 _TOKEN_CHARACTERS: Final = 4096
 _LATEST_SECOND: Final = 253402300799  # the end of the year 9999
 _LONGEST_KEPT: Final = timedelta(days=3650)
@@ -166,6 +169,10 @@ class Requests:
         _refuse(violations)
         return request.repository_id, page
 
+    def usage(self, request: pb.UsageOfRepositoriesRequest) -> Page:
+        """Read which page of the repositories' usage to give."""
+        return Page.parse(request.page_size, request.page_token)
+
     def push(self, request: pb.PushRequest) -> tuple[Remote, str, bytes, str]:
         """Read what to push where."""
         violations = self._remote_violations(request.remote) + _commit_violations("commit_id", request.commit_id)
@@ -266,6 +273,21 @@ def snapshot(kept: Snapshot) -> pb.Snapshot:
     return message
 
 
+def usage_page(usage: DiskUsage, page: Page) -> pb.UsageOfRepositoriesResponse:
+    """Describe what the repositories of one page take, and all of them together."""
+    after = "" if page.after is None else str(page.after[0])
+    rest = [row for row in usage.repositories if row.repository_id > after]
+    rows, token = page.cut(rest, lambda row: (row.repository_id,))
+    return pb.UsageOfRepositoriesResponse(
+        repositories=map(_repository_usage, rows),
+        next_page_token=token,
+        total_bytes=sum(row.bytes for row in usage.repositories),
+        budget_bytes=usage.budget_bytes,
+        evicted_bases=usage.evicted_bases,
+        evicted_mirrors=usage.evicted_mirrors,
+    )
+
+
 def diff_messages(piece: bytes | DiffEnd) -> Iterator[pb.GetDiffResponse]:
     """Describe a piece of a diff, of any size, or its end."""
     if isinstance(piece, DiffEnd):
@@ -298,6 +320,28 @@ def changed_files_page(files: list[ChangedFile], page: Page) -> pb.ListChangedFi
         for row in rows
     ]
     return pb.ListChangedFilesResponse(files=described, next_page_token=token, total_files=len(files))
+
+
+def _repository_usage(usage: Usage) -> pb.RepositoryUsage:
+    last_used = sorted(usage.bases, key=lambda base: -base.last_use)[:_BASES_TOLD]
+    return pb.RepositoryUsage(
+        repository_id=usage.repository_id,
+        mirror_bytes=usage.mirror_bytes,
+        results_bytes=usage.results_bytes,
+        bases_bytes=sum(base.bytes for base in usage.bases),
+        base_count=len(usage.bases),
+        bases=[
+            pb.BaseUsage(
+                commit_id=base.commit_id,
+                bytes=base.bytes,
+                inodes=base.inodes,
+                below_commit_id=base.below.commit_id if base.below else "",
+                pins=base.pins,
+                last_use_time=Timestamp(seconds=int(base.last_use)),
+            )
+            for base in last_used
+        ],
+    )
 
 
 def _after(rows: list[_Row], page: Page) -> list[_Row]:

@@ -201,3 +201,22 @@ async def test_killed_in_the_middle_of_a_clone(tmp_path: Path) -> None:
             *_, last = await asking
             assert last.base.commit_id == Repo(tmp_path / "work").head()
             assert service.end() == 0
+
+
+async def test_what_repositories_take_is_told_page_by_page(service: Service, upstream: Repo) -> None:
+    for number in range(3):
+        remote = pb.Remote(repository_id=f"repo-{number}", url=str(upstream.path))
+        *_, last = await service.call("PrepareBase", pb.PrepareBaseRequest(remote=remote))
+    (Path(os.fsdecode(last.base.pins_path)) / "workspace-1").touch()
+    first = await service.call("UsageOfRepositories", pb.UsageOfRepositoriesRequest(page_size=2))
+    assert [row.repository_id for row in first.repositories] == ["repo-0", "repo-1"]
+    token = first.next_page_token
+    second = await service.call("UsageOfRepositories", pb.UsageOfRepositoriesRequest(page_size=2, page_token=token))
+    (row,) = second.repositories
+    assert not second.next_page_token
+    assert [(base.commit_id, base.pins) for base in row.bases] == [(upstream.head("main"), 1)]
+    assert min(row.mirror_bytes, row.bases_bytes, row.bases[0].inodes) > 0
+    assert second.total_bytes == first.total_bytes
+    assert second.budget_bytes == 64 << 30
+    with pytest.raises(Invalid):
+        await service.call("UsageOfRepositories", pb.UsageOfRepositoriesRequest(page_token="mine"))

@@ -965,6 +965,156 @@ class PushResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class UsageOfRepositoriesRequest(message.Message):
+    """Asks what repositories take."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """How many repositories at most: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UsageOfRepositoriesResponse(message.Message):
+    """Answers UsageOfRepositories. All sizes are bytes on the disk."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REPOSITORIES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: builtins.int
+    BUDGET_BYTES_FIELD_NUMBER: builtins.int
+    EVICTED_BASES_FIELD_NUMBER: builtins.int
+    EVICTED_MIRRORS_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Leads to the next page; empty on the last."""
+    total_bytes: builtins.int
+    """What all repositories take together."""
+    budget_bytes: builtins.int
+    """What they may take before what was used least lately is evicted; 0 means any."""
+    evicted_bases: builtins.int
+    """How many bases have been evicted since the service started."""
+    evicted_mirrors: builtins.int
+    """How many mirrors have been evicted since the service started."""
+    @builtins.property
+    def repositories(self) -> containers.RepeatedCompositeFieldContainer[RepositoryUsage]:
+        """The repositories of this page, by id."""
+
+    def __init__(
+        self,
+        *,
+        repositories: abc.Iterable[RepositoryUsage] | None = ...,
+        next_page_token: builtins.str = ...,
+        total_bytes: builtins.int = ...,
+        budget_bytes: builtins.int = ...,
+        evicted_bases: builtins.int = ...,
+        evicted_mirrors: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["budget_bytes", b"budget_bytes", "evicted_bases", b"evicted_bases", "evicted_mirrors", b"evicted_mirrors", "next_page_token", b"next_page_token", "repositories", b"repositories", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RepositoryUsage(message.Message):
+    """What one repository takes."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REPOSITORY_ID_FIELD_NUMBER: builtins.int
+    MIRROR_BYTES_FIELD_NUMBER: builtins.int
+    RESULTS_BYTES_FIELD_NUMBER: builtins.int
+    BASES_BYTES_FIELD_NUMBER: builtins.int
+    BASE_COUNT_FIELD_NUMBER: builtins.int
+    BASES_FIELD_NUMBER: builtins.int
+    repository_id: builtins.str
+    """The repository's id."""
+    mirror_bytes: builtins.int
+    """Its mirror."""
+    results_bytes: builtins.int
+    """Its store of results and snapshots."""
+    bases_bytes: builtins.int
+    """Its bases, all of them together."""
+    base_count: builtins.int
+    """How many bases it has."""
+    @builtins.property
+    def bases(self) -> containers.RepeatedCompositeFieldContainer[BaseUsage]:
+        """Those of them that were used last, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        repository_id: builtins.str = ...,
+        mirror_bytes: builtins.int = ...,
+        results_bytes: builtins.int = ...,
+        bases_bytes: builtins.int = ...,
+        base_count: builtins.int = ...,
+        bases: abc.Iterable[BaseUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_count", b"base_count", "bases", b"bases", "bases_bytes", b"bases_bytes", "mirror_bytes", b"mirror_bytes", "repository_id", b"repository_id", "results_bytes", b"results_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class BaseUsage(message.Message):
+    """What one base takes."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    COMMIT_ID_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    INODES_FIELD_NUMBER: builtins.int
+    BELOW_COMMIT_ID_FIELD_NUMBER: builtins.int
+    PINS_FIELD_NUMBER: builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: builtins.int
+    commit_id: builtins.str
+    """The full id of its commit."""
+    bytes: builtins.int
+    """The tree, or the layer, without what it lies on."""
+    inodes: builtins.int
+    """Files and directories of the same."""
+    below_commit_id: builtins.str
+    """The full id of the commit whose base it is a layer over; empty for a whole tree."""
+    pins: builtins.int
+    """How many use it."""
+    @builtins.property
+    def last_use_time(self) -> timestamp_pb2.Timestamp:
+        """When it was handed out, or let go, last."""
+
+    def __init__(
+        self,
+        *,
+        commit_id: builtins.str = ...,
+        bytes: builtins.int = ...,
+        inodes: builtins.int = ...,
+        below_commit_id: builtins.str = ...,
+        pins: builtins.int = ...,
+        last_use_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["last_use_time", b"last_use_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["below_commit_id", b"below_commit_id", "bytes", b"bytes", "commit_id", b"commit_id", "inodes", b"inodes", "last_use_time", b"last_use_time", "pins", b"pins"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class GetDiffRequest(message.Message):
     """Asks for a diff."""
 

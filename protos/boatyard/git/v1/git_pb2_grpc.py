@@ -108,6 +108,11 @@ class GitServiceStub:
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushRequest.SerializeToString,
                 response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushResponse.FromString,
                 _registered_method=True)
+        self.UsageOfRepositories = channel.unary_unary(
+                '/boatyard.git.v1.GitService/UsageOfRepositories',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.UsageOfRepositoriesRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.UsageOfRepositoriesResponse.FromString,
+                _registered_method=True)
         self.GetDiff = channel.unary_stream(
                 '/boatyard.git.v1.GitService/GetDiff',
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.GetDiffRequest.SerializeToString,
@@ -319,6 +324,15 @@ class GitServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UsageOfRepositories(self, request, context):
+        """Tells what each repository takes on this machine's disk, and what would be evicted, by repository id.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetDiff(self, request, context):
         """Streams the unified diff between two commits of a repository, with renames detected, cut at a file boundary.
 
@@ -409,6 +423,11 @@ def add_GitServiceServicer_to_server(servicer, server):
                     servicer.Push,
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushRequest.FromString,
                     response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushResponse.SerializeToString,
+            ),
+            'UsageOfRepositories': grpc.unary_unary_rpc_method_handler(
+                    servicer.UsageOfRepositories,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.UsageOfRepositoriesRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.UsageOfRepositoriesResponse.SerializeToString,
             ),
             'GetDiff': grpc.unary_stream_rpc_method_handler(
                     servicer.GetDiff,
@@ -781,6 +800,33 @@ class GitService:
             '/boatyard.git.v1.GitService/Push',
             boatyard_dot_git_dot_v1_dot_git__pb2.PushRequest.SerializeToString,
             boatyard_dot_git_dot_v1_dot_git__pb2.PushResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UsageOfRepositories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/UsageOfRepositories',
+            boatyard_dot_git_dot_v1_dot_git__pb2.UsageOfRepositoriesRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.UsageOfRepositoriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -160,6 +160,11 @@ class GitServiceStub:
     - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused, or was not reached; git's words are in the message.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     """
+    UsageOfRepositories: aio.UnaryUnaryMultiCallable[git_pb2.UsageOfRepositoriesRequest, git_pb2.UsageOfRepositoriesResponse]
+    """Tells what each repository takes on this machine's disk, and what would be evicted, by repository id.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
+    """
     GetDiff: aio.UnaryStreamMultiCallable[git_pb2.GetDiffRequest, git_pb2.GetDiffResponse]
     """Streams the unified diff between two commits of a repository, with renames detected, cut at a file boundary.
 
@@ -399,6 +404,17 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - ABORTED (REF_MOVED): the branch is not where it was expected; expected and actual are in the details.
         - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused, or was not reached; git's words are in the message.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        """
+
+    @abc_1.abstractmethod
+    def UsageOfRepositories(
+        self,
+        request: git_pb2.UsageOfRepositoriesRequest,
+        context: aio.ServicerContext[git_pb2.UsageOfRepositoriesRequest, abc.Awaitable[git_pb2.UsageOfRepositoriesResponse]],
+    ) -> abc.Awaitable[git_pb2.UsageOfRepositoriesResponse]:
+        """Tells what each repository takes on this machine's disk, and what would be evicted, by repository id.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
         """
 
     @abc_1.abstractmethod
