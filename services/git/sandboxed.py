@@ -18,6 +18,9 @@ from services.git.model import WorkingTree
 
 _WORKSPACE: Final = Path("/workspace")
 _BENCH: Final = Path("/bench")
+# What only looks something up answers at once; an agent may have put a pipe there, which never does.
+ANSWER_SECONDS = 30.0
+_ASKING: Final = frozenset({"cat-file", "merge-base", "rev-parse", "symbolic-ref"})
 _STDERR_KEPT: Final = 10 * 1024
 _CHUNK: Final = 64 * 1024
 
@@ -145,9 +148,10 @@ class SandboxedGit:
 
     async def _bounded(self, spec: SandboxSpec, name: str, how: How) -> aio.Completed:
         try:
-            return await aio.run(spec, stdin=how.stdin, max_output=how.output_limit, timeout=how.timeout_seconds)
+            seconds = min(how.timeout_seconds, ANSWER_SECONDS) if name in _ASKING else how.timeout_seconds
+            return await aio.run(spec, stdin=how.stdin, max_output=how.output_limit, timeout=seconds)
         except SandboxTimeoutError as error:
-            raise GitTimedOut(name, how.timeout_seconds) from error
+            raise GitTimedOut(name, seconds) from error
         except OutputLimitError as error:
             raise OutputTooLarge(name, how.output_limit) from error
 

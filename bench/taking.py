@@ -1,0 +1,76 @@
+"""Taking a result from layers by what has changed, against reading every file of the same tree, in one run.
+
+Each round changes ten files, then takes the result both ways; they give the same commit. As an ordinary user and as
+root alike the layers are mounted by each sandbox, so that the numbers hold for both.
+"""
+
+import asyncio
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from services.git.model import Remote
+from tests.kit.gitservice import GitParts, LayeredWorkspace, git_parts
+from tests.kit.repos import Repo
+
+SIZES = (200, 5_000, 40_000)
+ROUNDS = 5
+
+
+def generate(path: Path, files: int) -> Repo:
+    repo = Repo.init(path)
+    for number in range(files):
+        file = path / f"d{number // 500}" / f"s{number // 25 % 20}" / f"f{number}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(os.urandom(2000).hex().encode())
+    repo.commit("all")
+    return repo
+
+
+async def measure(parts: GitParts, workspace: LayeredWorkspace, alias: Path) -> tuple[list[float], list[float]]:
+    fast, whole = [], []
+    order = workspace.order()
+    layers = replace(workspace.tree.layers, lowers=(alias,))
+    unknown = replace(order, tree=replace(order.tree, layers=layers))
+    for number in range(ROUNDS + 1):
+        await workspace.agent(f"for n in 0 1 2 3 4; do echo {number} >> d0/s0/f$n.py; echo {number} > d0/new$n; done")
+        start = time.perf_counter()
+        one = await parts.manager.take_result("repo-1", "fast", order)
+        middle = time.perf_counter()
+        other = await parts.manager.take_result("repo-1", "whole", unknown)
+        end = time.perf_counter()
+        assert one == other
+        if number:  # the first round warms the caches
+            fast.append(middle - start)
+            whole.append(end - middle)
+    return fast, whole
+
+
+async def main() -> None:
+    print(f"{'files':>8} {'by changes':>12} {'all files':>12} {'ratio':>7}")
+    for files in SIZES:
+        place = Path(tempfile.mkdtemp(prefix="boatyard-bench-"))
+        try:
+            repo = generate(place / "repo", files)
+            async with git_parts(place / "home", place) as parts:
+                base = await parts.prepare(Remote("repo-1", str(repo.path)))
+                (place / "alias").symlink_to(base.layers[0])
+                workspace = await parts.layered(base, mounted=False)
+                fast, whole = await measure(parts, workspace, place / "alias")
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+            subprocess.run(["sync"], check=False)
+        one, all_ = statistics.median(fast), statistics.median(whole)
+        print(f"{files:>8} {one * 1000:>9.0f} ms {all_ * 1000:>9.0f} ms {all_ / one:>6.1f} x")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
