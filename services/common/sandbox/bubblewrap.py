@@ -5,8 +5,10 @@ process listing. They are in the order in which bubblewrap carries them out.
 """
 
 import functools
+import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -102,9 +104,12 @@ def _arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> Iterator[str 
     for path, fd in files_at.items():
         yield from ("--ro-bind-data", str(fd), path)
     yield from ("--proc", "/proc", "--dev", "/dev")
+    yield from _proc()
     size = () if spec.limits.scratch_bytes is None else ("--size", str(spec.limits.scratch_bytes))
     yield from ("--perms", "1777", *size, "--tmpfs", "/tmp")  # noqa: S108 - the sandbox's own
     yield from (*size, "--tmpfs", environment.HOME, "--symlink", "/tmp", "/var/tmp")  # noqa: S108
+    # Else /dev itself is one more place to write to, and what it may hold is half of the machine's memory.
+    yield from ("--perms", "1777", *size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108
     for prefix in environment.interpreter_prefixes():
         yield from ("--ro-bind-try", prefix, prefix)
     for mount in spec.mounts:
@@ -124,6 +129,32 @@ def _system(network: Network) -> Iterator[str | Path]:
             yield from ("--ro-bind", path, path)
     for name in _ETC + _ETC_CERTIFICATES + (_ETC_NETWORK if network is Network.OPEN else ()):
         yield from ("--ro-bind-try", Path("/etc", name), Path("/etc", name))
+
+
+def _proc() -> Iterator[str | Path]:
+    """Cover what is not a program's own in /proc.
+
+    Root's files there ask for no capability, only for root's uid, which is the agent's outside where root runs the
+    service: `sys/kernel/core_pattern` is a program that the kernel starts as root. And the sandbox's init is of the
+    agent's uid too, with descriptors of ours.
+    """
+    directories, files = _others_in_proc()
+    for path in directories:
+        yield from ("--ro-bind-try", path, path)
+    for path in files:
+        yield from ("--ro-bind-try", os.devnull, path)
+    yield from ("--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
+
+
+@functools.cache
+def _others_in_proc() -> tuple[list[Path], list[Path]]:
+    """Directories of /proc that are of no process, and files there that are for root alone, to read or to write."""
+    with os.scandir("/proc") as entries:
+        found = [entry for entry in entries if not entry.name.isdigit() and not entry.is_symlink()]
+    modes = [(Path(entry.path), entry.stat().st_mode) for entry in found]
+    directories = [path for path, mode in modes if stat.S_ISDIR(mode)]
+    private = [path for path, mode in modes if not stat.S_ISDIR(mode) and (mode & 0o222 or not mode & 0o004)]
+    return directories, private
 
 
 def _mount(mount: Mount | Overlay) -> Iterator[str | Path]:

@@ -92,9 +92,10 @@ REFUSED = (
         },
     ),
     Refused(
-        "Opens any file of a file system, wherever one's root is.",
+        "Opens any file of a file system, wherever one's root is; or takes a descriptor out of another process, such as"
+        " the sandbox's init, which has the agent's uid.",
         errno.EPERM,
-        {"open_by_handle_at": (304, 265)},
+        {"open_by_handle_at": (304, 265), "pidfd_getfd": (438, 438)},
     ),
     Refused(
         "Puts code into the kernel, or another one in its place.",
@@ -135,6 +136,8 @@ REFUSED = (
 _CLONE: Numbers = (56, 220)
 _UNSHARE: Numbers = (272, 97)
 _IOCTL: Numbers = (16, 29)
+_PTRACE: Numbers = (101, 117)
+_PROCESS_VM: tuple[Numbers, ...] = ((310, 270), (311, 271))  # process_vm_readv, process_vm_writev
 _SOCKET: Numbers = (41, 198)
 _SOCKETPAIR: Numbers = (53, 199)
 
@@ -142,6 +145,9 @@ _SOCKETPAIR: Numbers = (53, 199)
 # what the kernel keeps for root.
 _NEW_NAMESPACES = 0x7E020000
 _NEW_TIME = 0x80  # to unshare alone; in clone's flags it is a part of a signal's number
+
+# The sandbox's own init: what it holds (descriptors, a lock) is ours, and its memory leads to them.
+_INIT = 1
 
 TERMINAL_REQUESTS = {
     "TIOCSTI": 0x5412,  # types into the terminal that one was started from
@@ -190,6 +196,10 @@ def _by_argument() -> Iterator[tuple[Numbers, bpf.Block]]:
     """Calls that are refused for some of their arguments; each decides."""
     yield _CLONE, _unless_zero(0, _NEW_NAMESPACES)
     yield _UNSHARE, _unless_zero(0, _NEW_NAMESPACES | _NEW_TIME)
+    not_init = bpf.when_equal(_INIT, bpf.refuse(errno.EPERM))
+    yield _PTRACE, _joined(bpf.load_argument(1), not_init, bpf.allow())
+    for numbers in _PROCESS_VM:
+        yield numbers, _joined(bpf.load_argument(0), not_init, bpf.allow())
     requests = [bpf.when_equal(request, bpf.refuse(errno.EPERM)) for request in TERMINAL_REQUESTS.values()]
     yield _IOCTL, _joined(bpf.load_argument(1), *requests, bpf.allow())
     families = [bpf.when_equal(family, bpf.allow()) for family in FAMILIES.values()]

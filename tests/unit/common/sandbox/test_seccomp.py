@@ -49,7 +49,7 @@ def test_what_is_refused_is_refused_and_what_programs_need_is_not(machine: secco
 
 
 def test_calls_are_judged_by_their_arguments() -> None:
-    clone, unshare, ioctl, socket = 56, 272, 16, 41
+    clone, unshare, ioctl, socket, ptrace = 56, 272, 16, 41, 101
     threads, sigchld = 0x3D0F00, 17
     assert decide(X86, clone, threads) == ALLOW
     assert decide(X86, clone, 0x01200000 | sigchld) == ALLOW
@@ -59,6 +59,8 @@ def test_calls_are_judged_by_their_arguments() -> None:
     assert decide(X86, ioctl, 1, 0x5401) == ALLOW
     assert decide(X86, ioctl, 1, 0x5412) == ERRNO | errno.EPERM
     assert decide(X86, ioctl, 1, 0xFFFFFFFF00005412) == ERRNO | errno.EPERM, "the kernel looks at the lower half alone"
+    assert decide(X86, ptrace, 16, 2) == ALLOW
+    assert decide(X86, ptrace, 16, 1) == ERRNO | errno.EPERM
     assert decide(X86, socket, 2) == ALLOW
     assert decide(X86, socket, 40) == ERRNO | errno.EAFNOSUPPORT
 
