@@ -13,6 +13,7 @@ import structlog
 from structlog.typing import Processor
 
 REQUEST_ID = "request_id"
+CALLER = "caller"
 
 
 def configure(service: str, level: str = "INFO") -> None:
@@ -42,6 +43,12 @@ def current_request_id() -> str | None:
     """Return the id of the request that this task works for."""
     value = structlog.contextvars.get_contextvars().get(REQUEST_ID)
     return value if isinstance(value, str) else None
+
+
+def current_caller() -> str:
+    """Return who has sent the request that this task works for; empty for work of our own."""
+    value = structlog.contextvars.get_contextvars().get(CALLER)
+    return value if isinstance(value, str) else ""
 
 
 @contextmanager

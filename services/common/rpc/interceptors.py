@@ -21,7 +21,7 @@ from google.rpc import status_pb2
 
 from services.common.errors import DeadlineExceeded, RemoteFailure, ServiceError, Status, Unavailable
 from services.common.fence import FENCE_METADATA_KEY, Fence, set_current_fence
-from services.common.logs import REQUEST_ID
+from services.common.logs import CALLER, REQUEST_ID
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator
 from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
 
@@ -194,7 +194,7 @@ def authenticating(authenticator: Authenticator) -> Layer:
             shown = call.text(AUTHORIZATION_METADATA_KEY) or ""
             scheme, _, token = shown.partition(" ")
             known = token if scheme.lower() == "bearer" and token else None
-            structlog.contextvars.bind_contextvars(caller=await authenticator.authenticate(known, call.method))
+            structlog.contextvars.bind_contextvars(**{CALLER: await authenticator.authenticate(known, call.method)})
         yield
 
     return layer

@@ -1,6 +1,6 @@
 """How an agent runs and what happens around its work, in three layers: a template's, a worker's, a job's.
 
-In each layer a field that is None, or a key that a map lacks, is left to the layer below.
+In each layer a field that is None or an empty list, or a key that a map lacks, is left to the layer below.
 """
 
 import enum
@@ -19,9 +19,18 @@ MAX_TIMEOUT = timedelta(days=7)
 MAX_VERIFY_TIMEOUT = timedelta(days=1)
 
 ENGINES = ("command", "anthropic")
-MAX_TURNS = 10_000
-MAX_TOKENS = 128_000
-MAX_TOKEN_BUDGET = (1 << 63) - 1
+MAX_ASK_BEFORE = 64
+BOUNDS: Mapping[str, tuple[int, int]] = {
+    "max_turns": (1, 10_000),
+    "max_tokens": (1, 128_000),
+    "token_budget": (1, (1 << 63) - 1),
+    "memory_bytes": (16 << 20, 1 << 50),
+    "processes": (1, 1_000_000),
+    "disk_bytes": (1 << 20, 1 << 50),
+    "output_bytes": (1 << 10, 1 << 40),
+    "cpu_seconds": (1, 100_000_000),
+}
+"""The numbers of AgentSettings: the least and the most that each may be."""
 
 
 class SandboxTier(enum.StrEnum):
@@ -58,6 +67,13 @@ class AgentSettings:
     max_turns: int | None = None
     max_tokens: int | None = None
     token_budget: int | None = None
+    memory_bytes: int | None = None
+    processes: int | None = None
+    disk_bytes: int | None = None
+    output_bytes: int | None = None
+    cpu_seconds: int | None = None
+    terminal: bool | None = None
+    ask_before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +107,7 @@ def overlay(base: Layer, over: Layer) -> Layer:
         value = getattr(over, each.name)
         if isinstance(value, Mapping):
             changes[each.name] = {**getattr(base, each.name), **value}
-        elif value is not None:
+        elif value not in (None, ()):
             changes[each.name] = value
     return replace(base, **changes)
 

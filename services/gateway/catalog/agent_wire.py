@@ -1,7 +1,7 @@
 """Agent settings and policies between messages and values, for everything that has them: templates, workers, jobs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -9,13 +9,12 @@ from boatyard.execution.v1 import execution_pb2, sandbox_pb2
 from boatyard.gateway.v1 import agent_pb2 as pb
 
 from services.gateway.catalog.agent import (
+    BOUNDS,
     ENGINES,
+    MAX_ASK_BEFORE,
     MAX_COMMAND_BYTES,
     MAX_SYSTEM_PROMPT_BYTES,
     MAX_TIMEOUT,
-    MAX_TOKEN_BUDGET,
-    MAX_TOKENS,
-    MAX_TURNS,
     MAX_VERIFY_TIMEOUT,
     AgentSettings,
     Network,
@@ -26,6 +25,7 @@ from services.gateway.catalog.agent import (
 from services.gateway.wire import Checks, duration
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention
 
+_TOOL: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 # UNSPECIFIED stands for the default, and is a choice like any other where the field is set.
@@ -60,7 +60,6 @@ _AGENT_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {
     "sandbox_tier": _TIERS,
     "network": _NETWORKS,
 }
-_BOUNDS: Final = {"max_turns": MAX_TURNS, "max_tokens": MAX_TOKENS, "token_budget": MAX_TOKEN_BUDGET}
 _POLICY_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {"publish": _PUBLISHES, "retention": _RETENTIONS}
 
 
@@ -75,11 +74,14 @@ def agent_of(check: Checks, field: str, message: pb.AgentSettings) -> AgentSetti
     for name in ("timeout", "idle_timeout"):
         if message.HasField(name):
             layer[name] = check.duration(f"{field}.{name}", getattr(message, name), MAX_TIMEOUT)
-    for name, most in _BOUNDS.items():
+    for name, (least, most) in BOUNDS.items():
         if message.HasField(name):  # type: ignore[arg-type]
             layer[name] = getattr(message, name)
-            if not 1 <= layer[name] <= most:
-                check.add(f"{field}.{name}", f"must be from 1 to {most}")
+            if not least <= layer[name] <= most:
+                check.add(f"{field}.{name}", f"must be from {least} to {most}")
+    if message.HasField("terminal"):
+        layer["terminal"] = message.terminal
+    layer["ask_before"] = _tools(check, f"{field}.ask_before", message.ask_before)
     environment = dict(message.environment)
     _check_environment(check, f"{field}.environment", environment)
     return AgentSettings(**layer, environment=environment)
@@ -131,6 +133,15 @@ def _written(value: AgentSettings | Policy, enums: Mapping[str, Mapping[Any, Any
         if content is not None and not isinstance(content, Mapping):
             written[field] = content
     return written
+
+
+def _tools(check: Checks, field: str, names: Sequence[str]) -> tuple[str, ...]:
+    if len(names) > MAX_ASK_BEFORE:
+        check.add(field, f"must be at most {MAX_ASK_BEFORE}")
+    for name in names:
+        if not _TOOL.fullmatch(name):
+            check.add(field, f"{name[:64]!r} is no name of a tool: 1 to 64 letters, digits, '_' and '-'")
+    return tuple(names)
 
 
 def _check_environment(check: Checks, field: str, environment: Mapping[str, str]) -> None:

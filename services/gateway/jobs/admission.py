@@ -222,6 +222,8 @@ def _check(order: Order, path: str) -> None:
         violations += _command_violations(agent, size, path)
     if order.snapshot_id and not order.repository_id:
         violations.append((f"{path}snapshot_id", "needs the repository that it is of"))
+    if agent.terminal and (agent.engine == MODEL_ENGINE or agent.prompt_delivery is not PromptDelivery.ARGUMENT):
+        violations.append((f"{path}agent.terminal", "needs a command that gets its prompt as an argument"))
     if complaint := environment_complaint(agent.environment):
         violations.append((f"{path}agent.environment", complaint))
     if violations:

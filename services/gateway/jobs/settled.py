@@ -1,10 +1,11 @@
 """Between the catalogue's layers of settings, where anything may be left open, and a job's, where nothing is."""
 
+from dataclasses import asdict, fields
 from datetime import timedelta
 
 from services.common.sandbox.spec import Network, Tier
 from services.gateway.catalog import agent as layers
-from services.lifecycle.model.order import AgentSettings, Policy
+from services.lifecycle.model.order import AgentSettings, Limits, Policy
 
 _OPEN = AgentSettings()
 _OPEN_POLICY = Policy()
@@ -26,6 +27,9 @@ def settled_agent(layer: layers.AgentSettings) -> AgentSettings:
         max_turns=layer.max_turns,
         max_tokens=layer.max_tokens,
         token_budget=layer.token_budget,
+        limits=Limits(**{each.name: getattr(layer, each.name) for each in fields(Limits)}),
+        terminal=bool(layer.terminal),
+        ask_before=layer.ask_before,
     )
 
 
@@ -55,6 +59,9 @@ def agent_layer(settled: AgentSettings) -> layers.AgentSettings:
         max_turns=settled.max_turns,
         max_tokens=settled.max_tokens,
         token_budget=settled.token_budget,
+        **asdict(settled.limits),
+        terminal=settled.terminal or None,
+        ask_before=settled.ask_before,
     )
 
 

@@ -144,7 +144,7 @@ def output(value: Output) -> output_pb2.Output:
         message.exit_code = value.exit_code
     if value.signal is not None:
         message.signal = value.signal
-    for name in ("tokens_used", "cost_usd", "tool_calls", "turns"):
+    for name in ("tokens_used", "cost_usd", "tool_calls", "turns", "cpu_seconds", "memory_peak_bytes"):
         if (number := getattr(value, name)) is not None:
             setattr(message, name, number)
     return message

@@ -1,6 +1,6 @@
 """This cell's node services, asked on a caller's behalf: without any job's fence."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -18,6 +18,8 @@ from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
 
 T = TypeVar("T")
+
+Kinds = Sequence["event_pb2.EventKind.ValueType"]
 
 _LONG_SECONDS: Final = 300.0
 _AWAY: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
@@ -37,11 +39,8 @@ class Events:
 
     events: tuple[event_pb2.Event, ...]
     is_last: bool
-
-    @property
-    def next_sequence(self) -> int | None:
-        """Return what follows; None where there are no events."""
-        return self.events[-1].sequence + 1 if self.events else None
+    next_sequence: int | None = None
+    """Where to go on after them; None where that has not changed."""
 
 
 class NodeClients:
@@ -52,13 +51,47 @@ class NodeClients:
         self._git = GitServiceStub(git)
         self._execution = ExecutionServiceStub(execution)
 
-    async def events(self, execution_id: str, first: int, *, follow: bool) -> AsyncGenerator[Events, None]:
-        """Yield an execution's events from a sequence on, heartbeats (without events) among them."""
-        request = execution_pb2.WatchEventsRequest(execution_id=execution_id, from_sequence=first, follow=follow)
+    async def events(
+        self, execution_id: str, first: int, *, follow: bool, kinds: Kinds = ()
+    ) -> AsyncGenerator[Events, None]:
+        """Yield an execution's events from a sequence on, of some kinds or all; heartbeats (without events) too."""
+        request = execution_pb2.WatchEventsRequest(
+            execution_id=execution_id, from_sequence=first, follow=follow, kinds=kinds
+        )
         with _refusals():
             async with streaming(self._execution.WatchEvents(request)) as messages:
                 async for message in messages:
-                    yield Events(tuple(message.events), message.HasField("end"))
+                    following = message.events[-1].sequence + 1 if message.events else None
+                    yield Events(tuple(message.events), message.HasField("end"), message.next_sequence or following)
+
+    async def send_message(self, request: pb.SendMessageRequest) -> None:
+        """Tell a model something."""
+        told = execution_pb2.SendMessageRequest(
+            execution_id=request.execution_id, message_id=request.message_id, text=request.text
+        )
+        await _answer(lambda: self._execution.SendMessage(told))
+
+    async def resolve_permission(
+        self, request: pb.ResolvePermissionRequest, decided_by: str
+    ) -> event_pb2.PermissionAnswer:
+        """Answer what a model asked; return the answer that holds."""
+        answer = execution_pb2.ResolvePermissionRequest(
+            execution_id=request.execution_id,
+            permission_id=request.permission_id,
+            allow=request.allow,
+            reason=request.reason,
+            decided_by=decided_by,
+        )
+        return (await _answer(lambda: self._execution.ResolvePermission(answer))).answer
+
+    async def attach(
+        self, requests: AsyncIterator[execution_pb2.AttachExecutionRequest]
+    ) -> AsyncGenerator[execution_pb2.AttachExecutionResponse, None]:
+        """Type on a terminal: pass on what is typed, and yield how far it has come."""
+        with _refusals():
+            async with streaming(self._execution.AttachExecution(requests)) as messages:
+                async for message in messages:
+                    yield message
 
     async def diff(self, repository_id: str, base_commit_id: str, commit_id: str) -> AsyncGenerator[bytes, None]:
         """Yield a whole diff."""
@@ -69,6 +102,24 @@ class NodeClients:
             async with streaming(self._git.GetDiff(request)) as messages:
                 async for message in messages:
                     yield message.data
+
+    async def snapshot(self, snapshot_id: str) -> git_pb2.Snapshot:
+        """Return a snapshot."""
+        request = git_pb2.GetSnapshotRequest(snapshot_id=snapshot_id)
+        return (await _answer(lambda: self._git.GetSnapshot(request))).snapshot
+
+    async def list_snapshots(self, request: pb.ListSnapshotsRequest) -> pb.ListSnapshotsResponse:
+        """Pass a list on; pages and filters are the git service's own."""
+        asked = git_pb2.ListSnapshotsRequest(
+            repository_id=request.repository_id, page_size=request.page_size, page_token=request.page_token
+        )
+        answer = await _answer(lambda: self._git.ListSnapshots(asked))
+        return pb.ListSnapshotsResponse(snapshots=answer.snapshots, next_page_token=answer.next_page_token)
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete a snapshot; one that is gone is a success."""
+        request = git_pb2.DeleteSnapshotRequest(snapshot_id=snapshot_id)
+        await _answer(lambda: self._git.DeleteSnapshot(request, timeout=_LONG_SECONDS))
 
     async def list_workspaces(self, request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesResponse:
         """Pass a list on; pages and filters are the workspace service's own."""

@@ -16,7 +16,7 @@ from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.model import ExecutionView
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.watching import HEARTBEAT_SECONDS, looks
-from services.gateway.runtime.clients import Events, NodeAway, NodeClients
+from services.gateway.runtime.clients import Events, Kinds, NodeAway, NodeClients
 from services.lifecycle.model.states import ExecutionState
 
 _PATIENCE_SECONDS: Final = 60.0
@@ -43,8 +43,10 @@ class Relay:
         self._changes = changes
         self._nodes = nodes
 
-    async def batches(self, execution_id: str, first: int, *, follow: bool) -> AsyncGenerator[Batch, None]:
-        """Yield events from the sequence `first` on, and with `follow` the end, whenever it comes.
+    async def batches(
+        self, execution_id: str, first: int, *, follow: bool, kinds: Kinds = ()
+    ) -> AsyncGenerator[Batch, None]:
+        """Yield events from the sequence `first` on, of some kinds or all; with `follow` the end too, whenever it comes.
 
         Raises NotFound, OutOfRange (EVENTS_OUT_OF_RANGE), and what gRPC says of a node that stays away.
         """
@@ -62,7 +64,7 @@ class Relay:
             if follow:
                 yield Batch(end=view)
             return
-        async with aclosing(self._events(execution_id, first, follow=follow)) as batches:
+        async with aclosing(self._events(execution_id, first, follow=follow, kinds=kinds)) as batches:
             async for batch in batches:
                 yield batch
         if follow:
@@ -84,11 +86,13 @@ class Relay:
                 if current is not None:
                     return
 
-    async def _events(self, execution_id: str, first: int, *, follow: bool) -> AsyncGenerator[Batch, None]:
+    async def _events(
+        self, execution_id: str, first: int, *, follow: bool, kinds: Kinds
+    ) -> AsyncGenerator[Batch, None]:
         position, seen = first, time.monotonic()
         while True:
             try:
-                async with aclosing(self._nodes.events(execution_id, position, follow=follow)) as batches:
+                async with aclosing(self._nodes.events(execution_id, position, follow=follow, kinds=kinds)) as batches:
                     async for events in batches:
                         position = events.next_sequence or position
                         if events.events or not events.is_last:

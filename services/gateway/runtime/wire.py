@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from boatyard.execution.v1 import execution_pb2
+from boatyard.execution.v1 import event_pb2, execution_pb2
 from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.workspace.v1 import workspace_pb2
 
@@ -21,6 +21,9 @@ _STATES: Final = {pb.Execution.State.Value(f"STATE_{state}"): state for state in
 _WORKSPACE_STATES: Final = {
     number: name.removeprefix("STATE_") for name, number in workspace_pb2.Workspace.State.items() if number
 }
+_KINDS: Final = {number: name.removeprefix("EVENT_KIND_") for name, number in event_pb2.EventKind.items() if number}
+MAX_MESSAGE_BYTES: Final = 64 << 10
+MAX_REASON_BYTES: Final = 4 << 10
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 
@@ -64,9 +67,77 @@ def wanted(request: pb.ListExecutionsRequest) -> tuple[ExecutionFilter, Page]:
 def watch(request: pb.WatchExecutionRequest) -> tuple[str, int]:
     """Read which events are wanted: the execution, and the first sequence. Raises Invalid with all violations."""
     with Checks() as check:
+        check.choices("kinds", request.kinds, _KINDS)
         if request.from_sequence < 0:
             check.add("from_sequence", "must not be negative")
         return check.required_id("execution_id", request.execution_id), max(1, request.from_sequence)
+
+
+def check_message(request: pb.SendMessageRequest) -> None:
+    """Look at what a model is to be told. Raises Invalid with all violations."""
+    with Checks() as check:
+        check.required_id("execution_id", request.execution_id)
+        check.required_id("message_id", request.message_id)
+        check.text("text", request.text, MAX_MESSAGE_BYTES, required=True)
+
+
+def check_permission(request: pb.ResolvePermissionRequest) -> None:
+    """Look at an answer to a model's question. Raises Invalid with all violations."""
+    with Checks() as check:
+        check.required_id("execution_id", request.execution_id)
+        check.line("permission_id", request.permission_id, required=True)
+        check.text("reason", request.reason, MAX_REASON_BYTES)
+
+
+def attaching(request: pb.AttachExecutionRequest | None) -> str:
+    """Read the first message of who attaches: the execution. Raises Invalid."""
+    return execution_id("" if request is None else request.execution_id)
+
+
+def typed(request: pb.AttachExecutionRequest) -> execution_pb2.AttachExecutionRequest:
+    """Pass on what somebody does at a terminal; the execution service says what is wrong with it."""
+    match request.WhichOneof("kind"):
+        case "input":
+            return execution_pb2.AttachExecutionRequest(input=request.input)
+        case "size":
+            return execution_pb2.AttachExecutionRequest(size=request.size)
+        case _:
+            return execution_pb2.AttachExecutionRequest(execution_id=request.execution_id)
+
+
+def check_begun(view: ExecutionView) -> None:
+    """Raise FailedPrecondition (EXECUTION_STATE) for an execution that nobody can talk to yet."""
+    if view.state is ExecutionState.PENDING:
+        raise FailedPrecondition(
+            "EXECUTION_STATE",
+            f"execution {view.execution_id!r} has not begun: ask again when it runs",
+            view.execution_id,
+            state=view.state,
+            allowed_states=[ExecutionState.RUNNING],
+        )
+
+
+def snapshot_id(value: str) -> str:
+    """Read a required id. Raises Invalid."""
+    with Checks() as check:
+        return check.required_id("snapshot_id", value)
+
+
+def check_diff_wanted(request: pb.ReadDiffRequest) -> None:
+    """Look at what a diff is wanted of. Raises Invalid with all violations."""
+    with Checks() as check:
+        if bool(request.execution_id) == bool(request.snapshot_id):
+            check.add("execution_id", "is required, or else `snapshot_id`")
+        check.optional_id("execution_id", request.execution_id)
+        check.optional_id("snapshot_id", request.snapshot_id)
+
+
+def check_snapshots_wanted(request: pb.ListSnapshotsRequest) -> None:
+    """Look at what the git service would refuse in its own words. Raises Invalid with all violations."""
+    with Checks() as check:
+        check.optional_id("repository_id", request.repository_id)
+        if request.page_size < 0:
+            check.add("page_size", "must not be negative")
 
 
 def check_workspaces_wanted(request: pb.ListWorkspacesRequest) -> None:

@@ -13,6 +13,17 @@ MODEL_ENGINE = "anthropic"
 
 
 @dataclass(frozen=True, slots=True)
+class Limits(Recorded):
+    """How much an agent's processes may use, all together; None is the node's default. Bytes, seconds."""
+
+    memory_bytes: int | None = None
+    processes: int | None = None
+    disk_bytes: int | None = None
+    output_bytes: int | None = None
+    cpu_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSettings(Recorded):
     """How an agent runs, everything decided: template, worker and job overlaid on these defaults. Times in seconds."""
 
@@ -29,6 +40,9 @@ class AgentSettings(Recorded):
     max_turns: int | None = None
     max_tokens: int | None = None
     token_budget: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    terminal: bool = False
+    ask_before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

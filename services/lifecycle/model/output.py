@@ -60,6 +60,8 @@ class Output(Recorded):
     cost_usd: float | None = None
     tool_calls: int | None = None
     turns: int | None = None
+    cpu_seconds: float | None = None
+    memory_peak_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

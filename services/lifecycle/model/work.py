@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.common.sandbox.spec import Network, Tier
+from services.lifecycle.model.order import Limits
 from services.lifecycle.model.states import ExecutionState, PromptDelivery, Purpose
 from services.lifecycle.model.value import Recorded
 
@@ -39,6 +40,7 @@ class ModelAgent(Recorded):
     max_turns: int | None
     max_tokens: int | None
     token_budget: int | None
+    ask_before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Launch(Recorded):
     delivery: PromptDelivery = PromptDelivery.STDIN
     idle_timeout: float | None = None
     model: ModelAgent | None = None
+    limits: Limits = field(default_factory=Limits)
+    terminal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,14 @@ class ModelUse(Recorded):
     turns: int
     tool_calls: int
     last_words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals(Recorded):
+    """What an execution's processes used in all."""
+
+    cpu_seconds: float
+    memory_peak_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,7 @@ class Run(Recorded):
     last_sequence: int = 0
     output_bytes: int = 0
     model_use: ModelUse | None = None
+    vitals: Vitals | None = None
 
 
 @dataclass(frozen=True, slots=True)

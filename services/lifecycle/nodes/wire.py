@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Final
 
+from boatyard.execution.v1 import event_pb2 as event_pb
 from boatyard.execution.v1 import execution_pb2 as execution_pb
 from boatyard.execution.v1 import sandbox_pb2 as sandbox_pb
 from boatyard.git.v1 import git_pb2 as git_pb
@@ -16,9 +17,10 @@ from services.lifecycle.model.order import Order
 from services.lifecycle.model.output import FileChange
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.model.surroundings import Remote
-from services.lifecycle.model.work import Base, Launch, Layout, ModelAgent, ModelUse, Run, Snapshot
+from services.lifecycle.model.work import Base, Launch, Layout, ModelAgent, ModelUse, Run, Snapshot, Vitals
 
 EMAIL: Final = "noreply@boatyard.dev"
+_ROWS, _COLUMNS = 24, 80  # of a terminal that nobody has attached to yet
 
 _CHANGES = {
     git_pb.ChangedFile.CHANGE_ADDED: "A",
@@ -31,7 +33,14 @@ _CHANGES = {
 
 def spec(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
     """Write the specification of an execution."""
-    limits = execution_pb.ExecutionLimits(wall_timeout=duration(value.timeout))
+    limits = execution_pb.ExecutionLimits(
+        wall_timeout=duration(value.timeout),
+        memory_bytes=value.limits.memory_bytes,
+        processes=value.limits.processes,
+        cpu_seconds=value.limits.cpu_seconds,
+        workspace_bytes=value.limits.disk_bytes,
+        output_bytes=value.limits.output_bytes,
+    )
     if value.idle_timeout is not None:
         limits.idle_timeout.CopyFrom(duration(value.idle_timeout))
     message = execution_pb.ExecutionSpec(
@@ -52,7 +61,9 @@ def spec(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
 
 
 def _command(value: Launch) -> execution_pb.CommandEngine:
+    terminal = execution_pb.TerminalSize(rows=_ROWS, columns=_COLUMNS) if value.terminal else None
     return execution_pb.CommandEngine(
+        terminal=terminal,
         argv=value.argv,
         prompt=value.prompt,
         prompt_delivery=execution_pb.CommandEngine.PromptDelivery.Value(f"PROMPT_DELIVERY_{value.delivery}"),
@@ -67,6 +78,7 @@ def _model(value: ModelAgent, prompt: bytes) -> execution_pb.AnthropicEngine:
         max_turns=value.max_turns,
         max_tokens=value.max_tokens,
         token_budget=value.token_budget,
+        ask_before=value.ask_before,
     )
 
 
@@ -84,7 +96,12 @@ def run_from(message: execution_pb.Execution) -> Run:
         last_sequence=message.last_sequence,
         output_bytes=message.output_bytes,
         model_use=_model_use_from(message.model_use) if message.HasField("model_use") else None,
+        vitals=_vitals_from(message.vitals) if message.HasField("vitals") else None,
     )
+
+
+def _vitals_from(message: event_pb.Vitals) -> Vitals:
+    return Vitals(message.cpu_seconds, message.memory_peak_bytes)
 
 
 def _model_use_from(message: execution_pb.ModelUse) -> ModelUse:

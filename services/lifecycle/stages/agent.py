@@ -88,7 +88,9 @@ def _launch(job: JobRun, layout: Layout, base: Base | None) -> Launch:
     environment = {**agent.environment, **{name: value for name, value in ours.items() if value}}
     model = None
     if agent.engine == MODEL_ENGINE:
-        model = ModelAgent(agent.model, agent.system_prompt, agent.max_turns, agent.max_tokens, agent.token_budget)
+        model = ModelAgent(
+            agent.model, agent.system_prompt, agent.max_turns, agent.max_tokens, agent.token_budget, agent.ask_before
+        )
     return Launch(
         purpose=Purpose.AGENT,
         layout=layout,
@@ -103,4 +105,6 @@ def _launch(job: JobRun, layout: Layout, base: Base | None) -> Launch:
         network=agent.network,
         read_only_paths=() if base is None else base.read_only_paths,
         environment={name: value.encode() for name, value in environment.items()},
+        limits=agent.limits,
+        terminal=agent.terminal,
     )

@@ -57,7 +57,14 @@ def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
         message=run.message,
         start_time=datetime.now(UTC) if accepted else run.start_time,
         end_time=run.end_time,
-        output=replace(note.output, exit_code=run.exit_code, signal=run.signal, output_bytes=run.output_bytes),
+        output=replace(
+            note.output,
+            exit_code=run.exit_code,
+            signal=run.signal,
+            output_bytes=run.output_bytes,
+            cpu_seconds=run.vitals.cpu_seconds if run.vitals else None,
+            memory_peak_bytes=run.vitals.memory_peak_bytes if run.vitals else None,
+        ),
     )
 
 

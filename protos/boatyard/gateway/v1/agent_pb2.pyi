@@ -63,6 +63,13 @@ class AgentSettings(message.Message):
     MAX_TURNS_FIELD_NUMBER: builtins.int
     MAX_TOKENS_FIELD_NUMBER: builtins.int
     TOKEN_BUDGET_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    PROCESSES_FIELD_NUMBER: builtins.int
+    DISK_BYTES_FIELD_NUMBER: builtins.int
+    OUTPUT_BYTES_FIELD_NUMBER: builtins.int
+    CPU_SECONDS_FIELD_NUMBER: builtins.int
+    TERMINAL_FIELD_NUMBER: builtins.int
+    ASK_BEFORE_FIELD_NUMBER: builtins.int
     engine: builtins.str
     """What drives the agent: `command`, or `anthropic`: a model of Anthropic's, with tools of ours. The default is `command`."""
     command: builtins.str
@@ -89,6 +96,28 @@ class AgentSettings(message.Message):
     """For engine `anthropic`: tokens of one answer, 1 to 128000. The default is 16384."""
     token_budget: builtins.int
     """For engine `anthropic`: tokens of all requests together, read and written; more than 0. The default is no bound."""
+    memory_bytes: builtins.int
+    """Memory of all its processes together, in bytes, with what lies in /tmp and HOME: 16 MiB to 1 PiB. One that needs more
+    ends with MEMORY_LIMIT. The default is the node's.
+    """
+    processes: builtins.int
+    """Processes and threads at once, 1 to 1000000; further ones are refused, and one that fails over it ends with
+    PROCESS_LIMIT. The default is the node's.
+    """
+    disk_bytes: builtins.int
+    """Bytes on disk by which the workspace may grow: 1 MiB to 1 PiB; then it ends with DISK_LIMIT. The default is the node's."""
+    output_bytes: builtins.int
+    """Bytes that it may write to standard output and standard error together: 1 KiB to 1 TiB; then it ends with OUTPUT_LIMIT.
+    The default is the node's.
+    """
+    cpu_seconds: builtins.int
+    """Seconds on a processor, of all its processes together, 1 to 100000000; then it ends with CPU_LIMIT. The default is the
+    node's.
+    """
+    terminal: builtins.bool
+    """For engine `command`: whether it gets a terminal, to be typed on by AttachExecution. Its prompt must then be an argument.
+    The default is no.
+    """
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Variables of the agent's environment: names of letters, digits and underscores, not beginning with a digit; at most
@@ -102,6 +131,12 @@ class AgentSettings(message.Message):
     @builtins.property
     def idle_timeout(self) -> duration_pb2.Duration:
         """How long the agent may write nothing: more than 0, at most 7 days. The default is for ever."""
+
+    @builtins.property
+    def ask_before(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """For engine `anthropic`: tools, such as `bash`, before each call of which somebody is asked (ResolvePermission); at most
+        64. An empty list inherits.
+        """
 
     def __init__(
         self,
@@ -119,33 +154,56 @@ class AgentSettings(message.Message):
         max_turns: builtins.int | None = ...,
         max_tokens: builtins.int | None = ...,
         token_budget: builtins.int | None = ...,
+        memory_bytes: builtins.int | None = ...,
+        processes: builtins.int | None = ...,
+        disk_bytes: builtins.int | None = ...,
+        output_bytes: builtins.int | None = ...,
+        cpu_seconds: builtins.int | None = ...,
+        terminal: builtins.bool | None = ...,
+        ask_before: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_engine", b"_engine", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_model", b"_model", "_network", b"_network", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "command", b"command", "engine", b"engine", "idle_timeout", b"idle_timeout", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "network", b"network", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_engine", b"_engine", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_terminal", b"_terminal", "_token_budget", b"_token_budget", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "idle_timeout", b"idle_timeout", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "output_bytes", b"output_bytes", "processes", b"processes", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "terminal", b"terminal", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_engine", b"_engine", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_model", b"_model", "_network", b"_network", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "command", b"command", "engine", b"engine", "environment", b"environment", "idle_timeout", b"idle_timeout", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "network", b"network", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_engine", b"_engine", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_terminal", b"_terminal", "_token_budget", b"_token_budget", "ask_before", b"ask_before", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "idle_timeout", b"idle_timeout", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "output_bytes", b"output_bytes", "processes", b"processes", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "terminal", b"terminal", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__command: _TypeAlias = typing.Literal["command"]  # noqa: Y015
     _WhichOneofArgType__command: _TypeAlias = typing.Literal["_command", b"_command"]  # noqa: Y015
+    _WhichOneofReturnType__cpu_seconds: _TypeAlias = typing.Literal["cpu_seconds"]  # noqa: Y015
+    _WhichOneofArgType__cpu_seconds: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__disk_bytes: _TypeAlias = typing.Literal["disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_bytes: _TypeAlias = typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015
     _WhichOneofReturnType__engine: _TypeAlias = typing.Literal["engine"]  # noqa: Y015
     _WhichOneofArgType__engine: _TypeAlias = typing.Literal["_engine", b"_engine"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__max_turns: _TypeAlias = typing.Literal["max_turns"]  # noqa: Y015
     _WhichOneofArgType__max_turns: _TypeAlias = typing.Literal["_max_turns", b"_max_turns"]  # noqa: Y015
+    _WhichOneofReturnType__memory_bytes: _TypeAlias = typing.Literal["memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_bytes: _TypeAlias = typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = typing.Literal["_model", b"_model"]  # noqa: Y015
     _WhichOneofReturnType__network: _TypeAlias = typing.Literal["network"]  # noqa: Y015
     _WhichOneofArgType__network: _TypeAlias = typing.Literal["_network", b"_network"]  # noqa: Y015
+    _WhichOneofReturnType__output_bytes: _TypeAlias = typing.Literal["output_bytes"]  # noqa: Y015
+    _WhichOneofArgType__output_bytes: _TypeAlias = typing.Literal["_output_bytes", b"_output_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__processes: _TypeAlias = typing.Literal["processes"]  # noqa: Y015
+    _WhichOneofArgType__processes: _TypeAlias = typing.Literal["_processes", b"_processes"]  # noqa: Y015
     _WhichOneofReturnType__prompt_delivery: _TypeAlias = typing.Literal["prompt_delivery"]  # noqa: Y015
     _WhichOneofArgType__prompt_delivery: _TypeAlias = typing.Literal["_prompt_delivery", b"_prompt_delivery"]  # noqa: Y015
     _WhichOneofReturnType__sandbox_tier: _TypeAlias = typing.Literal["sandbox_tier"]  # noqa: Y015
     _WhichOneofArgType__sandbox_tier: _TypeAlias = typing.Literal["_sandbox_tier", b"_sandbox_tier"]  # noqa: Y015
     _WhichOneofReturnType__system_prompt: _TypeAlias = typing.Literal["system_prompt"]  # noqa: Y015
     _WhichOneofArgType__system_prompt: _TypeAlias = typing.Literal["_system_prompt", b"_system_prompt"]  # noqa: Y015
+    _WhichOneofReturnType__terminal: _TypeAlias = typing.Literal["terminal"]  # noqa: Y015
+    _WhichOneofArgType__terminal: _TypeAlias = typing.Literal["_terminal", b"_terminal"]  # noqa: Y015
     _WhichOneofReturnType__token_budget: _TypeAlias = typing.Literal["token_budget"]  # noqa: Y015
     _WhichOneofArgType__token_budget: _TypeAlias = typing.Literal["_token_budget", b"_token_budget"]  # noqa: Y015
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__command) -> _WhichOneofReturnType__command | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_seconds) -> _WhichOneofReturnType__cpu_seconds | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes) -> _WhichOneofReturnType__disk_bytes | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine) -> _WhichOneofReturnType__engine | None: ...
     @typing.overload
@@ -153,15 +211,23 @@ class AgentSettings(message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_turns) -> _WhichOneofReturnType__max_turns | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__network) -> _WhichOneofReturnType__network | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_bytes) -> _WhichOneofReturnType__output_bytes | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_delivery) -> _WhichOneofReturnType__prompt_delivery | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sandbox_tier) -> _WhichOneofReturnType__sandbox_tier | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__system_prompt) -> _WhichOneofReturnType__system_prompt | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__terminal) -> _WhichOneofReturnType__terminal | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__token_budget) -> _WhichOneofReturnType__token_budget | None: ...
 

@@ -44,6 +44,8 @@ class Output(message.Message):
     TOOL_CALLS_FIELD_NUMBER: builtins.int
     TURNS_FIELD_NUMBER: builtins.int
     SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    CPU_SECONDS_FIELD_NUMBER: builtins.int
+    MEMORY_PEAK_BYTES_FIELD_NUMBER: builtins.int
     summary: builtins.str
     """The agent's last words: what its model said last, or the last lines of its output; at most 2 KiB."""
     total_files_changed: builtins.int
@@ -80,6 +82,10 @@ class Output(message.Message):
     """What a job that has failed, or was cancelled, left in its workspace, kept as a snapshot; empty when nothing had changed,
     and while the job lives. See AgentRuntimeService.ListSnapshots.
     """
+    cpu_seconds: builtins.float
+    """Seconds on a processor, user and system, of all the agent's processes; absent where nobody counts them."""
+    memory_peak_bytes: builtins.int
+    """The most memory that its processes had at a time, in bytes; absent where nobody counts it."""
     @builtins.property
     def files_changed(self) -> containers.RepeatedCompositeFieldContainer[FileChange]:
         """The files that differ between base and result; at most 1000 of them."""
@@ -110,13 +116,19 @@ class Output(message.Message):
         tool_calls: builtins.int | None = ...,
         turns: builtins.int | None = ...,
         snapshot_id: builtins.str = ...,
+        cpu_seconds: builtins.float | None = ...,
+        memory_peak_bytes: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "cost_usd", b"cost_usd", "exit_code", b"exit_code", "outcome", b"outcome", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "exit_code", b"exit_code", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "diff", b"diff", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "outcome", b"outcome", "output_bytes", b"output_bytes", "pushed", b"pushed", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_files_changed", b"total_files_changed", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "output_bytes", b"output_bytes", "pushed", b"pushed", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_files_changed", b"total_files_changed", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
+    _WhichOneofReturnType__cpu_seconds: _TypeAlias = typing.Literal["cpu_seconds"]  # noqa: Y015
+    _WhichOneofArgType__cpu_seconds: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__memory_peak_bytes: _TypeAlias = typing.Literal["memory_peak_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_peak_bytes: _TypeAlias = typing.Literal["_memory_peak_bytes", b"_memory_peak_bytes"]  # noqa: Y015
     _WhichOneofReturnType__tokens_used: _TypeAlias = typing.Literal["tokens_used"]  # noqa: Y015
     _WhichOneofArgType__tokens_used: _TypeAlias = typing.Literal["_tokens_used", b"_tokens_used"]  # noqa: Y015
     _WhichOneofReturnType__tool_calls: _TypeAlias = typing.Literal["tool_calls"]  # noqa: Y015
@@ -127,6 +139,10 @@ class Output(message.Message):
     _WhichOneofArgType_outcome: _TypeAlias = typing.Literal["outcome", b"outcome"]  # noqa: Y015
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_seconds) -> _WhichOneofReturnType__cpu_seconds | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_peak_bytes) -> _WhichOneofReturnType__memory_peak_bytes | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_used) -> _WhichOneofReturnType__tokens_used | None: ...
     @typing.overload

@@ -25,12 +25,13 @@ _sym_db = _symbol_database.Default()
 from boatyard.execution.v1 import event_pb2 as boatyard_dot_execution_dot_v1_dot_event__pb2
 from boatyard.execution.v1 import execution_pb2 as boatyard_dot_execution_dot_v1_dot_execution__pb2
 from boatyard.gateway.v1 import output_pb2 as boatyard_dot_gateway_dot_v1_dot_output__pb2
+from boatyard.git.v1 import git_pb2 as boatyard_dot_git_dot_v1_dot_git__pb2
 from boatyard.workspace.v1 import workspace_pb2 as boatyard_dot_workspace_dot_v1_dot_workspace__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!boatyard/gateway/v1/runtime.proto\x12\x13\x62oatyard.gateway.v1\x1a!boatyard/execution/v1/event.proto\x1a%boatyard/execution/v1/execution.proto\x1a boatyard/gateway/v1/output.proto\x1a%boatyard/workspace/v1/workspace.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x01\n\x0e\x45xecuteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x0f\x45xecuteResponse\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"+\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"I\n\x14GetExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.Execution\"\xc1\x01\n\x15ListExecutionsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x34\n\x06states\x18\x02 \x03(\x0e\x32$.boatyard.gateway.v1.Execution.State\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x05 \x01(\t\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"e\n\x16ListExecutionsResponse\x12\x32\n\nexecutions\x18\x01 \x03(\x0b\x32\x1e.boatyard.gateway.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x16\x43\x61ncelExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"L\n\x17\x43\x61ncelExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.Execution\"T\n\x15WatchExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"s\n\x16WatchExecutionResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12+\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1e.boatyard.gateway.v1.Execution\"\'\n\x0fReadDiffRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\" \n\x10ReadDiffResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x9a\x01\n\x15ListWorkspacesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x36\n\x06states\x18\x03 \x03(\x0e\x32&.boatyard.workspace.v1.Workspace.State\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"g\n\x16ListWorkspacesResponse\x12\x34\n\nworkspaces\x18\x01 \x03(\x0b\x32 .boatyard.workspace.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x16\x44\x65leteWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\x19\n\x17\x44\x65leteWorkspaceResponse\"\x80\x05\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x05 \x01(\t\x12=\n\x07purpose\x18\x06 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x33\n\x05state\x18\x08 \x01(\x0e\x32$.boatyard.gateway.v1.Execution.State\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x0f\n\x07message\x18\n \x01(\t\x12+\n\x06output\x18\x0b \x01(\x0b\x32\x1b.boatyard.gateway.v1.Output\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\x32\xf2\x06\n\x13\x41gentRuntimeService\x12Y\n\x07\x45xecute\x12#.boatyard.gateway.v1.ExecuteRequest\x1a$.boatyard.gateway.v1.ExecuteResponse\"\x03\x90\x02\x02\x12h\n\x0cGetExecution\x12(.boatyard.gateway.v1.GetExecutionRequest\x1a).boatyard.gateway.v1.GetExecutionResponse\"\x03\x90\x02\x01\x12n\n\x0eListExecutions\x12*.boatyard.gateway.v1.ListExecutionsRequest\x1a+.boatyard.gateway.v1.ListExecutionsResponse\"\x03\x90\x02\x01\x12q\n\x0f\x43\x61ncelExecution\x12+.boatyard.gateway.v1.CancelExecutionRequest\x1a,.boatyard.gateway.v1.CancelExecutionResponse\"\x03\x90\x02\x02\x12p\n\x0eWatchExecution\x12*.boatyard.gateway.v1.WatchExecutionRequest\x1a+.boatyard.gateway.v1.WatchExecutionResponse\"\x03\x90\x02\x01\x30\x01\x12^\n\x08ReadDiff\x12$.boatyard.gateway.v1.ReadDiffRequest\x1a%.boatyard.gateway.v1.ReadDiffResponse\"\x03\x90\x02\x01\x30\x01\x12n\n\x0eListWorkspaces\x12*.boatyard.gateway.v1.ListWorkspacesRequest\x1a+.boatyard.gateway.v1.ListWorkspacesResponse\"\x03\x90\x02\x01\x12q\n\x0f\x44\x65leteWorkspace\x12+.boatyard.gateway.v1.DeleteWorkspaceRequest\x1a,.boatyard.gateway.v1.DeleteWorkspaceResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!boatyard/gateway/v1/runtime.proto\x12\x13\x62oatyard.gateway.v1\x1a!boatyard/execution/v1/event.proto\x1a%boatyard/execution/v1/execution.proto\x1a boatyard/gateway/v1/output.proto\x1a\x19\x62oatyard/git/v1/git.proto\x1a%boatyard/workspace/v1/workspace.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x01\n\x0e\x45xecuteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x0f\x45xecuteResponse\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"+\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"I\n\x14GetExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.Execution\"\xc1\x01\n\x15ListExecutionsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x34\n\x06states\x18\x02 \x03(\x0e\x32$.boatyard.gateway.v1.Execution.State\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x05 \x01(\t\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"e\n\x16ListExecutionsResponse\x12\x32\n\nexecutions\x18\x01 \x03(\x0b\x32\x1e.boatyard.gateway.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x16\x43\x61ncelExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"L\n\x17\x43\x61ncelExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.Execution\"\x85\x01\n\x15WatchExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12/\n\x05kinds\x18\x04 \x03(\x0e\x32 .boatyard.execution.v1.EventKind\"\x8a\x01\n\x16WatchExecutionResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12+\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1e.boatyard.gateway.v1.Execution\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\"L\n\x12SendMessageRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x15\n\x13SendMessageResponse\"f\n\x18ResolvePermissionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rpermission_id\x18\x02 \x01(\t\x12\r\n\x05\x61llow\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"T\n\x19ResolvePermissionResponse\x12\x37\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswer\"~\n\x16\x41ttachExecutionRequest\x12\x16\n\x0c\x65xecution_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05input\x18\x02 \x01(\x0cH\x00\x12\x33\n\x04size\x18\x03 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSizeH\x00\x42\x06\n\x04kind\"=\n\x17\x41ttachExecutionResponse\x12\x13\n\x0btaken_bytes\x18\x01 \x01(\x03\x12\r\n\x05\x65nded\x18\x02 \x01(\x08\"<\n\x0fReadDiffRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\t\" \n\x10ReadDiffResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x9a\x01\n\x15ListWorkspacesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x36\n\x06states\x18\x03 \x03(\x0e\x32&.boatyard.workspace.v1.Workspace.State\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"g\n\x16ListWorkspacesResponse\x12\x34\n\nworkspaces\x18\x01 \x03(\x0b\x32 .boatyard.workspace.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x16\x44\x65leteWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\x19\n\x17\x44\x65leteWorkspaceResponse\"T\n\x14ListSnapshotsRequest\x12\x15\n\rrepository_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x15ListSnapshotsResponse\x12,\n\tsnapshots\x18\x01 \x03(\x0b\x32\x19.boatyard.git.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x12GetSnapshotRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\"B\n\x13GetSnapshotResponse\x12+\n\x08snapshot\x18\x01 \x01(\x0b\x32\x19.boatyard.git.v1.Snapshot\",\n\x15\x44\x65leteSnapshotRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteSnapshotResponse\"\x80\x05\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x05 \x01(\t\x12=\n\x07purpose\x18\x06 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x33\n\x05state\x18\x08 \x01(\x0e\x32$.boatyard.gateway.v1.Execution.State\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x0f\n\x07message\x18\n \x01(\t\x12+\n\x06output\x18\x0b \x01(\x0b\x32\x1b.boatyard.gateway.v1.Output\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\x32\x8d\x0c\n\x13\x41gentRuntimeService\x12Y\n\x07\x45xecute\x12#.boatyard.gateway.v1.ExecuteRequest\x1a$.boatyard.gateway.v1.ExecuteResponse\"\x03\x90\x02\x02\x12h\n\x0cGetExecution\x12(.boatyard.gateway.v1.GetExecutionRequest\x1a).boatyard.gateway.v1.GetExecutionResponse\"\x03\x90\x02\x01\x12n\n\x0eListExecutions\x12*.boatyard.gateway.v1.ListExecutionsRequest\x1a+.boatyard.gateway.v1.ListExecutionsResponse\"\x03\x90\x02\x01\x12q\n\x0f\x43\x61ncelExecution\x12+.boatyard.gateway.v1.CancelExecutionRequest\x1a,.boatyard.gateway.v1.CancelExecutionResponse\"\x03\x90\x02\x02\x12p\n\x0eWatchExecution\x12*.boatyard.gateway.v1.WatchExecutionRequest\x1a+.boatyard.gateway.v1.WatchExecutionResponse\"\x03\x90\x02\x01\x30\x01\x12\x65\n\x0bSendMessage\x12\'.boatyard.gateway.v1.SendMessageRequest\x1a(.boatyard.gateway.v1.SendMessageResponse\"\x03\x90\x02\x02\x12w\n\x11ResolvePermission\x12-.boatyard.gateway.v1.ResolvePermissionRequest\x1a..boatyard.gateway.v1.ResolvePermissionResponse\"\x03\x90\x02\x02\x12u\n\x0f\x41ttachExecution\x12+.boatyard.gateway.v1.AttachExecutionRequest\x1a,.boatyard.gateway.v1.AttachExecutionResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12^\n\x08ReadDiff\x12$.boatyard.gateway.v1.ReadDiffRequest\x1a%.boatyard.gateway.v1.ReadDiffResponse\"\x03\x90\x02\x01\x30\x01\x12n\n\x0eListWorkspaces\x12*.boatyard.gateway.v1.ListWorkspacesRequest\x1a+.boatyard.gateway.v1.ListWorkspacesResponse\"\x03\x90\x02\x01\x12q\n\x0f\x44\x65leteWorkspace\x12+.boatyard.gateway.v1.DeleteWorkspaceRequest\x1a,.boatyard.gateway.v1.DeleteWorkspaceResponse\"\x03\x90\x02\x02\x12k\n\rListSnapshots\x12).boatyard.gateway.v1.ListSnapshotsRequest\x1a*.boatyard.gateway.v1.ListSnapshotsResponse\"\x03\x90\x02\x01\x12\x65\n\x0bGetSnapshot\x12\'.boatyard.gateway.v1.GetSnapshotRequest\x1a(.boatyard.gateway.v1.GetSnapshotResponse\"\x03\x90\x02\x01\x12n\n\x0e\x44\x65leteSnapshot\x12*.boatyard.gateway.v1.DeleteSnapshotRequest\x1a+.boatyard.gateway.v1.DeleteSnapshotResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,48 +48,84 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTRUNTIMESERVICE'].methods_by_name['CancelExecution']._serialized_options = b'\220\002\002'
   _globals['_AGENTRUNTIMESERVICE'].methods_by_name['WatchExecution']._loaded_options = None
   _globals['_AGENTRUNTIMESERVICE'].methods_by_name['WatchExecution']._serialized_options = b'\220\002\001'
+  _globals['_AGENTRUNTIMESERVICE'].methods_by_name['SendMessage']._loaded_options = None
+  _globals['_AGENTRUNTIMESERVICE'].methods_by_name['SendMessage']._serialized_options = b'\220\002\002'
+  _globals['_AGENTRUNTIMESERVICE'].methods_by_name['ResolvePermission']._loaded_options = None
+  _globals['_AGENTRUNTIMESERVICE'].methods_by_name['ResolvePermission']._serialized_options = b'\220\002\002'
+  _globals['_AGENTRUNTIMESERVICE'].methods_by_name['AttachExecution']._loaded_options = None
+  _globals['_AGENTRUNTIMESERVICE'].methods_by_name['AttachExecution']._serialized_options = b'\220\002\002'
   _globals['_AGENTRUNTIMESERVICE'].methods_by_name['ReadDiff']._loaded_options = None
   _globals['_AGENTRUNTIMESERVICE'].methods_by_name['ReadDiff']._serialized_options = b'\220\002\001'
   _globals['_AGENTRUNTIMESERVICE'].methods_by_name['ListWorkspaces']._loaded_options = None
   _globals['_AGENTRUNTIMESERVICE'].methods_by_name['ListWorkspaces']._serialized_options = b'\220\002\001'
   _globals['_AGENTRUNTIMESERVICE'].methods_by_name['DeleteWorkspace']._loaded_options = None
   _globals['_AGENTRUNTIMESERVICE'].methods_by_name['DeleteWorkspace']._serialized_options = b'\220\002\002'
-  _globals['_EXECUTEREQUEST']._serialized_start=271
-  _globals['_EXECUTEREQUEST']._serialized_end=408
-  _globals['_EXECUTERESPONSE']._serialized_start=410
-  _globals['_EXECUTERESPONSE']._serialized_end=465
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=467
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=510
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=512
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=585
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=588
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=781
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=783
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=884
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=886
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=932
-  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=934
-  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=1010
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=1012
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=1096
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=1098
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=1213
-  _globals['_READDIFFREQUEST']._serialized_start=1215
-  _globals['_READDIFFREQUEST']._serialized_end=1254
-  _globals['_READDIFFRESPONSE']._serialized_start=1256
-  _globals['_READDIFFRESPONSE']._serialized_end=1288
-  _globals['_LISTWORKSPACESREQUEST']._serialized_start=1291
-  _globals['_LISTWORKSPACESREQUEST']._serialized_end=1445
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=1447
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=1550
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=1552
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=1598
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=1600
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=1625
-  _globals['_EXECUTION']._serialized_start=1628
-  _globals['_EXECUTION']._serialized_end=2268
-  _globals['_EXECUTION_STATE']._serialized_start=2140
-  _globals['_EXECUTION_STATE']._serialized_end=2268
-  _globals['_AGENTRUNTIMESERVICE']._serialized_start=2271
-  _globals['_AGENTRUNTIMESERVICE']._serialized_end=3153
+  _globals['_AGENTRUNTIMESERVICE'].methods_by_name['ListSnapshots']._loaded_options = None
+  _globals['_AGENTRUNTIMESERVICE'].methods_by_name['ListSnapshots']._serialized_options = b'\220\002\001'
+  _globals['_AGENTRUNTIMESERVICE'].methods_by_name['GetSnapshot']._loaded_options = None
+  _globals['_AGENTRUNTIMESERVICE'].methods_by_name['GetSnapshot']._serialized_options = b'\220\002\001'
+  _globals['_AGENTRUNTIMESERVICE'].methods_by_name['DeleteSnapshot']._loaded_options = None
+  _globals['_AGENTRUNTIMESERVICE'].methods_by_name['DeleteSnapshot']._serialized_options = b'\220\002\002'
+  _globals['_EXECUTEREQUEST']._serialized_start=298
+  _globals['_EXECUTEREQUEST']._serialized_end=435
+  _globals['_EXECUTERESPONSE']._serialized_start=437
+  _globals['_EXECUTERESPONSE']._serialized_end=492
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=494
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=537
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=539
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=612
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=615
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=808
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=810
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=911
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=913
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=959
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=961
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=1037
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=1040
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=1173
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=1176
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=1314
+  _globals['_SENDMESSAGEREQUEST']._serialized_start=1316
+  _globals['_SENDMESSAGEREQUEST']._serialized_end=1392
+  _globals['_SENDMESSAGERESPONSE']._serialized_start=1394
+  _globals['_SENDMESSAGERESPONSE']._serialized_end=1415
+  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_start=1417
+  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_end=1519
+  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_start=1521
+  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_end=1605
+  _globals['_ATTACHEXECUTIONREQUEST']._serialized_start=1607
+  _globals['_ATTACHEXECUTIONREQUEST']._serialized_end=1733
+  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_start=1735
+  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_end=1796
+  _globals['_READDIFFREQUEST']._serialized_start=1798
+  _globals['_READDIFFREQUEST']._serialized_end=1858
+  _globals['_READDIFFRESPONSE']._serialized_start=1860
+  _globals['_READDIFFRESPONSE']._serialized_end=1892
+  _globals['_LISTWORKSPACESREQUEST']._serialized_start=1895
+  _globals['_LISTWORKSPACESREQUEST']._serialized_end=2049
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=2051
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=2154
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=2156
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=2202
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=2204
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=2229
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=2231
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=2315
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=2317
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=2411
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=2413
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=2454
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=2456
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=2522
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_start=2524
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_end=2568
+  _globals['_DELETESNAPSHOTRESPONSE']._serialized_start=2570
+  _globals['_DELETESNAPSHOTRESPONSE']._serialized_end=2594
+  _globals['_EXECUTION']._serialized_start=2597
+  _globals['_EXECUTION']._serialized_end=3237
+  _globals['_EXECUTION_STATE']._serialized_start=3109
+  _globals['_EXECUTION_STATE']._serialized_end=3237
+  _globals['_AGENTRUNTIMESERVICE']._serialized_start=3240
+  _globals['_AGENTRUNTIMESERVICE']._serialized_end=4789
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from boatyard.execution.v1 import event_pb2 as event_pb2
 from boatyard.execution.v1 import execution_pb2 as execution_pb2
 from boatyard.gateway.v1 import output_pb2 as output_pb2
+from boatyard.git.v1 import git_pb2 as git_pb2
 from boatyard.workspace.v1 import workspace_pb2 as workspace_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
@@ -256,33 +257,42 @@ class WatchExecutionRequest(message.Message):
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     FROM_SEQUENCE_FIELD_NUMBER: builtins.int
     FOLLOW_FIELD_NUMBER: builtins.int
+    KINDS_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """Required. The execution."""
     from_sequence: builtins.int
     """The first sequence wanted; 0 and 1 mean the beginning."""
     follow: builtins.bool
     """Whether to go on until the execution has ended."""
+    @builtins.property
+    def kinds(self) -> containers.RepeatedScalarFieldContainer[event_pb2.EventKind.ValueType]:
+        """Only events of these kinds, whose sequences then have gaps; empty means all."""
+
     def __init__(
         self,
         *,
         execution_id: builtins.str = ...,
         from_sequence: builtins.int = ...,
         follow: builtins.bool = ...,
+        kinds: abc.Iterable[event_pb2.EventKind.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "follow", b"follow", "from_sequence", b"from_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "follow", b"follow", "from_sequence", b"from_sequence", "kinds", b"kinds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class WatchExecutionResponse(message.Message):
-    """A batch of events, in order; at most about 256 KiB."""
+    """A batch of events, in order; at most about 1 MiB."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
+    NEXT_SEQUENCE_FIELD_NUMBER: builtins.int
+    next_sequence: builtins.int
+    """The sequence to go on with after this message; with `kinds` it may lie far beyond the last event that was sent."""
     @builtins.property
     def events(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.Event]:
         """The events."""
@@ -296,30 +306,188 @@ class WatchExecutionResponse(message.Message):
         *,
         events: abc.Iterable[event_pb2.Event] | None = ...,
         end: Execution | None = ...,
+        next_sequence: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["end", b"end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["end", b"end", "events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["end", b"end", "events", b"events", "next_sequence", b"next_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SendMessageRequest(message.Message):
+    """Asks to tell a model something."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """Required. The execution."""
+    message_id: builtins.str
+    """Required. Chosen by the caller, to tell a repetition: 1 to 63 characters of [a-z0-9-], not beginning with a dash."""
+    text: builtins.str
+    """Required. What it is told; at most 64 KiB."""
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        message_id: builtins.str = ...,
+        text: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "message_id", b"message_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SendMessageResponse(message.Message):
+    """Answers SendMessage."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ResolvePermissionRequest(message.Message):
+    """Answers a question of a model's."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    PERMISSION_ID_FIELD_NUMBER: builtins.int
+    ALLOW_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """Required. The execution."""
+    permission_id: builtins.str
+    """Required. The question, as its PermissionRequest event names it."""
+    allow: builtins.bool
+    """Whether it may."""
+    reason: builtins.str
+    """Why; a model that is refused is told. At most 4 KiB."""
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        permission_id: builtins.str = ...,
+        allow: builtins.bool = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allow", b"allow", "execution_id", b"execution_id", "permission_id", b"permission_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ResolvePermissionResponse(message.Message):
+    """Answers ResolvePermission."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def answer(self) -> event_pb2.PermissionAnswer:
+        """The answer that holds, which is the first that was given."""
+
+    def __init__(
+        self,
+        *,
+        answer: event_pb2.PermissionAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class AttachExecutionRequest(message.Message):
+    """What somebody does at a terminal."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """The execution."""
+    input: builtins.bytes
+    """What is typed; at most 64 KiB. Nothing is added: a line ends with a carriage return, as keyboards send it."""
+    @builtins.property
+    def size(self) -> execution_pb2.TerminalSize:
+        """The window has got this size."""
+
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        input: builtins.bytes = ...,
+        size: execution_pb2.TerminalSize | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "input", b"input", "kind", b"kind", "size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "input", b"input", "kind", b"kind", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["execution_id", "input", "size"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+@typing.final
+class AttachExecutionResponse(message.Message):
+    """What becomes of it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TAKEN_BYTES_FIELD_NUMBER: builtins.int
+    ENDED_FIELD_NUMBER: builtins.int
+    taken_bytes: builtins.int
+    """Bytes of this stream's input that have been handed to the terminal. The first message, with 0, says: attached."""
+    ended: builtins.bool
+    """Set in the last message: the agent has ended."""
+    def __init__(
+        self,
+        *,
+        taken_bytes: builtins.int = ...,
+        ended: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ended", b"ended", "taken_bytes", b"taken_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class ReadDiffRequest(message.Message):
-    """Asks for a diff."""
+    """Asks for a diff. Required: one of the two."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EXECUTION_ID_FIELD_NUMBER: builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. The execution."""
+    """The execution whose result it is."""
+    snapshot_id: builtins.str
+    """The snapshot, which is compared with what its job started from."""
     def __init__(
         self,
         *,
         execution_id: builtins.str = ...,
+        snapshot_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -430,6 +598,137 @@ class DeleteWorkspaceRequest(message.Message):
 @typing.final
 class DeleteWorkspaceResponse(message.Message):
     """Answers DeleteWorkspace."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListSnapshotsRequest(message.Message):
+    """Asks for snapshots."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REPOSITORY_ID_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    repository_id: builtins.str
+    """Only of this repository; empty means all."""
+    page_size: builtins.int
+    """How many at most: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the page before, with the same filter."""
+    def __init__(
+        self,
+        *,
+        repository_id: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token", "repository_id", b"repository_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListSnapshotsResponse(message.Message):
+    """Answers ListSnapshots."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SNAPSHOTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Leads to the next page; empty on the last."""
+    @builtins.property
+    def snapshots(self) -> containers.RepeatedCompositeFieldContainer[git_pb2.Snapshot]:
+        """The snapshots of this page."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: abc.Iterable[git_pb2.Snapshot] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "snapshots", b"snapshots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetSnapshotRequest(message.Message):
+    """Asks for one snapshot."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    snapshot_id: builtins.str
+    """Required. The snapshot."""
+    def __init__(
+        self,
+        *,
+        snapshot_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetSnapshotResponse(message.Message):
+    """Answers GetSnapshot."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def snapshot(self) -> git_pb2.Snapshot:
+        """The snapshot."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: git_pb2.Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteSnapshotRequest(message.Message):
+    """Asks to delete a snapshot."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    snapshot_id: builtins.str
+    """Required. The snapshot."""
+    def __init__(
+        self,
+        *,
+        snapshot_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteSnapshotResponse(message.Message):
+    """Answers DeleteSnapshot."""
 
     DESCRIPTOR: descriptor.Descriptor
 

@@ -63,6 +63,21 @@ class AgentRuntimeServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.WatchExecutionRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.WatchExecutionResponse.FromString,
                 _registered_method=True)
+        self.SendMessage = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/SendMessage',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SendMessageRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SendMessageResponse.FromString,
+                _registered_method=True)
+        self.ResolvePermission = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/ResolvePermission',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ResolvePermissionRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ResolvePermissionResponse.FromString,
+                _registered_method=True)
+        self.AttachExecution = channel.stream_stream(
+                '/boatyard.gateway.v1.AgentRuntimeService/AttachExecution',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.AttachExecutionRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.AttachExecutionResponse.FromString,
+                _registered_method=True)
         self.ReadDiff = channel.unary_stream(
                 '/boatyard.gateway.v1.AgentRuntimeService/ReadDiff',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadDiffRequest.SerializeToString,
@@ -77,6 +92,21 @@ class AgentRuntimeServiceStub:
                 '/boatyard.gateway.v1.AgentRuntimeService/DeleteWorkspace',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/ListSnapshots',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.GetSnapshot = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/GetSnapshot',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetSnapshotRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetSnapshotResponse.FromString,
+                _registered_method=True)
+        self.DeleteSnapshot = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/DeleteSnapshot',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteSnapshotRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteSnapshotResponse.FromString,
                 _registered_method=True)
 
 
@@ -139,9 +169,10 @@ class AgentRuntimeServiceServicer:
         An execution that has not begun is waited for with `follow`, and has no events without it. A message with neither
         events nor end is a heartbeat, sent at least every 15 s.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, or the sequence is negative.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, the sequence is negative, or a kind is not known.
         - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
-        - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event.
+        - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event, or
+        before the first that is still held; the details have both.
         - UNAVAILABLE (DRAINING): the gateway is stopping; `resume_from` in the details is the sequence to go on with.
         - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; the details
         have `resume_from`.
@@ -150,11 +181,55 @@ class AgentRuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ReadDiff(self, request, context):
-        """Streams the whole diff of an execution's result.
+    def SendMessage(self, request, context):
+        """Tells a model something while it works: before its next request, and also when it has just said its last words. Returns
+        when the message is durable; a MessageDelivered event says when it was told.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the text is empty or too long.
         - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (ENGINE_TAKES_NO_MESSAGES): it is of an engine that cannot be told anything while it works.
+        - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or has ended; the state is in the details.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolvePermission(self, request, context):
+        """Answers what a model asked by a PermissionRequest event: it then goes on, or is told why not. The first answer holds:
+        whoever answers later gets the first one back.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the reason is too long.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (PERMISSION_NOT_FOUND): it has not asked that.
+        - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or ended before anybody answered; the state is in the details.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachExecution(self, request_iterator, context):
+        """Types on the terminal of an agent that has one (AgentSettings.terminal). What the terminal shows is in the events, as
+        output.
+
+        The first message names the execution; then input and sizes are taken in the order in which they come. To detach, end
+        the stream: the agent runs on. Every answer says how much of this stream's input has reached the terminal; after
+        UNAVAILABLE, attach again and send the rest. The stream ends with a message that has `ended` set when the agent has ended.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the first message names no execution, or a size is out of range.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (NO_TERMINAL): it was started without a terminal.
+        - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or has ended; the state is in the details.
+        - UNAVAILABLE (DRAINING): the gateway is stopping; attach again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadDiff(self, request, context):
+        """Streams the whole diff of an execution's result, or of a snapshot.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): not one of the ids is there, or it is malformed.
+        - NOT_FOUND (EXECUTION_NOT_FOUND, SNAPSHOT_NOT_FOUND): there is none of that id.
         - FAILED_PRECONDITION (NO_RESULT): it has no result, or not yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -175,6 +250,36 @@ class AgentRuntimeServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - FAILED_PRECONDITION (WORKSPACE_IN_USE): a live job works in it; the details name the job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """Lists snapshots, the newest first: what jobs that did not succeed left in their workspaces. A job starts from one by
+        JobSpec.snapshot_id.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another filter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSnapshot(self, request, context):
+        """Returns one snapshot.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is none of that id, or no longer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSnapshot(self, request, context):
+        """Deletes a snapshot; one that is gone is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): the repository's store is being worked on; RetryInfo says when to come back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,6 +313,21 @@ def add_AgentRuntimeServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.WatchExecutionRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.WatchExecutionResponse.SerializeToString,
             ),
+            'SendMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendMessage,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SendMessageRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SendMessageResponse.SerializeToString,
+            ),
+            'ResolvePermission': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolvePermission,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ResolvePermissionRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ResolvePermissionResponse.SerializeToString,
+            ),
+            'AttachExecution': grpc.stream_stream_rpc_method_handler(
+                    servicer.AttachExecution,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.AttachExecutionRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.AttachExecutionResponse.SerializeToString,
+            ),
             'ReadDiff': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadDiff,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadDiffRequest.FromString,
@@ -222,6 +342,21 @@ def add_AgentRuntimeServiceServicer_to_server(servicer, server):
                     servicer.DeleteWorkspace,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'GetSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSnapshot,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetSnapshotRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetSnapshotResponse.SerializeToString,
+            ),
+            'DeleteSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSnapshot,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteSnapshotRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteSnapshotResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -374,6 +509,87 @@ class AgentRuntimeService:
             _registered_method=True)
 
     @staticmethod
+    def SendMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/SendMessage',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SendMessageRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SendMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolvePermission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/ResolvePermission',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ResolvePermissionRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ResolvePermissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachExecution(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/AttachExecution',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.AttachExecutionRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.AttachExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ReadDiff(request,
             target,
             options=(),
@@ -444,6 +660,87 @@ class AgentRuntimeService:
             '/boatyard.gateway.v1.AgentRuntimeService/DeleteWorkspace',
             boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/ListSnapshots',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListSnapshotsRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/GetSnapshot',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetSnapshotRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/DeleteSnapshot',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteSnapshotRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,18 +56,51 @@ class AgentRuntimeServiceStub:
     An execution that has not begun is waited for with `follow`, and has no events without it. A message with neither
     events nor end is a heartbeat, sent at least every 15 s.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, or the sequence is negative.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, the sequence is negative, or a kind is not known.
     - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
-    - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event.
+    - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event, or
+      before the first that is still held; the details have both.
     - UNAVAILABLE (DRAINING): the gateway is stopping; `resume_from` in the details is the sequence to go on with.
     - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; the details
       have `resume_from`.
     """
-    ReadDiff: aio.UnaryStreamMultiCallable[runtime_pb2.ReadDiffRequest, runtime_pb2.ReadDiffResponse]
-    """Streams the whole diff of an execution's result.
+    SendMessage: aio.UnaryUnaryMultiCallable[runtime_pb2.SendMessageRequest, runtime_pb2.SendMessageResponse]
+    """Tells a model something while it works: before its next request, and also when it has just said its last words. Returns
+    when the message is durable; a MessageDelivered event says when it was told.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the text is empty or too long.
     - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+    - FAILED_PRECONDITION (ENGINE_TAKES_NO_MESSAGES): it is of an engine that cannot be told anything while it works.
+    - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or has ended; the state is in the details.
+    """
+    ResolvePermission: aio.UnaryUnaryMultiCallable[runtime_pb2.ResolvePermissionRequest, runtime_pb2.ResolvePermissionResponse]
+    """Answers what a model asked by a PermissionRequest event: it then goes on, or is told why not. The first answer holds:
+    whoever answers later gets the first one back.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the reason is too long.
+    - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+    - NOT_FOUND (PERMISSION_NOT_FOUND): it has not asked that.
+    - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or ended before anybody answered; the state is in the details.
+    """
+    AttachExecution: aio.StreamStreamMultiCallable[runtime_pb2.AttachExecutionRequest, runtime_pb2.AttachExecutionResponse]
+    """Types on the terminal of an agent that has one (AgentSettings.terminal). What the terminal shows is in the events, as
+    output.
+
+    The first message names the execution; then input and sizes are taken in the order in which they come. To detach, end
+    the stream: the agent runs on. Every answer says how much of this stream's input has reached the terminal; after
+    UNAVAILABLE, attach again and send the rest. The stream ends with a message that has `ended` set when the agent has ended.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the first message names no execution, or a size is out of range.
+    - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+    - FAILED_PRECONDITION (NO_TERMINAL): it was started without a terminal.
+    - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or has ended; the state is in the details.
+    - UNAVAILABLE (DRAINING): the gateway is stopping; attach again.
+    """
+    ReadDiff: aio.UnaryStreamMultiCallable[runtime_pb2.ReadDiffRequest, runtime_pb2.ReadDiffResponse]
+    """Streams the whole diff of an execution's result, or of a snapshot.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): not one of the ids is there, or it is malformed.
+    - NOT_FOUND (EXECUTION_NOT_FOUND, SNAPSHOT_NOT_FOUND): there is none of that id.
     - FAILED_PRECONDITION (NO_RESULT): it has no result, or not yet.
     """
     ListWorkspaces: aio.UnaryUnaryMultiCallable[runtime_pb2.ListWorkspacesRequest, runtime_pb2.ListWorkspacesResponse]
@@ -80,6 +113,24 @@ class AgentRuntimeServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - FAILED_PRECONDITION (WORKSPACE_IN_USE): a live job works in it; the details name the job.
+    """
+    ListSnapshots: aio.UnaryUnaryMultiCallable[runtime_pb2.ListSnapshotsRequest, runtime_pb2.ListSnapshotsResponse]
+    """Lists snapshots, the newest first: what jobs that did not succeed left in their workspaces. A job starts from one by
+    JobSpec.snapshot_id.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another filter.
+    """
+    GetSnapshot: aio.UnaryUnaryMultiCallable[runtime_pb2.GetSnapshotRequest, runtime_pb2.GetSnapshotResponse]
+    """Returns one snapshot.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is none of that id, or no longer.
+    """
+    DeleteSnapshot: aio.UnaryUnaryMultiCallable[runtime_pb2.DeleteSnapshotRequest, runtime_pb2.DeleteSnapshotResponse]
+    """Deletes a snapshot; one that is gone is a success.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): the repository's store is being worked on; RetryInfo says when to come back.
     """
 
 class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
@@ -154,12 +205,63 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         An execution that has not begun is waited for with `follow`, and has no events without it. A message with neither
         events nor end is a heartbeat, sent at least every 15 s.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, or the sequence is negative.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, the sequence is negative, or a kind is not known.
         - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
-        - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event.
+        - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event, or
+          before the first that is still held; the details have both.
         - UNAVAILABLE (DRAINING): the gateway is stopping; `resume_from` in the details is the sequence to go on with.
         - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; the details
           have `resume_from`.
+        """
+
+    @abc_1.abstractmethod
+    def SendMessage(
+        self,
+        request: runtime_pb2.SendMessageRequest,
+        context: aio.ServicerContext[runtime_pb2.SendMessageRequest, abc.Awaitable[runtime_pb2.SendMessageResponse]],
+    ) -> abc.Awaitable[runtime_pb2.SendMessageResponse]:
+        """Tells a model something while it works: before its next request, and also when it has just said its last words. Returns
+        when the message is durable; a MessageDelivered event says when it was told.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the text is empty or too long.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (ENGINE_TAKES_NO_MESSAGES): it is of an engine that cannot be told anything while it works.
+        - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or has ended; the state is in the details.
+        """
+
+    @abc_1.abstractmethod
+    def ResolvePermission(
+        self,
+        request: runtime_pb2.ResolvePermissionRequest,
+        context: aio.ServicerContext[runtime_pb2.ResolvePermissionRequest, abc.Awaitable[runtime_pb2.ResolvePermissionResponse]],
+    ) -> abc.Awaitable[runtime_pb2.ResolvePermissionResponse]:
+        """Answers what a model asked by a PermissionRequest event: it then goes on, or is told why not. The first answer holds:
+        whoever answers later gets the first one back.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the reason is too long.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (PERMISSION_NOT_FOUND): it has not asked that.
+        - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or ended before anybody answered; the state is in the details.
+        """
+
+    @abc_1.abstractmethod
+    def AttachExecution(
+        self,
+        request_iterator: abc.AsyncIterator[runtime_pb2.AttachExecutionRequest],
+        context: aio.ServicerContext[abc.AsyncIterator[runtime_pb2.AttachExecutionRequest], abc.AsyncIterator[runtime_pb2.AttachExecutionResponse]],
+    ) -> abc.AsyncIterator[runtime_pb2.AttachExecutionResponse]:
+        """Types on the terminal of an agent that has one (AgentSettings.terminal). What the terminal shows is in the events, as
+        output.
+
+        The first message names the execution; then input and sizes are taken in the order in which they come. To detach, end
+        the stream: the agent runs on. Every answer says how much of this stream's input has reached the terminal; after
+        UNAVAILABLE, attach again and send the rest. The stream ends with a message that has `ended` set when the agent has ended.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the first message names no execution, or a size is out of range.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (NO_TERMINAL): it was started without a terminal.
+        - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or has ended; the state is in the details.
+        - UNAVAILABLE (DRAINING): the gateway is stopping; attach again.
         """
 
     @abc_1.abstractmethod
@@ -168,10 +270,10 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         request: runtime_pb2.ReadDiffRequest,
         context: aio.ServicerContext[runtime_pb2.ReadDiffRequest, abc.AsyncIterator[runtime_pb2.ReadDiffResponse]],
     ) -> abc.AsyncIterator[runtime_pb2.ReadDiffResponse]:
-        """Streams the whole diff of an execution's result.
+        """Streams the whole diff of an execution's result, or of a snapshot.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - INVALID_ARGUMENT (INVALID_FIELDS): not one of the ids is there, or it is malformed.
+        - NOT_FOUND (EXECUTION_NOT_FOUND, SNAPSHOT_NOT_FOUND): there is none of that id.
         - FAILED_PRECONDITION (NO_RESULT): it has no result, or not yet.
         """
 
@@ -196,6 +298,42 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - FAILED_PRECONDITION (WORKSPACE_IN_USE): a live job works in it; the details name the job.
+        """
+
+    @abc_1.abstractmethod
+    def ListSnapshots(
+        self,
+        request: runtime_pb2.ListSnapshotsRequest,
+        context: aio.ServicerContext[runtime_pb2.ListSnapshotsRequest, abc.Awaitable[runtime_pb2.ListSnapshotsResponse]],
+    ) -> abc.Awaitable[runtime_pb2.ListSnapshotsResponse]:
+        """Lists snapshots, the newest first: what jobs that did not succeed left in their workspaces. A job starts from one by
+        JobSpec.snapshot_id.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another filter.
+        """
+
+    @abc_1.abstractmethod
+    def GetSnapshot(
+        self,
+        request: runtime_pb2.GetSnapshotRequest,
+        context: aio.ServicerContext[runtime_pb2.GetSnapshotRequest, abc.Awaitable[runtime_pb2.GetSnapshotResponse]],
+    ) -> abc.Awaitable[runtime_pb2.GetSnapshotResponse]:
+        """Returns one snapshot.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is none of that id, or no longer.
+        """
+
+    @abc_1.abstractmethod
+    def DeleteSnapshot(
+        self,
+        request: runtime_pb2.DeleteSnapshotRequest,
+        context: aio.ServicerContext[runtime_pb2.DeleteSnapshotRequest, abc.Awaitable[runtime_pb2.DeleteSnapshotResponse]],
+    ) -> abc.Awaitable[runtime_pb2.DeleteSnapshotResponse]:
+        """Deletes a snapshot; one that is gone is a success.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): the repository's store is being worked on; RetryInfo says when to come back.
         """
 
 def add_AgentRuntimeServiceServicer_to_server(servicer: AgentRuntimeServiceServicer, server: aio.Server) -> None: ...
