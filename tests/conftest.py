@@ -1,3 +1,9 @@
 """Fixtures for all tests, and the check at the end that nothing of ours is left."""
 
+from hypothesis import settings
+
 pytest_plugins = ["tests.kit.leaks", "tests.kit.postgres"]
+
+# An example may take as long as it wants: how long that is depends on what else the machine does.
+settings.register_profile("boatyard", deadline=None)
+settings.load_profile("boatyard")

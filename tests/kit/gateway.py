@@ -31,7 +31,7 @@ METHODS: dict[str, MethodDescriptor] = {
 def running_gateway(directory: Path, **environment: str) -> Iterator[tuple[str, str]]:
     """Run a gateway and give its address and token.
 
-    Of the node services only the workspace service is there: it reads requests of the public API itself.
+    Of the node services those are there that read requests of the public API themselves: workspace and git.
     """
     home = Home(directory / "home")
     base = free_port_base()
@@ -45,23 +45,24 @@ def running_gateway(directory: Path, **environment: str) -> Iterator[tuple[str, 
         "BOATYARD_HOME": str(home.root),
         "BOATYARD_GATEWAY_LISTEN": f"127.0.0.1:{base}",
         "BOATYARD_WORKSPACE_LISTEN": f"127.0.0.1:{base + 1}",
+        "BOATYARD_GIT_LISTEN": f"127.0.0.1:{base + 2}",
         **environment,
     }
     log = directory / "log"
     with log.open("wb") as stderr:
         processes = [
             subprocess.Popen([sys.executable, "-P", "-m", name], env=environment, stderr=stderr)
-            for name in ("services.gateway", "services.workspace")
+            for name in ("services.gateway", "services.workspace", "services.git")
         ]
     try:
-        for port in (base, base + 1):
+        for port in (base, base + 1, base + 2):
             eventually(lambda port=port: _listens(port), f"something listens on {port}")
         yield f"127.0.0.1:{base}", home.admin_token()
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
         ended = [process.wait(timeout=20) for process in processes]
-    assert ended == [0, 0], log.read_text()
+    assert ended == [0, 0, 0], log.read_text()
 
 
 async def answers(channel: grpc.aio.Channel, method: MethodDescriptor, request: Message) -> list[Message]:
@@ -69,7 +70,10 @@ async def answers(channel: grpc.aio.Channel, method: MethodDescriptor, request: 
     path = f"/{method.containing_service.full_name}/{method.name}"
     make = channel.unary_stream if method.server_streaming else channel.unary_unary
     read = GetMessageClass(method.output_type).FromString
-    call = make(path, type(request).SerializeToString, read)(request, timeout=20)
+    if method.client_streaming:
+        call = channel.stream_stream(path, type(request).SerializeToString, read)(iter([request]), timeout=20)
+    else:
+        call = make(path, type(request).SerializeToString, read)(request, timeout=20)
     if not method.server_streaming:
         return [await call]
     async with streaming(call) as stream:

@@ -46,7 +46,7 @@ class Relay:
     async def batches(
         self, execution_id: str, first: int, *, follow: bool, kinds: Kinds = ()
     ) -> AsyncGenerator[Batch, None]:
-        """Yield events from the sequence `first` on, of some kinds or all; with `follow` the end too, whenever it comes.
+        """Yield events from the sequence `first` on, of some kinds or all; with `follow` the end too.
 
         Raises NotFound, OutOfRange (EVENTS_OUT_OF_RANGE), and what gRPC says of a node that stays away.
         """

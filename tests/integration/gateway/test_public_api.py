@@ -19,6 +19,8 @@ COMMENTS = {method.name.removeprefix("boatyard.gateway.v1."): method.comment for
 BAD: dict[str, dict] = {
     **{name: {"page_size": -1} for name in METHODS if name.partition(".")[2].startswith("List")},
     "AgentRuntimeService.WatchExecution": {"execution_id": "No", "from_sequence": -1},
+    "AgentRuntimeService.SendMessage": {"execution_id": "No", "message_id": "No", "text": ""},
+    "AgentRuntimeService.ResolvePermission": {"execution_id": "No", "permission_id": "", "reason": "x" * 5000},
 }
 
 UNKNOWN: dict[str, tuple[dict, str]] = {
@@ -28,8 +30,17 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
     ),
     **{
         f"AgentRuntimeService.{name}": ({"execution_id": "nothing"}, "EXECUTION_NOT_FOUND")
-        for name in ("GetExecution", "CancelExecution", "WatchExecution", "ReadDiff")
+        for name in ("GetExecution", "CancelExecution", "WatchExecution", "ReadDiff", "AttachExecution")
     },
+    "AgentRuntimeService.SendMessage": (
+        {"execution_id": "nothing", "message_id": "one", "text": "x"},
+        "EXECUTION_NOT_FOUND",
+    ),
+    "AgentRuntimeService.ResolvePermission": (
+        {"execution_id": "nothing", "permission_id": "one"},
+        "EXECUTION_NOT_FOUND",
+    ),
+    "AgentRuntimeService.GetSnapshot": ({"snapshot_id": "nothing"}, "SNAPSHOT_NOT_FOUND"),
     "JobService.CreateJob": ({"spec": {"prompt": "x", "repository_id": "nothing"}}, "REPOSITORY_NOT_FOUND"),
     **{f"JobService.{name}": ({"job_id": "nothing"}, "JOB_NOT_FOUND") for name in ("GetJob", "CancelJob", "WatchJob")},
     "HookService.RegisterHook": (
