@@ -1,7 +1,11 @@
 """Puts the execution service together."""
 
+import asyncio
+import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
 
 import structlog
 from boatyard.execution.v1 import execution_pb2 as pb
@@ -19,12 +23,14 @@ from services.common.rpc.server import Registration, serve
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.probe import probe
 from services.common.settings import load_settings
-from services.execution import store
+from services.execution import places, store
+from services.execution.admission import Admission
 from services.execution.guard import PathGuard
 from services.execution.loop.access import NETWORK_VARIABLES, Access
 from services.execution.loop.models import Models
 from services.execution.manager import ExecutionManager
 from services.execution.requests import StartReader
+from services.execution.runner.group import Place, Task
 from services.execution.servicer import ExecutionServicer
 from services.execution.settings import ExecutionSettings
 
@@ -47,6 +53,8 @@ async def _main() -> None:
             stack.callback(FileLock(directory / "lock").release)
         except LockHeldError as error:
             raise StartError(f"process {error.pid} already serves the executions in {directory}") from None
+        control_groups = await asyncio.to_thread(_control_groups, directory)
+        stack.callback(places.remove, control_groups)
         engine = open_database(sqlite_url(directory / "execution.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.execution.migrations")
@@ -55,9 +63,9 @@ async def _main() -> None:
                 ExecutionManager(
                     store.ExecutionStore(engine),
                     Fences(engine, store.fences),
-                    runs,
-                    settings.max_executions,
+                    _admission(settings, runs, control_groups),
                     _access(settings),
+                    places=control_groups,
                 )
             )
         )
@@ -77,6 +85,29 @@ async def _main() -> None:
             draining=draining,
             reflection=settings.reflection,
         )
+
+
+def _control_groups(directory: Path) -> Mapping[Task, Place]:
+    """Find where control groups can be made, and remove what runners that were killed have left there."""
+    name = f"boatyard-{hashlib.blake2s(os.fsencode(directory.resolve()), digest_size=6).hexdigest()}"
+    found = places.find_places(name)
+    places.sweep(found)
+    missing = sorted(set(Task) - set(found))
+    if missing:
+        log.info("limits are sampled, for want of control groups", without=missing)
+    return found
+
+
+def _admission(settings: ExecutionSettings, runs: Path, control_groups: Mapping[Task, Place]) -> Admission:
+    memory = control_groups.get(Task.MEMORY)
+    return Admission(
+        runs=runs,
+        max_executions=settings.max_executions,
+        memory_reserve_bytes=settings.memory_reserve_bytes,
+        disk_reserve_bytes=settings.disk_reserve_bytes,
+        load=settings.max_load,
+        memory_group=None if memory is None else memory.home,
+    )
 
 
 def _access(settings: ExecutionSettings) -> Access | None:

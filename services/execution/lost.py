@@ -4,11 +4,13 @@ import contextlib
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from services.execution.eventlog import EventWriter
-from services.execution.model import MARK, Reason, Result, State
+from services.execution.model import MARK, EndVerification, Reason, Result, State, Vitals
 from services.execution.rundir import RunDirectory
+from services.execution.runner.group import Group
 from services.execution.tally import tally
 
 _GONE_WITHIN_S = 10.0
@@ -28,7 +30,7 @@ def conclude(run: RunDirectory) -> Result | None:
         if start_time_ns is None:
             run.mark_started(time.time_ns())  # so that a runner that comes too late never begins
         run.forget_plan()
-        left = end_survivors(run)
+        left, verification, vitals = end_survivors(run)
         text = "the runner was lost, and its program was ended with it; what it had written is in the events"
         diary = _tail(run.diary)
         message = f"{text}. The runner's last words: {diary}" if diary else text
@@ -47,6 +49,8 @@ def conclude(run: RunDirectory) -> Result | None:
                 last_sequence=writer.last_sequence,
                 output_bytes=writer.output_bytes,
                 model_use=tally(run.events).model_use() if run.lives() else None,
+                end_verified_by=verification if left == 0 else None,
+                vitals=vitals,
             )
         run.write_result(result)
         run.forget_plan()
@@ -55,8 +59,22 @@ def conclude(run: RunDirectory) -> Result | None:
         os.close(lock)
 
 
-def end_survivors(run: RunDirectory) -> int:
-    """Kill what carries this run's mark. The kernel ends a sandbox with its runner; without one nobody else would."""
+def end_survivors(run: RunDirectory) -> tuple[int, EndVerification, Vitals | None]:
+    """Kill what the runner has left: how many could not be ended, what tells so, and what was used in all.
+
+    The kernel ends a sandbox with its runner. Without one it is the group that knows the processes, or their mark.
+    """
+    directories = run.group()
+    if not directories:
+        return _end_marked(run), EndVerification.ENVIRONMENT, None
+    group = Group.left(directories)
+    left = group.end(_GONE_WITHIN_S)
+    vitals = replace(group.read().vitals, memory_bytes=0, processes=0)
+    group.remove()
+    return max(left, _end_marked(run)), EndVerification.CGROUP, vitals
+
+
+def _end_marked(run: RunDirectory) -> int:
     mark = f"{MARK}={run.mark}".encode()
     deadline = time.monotonic() + _GONE_WITHIN_S
     while survivors := _marked(mark):

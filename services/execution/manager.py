@@ -2,28 +2,29 @@
 
 import asyncio
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import structlog
 
+from services.common.db.columns import from_microseconds
 from services.common.db.fences import Fences
 from services.common.db.paging import Page
-from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound
+from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.fence import current_fence
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.probe import probe
 from services.common.sandbox.spec import Tier
+from services.execution.admission import Admission
 from services.execution.loop.access import Access
-from services.execution.model import ACTIVE, Execution, Filter, StartRequest
+from services.execution.model import ACTIVE, Execution, Filter, StartRequest, State
 from services.execution.rundir import RunDirectory, StopRequest
+from services.execution.runner.group import Places
 from services.execution.runners import Runners
 from services.execution.store import ExecutionStore
 from services.execution.supervision import Supervision
 
-_COME_BACK_S = 2.0
 _LOOK_AGAIN_S = 5.0
 
 log = structlog.get_logger()
@@ -41,16 +42,22 @@ class ExecutionManager:
     """Owns the executions of one data directory."""
 
     def __init__(
-        self, store: ExecutionStore, fences: Fences, runs: Path, max_executions: int, access: Access | None
+        self,
+        store: ExecutionStore,
+        fences: Fences,
+        admission: Admission,
+        access: Access | None,
+        *,
+        places: Places,
     ) -> None:
-        """`runs` is the directory of run directories; without `access` no model is reached from here."""
+        """Without `access` no model is reached from here. `places` is where runners make control groups."""
         self._store = store
         self._fences = fences
-        self._runs = runs
-        self._max = max_executions
+        self._runs = admission.runs
+        self._admission = admission
         self._starting = asyncio.Lock()
         self._access = access
-        self._runners = Runners(b"" if access is None else access.to_bytes())
+        self._runners = Runners(b"" if access is None else access.to_bytes(), places)
         self._active: dict[str, _Active] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sandbox_works = False
@@ -79,7 +86,7 @@ class ExecutionManager:
         Raises:
             AlreadyExists: REQUEST_ID_REUSED, the id has another specification.
             FailedPrecondition: STALE_FENCE, SANDBOX_UNAVAILABLE, or MODEL_KEY_MISSING.
-            Exhausted: TOO_MANY_EXECUTIONS.
+            Exhausted: TOO_MANY_EXECUTIONS or NODE_BUSY.
         """
         await self._fences.check(current_fence())
         # In a task of its own: a caller that goes away in the midst of it, as a killed gateway does, would otherwise
@@ -94,7 +101,7 @@ class ExecutionManager:
             known = await self._store.find(request.execution_id)
             if known is not None:
                 return _same(known, request.digest)
-            self._admit()
+            self._admission.check(len(self._active))
             self._check_model(request)
             await self._check_sandbox(request)
             execution = Execution(
@@ -116,6 +123,11 @@ class ExecutionManager:
         execution = await self._store.find(execution_id)
         if execution is None:
             raise NotFound("execution", execution_id)
+        if execution.state is State.PENDING:
+            # Its runner may have begun, and told its viewers so, a moment before it is recorded.
+            began = self.run_directory(execution_id).started_time_ns()
+            if began is not None:
+                return replace(execution, state=State.RUNNING, start_time=from_microseconds(began // 1000))
         return execution
 
     async def page(self, wanted: Filter, page: Page) -> tuple[list[Execution], str]:
@@ -171,16 +183,6 @@ class ExecutionManager:
         self._tasks.discard(beginning)
         if not beginning.cancelled():
             beginning.exception()  # told to the caller, who may have left
-
-    def _admit(self) -> None:
-        if len(self._active) >= self._max:
-            raise Exhausted(
-                "TOO_MANY_EXECUTIONS",
-                f"{len(self._active)} executions are active here, and {self._max} may be"
-                " (BOATYARD_EXECUTION_MAX_EXECUTIONS)",
-                retry_after=_COME_BACK_S,
-                metadata={"active": str(len(self._active)), "limit": str(self._max)},
-            )
 
     def _check_model(self, request: StartRequest) -> None:
         if request.plan.task is not None and self._access is None:

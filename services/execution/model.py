@@ -82,6 +82,8 @@ class Bounds:
     """By which the files below `workspace` may grow."""
     workspace: str | None = None
     """The host's directory where what the program changes of its workspace lies."""
+    workspace_begins_empty: bool = False
+    """Whether all that lies there counts: it holds changes alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Reads a StartExecutionRequest: the largest of the messages, and the one with the most to get wrong."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -36,7 +36,9 @@ _DEFAULT_WALL_S = 3600.0
 _PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
 _TIERS = {sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP: Tier.BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE: Tier.NONE}
 _NETWORKS = {sandbox_pb2.NETWORK_NONE: Network.NONE, sandbox_pb2.NETWORK_OPEN: Network.OPEN}
-_LimitName = Literal["memory_bytes", "processes", "cpu_seconds", "open_files", "file_size_bytes"]
+_LimitName = Literal[
+    "memory_bytes", "processes", "cpu_seconds", "open_files", "file_size_bytes", "workspace_bytes", "output_bytes"
+]
 _LIMITS: tuple[_LimitName, ...] = get_args(_LimitName)
 _TimeoutName = Literal["wall_timeout", "idle_timeout"]
 _TIMEOUTS: tuple[_TimeoutName, ...] = get_args(_TimeoutName)
@@ -64,7 +66,7 @@ class StartReader:
             plan=Plan(
                 request.execution_id,
                 self._sandbox(request.execution_id, spec),
-                self._bounds(spec.limits),
+                self._bounds(spec),
                 _task(spec.anthropic) if _is_model(spec) else None,
                 tuple(sorted(spec.secrets)),
             ),
@@ -107,9 +109,13 @@ class StartReader:
         shown = [*self._settings.read_only_paths, *(Path(os.fsdecode(path)) for path in spec.read_only_paths)]
         if _is_model(spec):
             shown.append(toolbox.PROGRAM)
-        own = {EXECUTION_ID_VARIABLE: execution_id.encode(), **spec.environment, **spec.secrets}
-        limits = spec.limits
-        given = {name: getattr(limits, name) if limits.HasField(name) else None for name in _LIMITS}
+        limits = self._limits(spec.limits)
+        own = {
+            EXECUTION_ID_VARIABLE: execution_id.encode(),
+            **_told(self._bounds(spec), limits),
+            **spec.environment,
+            **spec.secrets,
+        }
         return SandboxSpec(
             argv=argv,
             cwd=WORKSPACE,
@@ -117,22 +123,50 @@ class StartReader:
             environment=environment.base() | own,
             network=_NETWORKS.get(spec.network, self._settings.network),
             limits=Limits(
-                address_space_bytes=given["memory_bytes"],
-                processes=given["processes"] or self._settings.processes,
-                open_files=given["open_files"],
-                cpu_seconds=given["cpu_seconds"],
-                file_size_bytes=given["file_size_bytes"],
+                processes=limits["processes"],
+                open_files=limits["open_files"],
+                file_size_bytes=limits["file_size_bytes"],
                 scratch_bytes=self._settings.scratch_bytes,
             ),
             tier=_TIERS.get(spec.sandbox_tier, self._settings.sandbox_tier),
         )
 
-    def _bounds(self, limits: pb.ExecutionLimits) -> Bounds:
+    def _limits(self, limits: pb.ExecutionLimits) -> dict[_LimitName, int | None]:
+        """What was asked for, and else what the settings say."""
+        settings = self._settings
+        default: dict[_LimitName, int] = {
+            "memory_bytes": settings.memory_bytes,
+            "processes": settings.processes,
+            "workspace_bytes": settings.workspace_bytes,
+        }
+        return {name: getattr(limits, name) if limits.HasField(name) else default.get(name) for name in _LIMITS}
+
+    def _bounds(self, spec: pb.ExecutionSpec) -> Bounds:
+        limits, times = self._limits(spec.limits), spec.limits
+        upper = spec.layout.layers.upper
+        most = self._settings.max_output_bytes
         return Bounds(
-            wall_timeout_s=wire.seconds(limits.wall_timeout) if limits.HasField("wall_timeout") else _DEFAULT_WALL_S,
-            idle_timeout_s=wire.seconds(limits.idle_timeout) if limits.HasField("idle_timeout") else None,
-            max_output_bytes=self._settings.max_output_bytes,
+            wall_timeout_s=wire.seconds(times.wall_timeout) if times.HasField("wall_timeout") else _DEFAULT_WALL_S,
+            idle_timeout_s=wire.seconds(times.idle_timeout) if times.HasField("idle_timeout") else None,
+            max_output_bytes=min(limits["output_bytes"] or most, most),
+            memory_bytes=limits["memory_bytes"],
+            processes=limits["processes"],
+            cpu_seconds=limits["cpu_seconds"],
+            workspace_bytes=limits["workspace_bytes"],
+            workspace=os.fsdecode(upper or spec.layout.path),
+            workspace_begins_empty=bool(upper),
         )
+
+
+def _told(bounds: Bounds, limits: Mapping[_LimitName, int | None]) -> dict[str, bytes]:
+    """What the program is told of its limits: BOATYARD_LIMIT_<NAME>, in bytes, seconds and pieces."""
+    values: dict[str, float | None] = {
+        **{str(name): value for name, value in limits.items()},
+        "output_bytes": bounds.max_output_bytes,
+        "wall_seconds": bounds.wall_timeout_s,
+        "idle_seconds": bounds.idle_timeout_s,
+    }
+    return {f"BOATYARD_LIMIT_{name.upper()}": f"{value:.15g}".encode() for name, value in values.items() if value}
 
 
 def _by_argument(engine: pb.CommandEngine) -> bool:

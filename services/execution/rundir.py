@@ -9,6 +9,7 @@ started   made by the runner before it starts the program: whoever finds it, and
           knows that the runner was lost
 lives     how many runners have set about carrying a model's execution
 history   a model's conversation, as far as it has come
+group     the directories of its control group, if it has one
 stop      made by the service when the program shall end
 events    the event log
 result    how it ended; durable before the lock is released
@@ -23,6 +24,7 @@ import json
 import os
 import signal
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
@@ -61,6 +63,7 @@ class RunDirectory:
         self._task = path / "task"
         self._started = path / "started"
         self._lives = path / "lives"
+        self._group = path / "group"
         self._stop = path / "stop"
         self._result = path / "result"
 
@@ -168,6 +171,18 @@ class RunDirectory:
         lives = self.lives() + 1
         self._write_bytes(self._lives, b"%d" % lives)
         return lives
+
+    def record_group(self, directories: Mapping[str, Path]) -> None:
+        """Write down where the run's processes are, before there is one."""
+        self._write(self._group, {task: str(path) for task, path in directories.items()})
+
+    def group(self) -> dict[str, str]:
+        """Where the run's processes are; empty without control groups."""
+        try:
+            fields: dict[str, str] = json.loads(self._group.read_text())
+        except FileNotFoundError:
+            return {}
+        return fields
 
     def forget_plan(self) -> None:
         """Delete the plan, the secrets in it, and the right to begin again with it."""

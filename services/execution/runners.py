@@ -8,6 +8,7 @@ from pathlib import Path
 
 import services
 from services.execution.rundir import RunDirectory
+from services.execution.runner.group import PLACES_VARIABLE, Places, to_text
 
 _ROOT = Path(services.__file__).parent.parent
 _REFILL_S = 0.5
@@ -18,16 +19,20 @@ Runner = subprocess.Popen[bytes]
 class Runners:
     """Starts runners. A warm one waits on its standard input, and ends by itself when this process does."""
 
-    def __init__(self, access: bytes = b"") -> None:
-        """`access` is what reaches a model; runners that need it are told by their pipe, and nobody else is."""
+    def __init__(self, access: bytes, places: Places) -> None:
+        """`access` is what reaches a model; runners that need it are told by their pipe, and nobody else is.
+
+        `places` is where they make control groups.
+        """
         self._access = access
+        self._places = places
         self._spare: Runner | None = None
         self._refill: asyncio.TimerHandle | None = None
 
     def warm_up(self) -> None:
         """Have a runner ready."""
         if self._spare is None:
-            self._spare = _spawn()
+            self._spare = _spawn(self._places)
 
     def start(self, run: RunDirectory) -> Runner:
         """Give a run to a runner. Where another already carries this run, the new one ends at once."""
@@ -35,7 +40,7 @@ class Runners:
         runner = self._spare
         self._spare = None
         if runner is None or not _give(runner, run, access):
-            runner = _spawn()
+            runner = _spawn(self._places)
             _give(runner, run, access)
         if self._refill is not None:
             self._refill.cancel()
@@ -53,11 +58,13 @@ class Runners:
             self._spare = None
 
 
-def _spawn() -> Runner:
+def _spawn(places: Places) -> Runner:
     """Start a runner in a session of its own, with nothing of our environment: it may hold what no agent should see."""
     environment = {"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)}
     if home := os.environ.get("BOATYARD_HOME"):  # for people who look for the processes of a data directory
         environment["BOATYARD_HOME"] = home
+    if places:
+        environment[PLACES_VARIABLE] = to_text(places)
     return subprocess.Popen(
         [sys.executable, "-P", "-s", "-m", "services.execution.runner"],
         env=environment,

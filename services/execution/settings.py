@@ -30,9 +30,19 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     max_output_bytes: Annotated[int, Field(ge=1)] = 4 << 30
     """What one execution may write to standard output and standard error; then it is ended with OUTPUT_LIMIT."""
     scratch_bytes: Annotated[int, Field(ge=1 << 20)] = 2 << 30
-    """The size of a sandbox's /tmp and of its HOME, each; they are in memory."""
+    """The size of a sandbox's /tmp, of its HOME, and of its /dev/shm, each; they are in memory."""
+    memory_bytes: Annotated[int, Field(ge=1 << 24)] = 8 << 30
+    """Memory of all processes of an execution that names no limit of its own."""
     processes: Annotated[int, Field(ge=1)] = 4096
     """Processes and threads of an execution that names no limit of its own."""
+    workspace_bytes: Annotated[int, Field(ge=1)] = 20 << 30
+    """By how much an execution that names no limit of its own may make its workspace grow."""
+    memory_reserve_bytes: Annotated[int, Field(ge=0)] = 256 << 20
+    """Memory that must be free, on the machine and in the service's own control group, for one more execution."""
+    disk_reserve_bytes: Annotated[int, Field(ge=0)] = 256 << 20
+    """Disk that must be free in the data directory for one more execution."""
+    max_load: Annotated[float, Field(gt=0)] | None = None
+    """Processes that wait for each processor, in the mean of a minute, with which no more executions are taken."""
     anthropic_api_key: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("ANTHROPIC_API_KEY", "anthropic_api_key")
     )

@@ -20,6 +20,8 @@ from services.execution.rundir import RunDirectory
 from services.execution.runner import verdict
 from services.execution.runner.announcing import announce
 from services.execution.runner.carry import drain, result_of
+from services.execution.runner.group import Group
+from services.execution.runner.meter import Meter
 from services.execution.runner.pump import Pump
 from services.execution.runner.verdict import Verdict
 from services.execution.tally import Tally, tally
@@ -31,7 +33,7 @@ _NEVER = float("inf")
 _LOOK_S = 0.5
 
 
-def carry(run: RunDirectory, writer: EventWriter, told: int, access: bytes) -> Result:
+def carry(run: RunDirectory, writer: EventWriter, told: int, access: bytes, group: Group | None) -> Result:
     """Carry a run whose lock is held. `told` becomes readable when a signal has arrived."""
     plan, reach = run.plan(), Access.from_bytes(access)
     key = {} if reach is None else {"ANTHROPIC_API_KEY": reach.api_key.encode()}
@@ -43,19 +45,21 @@ def carry(run: RunDirectory, writer: EventWriter, told: int, access: bytes) -> R
     else:
         writer.note(f"the runner was lost, and a new one goes on where it was: number {life}", "resume")
     announce(writer, plan.sandbox)
-    return asyncio.run(Carrier(run, plan, writer, told).carry(reach, before))
+    return asyncio.run(Carrier(run, plan, writer, told, group).carry(reach, before))
 
 
 class Carrier:
     """Holds what one run needs while its model works."""
 
-    def __init__(self, run: RunDirectory, plan: Plan, writer: EventWriter, told: int) -> None:
+    def __init__(self, run: RunDirectory, plan: Plan, writer: EventWriter, told: int, group: Group | None) -> None:
         self._run = run
         self._plan = plan
         self._writer = writer
         self._told = told
+        self._group = group
         self._pump = Pump(writer, plan.bounds.max_output_bytes)
-        self._hands = Hands(plan.sandbox, run.home, self._pump)
+        self._hands = Hands(plan.sandbox, run.home, self._pump, group)
+        self._meter = Meter(plan.bounds, writer, group, self._hands.root)
         self._start_time_ns = run.started_time_ns() or time.time_ns()
         # A run that goes on has what its first runner left of the time.
         self._end_at = time.monotonic() + plan.bounds.wall_timeout_s - (time.time_ns() - self._start_time_ns) / 1e9
@@ -71,7 +75,13 @@ class Carrier:
         finally:
             self._hands.end()
         result = result_of(end, self._start_time_ns, None, self._hands.processes_left, self._writer.output_bytes)
-        return replace(result, model_use=tally(self._run.events).model_use())
+        self._meter.at_end()
+        return replace(
+            result,
+            model_use=tally(self._run.events).model_use(),
+            end_verified_by=self._hands.verified_by,
+            vitals=self._meter.vitals(),
+        )
 
     async def _verdict(self, access: Access | None, before: Tally) -> Verdict:
         if self._stopped.is_set():
@@ -80,6 +90,8 @@ class Carrier:
             text = "the execution service has no ANTHROPIC_API_KEY any more: set it, and start the service again"
             return Verdict(State.FAILED, Reason.MODEL_FAILED, text)
         try:
+            if self._group is not None:
+                self._group.limit(self._plan.bounds.memory_bytes, self._plan.bounds.processes)
             self._hands.start()  # it starts while we import what is large
         except (SandboxError, OSError) as error:
             return verdict.never_began(str(error))
@@ -118,10 +130,12 @@ class Carrier:
                     return self._forced(self._cause)
                 if time.monotonic() >= self._end_at:
                     return self._forced(Reason.TIMED_OUT)
+                if (limit := self._meter.look()) is not None:
+                    return self._forced(limit)
                 if time.monotonic() >= self._idle_at(model):
                     seconds = self._plan.bounds.idle_timeout_s
                     return Verdict(State.FAILED, Reason.IDLE, f"ended by force: the model was silent for {seconds:g} s")
-                until = min(self._end_at, self._idle_at(model)) - time.monotonic()
+                until = min(self._end_at, self._idle_at(model), self._meter.due()) - time.monotonic()
                 await asyncio.wait({task, stopped}, timeout=min(until, _LOOK_S), return_when=asyncio.FIRST_COMPLETED)
             return task.result()
         finally:

@@ -12,7 +12,9 @@ from typing import Any
 
 from services.common.sandbox.spec import SandboxSpec
 from services.execution.eventlog import Stream
+from services.execution.model import EndVerification
 from services.execution.runner import agent
+from services.execution.runner.group import Group
 from services.execution.runner.pump import Pump
 
 MAX_STARTS = 6
@@ -36,10 +38,11 @@ class NoHandsError(Exception):
 class Hands:
     """One tool process at a time. Its error output is the execution's own."""
 
-    def __init__(self, spec: SandboxSpec, home: Path, pump: Pump) -> None:
+    def __init__(self, spec: SandboxSpec, home: Path, pump: Pump, group: Group | None) -> None:
         self._spec = spec
         self._home = home
         self._pump = pump
+        self._group = group
         self._program: agent.Agent | None = None
         self._calls = -1
         self._buffer = bytearray()
@@ -47,17 +50,21 @@ class Hands:
         self._number = 0
         self.processes_left = 0
         """After `end`: what could not be ended."""
+        self.verified_by: EndVerification | None = None
+        """After `end`: what told that nothing was left."""
 
     def start(self) -> None:
         """Start the process, from the main thread. Raises SandboxUnavailableError, OSError."""
         reading, self._calls = os.pipe()
         try:
-            self._program = agent.start_on(self._spec, reading, self._home)
+            self._program = agent.start_on(self._spec, reading, self._home, self._group)
         except BaseException:
             os.close(self._calls)
             raise
         finally:
             os.close(reading)
+        if self._group is not None:
+            self._group.leave()
         os.set_blocking(self._calls, False)
         self._buffer.clear()
         self._starts += 1
@@ -109,8 +116,13 @@ class Hands:
             loop.remove_reader(program.status)
         os.close(self._calls)
         self.processes_left += program.finish()
+        self.verified_by = program.verified_by
         self._pump.drain(program.stderr, Stream.STDERR)
         self._pump.end()
+
+    def root(self) -> tuple[int, bool] | None:
+        """The process of which those of the tools descend: see Agent.root."""
+        return None if self._program is None else self._program.root()
 
     def _checked(self, answer: Mapping[str, Any]) -> tuple[str, bool]:
         output, is_error = answer.get("output"), answer.get("is_error")

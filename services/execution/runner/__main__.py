@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 
 from services.execution.runner.carry import carry
+from services.execution.runner.group import join_new
 
+group = join_new()  # while there is time: it takes longer than to start a sandbox
 directory = sys.stdin.buffer.readline().removesuffix(b"\n")
 if directory:
-    carry(Path(os.fsdecode(directory)), sys.stdin.buffer.read())
+    carry(Path(os.fsdecode(directory)), sys.stdin.buffer.read(), group)
+if group is not None:
+    group.leave()
+    group.remove()

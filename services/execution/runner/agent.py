@@ -13,7 +13,9 @@ from typing import Protocol
 from services.common.sandbox.ending import end
 from services.common.sandbox.launch import Launch, prepare
 from services.common.sandbox.spec import SandboxSpec, Tier
+from services.execution.model import EndVerification
 from services.execution.runner import orphans
+from services.execution.runner.group import Group
 
 _GONE_WITHIN_S = 10.0
 _PIPE_BYTES = 1024 * 1024
@@ -55,9 +57,20 @@ class Agent(Protocol):
         """After `finish`: the exit code, a negative signal, or None when the program never began."""
         ...
 
+    @property
+    def verified_by(self) -> EndVerification | None:
+        """After `finish`: what told that nothing is left; None when the program never began."""
+        ...
 
-def start(spec: SandboxSpec, stdin: Path, home: Path) -> Agent:
+    def root(self) -> tuple[int, bool] | None:
+        """The process of which all others descend, and whether it is the program's own; None while it is not known."""
+        ...
+
+
+def start(spec: SandboxSpec, stdin: Path, home: Path, group: Group | None) -> Agent:
     """Start the program of `spec` from this, the main, thread; it lives no longer than the thread.
+
+    With a `group` this process is in it afterwards, and shall leave it soon.
 
     Raises:
         SandboxUnavailableError: there is no sandbox here.
@@ -66,26 +79,30 @@ def start(spec: SandboxSpec, stdin: Path, home: Path) -> Agent:
     source = stdin if stdin.exists() else Path(os.devnull)
     fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return start_on(spec, fd, home)
+        return start_on(spec, fd, home, group)
     finally:
         os.close(fd)
 
 
-def start_on(spec: SandboxSpec, stdin: int, home: Path) -> Agent:
+def start_on(spec: SandboxSpec, stdin: int, home: Path, group: Group | None) -> Agent:
     """Start as `start` does, with a descriptor as standard input; it stays the caller's."""
-    return BareAgent(spec, stdin, home) if spec.tier is Tier.NONE else SandboxedAgent(spec, stdin)
+    if group is not None:
+        group.enter()
+    return BareAgent(spec, stdin, home, group) if spec.tier is Tier.NONE else SandboxedAgent(spec, stdin, group)
 
 
 class SandboxedAgent:
     """A program under bubblewrap: runner → bwrap → the namespace's init → the program."""
 
-    def __init__(self, spec: SandboxSpec, stdin: int) -> None:
+    def __init__(self, spec: SandboxSpec, stdin: int, group: Group | None) -> None:
+        self._group = group
         self.status, status_end = os.pipe()
         os.set_blocking(self.status, False)
         self._documents = b""
         self._init: int | None = None  # a pidfd, for a pid may be somebody else's by now
         self._init_pid = 0
         self.exit_status: int | None = None
+        self.verified_by: EndVerification | None = None
         try:
             with prepare(spec, status_fd=status_end) as launch:
                 self._bwrap = _spawn(launch, stdin)
@@ -133,9 +150,16 @@ class SandboxedAgent:
         """End the namespace: when its init is gone, the kernel has ended every process in it."""
         self.kill()
         self._bwrap.wait()
-        if self._init is None or _wait_readable(self._init, _GONE_WITHIN_S):
-            return 0
-        return 1 + len(orphans.descendants(self._init_pid))
+        left = 0
+        if self._init is not None and _wait_readable(self._init, _GONE_WITHIN_S):
+            self.verified_by = EndVerification.PID_NAMESPACE
+        elif self._init is not None:
+            left = 1 + len(orphans.descendants(self._init_pid))
+        return left if self._group is None else max(left, self._group.end(_GONE_WITHIN_S))
+
+    def root(self) -> tuple[int, bool] | None:
+        """The namespace's init, which is not the program's own."""
+        return None if self._init is None else (self._init_pid, False)
 
     def _hold_init(self, pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -143,10 +167,12 @@ class SandboxedAgent:
 
 
 class BareAgent:
-    """A program without a sandbox. Its children are found as well as can be, not surely."""
+    """A program without a sandbox. Its children are found by their group, or as orphans that come to us."""
 
-    def __init__(self, spec: SandboxSpec, stdin: int, home: Path) -> None:
+    def __init__(self, spec: SandboxSpec, stdin: int, home: Path, group: Group | None) -> None:
         orphans.adopt()
+        self._group = group
+        self.verified_by: EndVerification | None = None
         self.status = None
         home.mkdir(mode=0o700, exist_ok=True)
         with prepare(spec, home=home) as launch:
@@ -178,7 +204,17 @@ class BareAgent:
         """End what became our child when its parent died, until nothing does."""
         self.kill()
         self._program.wait()
-        return orphans.sweep(_GONE_WITHIN_S)
+        if self._group is not None:
+            left = self._group.end(_GONE_WITHIN_S)
+            self.verified_by = EndVerification.CGROUP if left == 0 else None
+            return left
+        left = orphans.sweep(_GONE_WITHIN_S)
+        self.verified_by = EndVerification.SUBREAPER if left == 0 else None
+        return left
+
+    def root(self) -> tuple[int, bool] | None:
+        """This process itself, which has no other children."""
+        return os.getpid(), False
 
 
 def _spawn(launch: Launch, stdin: int) -> "subprocess.Popen[bytes]":

@@ -16,16 +16,23 @@ from services.execution.redaction.strand import Redactor
 from services.execution.rundir import RunDirectory
 from services.execution.runner import agent, verdict
 from services.execution.runner.announcing import announce
+from services.execution.runner.group import Group
+from services.execution.runner.meter import Meter
 from services.execution.runner.pump import Pump
 from services.execution.runner.verdict import Verdict
 
 _GRACE_S = 5.0
 _RETRY_S = 0.01
+_LEAVE_S = 0.1
+"""How long we stay in the program's group after its start: to leave takes some ms, which its first output needs."""
 _NEVER = math.inf
 
 
-def carry(path: Path, access: bytes) -> None:
-    """Carry the run in `path`, unless somebody does or has. `access` is what reaches a model, if one is needed."""
+def carry(path: Path, access: bytes, group: Group | None) -> None:
+    """Carry the run in `path`, unless somebody does or has. `access` is what reaches a model, if one is needed.
+
+    This process is in `group`, an empty one otherwise, and leaves it.
+    """
     os.chdir("/")
     told = _signals()
     run = RunDirectory(path)
@@ -33,13 +40,15 @@ def carry(path: Path, access: bytes) -> None:
     lock = run.hold()
     if lock is None or run.result() is not None or (run.started_time_ns() is not None and not run.may_resume()):
         return
+    if group is not None:
+        run.record_group({str(task): path for task, path in group.directories.items()})
     with EventWriter(run.events) as writer:
         if run.needs_model():
             from services.execution.loop import carry as loop  # noqa: PLC0415 - what only a model's runner pays for
 
-            result = loop.carry(run, writer, told, access)
+            result = loop.carry(run, writer, told, access, group)
         else:
-            result = Carrier(run, writer, told).carry() if run.stop_request() is None else _never_began(run)
+            result = Carrier(run, writer, told, group).carry() if run.stop_request() is None else _never_began(run)
         result = replace(result, message=writer.redactor.text(result.message))
         writer.state_change(result.state, result.reason, result.message)
         writer.sync()
@@ -55,18 +64,19 @@ def _never_began(run: RunDirectory) -> Result:
 class Carrier:
     """Holds what one run needs while its program runs."""
 
-    def __init__(self, run: RunDirectory, writer: EventWriter, told: int) -> None:
+    def __init__(self, run: RunDirectory, writer: EventWriter, told: int, group: Group | None) -> None:
         """`told` becomes readable when a signal has arrived."""
         self._run = run
         self._writer = writer
         self._told = told
+        self._group = group
         self._selector = selectors.DefaultSelector()
         self._plan = run.plan()
         writer.redactor = Redactor(self._plan.secrets)
         self._pump = Pump(writer, self._plan.bounds.max_output_bytes)
         self._stopping = False
         self._cause: Reason | None = None
-        self._ask_at = self._kill_at = _NEVER
+        self._ask_at = self._kill_at = self._leave_at = _NEVER
         self._killed = False
 
     def carry(self) -> Result:
@@ -75,25 +85,32 @@ class Carrier:
         began = time.monotonic()
         self._run.mark_started(start_time_ns)
         self._announce()
+        bounds = self._plan.bounds
         try:
-            program = agent.start(self._plan.sandbox, self._run.stdin, self._run.home)
+            if self._group is not None:
+                self._group.limit(bounds.memory_bytes, bounds.processes)
+            program = agent.start(self._plan.sandbox, self._run.stdin, self._run.home, self._group)
         except (SandboxError, OSError) as error:
             return result_of(verdict.never_began(str(error)), start_time_ns, None, None, 0)
+        self._leave_at = _NEVER if self._group is None else began + _LEAVE_S
+        meter = Meter(bounds, self._writer, self._group, program.root)
         try:
-            self._follow(program, began)
+            self._follow(program, meter, began)
         finally:
             left = program.finish()
         for fd, stream in ((program.stdout, Stream.STDOUT), (program.stderr, Stream.STDERR)):
             self._pump.drain(fd, stream)
         self._pump.end()
         status = -signal.SIGKILL if self._killed else program.exit_status
-        return result_of(self._judge(status), start_time_ns, status, left, self._pump.output_bytes)
+        end = self._judge(status, meter.at_end())
+        result = result_of(end, start_time_ns, status, left, self._pump.output_bytes)
+        return replace(result, end_verified_by=program.verified_by, vitals=meter.vitals())
 
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)
         announce(self._writer, self._plan.sandbox)
 
-    def _follow(self, program: agent.Agent, began: float) -> None:
+    def _follow(self, program: agent.Agent, meter: Meter, began: float) -> None:
         """Pump and watch until the outermost process has ended."""
         self._watch(self._told, self._heed)
         self._watch(program.stdout, lambda: self._receive(program.stdout, Stream.STDOUT))
@@ -103,11 +120,13 @@ class Carrier:
         self._selector.register(program.exited, selectors.EVENT_READ, None)
         self._heed()
         while True:
-            for key, _ in self._selector.select(self._until(began)):
+            for key, _ in self._selector.select(self._until(meter, began)):
                 if key.data is None:
                     return
                 key.data()
             self._enforce(program, began)
+            if not self._stopping and (limit := meter.look()) is not None:
+                self._end(limit, 0.0)
 
     def _watch(self, fd: int, then: Callable[[], object]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, then)
@@ -141,13 +160,14 @@ class Carrier:
             self._stopping, self._cause, self._ask_at = True, cause, now
         self._kill_at = min(self._kill_at, now + grace_s)
 
-    def _until(self, began: float) -> float | None:
+    def _until(self, meter: Meter, began: float) -> float | None:
         """Seconds until something is due; None for never."""
         bounds = self._plan.bounds
-        times = [self._pump.due(), self._ask_at]
+        times = [self._pump.due(), self._ask_at, self._leave_at]
         if not self._killed:
             times.append(self._kill_at)
         if not self._stopping:
+            times.append(meter.due())
             times.append(began + bounds.wall_timeout_s)
             times.append(self._pump.last_output + (bounds.idle_timeout_s or _NEVER))
         first = min(times)
@@ -158,6 +178,9 @@ class Carrier:
         now, bounds = time.monotonic(), self._plan.bounds
         if now >= self._pump.due():
             self._pump.flush()
+        if self._group is not None and now >= self._leave_at:
+            self._leave_at = _NEVER
+            self._group.leave()
         if not self._stopping and now >= began + bounds.wall_timeout_s:
             self._end(Reason.TIMED_OUT, _GRACE_S)
         if not self._stopping and now >= self._pump.last_output + (bounds.idle_timeout_s or _NEVER):
@@ -169,11 +192,14 @@ class Carrier:
             self._ask_at = _NEVER
             program.kill()
 
-    def _judge(self, status: int | None) -> Verdict:
+    def _judge(self, status: int | None, limit: Reason | None) -> Verdict:
+        """What it comes to; `limit` is one that may be why the program failed."""
         if self._stopping:
             return verdict.forced(self._cause, self._plan.bounds) if self._cause else verdict.cancelled()
         if status is None:
             return verdict.never_began(self._pump.complaint.decode(errors="replace").strip())
+        if status != 0 and limit is not None:
+            return verdict.failed_at(limit, self._plan.bounds, status)
         return verdict.ended(status)
 
 

@@ -23,17 +23,32 @@ def cancelled() -> Verdict:
 
 
 def forced(cause: Reason, bounds: Bounds) -> Verdict:
-    """We ended it because of `cause`."""
-    match cause:
-        case Reason.TIMED_OUT:
-            text = f"it ran longer than {bounds.wall_timeout_s:g} s"
-        case Reason.IDLE:
-            text = f"it wrote nothing for {bounds.idle_timeout_s:g} s"
-        case Reason.OUTPUT_LIMIT:
-            text = f"it wrote more than {bounds.max_output_bytes} bytes; what exceeds them is not in the events"
-        case _:
-            text = "its runner was told to end by a signal that did not come from StopExecution"
+    """We, or the kernel in our place, ended it because of `cause`."""
+    if cause is Reason.RUNNER_LOST:
+        text = "its runner was told to end by a signal that did not come from StopExecution"
+    else:
+        text = _limit(cause, bounds)
     return Verdict(State.FAILED, cause, f"ended by force: {text}")
+
+
+def failed_at(limit: Reason, bounds: Bounds, status: int) -> Verdict:
+    """It ended by itself, with an exit code that is not 0 or a negative signal, after it had come up to a limit."""
+    how = f"signal {-status} ended the program" if status < 0 else f"the program ended with exit code {status}"
+    return Verdict(State.FAILED, limit, f"{how}: {_limit(limit, bounds)}")
+
+
+def _limit(reason: Reason, bounds: Bounds) -> str:
+    """What was too much, with the limit's name in the contract and its value."""
+    return {
+        Reason.TIMED_OUT: f"it ran longer than {bounds.wall_timeout_s:g} s (wall_timeout)",
+        Reason.IDLE: f"it wrote nothing for {bounds.idle_timeout_s or 0:g} s (idle_timeout)",
+        Reason.MEMORY_LIMIT: f"its processes needed more memory than {bounds.memory_bytes} bytes (memory_bytes)",
+        Reason.PROCESS_LIMIT: f"it wanted more processes and threads at once than {bounds.processes} (processes)",
+        Reason.CPU_LIMIT: f"its processes used more than {bounds.cpu_seconds} s on processors (cpu_seconds)",
+        Reason.DISK_LIMIT: f"its workspace grew by more than {bounds.workspace_bytes} bytes (workspace_bytes)",
+        Reason.OUTPUT_LIMIT: f"it wrote more than {bounds.max_output_bytes} bytes (output_bytes); what exceeds them is"
+        " not in the events",
+    }[reason]
 
 
 def ended(status: int) -> Verdict:
