@@ -1,6 +1,7 @@
 """What a git command's failure means to whoever asked for it."""
 
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, ServiceError
+from services.common.sandbox.errors import HeldError
 from services.git.gitcmd import GitError
 
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
@@ -60,6 +61,11 @@ def repository_busy(repository_id: str) -> ServiceError:
 def sandbox_unavailable(error: Exception) -> ServiceError:
     """Git may not touch the tree, for nothing would keep what it runs apart from us."""
     return FailedPrecondition("SANDBOX_UNAVAILABLE", str(error), "sandbox")
+
+
+def workspace_held(error: HeldError) -> ServiceError:
+    """Somebody else has the layers of the workspace."""
+    return FailedPrecondition("WORKSPACE_HELD", str(error), str(error.upper), metadata={"holder": error.holder})
 
 
 def disk_full(message: str) -> ServiceError:

@@ -11,7 +11,7 @@ from services.common.db.fences import Fences
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists
 from services.common.fence import current_fence
-from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.errors import HeldError, SandboxUnavailableError
 from services.git import failures
 from services.git.bases import Bases
 from services.git.benches import Order
@@ -128,7 +128,7 @@ class GitManager:
 
         Raises:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
-            FailedPrecondition: TAKE_FAILED, STALE_FENCE, SANDBOX_UNAVAILABLE.
+            FailedPrecondition: TAKE_FAILED, STALE_FENCE, SANDBOX_UNAVAILABLE, WORKSPACE_HELD.
         """
         await self._check_fence()
         borrowed, layered_on = await self._takeable(repository_id, result_id, order.tree, order.base_commit_id)
@@ -137,6 +137,8 @@ class GitManager:
             return await self._results.take(repository_id, f"refs/results/{result_id}", order, borrowed)
         except SandboxUnavailableError as error:
             raise failures.sandbox_unavailable(error) from error
+        except HeldError as error:
+            raise failures.workspace_held(error) from error
 
     async def snapshot_tree(self, order: SnapshotOrder) -> Snapshot:
         """Keep a working tree as it is. See Snapshots.take.
@@ -153,6 +155,8 @@ class GitManager:
             return await self._snapshots.take(order, borrowed, layered_on)
         except SandboxUnavailableError as error:
             raise failures.sandbox_unavailable(error) from error
+        except HeldError as error:
+            raise failures.workspace_held(error) from error
 
     async def snapshot(self, snapshot_id: str) -> Snapshot:
         """See Snapshots.get."""

@@ -42,13 +42,12 @@ class View:
         """Show a working tree with what it borrows, and `bench` (writable) where there is one."""
         borrowed = tuple(Mount(path) for path in working_tree.read_only_paths)
         layers = working_tree.layers
-        stacked = layers is not None and layers.mounted_path is None
-        if working_tree.tier is Tier.NONE and not stacked:
+        if working_tree.tier is Tier.NONE and (layers is None or layers.mounted_path):
             return cls(working_tree.path, bench or working_tree.path, Tier.NONE, borrowed)
         tree: Mount | Overlay = Mount(working_tree.path, _WORKSPACE, access)
-        if layers is not None and stacked:
-            # Who only reads mounts it as everybody else does: it is held meanwhile.
-            tree = Overlay(layers.lowers, layers.upper, layers.work, _WORKSPACE)
+        if layers is not None:
+            # Who only reads holds them as everybody else does: they would change below it.
+            tree = Overlay(layers.lowers, layers.upper, layers.work, _WORKSPACE, layers.mounted_path, "git")
         benches = (Mount(bench, _BENCH, Access.READ_WRITE),) if bench else ()
         return cls(_WORKSPACE, _BENCH, working_tree.tier, (tree, *borrowed, *benches))
 

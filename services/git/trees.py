@@ -1,7 +1,7 @@
 """Everyday git in a working tree: branch, status, stage, commit. In the sandbox, for an agent may have been there."""
 
 from services.common.errors import AlreadyExists, FailedPrecondition, ServiceError
-from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.errors import HeldError, SandboxUnavailableError
 from services.common.sandbox.spec import Access
 from services.git import failures
 from services.git.gitcmd import Command, Completed, GitError
@@ -115,6 +115,8 @@ class Trees:
             return await self._git.run(view, command, how)
         except SandboxUnavailableError as error:
             raise failures.sandbox_unavailable(error) from error
+        except HeldError as error:
+            raise failures.workspace_held(error) from error
         except GitError as error:
             raise failures.not_a_repository(str(tree.path), error) from error
 

@@ -1,5 +1,6 @@
 """What lies on layers is taken by what has changed alone, and the result is that of reading every file."""
 
+import os
 import random
 import subprocess
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from services.common.errors import FailedPrecondition
+from services.common.sandbox import holds
 from services.common.sandbox.spec import Tier
 from services.git.changes import Entry, Upper, compare
 from services.git.model import Base, Remote, Result, Wanted
@@ -247,6 +249,20 @@ async def test_layers_that_nobody_has_mounted_need_a_sandbox(deep_parts: GitPart
     with pytest.raises(FailedPrecondition, match="layered workspace needs the sandbox") as failure:
         await deep_parts.manager.status(bare)
     assert failure.value.reason == "SANDBOX_UNAVAILABLE"
+
+
+async def test_layers_that_somebody_else_has_are_left_alone(deep_parts: GitParts, deep_base: Base) -> None:
+    workspace = await deep_parts.layered(deep_base, mounted=False)
+    assert workspace.tree.layers
+    descriptor = holds.take(workspace.tree.layers.upper, "execution e1", shared=False)
+    try:
+        for call in (take(deep_parts, workspace), deep_parts.manager.status(workspace.tree)):
+            with pytest.raises(FailedPrecondition, match="execution e1") as failure:
+                await call
+            assert failure.value.reason == "WORKSPACE_HELD"
+    finally:
+        os.close(descriptor)
+    assert await deep_parts.manager.status(workspace.tree) == []
 
 
 def test_what_an_upper_directory_says() -> None:

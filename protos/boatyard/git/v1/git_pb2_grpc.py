@@ -179,6 +179,7 @@ class GitServiceServicer:
         - NOT_FOUND (REVISION_NOT_FOUND): the tree's repository has no such commit.
         - ALREADY_EXISTS (BRANCH_EXISTS): the branch is there, at another commit.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
@@ -191,6 +192,7 @@ class GitServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -202,6 +204,7 @@ class GitServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another tree.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -213,6 +216,7 @@ class GitServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
@@ -228,6 +232,7 @@ class GitServiceServicer:
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOTHING_TO_COMMIT): nothing is staged.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
@@ -245,6 +250,7 @@ class GitServiceServicer:
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
@@ -267,6 +273,7 @@ class GitServiceServicer:
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a base.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.

@@ -59,6 +59,7 @@ class GitServiceStub:
     - NOT_FOUND (REVISION_NOT_FOUND): the tree's repository has no such commit.
     - ALREADY_EXISTS (BRANCH_EXISTS): the branch is there, at another commit.
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     """
@@ -67,6 +68,7 @@ class GitServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     """
     GetStatus: aio.UnaryUnaryMultiCallable[git_pb2.GetStatusRequest, git_pb2.GetStatusResponse]
@@ -74,6 +76,7 @@ class GitServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another tree.
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     """
     StageAll: aio.UnaryUnaryMultiCallable[git_pb2.StageAllRequest, git_pb2.StageAllResponse]
@@ -81,6 +84,7 @@ class GitServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     """
@@ -92,6 +96,7 @@ class GitServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - FAILED_PRECONDITION (NOTHING_TO_COMMIT): nothing is staged.
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     """
@@ -105,6 +110,7 @@ class GitServiceStub:
     - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
     - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base.
     - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
@@ -123,6 +129,7 @@ class GitServiceStub:
     - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
     - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a base.
     - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
@@ -244,6 +251,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (REVISION_NOT_FOUND): the tree's repository has no such commit.
         - ALREADY_EXISTS (BRANCH_EXISTS): the branch is there, at another commit.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
@@ -258,6 +266,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         """
 
@@ -271,6 +280,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another tree.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         """
 
@@ -284,6 +294,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
@@ -301,6 +312,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOTHING_TO_COMMIT): nothing is staged.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
@@ -320,6 +332,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
@@ -344,6 +357,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a base.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
