@@ -44,6 +44,7 @@ from services.git.snapshots import Snapshots
 from services.git.store import GitStore, SnapshotStore
 from services.git.taking import Taker
 from services.git.trees import Trees
+from services.git.upkeep import Upkeep
 from services.git.wire import Requests
 
 # The first that reads its configuration from the environment and knows --end-of-options everywhere we give it.
@@ -75,7 +76,7 @@ async def _main() -> None:
             settings.file_roots, settings.home.root, allow_loopback_http=settings.allow_loopback_http
         )
         manager = build_manager(settings, places, git, addresses, engine, stacks=await overlays_work(places))
-        sweeping = asyncio.create_task(manager.keep_swept())
+        sweeping = asyncio.create_task(manager.keep_house())
         stack.callback(sweeping.cancel)
         draining = Draining()
         await serve(
@@ -105,10 +106,11 @@ def build_manager(
     sandboxed = SandboxedGit()
     taker = Taker(git, sandboxed, places.empty, max_pack_bytes=settings.max_result_bytes)
     results = Results(git, places, taker, bounds)
+    mirrors = Mirrors(git, places, addresses, disk, bounds)
     return GitManager(
         store=GitStore(engine),
         fences=Fences(engine, store.fences),
-        mirrors=Mirrors(git, places, addresses, disk, bounds),
+        mirrors=mirrors,
         bases=Bases(git, places, shelf, disk, Deltas(git, shelf) if stacks else None),
         results=results,
         snapshots=Snapshots(SnapshotStore(engine), results, timedelta(hours=settings.snapshot_keep_hours)),
@@ -117,6 +119,8 @@ def build_manager(
         publisher=Publisher(git, addresses, timeout_seconds=settings.network_seconds),
         clones=Clones(git, places, addresses, bounds),
         disk=disk,
+        upkeep=Upkeep(git, places, mirrors),
+        warm_seconds=settings.warm_seconds,
     )
 
 

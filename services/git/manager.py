@@ -43,6 +43,8 @@ from services.git.results import Results
 from services.git.snapshots import SnapshotOrder, Snapshots
 from services.git.store import GitStore
 from services.git.trees import Trees
+from services.git.upkeep import Upkeep
+from services.git.warming import Warming
 
 
 class GitManager:
@@ -62,6 +64,8 @@ class GitManager:
         publisher: Publisher,
         clones: Clones,
         disk: Disk,
+        upkeep: Upkeep,
+        warm_seconds: float,
     ) -> None:
         self._store = store
         self._fences = fences
@@ -74,6 +78,8 @@ class GitManager:
         self._publisher = publisher
         self._clones = clones
         self.disk = disk
+        self.upkeep = upkeep
+        self.warming = Warming(self._warm, warm_seconds)
 
     def prepare_base(self, remote: Remote, wanted: Wanted) -> AsyncGenerator[Progress | Base, None]:
         """Yield progress, and last a tree of the wanted commit.
@@ -179,9 +185,13 @@ class GitManager:
         """See Disk.usage."""
         return await self.disk.usage()
 
-    async def keep_swept(self) -> None:
-        """See Snapshots.keep_swept and Disk.keep_swept."""
-        await asyncio.gather(self._snapshots.keep_swept(), self.disk.keep_swept())
+    async def keep_house(self) -> None:
+        """Sweep, evict, pack anew and warm, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._snapshots.keep_swept())
+            group.create_task(self.disk.keep_swept())
+            group.create_task(self.upkeep.keep_up())
+            group.create_task(self.warming.keep_warm())
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str) -> bool:
         """Push a result; returns whether it was there already.
@@ -214,7 +224,14 @@ class GitManager:
 
     async def _prepare_base(self, remote: Remote, wanted: Wanted, report: Listener) -> Base:
         with self._bases.holding(remote.repository_id):
-            return await self._prepare_held_base(remote, wanted, report)
+            base = await self._prepare_held_base(remote, wanted, report)
+        if not wanted.result_commit_id and not is_commit_id(wanted.revision.decode("ascii", "replace")):
+            self.warming.note(remote, wanted.revision or base.branch)
+        return base
+
+    async def _warm(self, remote: Remote, branch: bytes) -> Base:
+        with self._bases.holding(remote.repository_id):
+            return await self._prepare_held_base(remote, Wanted(branch), lambda _: None)
 
     async def _prepare_held_base(self, remote: Remote, wanted: Wanted, report: Listener) -> Base:
         repository_id = remote.repository_id

@@ -5,6 +5,7 @@ import contextlib
 import re
 import shutil
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -130,15 +131,25 @@ class Mirrors:
         """Return the lock that orders those in this process who want the mirror's own; nobody waits in vain for it."""
         return self._turns.setdefault(repository_id, asyncio.Lock())
 
-    async def _refresh(self, remote: Remote, report: Listener) -> None:
-        lock = self._places.mirror_lock(remote.repository_id)
+    @contextlib.asynccontextmanager
+    async def writing(self, repository_id: str) -> AsyncIterator[int]:
+        """Be the only one who writes to the mirror; gives the lock's descriptor, for git to hold.
+
+        Raises:
+            Exhausted: REPOSITORY_BUSY, when another process keeps it locked.
+        """
         try:
-            async with self._disk.room(0), self._turn(remote.repository_id):
-                self._rounds[remote.repository_id] += 1
-                async with locked(lock, self._bounds.lock_seconds) as held:
-                    await self._fetch_locked(remote, held, report)
+            async with self._turn(repository_id):
+                self._rounds[repository_id] += 1
+                async with locked(self._places.mirror_lock(repository_id), self._bounds.lock_seconds) as held:
+                    yield held
         except LockHeldError as error:
-            raise failures.repository_busy(remote.repository_id) from error
+            raise failures.repository_busy(repository_id) from error
+
+    async def _refresh(self, remote: Remote, report: Listener) -> None:
+        try:
+            async with self._disk.room(0), self.writing(remote.repository_id) as held:
+                await self._fetch_locked(remote, held, report)
         except GitError as error:
             raise failures.clone_failed(remote.repository_id, error) from error
 
@@ -186,9 +197,8 @@ class Mirrors:
         mirror = self._places.mirror(remote.repository_id)
         flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", *address.reading_flags)
         refspec = f"+{commit_id}:refs/upstream/commits/{commit_id}"
-        with contextlib.suppress(GitFailed, LockHeldError):
-            lock = locked(self._places.mirror_lock(remote.repository_id), self._bounds.lock_seconds)
-            async with self._turn(remote.repository_id), lock as held:
+        with contextlib.suppress(GitFailed):
+            async with self.writing(remote.repository_id) as held:
                 how = replace(
                     address.invocation(remote.token, self._bounds.fetch_seconds), git_dir=mirror, held=(held,)
                 )

@@ -37,6 +37,8 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """How much mirrors, bases and results may take together, before what was used least lately is evicted; 0: any."""
     base_grace_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = 3600
     """How long a base is left alone that was handed out, for whoever asked for it to make a workspace of it."""
+    warm_seconds: Annotated[float, Field(ge=0, le=86400)] = 600
+    """How often branches that jobs often start from, of remotes without a token, are brought up to date; 0: never."""
     snapshot_keep_hours: Annotated[float, Field(gt=0, le=24 * 3650)] = 720
     """How long a snapshot is kept whose maker did not say."""
     max_result_bytes: Annotated[int, Field(gt=0)] = 2 * 1024 * 1024 * 1024

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -158,4 +159,6 @@ class Shelf:
                 except (RuntimeError, ValueError, KeyError):
                     whole = False
                 if not whole:
-                    place.rename(self._places.scratch() / "base")
+                    rubbish = self._places.scratch()
+                    place.rename(rubbish / "base")
+                    shutil.rmtree(rubbish, ignore_errors=True)

@@ -69,7 +69,8 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "fetch": _spec(
         *("--quiet", "--progress", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"),
         "--upload-pack=",
-        config=_REMOTE,
+        # Ancestry is read from it when the nearest base is looked for.
+        config=_REMOTE | {"fetch.writeCommitGraph": "true"},
     ),
     # What comes out of a sandbox is checked object by object, links between them included, before it is kept.
     "index-pack": _spec("--stdin", STRICT_FLAG, end_of_options=False),
@@ -87,7 +88,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
         config=_REMOTE | {"push.gpgSign": "false", "push.recurseSubmodules": "no"},
     ),
     "read-tree": _spec("-i", "-m"),
-    "repack": _spec("-A", "-d", "-l", "-q", "--unpack-unreachable=", end_of_options=False),
+    "repack": _spec("-A", "-d", "-l", "-q", "--geometric=", "--unpack-unreachable=", end_of_options=False),
     "rev-list": _spec("--count", "--first-parent", "--max-count="),
     "rev-parse": _spec("--verify", "--quiet"),
     "status": _spec("--porcelain=v2", "-z", "--untracked-files=all", paths=True),

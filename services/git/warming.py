@@ -1,0 +1,85 @@
+"""Brings the branches that jobs often start from up to date ahead, so that no job waits for a fetch of much.
+
+Only where no token is needed. A token is promised to be kept for its call alone, and one that was revoked must not be
+tried again and again; where tokens are used, a delta layer keeps the first job of a new commit from waiting long.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from services.git.model import Remote
+
+_OFTEN: Final = 3
+_WITHIN_SECONDS: Final = 24 * 3600
+_REMEMBERED: Final = 256
+# At most so many in one round, one after another; a remote that fails is left alone for twice as many rounds each time.
+_AT_ONCE: Final = 8
+_LONGEST_PAUSE: Final = 64
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Branch:
+    remote: Remote
+    asked: deque[float] = field(default_factory=lambda: deque(maxlen=_OFTEN))
+    pause: int = 0
+    skipped: int = 0
+
+    def is_wanted(self, now: float) -> bool:
+        return len(self.asked) == _OFTEN and now - self.asked[0] < _WITHIN_SECONDS
+
+
+class Warming:
+    """Remembers which branches are asked for, in memory, and prepares them.
+
+    Args:
+        prepare: what prepares the base of a branch of a remote.
+        interval_seconds: how long to wait between two rounds; 0 means that there are none.
+    """
+
+    def __init__(self, prepare: Callable[[Remote, bytes], Awaitable[object]], interval_seconds: float) -> None:
+        self._prepare = prepare
+        self._interval_seconds = interval_seconds
+        self._branches: OrderedDict[tuple[str, bytes], _Branch] = OrderedDict()
+
+    def note(self, remote: Remote, branch: bytes) -> None:
+        """Remember that a job started from a branch."""
+        key = (remote.repository_id, branch)
+        known = self._branches.pop(key, None)
+        if remote.token or not branch:
+            return
+        if known is None or known.remote.url != remote.url:
+            known = _Branch(remote)
+        known.asked.append(time.time())
+        self._branches[key] = known
+        if len(self._branches) > _REMEMBERED:
+            self._branches.popitem(last=False)
+
+    async def keep_warm(self) -> None:
+        """Do it again and again, for ever."""
+        while self._interval_seconds:
+            await asyncio.sleep(self._interval_seconds)
+            await self.warm()
+
+    async def warm(self) -> None:
+        """Prepare those that are asked for often, the last asked for first."""
+        now = time.time()
+        wanted = [(branch, known) for (_, branch), known in self._branches.items() if known.is_wanted(now)]
+        for branch, known in wanted[::-1][:_AT_ONCE]:
+            if known.skipped < known.pause:
+                known.skipped += 1
+                continue
+            known.skipped = 0
+            try:
+                await self._prepare(known.remote, branch)
+                known.pause = 0
+            except Exception as error:  # noqa: BLE001 - nobody waits for it, and a job would be told
+                known.pause = min(_LONGEST_PAUSE, 2 * known.pause or 1)
+                _log.info("cannot warm a branch", repository_id=known.remote.repository_id, error=str(error))
