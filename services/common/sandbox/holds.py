@@ -8,9 +8,9 @@ meanwhile. Beside an upper directory `u` lie
     u.holder    what the last one to take the lock said of itself, for people
 
 The lock's descriptor is handed to bubblewrap by --sync-fd, which keeps it in the namespace's init and in no other
-process; so the kernel holds the lock whoever outside is killed. Inside, /proc/1 is covered; where it is not, /proc/1/fd leads
-into the init, and a descriptor of the upper directory out of the sandbox by its `..` (tried: it did, to the host's
-root), and a regular file would take writes that no limit counts. A pipe leads nowhere and keeps nothing.
+process; so the kernel holds the lock whoever outside is killed. Inside, /proc/1 is covered; were it not, /proc/1/fd
+would lead into the init: a descriptor of the upper directory out of the sandbox by its `..` (tried: it did, to the
+host's root), and a regular file would take writes that no limit counts. A pipe leads nowhere and keeps nothing.
 
 At its end the kernel closes the init's files a moment before it has ended the others. So a lock that was held before
 counts as free only when no process is left in whose mounts the upper directory stands.
