@@ -73,7 +73,10 @@ async def _main() -> None:
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.git.migrations")
         addresses = AddressBook(
-            settings.file_roots, settings.home.root, allow_loopback_http=settings.allow_loopback_http
+            settings.file_roots,
+            settings.home.root,
+            allow_loopback_http=settings.allow_loopback_http,
+            networks=settings.allow_networks,
         )
         manager = build_manager(settings, places, git, addresses, engine, stacks=await overlays_work(places))
         sweeping = asyncio.create_task(manager.keep_house())

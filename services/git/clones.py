@@ -54,7 +54,7 @@ class Clones:
         return Clone(target, commit_id)
 
     async def _fill(self, order: CloneOrder, path: Path) -> None:
-        address = self._addresses.address(order.remote.url)
+        address = await self._addresses.reach(order.remote.url)
         flags: list[str | bytes] = ["--quiet", "--template=", "--no-recurse-submodules", *address.reading_flags]
         if order.branch:
             flags.append(b"--branch=" + order.branch)

@@ -47,6 +47,15 @@ def revision_not_found(revision: bytes | str) -> ServiceError:
     return NotFound("revision", revision if isinstance(revision, str) else revision.decode("utf-8", "replace"))
 
 
+def address_not_allowed(host: str, address: str) -> ServiceError:
+    """The remote's name leads to an address that remotes may not have."""
+    message = (
+        f"{host} leads to {address}, which is not public: if a git server is there, name its network in"
+        " BOATYARD_GIT_ALLOW_NETWORKS"
+    )
+    return FailedPrecondition("ADDRESS_NOT_ALLOWED", message, host, metadata={"address": address})
+
+
 def repository_not_found(repository_id: str) -> ServiceError:
     """Nothing is known here about the repository."""
     return NotFound("repository", repository_id)

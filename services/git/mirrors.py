@@ -172,7 +172,7 @@ class Mirrors:
             shutil.rmtree(scratch, ignore_errors=True)
 
     async def _fetch(self, mirror: Path, remote: Remote, held: int, report: Listener) -> None:
-        address = self._addresses.address(remote.url)
+        address = await self._addresses.reach(remote.url)
         how = replace(address.invocation(remote.token, self._bounds.fetch_seconds), git_dir=mirror, held=(held,))
         branch, has_head = await self._look_at_head(address, how)
         refspecs = (*_REFSPECS, b"+HEAD:" + _HEAD_REF) if has_head else _REFSPECS
@@ -193,7 +193,7 @@ class Mirrors:
 
     async def _fetch_commit(self, remote: Remote, commit_id: str) -> bool:
         """Ask the remote for one commit that no branch or tag leads to. Many refuse; then the answer is False."""
-        address = self._addresses.address(remote.url)
+        address = await self._addresses.reach(remote.url)
         mirror = self._places.mirror(remote.repository_id)
         flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", *address.reading_flags)
         refspec = f"+{commit_id}:refs/upstream/commits/{commit_id}"

@@ -32,11 +32,11 @@ class Publisher:
 
         Raises:
             Aborted: REF_MOVED, the branch is elsewhere.
-            FailedPrecondition: PUSH_REJECTED, the remote refused or was not reached.
+            FailedPrecondition: PUSH_REJECTED, the remote refused or was not reached; ADDRESS_NOT_ALLOWED.
         """
-        address = self._addresses.address(remote.url)
-        how = replace(address.invocation(remote.token, self._timeout_seconds), git_dir=store)
         try:
+            address = await self._addresses.reach(remote.url)
+            how = replace(address.invocation(remote.token, self._timeout_seconds), git_dir=store)
             if self._is_there(await self._actual(address, how, branch), commit_id, expected, branch):
                 return True
             refused = await self._push(address, how, commit_id, branch, expected)

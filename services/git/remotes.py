@@ -4,12 +4,13 @@ import base64
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from services.git.gitcmd import Invocation
+from services.git.reaching import IPNetwork, Reach
 
 _MAX_URL: Final = 2048
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -18,6 +19,7 @@ _NOT_ALLOWED: Final = (
 )
 # user@host:path, as git reads it: no slash before the first colon.
 _SCP: Final = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[^@/:]+):(?P<path>.+)")
+_LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # Any user name goes with a token at the well-known hosts; this is the one that GitHub and GitLab document.
@@ -40,6 +42,7 @@ class Address:
     url: str
     protocol: str
     owner_is_foreign: bool = False
+    pinned: str = ""
 
     @property
     def reading_flags(self) -> tuple[str, ...]:
@@ -53,12 +56,15 @@ class Address:
 
     def invocation(self, token: str, timeout_seconds: float) -> Invocation:
         """Return how to run the one command that needs the token: in its environment, and for this host alone."""
-        config: tuple[tuple[str, str], ...] = ()
+        config: tuple[tuple[str, str], ...] = (("http.curloptResolve", self.pinned),) if self.pinned else ()
         secrets: tuple[str, ...] = ()
         if token and self.protocol in {"https", "http"}:
             encoded = base64.b64encode(f"{_TOKEN_USER}:{token}".encode()).decode()
             host = urlsplit(self.url)
-            config = ((f"http.{host.scheme}://{host.netloc}/.extraHeader", f"Authorization: Basic {encoded}"),)
+            config = (
+                *config,
+                (f"http.{host.scheme}://{host.netloc}/.extraHeader", f"Authorization: Basic {encoded}"),
+            )
             secrets = (token, encoded)
         return Invocation(config=config, secrets=secrets, protocol=self.protocol, timeout_seconds=timeout_seconds)
 
@@ -70,12 +76,21 @@ class AddressBook:
         file_roots: directories under which file remotes may lie; none means that there are no file remotes.
         home: our data directory, in which there never are any.
         allow_loopback_http: whether plain http to this machine is allowed, for tests and local servers.
+        networks: where remotes may be besides public addresses.
     """
 
-    def __init__(self, file_roots: tuple[Path, ...], home: Path, *, allow_loopback_http: bool = False) -> None:
+    def __init__(
+        self,
+        file_roots: tuple[Path, ...],
+        home: Path,
+        *,
+        allow_loopback_http: bool = False,
+        networks: tuple[IPNetwork, ...] = (),
+    ) -> None:
         self._roots = tuple(root.resolve() for root in file_roots)
         self._home = home.resolve()
         self._loopback_http = allow_loopback_http
+        self._reach = Reach((*networks, *_LOOPBACK) if allow_loopback_http else networks)
 
     def complaint(self, url: str, token: str = "") -> str | None:
         """Say why this URL may not be used, or None."""
@@ -95,8 +110,20 @@ class AddressBook:
             return self._url_complaint(url, token)
         return _scp_complaint(url)
 
+    async def reach(self, url: str) -> Address:
+        """Return the remote as git is given it, after looking where it is. The URL must have passed `complaint`.
+
+        Raises: as Reach.pin.
+        """
+        address = self.address(url)
+        if address.protocol == "file":
+            return address
+        parts = urlsplit(url) if "://" in url else None
+        host = (parts.hostname if parts else url.partition(":")[0].rpartition("@")[2]) or ""
+        return replace(address, pinned=await self._reach.pin(address.protocol, host, parts.port if parts else None))
+
     def address(self, url: str) -> Address:
-        """Return the remote as git is given it. The URL must have passed `complaint`."""
+        """Return the remote as git is given it, wherever it is. The URL must have passed `complaint`."""
         if url.startswith(("/", "file://")):
             path = Path(url.removeprefix("file://")).resolve()
             return Address(str(path), "file", owner_is_foreign=_owner(path) not in {None, os.geteuid()})

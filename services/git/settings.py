@@ -1,6 +1,7 @@
 """What the git service can be told."""
 
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,10 @@ def _roots(value: object) -> object:
     return roots
 
 
+def _networks(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """Variables BOATYARD_GIT_<NAME>, and BOATYARD_HOME."""
 
@@ -27,6 +32,8 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """Directories under which repositories on this machine may be used as remotes; none, unless given."""
     allow_loopback_http: bool = False
     """Whether plain http may be used for git servers on this machine."""
+    allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)] = ()
+    """Where git servers may be besides public addresses: `10.1.0.0/16,fd00::/8`; `0.0.0.0/0,::/0` is anywhere."""
     network_seconds: Annotated[float, Field(gt=0, le=86400)] = 1800
     """How long one fetch, clone or push may take."""
     lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 120

@@ -133,7 +133,12 @@ async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncI
     engine = open_database(sqlite_url(places.root / "git.db"))
     try:
         await migrate(engine, "services.git.migrations")
-        addresses = AddressBook(chosen.file_roots, home, allow_loopback_http=chosen.allow_loopback_http)
+        addresses = AddressBook(
+            chosen.file_roots,
+            home,
+            allow_loopback_http=chosen.allow_loopback_http,
+            networks=chosen.allow_networks,
+        )
         manager = build_manager(chosen, places, git, addresses, engine, stacks=await overlays_work(places))
         yield GitParts(manager, places, Requests(addresses, places), git)
     finally:

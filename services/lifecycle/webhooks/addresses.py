@@ -13,11 +13,12 @@ from typing import Final
 
 import httpx2
 
+from services.common.addresses import is_public
+
 MAX_URL_BYTES: Final = 2048
 
 _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
-_NAT64: Final = ip_network("64:ff9b::/96")
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -55,7 +56,7 @@ class AllowList:
 
     def admits(self, host: str, address: Address) -> bool:
         """Whether `address` may be called for `host`."""
-        return _normal(host) in self.hosts or self._has(address) or _is_public(address)
+        return _normal(host) in self.hosts or self._has(address) or is_public(address)
 
     def _has(self, address: Address) -> bool:
         return any(address in network for network in self.networks if network.version == address.version)
@@ -98,19 +99,6 @@ async def resolve(url: httpx2.URL, allowed: AllowList) -> list[Address]:
         listed = ", ".join(map(str, addresses[:3]))
         raise NotAllowed(f"{url.host} is {listed}: not public, and not in BOATYARD_GATEWAY_WEBHOOK_ALLOW")
     return admitted
-
-
-def _is_public(address: Address) -> bool:
-    """Whether an address, and the one that is wrapped in it, if there is one, is anybody's on the Internet."""
-    if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if address in _NAT64:
-            inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return _is_public(inner)
-        if address.is_site_local:
-            return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 def _literal(host: str) -> Address | None:

@@ -33,6 +33,8 @@ class GitServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
     - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commit at all.
     - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+    - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
+      network that the settings allow.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
       back.
@@ -46,6 +48,8 @@ class GitServiceStub:
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
     - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
     - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+    - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
+      network that the settings allow.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
       back.
@@ -165,6 +169,8 @@ class GitServiceStub:
     - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
     - ABORTED (REF_MOVED): the branch is not where it was expected; expected and actual are in the details.
     - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused, or was not reached; git's words are in the message.
+    - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
+      network that the settings allow.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     """
     UsageOfRepositories: aio.UnaryUnaryMultiCallable[git_pb2.UsageOfRepositoriesRequest, git_pb2.UsageOfRepositoriesResponse]
@@ -213,6 +219,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commit at all.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
+          network that the settings allow.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
           back.
@@ -232,6 +240,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
+          network that the settings allow.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
           back.
@@ -417,6 +427,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
         - ABORTED (REF_MOVED): the branch is not where it was expected; expected and actual are in the details.
         - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused, or was not reached; git's words are in the message.
+        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
+          network that the settings allow.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
 

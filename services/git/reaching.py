@@ -1,0 +1,72 @@
+"""Which addresses a remote's name may lead to: a repository's URL must not reach what only this machine can reach."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
+from urllib.request import getproxies_environment, proxy_bypass
+
+from services.common.addresses import is_public
+from services.git import failures
+from services.git.gitcmd import GitError
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+Resolve = Callable[[str, int], Awaitable[list[IPAddress]]]
+
+_PORTS: Final = {"https": 443, "http": 80, "ssh": 22}
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Decides where a connection may go. Public addresses are always allowed, `networks` besides."""
+
+    networks: tuple[IPNetwork, ...] = ()
+
+    def admits(self, address: IPAddress) -> bool:
+        """Whether a remote may be at this address."""
+        return is_public(address) or any(address in network for network in self.networks)
+
+    async def pin(self, scheme: str, host: str, port: int | None, resolve: Resolve | None = None) -> str:
+        """Look the host up, and return what makes git go there and nowhere else: `http.curloptResolve`, or nothing.
+
+        Nothing is returned for ssh, which looks names up by itself: a name server that answers it otherwise than us
+        is not caught. Behind a proxy it is the proxy that looks up and connects; only plain addresses are judged here.
+
+        Raises:
+            FailedPrecondition: ADDRESS_NOT_ALLOWED.
+            GitError: the name leads nowhere.
+        """
+        chosen = port or _PORTS[scheme]
+        literal = _literal(host)
+        if literal is None and scheme != "ssh" and _is_proxied(scheme, host):
+            return ""
+        try:
+            found = [literal] if literal else await (resolve or _look_up)(host, chosen)
+        except OSError as error:
+            raise GitError("resolve", f"could not resolve host {host}: {error.strerror or error}") from error
+        refused = [address for address in found if not self.admits(address)]
+        # One that is not allowed among several is a name server that tries.
+        if refused or not found:
+            raise failures.address_not_allowed(host, str(refused[0]) if refused else "nowhere")
+        addresses = ",".join(f"[{address}]" if address.version == 6 else str(address) for address in found)
+        return "" if scheme == "ssh" or literal else f"{host}:{chosen}:{addresses}"
+
+
+def _literal(host: str) -> IPAddress | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_proxied(scheme: str, host: str) -> bool:
+    proxies = getproxies_environment()
+    return bool(proxies.get(scheme) or proxies.get("all")) and not proxy_bypass(host, proxies)
+
+
+async def _look_up(host: str, port: int) -> list[IPAddress]:
+    answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(ip_address(str(place[0]).partition("%")[0]) for *_, place in answers))
