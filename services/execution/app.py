@@ -53,7 +53,7 @@ async def _main() -> None:
             stack.callback(FileLock(directory / "lock").release)
         except LockHeldError as error:
             raise StartError(f"process {error.pid} already serves the executions in {directory}") from None
-        control_groups = await asyncio.to_thread(_control_groups, directory)
+        control_groups = await asyncio.to_thread(_control_groups, directory) if settings.control_groups else {}
         stack.callback(places.remove, control_groups)
         engine = open_database(sqlite_url(directory / "execution.db"))
         stack.push_async_callback(engine.dispose)

@@ -18,7 +18,7 @@ from services.execution.runner.group import Place, Task
 
 _V1 = {Task.MEMORY: "memory", Task.PROCESSES: "pids", Task.CPU: "cpuacct", Task.DISK: "blkio"}
 _V2 = {Task.MEMORY: "memory", Task.PROCESSES: "pids", Task.DISK: "io"}
-_JOIN = 'for group; do echo 0 >"$group/cgroup.procs" || exit 1; done'
+_JOIN = 'test -e "$1/cgroup.procs" && echo 0 >"$1/cgroup.procs"'
 _TIMEOUT_S = 10
 
 log = structlog.get_logger()
@@ -120,24 +120,24 @@ def _pass_on(group: Path, controller: str) -> bool:
 
 
 def _works(place: Place, tasks: set[Task]) -> bool:
-    """Make a group, limit it, and have a process join it."""
+    """Make a group, limit it, and have a process join it; leave nothing behind where that fails."""
     group = place.parent / f"probe-{secrets.token_hex(4)}"
+    problem = ""
     try:
-        group.mkdir(parents=True)
-        if Task.MEMORY in tasks:
-            (group / ("memory.max" if place.version == 2 else "memory.limit_in_bytes")).write_text("1073741824")
-        if Task.PROCESSES in tasks:
-            (group / "pids.max").write_text("100")
+        place.parent.mkdir(exist_ok=True)
+        group.mkdir()
         joined = subprocess.run(
             ["/bin/sh", "-c", _JOIN, "sh", group], capture_output=True, check=False, timeout=_TIMEOUT_S
         )
         if joined.returncode != 0:
-            log.info("no control groups here", place=str(place.parent), problem=joined.stderr.decode().strip())
+            problem = joined.stderr.decode().strip() or "what was made there is no control group"
+        elif Task.MEMORY in tasks:
+            (group / ("memory.max" if place.version == 2 else "memory.limit_in_bytes")).write_text("1073741824")
     except (OSError, subprocess.TimeoutExpired) as error:
-        log.info("no control groups here", place=str(place.parent), problem=str(error))
-        return False
-    else:
-        return joined.returncode == 0
-    finally:
+        problem = str(error)
+    for made in (group, place.parent) if problem else (group,):
         with contextlib.suppress(OSError):
-            group.rmdir()
+            made.rmdir()
+    if problem:
+        log.info("no control groups here", place=str(place.parent), problem=problem)
+    return not problem

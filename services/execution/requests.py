@@ -31,6 +31,7 @@ _MODEL_CHARACTERS = 255
 _DEFAULT_TURNS, _MAX_TURNS = 50, 10_000
 _DEFAULT_TOKENS, _MAX_TOKENS = 16_384, 128_000
 _LONGEST_S = 7 * 86400.0
+_SPARE_PROCESSES = 64
 _DEFAULT_WALL_S = 3600.0
 
 _PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
@@ -123,7 +124,8 @@ class StartReader:
             environment=environment.base() | own,
             network=_NETWORKS.get(spec.network, self._settings.network),
             limits=Limits(
-                processes=limits["processes"],
+                # Of each user namespace, and not where root starts it: the kernel's last resort, behind the runner's.
+                processes=2 * (limits["processes"] or 0) + _SPARE_PROCESSES,
                 open_files=limits["open_files"],
                 file_size_bytes=limits["file_size_bytes"],
                 scratch_bytes=self._settings.scratch_bytes,

@@ -37,6 +37,8 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     """Processes and threads of an execution that names no limit of its own."""
     workspace_bytes: Annotated[int, Field(ge=1)] = 20 << 30
     """By how much an execution that names no limit of its own may make its workspace grow."""
+    control_groups: bool = True
+    """Whether to make control groups where that is possible; without them limits are sampled."""
     memory_reserve_bytes: Annotated[int, Field(ge=0)] = 256 << 20
     """Memory that must be free, on the machine and in the service's own control group, for one more execution."""
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = 256 << 20

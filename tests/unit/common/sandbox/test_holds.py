@@ -104,7 +104,7 @@ async def test_the_lock_is_no_way_out(layers: Overlay) -> None:
     """The namespace's init has the descriptor; nobody inside may look into the init."""
     look = (
         "for fd in /proc/[0-9]*/fd/*; do readlink $fd; done > fds;"
-        " python3 -c 'import os; print(os.listdir(\"/proc/1\"), sorted(os.listdir(\"/proc/self/fd\")))'"
+        ' python3 -c \'import os; print(os.listdir("/proc/1"), sorted(os.listdir("/proc/self/fd")))\''
     )
     answer = await aio.run(shell(look, layers))
 

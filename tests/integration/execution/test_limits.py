@@ -1,0 +1,131 @@
+"""What an execution may use, all its processes together, with control groups and without them."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from boatyard.execution.v1 import execution_pb2 as pb
+from boatyard.execution.v1 import sandbox_pb2
+
+from services.common.ids import new_id
+from tests.integration.execution.service import Client, State, running
+from tests.kit import processes
+
+BUBBLEWRAP, NONE = sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE
+MB = 1 << 20
+
+
+@pytest_asyncio.fixture(scope="module", params=["groups", "sampled"])
+async def limited(request: pytest.FixtureRequest, shared: Client) -> AsyncIterator[Client]:
+    """A service that makes control groups if it can here, and one that measures in /proc."""
+    if request.param == "groups":
+        yield shared
+        return
+    directory = Path(tempfile.mkdtemp(prefix="sampled-"))
+    async with running(directory, CONTROL_GROUPS="false") as client:
+        yield client
+    shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("tier", [BUBBLEWRAP, NONE])
+async def test_memory_is_that_of_all_processes_together(limited: Client, tier: int) -> None:
+    name = new_id("hungry")
+    code = (
+        "import os, time\n"
+        "for _ in range(3):\n"
+        "    if os.fork() == 0: break\n"
+        "held = []\n"
+        "for _ in range(60):\n"
+        "    held.append(b'x' * (1 << 20)); time.sleep(0.01)\n"
+        "time.sleep(60)"
+    )
+    limits = pb.ExecutionLimits(memory_bytes=150 * MB)
+    end = await limited.run(name, [b"python3", b"-c", code.encode()], limits=limits, sandbox_tier=tier)
+    assert (end.state, end.reason, end.processes_left) == (State.STATE_FAILED, "MEMORY_LIMIT", 0), end.message
+    assert f"{150 * MB} bytes (memory_bytes)" in end.message
+    assert end.vitals.memory_peak_bytes > 100 * MB
+    assert processes.with_environment({"BOATYARD_EXECUTION_ID": name}) == {}
+
+
+@pytest.mark.parametrize("tier", [BUBBLEWRAP, NONE])
+@pytest.mark.parametrize(
+    "line", ["while :; do sleep 60 & done", "while :; do sleep 60 & done 2>/dev/null || :; sleep 60"]
+)
+async def test_processes_are_limited(limited: Client, tier: int, line: str) -> None:
+    name = new_id("many")
+    end = await limited.run(name, line, limits=pb.ExecutionLimits(processes=40), sandbox_tier=tier)
+    assert (end.state, end.reason, end.processes_left) == (State.STATE_FAILED, "PROCESS_LIMIT", 0), end.message
+    assert "than 40 (processes)" in end.message
+    assert processes.with_environment({"BOATYARD_EXECUTION_ID": name}) == {}
+
+
+async def test_time_on_processors_is_that_of_all_processes_together(limited: Client) -> None:
+    line = "for i in 1 2 3 4; do (while :; do :; done) & done; wait"
+    end = await limited.run(new_id("busy"), line, limits=pb.ExecutionLimits(cpu_seconds=1))
+    assert (end.reason, end.processes_left) == ("CPU_LIMIT", 0), end.message
+    assert "1 s on processors (cpu_seconds)" in end.message
+    assert end.vitals.cpu_seconds >= 1
+
+
+@pytest.mark.parametrize("tier", [BUBBLEWRAP, NONE])
+async def test_a_workspace_that_grows_too_much_is_noticed(limited: Client, tier: int) -> None:
+    name = new_id("large")
+    line = f"while :; do head -c 4000000 /dev/zero >> {name}; sleep 0.01; done"
+    end = await limited.run(name, line, limits=pb.ExecutionLimits(workspace_bytes=40_000_000), sandbox_tier=tier)
+    (limited.service.workspace / name).unlink()
+    assert (end.reason, end.processes_left) == ("DISK_LIMIT", 0), end.message
+    assert "40000000 bytes (workspace_bytes)" in end.message
+
+
+async def test_an_agent_is_told_its_limits(limited: Client) -> None:
+    name = new_id("told")
+    limits = pb.ExecutionLimits(memory_bytes=512 * MB, processes=77, cpu_seconds=30, output_bytes=5000)
+    limits.idle_timeout.seconds = 20
+    await limited.start(name, "env | grep ^BOATYARD_LIMIT_ | sort", limits=limits)
+    seen = await limited.watch(name)
+    told = dict(line.split("=", 1) for line in seen.output.decode().splitlines())
+    assert told.pop("BOATYARD_LIMIT_WORKSPACE_BYTES")
+    assert told == {
+        "BOATYARD_LIMIT_CPU_SECONDS": "30",
+        "BOATYARD_LIMIT_IDLE_SECONDS": "20",
+        "BOATYARD_LIMIT_MEMORY_BYTES": str(512 * MB),
+        "BOATYARD_LIMIT_OUTPUT_BYTES": "5000",
+        "BOATYARD_LIMIT_PROCESSES": "77",
+        "BOATYARD_LIMIT_WALL_SECONDS": "3600",
+    }
+    assert seen.end.state == State.STATE_SUCCEEDED
+
+
+async def test_a_limit_that_is_not_reached_changes_nothing(limited: Client) -> None:
+    """Children that come and go, and a sibling execution that is ended for its memory."""
+    line = "for i in $(seq 100); do /bin/true; done; echo done; exit 3"
+    limits = pb.ExecutionLimits(memory_bytes=200 * MB, processes=20, cpu_seconds=60, workspace_bytes=MB)
+    name = new_id("modest")
+    await limited.start(name, line, limits=limits)
+    hungry = "python3 -c 'x = bytearray(300 << 20)'"
+    assert (await limited.run(new_id("hungry"), hungry, limits=limits)).reason == "MEMORY_LIMIT"
+    seen = await limited.watch(name)
+    assert (seen.output, seen.end.reason, seen.end.exit_code) == (b"done\n", "AGENT_FAILED", 3)
+
+
+@pytest.mark.slow
+async def test_vitals_are_told_while_they_change(limited: Client) -> None:
+    name = new_id("alive")
+    await limited.start(name, "python3 -c 'x = b\"x\" * (50 << 20)\nwhile True: pass'")
+    found = []
+    request = pb.WatchEventsRequest(execution_id=name, follow=True)
+    call = limited.stub.WatchEvents(request)
+    async for message in call:
+        found += [event.vitals for event in message.events if event.HasField("vitals")]
+        if len(found) == 2:
+            break
+    call.cancel()
+    first, second = found
+    assert second.cpu_seconds > first.cpu_seconds > 1
+    assert second.memory_peak_bytes >= second.memory_bytes > 50 << 20
+    assert 1 <= second.processes <= 3
+    await limited.stop(name, 0)
+    assert (await limited.end(name)).vitals.cpu_seconds >= second.cpu_seconds
