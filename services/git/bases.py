@@ -19,6 +19,9 @@ from services.git.places import Places
 from services.git.settling import settle
 from services.git.shelf import Shelf, Shelved
 
+# Where workspaces are copies: a copy keeps the files' times and sizes, and has inodes of its own, for which git would
+# read every file at every `status` (measured on 5,000 files: 300 ms against 40).
+_COPIED: Final = {"core.checkStat": "minimal", "core.trustctime": "false"}
 # More at once make each other slower: a checkout is bound by the disk and by one processor.
 _CONCURRENT_BUILDS: Final = 4
 
@@ -26,7 +29,7 @@ _CONCURRENT_BUILDS: Final = 4
 class Bases:
     """Makes base trees from mirrors and result stores. Each is built aside and renamed when it is whole.
 
-    Without `deltas` all of them are whole trees.
+    Without `deltas`, where there are no overlays, all of them are whole trees, and workspaces copies of them.
     """
 
     def __init__(self, git: Git, places: Places, shelf: Shelf, disk: Disk, deltas: Deltas | None) -> None:
@@ -124,7 +127,9 @@ class Bases:
         flags = ("--quiet", "--shared", "--no-checkout", "--template=", "--no-recurse-submodules")
         await self._git.run(Command("clone", flags, (str(mirror), str(tree))), Invocation(protocol="file"))
         config = f"--file={tree / '.git' / 'config'}"
-        await self._git.run(Command("config", (config,), ("remote.origin.url", origin_url)))
+        copied = _COPIED if self._deltas is None else {}
+        for key, value in {"remote.origin.url": origin_url, **copied}.items():
+            await self._git.run(Command("config", (config,), (key, value)))
         await self._borrow_result(repository_id, commit_id, tree)
 
     async def _borrow_result(self, repository_id: str, commit_id: str, tree: Path) -> None:

@@ -88,6 +88,8 @@ async def test_a_near_commit_is_a_layer_that_nobody_can_tell_from_a_tree(
     assert parts.git.ran["checkout"] == 1
 
     assert await stacked(second, tmp_path / "a", "git", "status", "--porcelain") == b""
+    # What is asked here compares what the index says with the files' inodes and times alone.
+    assert await stacked(second, tmp_path / "a", "git", "diff-files", "--name-only") == b""
     assert (await stacked(second, tmp_path / "a", "git", "rev-parse", "HEAD")).decode().strip() == head
     listing = await stacked(second, tmp_path / "b", "sh", "-c", "find . -path ./.git -prune -o -print | sort")
     everything = {"."}
@@ -160,3 +162,21 @@ async def test_an_older_commit_and_a_result_are_layers_too(parts: GitParts, work
     newer = await parts.prepare(remote)
     back = await parts.prepare(remote, Wanted(older.encode()))
     assert back.layers[1:] == newer.layers
+
+
+async def test_without_overlays_every_base_is_whole_and_git_believes_the_index_of_a_copy(
+    tmp_path: Path, work: Repo, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def do_not_work(_: object) -> bool:
+        return False
+
+    monkeypatch.setattr("tests.kit.gitservice.overlays_work", do_not_work)
+    async with git_parts(tmp_path / "home", tmp_path) as parts:
+        await parts.prepare(remote)
+        work.commit("second", {"src/1/1.py": "another\n"})
+        base = await parts.prepare(remote)
+        assert len(base.layers) == 1
+        copy = parts.workspace(base).agent
+        assert copy.git("diff-files", "--name-only") == ""
+        copy.write({"src/1/1.py": "changed\n"})
+        assert copy.git("status", "--porcelain") == " M src/1/1.py"
