@@ -52,15 +52,19 @@ proto-check: install ## Check that the stubs are those of the protos
 	@for stub in $$(cd build/stubs && find . -type f); do cmp "build/stubs/$$stub" "protos/$$stub" || exit 1; done || \
 	  { echo "The stubs are not those of the protos: make proto"; exit 1; }
 
-PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile
+# In a directory of its own, kept when a test fails: the one that pytest shares between all runs of a user may hold what
+# a run that was killed had mounted.
+PYTEST = kept=$$(mktemp -d) && \
+	  $(BIN)/pytest --numprocesses 2 --dist loadfile --basetemp "$$kept/pytest" -m $(1) $(PYTEST_ARGS) && \
+	  rm -rf --one-file-system "$$kept"
 
 .PHONY: test
 test: install ## Run the tests (PYTEST_ARGS="-k name" for some of them)
-	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	@$(call PYTEST,"not slow")
 
 .PHONY: test-slow
 test-slow: install ## Run the tests that take longer
-	$(PYTEST) -m slow $(PYTEST_ARGS)
+	@$(call PYTEST,slow)
 
 .PHONY: check
 check: lint types imports proto-check test test-slow ## Do all that CI does
