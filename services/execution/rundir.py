@@ -26,17 +26,14 @@ import signal
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
-from services.execution.model import MARK, Bounds, EndVerification, ModelTask, ModelUse, Plan, Result, State, Vitals
+from services.execution.documents import plan_from_json, plan_to_json, result_from_json, result_to_json
+from services.execution.model import MARK, ModelTask, Plan, Result
 
 MAX_LIVES = 4
 """Runners that may carry one execution, the first included."""
-
-_T = TypeVar("_T")
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
@@ -72,7 +69,7 @@ class RunDirectory:
     def create(self, plan: Plan, stdin: bytes) -> None:
         """Make the directory (0700) with what a runner needs."""
         self.path.mkdir(mode=0o700)
-        self._write(self._plan, _plan_to_json(plan))
+        self._write(self._plan, plan_to_json(plan))
         if plan.task is not None:
             self._write(self._task, asdict(plan.task))
         if stdin:
@@ -133,7 +130,7 @@ class RunDirectory:
             fields = json.loads(self._result.read_text())
         except FileNotFoundError:
             return None
-        return _result_from_json(fields)
+        return result_from_json(fields)
 
     # What the holder of the lock does: the runner, or the service in place of a lost one.
 
@@ -154,7 +151,7 @@ class RunDirectory:
 
     def plan(self) -> Plan:
         """Read what to run, before `mark_started` or `forget_plan`."""
-        plan = _plan_from_json(json.loads(self._plan.read_text()))
+        plan = plan_from_json(json.loads(self._plan.read_text()))
         marked = {**plan.sandbox.environment, MARK: self.mark.encode()}
         plan = replace(plan, sandbox=replace(plan.sandbox, environment=marked))
         return replace(plan, task=ModelTask(**json.loads(self._task.read_text()))) if self.needs_model() else plan
@@ -198,7 +195,7 @@ class RunDirectory:
 
     def write_result(self, result: Result) -> None:
         """Write the result, durably."""
-        self._write(self._result, asdict(result), durable=True)
+        self._write(self._result, result_to_json(result), durable=True)
 
     def _write(self, path: Path, fields: dict[str, Any], *, durable: bool = False) -> None:
         self._write_bytes(path, json.dumps(fields).encode(), durable=durable)
@@ -219,102 +216,3 @@ class RunDirectory:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-
-
-def _plan_to_json(plan: Plan) -> dict[str, Any]:
-    spec = plan.sandbox
-    return {
-        "execution_id": plan.execution_id,
-        "bounds": asdict(plan.bounds),
-        "argv": [_text(part) for part in spec.argv],
-        "cwd": str(spec.cwd),
-        "mounts": [_mount_to_json(mount) for mount in spec.mounts],
-        "environment": {name: _text(value) for name, value in spec.environment.items()},
-        "network": spec.network,
-        "limits": asdict(spec.limits),
-        "tier": spec.tier,
-        "secret_names": plan.secret_names,
-    }
-
-
-def _plan_from_json(fields: dict[str, Any]) -> Plan:
-    return Plan(
-        fields["execution_id"],
-        SandboxSpec(
-            argv=tuple(_bytes(part) for part in fields["argv"]),
-            cwd=Path(fields["cwd"]),
-            mounts=tuple(_mount_from_json(mount) for mount in fields["mounts"]),
-            environment={name: _bytes(value) for name, value in fields["environment"].items()},
-            network=Network(fields["network"]),
-            limits=Limits(**_known(Limits, fields["limits"])),
-            tier=Tier(fields["tier"]),
-        ),
-        Bounds(**_known(Bounds, fields["bounds"])),
-        secret_names=tuple(fields.get("secret_names", ())),
-    )
-
-
-def _result_from_json(fields: dict[str, Any]) -> Result:
-    """Read what a runner wrote that may be older or newer than we are: we know no more than it says, or less."""
-    known = _known(Result, fields)
-    verified = known.get("end_verified_by")
-    return Result(
-        **known
-        | {
-            "state": State(known["state"]),
-            "model_use": _maybe(ModelUse, known.get("model_use")),
-            "end_verified_by": None if verified is None else EndVerification(verified),
-            "vitals": _maybe(Vitals, known.get("vitals")),
-        }
-    )
-
-
-def _known(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that this version knows."""
-    return {field.name: fields[field.name] for field in dataclass_fields(kind) if field.name in fields}
-
-
-def _maybe(kind: type[_T], fields: dict[str, Any] | None) -> _T | None:
-    return None if fields is None else kind(**_known(kind, fields))
-
-
-def _mount_to_json(mount: Mount | Overlay) -> dict[str, Any]:
-    if isinstance(mount, Overlay):
-        return {
-            "lowers": [str(lower) for lower in mount.lowers],
-            "upper": _optional(mount.upper),
-            "work": _optional(mount.work),
-            "target": str(mount.target),
-            "mounted": _optional(mount.mounted),
-            "holder": mount.holder,
-        }
-    return {"source": str(mount.source), "target": str(mount.target or mount.source), "access": mount.access}
-
-
-def _mount_from_json(fields: dict[str, Any]) -> Mount | Overlay:
-    if "lowers" in fields:
-        return Overlay(
-            lowers=tuple(Path(lower) for lower in fields["lowers"]),
-            upper=_optional_path(fields["upper"]),
-            work=_optional_path(fields["work"]),
-            target=Path(fields["target"]),
-            mounted=_optional_path(fields["mounted"]),
-            holder=fields["holder"],
-        )
-    return Mount(Path(fields["source"]), Path(fields["target"]), Access(fields["access"]))
-
-
-def _optional(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def _optional_path(path: str | None) -> Path | None:
-    return None if path is None else Path(path)
-
-
-def _text(value: bytes) -> str:
-    return value.decode("latin-1")  # a character a byte, and back
-
-
-def _bytes(value: str) -> bytes:
-    return value.encode("latin-1")
