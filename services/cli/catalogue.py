@@ -11,27 +11,16 @@ from typing import Any
 
 import click
 from boatyard.gateway.v1 import catalog_pb2
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from services.cli import options, shapes, words
 from services.cli.clients import Gateway, gateway
-from services.cli.fields import choices, field_of, fill, plain, value_of
+from services.cli.fields import fill, plain, value_of
+from services.cli.flags import Flag, options_of
 from services.cli.screen import Screen, one_line, printable
 
 _PAGE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """An option, and the field that it sets; `is_fixed` for one that cannot be changed afterwards."""
-
-    option: str
-    path: str
-    help: str
-    metavar: str | None = None
-    is_fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +53,6 @@ class Kind:
 
 PROJECT = Flag("--project", "project_id", "The project it belongs to (default: default).", "ID", is_fixed=True)
 NAME = Flag("--name", "display_name", "A name for people.", "TEXT")
-AGENT_FLAGS = (
-    Flag("--engine", "agent.engine", "What drives the agent.", "NAME"),
-    Flag("--command", "agent.command", "The agent: a line for /bin/sh.", "LINE"),
-    Flag("--system-prompt", "agent.system_prompt", "What the agent is told before every prompt.", "TEXT|@FILE"),
-    Flag("--model", "agent.model", "The model, as its provider names it.", "NAME"),
-    Flag("--max-turns", "agent.max_turns", "How often the model may be asked.", "N"),
-    Flag("--max-tokens", "agent.max_tokens", "Tokens that one answer of the model may have.", "N"),
-    Flag("--env", "agent.environment", "A variable of the agent's environment; may be repeated.", "NAME=VALUE"),
-    Flag("--timeout", "agent.timeout", "Seconds that the agent may take.", "S"),
-    Flag("--idle-timeout", "agent.idle_timeout", "Seconds that the agent may write nothing.", "S"),
-    Flag("--sandbox", "agent.sandbox_tier", "How strongly the agent is kept apart."),
-    Flag("--network", "agent.network", "What of the network the agent reaches."),
-    Flag("--verify", "policy.verify_command", "A line for /bin/sh that checks the result.", "LINE"),
-    Flag("--verify-timeout", "policy.verify_timeout", "Seconds that the check may take.", "S"),
-    Flag("--publish", "policy.publish", "What becomes of a result."),
-    Flag("--retention", "policy.retention", "What becomes of a workspace when its job has ended."),
-)
 
 
 def group(kind: Kind, text: str) -> click.Group:
@@ -128,7 +100,7 @@ def _create(kind: Kind) -> click.Command:
     text = f"Create {kind.a_noun}, and print its id; without ID one is made."
     parameters = [
         click.Argument(["id_"], metavar="[ID]", type=options.TEXT, required=False),
-        *_options(kind, kind.flags),
+        *options_of(kind.message, kind.flags),
     ]
     return _command("create", create, text, parameters)
 
@@ -193,7 +165,7 @@ def _update(kind: Kind) -> click.Command:
     clear = click.Option(
         ["--clear"], type=click.Choice(list(names)), multiple=True, help="Make this empty again; may be repeated."
     )
-    return _command("update", update, text, [_id(), *_options(kind, flags), clear])
+    return _command("update", update, text, [_id(), *options_of(kind.message, flags), clear])
 
 
 def _delete(kind: Kind) -> click.Command:
@@ -212,24 +184,6 @@ def _command(name: str, run: Callable[..., None], text: str, parameters: Sequenc
 
 def _id() -> click.Parameter:
     return click.Argument(["id_"], metavar="ID", type=options.TEXT)
-
-
-def _options(kind: Kind, flags: Sequence[Flag]) -> list[click.Parameter]:
-    made: list[click.Parameter] = []
-    for flag in flags:
-        field = field_of(kind.message, flag.path)
-        kind_of: click.ParamType[str] = options.TEXT
-        if field.enum_type is not None:
-            kind_of = click.Choice(list(choices(field.enum_type)))
-        elif field.type == FieldDescriptor.TYPE_BYTES:
-            kind_of = click.STRING
-        name = flag.path.replace(".", "__")
-        made.append(
-            click.Option(
-                [flag.option, name], type=kind_of, metavar=flag.metavar, multiple=field.is_repeated, help=flag.help
-            )
-        )
-    return made
 
 
 async def _pages(way: Gateway, kind: Kind, limit: int, filters: dict[str, str]) -> list[Any]:

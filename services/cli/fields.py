@@ -1,6 +1,7 @@
 """Fields of the contract's messages, as people type them and as they are shown to people and programs."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +14,11 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.cli import shapes
-from services.cli.requests import duration, read_text, text_or_file
+from services.cli.typed import duration, read_text, text_or_file
 
 Number = TypeVar("Number", int, float)
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(?:[iI]?[bB])?")
 
 
 def field_of(message: type[Message] | Message, path: str) -> Any:  # noqa: ANN401 - of whichever implementation
@@ -64,8 +67,12 @@ def _add(target: Any, field: FieldDescriptor, typed: tuple[str, ...]) -> None:  
             values[name] = value
 
 
-def _set(target: Any, field: FieldDescriptor, typed: str) -> None:  # noqa: ANN401 - any message
-    if field.message_type is Duration.DESCRIPTOR:
+def _set(target: Any, field: FieldDescriptor, typed: Any) -> None:  # noqa: ANN401 - any message, text or a bool
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        setattr(target, field.name, typed)
+    elif field.name.endswith("_bytes"):
+        setattr(target, field.name, _size(typed))
+    elif field.message_type is Duration.DESCRIPTOR:
         getattr(target, field.name).CopyFrom(duration(_number(float, typed)))
     elif field.enum_type is not None:
         setattr(target, field.name, choices(field.enum_type)[typed])
@@ -75,6 +82,14 @@ def _set(target: Any, field: FieldDescriptor, typed: str) -> None:  # noqa: ANN4
         setattr(target, field.name, text_or_file(typed))
     else:
         setattr(target, field.name, _number(float if field.type == FieldDescriptor.TYPE_DOUBLE else int, typed))
+
+
+def _size(typed: str) -> int:
+    """Read bytes, with or without a unit: 1500, 512K, 2G, 1.5GiB."""
+    found = _SIZE.fullmatch(typed.strip())
+    if found is None:
+        raise click.UsageError(f"{typed!r} is no size: such as 512M or 2G")
+    return int(float(found[1]) * (1 << 10 * " KMGT".index(found[2].upper() or " ")))
 
 
 def _number(read: Callable[[str], Number], typed: str) -> Number:

@@ -103,7 +103,15 @@ def show_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> None
         case "output":
             screen.output(event.output.data, to_stderr=shapes.stream(event.output) == "stderr")
         case "permission_request":
-            screen.say(f"? {event.permission_request.tool} waits for permission", style="magenta")
+            asked = event.permission_request
+            screen.say(
+                f"? {asked.tool} waits for permission: `boatyard allow ID {asked.permission_id}`, or deny",
+                style="magenta",
+            )
+        case "message_delivered":
+            screen.say(f"> {event.message_delivered.text}", style="magenta")
+        case "vitals":
+            pass  # for programs; what it came to stands in `boatyard show`
         case "state_change" if event.state_change.message:
             screen.say(f"{event.state_change.state} {event.state_change.reason}: {event.state_change.message}")
         case "note":

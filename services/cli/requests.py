@@ -3,16 +3,19 @@
 import hashlib
 import os
 import re
-import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import click
+from boatyard.execution.v1.execution_pb2 import CommandEngine
 from boatyard.gateway.v1 import agent_pb2, catalog_pb2, job_pb2, runtime_pb2
-from google.protobuf.duration_pb2 import Duration
+from boatyard.git.v1 import git_pb2
 
 from services.cli import shapes
 from services.cli.clients import Gateway
+from services.cli.fields import fill
+from services.cli.typed import duration
 from services.common.errors import NotFound
 
 PROJECT = "default"
@@ -45,6 +48,7 @@ def new_job(
     prompt: str,
     repository_id: str,
     revision: str | None,
+    snapshot_id: str | None,
     branch: str | None,
     engine: str | None,
     command: str | None,
@@ -55,6 +59,7 @@ def new_job(
     timeout_s: float | None,
     push: bool,
     request_id: str | None,
+    limits: Mapping[str, Any],
 ) -> job_pb2.CreateJobRequest:
     """Make the request for a job; what is None is left to the gateway's defaults."""
     agent = agent_pb2.AgentSettings(engine=engine, command=command, model=model, max_turns=max_turns)
@@ -70,10 +75,14 @@ def new_job(
         prompt=prompt,
         repository_id=repository_id,
         revision=os.fsencode(revision or ""),
+        snapshot_id=snapshot_id or "",
         branch=os.fsencode(branch or ""),
         agent=agent,
         policy=policy,
     )
+    fill(spec, limits)
+    if spec.agent.terminal:  # its input is the terminal's
+        spec.agent.prompt_delivery = CommandEngine.PROMPT_DELIVERY_ARGUMENT
     return job_pb2.CreateJobRequest(request_id=request_id or uuid.uuid4().hex, spec=spec)
 
 
@@ -92,6 +101,12 @@ def execution(
 async def get_job(gateway: Gateway, job_id: str) -> job_pb2.Job:
     """Return a job. Raises NotFound."""
     return (await gateway.ask(gateway.jobs.GetJob(job_pb2.GetJobRequest(job_id=job_id)))).job
+
+
+async def get_snapshot(gateway: Gateway, snapshot_id: str) -> git_pb2.Snapshot:
+    """Return a snapshot. Raises NotFound."""
+    request = runtime_pb2.GetSnapshotRequest(snapshot_id=snapshot_id)
+    return (await gateway.ask(gateway.runtime.GetSnapshot(request))).snapshot
 
 
 async def get_execution(gateway: Gateway, execution_id: str) -> runtime_pb2.Execution:
@@ -121,23 +136,3 @@ async def execution_id_of(gateway: Gateway, id_: str) -> str:
     if execution_id is None:
         raise NotFound("execution of job", id_)
     return execution_id
-
-
-def text_or_file(typed: str) -> str:
-    """Return a text as it was typed, or what stands in the file that it names as @FILE (@- is standard input)."""
-    return read_text(typed[1:]).rstrip("\n") if typed.startswith("@") else typed
-
-
-def read_text(file: str) -> str:
-    """Read a file, or standard input for "-". Raises click.UsageError."""
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"cannot read {file}: {error}") from None
-
-
-def duration(seconds: float) -> Duration:
-    """Write a time span; what is longer than any the gateway takes stays that."""
-    result = Duration()
-    result.FromNanoseconds(int(min(max(seconds, -1e9), 1e9) * 1e9))
-    return result

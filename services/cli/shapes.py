@@ -6,12 +6,13 @@ UTF-8: a byte that is not stands as a lone surrogate U+DC80 to U+DCFF, as Python
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from boatyard.execution.v1 import event_pb2, sandbox_pb2
 from boatyard.execution.v1.execution_pb2 import ExecutionSpec
 from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
+from boatyard.git.v1 import git_pb2
 from boatyard.workspace.v1 import workspace_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -158,12 +159,38 @@ def workspace(value: workspace_pb2.Workspace) -> Shape:
         "branch": text(value.purpose.branch),
         "create_time": _time_of(value, "create_time"),
         "update_time": _time_of(value, "update_time"),
+        "expire_time": _time_of(value, "expire_time"),
     }
 
 
-def diff(execution_id: str, data: bytes) -> Shape:
-    """Describe a diff."""
-    return {"kind": "diff", "execution_id": execution_id, **_bytes("diff", data)}
+def snapshot(value: git_pb2.Snapshot) -> Shape:
+    """Describe a snapshot."""
+    return {
+        "kind": "snapshot",
+        "snapshot_id": value.snapshot_id,
+        "repository_id": value.repository_id,
+        "base_commit": value.base_commit_id,
+        "commit": value.commit_id,
+        "message": value.message.strip() or None,
+        "create_time": _time_of(value, "create_time"),
+        "expire_time": _time_of(value, "expire_time"),
+    }
+
+
+def permission_answer(value: event_pb2.PermissionAnswer) -> Shape:
+    """Describe an answer to a model's question."""
+    return {
+        "kind": "permission_answer",
+        "permission_id": value.permission_id,
+        "allowed": value.allowed,
+        "decided_by": value.decided_by or None,
+        "reason": value.reason or None,
+    }
+
+
+def diff(of: Mapping[str, str], data: bytes) -> Shape:
+    """Describe a diff; `of` has the id of whose it is."""
+    return {"kind": "diff", **of, **_bytes("diff", data)}
 
 
 def last_execution(job: job_pb2.Job) -> str | None:
@@ -208,6 +235,9 @@ def _details(output: output_pb2.Output) -> Shape:
         "signal": output.signal if output.HasField("signal") else None,
         "tool_calls": output.tool_calls if output.HasField("tool_calls") else None,
         "turns": output.turns if output.HasField("turns") else None,
+        "snapshot_id": output.snapshot_id or None,
+        "cpu_seconds": output.cpu_seconds if output.HasField("cpu_seconds") else None,
+        "memory_peak_bytes": output.memory_peak_bytes if output.HasField("memory_peak_bytes") else None,
     }
 
 

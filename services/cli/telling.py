@@ -12,6 +12,15 @@ from services.cli.screen import STATE_STYLES, Screen, one_line, printable
 _FILES_SHOWN = 20
 _LABEL_WIDTH = 12
 _MARKS = {"DONE": ("✓", "green"), "FAILED": ("✗", "red"), "RUNNING": ("▸", "blue")}
+_MORE = {
+    "MEMORY_LIMIT": "`boatyard run --memory SIZE` gives it more",
+    "PROCESS_LIMIT": "`boatyard run --processes N` gives it more",
+    "CPU_LIMIT": "`boatyard run --cpu S` gives it more",
+    "DISK_LIMIT": "`boatyard run --disk SIZE` gives it more",
+    "OUTPUT_LIMIT": "`boatyard run --output SIZE` gives it more",
+    "TIMED_OUT": "`boatyard run --timeout S` gives it more",
+}
+"""What helps against a limit that was hit."""
 _CHANGE_STYLES = {"A": "green", "D": "red", "M": "yellow", "R": "cyan"}
 
 
@@ -35,6 +44,8 @@ def verdict(job: job_pb2.Job) -> Text:
         line.append(f" {job.reason}", "bold")
     if job.message:
         line.append(f": {printable(job.message)}")
+    if more := _MORE.get(job.reason):
+        line.append(f"; {more}")
     return line
 
 
@@ -105,6 +116,8 @@ def _facts(job: job_pb2.Job) -> Iterable[Text]:
     yield from _files(output)
     yield from _verification(job)
     yield from _program(output)
+    if output.snapshot_id:
+        yield _fact("left", f"{output.snapshot_id}: `boatyard diff` shows it, `boatyard run --from-snapshot` goes on")
     elapsed = shapes.duration_ms(job)
     if elapsed is not None:
         yield _fact("duration", words.duration(elapsed))
@@ -161,6 +174,9 @@ def _program(output: output_pb2.Output) -> Iterable[Text]:
         yield _fact("agent", f"exit code {output.exit_code}, wrote {words.size(output.output_bytes)}")
     elif output.HasField("signal"):
         yield _fact("agent", f"ended by signal {output.signal}, wrote {words.size(output.output_bytes)}")
+    if output.HasField("cpu_seconds"):
+        memory = words.size(output.memory_peak_bytes)
+        yield _fact("used", f"{output.cpu_seconds:.1f} s of a processor, {memory} of memory at most")
     if output.HasField("tokens_used"):
         cost = f", ${output.cost_usd:.4f}" if output.HasField("cost_usd") else ""
         yield _fact("tokens", f"{output.tokens_used:,}{cost or ', cost unknown'}")

@@ -30,6 +30,15 @@ def age(time: Timestamp, now: datetime | None = None) -> str:
     return f"{max(seconds, 0)} s"
 
 
+def until(time: Timestamp, now: datetime | None = None) -> str:
+    """Return how long it is to a time, in its largest unit; "now" when it is over."""
+    seconds = int((time.ToDatetime(UTC) - (now or datetime.now(UTC))).total_seconds())
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s" if seconds > 0 else "now"
+
+
 def count(number: int, thing: str) -> str:
     """Return such as 1 file, 2 files."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import click
 import grpc
@@ -11,8 +11,9 @@ from rich.text import Text
 
 from services.cli import options, shapes
 from services.cli.clients import Gateway, gateway
-from services.cli.requests import execution_id_of
+from services.cli.requests import execution_id_of, get_snapshot
 from services.cli.screen import Screen, printable
+from services.common.errors import NotFound
 from services.common.rpc.streaming import streaming
 
 _STYLES = ((b"+++", "bold"), (b"---", "bold"), (b"diff ", "bold"), (b"@@", "cyan"), (b"+", "green"), (b"-", "red"))
@@ -22,15 +23,15 @@ _STYLES = ((b"+++", "bold"), (b"---", "bold"), (b"diff ", "bold"), (b"@@", "cyan
 @options.job_or_execution
 @options.as_json
 def command(id_: str, as_json: bool) -> None:
-    """Show what a job or an execution changed, as a unified diff that `git apply` takes."""
+    """Show what a job, an execution or a snapshot changed, as a unified diff that `git apply` takes."""
     screen = Screen()
 
     async def main() -> None:
         async with gateway() as way:
-            execution_id = await execution_id_of(way, id_)
-            async with aclosing(_read(way, execution_id)) as chunks:
+            of = await _meant(way, id_)
+            async with aclosing(_read(way, runtime_pb2.ReadDiffRequest(**of))) as chunks:
                 if as_json:
-                    screen.json(shapes.line(shapes.diff(execution_id, b"".join([chunk async for chunk in chunks]))))
+                    screen.json(shapes.line(shapes.diff(of, b"".join([chunk async for chunk in chunks]))))
                 elif screen.out.is_terminal:
                     await _show_coloured(screen, chunks)
                 else:
@@ -40,9 +41,19 @@ def command(id_: str, as_json: bool) -> None:
     asyncio.run(main())
 
 
-async def _read(way: Gateway, execution_id: str) -> AsyncGenerator[bytes, None]:
+async def _meant(way: Gateway, id_: str) -> dict[str, str]:
+    """Return the field of a request that means what has this id. Raises NotFound."""
     try:
-        async with streaming(way.runtime.ReadDiff(runtime_pb2.ReadDiffRequest(execution_id=execution_id))) as answers:
+        return {"execution_id": await execution_id_of(way, id_)}
+    except NotFound:
+        with suppress(NotFound):
+            return {"snapshot_id": (await get_snapshot(way, id_)).snapshot_id}
+        raise
+
+
+async def _read(way: Gateway, request: runtime_pb2.ReadDiffRequest) -> AsyncGenerator[bytes, None]:
+    try:
+        async with streaming(way.runtime.ReadDiff(request)) as answers:
             async for answer in answers:
                 yield answer.data
     except grpc.aio.AioRpcError as error:

@@ -8,8 +8,8 @@ from boatyard.gateway.v1 import hook_pb2
 from services.cli import options, shapes, words
 from services.cli.catalogue import with_gateway
 from services.cli.clients import Gateway
-from services.cli.requests import duration, text_or_file
 from services.cli.screen import Screen, one_line
+from services.cli.typed import duration, text_or_file
 
 _EVENTS = {"pre": hook_pb2.Hook.EVENT_PRE, "post": hook_pb2.Hook.EVENT_POST, "error": hook_pb2.Hook.EVENT_ERROR}
 _POLICIES = {"fail": hook_pb2.Hook.FAILURE_POLICY_FAIL, "ignore": hook_pb2.Hook.FAILURE_POLICY_IGNORE}

@@ -4,7 +4,8 @@ import click
 from boatyard.gateway.v1 import catalog_pb2
 
 from services.cli import options
-from services.cli.catalogue import PROJECT, Flag, Kind, group, tell, with_gateway
+from services.cli.catalogue import PROJECT, Kind, group, tell, with_gateway
+from services.cli.flags import Flag
 from services.cli.screen import Screen
 
 KIND = Kind(

@@ -1,6 +1,7 @@
 """`boatyard repository`."""
 
-from services.cli.catalogue import PROJECT, Flag, Kind, group
+from services.cli.catalogue import PROJECT, Kind, group
+from services.cli.flags import Flag
 
 KIND = Kind(
     "Repository",

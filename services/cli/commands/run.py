@@ -2,14 +2,22 @@
 
 import asyncio
 import sys
+from typing import Any
 
 import click
 from boatyard.gateway.v1 import job_pb2
 
-from services.cli import exits, options, shapes
+from services.cli import exits, flags, options, shapes
 from services.cli.clients import Gateway, gateway
 from services.cli.following import Follower
-from services.cli.requests import execution, find_or_create_repository, get_job, new_job, repository_url
+from services.cli.requests import (
+    execution,
+    find_or_create_repository,
+    get_job,
+    get_snapshot,
+    new_job,
+    repository_url,
+)
 from services.cli.screen import Screen
 from services.cli.telling import tell_end
 from services.common.errors import ServiceError
@@ -37,6 +45,12 @@ _EXIT_CODES = {
     help="The repository to work on. Without one the workspace is empty.",
 )
 @click.option("--ref", metavar="REF", help="The branch, tag or commit to start from (default: the remote's branch).")
+@click.option(
+    "--from-snapshot",
+    type=options.TEXT,
+    metavar="ID",
+    help="Start from what another job left (see `boatyard snapshots`), in its repository.",
+)
 @click.option(
     "--engine",
     type=options.TEXT,
@@ -92,6 +106,7 @@ def command(
     item: str | None,
     repo: str | None,
     ref: str | None,
+    from_snapshot: str | None,
     engine: str | None,
     command: str | None,
     model: str | None,
@@ -104,6 +119,7 @@ def command(
     request_id: str | None,
     detach: bool,
     as_json: bool,
+    **limits: Any,  # noqa: ANN401 - text, texts or a bool: see `flags`
 ) -> int:
     """Have an agent do what PROMPT says (- reads it from standard input), and follow it to its end.
 
@@ -118,11 +134,14 @@ def command(
       boatyard run --repo . --command "my-agent" --verify "make test" "Repair the failing test."
       boatyard run --repo . --engine anthropic --model claude-sonnet-5-5 "Repair the failing test."
       boatyard run --repo https://git.example/team/app.git --ref v2 --detach "Update the changelog."
+      boatyard run --from-snapshot ID --command "my-agent" "Go on."
       boatyard run --worker ann --item ticket-7 "Do what the ticket says."
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
-    others = (repo, ref, engine, command, verify, branch, sandbox, no_push or None)
-    if (worker is None) != (item is None) or (worker is not None and any(each is not None for each in others)):
+    others = (repo, ref, from_snapshot, engine, command, verify, branch, sandbox, no_push or None, *limits.values())
+    if (worker is None) != (item is None) or (worker is not None and any(each not in (None, ()) for each in others)):
         raise click.UsageError("--worker and --item go together, and beside them --timeout alone of the job's settings")
+    if from_snapshot is not None and ref is not None:
+        raise click.UsageError("--from-snapshot takes the place of --ref: give one of them")
     text = _standard_input() if prompt == "-" else prompt
     screen = Screen()
     if sandbox == "none":
@@ -139,10 +158,13 @@ def command(
                 job = await get_job(way, (await way.ask(way.runtime.Execute(wish))).job_id)
             else:
                 repository_id = "" if repo is None else await find_or_create_repository(way, repository_url(repo))
+                if from_snapshot is not None and repo is None:
+                    repository_id = (await get_snapshot(way, from_snapshot)).repository_id
                 request = new_job(
                     prompt=text,
                     repository_id=repository_id,
                     revision=ref,
+                    snapshot_id=from_snapshot,
                     branch=branch,
                     engine=engine,
                     command=command,
@@ -153,6 +175,7 @@ def command(
                     timeout_s=timeout,
                     push=not no_push,
                     request_id=request_id,
+                    limits=limits,
                 )
                 job = (await way.ask(way.jobs.CreateJob(request))).job
             if detach:
@@ -161,6 +184,9 @@ def command(
             return await _follow(way, screen, job, as_json=as_json)
 
     return asyncio.run(main())
+
+
+command.params += flags.options_of(job_pb2.JobSpec, flags.LIMIT_FLAGS)
 
 
 def _standard_input() -> str:

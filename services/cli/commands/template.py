@@ -1,6 +1,7 @@
 """`boatyard template`."""
 
-from services.cli.catalogue import AGENT_FLAGS, NAME, PROJECT, Kind, group
+from services.cli.catalogue import NAME, PROJECT, Kind, group
+from services.cli.flags import AGENT_FLAGS
 
 KIND = Kind(
     "Template",

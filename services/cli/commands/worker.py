@@ -1,6 +1,7 @@
 """`boatyard worker`."""
 
-from services.cli.catalogue import AGENT_FLAGS, NAME, PROJECT, Flag, Kind, group
+from services.cli.catalogue import NAME, PROJECT, Kind, group
+from services.cli.flags import AGENT_FLAGS, Flag
 
 KIND = Kind(
     "Worker",

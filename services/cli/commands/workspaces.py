@@ -10,7 +10,7 @@ from services.cli import options, shapes, words
 from services.cli.clients import gateway
 from services.cli.screen import Screen
 
-_COLUMNS = ("WORKSPACE", "STATE", "JOB", "AGE", "PATH")
+_COLUMNS = ("WORKSPACE", "STATE", "JOB", "DRIVER", "AGE", "GOES IN", "PATH")
 
 
 @click.command("workspaces", short_help="List working copies.")
@@ -48,6 +48,8 @@ def _row(workspace: workspace_pb2.Workspace) -> tuple[str, ...]:
         workspace.workspace_id,
         shapes.name(workspace_pb2.Workspace.State.Name, workspace.state),
         workspace.purpose.job_id,
+        workspace.driver,
         words.age(workspace.create_time),
+        words.until(workspace.expire_time) if workspace.HasField("expire_time") else "",
         shapes.text(workspace.layout.path) or "",
     )

@@ -1,0 +1,5 @@
+"""`boatyard allow`."""
+
+from services.cli.permissions import answering
+
+command = answering("allow", allow=True)

@@ -1,0 +1,31 @@
+"""`boatyard tell`."""
+
+import asyncio
+import uuid
+
+import click
+from boatyard.gateway.v1 import runtime_pb2
+
+from services.cli import options
+from services.cli.clients import gateway
+from services.cli.requests import execution_id_of
+from services.cli.screen import Screen
+
+
+@click.command("tell", short_help="Tell a model something.")
+@options.job_or_execution
+@click.argument("text", type=options.TEXT)
+@options.as_json
+def command(id_: str, text: str, as_json: bool) -> None:
+    """Tell a model TEXT while it works: it hears it before its next answer. A command takes no messages."""
+
+    async def main() -> None:
+        async with gateway() as way:
+            request = runtime_pb2.SendMessageRequest(
+                execution_id=await execution_id_of(way, id_), message_id=uuid.uuid4().hex, text=text
+            )
+            await way.ask(way.runtime.SendMessage(request))
+
+    asyncio.run(main())
+    if not as_json:
+        Screen().say("it is told before its next answer", style="")

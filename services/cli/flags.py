@@ -1,0 +1,76 @@
+"""Options as data: what an option sets, and how its text is read, is told by the field of the message that it names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from services.cli import options
+from services.cli.fields import choices, field_of
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """An option, and the field that it sets; `is_fixed` for one that cannot be changed afterwards."""
+
+    option: str
+    path: str
+    help: str
+    metavar: str | None = None
+    is_fixed: bool = False
+
+
+LIMIT_FLAGS = (
+    Flag("--memory", "agent.memory_bytes", "Memory that the agent's processes may have together, such as 2G.", "SIZE"),
+    Flag("--processes", "agent.processes", "Processes and threads that the agent may have at once.", "N"),
+    Flag("--disk", "agent.disk_bytes", "How much its workspace may grow, such as 5G.", "SIZE"),
+    Flag("--output", "agent.output_bytes", "How much the agent may write to its output, such as 100M.", "SIZE"),
+    Flag("--cpu", "agent.cpu_seconds", "Seconds on a processor that its processes may take together.", "S"),
+    Flag("--ask-before", "agent.ask_before", "A tool of a model's to be asked about; may be repeated.", "TOOL"),
+    Flag("--terminal", "agent.terminal", "Give a command a terminal, for `boatyard attach`."),
+)
+"""How far an agent may go, and who is asked."""
+
+AGENT_FLAGS = (
+    Flag("--engine", "agent.engine", "What drives the agent.", "NAME"),
+    Flag("--command", "agent.command", "The agent: a line for /bin/sh.", "LINE"),
+    Flag("--system-prompt", "agent.system_prompt", "What the agent is told before every prompt.", "TEXT|@FILE"),
+    Flag("--model", "agent.model", "The model, as its provider names it.", "NAME"),
+    Flag("--max-turns", "agent.max_turns", "How often the model may be asked.", "N"),
+    Flag("--max-tokens", "agent.max_tokens", "Tokens that one answer of the model may have.", "N"),
+    Flag("--env", "agent.environment", "A variable of the agent's environment; may be repeated.", "NAME=VALUE"),
+    Flag("--timeout", "agent.timeout", "Seconds that the agent may take.", "S"),
+    Flag("--idle-timeout", "agent.idle_timeout", "Seconds that the agent may write nothing.", "S"),
+    Flag("--sandbox", "agent.sandbox_tier", "How strongly the agent is kept apart."),
+    Flag("--network", "agent.network", "What of the network the agent reaches."),
+    *LIMIT_FLAGS,
+    Flag("--verify", "policy.verify_command", "A line for /bin/sh that checks the result.", "LINE"),
+    Flag("--verify-timeout", "policy.verify_timeout", "Seconds that the check may take.", "S"),
+    Flag("--publish", "policy.publish", "What becomes of a result."),
+    Flag("--retention", "policy.retention", "What becomes of a workspace when its job has ended."),
+)
+
+
+def options_of(message: type[Message], flags: Sequence[Flag]) -> list[click.Parameter]:
+    """Make the options that `fields.fill` puts into such a message."""
+    made: list[click.Parameter] = []
+    for flag in flags:
+        field = field_of(message, flag.path)
+        name = flag.path.replace(".", "__")
+        if field.type == FieldDescriptor.TYPE_BOOL:
+            both = f"{flag.option}/--no-{flag.option.removeprefix('--')}"
+            made.append(click.Option([both, name], default=None, help=flag.help))
+            continue
+        kind_of: click.ParamType[str] = options.TEXT
+        if field.enum_type is not None:
+            kind_of = click.Choice(list(choices(field.enum_type)))
+        elif field.type == FieldDescriptor.TYPE_BYTES:
+            kind_of = click.STRING
+        made.append(
+            click.Option(
+                [flag.option, name], type=kind_of, metavar=flag.metavar, multiple=field.is_repeated, help=flag.help
+            )
+        )
+    return made
