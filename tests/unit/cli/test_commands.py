@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
-from boatyard.gateway.v1 import agent_pb2
+from boatyard.gateway.v1 import agent_pb2, job_pb2
 from click.testing import CliRunner
 
+from services.cli.fields import fill
 from services.cli.main import COMMANDS, cli
 from services.cli.requests import new_job, repository_url
 from tests.kit.cell import BOATYARD
@@ -109,6 +111,7 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_is_not_said_is_left_to_the_gateway() -> None:
     said = (
         "revision",
+        "snapshot_id",
         "branch",
         "engine",
         "command",
@@ -120,11 +123,26 @@ def test_what_is_not_said_is_left_to_the_gateway() -> None:
         "request_id",
     )
     nothing = dict.fromkeys(said)
-    request = new_job(prompt="p", repository_id="", push=True, **nothing)
+    request = new_job(prompt="p", repository_id="", push=True, limits={"agent__memory_bytes": None}, **nothing)
 
     assert request.request_id
     assert request.spec.agent == agent_pb2.AgentSettings()
     assert request.spec.policy == agent_pb2.Policy()
+
+
+def test_limits_are_typed_as_people_write_them() -> None:
+    given = {"agent__memory_bytes": "1.5G", "agent__disk_bytes": "300 MiB", "agent__output_bytes": "1000"}
+    spec = job_pb2.JobSpec()
+    fill(spec, {**given, "agent__processes": "64", "agent__ask_before": ("bash", "write"), "agent__terminal": True})
+
+    assert (spec.agent.memory_bytes, spec.agent.disk_bytes, spec.agent.output_bytes) == (3 << 29, 300 << 20, 1000)
+    assert (spec.agent.processes, list(spec.agent.ask_before), spec.agent.terminal) == (64, ["bash", "write"], True)
+
+
+@pytest.mark.parametrize("size", ["2Q", "-1", "1e9", "G", ""])
+def test_what_is_no_size_is_wrong_usage(size: str) -> None:
+    with pytest.raises(click.UsageError, match="no size"):
+        fill(job_pb2.JobSpec(), {"agent__memory_bytes": size})
 
 
 @pytest.mark.parametrize("arguments", [["run", "\udcff"], ["run", "--command", "\udcff", "x"], ["show", "\udcff"]])
