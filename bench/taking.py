@@ -22,7 +22,7 @@ from tests.kit.gitservice import GitParts, LayeredWorkspace, git_parts
 from tests.kit.repos import Repo
 
 SIZES = (200, 5_000, 40_000)
-ROUNDS = 5
+ROUNDS = 3
 
 
 def generate(path: Path, files: int) -> Repo:
@@ -30,7 +30,7 @@ def generate(path: Path, files: int) -> Repo:
     for number in range(files):
         file = path / f"d{number // 500}" / f"s{number // 25 % 20}" / f"f{number}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(os.urandom(2000).hex().encode())
+        file.write_bytes(os.urandom(500).hex().encode())
     repo.commit("all")
     return repo
 

@@ -15,6 +15,7 @@ from services.git.disk import Disk
 from services.git.flights import Flights, Listener
 from services.git.gitcmd import Command, Git, GitError, Invocation
 from services.git.model import Progress
+from services.git.notes import take_notes, write_notes
 from services.git.places import Places
 from services.git.settling import settle
 from services.git.shelf import Shelf, Shelved
@@ -102,6 +103,7 @@ class Bases:
             async with self._disk.room(await self._expected_bytes(repository_id, delta)) as room:
                 await self._fill(tree, commit_id, delta)
                 found = await settle(self._git, tree)
+                write_notes(building, await take_notes(self._git, tree))
                 await room.resize(found.bytes)
                 self._shelf.put(building, place, (found.bytes, found.inodes), delta.below if delta else None)
         finally:

@@ -37,6 +37,7 @@ from services.git.model import (
     WorkingTree,
 )
 from services.git.names import is_commit_id
+from services.git.notes import read_notes
 from services.git.progress import with_progress
 from services.git.publishing import Publisher
 from services.git.results import Results
@@ -250,7 +251,14 @@ class GitManager:
             prepare = self._bases.prepare
         await self._store.remember_url(repository_id, remote.url)
         found = await prepare(repository_id, commit_id, remote.url, report)
-        return Base(commit_id, found.layers, (self._mirrors.objects(repository_id),), branch, found.pins_path)
+        return Base(
+            commit_id,
+            found.layers,
+            (self._mirrors.objects(repository_id),),
+            branch,
+            found.pins_path,
+            await asyncio.to_thread(read_notes, found.place),
+        )
 
     async def _takeable(
         self, repository_id: str, name: str, tree: WorkingTree, base_commit_id: str

@@ -177,10 +177,13 @@ class Mirrors:
         branch, has_head = await self._look_at_head(address, how)
         refspecs = (*_REFSPECS, b"+HEAD:" + _HEAD_REF) if has_head else _REFSPECS
         flags = ("--progress", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
-        await self._git.run(
+        fetched = await self._git.run(
             Command("fetch", (*flags, *address.reading_flags), (address.url, *refspecs)),
             replace(how, on_message=ProgressParser(report)),
         )
+        # Git leaves such branches out, and calls that a success.
+        if "shallow roots are not allowed" in fetched.stderr:
+            raise GitFailed("fetch", fetched.code, "the remote is a shallow clone itself: its history is not whole")
         if branch:
             await self._git.run(Command("symbolic-ref", (), ("HEAD", branch)), Invocation(git_dir=mirror))
 

@@ -63,6 +63,22 @@ class Progress:
     percent: int | None = None
 
 
+class NoteKind(enum.Enum):
+    """What a base does not hold."""
+
+    SUBMODULES = "submodules"
+    LFS_POINTERS = "lfs-pointers"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that a base does not hold: the first paths of it, and how many there are."""
+
+    kind: NoteKind
+    paths: tuple[bytes, ...]
+    total: int
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """A prepared tree of one commit, and what a sandbox over it must show read-only at the same place.
@@ -75,6 +91,7 @@ class Base:
     read_only_paths: tuple[Path, ...]
     branch: bytes
     pins_path: Path
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from services.git.model import (
     CloneOrder,
     DiffEnd,
     Layers,
+    NoteKind,
     Progress,
     Remote,
     Result,
@@ -56,6 +57,10 @@ _TIERS: Final = {
     sandbox_pb2.SANDBOX_TIER_UNSPECIFIED: Tier.BUBBLEWRAP,
     sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP: Tier.BUBBLEWRAP,
     sandbox_pb2.SANDBOX_TIER_NONE: Tier.NONE,
+}
+_NOTES: Final = {
+    NoteKind.SUBMODULES: pb.BaseNote.KIND_SUBMODULES,
+    NoteKind.LFS_POINTERS: pb.BaseNote.KIND_LFS_POINTERS,
 }
 _CHANGES: Final = {
     Change.ADDED: pb.ChangedFile.CHANGE_ADDED,
@@ -240,6 +245,9 @@ def base_message(message: Progress | Base) -> pb.PrepareBaseResponse:
             read_only_paths=[os.fsencode(path) for path in message.read_only_paths],
             branch=message.branch,
             pins_path=os.fsencode(message.pins_path),
+            notes=[
+                pb.BaseNote(kind=_NOTES[note.kind], paths=note.paths, total_paths=note.total) for note in message.notes
+            ],
         )
     )
 

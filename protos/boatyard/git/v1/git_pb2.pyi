@@ -212,6 +212,7 @@ class Base(message.Message):
     READ_ONLY_PATHS_FIELD_NUMBER: builtins.int
     BRANCH_FIELD_NUMBER: builtins.int
     PINS_PATH_FIELD_NUMBER: builtins.int
+    NOTES_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
     """The full id of the commit."""
     branch: builtins.bytes
@@ -230,6 +231,10 @@ class Base(message.Message):
     def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """Absolute paths that a sandbox over it must offer read-only, at the same place."""
 
+    @builtins.property
+    def notes(self) -> containers.RepeatedCompositeFieldContainer[BaseNote]:
+        """What the repository has of this commit and the base has not; none where the base is complete."""
+
     def __init__(
         self,
         *,
@@ -238,10 +243,72 @@ class Base(message.Message):
         read_only_paths: abc.Iterable[builtins.bytes] | None = ...,
         branch: builtins.bytes = ...,
         pins_path: builtins.bytes = ...,
+        notes: abc.Iterable[BaseNote] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "commit_id", b"commit_id", "layers", b"layers", "pins_path", b"pins_path", "read_only_paths", b"read_only_paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "commit_id", b"commit_id", "layers", b"layers", "notes", b"notes", "pins_path", b"pins_path", "read_only_paths", b"read_only_paths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class BaseNote(message.Message):
+    """Something that a base does not hold."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    class _Kind:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[BaseNote._Kind.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: BaseNote._Kind.ValueType  # 0
+        """Never sent."""
+        KIND_SUBMODULES: BaseNote._Kind.ValueType  # 1
+        """Submodules: their directories are empty, for nothing of theirs is fetched. A result keeps them at the commit that
+        they are at, or that the agent committed; files put into them are not part of a result, which names them.
+        """
+        KIND_LFS_POINTERS: BaseNote._Kind.ValueType  # 2
+        """Files kept by Git LFS: they are pointers, for their content is not fetched. A result keeps them as they are, and a
+        new file of such a name as the file that it is, not as a pointer.
+        """
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What it is."""
+
+    KIND_UNSPECIFIED: BaseNote.Kind.ValueType  # 0
+    """Never sent."""
+    KIND_SUBMODULES: BaseNote.Kind.ValueType  # 1
+    """Submodules: their directories are empty, for nothing of theirs is fetched. A result keeps them at the commit that
+    they are at, or that the agent committed; files put into them are not part of a result, which names them.
+    """
+    KIND_LFS_POINTERS: BaseNote.Kind.ValueType  # 2
+    """Files kept by Git LFS: they are pointers, for their content is not fetched. A result keeps them as they are, and a
+    new file of such a name as the file that it is, not as a pointer.
+    """
+
+    KIND_FIELD_NUMBER: builtins.int
+    PATHS_FIELD_NUMBER: builtins.int
+    TOTAL_PATHS_FIELD_NUMBER: builtins.int
+    kind: BaseNote.Kind.ValueType
+    """What it is."""
+    total_paths: builtins.int
+    """How many paths there are."""
+    @builtins.property
+    def paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Where: the first hundred paths, from the top of the tree."""
+
+    def __init__(
+        self,
+        *,
+        kind: BaseNote.Kind.ValueType = ...,
+        paths: abc.Iterable[builtins.bytes] | None = ...,
+        total_paths: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "paths", b"paths", "total_paths", b"total_paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,57 @@
+"""What a base does not hold of its repository, told as data: submodules' content, and files kept by Git LFS."""
+
+import json
+from pathlib import Path
+from typing import Final
+
+from services.git.gitcmd import Command, Git, Invocation
+from services.git.model import Note, NoteKind
+
+# As many paths are told; how many there are is told too.
+_MAX_PATHS: Final = 100
+# Reading more files of rules takes longer than asking git about every path.
+_MAX_RULES: Final = 20
+_LINK: Final = b"160000"
+
+
+async def take_notes(git: Git, tree: Path) -> list[Note]:
+    """Look at the index of a tree of ours; `tree` may be a layer, in which files of the index are missing."""
+    inside = Invocation(git_dir=tree / ".git", cwd=tree)
+    listing = (await git.run(Command("ls-files", ("-z", "--stage")), inside)).stdout
+    records = [record.partition(b"\t") for record in listing.split(b"\0") if record]
+    links = [path for facts, _, path in records if facts.startswith(_LINK)]
+    rules = [facts.split(b" ")[1] for facts, _, path in records if path.rpartition(b"/")[2] == b".gitattributes"]
+    pointers: list[bytes] = []
+    if await _mention_lfs(git, inside, rules):
+        names = tree.parent / "names"
+        names.write_bytes(b"".join(path + b"\0" for _, _, path in records))
+        asking = Invocation(git_dir=tree / ".git", cwd=tree, stdin_file=names, output_limit=256 * 1024 * 1024)
+        answer = (await git.run(Command("check-attr", ("-z", "--stdin", "--cached"), ("filter",)), asking)).stdout
+        names.unlink()
+        fields = answer.split(b"\0")
+        pointers = [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
+    found = ((NoteKind.SUBMODULES, links), (NoteKind.LFS_POINTERS, pointers))
+    return [Note(kind, tuple(paths[:_MAX_PATHS]), len(paths)) for kind, paths in found if paths]
+
+
+def write_notes(place: Path, notes: list[Note]) -> None:
+    """Keep notes beside a base that is being built."""
+    told = [
+        {"kind": note.kind.value, "paths": [path.hex() for path in note.paths], "total": note.total} for note in notes
+    ]
+    (place / "notes").write_text(json.dumps(told))
+
+
+def read_notes(place: Path) -> tuple[Note, ...]:
+    """Return the notes beside a base."""
+    told = json.loads((place / "notes").read_bytes())
+    return tuple(Note(NoteKind(one["kind"]), tuple(map(bytes.fromhex, one["paths"])), one["total"]) for one in told)
+
+
+async def _mention_lfs(git: Git, inside: Invocation, rules: list[bytes]) -> bool:
+    if len(rules) > _MAX_RULES:
+        return True
+    for rule in rules:
+        if b"lfs" in (await git.run(Command("cat-file", (), ("blob", rule)), inside)).stdout:
+            return True
+    return False
