@@ -156,12 +156,22 @@ async def test_attributes_that_change_make_a_whole_tree(parts: GitParts, work: R
     assert (base.layers[0] / "src/1/1.py").read_bytes().endswith(b"\r\n")
 
 
-async def test_an_older_commit_and_a_result_are_layers_too(parts: GitParts, work: Repo, remote: Remote) -> None:
+async def test_an_older_commit_and_a_result_are_layers_too(
+    parts: GitParts, work: Repo, remote: Remote, tmp_path: Path
+) -> None:
     older = work.head()
     work.commit("second", {"src/1/1.py": "another\n"})
     newer = await parts.prepare(remote)
     back = await parts.prepare(remote, Wanted(older.encode()))
     assert back.layers[1:] == newer.layers
+
+    workspace = await parts.layered(newer, mounted=False)
+    await workspace.agent("echo mine > src/1/1.py; rm -r src/2; git add -A; git commit -qm mine; echo more > new")
+    result = await parts.manager.take_result("repo-1", "result-1", workspace.order())
+    verified = await parts.prepare(remote, Wanted(result_commit_id=result.commit_id))
+    assert verified.layers[1:] == newer.layers
+    seen = await stacked(verified, tmp_path / "v", "sh", "-ec", "git status --porcelain; cat src/1/1.py new; ls src")
+    assert seen.decode().split() == ["mine", "more", *sorted({str(each) for each in range(20)} - {"2"})]
 
 
 async def test_without_overlays_every_base_is_whole_and_git_believes_the_index_of_a_copy(
