@@ -115,7 +115,7 @@ class Disk:
     def expected_tree(self, repository_id: str) -> int:
         """Estimate the size of a whole tree: as large as the largest that is there, or told by the mirror. Blocks."""
         known = [base.whole.bytes for base in self._shelf.of(repository_id)]
-        return max(known, default=_CHECKOUT_TO_PACK * look(self._places.mirror(repository_id)).bytes)
+        return max(known) if known else _CHECKOUT_TO_PACK * look(self._places.mirror(repository_id)).bytes
 
     async def reserve(self, size: int, *, instead_of: int = 0) -> int:
         """See Room.resize. Returns `size`."""

@@ -26,6 +26,8 @@ from services.git.settling import look
 
 # Where a mirror keeps what the remote's HEAD was; a branch of its own, for a remote's HEAD may be on none.
 _HEAD_REF: Final = b"refs/upstream/HEAD"
+_DEFAULTS: Final = (_HEAD_REF, b"refs/heads/main", b"refs/heads/master")
+_REF_FORMAT: Final = "%(refname) %(objecttype) %(objectname)"
 _REFSPECS: Final = (b"+refs/heads/*:refs/heads/*", b"+refs/tags/*:refs/tags/*")
 _ABBREVIATED: Final = re.compile(rb"[0-9a-f]{7,63}")
 _CONFIG: Final = {
@@ -102,19 +104,18 @@ class Mirrors:
 
     async def resolve(self, repository_id: str, revision: bytes) -> Resolved | None:
         """Find a branch, tag or commit id, in this order, in what has been fetched. Empty or HEAD is the default."""
-        default = await self._default(repository_id)
         if revision in {b"", b"HEAD"}:
-            return default
+            return self._default(repository_id, await self._refs(repository_id, *_DEFAULTS))
         short = revision.removeprefix(b"refs/heads/")
-        if commit_id := await self._commit(repository_id, b"refs/heads/" + short):
-            return Resolved(commit_id, short)
-        branch = default.branch if default else b""
-        for candidate in (b"refs/tags/" + revision.removeprefix(b"refs/tags/"), revision):
-            if candidate.startswith(b"refs/tags/") or _ABBREVIATED.fullmatch(candidate):
-                commit_id = await self._commit(repository_id, candidate)
-                if commit_id:
-                    return Resolved(commit_id, branch)
-        return None
+        branch, tag = b"refs/heads/" + short, b"refs/tags/" + revision.removeprefix(b"refs/tags/")
+        refs = await self._refs(repository_id, branch, tag, *_DEFAULTS)
+        if branch in refs:
+            return Resolved(refs[branch], short)
+        commit_id = refs.get(tag)
+        if commit_id is None and _ABBREVIATED.fullmatch(revision):
+            commit_id = await self._commit(repository_id, revision)
+        default = self._default(repository_id, refs)
+        return Resolved(commit_id, default.branch if default else b"") if commit_id else None
 
     async def has(self, repository_id: str, commit_id: str) -> bool:
         """Whether the mirror holds the commit."""
@@ -208,19 +209,26 @@ class Mirrors:
                 await self._git.run(Command("fetch", flags, (address.url, refspec)), how)
         return await self.has(remote.repository_id, commit_id)
 
-    async def _default(self, repository_id: str) -> Resolved | None:
-        mirror = Invocation(git_dir=self._places.mirror(repository_id), expected_codes=(0, 1))
-        head = (await self._git.run(Command("symbolic-ref", ("--quiet",), ("HEAD",)), mirror)).line
-        branch = head.removeprefix(b"refs/heads/")
-        for ref, name in (
-            (_HEAD_REF, branch),
-            # A remote whose HEAD leads nowhere, as in a bare repository that was pushed another branch.
-            (b"refs/heads/main", b"main"),
-            (b"refs/heads/master", b"master"),
-        ):
-            if commit_id := await self._commit(repository_id, ref):
-                return Resolved(commit_id, name)
-        return None
+    def _default(self, repository_id: str, refs: dict[bytes, str]) -> Resolved | None:
+        """Return where the remote's HEAD leads; else (a bare repository has none yet) where people look."""
+        head = (self._places.mirror(repository_id) / "HEAD").read_bytes().strip().removeprefix(b"ref: refs/heads/")
+        ref = next((ref for ref in _DEFAULTS if ref in refs), None)
+        if ref is None:
+            return None
+        return Resolved(refs[ref], head if ref == _HEAD_REF else ref.removeprefix(b"refs/heads/"))
+
+    async def _refs(self, repository_id: str, *names: bytes) -> dict[bytes, str]:
+        """Return the commits that those of the refs lead to that are there."""
+        command = Command("for-each-ref", (f"--format={_REF_FORMAT}",), names)
+        listing = await self._git.run(command, Invocation(git_dir=self._places.mirror(repository_id)))
+        found: dict[bytes, str] = {}
+        for line in listing.stdout.splitlines():
+            name, kind, commit_id = line.split(b" ")
+            # A pattern matches what lies below it too. A tag of a tag takes one more look.
+            if name in names:
+                leads_to = commit_id.decode() if kind == b"commit" else await self._commit(repository_id, name)
+                found |= {name: leads_to} if leads_to else {}
+        return found
 
     async def _commit(self, repository_id: str, name: bytes) -> str | None:
         return await commit_of(self._git, self._places.mirror(repository_id), name)

@@ -73,6 +73,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
         # Ancestry is read from it when the nearest base is looked for.
         config=_REMOTE | {"fetch.writeCommitGraph": "true"},
     ),
+    "for-each-ref": _spec("--format="),
     # What comes out of a sandbox is checked object by object, links between them included, before it is kept.
     "index-pack": _spec("--stdin", STRICT_FLAG, end_of_options=False),
     # An empty template: no hooks, and no sample files in every tree.
