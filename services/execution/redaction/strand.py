@@ -69,9 +69,9 @@ class _Prefixes:
                     if place >= 0 and buffer.startswith(prefix, place, end):
                         yield place, one
 
-    def begun(self, buffer: bytearray, end: int) -> int | None:
-        """Where a prefix begins that the end of the buffer cuts off."""
-        hit = self._begun.search(buffer, max(0, end - _LONGEST_PREFIX), end)
+    def begun(self, buffer: bytearray, start: int, end: int) -> int | None:
+        """Where a prefix begins, not before `start`, that the end of the buffer cuts off."""
+        hit = self._begun.search(buffer, max(start, end - _LONGEST_PREFIX), end)
         return hit.start() if hit else None
 
 
@@ -133,7 +133,7 @@ class Redactor:
         return value
 
     def found(self, buffer: bytearray, end: int, before: int, *, last: bool) -> tuple[list[_Found], list[_Open]]:
-        """All secrets in the buffer, and all that may become one; `before` is the byte before it, or -1."""
+        """All secrets in the buffer, and all tokens that may grow; `before` is the byte before it, or -1."""
         found: list[_Found] = []
         open_: list[_Open] = []
         for needle, byte, name in self._needles:
@@ -142,8 +142,6 @@ class Redactor:
                 while at >= 0:
                     found.append(_Found(at, at + len(needle), name))
                     at = buffer.find(needle, at + 1, end)
-            if not last and (begun := _begun(needle, buffer, end)) is not None:
-                open_.append(_Open(begun, end - begun < len(needle) // 2))
         for place, one in _PREFIXES.places(buffer, end):
             if one.begins_word and _is_word(buffer[place - 1] if place else before):
                 continue
@@ -152,9 +150,18 @@ class Redactor:
                     found.append(whole)
                 case _Open() as candidate:
                     open_.append(candidate)
-        if not last and (begun := _PREFIXES.begun(buffer, end)) is not None:
-            open_.append(_Open(begun, tellable=True))
         return found, open_
+
+    def begun(self, buffer: bytearray, start: int, end: int) -> list[_Open]:
+        """What the end of the buffer cuts off, not before `start`: of each needle, and of any prefix."""
+        cut = [
+            _Open(begun, end - begun < len(needle) // 2)
+            for needle, _, _ in self._needles
+            if (begun := _begun(needle, buffer, start, end)) is not None
+        ]
+        if (begun := _PREFIXES.begun(buffer, start, end)) is not None:
+            cut.append(_Open(begun, tellable=True))
+        return cut
 
 
 def _judge(buffer: bytearray, end: int, place: int, one: Format, last: bool) -> _Found | _Open | None:
@@ -169,10 +176,10 @@ def _judge(buffer: bytearray, end: int, place: int, one: Format, last: bool) -> 
     return None
 
 
-def _begun(needle: bytes, buffer: bytearray, end: int) -> int | None:
-    """Where the needle begins, if the end of the buffer cuts it off."""
+def _begun(needle: bytes, buffer: bytearray, start: int, end: int) -> int | None:
+    """Where the needle begins, not before `start`, if the end of the buffer cuts it off."""
     head = needle[:1]
-    at = buffer.find(head, max(0, end - len(needle) + 1), end)
+    at = buffer.find(head, max(start, end - len(needle) + 1), end)
     while at >= 0:
         if needle.startswith(buffer[at:end]):
             return at
@@ -204,23 +211,28 @@ class Strand:
                 self.tellable = False
                 return [], end
         self._more = None
-        found, candidates = self._redactor.found(buffer, end, self._before, last=last)
+        found, growing = self._redactor.found(buffer, end, self._before, last=last)
+        cut = [] if last else self._redactor.begun(buffer, cursor, end)
         pieces: list[Piece] = []
+        waits = False
         for one in sorted(found, key=lambda one: (one.start, -one.end)):
             if one.start < cursor:
                 continue
-            if any(cursor <= candidate.start <= one.start for candidate in candidates):
-                break  # what began before it is to be decided first
+            if any(cursor <= candidate.start <= one.start for candidate in (*growing, *cut)):
+                waits = True  # what began before it is to be decided first
+                break
             if one.start > written:
                 pieces.append(slice(written, one.start))
             pieces.append(f"[redacted:{one.name}]".encode())
             cursor, written, self._more = one.end, max(written, one.end), one.more
-        left = [candidate for candidate in candidates if candidate.start >= cursor]
+            if any(candidate.start < cursor for candidate in cut):  # it began in what is gone now, another may after it
+                cut = self._redactor.begun(buffer, cursor, end)
+        left = [candidate for candidate in (*growing, *cut) if candidate.start >= cursor]
         keep = min((candidate.start for candidate in left), default=end)
         if keep > written:
             pieces.append(slice(written, keep))
         self._told = max(0, written - keep)
-        self.tellable = bool(left) and end - keep > self._told and all(candidate.tellable for candidate in left)
+        self.tellable = not waits and end - keep > self._told and all(candidate.tellable for candidate in left)
         if keep:
             self._before = buffer[keep - 1]
         return pieces, keep
