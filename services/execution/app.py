@@ -33,6 +33,7 @@ from services.execution.requests import StartReader
 from services.execution.runner.group import Place, Task
 from services.execution.servicer import ExecutionServicer
 from services.execution.settings import ExecutionSettings
+from services.execution.talking import Talking
 
 log = structlog.get_logger()
 
@@ -58,11 +59,12 @@ async def _main() -> None:
         engine = open_database(sqlite_url(directory / "execution.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.execution.migrations")
+        fences = Fences(engine, store.fences)
         manager = await stack.enter_async_context(
             aclosing(
                 ExecutionManager(
                     store.ExecutionStore(engine),
-                    Fences(engine, store.fences),
+                    fences,
                     _admission(settings, runs, control_groups),
                     _access(settings),
                     places=control_groups,
@@ -78,7 +80,9 @@ async def _main() -> None:
                 Registration(
                     pb.DESCRIPTOR.services_by_name["ExecutionService"].full_name,
                     add_ExecutionServiceServicer_to_server,
-                    ExecutionServicer(manager, StartReader(settings, PathGuard(home)), draining),
+                    ExecutionServicer(
+                        manager, Talking(manager, fences), StartReader(settings, PathGuard(home)), draining
+                    ),
                 )
             ],
             authenticator=cell_authenticator(home.cell_token()),

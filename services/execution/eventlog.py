@@ -46,6 +46,9 @@ class Kind(enum.IntEnum):
     TOOL_RESULT = 7
     USAGE = 8
     TURN_END = 9
+    PERMISSION_REQUEST = 11
+    PERMISSION_ANSWER = 12
+    MESSAGE_DELIVERED = 13
     VITALS = 10
 
 

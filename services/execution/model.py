@@ -1,6 +1,7 @@
 """What an execution is, not how it is stored, sent or run. Standard library only: runners import it."""
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -96,6 +97,8 @@ class ModelTask:
     max_turns: int
     max_tokens: int
     token_budget: int | None
+    ask_before: Sequence[str] = ()
+    """Tools before each call of which somebody is asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,6 +212,7 @@ def _task(engine: pb.AnthropicEngine) -> ModelTask:
         max_turns=engine.max_turns if engine.HasField("max_turns") else _DEFAULT_TURNS,
         max_tokens=engine.max_tokens if engine.HasField("max_tokens") else _DEFAULT_TOKENS,
         token_budget=engine.token_budget if engine.HasField("token_budget") else None,
+        ask_before=tuple(engine.ask_before),
     )
 
 
@@ -239,6 +240,9 @@ def _model_violations(engine: pb.AnthropicEngine) -> Violations:
         found.append(("spec.anthropic.max_tokens", f"must be from 1 to {_MAX_TOKENS}"))
     if engine.HasField("token_budget") and engine.token_budget <= 0:
         found.append(("spec.anthropic.token_budget", "must be more than 0"))
+    if unknown := sorted(set(engine.ask_before) - set(toolbox.TOOLS)):
+        text = f"there is no tool {unknown[0]!r}; there are {', '.join(toolbox.TOOLS)}"
+        found.append(("spec.anthropic.ask_before", text))
     return found
 
 

@@ -31,6 +31,7 @@ from typing import Any
 
 from services.execution.documents import plan_from_json, plan_to_json, result_from_json, result_to_json
 from services.execution.model import MARK, ModelTask, Plan, Result
+from services.execution.talk import Talk
 
 MAX_LIVES = 4
 """Runners that may carry one execution, the first included."""
@@ -72,6 +73,7 @@ class RunDirectory:
         self._write(self._plan, plan_to_json(plan))
         if plan.task is not None:
             self._write(self._task, asdict(plan.task))
+            Talk(self.path).create()
         if stdin:
             self._write_bytes(self.stdin, stdin)
 

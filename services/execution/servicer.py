@@ -8,11 +8,12 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceServicer
 from grpc import aio
 
-from services.common.errors import FailedPrecondition, NotFound
+from services.common.errors import FailedPrecondition
 from services.common.rpc.draining import Draining
 from services.execution import watching, wire
 from services.execution.manager import ExecutionManager
 from services.execution.requests import StartReader
+from services.execution.talking import Talking
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -20,8 +21,9 @@ Context = aio.ServicerContext[Any, Any]
 class ExecutionServicer(ExecutionServiceServicer):
     """Serves boatyard.execution.v1.ExecutionService."""
 
-    def __init__(self, executions: ExecutionManager, starts: StartReader, draining: Draining) -> None:
+    def __init__(self, executions: ExecutionManager, talking: Talking, starts: StartReader, draining: Draining) -> None:
         self._executions = executions
+        self._talking = talking
         self._starts = starts
         self._draining = draining
 
@@ -33,7 +35,7 @@ class ExecutionServicer(ExecutionServiceServicer):
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
         """See the contract."""
         execution = await self._executions.get(wire.execution_id(request.execution_id))
-        return pb.GetExecutionResponse(execution=wire.execution(execution))
+        return pb.GetExecutionResponse(execution=wire.execution(execution, await self._talking.pending(execution)))
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
         """See the contract."""
@@ -56,8 +58,8 @@ class ExecutionServicer(ExecutionServiceServicer):
         self, request: pb.WatchEventsRequest, context: Context
     ) -> AsyncIterator[pb.WatchEventsResponse]:
         """See the contract."""
-        execution_id, start = wire.watch(request)
-        source = watching.watch(self._executions, execution_id, start, follow=request.follow)
+        execution_id, start, kinds = wire.watch(request)
+        source = watching.watch(self._executions, execution_id, start, follow=request.follow, kinds=kinds)
         stream = self._draining.stream(source, start=start, position_after=lambda batch: batch.next_sequence)
         async with aclosing(stream):
             async for batch in stream:
@@ -65,15 +67,16 @@ class ExecutionServicer(ExecutionServiceServicer):
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
         """See the contract."""
-        execution = await self._executions.get(wire.execution_id(request.execution_id))
-        raise FailedPrecondition("ENGINE_TAKES_NO_MESSAGES", "its engine takes no messages", execution.execution_id)
+        await self._talking.send(*wire.message(request))
+        return pb.SendMessageResponse()
 
     async def ResolvePermission(
         self, request: pb.ResolvePermissionRequest, context: Context
     ) -> pb.ResolvePermissionResponse:
         """See the contract."""
-        await self._executions.get(wire.execution_id(request.execution_id))
-        raise NotFound("permission", request.permission_id)
+        execution_id, permission_id, answer = wire.resolution(request)
+        holds = await self._talking.resolve(execution_id, permission_id, answer)
+        return pb.ResolvePermissionResponse(answer=wire.answer(permission_id, holds))
 
     async def AttachExecution(
         self, requests: AsyncIterator[pb.AttachExecutionRequest], context: Context

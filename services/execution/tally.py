@@ -23,6 +23,12 @@ class Tally:
     calls: set[str] = field(default_factory=set)
     """Ids of the tool calls that were told."""
     results: set[str] = field(default_factory=set)
+    delivered: set[str] = field(default_factory=set)
+    """Ids of the messages that were told."""
+    asked: dict[str, str] = field(default_factory=dict)
+    """Ids of the permissions that were asked for, by those of the tool calls."""
+    answered: set[str] = field(default_factory=set)
+    """Ids of the permissions whose answers were told."""
     tokens: int = 0
     _cost_usd: float = 0.0
     _cost_known: bool = True
@@ -45,6 +51,12 @@ class Tally:
                 self.calls.add(fields["tool_call_id"])
             case Kind.TOOL_RESULT:
                 self.results.add(fields["tool_call_id"])
+            case Kind.MESSAGE_DELIVERED:
+                self.delivered.add(fields["message_id"])
+            case Kind.PERMISSION_REQUEST:
+                self.asked[fields["tool_call_id"]] = fields["permission_id"]
+            case Kind.PERMISSION_ANSWER:
+                self.answered.add(fields["permission_id"])
             case Kind.TURN_END:
                 self.turns_told.add(fields["request_id"])
 

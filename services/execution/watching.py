@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from services.common.errors import OutOfRange
-from services.execution.eventlog import EventReader, Record
+from services.execution.eventlog import EventReader, Kind, Record
 from services.execution.manager import ExecutionManager
 from services.execution.model import Execution
 from services.execution.rundir import RunDirectory
@@ -23,14 +23,22 @@ class Batch:
     """Some records, in order; `end` is there in the last batch of a log that was followed to its end."""
 
     next_sequence: int
+    """Where to go on: with a filter, far beyond the last of the records, perhaps."""
     records: list[Record] = field(default_factory=list)
     end: Execution | None = None
 
 
 async def watch(
-    executions: ExecutionManager, execution_id: str, from_sequence: int, *, follow: bool
+    executions: ExecutionManager,
+    execution_id: str,
+    from_sequence: int,
+    *,
+    follow: bool,
+    kinds: frozenset[Kind] = frozenset(),
 ) -> AsyncGenerator[Batch, None]:
-    """Yield an execution's events from `from_sequence` (1 is the first); an empty batch is a heartbeat.
+    """Yield an execution's events from `from_sequence` (1 is the first), only of `kinds` if there are any.
+
+    A batch without records is a heartbeat.
 
     Raises:
         NotFound: there is no such execution.
@@ -39,7 +47,7 @@ async def watch(
     execution = await executions.get(execution_id)
     if execution.state.is_final and from_sequence > execution.last_sequence + 1:
         raise OutOfRange(1, execution.last_sequence + 1, reason="EVENTS_OUT_OF_RANGE")
-    view = _View(executions.run_directory(execution_id), from_sequence)
+    view = _View(executions.run_directory(execution_id), from_sequence, kinds)
     try:
         async with aclosing(view.batches(executions, execution_id, follow=follow)) as batches:
             async for batch in batches:
@@ -53,8 +61,9 @@ async def watch(
 class _View:
     """One viewer's place in one log."""
 
-    def __init__(self, run: RunDirectory, next_sequence: int) -> None:
+    def __init__(self, run: RunDirectory, next_sequence: int, kinds: frozenset[Kind]) -> None:
         self.next_sequence = next_sequence
+        self._kinds = kinds
         self._run = run
         self._reader: EventReader | None = None
         self._reading: asyncio.Task[list[Record]] | None = None
@@ -70,8 +79,11 @@ class _View:
             now = time.monotonic()
             if records:
                 self.next_sequence = records[-1].sequence + 1
-                quiet_since = told = now
-                yield Batch(self.next_sequence, records)
+                quiet_since = now
+                wanted = [record for record in records if record.kind in self._kinds] if self._kinds else records
+                if wanted or now - told >= _HEARTBEAT_S:
+                    told = now
+                    yield Batch(self.next_sequence, wanted)
                 if sum(len(record.payload) for record in records) < _BATCH_BYTES // 2:
                     # The end of what there is: many small messages of a flood would cost more than this delay.
                     await executions.ended_within(execution_id, _POLL_S[0])

@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
 from boatyard.execution.v1 import event_pb2, sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
+from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Page
@@ -17,10 +18,14 @@ from services.common.ids import ID_RULE, is_id
 from services.common.sandbox.spec import Tier
 from services.execution.eventlog import Kind, Record, Stream
 from services.execution.model import Execution, Filter, State
+from services.execution.talk import Answer, Message, Question
 from services.execution.watching import Batch
 
 Violations = list[tuple[str, str]]
 
+_MESSAGE_BYTES = 64 * 1024
+_REASON_BYTES = 4096
+_NAME_BYTES = 255
 _MAX_GRACE_S = 300.0
 _DEFAULT_GRACE_S = 5.0
 _MAX_WAIT_S = 86400.0
@@ -32,7 +37,7 @@ _STREAMS = {
     Stream.STDOUT: event_pb2.Output.STREAM_STDOUT,
     Stream.STDERR: event_pb2.Output.STREAM_STDERR,
 }
-_MESSAGES: dict[Kind, type[Message]] = {
+_MESSAGES: dict[Kind, type[ProtoMessage]] = {
     Kind.STATE_CHANGE: event_pb2.StateChange,
     Kind.NOTE: event_pb2.Note,
     Kind.TEXT: event_pb2.Text,
@@ -40,7 +45,10 @@ _MESSAGES: dict[Kind, type[Message]] = {
     Kind.USAGE: event_pb2.Usage,
     Kind.TURN_END: event_pb2.TurnEnd,
     Kind.VITALS: event_pb2.Vitals,
+    Kind.PERMISSION_ANSWER: event_pb2.PermissionAnswer,
+    Kind.MESSAGE_DELIVERED: event_pb2.MessageDelivered,
 }
+_KINDS = {event_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}"): kind for kind in Kind}
 _TIERS = {
     Tier.BUBBLEWRAP: sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP,
     Tier.NONE: sandbox_pb2.SANDBOX_TIER_NONE,
@@ -89,17 +97,46 @@ def wait(request: pb.WaitExecutionRequest, remaining_s: float | None) -> tuple[s
     return request.execution_id, min(timeout_s, longest)
 
 
-def watch(request: pb.WatchEventsRequest) -> tuple[str, int]:
-    """Read which events to send: the execution, and the first sequence. Raises Invalid with all violations."""
+def watch(request: pb.WatchEventsRequest) -> tuple[str, int, frozenset[Kind]]:
+    """Read which events to send: of which execution, from where, of which kinds. Raises Invalid with all violations."""
     violations = id_violations("execution_id", request.execution_id)
     if request.from_sequence < 0:
         violations.append(("from_sequence", "must not be negative"))
+    if any(number not in _KINDS for number in request.kinds):
+        violations.append(("kinds", "must be kinds of the contract, none of them UNSPECIFIED"))
     refuse(violations)
-    return request.execution_id, max(1, request.from_sequence)
+    return request.execution_id, max(1, request.from_sequence), frozenset(_KINDS[number] for number in request.kinds)
 
 
-def execution(value: Execution) -> pb.Execution:
-    """Describe an execution."""
+def message(request: pb.SendMessageRequest) -> tuple[str, Message]:
+    """Read what to tell a model. Raises Invalid with all violations."""
+    violations = id_violations("execution_id", request.execution_id)
+    violations += id_violations("message_id", request.message_id)
+    if not request.text.strip() or len(request.text.encode()) > _MESSAGE_BYTES:
+        violations.append(("text", f"is required, of at most {_MESSAGE_BYTES} bytes"))
+    refuse(violations)
+    return request.execution_id, Message(request.message_id, request.text)
+
+
+def resolution(request: pb.ResolvePermissionRequest) -> tuple[str, str, Answer]:
+    """Read what is allowed or refused. Raises Invalid with all violations."""
+    violations = id_violations("execution_id", request.execution_id)
+    violations += id_violations("permission_id", request.permission_id)
+    for field, longest in (("reason", _REASON_BYTES), ("decided_by", _NAME_BYTES)):
+        if len(getattr(request, field).encode()) > longest:
+            violations.append((field, f"must be at most {longest} bytes"))
+    refuse(violations)
+    answer = Answer(request.allow, request.decided_by, request.reason)
+    return request.execution_id, request.permission_id, answer
+
+
+def answer(permission_id: str, value: Answer) -> event_pb2.PermissionAnswer:
+    """Describe an answer."""
+    return event_pb2.PermissionAnswer(permission_id=permission_id, **asdict(value))
+
+
+def execution(value: Execution, pending: Sequence[Question] = ()) -> pb.Execution:
+    """Describe an execution, and what it asks."""
     message = pb.Execution(
         execution_id=value.execution_id,
         purpose=pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{value.purpose}"),
@@ -125,13 +162,16 @@ def execution(value: Execution) -> pb.Execution:
         message.vitals.MergeFrom(event_pb2.Vitals(**asdict(value.vitals)))
     if value.model_use is not None:
         message.model_use.MergeFrom(pb.ModelUse(**asdict(value.model_use)))
+    message.pending_permissions.extend(map(_question, pending))
     return message
 
 
 def batch(value: Batch) -> pb.WatchEventsResponse:
     """Describe what a viewer gets at once."""
     return pb.WatchEventsResponse(
-        events=[_event(record) for record in value.records], end=None if value.end is None else execution(value.end)
+        events=[_event(record) for record in value.records],
+        end=None if value.end is None else execution(value.end),
+        next_sequence=value.next_sequence,
     )
 
 
@@ -182,10 +222,16 @@ def _event(record: Record) -> event_pb2.Event:
         case Kind.TOOL_RESULT:
             fields = record.fields()
             event.tool_result.MergeFrom(event_pb2.ToolResult(**fields | {"output": fields["output"].encode()}))
+        case Kind.PERMISSION_REQUEST:
+            event.permission_request.MergeFrom(_question(Question(**record.fields())))
         case _:
             # What else there is has the contract's own names and types.
             getattr(event, record.kind.name.lower()).MergeFrom(_MESSAGES[record.kind](**record.fields()))
     return event
+
+
+def _question(value: Question) -> event_pb2.PermissionRequest:
+    return event_pb2.PermissionRequest(**asdict(value) | {"input": value.input.encode()})
 
 
 def _timestamp(value: datetime | None) -> Timestamp | None:

@@ -24,6 +24,7 @@ from services.execution.runner.group import Group
 from services.execution.runner.meter import Meter
 from services.execution.runner.pump import Pump
 from services.execution.runner.verdict import Verdict
+from services.execution.talk import Talk
 from services.execution.tally import Tally, tally
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Carrier:
         try:
             end = await self._verdict(access, before)
         finally:
+            Talk(self._run.path).close()
             self._hands.end()
         result = result_of(end, self._start_time_ns, None, self._hands.processes_left, self._writer.output_bytes)
         self._meter.at_end()
@@ -113,7 +115,7 @@ class Carrier:
             return verdict.never_began(str(error))
         history = History(self._run.history)
         model = Model(access, task, models, recorder)
-        conversation = Conversation(task, history, model, self._hands, recorder)
+        conversation = Conversation(task, history, model, self._hands, recorder, talk=Talk(self._run.path))
         try:
             return await self._bounded(conversation.run(), model)
         finally:

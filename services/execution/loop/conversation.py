@@ -1,12 +1,16 @@
 """The loop: the model is asked, what it calls for is done, and it is asked again, until it is done or must end."""
 
+import asyncio
+
 from services.execution.loop.asking import Model, ModelFailedError, ModelUnavailableError
 from services.execution.loop.hands import Hands, NoHandsError
 from services.execution.loop.history import Call, History, Reply
 from services.execution.loop.recorder import Recorder
 from services.execution.model import ModelTask, Reason, State
 from services.execution.runner.verdict import Verdict
+from services.execution.talk import Talk
 
+_LOOK_S = 0.1
 _DONE = {"end_turn", "stop_sequence"}
 _GOES_ON = {"max_tokens", "pause_turn", "tool_use"}
 _GO_ON = "Your answer was cut off before it was complete. Go on from there, in smaller steps if it was too long."
@@ -22,8 +26,11 @@ _INTERRUPTED = (
 class Conversation:
     """One run's conversation, from its beginning or from wherever an earlier runner had come to."""
 
-    def __init__(self, task: ModelTask, history: History, model: Model, hands: Hands, recorder: Recorder) -> None:
+    def __init__(
+        self, task: ModelTask, history: History, model: Model, hands: Hands, recorder: Recorder, *, talk: Talk
+    ) -> None:
         self._task = task
+        self._talk = talk
         self._history = history
         self._model = model
         self._hands = hands
@@ -40,6 +47,7 @@ class Conversation:
                 reply = self._history.open_reply()
                 if reply is not None and (verdict := await self._heed(reply)) is not None:
                     return verdict
+                self._deliver()
                 if (verdict := self._beyond_budget()) is not None:
                     return verdict
                 await self._ask()
@@ -56,6 +64,16 @@ class Conversation:
             self._recorder.reply(reply, turn)
         for call_id, (output, is_error) in self._history.results().items():
             self._recorder.result(call_id, output, is_error=is_error)
+        for message_id, text in self._history.messages_told().items():
+            self._recorder.delivered(message_id, text)
+
+    def _deliver(self) -> None:
+        """Tell the model what people have sent."""
+        told = self._history.messages_told()
+        for message in self._talk.messages():
+            if message.message_id not in told:
+                self._history.say(message.text, message.message_id)
+                self._recorder.delivered(message.message_id, message.text)
 
     async def _ask(self) -> None:
         reply = await self._model.answer(self._history.messages())
@@ -75,15 +93,33 @@ class Conversation:
     async def _do(self, call: Call) -> None:
         if call.call_id in self._interrupted:
             output, is_error = _INTERRUPTED, True
+        elif (refusal := await self._refusal(call)) is not None:
+            output, is_error = refusal, True
         else:
             self._recorder.call(call)
             output, is_error = (_CUT_CALL, True) if call.was_cut else await self._hands.call(call.tool, call.given)
         self._history.result(call.call_id, output, is_error=is_error)
         self._recorder.result(call.call_id, output, is_error=is_error)
 
+    async def _refusal(self, call: Call) -> str | None:
+        """Ask whether a call may be made, if it must be asked, and wait; return what to tell a model that may not."""
+        if call.tool not in self._task.ask_before or call.was_cut:
+            return None
+        question = self._recorder.question(call)
+        self._talk.ask(question)
+        self._recorder.asked(question)
+        while (answer := self._talk.answer_to(question.permission_id)) is None:  # noqa: ASYNC110 - it comes as a file
+            await asyncio.sleep(_LOOK_S)
+        self._recorder.answered(question.permission_id, answer)
+        if answer.allowed:
+            return None
+        why = f": {answer.reason}" if answer.reason else ""
+        return f"this call was not made, because {answer.decided_by or 'a person'} does not allow it{why}"
+
     def _judge(self, reply: Reply) -> Verdict | None:
         if reply.stop_reason in _DONE:
-            return Verdict(State.SUCCEEDED)
+            # A message that came during the last words is not lost: the model is told, and goes on.
+            return Verdict(State.SUCCEEDED) if self._talk.close(set(self._history.messages_told())) else None
         if reply.stop_reason in _GOES_ON:
             self._history.say(_GO_ON)
             return None

@@ -1,6 +1,6 @@
 """A conversation on disk: a line of JSON for each thing that was said, durable before it is acted on.
 
-    {"kind": "say", "text": …}                                     what the model is told
+    {"kind": "say", "text": …, "message_id": …}                    what the model is told; the id of a message, or null
     {"kind": "reply", "id": …, "model": …, "stop_reason": …, "content": [blocks], "tokens": {…}, "cut": [ids]}
     {"kind": "result", "tool_use_id": …, "content": …, "is_error": …}
 
@@ -71,9 +71,14 @@ class History:
         """Whether nothing was said yet."""
         return not self._records
 
-    def say(self, text: str) -> None:
-        """Tell the model something."""
-        self._append({"kind": "say", "text": text})
+    def say(self, text: str, message_id: str | None = None) -> None:
+        """Tell the model something, perhaps what somebody sent."""
+        self._append({"kind": "say", "text": text, "message_id": message_id})
+
+    def messages_told(self) -> dict[str, str]:
+        """What somebody sent and the model was told, by its id."""
+        told = [record for record in self._records if record["kind"] == "say" and record.get("message_id")]
+        return {record["message_id"]: record["text"] for record in told}
 
     def reply(self, reply: Reply) -> None:
         """Keep an answer."""

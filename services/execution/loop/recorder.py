@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from dataclasses import asdict
 
 from services.execution.eventlog import EventWriter, Kind
 from services.execution.loop.history import Call, Reply
 from services.execution.loop.models import Models
 from services.execution.redaction.strand import TextFlow
+from services.execution.talk import Answer, Question
 from services.execution.tally import Tally
 
 _MAX_CHARACTERS = 16 * 1024  # of at most four bytes each, and an event has at most 64 KiB
@@ -78,13 +80,35 @@ class Recorder:
 
     def call(self, call: Call) -> None:
         """Write that a tool is called."""
-        text = json.dumps(self._writer.redactor.value(dict(call.given)), ensure_ascii=False)
-        self._write(Kind.TOOL_CALL, tool_call_id=call.call_id, tool=call.tool, input=self._cut(text))
+        self._write(Kind.TOOL_CALL, tool_call_id=call.call_id, tool=call.tool, input=self._input(call))
+
+    def delivered(self, message_id: str, text: str) -> None:
+        """Write that the model was told a message, unless that was written before."""
+        if message_id not in self.tally.delivered:
+            self._write(Kind.MESSAGE_DELIVERED, message_id=message_id, text=self._cut(text))
+
+    def question(self, call: Call) -> Question:
+        """The question whether a call may be made: the one that was asked, or the next."""
+        permission_id = self.tally.asked.get(call.call_id, f"p{len(self.tally.asked) + 1}")
+        return Question(permission_id, call.tool, self._input(call), call.call_id)
+
+    def asked(self, question: Question) -> None:
+        """Write what is asked, unless that was written before."""
+        if question.tool_call_id not in self.tally.asked:
+            self._write(Kind.PERMISSION_REQUEST, **asdict(question))
+
+    def answered(self, permission_id: str, answer: Answer) -> None:
+        """Write what was answered, unless that was written before."""
+        if permission_id not in self.tally.answered:
+            self._write(Kind.PERMISSION_ANSWER, permission_id=permission_id, **asdict(answer))
 
     def result(self, call_id: str, output: str, *, is_error: bool) -> None:
         """Write what a tool answered, unless that was written before."""
         if call_id not in self.tally.results:
             self._write(Kind.TOOL_RESULT, tool_call_id=call_id, output=self._cut(output), is_error=is_error)
+
+    def _input(self, call: Call) -> str:
+        return self._cut(json.dumps(self._writer.redactor.value(dict(call.given)), ensure_ascii=False))
 
     def _cut(self, text: str) -> str:
         return self._writer.redactor.text(text).encode("utf-8", "replace")[: 64 * 1024].decode(errors="ignore")

@@ -20,3 +20,6 @@ _START = (
 # The interpreter behind the virtual environment's link: that one is in the sandbox wherever ours is.
 ARGV = (bytes(Path(sys.executable).resolve()), b"-I", b"-S", b"-B", b"-c", _START.encode())
 """What starts the tools, inside."""
+
+TOOLS = ("bash", "view", "create", "replace", "insert", "search")
+"""What a model may call; `loop.tools` tells it so."""

@@ -760,7 +760,8 @@ class AnthropicEngine(message.Message):
     @builtins.property
     def ask_before(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Tools, such as `bash`, before each call of which it is asked for permission: a PermissionRequest event is written,
-        and the model waits for ResolvePermission, as long as the execution may run. Waiting is not idle.
+        and the model waits for ResolvePermission, as long as the execution may run. Waiting is not idle. A call that is not
+        allowed has no ToolCall event, and a ToolResult that is an error.
         """
 
     def __init__(

@@ -1,0 +1,168 @@
+"""What people say to a running model, and what it asks them: files in the run directory. Standard library only.
+
+    talk/lock                     held for a moment by whoever says or closes something
+    talk/messages/<n>-<id>        what the model is to be told, in order; the service makes them
+    talk/closed                   the runner has looked for the last time: nothing more is taken
+    talk/questions/<id>           what the model asks before it does it; the runner makes them
+    talk/answers/<id>             what somebody answered; the service makes them, and the first one stays
+
+Each is durable before anybody is told of it, so neither end's death loses one or doubles one.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+MAX_MESSAGES = 1000
+"""Of one execution."""
+
+
+class ClosedError(Exception):
+    """The execution takes no more messages."""
+
+
+class MessageReusedError(Exception):
+    """A message of that id has another text."""
+
+
+class TooManyMessagesError(Exception):
+    """The execution was told MAX_MESSAGES already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the model is to be told."""
+
+    message_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A call that waits for permission. `input` is JSON, without secrets."""
+
+    permission_id: str
+    tool: str
+    input: str
+    tool_call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody decided."""
+
+    allowed: bool
+    decided_by: str
+    reason: str
+
+
+class Talk:
+    """One execution's talk."""
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / "talk"
+        self._messages = self._path / "messages"
+        self._questions = self._path / "questions"
+        self._answers = self._path / "answers"
+        self._closed = self._path / "closed"
+
+    def create(self) -> None:
+        """Make the directories; an execution without them cannot be talked to."""
+        for directory in (self._path, self._messages, self._questions, self._answers):
+            directory.mkdir(mode=0o700)
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the execution's engine listens at all."""
+        return self._path.is_dir()
+
+    def post(self, message: Message) -> None:
+        """Take a message, or recognize one that was taken. Raises ClosedError and the other errors of this module."""
+        with self._locked():
+            known = {one.message_id: one for one in self.messages()}
+            if message.message_id in known:
+                if known[message.message_id] != message:
+                    raise MessageReusedError
+                return
+            if self._closed.exists():
+                raise ClosedError
+            if len(known) >= MAX_MESSAGES:
+                raise TooManyMessagesError
+            _write(self._messages / f"{len(known):06d}-{message.message_id}", message.text.encode())
+
+    def messages(self) -> list[Message]:
+        """All messages, in order."""
+        files = sorted(file for file in self._messages.iterdir() if not file.name.startswith("."))
+        return [Message(file.name.partition("-")[2], file.read_text()) for file in files]
+
+    def close(self, told: set[str] | None = None) -> bool:
+        """Take no more messages; with `told`, only if all that there are have been told. Returns whether it is so."""
+        with self._locked():
+            if told is not None and any(message.message_id not in told for message in self.messages()):
+                return False
+            _write(self._closed, b"")
+            return True
+
+    def ask(self, question: Question) -> None:
+        """Show a question to whoever may answer."""
+        _write(self._questions / question.permission_id, json.dumps(asdict(question)).encode())
+
+    def question(self, permission_id: str) -> Question | None:
+        """One question, if it was asked."""
+        try:
+            return Question(**json.loads((self._questions / permission_id).read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    def pending(self) -> list[Question]:
+        """The questions that nobody has answered, in order; none where the engine asks nothing."""
+        with contextlib.suppress(FileNotFoundError):
+            asked = {file.name for file in self._questions.iterdir() if not file.name.startswith(".")}
+            open_ = asked - {file.name for file in self._answers.iterdir()}
+            questions = [self.question(name) for name in sorted(open_, key=lambda name: (len(name), name))]
+            return [question for question in questions if question is not None]
+        return []
+
+    def answer(self, permission_id: str, answer: Answer) -> Answer:
+        """Answer a question; return the answer that holds, which is the first."""
+        with self._locked():
+            known = self.answer_to(permission_id)
+            if known is None:
+                _write(self._answers / permission_id, json.dumps(asdict(answer)).encode())
+            return known or answer
+
+    def answer_to(self, permission_id: str) -> Answer | None:
+        """The answer to a question, if there is one."""
+        try:
+            return Answer(**json.loads((self._answers / permission_id).read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        fd = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Let a file appear whole and durable, or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
