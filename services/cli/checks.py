@@ -7,32 +7,23 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 from services.cli import words
+from services.cli.findings import FAIL, OK, WARN, Finding
+from services.cli.node_checks import node
+from services.common.errors import StartError
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.probe import probe
-from services.common.settings import Home
+from services.common.settings import Home, read_token
 from services.supervisor.clients import is_serving
 from services.supervisor.plan import SERVICES, cell_file, default_address, read_cell_addresses
-
-OK, WARN, FAIL = "ok", "warn", "fail"
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_GIT = (2, 36)
 LITTLE_DISK = 10 << 30
 NO_DISK = 2 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found. `mend` is what to do about it, as a command where there is one."""
-
-    check: str
-    status: str
-    message: str
-    mend: str = ""
 
 
 def all_checks(home: Home) -> Iterator[Finding]:
@@ -142,6 +133,8 @@ def services(home: Home) -> Iterator[Finding]:
             yield Finding(
                 f"{service} service", FAIL, f"nothing serves at {addresses[service]}", f"see {log}; then `boatyard up`"
             )
+    with suppress(StartError):  # another check tells what is wrong with the token
+        yield from node(addresses, read_token(home.cell_token_file))
 
 
 async def _serving(addresses: list[str]) -> list[bool]:

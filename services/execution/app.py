@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
@@ -20,11 +20,10 @@ from services.common.lock import FileLock, LockHeldError
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
-from services.common.sandbox.errors import SandboxUnavailableError
-from services.common.sandbox.probe import probe
 from services.common.settings import load_settings
 from services.execution import places, store
 from services.execution.admission import Admission
+from services.execution.capabilities import Capability, capabilities
 from services.execution.guard import PathGuard
 from services.execution.loop.access import NETWORK_VARIABLES, Access
 from services.execution.loop.models import Models
@@ -72,7 +71,8 @@ async def _main() -> None:
             )
         )
         await manager.recover()
-        _warn_without_sandbox()
+        found = await asyncio.to_thread(lambda: tuple(capabilities(control_groups)))
+        _warn(found)
         draining = Draining()
         await serve(
             listen=settings.listen,
@@ -81,7 +81,7 @@ async def _main() -> None:
                     pb.DESCRIPTOR.services_by_name["ExecutionService"].full_name,
                     add_ExecutionServiceServicer_to_server,
                     ExecutionServicer(
-                        manager, Talking(manager, fences), StartReader(settings, PathGuard(home)), draining
+                        manager, Talking(manager, fences), StartReader(settings, PathGuard(home)), draining, found
                     ),
                 )
             ],
@@ -127,9 +127,8 @@ def _access(settings: ExecutionSettings) -> Access | None:
     )
 
 
-def _warn_without_sandbox() -> None:
-    """Say it at the start, not only when somebody needs it; executions with tier `none` work all the same."""
-    try:
-        probe()
-    except SandboxUnavailableError as error:
-        log.warning("no sandbox", problem=error.problem, mend=error.mend)
+def _warn(found: Iterable[Capability]) -> None:
+    """Say what is missing at the start, not only when somebody needs it; tier `none` works all the same."""
+    for one in found:
+        if not one.provided_by:
+            log.warning("does not work here", what=one.name, why=one.complaint)

@@ -1,6 +1,6 @@
 """The RPCs: from the wire to the manager and back."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -11,6 +11,7 @@ from grpc import aio
 from services.common.errors import FailedPrecondition
 from services.common.rpc.draining import Draining
 from services.execution import watching, wire
+from services.execution.capabilities import Capability
 from services.execution.manager import ExecutionManager
 from services.execution.requests import StartReader
 from services.execution.talking import Talking
@@ -21,16 +22,28 @@ Context = aio.ServicerContext[Any, Any]
 class ExecutionServicer(ExecutionServiceServicer):
     """Serves boatyard.execution.v1.ExecutionService."""
 
-    def __init__(self, executions: ExecutionManager, talking: Talking, starts: StartReader, draining: Draining) -> None:
+    def __init__(
+        self,
+        executions: ExecutionManager,
+        talking: Talking,
+        starts: StartReader,
+        draining: Draining,
+        capabilities: Sequence[Capability] = (),
+    ) -> None:
         self._executions = executions
         self._talking = talking
         self._starts = starts
         self._draining = draining
+        self._capabilities = capabilities
 
     async def StartExecution(self, request: pb.StartExecutionRequest, context: Context) -> pb.StartExecutionResponse:
         """See the contract."""
         execution = await self._executions.start(self._starts.read(request))
         return pb.StartExecutionResponse(execution=wire.execution(execution))
+
+    async def DescribeNode(self, request: pb.DescribeNodeRequest, context: Context) -> pb.DescribeNodeResponse:
+        """See the contract."""
+        return pb.DescribeNodeResponse(capabilities=map(wire.capability, self._capabilities))
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
         """See the contract."""

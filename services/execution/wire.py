@@ -16,6 +16,7 @@ from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
 from services.common.sandbox.spec import Tier
+from services.execution.capabilities import Capability
 from services.execution.eventlog import Kind, Record, Stream
 from services.execution.model import Execution, Filter, State
 from services.execution.talk import Answer, Message, Question
@@ -240,3 +241,8 @@ def _timestamp(value: datetime | None) -> Timestamp | None:
     result = Timestamp()
     result.FromDatetime(value)
     return result
+
+
+def capability(value: Capability) -> pb.Capability:
+    """Write what works."""
+    return pb.Capability(name=value.name, provided_by=value.provided_by, complaint=value.complaint)

@@ -6,11 +6,11 @@ from dataclasses import asdict
 import click
 from rich.text import Text
 
-from services.cli import checks, exits, options, shapes
+from services.cli import checks, exits, findings, options, shapes
 from services.cli.screen import STATE_STYLES, Screen, printable
 from services.common.settings import Home
 
-_MARKS = {checks.OK: "✓", checks.WARN: "!", checks.FAIL: "✗"}
+_MARKS = {findings.OK: "✓", findings.WARN: "!", findings.FAIL: "✗"}
 
 
 @click.command("doctor", short_help="Check this machine.")
@@ -22,10 +22,12 @@ def command(only_sandbox: bool, as_json: bool) -> int:
     Exits with 0 when nothing is broken, else with 1.
     """
     screen = Screen()
-    found: Iterable[checks.Finding] = [checks.sandbox()] if only_sandbox else checks.all_checks(Home.from_environment())
+    found: Iterable[findings.Finding] = (
+        [checks.sandbox()] if only_sandbox else checks.all_checks(Home.from_environment())
+    )
     broken = False
     for finding in found:
-        broken = broken or finding.status == checks.FAIL
+        broken = broken or finding.status == findings.FAIL
         if as_json:
             screen.json(shapes.line(asdict(finding)))
         else:
@@ -33,7 +35,7 @@ def command(only_sandbox: bool, as_json: bool) -> int:
     return exits.FAILED if broken else exits.SUCCEEDED
 
 
-def _line(finding: checks.Finding) -> Text:
+def _line(finding: findings.Finding) -> Text:
     style = STATE_STYLES[finding.status]
     line = Text.assemble(
         (f"{_MARKS[finding.status]} ", style), (f"{finding.check:<18}", "bold"), printable(finding.message)

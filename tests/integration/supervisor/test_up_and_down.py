@@ -82,6 +82,9 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
     }, "no service is told what is another's secret"
     found = {finding["check"]: finding["status"] for finding in cell.lines("doctor")}
     assert [found[f"{service} service"] for service in SERVICES] == ["ok"] * 4
+    assert {name for name in found if name.startswith("agents: ")} == {
+        f"agents: {what}" for what in ("sandbox", "system calls", "memory", "processes", "cpu", "disk")
+    }, "what the execution service found out about this machine"
 
     second = attempt(cell, "up")
     assert second.returncode == 1

@@ -496,6 +496,71 @@ class AttachExecutionResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class DescribeNodeRequest(message.Message):
+    """Asks what this machine can do."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DescribeNodeResponse(message.Message):
+    """Answers DescribeNode."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CAPABILITIES_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def capabilities(self) -> containers.RepeatedCompositeFieldContainer[Capability]:
+        """`sandbox`, `system calls`, and what can be limited: `memory`, `processes`, `cpu`, `disk`. Names may be added."""
+
+    def __init__(
+        self,
+        *,
+        capabilities: abc.Iterable[Capability] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Capability(message.Message):
+    """Something that the service does for executions, and by what."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    PROVIDED_BY_FIELD_NUMBER: builtins.int
+    COMPLAINT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """What it is."""
+    provided_by: builtins.str
+    """What does it: `bubblewrap`, `seccomp`, `control groups 2`, `sampling`; empty where nothing works."""
+    complaint: builtins.str
+    """What does not work, and how to mend it, for people; empty where all does."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        provided_by: builtins.str = ...,
+        complaint: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["complaint", b"complaint", "name", b"name", "provided_by", b"provided_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class TerminalSize(message.Message):
     """The size of a terminal's window, in characters."""
 

@@ -85,6 +85,11 @@ class ExecutionServiceStub:
                 request_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionRequest.SerializeToString,
                 response_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionResponse.FromString,
                 _registered_method=True)
+        self.DescribeNode = channel.unary_unary(
+                '/boatyard.execution.v1.ExecutionService/DescribeNode',
+                request_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.DescribeNodeRequest.SerializeToString,
+                response_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.DescribeNodeResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutionServiceServicer:
@@ -225,6 +230,13 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeNode(self, request, context):
+        """Tells what this machine lets the service do, as it was tried when the service started.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -272,6 +284,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.AttachExecution,
                     request_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionRequest.FromString,
                     response_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionResponse.SerializeToString,
+            ),
+            'DescribeNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeNode,
+                    request_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.DescribeNodeRequest.FromString,
+                    response_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.DescribeNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -523,6 +540,33 @@ class ExecutionService:
             '/boatyard.execution.v1.ExecutionService/AttachExecution',
             boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionRequest.SerializeToString,
             boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.execution.v1.ExecutionService/DescribeNode',
+            boatyard_dot_execution_dot_v1_dot_execution__pb2.DescribeNodeRequest.SerializeToString,
+            boatyard_dot_execution_dot_v1_dot_execution__pb2.DescribeNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

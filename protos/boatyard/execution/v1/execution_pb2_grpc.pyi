@@ -115,6 +115,8 @@ class ExecutionServiceStub:
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     - UNAVAILABLE (DRAINING): the service is stopping; attach again.
     """
+    DescribeNode: aio.UnaryUnaryMultiCallable[execution_pb2.DescribeNodeRequest, execution_pb2.DescribeNodeResponse]
+    """Tells what this machine lets the service do, as it was tried when the service started."""
 
 class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
     """Owns the processes of agents: it starts them in a sandbox, records all they do, and ends them to the last child.
@@ -271,5 +273,13 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - UNAVAILABLE (DRAINING): the service is stopping; attach again.
         """
+
+    @abc_1.abstractmethod
+    def DescribeNode(
+        self,
+        request: execution_pb2.DescribeNodeRequest,
+        context: aio.ServicerContext[execution_pb2.DescribeNodeRequest, abc.Awaitable[execution_pb2.DescribeNodeResponse]],
+    ) -> abc.Awaitable[execution_pb2.DescribeNodeResponse]:
+        """Tells what this machine lets the service do, as it was tried when the service started."""
 
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: aio.Server) -> None: ...

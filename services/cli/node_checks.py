@@ -1,0 +1,59 @@
+"""What the node services of a running cell found out about this machine, for `boatyard doctor`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+import grpc
+from boatyard.execution.v1 import execution_pb2
+from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
+from boatyard.git.v1 import git_pb2
+from boatyard.git.v1.git_pb2_grpc import GitServiceStub
+
+from services.cli import words
+from services.cli.findings import OK, WARN, Finding
+from services.common.rpc.channel import open_channel
+
+_TIMEOUT_S = 5.0
+
+Ask = Callable[[grpc.aio.Channel], Awaitable[list[Finding]]]
+
+
+def node(addresses: dict[str, str], token: str) -> Iterator[Finding]:
+    """Ask the services; one that does not answer is told of by another check."""
+    yield from asyncio.run(_all(addresses, token))
+
+
+async def _all(addresses: dict[str, str], token: str) -> list[Finding]:
+    asked = [_asked(addresses[service], token, ask) for service, ask in _CHECKS.items()]
+    return [finding for found in await asyncio.gather(*asked) for finding in found]
+
+
+async def _asked(address: str, token: str, ask: Ask) -> list[Finding]:
+    async with open_channel(address, token) as channel:
+        try:
+            return await ask(channel)
+        except grpc.aio.AioRpcError:
+            return []
+
+
+async def _execution(channel: grpc.aio.Channel) -> list[Finding]:
+    request = execution_pb2.DescribeNodeRequest()
+    answer = await ExecutionServiceStub(channel).DescribeNode(request, timeout=_TIMEOUT_S)
+    return [_capability(each) for each in answer.capabilities]
+
+
+def _capability(each: execution_pb2.Capability) -> Finding:
+    if not each.complaint:
+        return Finding(f"agents: {each.name}", OK, f"by {each.provided_by}")
+    how = f"by {each.provided_by}: " if each.provided_by else ""
+    return Finding(f"agents: {each.name}", OK if each.provided_by else WARN, f"{how}{each.complaint}")
+
+
+async def _git(channel: grpc.aio.Channel) -> list[Finding]:
+    request = git_pb2.UsageOfRepositoriesRequest(page_size=1)
+    usage = await GitServiceStub(channel).UsageOfRepositories(request, timeout=_TIMEOUT_S)
+    of = f" of {words.size(usage.budget_bytes)}" if usage.budget_bytes else ", without a budget"
+    return [Finding("repositories", OK, f"{words.size(usage.total_bytes)}{of}")]
+
+
+_CHECKS: dict[str, Ask] = {"git": _git, "execution": _execution}

@@ -1,0 +1,39 @@
+"""What this machine lets the service do for executions, for `boatyard doctor`: found out once, at the start."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from services.common.sandbox import seccomp
+from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.probe import probe
+from services.execution.runner.group import Places, Task
+
+_SAMPLED = "what it takes is looked at every second, and what comes and goes in between is not seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """Something done for executions, by what (empty: by nothing), and what does not work of it."""
+
+    name: str
+    provided_by: str
+    complaint: str = ""
+
+
+def capabilities(control_groups: Places) -> Iterator[Capability]:
+    """Tell what works; starts a sandbox, which blocks for some 10 ms."""
+    try:
+        probe()
+        yield Capability("sandbox", "bubblewrap")
+    except SandboxUnavailableError as error:
+        yield Capability("sandbox", "", f"{error.problem}: {error.mend}")
+    if seccomp.program() is None:
+        yield Capability("system calls", "", "this kernel or processor has no filter of ours")
+    else:
+        yield Capability("system calls", "seccomp")
+    for task in Task:
+        place = control_groups.get(task)
+        if place is None:
+            yield Capability(task, "sampling", _SAMPLED)
+        else:
+            yield Capability(task, f"control groups {place.version}")
