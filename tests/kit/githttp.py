@@ -14,13 +14,17 @@ from pathlib import Path
 
 
 class GitServer:
-    """Serves the bare repositories under `root` at `url(name)`, to whoever shows `token`."""
+    """Serves the bare repositories under `root` at `url(name)`, to whoever shows `token`.
+
+    `holders` are the programs that had it in their environment.
+    """
 
     def __init__(self, root: Path, token: str) -> None:
         self.root = root
         self.token = token
         self.requests: list[str] = []
         self.command_lines = b""
+        self.holders: set[str] = set()
         self.asked = threading.Event()
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -28,6 +32,11 @@ class GitServer:
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.port}/{name}"
+
+    @property
+    def secrets(self) -> tuple[bytes, bytes]:
+        """The token as it is and as it travels."""
+        return self.token.encode(), base64.b64encode(f"x-access-token:{self.token}".encode())
 
     def admits(self, header: str | None) -> bool:
         encoded = base64.b64encode(f"x-access-token:{self.token}".encode()).decode()
@@ -39,6 +48,8 @@ class GitServer:
             if entry.name.isdigit():
                 try:
                     self.command_lines += (entry / "cmdline").read_bytes()
+                    if any(secret in (entry / "environ").read_bytes() for secret in self.secrets):
+                        self.holders.add((entry / "comm").read_text().strip())
                 except OSError:
                     continue
 

@@ -49,6 +49,9 @@ async def test_the_token_is_found_nowhere(parts: GitParts, server: GitServer, tm
     assert TOKEN.encode() not in server.command_lines
     assert encoded not in server.command_lines
     assert b"git" in server.command_lines, "the server saw no process at all"
+    assert server.holders, "the server saw no environment at all"
+    assert all(name.startswith("git") for name in server.holders)
+    assert found_in(workspace.tree.path, TOKEN.encode(), encoded) == []
     assert TOKEN not in repr(remote)
 
 

@@ -1,0 +1,181 @@
+"""A repository that is fetched may hold anything: it is refused, or a tree of it is made, and nothing of it runs."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from services.common.errors import FailedPrecondition, ServiceError
+from services.git.model import Remote
+from tests.kit.gitservice import GitParts, git_parts
+from tests.kit.repos import Repo
+from tests.unit.git.test_hostile import HOOKS, script
+
+
+def raw_tree(repo: Repo, *entries: tuple[str, bytes, str]) -> str:
+    """Write a tree that git itself would never write."""
+    content = b"".join(mode.encode() + b" " + name + b"\0" + bytes.fromhex(oid) for mode, name, oid in entries)
+    return repo.git("hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=content)
+
+
+def with_tree(repo: Repo, *entries: tuple[str, bytes, str]) -> None:
+    commit = repo.git("commit-tree", "-p", "HEAD", "-m", "odd", raw_tree(repo, *entries))
+    repo.git("update-ref", "refs/heads/main", commit)
+
+
+def blob(repo: Repo, content: str) -> str:
+    return repo.git("hash-object", "-w", "--stdin", stdin=content.encode())
+
+
+def named(name: bytes) -> Callable[[Repo, Path], None]:
+    """A file of this name, and a directory of it with a configuration in it."""
+
+    def plant(repo: Repo, canary: Path) -> None:
+        evil = blob(repo, f'[core]\n\tfsmonitor = "touch {canary};:"\n')
+        inner = raw_tree(repo, ("100644", b"config", evil))
+        with_tree(repo, ("40000", name, inner))
+
+    return plant
+
+
+def twice(repo: Repo, canary: Path) -> None:
+    link = blob(repo, str(canary.parent))
+    inner = raw_tree(repo, ("100644", b"escape", blob(repo, "x")))
+    with_tree(repo, ("120000", b"a", link), ("40000", b"a", inner))
+
+
+def modules(text: str) -> Callable[[Repo, Path], None]:
+    def plant(repo: Repo, canary: Path) -> None:
+        repo.write({".gitmodules": text.format(canary=canary)})
+        repo.git("update-index", "--add", "--cacheinfo", f"160000,{repo.head()},sub")
+        repo.git("add", ".gitmodules")
+        repo.git("commit", "--quiet", "--message=modules")
+
+    return plant
+
+
+def linked_modules(repo: Repo, canary: Path) -> None:
+    with_tree(repo, ("120000", b".gitmodules", blob(repo, "elsewhere")))
+
+
+def own_commands(repo: Repo, canary: Path) -> None:
+    repo.commit("attributes", {".gitattributes": "* filter=evil diff=evil\n"})
+    for name in HOOKS:
+        script(repo.path / ".git" / "hooks" / name, canary)
+    script(repo.path.parent / "evil", canary)
+    for key in ("core.fsmonitor", "core.alternateRefsCommand", "uploadpack.packObjectsHook", "core.sshCommand",
+                "filter.evil.smudge", "filter.evil.clean", "diff.evil.textconv", "core.editor"):  # fmt: skip
+        repo.git("config", key, str(repo.path.parent / "evil"))
+
+
+def links(repo: Repo, canary: Path) -> None:
+    (repo.path / "out").symlink_to(canary.parent)
+    (repo.path / "git").symlink_to(".git/config")
+    (repo.path / "self").symlink_to("self")
+    repo.commit("links")
+
+
+def odd_names(repo: Repo, canary: Path) -> None:
+    entries = [b"-rf", b"--upload-pack=x", b"CON", b"aux.txt", b"README", b"readme", b"a\nb", b"\xff\xfe", b"n" * 255,
+               b" ", b":(glob)*", b"$(touch canary)", b"~", b"\\\\host\\share"]  # fmt: skip
+    one = blob(repo, "x")
+    with_tree(repo, *(("100644", name, one) for name in sorted(entries)))
+
+
+def odd_refs(repo: Repo, canary: Path) -> None:
+    for name in (f"refs/heads/$(touch${{IFS}}{canary.name})", "refs/heads/-x", "refs/tags/--help", "refs/heads/a;b|c"):
+        repo.git("update-ref", name, "HEAD")
+
+
+def gone(repo: Repo, canary: Path) -> None:
+    missing = "ab" * 20
+    with_tree(repo, ("100644", b"missing", missing))
+
+
+PLANTS: dict[str, tuple[Callable[[Repo, Path], None], bool]] = {
+    # name: (plant, whether it is refused)
+    ".git": (named(b".git"), True),
+    ".GIT": (named(b".GIT"), True),
+    "git~1": (named(b"git~1"), True),
+    "..": (named(b".."), True),
+    "no name": (named(b""), True),
+    "a slash": (named(b"a/../../escape"), True),
+    "a link and a directory": (twice, True),
+    "a submodule's command": (modules('[submodule "sub"]\npath = sub\nurl = ./x\nupdate = !touch {canary}\n'), True),
+    "a submodule's option": (modules('[submodule "sub"]\npath = sub\nurl = -u./evil\n'), True),
+    "a submodule above": (modules('[submodule "../sub"]\npath = sub\nurl = ./x\n'), True),
+    "a submodule by ext": (modules('[submodule "sub"]\npath = sub\nurl = ext::touch% {canary}\n'), False),
+    "linked .gitmodules": (linked_modules, True),
+    "commands of its own": (own_commands, False),
+    "links": (links, False),
+    "odd names": (odd_names, False),
+    "odd refs": (odd_refs, False),
+    "a missing object": (gone, True),
+}
+
+
+@pytest.mark.parametrize("name", PLANTS)
+async def test_what_a_remote_holds_is_refused_or_harmless(parts: GitParts, tmp_path: Path, name: str) -> None:
+    plant, refused = PLANTS[name]
+    canary = tmp_path / "canary"
+    repo = Repo.sample(tmp_path / "work")
+    plant(repo, canary)
+    remote = Remote("repo-1", str(repo.path))
+    if refused:
+        with pytest.raises(FailedPrecondition) as failure:
+            await parts.prepare(remote)
+        assert failure.value.reason == "CLONE_FAILED"
+        assert not parts.places.base("repo-1", repo.head("main")).exists()
+    else:
+        base = await parts.prepare(remote)
+        workspace = parts.workspace(base)
+        workspace.agent.write({"work": "1"})
+        result = await parts.manager.take_result("repo-1", "result-1", workspace.order())
+        changes = await parts.manager.changed_files("repo-1", base.commit_id, result.commit_id)
+        assert [change.path for change in changes] == [b"work"]
+        if name != "commands of its own":  # its hooks would run as whoever owns it: us
+            await parts.manager.push(remote, result.commit_id, b"done", "")
+            assert repo.head("done") == result.commit_id
+    assert not canary.exists()
+    assert not (tmp_path / "escape").exists()
+    assert list(parts.places.scratch_root.iterdir()) == []
+
+
+@contextlib.contextmanager
+def redirecting(location: str) -> Iterator[tuple[int, list[str]]]:
+    """A server that sends everybody elsewhere; gives its port, and the Authorization of whoever came."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("Authorization", ""))
+            self.send_response(302)
+            self.send_header("Location", location.format(path=self.path))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            """Say nothing."""
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield httpd.server_address[1], seen
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+        thread.join()
+
+
+async def test_no_redirect_is_followed(tmp_path: Path) -> None:
+    with redirecting("http://127.0.0.1:1/{path}") as (elsewhere, visitors):
+        with redirecting(f"http://127.0.0.1:{elsewhere}{{path}}") as (port, _):
+            async with git_parts(tmp_path / "home", allow_loopback_http=True) as parts:
+                with pytest.raises(ServiceError) as failure:
+                    await parts.prepare(Remote("repo-1", f"http://127.0.0.1:{port}/x.git", "canary-token"))
+        assert failure.value.reason == "CLONE_FAILED"
+        assert visitors == []
