@@ -66,7 +66,7 @@ class ExecutionManager:
         """Find what an earlier life of this service left: living runners, results, and what was never begun."""
         active = await self._store.active()
         for execution in active:
-            self._supervise(execution)
+            self._supervise(execution, fresh=False)
         self._runners.warm_up()
         if active:
             log.info("executions found again", count=len(active))
@@ -115,7 +115,7 @@ class ExecutionManager:
             # The directory comes first: a record without one could not be started after a crash.
             await asyncio.to_thread(self._lay_out, request)
             await self._store.add(execution)
-            self._supervise(execution).supervision.start()
+            self._supervise(execution, fresh=True)
         return execution
 
     async def get(self, execution_id: str) -> Execution:
@@ -208,22 +208,21 @@ class ExecutionManager:
             shutil.rmtree(run.path)
         run.create(request.plan, request.stdin)
 
-    def _supervise(self, execution: Execution) -> _Active:
+    def _supervise(self, execution: Execution, *, fresh: bool) -> None:
         async def on_begin(time_ns: int) -> None:
             await self._store.set_running(execution.execution_id, time_ns)
 
         run = self.run_directory(execution.execution_id)
         active = _Active(Supervision(execution.execution_id, run, self._runners, on_begin))
         self._active[execution.execution_id] = active
-        task = asyncio.create_task(self._stay(execution, active))
+        task = asyncio.create_task(self._stay(execution, active, fresh=fresh))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return active
 
-    async def _stay(self, execution: Execution, active: _Active) -> None:
+    async def _stay(self, execution: Execution, active: _Active, *, fresh: bool) -> None:
         while True:
             try:
-                result = await active.supervision.result()
+                result = await active.supervision.result(fresh=fresh)
                 await self._store.finish(execution, result)
                 break
             except Exception:  # a full disk, a locked database: it passes, and the execution must not be forgotten

@@ -12,6 +12,7 @@ from services.execution.runner.group import PLACES_VARIABLE, Places, to_text
 
 _ROOT = Path(services.__file__).parent.parent
 _REFILL_S = 0.5
+_BEGINNING_PER_PROCESSOR = 2
 
 Runner = subprocess.Popen[bytes]
 
@@ -26,6 +27,8 @@ class Runners:
         """
         self._access = access
         self._places = places
+        self.beginning = asyncio.Semaphore(_BEGINNING_PER_PROCESSOR * (os.cpu_count() or 1))
+        """To be held from the start of a runner until it has its run."""
         self._spare: Runner | None = None
         self._refill: asyncio.TimerHandle | None = None
 

@@ -30,14 +30,15 @@ class Supervision:
         self._runner: Runner | None = None
         self._replaced = 0
 
-    def start(self) -> None:
-        """Give the run to a runner."""
-        self._runner = self._runners.start(self._run)
+    async def result(self, *, fresh: bool) -> Result:
+        """Wait for the end. The result is that of the runner, or ours for one that was lost.
 
-    async def result(self) -> Result:
-        """Wait for the end. The result is that of the runner, or ours for one that was lost."""
+        A `fresh` run has no runner yet, and gets one.
+        """
         begin = asyncio.create_task(self._tell_begin())
         try:
+            if fresh:
+                await self._start()
             return await self._result()
         finally:
             begin.cancel()
@@ -53,18 +54,27 @@ class Supervision:
             if result is not None:
                 return result
             if self._runner is None and self._run.started_time_ns() is None:
-                self.start()
+                await self._start()
                 continue
             if self._replaced < MAX_LIVES and self._run.may_resume():
                 self._replaced += 1
                 log.warning("runner lost; a new one goes on", execution_id=self._execution_id)
                 await asyncio.to_thread(lost.end_survivors, self._run)
-                self.start()
+                await self._start()
                 continue
             log.error("runner lost", execution_id=self._execution_id)
             replacement = await asyncio.to_thread(lost.conclude, self._run)
             if replacement is not None:
                 return replacement
+
+    async def _start(self) -> None:
+        """Give the run to a runner, when not too many are beginning: each needs a processor for a moment."""
+        async with self._runners.beginning:
+            self._runner = self._runners.start(self._run)
+            interval, longest = _BEGIN_POLL_S
+            while self._run.holder() is None and self._runner.poll() is None:
+                await asyncio.sleep(interval)
+                interval = min(interval * 1.2, longest)
 
     async def _runner_ended(self) -> None:
         if self._runner is not None and self._runner.returncode is None:

@@ -120,7 +120,7 @@ class Hands:
         self._pump.drain(program.stderr, Stream.STDERR)
         self._pump.end()
 
-    def root(self) -> tuple[int, bool] | None:
+    def root(self) -> int | None:
         """The process of which those of the tools descend: see Agent.root."""
         return None if self._program is None else self._program.root()
 

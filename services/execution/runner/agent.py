@@ -62,8 +62,8 @@ class Agent(Protocol):
         """After `finish`: what told that nothing is left; None when the program never began."""
         ...
 
-    def root(self) -> tuple[int, bool] | None:
-        """The process of which all others descend, and whether it is the program's own; None while it is not known."""
+    def root(self) -> int | None:
+        """The process of which all of the program's descend; None while it is not known."""
         ...
 
 
@@ -157,9 +157,9 @@ class SandboxedAgent:
             left = 1 + len(orphans.descendants(self._init_pid))
         return left if self._group is None else max(left, self._group.end(_GONE_WITHIN_S))
 
-    def root(self) -> tuple[int, bool] | None:
-        """The namespace's init, which is not the program's own."""
-        return None if self._init is None else (self._init_pid, False)
+    def root(self) -> int | None:
+        """The namespace's init."""
+        return None if self._init is None else self._init_pid
 
     def _hold_init(self, pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -212,9 +212,9 @@ class BareAgent:
         self.verified_by = EndVerification.SUBREAPER if left == 0 else None
         return left
 
-    def root(self) -> tuple[int, bool] | None:
+    def root(self) -> int | None:
         """This process itself, which has no other children."""
-        return os.getpid(), False
+        return os.getpid()
 
 
 def _spawn(launch: Launch, stdin: int) -> "subprocess.Popen[bytes]":

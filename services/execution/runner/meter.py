@@ -24,8 +24,8 @@ _PATIENCE = 1000
 """Refused processes after which a program is taken for one that would never stop."""
 _NOTHING = Reading(Vitals(0.0, 0, 0, 0))
 
-Root = Callable[[], tuple[int, bool] | None]
-"""The process whose descendants are the run's, and whether it is one of them; None while it is not there."""
+Root = Callable[[], int | None]
+"""The process whose descendants are the run's; None while it is not there."""
 
 
 class Meter:
@@ -90,10 +90,13 @@ class Meter:
         vitals = reading.vitals
         missing = [task for task in (Task.MEMORY, Task.PROCESSES, Task.CPU) if not self._has(task)]
         if missing and (root := self._root()) is not None:
-            sampled = tree.measure(root[0], with_root=root[1])
+            sampled = tree.measure(root)
             if Task.MEMORY in missing:
-                self._peak = max(self._peak, sampled.memory_bytes)
-                vitals = replace(vitals, memory_bytes=sampled.memory_bytes)
+                memory = sampled.memory_bytes
+                if _over(memory, self._bounds.memory_bytes):
+                    memory = tree.proportional_memory(root) or memory
+                self._peak = max(self._peak, memory)
+                vitals = replace(vitals, memory_bytes=memory)
             if Task.PROCESSES in missing:
                 vitals = replace(vitals, processes=sampled.processes)
             if Task.CPU in missing:

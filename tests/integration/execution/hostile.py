@@ -129,5 +129,5 @@ def program(body: str, *, then_exit: bool = False) -> list[bytes]:
         ignore = "signal.signal(signal.SIGTERM, signal.{})\n"
         child = ignore.format("SIG_DFL") + body
         head = ignore.format("SIG_IGN") + "if os.fork() == 0:\n"
-        body = head + textwrap.indent(child, "    ") + "\ntime.sleep(0.3)\nos._exit(0)\n"
+        body = head + textwrap.indent(child, "    ") + "\ntime.sleep(0.2)\nos._exit(0)\n"
     return [b"python3", b"-c", (_HEAD + body).encode()]
