@@ -19,6 +19,12 @@ class Diffs:
     def __init__(self, git: Git) -> None:
         self._git = git
 
+    async def merge_base(self, store: Path, one: str, other: str) -> str | None:
+        """Return where two commits parted, None when they have nothing in common."""
+        command = Command("merge-base", (), (one, other))
+        how = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS, expected_codes=(0, 1))
+        return (await self._git.run(command, how)).line.decode("ascii") or None
+
     async def changed_files(self, store: Path, base: str, commit: str) -> list[ChangedFile]:
         """List the files that differ, by path."""
         command = Command("diff", (*_DIFF_FLAGS, "--raw", "--numstat", "-z"), (base, commit))

@@ -207,21 +207,36 @@ class GitManager:
         return await self._publisher.push(store, remote, commit_id, branch, expected)
 
     async def diff(
-        self, repository_id: str, base: str, commit: str, max_bytes: int
+        self, repository_id: str, base: str | bytes, commit: str, max_bytes: int
     ) -> AsyncGenerator[bytes | DiffEnd, None]:
-        """Yield a diff between two commits in pieces of any size, then its end. See Diffs.diff.
+        """Yield a diff in pieces of any size, then its end. See Diffs.diff.
+
+        `base` is the id of a commit, or the name of a branch of the remote: where `commit` left it is compared with.
 
         Raises:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
         """
-        store = await self._store_with(repository_id, base, commit)
-        async for piece in self._diffs.diff(store, base, commit, max_bytes):
-            yield piece
+        base_id = await self.diff_base(repository_id, base, commit)
+        store = await self._store_with(repository_id, base_id, commit)
+        async for piece in self._diffs.diff(store, base_id, commit, max_bytes):
+            yield replace(piece, base_commit_id=base_id) if isinstance(piece, DiffEnd) else piece
 
-    async def changed_files(self, repository_id: str, base: str, commit: str) -> list[ChangedFile]:
-        """List the files that differ between two commits, by path. Raises: as `diff`."""
-        store = await self._store_with(repository_id, base, commit)
-        return await self._diffs.changed_files(store, base, commit)
+    async def changed_files(self, repository_id: str, base: str | bytes, commit: str) -> list[ChangedFile]:
+        """List the files that differ, by path. `base`, and what is raised: as `diff`."""
+        base_id = await self.diff_base(repository_id, base, commit)
+        store = await self._store_with(repository_id, base_id, commit)
+        return await self._diffs.changed_files(store, base_id, commit)
+
+    async def diff_base(self, repository_id: str, base: str | bytes, commit: str) -> str:
+        """Return the commit that is compared with. `base`, and what is raised: as `diff`."""
+        if isinstance(base, str):
+            return base
+        store = await self._store_with(repository_id, commit)
+        branch = await self._mirrors.resolve(repository_id, b"refs/heads/" + base)
+        found = None if branch is None else await self._diffs.merge_base(store, branch.commit_id, commit)
+        if found is None:
+            raise failures.revision_not_found(base)
+        return found
 
     async def _prepare_base(self, remote: Remote, wanted: Wanted, report: Listener) -> Base:
         with self._bases.holding(remote.repository_id):

@@ -158,9 +158,10 @@ class ChangedFile:
 
 @dataclass(frozen=True, slots=True)
 class DiffEnd:
-    """Comes after the pieces of a diff: how many files were left out because the limit was reached."""
+    """Comes after the pieces of a diff: how many files were left out for the limit, and what was compared with."""
 
     omitted_files: int
+    base_commit_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,4 +110,6 @@ class GitServicer(GitServiceServicer):
     ) -> pb.ListChangedFilesResponse:
         """See the contract."""
         repository_id, base, commit, page = self._requests.changed_files(request)
-        return wire.changed_files_page(await self._manager.changed_files(repository_id, base, commit), page)
+        base_commit_id = await self._manager.diff_base(repository_id, base, commit)
+        files = await self._manager.changed_files(repository_id, base_commit_id, commit)
+        return wire.changed_files_page(files, base_commit_id, page)

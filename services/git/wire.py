@@ -187,21 +187,21 @@ class Requests:
         _refuse(violations)
         return _remote(request.remote), request.commit_id, request.branch, request.expected_commit_id
 
-    def diff(self, request: pb.GetDiffRequest) -> tuple[str, str, str, int]:
+    def diff(self, request: pb.GetDiffRequest) -> tuple[str, str | bytes, str, int]:
         """Read which commits to compare, and how much of it to show."""
         violations = _pair_violations(request)
         if request.max_bytes < 0:
             violations.append(("max_bytes", "must not be negative"))
         _refuse(violations)
-        return request.repository_id, request.base_commit_id, request.commit_id, request.max_bytes
+        return request.repository_id, _diff_base(request), request.commit_id, request.max_bytes
 
-    def changed_files(self, request: pb.ListChangedFilesRequest) -> tuple[str, str, str, Page]:
+    def changed_files(self, request: pb.ListChangedFilesRequest) -> tuple[str, str | bytes, str, Page]:
         """Read which commits to compare, and which page to give."""
         violations = _pair_violations(request)
-        commits = {"base": request.base_commit_id, "commit": request.commit_id}
+        commits = {"base": _diff_base(request), "commit": request.commit_id}
         page = _page(request.page_size, request.page_token, commits, violations)
         _refuse(violations)
-        return request.repository_id, request.base_commit_id, request.commit_id, page
+        return request.repository_id, _diff_base(request), request.commit_id, page
 
     def _remote_violations(self, remote: pb.Remote) -> Violations:
         violations = _id_violations("remote.repository_id", remote.repository_id)
@@ -299,7 +299,11 @@ def usage_page(usage: DiskUsage, page: Page) -> pb.UsageOfRepositoriesResponse:
 def diff_messages(piece: bytes | DiffEnd) -> Iterator[pb.GetDiffResponse]:
     """Describe a piece of a diff, of any size, or its end."""
     if isinstance(piece, DiffEnd):
-        yield pb.GetDiffResponse(truncated=piece.omitted_files > 0, omitted_files=piece.omitted_files)
+        yield pb.GetDiffResponse(
+            truncated=piece.omitted_files > 0,
+            omitted_files=piece.omitted_files,
+            base_commit_id=piece.base_commit_id,
+        )
         return
     for start in range(0, len(piece), _PIECE):
         yield pb.GetDiffResponse(data=piece[start : start + _PIECE])
@@ -314,7 +318,7 @@ def status_page(entries: list[StatusEntry], page: Page) -> pb.GetStatusResponse:
     return pb.GetStatusResponse(entries=described, next_page_token=token, is_clean=not entries)
 
 
-def changed_files_page(files: list[ChangedFile], page: Page) -> pb.ListChangedFilesResponse:
+def changed_files_page(files: list[ChangedFile], base_commit_id: str, page: Page) -> pb.ListChangedFilesResponse:
     """Describe one page of the changed files."""
     rows, token = page.cut(_after(files, page), lambda file: (_key(file.path),))
     described = [
@@ -327,7 +331,9 @@ def changed_files_page(files: list[ChangedFile], page: Page) -> pb.ListChangedFi
         )
         for row in rows
     ]
-    return pb.ListChangedFilesResponse(files=described, next_page_token=token, total_files=len(files))
+    return pb.ListChangedFilesResponse(
+        files=described, next_page_token=token, total_files=len(files), base_commit_id=base_commit_id
+    )
 
 
 def _repository_usage(usage: Usage) -> pb.RepositoryUsage:
@@ -395,8 +401,15 @@ def _signature(signature: pb.Signature) -> Signature:
 
 def _pair_violations(request: pb.GetDiffRequest | pb.ListChangedFilesRequest) -> Violations:
     violations = _id_violations("repository_id", request.repository_id)
-    violations += _commit_violations("base_commit_id", request.base_commit_id)
+    if request.WhichOneof("base") == "base_branch":
+        violations += _branch_violations("base_branch", request.base_branch)
+    else:
+        violations += _commit_violations("base_commit_id", request.base_commit_id)
     return violations + _commit_violations("commit_id", request.commit_id)
+
+
+def _diff_base(request: pb.GetDiffRequest | pb.ListChangedFilesRequest) -> str | bytes:
+    return request.base_branch if request.WhichOneof("base") == "base_branch" else request.base_commit_id
 
 
 def _id_violations(field: str, value: str) -> Violations:

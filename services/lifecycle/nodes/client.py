@@ -154,10 +154,13 @@ class JobNodes:
 
     async def changes(self, repository_id: str, base_commit_id: str, commit_id: str) -> Changes:
         """Return what differs between two commits, cut to what is kept of it."""
-        between = {"repository_id": repository_id, "base_commit_id": base_commit_id, "commit_id": commit_id}
-        request = git_pb.ListChangedFilesRequest(**between, page_size=_MAX_FILES)
+        request = git_pb.ListChangedFilesRequest(
+            repository_id=repository_id, base_commit_id=base_commit_id, commit_id=commit_id, page_size=_MAX_FILES
+        )
         listed = await self._call(self._git.ListChangedFiles, request, _LONG_SECONDS)
-        wanted = git_pb.GetDiffRequest(**between, max_bytes=_MAX_DIFF_BYTES)
+        wanted = git_pb.GetDiffRequest(
+            repository_id=repository_id, base_commit_id=base_commit_id, commit_id=commit_id, max_bytes=_MAX_DIFF_BYTES
+        )
 
         async def read() -> tuple[bytes, bool]:
             data, truncated = bytearray(), False

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from services.common.errors import NotFound
 from services.git.diffs import whole_files
-from services.git.model import Change, ChangedFile, DiffEnd
+from services.git.model import Change, ChangedFile, DiffEnd, Remote
 from tests.kit.gitservice import GitParts, Workspace
+from tests.kit.repos import Repo
 
 
 async def whole_diff(parts: GitParts, base: str, commit: str, max_bytes: int = 0) -> tuple[bytes, int]:
@@ -109,3 +111,19 @@ def test_however_it_arrives_it_is_cut_at_the_same_place(bodies: list[bytes], chu
     with pytest.raises(StopIteration) as done:
         coroutine.send(None)
     assert done.value.value == expected
+
+
+async def test_a_diff_against_a_branch_begins_where_the_commit_left_it(parts: GitParts, tmp_path: Path) -> None:
+    work = Repo.sample(tmp_path / "work")
+    remote = Remote("repo-1", str(work.path))
+    workspace = parts.workspace(await parts.prepare(remote))
+    workspace.agent.write({"mine": "1"})
+    result = await parts.manager.take_result("repo-1", "result-1", workspace.order())
+    work.commit("theirs", {"theirs": "2"})
+    await parts.prepare(remote)
+    changes = await parts.manager.changed_files("repo-1", b"main", result.commit_id)
+    assert [change.path for change in changes] == [b"mine"]
+    *_, end = [piece async for piece in parts.manager.diff("repo-1", b"main", result.commit_id, 0)]
+    assert end == DiffEnd(0, workspace.base.commit_id)
+    with pytest.raises(NotFound, match="nope"):
+        await parts.manager.changed_files("repo-1", b"nope", result.commit_id)

@@ -1189,12 +1189,15 @@ class GetDiffRequest(message.Message):
 
     REPOSITORY_ID_FIELD_NUMBER: builtins.int
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
+    BASE_BRANCH_FIELD_NUMBER: builtins.int
     COMMIT_ID_FIELD_NUMBER: builtins.int
     MAX_BYTES_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """Required. The repository."""
     base_commit_id: builtins.str
-    """Required. The full id of the older commit."""
+    """The full id of the older commit, such as the one that an execution started from."""
+    base_branch: builtins.bytes
+    """The short name of a branch of the remote, as it was fetched last: compared is with where the commit left it."""
     commit_id: builtins.str
     """Required. The full id of the newer commit."""
     max_bytes: builtins.int
@@ -1204,14 +1207,17 @@ class GetDiffRequest(message.Message):
         *,
         repository_id: builtins.str = ...,
         base_commit_id: builtins.str = ...,
+        base_branch: builtins.bytes = ...,
         commit_id: builtins.str = ...,
         max_bytes: builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["base", b"base", "base_branch", b"base_branch", "base_commit_id", b"base_commit_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "commit_id", b"commit_id", "max_bytes", b"max_bytes", "repository_id", b"repository_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base", b"base", "base_branch", b"base_branch", "base_commit_id", b"base_commit_id", "commit_id", b"commit_id", "max_bytes", b"max_bytes", "repository_id", b"repository_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_base: _TypeAlias = typing.Literal["base_commit_id", "base_branch"]  # noqa: Y015
+    _WhichOneofArgType_base: _TypeAlias = typing.Literal["base", b"base"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_base) -> _WhichOneofReturnType_base | None: ...
 
 @typing.final
 class GetDiffResponse(message.Message):
@@ -1222,22 +1228,26 @@ class GetDiffResponse(message.Message):
     DATA_FIELD_NUMBER: builtins.int
     TRUNCATED_FIELD_NUMBER: builtins.int
     OMITTED_FILES_FIELD_NUMBER: builtins.int
+    BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     data: builtins.bytes
     """At most 64 KiB."""
     truncated: builtins.bool
     """In the last message: files were left out, because the limit was reached."""
     omitted_files: builtins.int
     """In the last message: how many files were left out."""
+    base_commit_id: builtins.str
+    """In the last message: the full id of the commit that was compared with."""
     def __init__(
         self,
         *,
         data: builtins.bytes = ...,
         truncated: builtins.bool = ...,
         omitted_files: builtins.int = ...,
+        base_commit_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["data", b"data", "omitted_files", b"omitted_files", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "data", b"data", "omitted_files", b"omitted_files", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1249,13 +1259,16 @@ class ListChangedFilesRequest(message.Message):
 
     REPOSITORY_ID_FIELD_NUMBER: builtins.int
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
+    BASE_BRANCH_FIELD_NUMBER: builtins.int
     COMMIT_ID_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """Required. The repository."""
     base_commit_id: builtins.str
-    """Required. The full id of the older commit."""
+    """The full id of the older commit, such as the one that an execution started from."""
+    base_branch: builtins.bytes
+    """The short name of a branch of the remote, as it was fetched last: compared is with where the commit left it."""
     commit_id: builtins.str
     """Required. The full id of the newer commit."""
     page_size: builtins.int
@@ -1267,15 +1280,18 @@ class ListChangedFilesRequest(message.Message):
         *,
         repository_id: builtins.str = ...,
         base_commit_id: builtins.str = ...,
+        base_branch: builtins.bytes = ...,
         commit_id: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["base", b"base", "base_branch", b"base_branch", "base_commit_id", b"base_commit_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "commit_id", b"commit_id", "page_size", b"page_size", "page_token", b"page_token", "repository_id", b"repository_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base", b"base", "base_branch", b"base_branch", "base_commit_id", b"base_commit_id", "commit_id", b"commit_id", "page_size", b"page_size", "page_token", b"page_token", "repository_id", b"repository_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_base: _TypeAlias = typing.Literal["base_commit_id", "base_branch"]  # noqa: Y015
+    _WhichOneofArgType_base: _TypeAlias = typing.Literal["base", b"base"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_base) -> _WhichOneofReturnType_base | None: ...
 
 @typing.final
 class ListChangedFilesResponse(message.Message):
@@ -1286,10 +1302,13 @@ class ListChangedFilesResponse(message.Message):
     FILES_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     TOTAL_FILES_FIELD_NUMBER: builtins.int
+    BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Leads to the next page; empty on the last."""
     total_files: builtins.int
     """How many files differ altogether."""
+    base_commit_id: builtins.str
+    """The full id of the commit that was compared with."""
     @builtins.property
     def files(self) -> containers.RepeatedCompositeFieldContainer[ChangedFile]:
         """The files of this page, by path."""
@@ -1300,10 +1319,11 @@ class ListChangedFilesResponse(message.Message):
         files: abc.Iterable[ChangedFile] | None = ...,
         next_page_token: builtins.str = ...,
         total_files: builtins.int = ...,
+        base_commit_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["files", b"files", "next_page_token", b"next_page_token", "total_files", b"total_files"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "files", b"files", "next_page_token", b"next_page_token", "total_files", b"total_files"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -351,7 +351,8 @@ class GitServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
-        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit.
+        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit, or the remote no such branch, or
+        the two have nothing in common.
         - UNAVAILABLE (DRAINING): the service is stopping; ask again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -363,7 +364,8 @@ class GitServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to other commits.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
-        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit.
+        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit, or the remote no such branch, or
+        the two have nothing in common.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

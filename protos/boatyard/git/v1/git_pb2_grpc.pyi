@@ -183,7 +183,8 @@ class GitServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
-    - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit.
+    - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit, or the remote no such branch, or
+      the two have nothing in common.
     - UNAVAILABLE (DRAINING): the service is stopping; ask again.
     """
     ListChangedFiles: aio.UnaryUnaryMultiCallable[git_pb2.ListChangedFilesRequest, git_pb2.ListChangedFilesResponse]
@@ -191,7 +192,8 @@ class GitServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to other commits.
     - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
-    - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit.
+    - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit, or the remote no such branch, or
+      the two have nothing in common.
     """
 
 class GitServiceServicer(metaclass=abc_1.ABCMeta):
@@ -453,7 +455,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
-        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit.
+        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit, or the remote no such branch, or
+          the two have nothing in common.
         - UNAVAILABLE (DRAINING): the service is stopping; ask again.
         """
 
@@ -467,7 +470,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to other commits.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
-        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit.
+        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit, or the remote no such branch, or
+          the two have nothing in common.
         """
 
 def add_GitServiceServicer_to_server(servicer: GitServiceServicer, server: aio.Server) -> None: ...
