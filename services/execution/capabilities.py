@@ -8,7 +8,7 @@ from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.probe import probe
 from services.execution.runner.group import Places, Task
 
-_SAMPLED = "what it takes is looked at every second, and what comes and goes in between is not seen"
+_SAMPLED = "what it takes is looked at a few times a second, and what comes and goes in between is not seen"
 
 
 @dataclass(frozen=True, slots=True)
