@@ -29,6 +29,11 @@ SCRIPTS = {
         ),
         DONE,
     ],
+    "Ask first": [
+        {"text": "May I?", "tools": [bash("echo yes > allowed.txt")], "usage": USED},
+        {"text": "And this?", "tools": [bash("echo no > denied.txt")], "usage": USED, "expects": "mind the gap"},
+        DONE,
+    ],
     "Never end": [{"text": f"{number}", "tools": [bash("echo x >> x.txt")], "usage": USED} for number in range(9)],
     "Sleep": [{"text": "Good night.", "tools": [bash("setsid -f sleep 997; sleep 998")], "usage": USED}, DONE],
 }
@@ -151,3 +156,29 @@ def test_the_demo_without_a_key() -> None:
     assert re.search(r"verify +passed", done.stderr)
     assert re.search(r"tokens +15,142, \$0\.0\d+", done.stderr)
     assert "Make the tests pass." in done.stdout.rpartition("log --oneline")[2], "the branch is on the remote"
+
+
+def test_people_are_asked_and_may_say_something(cell: Cell, remote: Remote) -> None:
+    job = submit(cell, remote, "Ask first.", "--ask-before", "bash")
+
+    def asked(number: int) -> str | None:
+        told = [
+            event for event in cell.lines("logs", job["job_id"], code=None) if event["kind"] == "permission_request"
+        ]
+        return told[number]["permission_id"] if len(told) > number else None
+
+    first = eventually(lambda: asked(0), "the model asks")
+    cell.boatyard("tell", job["job_id"], "mind the gap")
+    (answer,) = cell.lines("allow", job["job_id"], first)
+    assert (answer["allowed"], answer["decided_by"]) == (True, "admin")
+    (answer,) = cell.lines("deny", job["job_id"], first)
+    assert answer["allowed"], "the first answer holds"
+    second = eventually(lambda: asked(1), "the model asks again")
+    (answer,) = cell.lines("deny", job["execution_id"], second, "--reason", "not this one")
+    assert (answer["allowed"], answer["reason"]) == (False, "not this one")
+
+    result = cell.result(job["job_id"])
+    assert (result["state"], result["files_changed"]) == ("SUCCEEDED", ["allowed.txt"])
+    events = cell.lines("logs", job["job_id"])
+    assert [event["text"] for event in events if event["kind"] == "message_delivered"] == ["mind the gap"]
+    cell.boatyard("tell", job["job_id"], "too late", code=2)

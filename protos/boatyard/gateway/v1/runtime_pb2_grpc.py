@@ -187,6 +187,8 @@ class AgentRuntimeServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the text is empty or too long.
         - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - ALREADY_EXISTS (REQUEST_ID_REUSED): `message_id` was used with another text.
+        - RESOURCE_EXHAUSTED (TOO_MANY_MESSAGES): it was sent 1000, which is all that it takes.
         - FAILED_PRECONDITION (ENGINE_TAKES_NO_MESSAGES): it is of an engine that cannot be told anything while it works.
         - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or has ended; the state is in the details.
         """
