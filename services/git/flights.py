@@ -13,6 +13,7 @@ Listener = Callable[[Progress], None]
 class _Flight(Generic[T]):
     def __init__(self) -> None:
         self.listeners: list[Listener] = []
+        self.is_given_up = False
         self.task: asyncio.Task[T]
 
     def report(self, progress: Progress) -> None:
@@ -34,15 +35,18 @@ class Flights(Generic[T]):
         `work` is given where to report progress; every waiter's `listener` gets it. What the work raises, each waiter
         gets raised.
         """
-        flight = self._flights.get(key) or self._start(key, work)
+        # Whoever asks must not meet work that is being given up, nor run beside it.
+        while (flight := self._flights.get(key)) is not None and flight.is_given_up:
+            await asyncio.wait([flight.task])
+        flight = flight or self._start(key, work)
         flight.listeners.append(listener)
         try:
             return await asyncio.shield(flight.task)
         finally:
             flight.listeners.remove(listener)
             if not flight.listeners and not flight.task.done():
+                flight.is_given_up = True
                 flight.task.cancel()
-                # Whoever asks next must not meet work that is being given up, nor run beside it.
                 await asyncio.gather(flight.task, return_exceptions=True)
 
     def _start(self, key: Hashable, work: Callable[[Listener], Awaitable[T]]) -> _Flight[T]:

@@ -46,13 +46,17 @@ class GitStore:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._urls: dict[str, str] = {}
 
     async def remember_url(self, repository_id: str, url: str) -> None:
-        """Record where a repository is now."""
+        """Record where a repository is now; what is recorded already is not written again, for every job asks."""
+        if self._urls.get(repository_id) == url:
+            return
         new = sqlite.insert(repositories).values(repository_id=repository_id, url=url)
         statement = new.on_conflict_do_update(index_elements=["repository_id"], set_={"url": new.excluded.url})
         async with self._engine.begin() as connection:
             await connection.execute(statement)
+        self._urls[repository_id] = url
 
     async def url(self, repository_id: str) -> str | None:
         """Return where a repository is, or None."""
