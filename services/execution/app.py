@@ -23,6 +23,7 @@ from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.execution import places, store
 from services.execution.admission import Admission
+from services.execution.attaching import Attaching
 from services.execution.capabilities import Capability, capabilities
 from services.execution.guard import PathGuard
 from services.execution.loop.access import NETWORK_VARIABLES, Access
@@ -81,7 +82,12 @@ async def _main() -> None:
                     pb.DESCRIPTOR.services_by_name["ExecutionService"].full_name,
                     add_ExecutionServiceServicer_to_server,
                     ExecutionServicer(
-                        manager, Talking(manager, fences), StartReader(settings, PathGuard(home)), draining, found
+                        manager,
+                        Talking(manager, fences),
+                        Attaching(manager, fences),
+                        StartReader(settings, PathGuard(home)),
+                        draining=draining,
+                        capabilities=found,
                     ),
                 )
             ],

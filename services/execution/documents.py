@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
-from services.execution.model import Bounds, EndVerification, ModelUse, Plan, Result, State, Vitals
+from services.execution.model import Bounds, EndVerification, ModelUse, Plan, Result, State, TerminalSize, Vitals
 
 FORMAT = 1
 
@@ -44,6 +44,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "limits": asdict(spec.limits),
         "tier": spec.tier,
         "secret_names": plan.secret_names,
+        "terminal": None if plan.terminal is None else asdict(plan.terminal),
     }
 
 
@@ -64,6 +65,7 @@ def plan_from_json(fields: dict[str, Any]) -> Plan:
         ),
         Bounds(**_known(Bounds, fields["bounds"])),
         secret_names=tuple(fields.get("secret_names", ())),
+        terminal=_maybe(TerminalSize, fields.get("terminal")),
     )
 
 

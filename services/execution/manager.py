@@ -174,6 +174,11 @@ class ExecutionManager:
         active = self._active.get(execution_id)
         return active is None or active.ended.is_set()
 
+    async def ended(self, execution_id: str) -> None:
+        """Wait for the end of a known execution."""
+        if (active := self._active.get(execution_id)) is not None:
+            await active.ended.wait()
+
     async def ended_within(self, execution_id: str, seconds: float) -> bool:
         """Wait for the end of a known execution, at most so long."""
         active = self._active.get(execution_id)

@@ -102,6 +102,14 @@ class ModelTask:
 
 
 @dataclass(frozen=True, slots=True)
+class TerminalSize:
+    """Of a window, in characters."""
+
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All that a runner needs to know, but for what reaches a model. With a `task` a model is the agent.
 
@@ -113,6 +121,7 @@ class Plan:
     bounds: Bounds
     task: ModelTask | None = None
     secret_names: tuple[str, ...] = ()
+    terminal: TerminalSize | None = None
 
     @property
     def secrets(self) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from boatyard.workspace.v1 import layout_pb2
 from services.common.sandbox import environment
 from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
 from services.execution import toolbox, wire
-from services.execution.model import EXECUTION_ID_VARIABLE, Bounds, ModelTask, Plan, Purpose, StartRequest
+from services.execution.model import EXECUTION_ID_VARIABLE, Bounds, ModelTask, Plan, Purpose, StartRequest, TerminalSize
 from services.execution.redaction.needles import LONGEST, SHORTEST
 from services.execution.settings import ExecutionSettings
 from services.execution.wire import Violations
@@ -70,6 +70,7 @@ class StartReader:
                 self._bounds(spec),
                 _task(spec.anthropic) if _is_model(spec) else None,
                 tuple(sorted(spec.secrets)),
+                _terminal(spec.command),
             ),
             stdin=b"" if _is_model(spec) or _by_argument(spec.command) else spec.command.prompt,
         )
@@ -171,6 +172,10 @@ def _told(bounds: Bounds, limits: Mapping[_LimitName, int | None]) -> dict[str, 
     return {f"BOATYARD_LIMIT_{name.upper()}": f"{value:.15g}".encode() for name, value in values.items() if value}
 
 
+def _terminal(engine: pb.CommandEngine) -> TerminalSize | None:
+    return TerminalSize(engine.terminal.rows, engine.terminal.columns) if engine.HasField("terminal") else None
+
+
 def _by_argument(engine: pb.CommandEngine) -> bool:
     return engine.prompt_delivery == pb.CommandEngine.PROMPT_DELIVERY_ARGUMENT
 
@@ -256,6 +261,10 @@ def _command_violations(engine: pb.CommandEngine) -> Violations:
         found.append(("spec.command.argv", f"must be at most {_ARGV_BYTES} bytes, and none of them NUL"))
     if engine.prompt_delivery not in pb.CommandEngine.PromptDelivery.values():
         found.append(("spec.command.prompt_delivery", "must be a delivery of the contract"))
+    if engine.HasField("terminal"):
+        found += wire.size_violations("spec.command.terminal", engine.terminal)
+        if engine.prompt and not _by_argument(engine):
+            found.append(("spec.command.prompt_delivery", "must be ARGUMENT where standard input is a terminal"))
     if len(engine.prompt) > _PROMPT_BYTES:
         found.append(("spec.command.prompt", f"must be at most {_PROMPT_BYTES} bytes"))
     elif _by_argument(engine) and (b"\0" in engine.prompt or len(engine.prompt) > _ARGUMENT_BYTES):

@@ -8,6 +8,7 @@ stdin     the program's standard input, if it gets any
 started   made by the runner before it starts the program: whoever finds it, and no holder, and no result,
           knows that the runner was lost
 lives     how many runners have set about carrying a model's execution
+keyboard  what is typed on the program's terminal, where it has one: a named pipe, which the runner reads
 history   a model's conversation, as far as it has come
 group     the directories of its control group, if it has one
 stop      made by the service when the program shall end
@@ -56,6 +57,7 @@ class RunDirectory:
         self.diary = path / "diary"
         self.home = path / "home"
         self.history = path / "history"
+        self.keyboard = path / "keyboard"
         self._lock = path / "lock"
         self._plan = path / "plan"
         self._task = path / "task"
@@ -74,6 +76,8 @@ class RunDirectory:
         if plan.task is not None:
             self._write(self._task, asdict(plan.task))
             Talk(self.path).create()
+        if plan.terminal is not None:
+            os.mkfifo(self.keyboard, 0o600)
         if stdin:
             self._write_bytes(self.stdin, stdin)
 

@@ -8,9 +8,9 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceServicer
 from grpc import aio
 
-from services.common.errors import FailedPrecondition
 from services.common.rpc.draining import Draining
 from services.execution import watching, wire
+from services.execution.attaching import Attaching
 from services.execution.capabilities import Capability
 from services.execution.manager import ExecutionManager
 from services.execution.requests import StartReader
@@ -26,12 +26,15 @@ class ExecutionServicer(ExecutionServiceServicer):
         self,
         executions: ExecutionManager,
         talking: Talking,
+        attaching: Attaching,
         starts: StartReader,
+        *,
         draining: Draining,
         capabilities: Sequence[Capability] = (),
     ) -> None:
         self._executions = executions
         self._talking = talking
+        self._attaching = attaching
         self._starts = starts
         self._draining = draining
         self._capabilities = capabilities
@@ -96,6 +99,9 @@ class ExecutionServicer(ExecutionServiceServicer):
     ) -> AsyncIterator[pb.AttachExecutionResponse]:
         """See the contract."""
         first = await anext(requests, pb.AttachExecutionRequest())
-        execution = await self._executions.get(wire.execution_id(first.execution_id))
-        raise FailedPrecondition("NO_TERMINAL", "it was started without a terminal", execution.execution_id)
-        yield pb.AttachExecutionResponse()
+        execution_id = wire.execution_id(first.execution_id)
+        source = self._attaching.attach(execution_id, (wire.typed(request) async for request in requests))
+        stream = self._draining.stream(source, start=0, position_after=lambda taken: taken.bytes)
+        async with aclosing(stream):
+            async for taken in stream:
+                yield wire.taken(taken)

@@ -16,8 +16,10 @@ from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
 from services.common.sandbox.spec import Tier
+from services.execution.attaching import Taken
 from services.execution.capabilities import Capability
 from services.execution.eventlog import Kind, Record, Stream
+from services.execution.keyboard import Typed
 from services.execution.model import Execution, Filter, State
 from services.execution.talk import Answer, Message, Question
 from services.execution.watching import Batch
@@ -25,6 +27,8 @@ from services.execution.watching import Batch
 Violations = list[tuple[str, str]]
 
 _MESSAGE_BYTES = 64 * 1024
+_INPUT_BYTES = 64 * 1024
+_MAX_SIDE = 1000
 _REASON_BYTES = 4096
 _NAME_BYTES = 255
 _MAX_GRACE_S = 300.0
@@ -129,6 +133,29 @@ def resolution(request: pb.ResolvePermissionRequest) -> tuple[str, str, Answer]:
     refuse(violations)
     answer = Answer(request.allow, request.decided_by, request.reason)
     return request.execution_id, request.permission_id, answer
+
+
+def typed(request: pb.AttachExecutionRequest) -> Typed:
+    """Read what is done at a terminal. Raises Invalid."""
+    match request.WhichOneof("kind"):
+        case "input" if len(request.input) <= _INPUT_BYTES:
+            return request.input
+        case "size":
+            refuse(size_violations("size", request.size))
+            return request.size.rows, request.size.columns
+    raise Invalid([("input", f"or size is required in every message but the first; at most {_INPUT_BYTES} bytes")])
+
+
+def size_violations(field: str, size: pb.TerminalSize) -> Violations:
+    """What is wrong with a window's size."""
+    if 1 <= size.rows <= _MAX_SIDE and 1 <= size.columns <= _MAX_SIDE:
+        return []
+    return [(field, f"must be 1 to {_MAX_SIDE} rows and columns")]
+
+
+def taken(value: Taken) -> pb.AttachExecutionResponse:
+    """Describe what became of what was typed."""
+    return pb.AttachExecutionResponse(taken_bytes=value.bytes, end=None if value.end is None else execution(value.end))
 
 
 def answer(permission_id: str, value: Answer) -> event_pb2.PermissionAnswer:

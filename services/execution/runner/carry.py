@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from services.common.sandbox.errors import SandboxError
@@ -19,6 +20,7 @@ from services.execution.runner.announcing import announce
 from services.execution.runner.group import Group
 from services.execution.runner.meter import Meter
 from services.execution.runner.pump import Pump
+from services.execution.runner.terminal import Terminal
 from services.execution.runner.verdict import Verdict
 
 _GRACE_S = 5.0
@@ -74,6 +76,8 @@ class Carrier:
         self._plan = run.plan()
         writer.redactor = Redactor(self._plan.secrets)
         self._pump = Pump(writer, self._plan.bounds.max_output_bytes)
+        size = self._plan.terminal
+        self._terminal = None if size is None else Terminal(run.keyboard, size)
         self._stopping = False
         self._cause: Reason | None = None
         self._ask_at = self._kill_at = self._leave_at = _NEVER
@@ -89,7 +93,7 @@ class Carrier:
         try:
             if self._group is not None:
                 self._group.limit(bounds.memory_bytes, bounds.processes)
-            program = agent.start(self._plan.sandbox, self._run.stdin, self._run.home, self._group)
+            program = self._start()
         except (SandboxError, OSError) as error:
             return result_of(verdict.never_began(str(error)), start_time_ns, None, None, 0)
         self._leave_at = _NEVER if self._group is None else began + _LEAVE_S
@@ -98,13 +102,19 @@ class Carrier:
             self._follow(program, meter, began)
         finally:
             left = program.finish()
-        for fd, stream in ((program.stdout, Stream.STDOUT), (program.stderr, Stream.STDERR)):
+        for fd, stream in self._outputs(program):
             self._pump.drain(fd, stream)
         self._pump.end()
         status = -signal.SIGKILL if self._killed else program.exit_status
         end = self._judge(status, meter.at_end())
         result = result_of(end, start_time_ns, status, left, self._pump.output_bytes)
         return replace(result, end_verified_by=program.verified_by, vitals=meter.vitals())
+
+    def _start(self) -> agent.Agent:
+        if self._terminal is None:
+            return agent.start(self._plan.sandbox, self._run.stdin, self._run.home, self._group)
+        spec = self._terminal.wrap(self._plan.sandbox)
+        return agent.start_on(spec, self._terminal.program_end, self._run.home, self._group)
 
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)
@@ -113,8 +123,10 @@ class Carrier:
     def _follow(self, program: agent.Agent, meter: Meter, began: float) -> None:
         """Pump and watch until the outermost process has ended."""
         self._watch(self._told, self._heed)
-        self._watch(program.stdout, lambda: self._receive(program.stdout, Stream.STDOUT))
-        self._watch(program.stderr, lambda: self._receive(program.stderr, Stream.STDERR))
+        for fd, stream in self._outputs(program):
+            self._watch(fd, partial(self._receive, fd, stream))
+        if self._terminal is not None:
+            self._watch(self._terminal.keys, self._terminal.listen)
         if program.status is not None:
             self._watch(program.status, lambda: self._learn(program))
         self._selector.register(program.exited, selectors.EVENT_READ, None)
@@ -127,6 +139,11 @@ class Carrier:
             self._enforce(program, began)
             if not self._stopping and (limit := meter.look()) is not None:
                 self._end(limit, 0.0)
+
+    def _outputs(self, program: agent.Agent) -> list[tuple[int, Stream]]:
+        """Where output comes from."""
+        pipes = [(program.stdout, Stream.STDOUT), (program.stderr, Stream.STDERR)]
+        return pipes if self._terminal is None else [(self._terminal.screen, Stream.STDOUT), *pipes]
 
     def _watch(self, fd: int, then: Callable[[], object]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, then)
@@ -164,6 +181,8 @@ class Carrier:
         """Seconds until something is due; None for never."""
         bounds = self._plan.bounds
         times = [self._pump.due(), self._ask_at, self._leave_at]
+        if self._terminal is not None:
+            times.append(self._terminal.due())
         if not self._killed:
             times.append(self._kill_at)
         if not self._stopping:
@@ -178,6 +197,8 @@ class Carrier:
         now, bounds = time.monotonic(), self._plan.bounds
         if now >= self._pump.due():
             self._pump.flush()
+        if self._terminal is not None and now >= self._terminal.due():
+            self._terminal.push()
         if self._group is not None and now >= self._leave_at:
             self._leave_at = _NEVER
             self._group.leave()

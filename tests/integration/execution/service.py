@@ -139,7 +139,7 @@ async def running(directory: Path, variables: dict[str, str] | None = None, **se
     try:
         async with open_channel(service.address, Home(service.home).cell_token(), services=described) as channel:
             client = Client(service, ExecutionServiceStub(channel))
-            await client.stub.ListExecutions(pb.ListExecutionsRequest(), wait_for_ready=True)
+            await client.stub.ListExecutions(pb.ListExecutionsRequest(), wait_for_ready=True, timeout=60)
             yield client
             await _end_all(client)
     finally:
