@@ -90,10 +90,10 @@ class Client:
 
     async def start(self, execution_id: str, line: str | list[bytes], **fields: object) -> pb.Execution:
         request = pb.StartExecutionRequest(execution_id=execution_id, spec=self.service.spec(line, **fields))
-        return (await self.stub.StartExecution(request, wait_for_ready=True)).execution
+        return (await self.stub.StartExecution(request, wait_for_ready=True, timeout=60)).execution
 
     async def get(self, execution_id: str) -> pb.Execution:
-        return (await self.stub.GetExecution(pb.GetExecutionRequest(execution_id=execution_id))).execution
+        return (await self.stub.GetExecution(pb.GetExecutionRequest(execution_id=execution_id), timeout=60)).execution
 
     async def end(self, execution_id: str) -> pb.Execution:
         """Wait for the end, through restarts of the service."""
@@ -109,7 +109,7 @@ class Client:
     async def stop(self, execution_id: str, grace: float) -> pb.Execution:
         request = pb.StopExecutionRequest(execution_id=execution_id, grace=Duration(nanos=round(grace * 1e9) % 10**9))
         request.grace.seconds = int(grace)
-        return (await self.stub.StopExecution(request)).execution
+        return (await self.stub.StopExecution(request, timeout=60)).execution
 
     async def watch(self, execution_id: str, first: int = 0, until: bytes | None = None) -> Seen:
         """Follow to the end, or until the output holds something."""
@@ -148,6 +148,6 @@ async def running(directory: Path, variables: dict[str, str] | None = None, **se
 
 async def _end_all(client: Client) -> None:
     request = pb.ListExecutionsRequest(states=[State.STATE_PENDING, State.STATE_RUNNING])
-    left = (await client.stub.ListExecutions(request, wait_for_ready=True)).executions
+    left = (await client.stub.ListExecutions(request, wait_for_ready=True, timeout=60)).executions
     await asyncio.gather(*(client.stop(execution.execution_id, 0) for execution in left))
     await asyncio.gather(*(client.end(execution.execution_id) for execution in left))

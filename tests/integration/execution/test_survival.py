@@ -56,7 +56,7 @@ async def test_the_agent_does_not_notice_that_the_service_was_killed(directory: 
             client.service.kill()
             (client.service.workspace / f"go-{number}").touch()
             client.service.start()
-            await client.stub.ListExecutions(pb.ListExecutionsRequest(), wait_for_ready=True)
+            await client.stub.ListExecutions(pb.ListExecutionsRequest(), wait_for_ready=True, timeout=60)
         seen = await client.watch("run")
         seen.check_whole()
         assert seen.events[: len(before.events)] == before.events
