@@ -28,6 +28,8 @@ class GitServer:
         self.asked = threading.Event()
         self.may_answer = threading.Event()
         self.may_answer.set()
+        # Which requests wait until the server may answer: of this method, or all.
+        self.held_method = ""
         self.port = 0
 
     def url(self, name: str) -> str:
@@ -99,8 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, body: bytes) -> None:
         server = self.git_server
         server.look_around(self.path)
-        server.asked.set()
-        server.may_answer.wait(timeout=60)
+        if server.held_method in {"", self.command}:
+            server.asked.set()
+            server.may_answer.wait(timeout=60)
         if not server.admits(self.headers.get("Authorization")):
             self.send_response(401)
             self.send_header("WWW-Authenticate", "Basic")

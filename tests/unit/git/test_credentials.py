@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -87,3 +88,43 @@ async def test_whoever_waits_can_leave_and_the_last_one_ends_git(parts: GitParts
     # Nothing holds the mirror any more, and nothing of it was kept.
     assert not parts.places.mirror("repo-1").exists()
     assert (await parts.prepare(remote)).commit_id == Repo(server.root / "repo.git").head("main")
+
+
+def leftovers(repository: Path) -> list[Path]:
+    return [path for pattern in ("*.lock", "tmp_*", "incoming-*") for path in repository.rglob(pattern)]
+
+
+async def given_up_half_way(server: GitServer, work: asyncio.Task[object]) -> None:
+    """Cancel work when the server has what was sent, and has not answered."""
+    assert await asyncio.to_thread(server.asked.wait, 60)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    server.may_answer.set()
+
+
+async def test_a_fetch_and_a_push_that_are_given_up_half_way_leave_no_lock(
+    parts: GitParts, server: GitServer, tmp_path: Path
+) -> None:
+    remote = Remote("repo-1", server.url("repo.git"), TOKEN)
+    workspace = parts.workspace(await parts.prepare(remote))
+    work = Repo(tmp_path / "work")
+    third = work.commit("third", {"noise": os.urandom(100_000)})
+    work.git("push", "--quiet", str(server.root / "repo.git"), "main")
+    server.held_method = "POST"
+    server.asked.clear()
+    server.may_answer.clear()
+    await given_up_half_way(server, asyncio.create_task(parts.prepare(remote)))
+    assert leftovers(parts.places.mirror("repo-1")) == []
+    assert (await parts.prepare(remote)).commit_id == third
+
+    workspace.agent.write({"more": os.urandom(100_000)})
+    result = await parts.manager.take_result("repo-1", "result-1", workspace.order())
+    server.asked.clear()
+    server.may_answer.clear()
+    push = parts.manager.push(remote, result.commit_id, b"work", "")
+    await given_up_half_way(server, asyncio.create_task(push))
+    assert leftovers(parts.places.result_store("repo-1")) == []
+    # The server may have carried out what it had been sent.
+    await parts.manager.push(remote, result.commit_id, b"work", "")
+    assert Repo(server.root / "repo.git").head("work") == result.commit_id
