@@ -11,7 +11,7 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
+from services.common.sandbox.spec import Access, AllowList, Limits, Mount, Network, Overlay, SandboxSpec, Tier
 from services.execution.model import Bounds, EndVerification, ModelUse, Plan, Result, State, TerminalSize, Vitals
 
 FORMAT = 1
@@ -41,6 +41,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "mounts": [_mount_to_json(mount) for mount in spec.mounts],
         "environment": {name: _text(value) for name, value in spec.environment.items()},
         "network": spec.network,
+        "allow": asdict(spec.allow),
         "limits": asdict(spec.limits),
         "tier": spec.tier,
         "secret_names": plan.secret_names,
@@ -60,6 +61,7 @@ def plan_from_json(fields: dict[str, Any]) -> Plan:
             mounts=tuple(_mount_from_json(mount) for mount in fields["mounts"]),
             environment={name: _bytes(value) for name, value in fields["environment"].items()},
             network=Network(fields["network"]),
+            allow=AllowList(**{name: tuple(entries) for name, entries in fields["allow"].items()}),
             limits=Limits(**_known(Limits, fields["limits"])),
             tier=Tier(fields["tier"]),
         ),

@@ -50,6 +50,7 @@ class Kind(enum.IntEnum):
     PERMISSION_ANSWER = 12
     MESSAGE_DELIVERED = 13
     VITALS = 10
+    NETWORK_DECISION = 16
 
 
 class Stream(enum.IntEnum):

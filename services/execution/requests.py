@@ -10,8 +10,9 @@ from boatyard.execution.v1 import sandbox_pb2
 from boatyard.workspace.v1 import layout_pb2
 
 from services.common.sandbox import environment
-from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
-from services.execution import toolbox, wire
+from services.common.sandbox.hosts import HostPattern
+from services.common.sandbox.spec import Access, AllowList, Limits, Mount, Network, Overlay, SandboxSpec, Tier
+from services.execution import egress, toolbox, wire
 from services.execution.model import EXECUTION_ID_VARIABLE, Bounds, ModelTask, Plan, Purpose, StartRequest, TerminalSize
 from services.execution.redaction.needles import LONGEST, SHORTEST
 from services.execution.settings import ExecutionSettings
@@ -36,7 +37,8 @@ _DEFAULT_WALL_S = 3600.0
 
 _PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
 _TIERS = {sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP: Tier.BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE: Tier.NONE}
-_NETWORKS = {sandbox_pb2.NETWORK_NONE: Network.NONE, sandbox_pb2.NETWORK_OPEN: Network.OPEN}
+_NETWORKS = {sandbox_pb2.Network.Value(f"NETWORK_{network.name}"): network for network in Network}
+_MAX_ALLOWED_HOSTS = 256
 _LimitName = Literal[
     "memory_bytes", "processes", "cpu_seconds", "open_files", "file_size_bytes", "workspace_bytes", "output_bytes"
 ]
@@ -81,13 +83,40 @@ class StartReader:
             found.append(("spec.purpose", "is required"))
         if spec.sandbox_tier and spec.sandbox_tier not in _TIERS:
             found.append(("spec.sandbox_tier", "must be a tier of the contract"))
-        if spec.network and spec.network not in _NETWORKS:
-            found.append(("spec.network", "must be a network of the contract"))
+        found += self._network_violations(spec)
         found += self._path_violations(spec)
         found += _engine_violations(spec)
         found += _environment_violations(spec)
         found += _limit_violations(spec.limits)
         return found
+
+    def _network_violations(self, spec: pb.ExecutionSpec) -> Violations:
+        if spec.network and spec.network not in _NETWORKS:
+            return [("spec.network", "must be a network of the contract")]
+        hosts = spec.allowed_hosts
+        if self._network(spec) is not Network.ALLOW_LIST:
+            return [("spec.allowed_hosts", "must be empty unless the network is ALLOW_LIST")] if hosts else []
+        if self._tier(spec) is Tier.NONE:
+            return [("spec.network", "can be ALLOW_LIST in a sandbox only: nothing keeps tier NONE from the network")]
+        if len(hosts) > _MAX_ALLOWED_HOSTS:
+            return [("spec.allowed_hosts", f"must be at most {_MAX_ALLOWED_HOSTS}")]
+        found: Violations = []
+        for i, host in enumerate(hosts):
+            try:
+                HostPattern.parse(host)
+            except ValueError as error:
+                found.append((f"spec.allowed_hosts[{i}]", str(error)))
+        return found
+
+    def _network(self, spec: pb.ExecutionSpec) -> Network:
+        return _NETWORKS.get(spec.network, self._settings.network)
+
+    def _tier(self, spec: pb.ExecutionSpec) -> Tier:
+        return _TIERS.get(spec.sandbox_tier, self._settings.sandbox_tier)
+
+    def _allow(self, spec: pb.ExecutionSpec) -> AllowList:
+        hosts = tuple(spec.allowed_hosts) or self._settings.network_allowed_hosts
+        return AllowList(hosts, tuple(map(str, self._settings.network_allowed_addresses)))
 
     def _path_violations(self, spec: pb.ExecutionSpec) -> Violations:
         named = _layout_paths(spec.layout)
@@ -118,12 +147,15 @@ class StartReader:
             **spec.environment,
             **spec.secrets,
         }
+        network = self._network(spec)
+        proxies = egress.ENVIRONMENT if network is Network.ALLOW_LIST else {}
         return SandboxSpec(
             argv=argv,
             cwd=WORKSPACE,
             mounts=(*(Mount(path) for path in shown), _workspace(spec.layout, execution_id)),
-            environment=environment.base() | own,
-            network=_NETWORKS.get(spec.network, self._settings.network),
+            environment=environment.base() | proxies | own,
+            network=network,
+            allow=self._allow(spec) if network is Network.ALLOW_LIST else AllowList(),
             limits=Limits(
                 # Of each user namespace, and not where root starts it: the kernel's last resort, behind the runner's.
                 processes=2 * (limits["processes"] or 0) + _SPARE_PROCESSES,
@@ -131,7 +163,7 @@ class StartReader:
                 file_size_bytes=limits["file_size_bytes"],
                 scratch_bytes=self._settings.scratch_bytes,
             ),
-            tier=_TIERS.get(spec.sandbox_tier, self._settings.sandbox_tier),
+            tier=self._tier(spec),
         )
 
     def _limits(self, limits: pb.ExecutionLimits) -> dict[_LimitName, int | None]:

@@ -1,18 +1,30 @@
 """What the execution service can be told."""
 
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from services.common.sandbox.hosts import HostPattern
 from services.common.sandbox.spec import Network, Tier
 from services.common.settings import ListenAddress, ServiceSettings
 
 
 def _paths(value: object) -> object:
     return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+
+def _entries(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _patterns(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        HostPattern.parse(host)
+    return hosts
 
 
 class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
@@ -25,6 +37,14 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     """The tier of executions that name none."""
     network: Network = Network.NONE
     """What executions that do not say reach of the network."""
+    network_allowed_hosts: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_entries), AfterValidator(_patterns)
+    ] = ()
+    """Hosts that executions with network `allow_list` reach when they name none; separated by commas."""
+    network_allowed_addresses: Annotated[
+        tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_entries)
+    ] = ()
+    """Networks (10.1.0.0/16, 192.0.2.7) that allowed hosts may lie in although they are not public; by commas."""
     read_only_paths: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = ()
     """Absolute paths that every sandbox sees, such as where an agent's program is installed; separated by colons."""
     max_output_bytes: Annotated[int, Field(ge=1)] = 4 << 30

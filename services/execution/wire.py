@@ -50,6 +50,7 @@ _MESSAGES: dict[Kind, type[ProtoMessage]] = {
     Kind.USAGE: event_pb2.Usage,
     Kind.TURN_END: event_pb2.TurnEnd,
     Kind.VITALS: event_pb2.Vitals,
+    Kind.NETWORK_DECISION: event_pb2.NetworkDecision,
     Kind.PERMISSION_ANSWER: event_pb2.PermissionAnswer,
     Kind.MESSAGE_DELIVERED: event_pb2.MessageDelivered,
 }

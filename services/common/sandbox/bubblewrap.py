@@ -32,11 +32,20 @@ _FILES = {
     Path("/etc/group"): f"root:x:0:\nagent:x:{UID}:\nnogroup:x:65534:\n",
     Path("/etc/hostname"): f"{HOSTNAME}\n",
 }
-# Where nothing of the network is there, its own loopback is: servers and their tests call it by its name. Names are
-# looked up nowhere else, so that the others fail at once and not after a resolver's patience.
-_FILES_OFFLINE = {
+# Where the host's network is not there, a loopback is: servers and their tests call it by its name. Without any network
+# names are looked up nowhere else, so that the others fail at once and not after a resolver's patience.
+_HOSTS = {
     Path("/etc/hosts"): f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n",
-    Path("/etc/nsswitch.conf"): "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n",
+}
+_SWITCH = "passwd: files\ngroup: files\nhosts: {}\nservices: files\nprotocols: files\n"
+_FILES_OF = {
+    Network.NONE: {**_HOSTS, Path("/etc/nsswitch.conf"): _SWITCH.format("files")},
+    Network.ALLOW_LIST: {
+        **_HOSTS,
+        Path("/etc/nsswitch.conf"): _SWITCH.format("files dns"),
+        Path("/etc/resolv.conf"): "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n",
+    },
+    Network.OPEN: {},
 }
 
 # The first with --disable-userns, without which a sandboxed program reaches kernel interfaces made for root.
@@ -81,7 +90,7 @@ def program() -> Path:
 
 def files(spec: SandboxSpec) -> dict[Path, bytes]:
     """The made-up files of /etc inside: their paths and contents."""
-    made = _FILES | (_FILES_OFFLINE if spec.network is Network.NONE else {})
+    made = _FILES | _FILES_OF[spec.network]
     return {path: content.encode() for path, content in made.items()}
 
 
@@ -96,7 +105,7 @@ def arguments(spec: SandboxSpec, files_at: Mapping[Path, int], filters: Iterable
 
 def _arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> Iterator[str | bytes | Path]:
     yield from ("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")
-    if spec.network is Network.NONE:
+    if spec.network is not Network.OPEN:
         yield "--unshare-net"
     yield from ("--uid", str(UID), "--gid", str(UID), "--hostname", HOSTNAME, "--disable-userns")
     yield from ("--die-with-parent", "--new-session", "--cap-drop", "ALL")

@@ -23,12 +23,15 @@ class Launch:
 
 
 @contextlib.contextmanager
-def prepare(spec: SandboxSpec, *, status_fd: int | None = None, home: Path | None = None) -> Iterator[Launch]:
+def prepare(
+    spec: SandboxSpec, *, status_fd: int | None = None, block_fd: int | None = None, home: Path | None = None
+) -> Iterator[Launch]:
     """Make everything that the process needs at its start; leave the context when it is spawned.
 
     `status_fd` is the caller's own write end of a pipe on which bubblewrap reports `child-pid`, the namespace's init
-    as the host counts it, and later `exit-code`, as JSON documents; tier NONE reports nothing. `home` takes the place
-    of the sandbox's HOME and TMPDIR with tier NONE, where there is none.
+    as the host counts it, and later `exit-code`, as JSON documents; tier NONE reports nothing. With `block_fd`,
+    the read end of another pipe, the program begins when there is something in it; tier NONE does not wait. `home`
+    takes the place of the sandbox's HOME and TMPDIR with tier NONE, where there is none.
 
     Layers are held from here on, by the caller and then by the sandbox; this may block for up to 2 s.
 
@@ -49,10 +52,11 @@ def prepare(spec: SandboxSpec, *, status_fd: int | None = None, home: Path | Non
         filters = [] if program is None else [stack.enter_context(_held(program))]
         args = stack.enter_context(_held(bubblewrap.arguments(spec, files, filters)))
         status = () if status_fd is None else (b"--json-status-fd", b"%d" % status_fd)
+        block = () if block_fd is None else (b"--block-fd", b"%d" % block_fd)
         held = stack.enter_context(_hold(spec))
         sync = [part for fd in held for part in (b"--sync-fd", b"%d" % fd)]
-        argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *status, *sync, b"--", *command]
-        given = () if status_fd is None else (status_fd,)
+        argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *status, *block, *sync, b"--", *command]
+        given = [fd for fd in (status_fd, block_fd) if fd is not None]
         yield Launch(argv, {}, Path("/"), (*files.values(), args, *filters, *given, *held))
 
 

@@ -17,6 +17,8 @@ class Network(enum.StrEnum):
     """What of the network is there."""
 
     NONE = "none"
+    ALLOW_LIST = "allow_list"
+    """Some hosts, through a proxy of ours that listens on the sandbox's own loopback; whoever spawns it provides it."""
     OPEN = "open"
 
 
@@ -71,6 +73,18 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class AllowList:
+    """What Network.ALLOW_LIST lets through.
+
+    `hosts` are patterns as in `hosts.HostPattern`. `addresses` are networks, such as 10.0.0.0/8, that may be reached
+    although they are not public; hosts must be named all the same.
+    """
+
+    hosts: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """A process and the world it is allowed.
 
@@ -85,5 +99,6 @@ class SandboxSpec:
     mounts: tuple[Mount | Overlay, ...] = ()
     environment: Mapping[str, bytes] = field(default_factory=dict)
     network: Network = Network.NONE
+    allow: AllowList = AllowList()
     limits: Limits = Limits()
     tier: Tier = Tier.BUBBLEWRAP

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from services.common.sandbox.spec import SandboxSpec
-from services.execution.eventlog import Stream
+from services.execution.egress.child import Egress, record
+from services.execution.eventlog import EventWriter, Stream
 from services.execution.model import EndVerification
 from services.execution.runner import agent
 from services.execution.runner.group import Group
@@ -38,10 +39,11 @@ class NoHandsError(Exception):
 class Hands:
     """One tool process at a time. Its error output is the execution's own."""
 
-    def __init__(self, spec: SandboxSpec, home: Path, pump: Pump, group: Group | None) -> None:
+    def __init__(self, spec: SandboxSpec, home: Path, pump: Pump, writer: EventWriter, group: Group | None) -> None:
         self._spec = spec
         self._home = home
         self._pump = pump
+        self._writer = writer
         self._group = group
         self._program: agent.Agent | None = None
         self._calls = -1
@@ -72,6 +74,8 @@ class Hands:
         loop.add_reader(program.stderr, self._hear, program)
         if program.status is not None:
             loop.add_reader(program.status, self._learn, program)
+        if program.egress is not None:
+            loop.add_reader(program.egress.decisions, self._record, program.egress)
 
     async def ready(self) -> None:
         """Wait until the process takes calls. Raises NoHandsError, with what it complains of."""
@@ -114,8 +118,12 @@ class Hands:
         loop.remove_reader(program.stderr)
         if program.status is not None:
             loop.remove_reader(program.status)
+        if program.egress is not None:
+            loop.remove_reader(program.egress.decisions)
         os.close(self._calls)
         self.processes_left += program.finish()
+        if program.egress is not None:
+            record(self._writer, program.egress.close())
         self.verified_by = program.verified_by
         self._pump.drain(program.stderr, Stream.STDERR)
         self._pump.end()
@@ -134,6 +142,12 @@ class Hands:
         if self._pump.receive(program.stderr, Stream.STDERR) == 0:
             asyncio.get_running_loop().remove_reader(program.stderr)
         self._pump.flush()
+
+    def _record(self, egress: Egress) -> None:
+        decisions, more = egress.read()
+        record(self._writer, decisions)
+        if not more:
+            asyncio.get_running_loop().remove_reader(egress.decisions)
 
     def _learn(self, program: agent.Agent) -> None:
         if not program.read_status() and program.status is not None:

@@ -7,17 +7,20 @@ import os
 import select
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 from services.common.sandbox.ending import end
 from services.common.sandbox.launch import Launch, prepare
-from services.common.sandbox.spec import SandboxSpec, Tier
+from services.common.sandbox.spec import Network, SandboxSpec, Tier
+from services.execution.egress.child import Egress
 from services.execution.model import EndVerification
 from services.execution.runner import orphans
 from services.execution.runner.group import Group
 
 _GONE_WITHIN_S = 10.0
+_BEGINS_WITHIN_S = 30.0
 _PIPE_BYTES = 1024 * 1024
 
 
@@ -62,6 +65,11 @@ class Agent(Protocol):
         """After `finish`: what told that nothing is left; None when the program never began."""
         ...
 
+    @property
+    def egress(self) -> Egress | None:
+        """Its way out, where that is an allow list: its decisions are to be read, and it is to be closed at last."""
+        ...
+
     def root(self) -> int | None:
         """The process of which all of the program's descend; None while it is not known."""
         ...
@@ -86,16 +94,27 @@ def start(spec: SandboxSpec, stdin: Path, home: Path, group: Group | None) -> Ag
 
 def start_on(spec: SandboxSpec, stdin: int, home: Path, group: Group | None) -> Agent:
     """Start as `start` does, with a descriptor as standard input; it stays the caller's."""
+    # Outside of the group, whose limits are the program's.
+    egress = Egress(spec.allow) if spec.network is Network.ALLOW_LIST and spec.tier is not Tier.NONE else None
     if group is not None:
         group.enter()
-    return BareAgent(spec, stdin, home, group) if spec.tier is Tier.NONE else SandboxedAgent(spec, stdin, group)
+    try:
+        if spec.tier is Tier.NONE:
+            return BareAgent(spec, stdin, home, group)
+        return SandboxedAgent(spec, stdin, group, egress)
+    except BaseException:
+        if egress is not None:
+            egress.close()
+        raise
 
 
 class SandboxedAgent:
     """A program under bubblewrap: runner → bwrap → the namespace's init → the program."""
 
-    def __init__(self, spec: SandboxSpec, stdin: int, group: Group | None) -> None:
+    def __init__(self, spec: SandboxSpec, stdin: int, group: Group | None, egress: Egress | None) -> None:
+        """With `egress` the program begins when that listens in there."""
         self._group = group
+        self.egress = egress
         self.status, status_end = os.pipe()
         os.set_blocking(self.status, False)
         self._documents = b""
@@ -104,12 +123,28 @@ class SandboxedAgent:
         self.exit_status: int | None = None
         self.verified_by: EndVerification | None = None
         try:
-            with prepare(spec, status_fd=status_end) as launch:
+            with _gate(egress) as (gate, pass_gate), prepare(spec, status_fd=status_end, block_fd=gate) as launch:
                 self._bwrap = _spawn(launch, stdin)
+                self.exited = os.pidfd_open(self._bwrap.pid)
+                self.stdout, self.stderr = _pipes(self._bwrap)
+                if egress is not None:
+                    self._connect(egress)
+                    pass_gate()
         finally:
             os.close(status_end)
-        self.exited = os.pidfd_open(self._bwrap.pid)
-        self.stdout, self.stderr = _pipes(self._bwrap)
+
+    def _connect(self, egress: Egress) -> None:
+        """Have the proxy listen in the sandbox. Raises SandboxUnavailableError, and nothing is left."""
+        try:
+            while self._init is None:
+                ended = self.exited in select.select([self.status, self.exited], [], [], _BEGINS_WITHIN_S)[0]
+                self.read_status()
+                if ended and self._init is None:
+                    return  # its complaint is on its standard error, and its end is seen as any other's
+            egress.open(self._init_pid)
+        except BaseException:
+            self.finish()
+            raise
 
     def read_status(self) -> bool:
         """Learn the init's pid while it is certainly the init's, and the exit code."""
@@ -172,6 +207,7 @@ class BareAgent:
     def __init__(self, spec: SandboxSpec, stdin: int, home: Path, group: Group | None) -> None:
         orphans.adopt()
         self._group = group
+        self.egress = None
         self.verified_by: EndVerification | None = None
         self.status = None
         home.mkdir(mode=0o700, exist_ok=True)
@@ -215,6 +251,20 @@ class BareAgent:
     def root(self) -> int | None:
         """This process itself, which has no other children."""
         return os.getpid()
+
+
+@contextlib.contextmanager
+def _gate(egress: Egress | None) -> Iterator[tuple[int | None, Callable[[], object]]]:
+    """What holds back a program that has to wait for its way out, and what lets it go; leaving lets it go too."""
+    if egress is None:
+        yield None, lambda: None
+        return
+    reading, writing = os.pipe()
+    try:
+        yield reading, lambda: os.write(writing, b"x")
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def _spawn(launch: Launch, stdin: int) -> "subprocess.Popen[bytes]":

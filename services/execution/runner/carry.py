@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from services.common.sandbox.errors import SandboxError
+from services.execution.egress.child import Egress, record
 from services.execution.eventlog import EventWriter, Stream
 from services.execution.model import Reason, Result, State
 from services.execution.redaction.strand import Redactor
@@ -102,6 +103,8 @@ class Carrier:
             self._follow(program, meter, began)
         finally:
             left = program.finish()
+            if program.egress is not None:
+                record(self._writer, program.egress.close())
         for fd, stream in self._outputs(program):
             self._pump.drain(fd, stream)
         self._pump.end()
@@ -129,6 +132,8 @@ class Carrier:
             self._watch(self._terminal.keys, self._terminal.listen)
         if program.status is not None:
             self._watch(program.status, lambda: self._learn(program))
+        if (egress := program.egress) is not None:
+            self._watch(egress.decisions, lambda: self._record(egress))
         self._selector.register(program.exited, selectors.EVENT_READ, None)
         self._heed()
         while True:
@@ -154,6 +159,12 @@ class Carrier:
     def _learn(self, program: agent.Agent) -> None:
         if not program.read_status() and program.status is not None:
             self._unwatch(program.status)
+
+    def _record(self, egress: Egress) -> None:
+        decisions, more = egress.read()
+        record(self._writer, decisions)
+        if not more:
+            self._unwatch(egress.decisions)
 
     def _receive(self, fd: int, stream: Stream) -> None:
         if self._pump.receive(fd, stream) == 0:

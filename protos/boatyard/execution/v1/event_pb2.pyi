@@ -52,6 +52,8 @@ class _EventKindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_EventKind.Va
     """MessageDelivered."""
     EVENT_KIND_VITALS: _EventKind.ValueType  # 13
     """Vitals."""
+    EVENT_KIND_NETWORK_DECISION: _EventKind.ValueType  # 14
+    """NetworkDecision."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """Names the kinds of events, to ask for some of them."""
@@ -84,6 +86,8 @@ EVENT_KIND_MESSAGE_DELIVERED: EventKind.ValueType  # 12
 """MessageDelivered."""
 EVENT_KIND_VITALS: EventKind.ValueType  # 13
 """Vitals."""
+EVENT_KIND_NETWORK_DECISION: EventKind.ValueType  # 14
+"""NetworkDecision."""
 
 @typing.final
 class Event(message.Message):
@@ -106,6 +110,7 @@ class Event(message.Message):
     TURN_END_FIELD_NUMBER: builtins.int
     MESSAGE_DELIVERED_FIELD_NUMBER: builtins.int
     VITALS_FIELD_NUMBER: builtins.int
+    NETWORK_DECISION_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Counts from 1, without gaps, per execution."""
     @builtins.property
@@ -164,6 +169,10 @@ class Event(message.Message):
     def vitals(self) -> Vitals:
         """What the execution's processes use."""
 
+    @builtins.property
+    def network_decision(self) -> NetworkDecision:
+        """The program wanted to reach a host; whether it might."""
+
     def __init__(
         self,
         *,
@@ -182,12 +191,13 @@ class Event(message.Message):
         turn_end: TurnEnd | None = ...,
         message_delivered: MessageDelivered | None = ...,
         vitals: Vitals | None = ...,
+        network_decision: NetworkDecision | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "message_delivered", b"message_delivered", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage", "vitals", b"vitals"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "message_delivered", b"message_delivered", "network_decision", b"network_decision", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage", "vitals", b"vitals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "message_delivered", b"message_delivered", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "sequence", b"sequence", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage", "vitals", b"vitals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "message_delivered", b"message_delivered", "network_decision", b"network_decision", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "sequence", b"sequence", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage", "vitals", b"vitals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["output", "text", "thinking", "tool_call", "tool_result", "permission_request", "permission_answer", "usage", "state_change", "note", "turn_end", "message_delivered", "vitals"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["output", "text", "thinking", "tool_call", "tool_result", "permission_request", "permission_answer", "usage", "state_change", "note", "turn_end", "message_delivered", "vitals", "network_decision"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -531,6 +541,44 @@ class StateChange(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["message", b"message", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class NetworkDecision(message.Message):
+    """Whether a program may reach a host, with Network ALLOW_LIST. The first 200 are all told, and then 20 a second."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: builtins.int
+    PORT_FIELD_NUMBER: builtins.int
+    ALLOWED_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    OMITTED_FIELD_NUMBER: builtins.int
+    host: builtins.str
+    """The name or address that it asked for; at most 253 characters."""
+    port: builtins.int
+    """The port; 53 where it asked for the name alone."""
+    allowed: builtins.bool
+    """Whether it may."""
+    reason: builtins.str
+    """Why not: HOST_NOT_ALLOWED, PORT_NOT_ALLOWED, ADDRESS_NOT_ALLOWED (the host is there, at an address that is not
+    public) or NOT_FOUND (its name cannot be resolved). Empty where it may.
+    """
+    omitted: builtins.int
+    """How many decisions before this one were not told, for there were too many."""
+    def __init__(
+        self,
+        *,
+        host: builtins.str = ...,
+        port: builtins.int = ...,
+        allowed: builtins.bool = ...,
+        reason: builtins.str = ...,
+        omitted: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed", b"allowed", "host", b"host", "omitted", b"omitted", "port", b"port", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

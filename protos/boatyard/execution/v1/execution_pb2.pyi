@@ -667,6 +667,7 @@ class ExecutionSpec(message.Message):
     LIMITS_FIELD_NUMBER: builtins.int
     SANDBOX_TIER_FIELD_NUMBER: builtins.int
     NETWORK_FIELD_NUMBER: builtins.int
+    ALLOWED_HOSTS_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
     """Required. What it is for."""
@@ -701,6 +702,14 @@ class ExecutionSpec(message.Message):
         """How far it may go."""
 
     @builtins.property
+    def allowed_hosts(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """With network ALLOW_LIST, what it may reach; at most 256. `example.com` is that host on ports 80 and 443,
+        `*.example.com` all hosts below it, `*` every host, and `:22` behind one of them another port. Addresses that are not
+        public are never reached, whatever a name leads to, but those of BOATYARD_EXECUTION_NETWORK_ALLOWED_ADDRESSES. Empty
+        means the hosts of BOATYARD_EXECUTION_NETWORK_ALLOWED_HOSTS. With another network it must be empty.
+        """
+
+    @builtins.property
     def secrets(self) -> containers.ScalarMap[builtins.str, builtins.bytes]:
         """More of the program's environment, counted with `environment`, whose values no event shows: where one would stand,
         in any event and however it was written in pieces, stands `[redacted:NAME]`. Its forms in base64 and in URLs are
@@ -720,11 +729,12 @@ class ExecutionSpec(message.Message):
         limits: ExecutionLimits | None = ...,
         sandbox_tier: sandbox_pb2.SandboxTier.ValueType = ...,
         network: sandbox_pb2.Network.ValueType = ...,
+        allowed_hosts: abc.Iterable[builtins.str] | None = ...,
         secrets: abc.Mapping[builtins.str, builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["anthropic", b"anthropic", "command", b"command", "engine", b"engine", "layout", b"layout", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["anthropic", b"anthropic", "command", b"command", "engine", b"engine", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "limits", b"limits", "network", b"network", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "sandbox_tier", b"sandbox_tier", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_hosts", b"allowed_hosts", "anthropic", b"anthropic", "command", b"command", "engine", b"engine", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "limits", b"limits", "network", b"network", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "sandbox_tier", b"sandbox_tier", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_engine: _TypeAlias = typing.Literal["command", "anthropic"]  # noqa: Y015
     _WhichOneofArgType_engine: _TypeAlias = typing.Literal["engine", b"engine"]  # noqa: Y015

@@ -51,6 +51,8 @@ class _NetworkEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Network.ValueT
     """Nothing, not even the host's loopback."""
     NETWORK_OPEN: _Network.ValueType  # 2
     """Everything that the host reaches."""
+    NETWORK_ALLOW_LIST: _Network.ValueType  # 3
+    """Some hosts, through a proxy that stands in HTTP_PROXY and HTTPS_PROXY. Each decision is a NetworkDecision event."""
 
 class Network(_Network, metaclass=_NetworkEnumTypeWrapper):
     """What of the network a process may reach."""
@@ -61,3 +63,5 @@ NETWORK_NONE: Network.ValueType  # 1
 """Nothing, not even the host's loopback."""
 NETWORK_OPEN: Network.ValueType  # 2
 """Everything that the host reaches."""
+NETWORK_ALLOW_LIST: Network.ValueType  # 3
+"""Some hosts, through a proxy that stands in HTTP_PROXY and HTTPS_PROXY. Each decision is a NetworkDecision event."""

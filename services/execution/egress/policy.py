@@ -1,0 +1,116 @@
+"""What may be reached: hosts that a pattern names, at addresses that are public or that the operator allows.
+
+A name is resolved once, and what is connected to is what was looked at: a name server that answers differently the
+second time gains nothing.
+"""
+
+import asyncio
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from services.common.sandbox.hosts import HostPattern, normal
+from services.execution.egress.decisions import Decisions
+
+_RESOLVE_S = 10.0
+_NAT64 = ip_network("64:ff9b::/96")
+_SHARED = ip_network("100.64.0.0/10")  # between customers and carriers: RFC 6598
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+class RefusedError(Exception):
+    """It may not be reached, or it cannot; the text is for the program that wanted to."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Decides, and tells each decision."""
+
+    patterns: tuple[HostPattern, ...]
+    networks: tuple[Network, ...]
+    decisions: Decisions
+
+    @classmethod
+    def of(cls, hosts: Iterable[str], addresses: Iterable[str], decisions: Decisions) -> "Policy":
+        """Read patterns and networks. Raises ValueError."""
+        return cls(tuple(map(HostPattern.parse, hosts)), tuple(map(ip_network, addresses)), decisions)
+
+    def knows(self, name: str) -> bool:
+        """Whether a name may be asked for, and tell it."""
+        named = any(pattern.names(normal(name)) for pattern in self.patterns)
+        self.decisions.tell(name, 53, allowed=named, reason="" if named else "HOST_NOT_ALLOWED")
+        return named
+
+    async def addresses(self, host: str, port: int) -> list[Address]:
+        """Where to connect to for a host and port, and tell it. Raises RefusedError."""
+        try:
+            found = await self._addresses(normal(host), port)
+        except RefusedError as refused:
+            self.decisions.tell(host, port, allowed=False, reason=refused.reason)
+            raise
+        self.decisions.tell(host, port, allowed=True, reason="")
+        return found
+
+    async def _addresses(self, host: str, port: int) -> list[Address]:
+        named = [pattern for pattern in self.patterns if pattern.names(host)]
+        if not named:
+            raise RefusedError("HOST_NOT_ALLOWED", f"{host} is not among the hosts that this execution may reach")
+        if not any(port in pattern.ports for pattern in named):
+            raise RefusedError("PORT_NOT_ALLOWED", f"port {port} of {host} is not one that this execution may reach")
+        try:
+            async with asyncio.timeout(_RESOLVE_S):
+                loop = asyncio.get_running_loop()
+                answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError, TimeoutError) as error:
+            raise RefusedError("NOT_FOUND", f"the name {host} cannot be resolved: {error}") from error
+        found = list(dict.fromkeys(ip_address(str(place[0]).partition("%")[0]) for *_, place in answers))
+        admitted = [address for address in found if self._admits(address)]
+        if not admitted:
+            listed = ", ".join(map(str, found[:3]))
+            text = f"{host} is {listed}: not public, and not in BOATYARD_EXECUTION_NETWORK_ALLOWED_ADDRESSES"
+            raise RefusedError("ADDRESS_NOT_ALLOWED", text)
+        return admitted
+
+    def _admits(self, address: Address) -> bool:
+        inner = unwrapped(address)
+        if any(one in network for network in self.networks for one in (address, inner)):
+            return True
+        return is_public(inner) and not is_ours(address) and not is_ours(inner)
+
+
+def unwrapped(address: Address) -> Address:
+    """The IPv4 address that is wrapped in an IPv6 one, if there is one: what is reached in the end."""
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if address in _NAT64:
+            inner = IPv4Address(int(address) & 0xFFFFFFFF)
+        return inner or address
+    return address
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is anybody's on the Internet.
+
+    Not so: loopback, private and link-local (where clouds keep their metadata), a carrier's, multicast, reserved.
+    """
+    if isinstance(address, IPv6Address) and address.is_site_local:
+        return False
+    return address.is_global and not (address.is_multicast or address.is_reserved or address in _SHARED)
+
+
+def is_ours(address: Address) -> bool:
+    """Whether it is an address of this machine, which only those can be bound to."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError:
+            return False
+    return True
