@@ -56,6 +56,7 @@ _WHERE_TYPED = {
     "spec.agent.disk_bytes": "--disk",
     "spec.agent.output_bytes": "--output",
     "spec.agent.cpu_seconds": "--cpu",
+    "spec.agent.allowed_hosts": "--allow-host",
     "spec.agent.ask_before": "--ask-before",
     "spec.agent.terminal": "--terminal",
     "permission_id": "PERMISSION",

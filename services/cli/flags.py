@@ -28,6 +28,12 @@ LIMIT_FLAGS = (
     Flag("--disk", "agent.disk_bytes", "How much its workspace may grow, such as 5G.", "SIZE"),
     Flag("--output", "agent.output_bytes", "How much the agent may write to its output, such as 100M.", "SIZE"),
     Flag("--cpu", "agent.cpu_seconds", "Seconds on a processor that its processes may take together.", "S"),
+    Flag(
+        "--allow-host",
+        "agent.allowed_hosts",
+        "A host that the agent may reach; may be repeated.",
+        "HOST",
+    ),
     Flag("--ask-before", "agent.ask_before", "A tool of a model's to be asked about; may be repeated.", "TOOL"),
     Flag("--terminal", "agent.terminal", "Give a command a terminal, for `boatyard attach`."),
 )

@@ -108,6 +108,11 @@ def show_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> None
                 f"? {asked.tool} waits for permission: `boatyard allow ID {asked.permission_id}`, or deny",
                 style="magenta",
             )
+        case "network_decision" if not event.network_decision.allowed:
+            decision = event.network_decision
+            screen.say(f"✗ {decision.host}:{decision.port} was not reached: {decision.reason}", style="yellow")
+        case "network_decision":
+            screen.say(f"→ {event.network_decision.host}:{event.network_decision.port}")
         case "message_delivered":
             screen.say(f"> {event.message_delivered.text}", style="magenta")
         case "vitals":

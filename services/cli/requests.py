@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from boatyard.execution.v1.execution_pb2 import CommandEngine
+from boatyard.execution.v1.sandbox_pb2 import NETWORK_ALLOW_LIST
 from boatyard.gateway.v1 import agent_pb2, catalog_pb2, job_pb2, runtime_pb2
 from boatyard.git.v1 import git_pb2
 
@@ -81,6 +82,8 @@ def new_job(
         policy=policy,
     )
     fill(spec, limits)
+    if spec.agent.allowed_hosts:
+        spec.agent.network = NETWORK_ALLOW_LIST
     if spec.agent.terminal:  # its input is the terminal's
         spec.agent.prompt_delivery = CommandEngine.PROMPT_DELIVERY_ARGUMENT
     return job_pb2.CreateJobRequest(request_id=request_id or uuid.uuid4().hex, spec=spec)

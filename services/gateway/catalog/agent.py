@@ -20,6 +20,7 @@ MAX_VERIFY_TIMEOUT = timedelta(days=1)
 
 ENGINES = ("command", "anthropic")
 MAX_ASK_BEFORE = 64
+MAX_ALLOWED_HOSTS = 256
 BOUNDS: Mapping[str, tuple[int, int]] = {
     "max_turns": (1, 10_000),
     "max_tokens": (1, 128_000),
@@ -44,6 +45,7 @@ class Network(enum.StrEnum):
     """What an agent reaches of the network."""
 
     NONE = "NONE"
+    ALLOW_LIST = "ALLOW_LIST"
     OPEN = "OPEN"
 
 
@@ -74,6 +76,7 @@ class AgentSettings:
     cpu_seconds: int | None = None
     terminal: bool | None = None
     ask_before: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,11 @@ from typing import Any, Final
 from boatyard.execution.v1 import execution_pb2, sandbox_pb2
 from boatyard.gateway.v1 import agent_pb2 as pb
 
+from services.common.sandbox.hosts import HostPattern
 from services.gateway.catalog.agent import (
     BOUNDS,
     ENGINES,
+    MAX_ALLOWED_HOSTS,
     MAX_ASK_BEFORE,
     MAX_COMMAND_BYTES,
     MAX_SYSTEM_PROMPT_BYTES,
@@ -43,6 +45,7 @@ _NETWORKS: Final = {
     sandbox_pb2.NETWORK_UNSPECIFIED: Network.NONE,
     sandbox_pb2.NETWORK_NONE: Network.NONE,
     sandbox_pb2.NETWORK_OPEN: Network.OPEN,
+    sandbox_pb2.NETWORK_ALLOW_LIST: Network.ALLOW_LIST,
 }
 _PUBLISHES: Final = {
     pb.Policy.PUBLISH_UNSPECIFIED: Publish.PUSH,
@@ -82,6 +85,7 @@ def agent_of(check: Checks, field: str, message: pb.AgentSettings) -> AgentSetti
     if message.HasField("terminal"):
         layer["terminal"] = message.terminal
     layer["ask_before"] = _tools(check, f"{field}.ask_before", message.ask_before)
+    layer["allowed_hosts"] = _hosts(check, f"{field}.allowed_hosts", message.allowed_hosts)
     environment = dict(message.environment)
     _check_environment(check, f"{field}.environment", environment)
     return AgentSettings(**layer, environment=environment)
@@ -142,6 +146,17 @@ def _tools(check: Checks, field: str, names: Sequence[str]) -> tuple[str, ...]:
         if not _TOOL.fullmatch(name):
             check.add(field, f"{name[:64]!r} is no name of a tool: 1 to 64 letters, digits, '_' and '-'")
     return tuple(names)
+
+
+def _hosts(check: Checks, field: str, patterns: Sequence[str]) -> tuple[str, ...]:
+    if len(patterns) > MAX_ALLOWED_HOSTS:
+        check.add(field, f"must be at most {MAX_ALLOWED_HOSTS}")
+    for index, pattern in enumerate(patterns):
+        try:
+            HostPattern.parse(pattern)
+        except ValueError as error:
+            check.add(f"{field}[{index}]", str(error))
+    return tuple(patterns)
 
 
 def _check_environment(check: Checks, field: str, environment: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import FailedPrecondition, Invalid
 from services.common.ids import new_id
+from services.common.sandbox.spec import Network
 from services.gateway import requests
 from services.gateway.catalog.agent import (
     DEFAULT_AGENT,
@@ -119,7 +120,7 @@ class Admission:
                 await _occupy(connection, named.work_item)
             create_time = (await connection.execute(select(NOW))).scalar_one()
             order = self._order(job_id, draft, named, create_time)
-            _check(order, draft.path)
+            _check(order, draft)
             await _write(connection, order)
             view = await job_view(connection, job_id)
         self._changes.changed(job_id, work=True)
@@ -208,9 +209,9 @@ def _quoted(document: Document) -> str:
     return f"### {document.name}\n\n{fence}\n{document.content.rstrip()}\n{fence}"
 
 
-def _check(order: Order, path: str) -> None:
+def _check(order: Order, draft: Draft) -> None:
     """Raise Invalid for what only shows when everything is laid together."""
-    agent, violations = order.agent, []
+    agent, path, violations = order.agent, draft.path, []
     size = len(order.task.encode())
     if size > MAX_PROMPT_BYTES:
         violations.append((f"{path}prompt", "must be at most 1 MiB together with what the work item says"))
@@ -224,6 +225,8 @@ def _check(order: Order, path: str) -> None:
         violations.append((f"{path}snapshot_id", "needs the repository that it is of"))
     if agent.terminal and (agent.engine == MODEL_ENGINE or agent.prompt_delivery is not PromptDelivery.ARGUMENT):
         violations.append((f"{path}agent.terminal", "needs a command that gets its prompt as an argument"))
+    if draft.agent.allowed_hosts and agent.network is not Network.ALLOW_LIST:
+        violations.append((f"{path}agent.allowed_hosts", "needs the network ALLOW_LIST"))
     if complaint := environment_complaint(agent.environment):
         violations.append((f"{path}agent.environment", complaint))
     if violations:

@@ -30,6 +30,7 @@ def settled_agent(layer: layers.AgentSettings) -> AgentSettings:
         limits=Limits(**{each.name: getattr(layer, each.name) for each in fields(Limits)}),
         terminal=bool(layer.terminal),
         ask_before=layer.ask_before,
+        allowed_hosts=layer.allowed_hosts,
     )
 
 
@@ -62,6 +63,7 @@ def agent_layer(settled: AgentSettings) -> layers.AgentSettings:
         **asdict(settled.limits),
         terminal=settled.terminal or None,
         ask_before=settled.ask_before,
+        allowed_hosts=settled.allowed_hosts,
     )
 
 

@@ -43,6 +43,7 @@ class AgentSettings(Recorded):
     limits: Limits = field(default_factory=Limits)
     terminal: bool = False
     ask_before: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

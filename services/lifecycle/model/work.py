@@ -54,6 +54,7 @@ class Launch(Recorded):
     timeout: float
     tier: Tier
     network: Network = Network.NONE
+    allowed_hosts: tuple[str, ...] = ()
     read_only_paths: tuple[bytes, ...] = ()
     environment: Mapping[str, bytes] = field(default_factory=dict)
     delivery: PromptDelivery = PromptDelivery.STDIN

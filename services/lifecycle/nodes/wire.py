@@ -52,6 +52,7 @@ def spec(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
         limits=limits,
         sandbox_tier=sandbox_tier(value.tier),
         network=sandbox_pb.Network.Value(f"NETWORK_{value.network.upper()}"),
+        allowed_hosts=value.allowed_hosts,
     )
     if value.model is None:
         message.command.MergeFrom(_command(value))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from services.common.sandbox.spec import Network
 from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.model.order import MODEL_ENGINE
 from services.lifecycle.model.outcome import Failure, Nothing
@@ -103,6 +104,7 @@ def _launch(job: JobRun, layout: Layout, base: Base | None) -> Launch:
         idle_timeout=agent.idle_timeout,
         tier=agent.sandbox_tier,
         network=agent.network,
+        allowed_hosts=agent.allowed_hosts if agent.network is Network.ALLOW_LIST else (),
         read_only_paths=() if base is None else base.read_only_paths,
         environment={name: value.encode() for name, value in environment.items()},
         limits=agent.limits,

@@ -70,6 +70,7 @@ class AgentSettings(message.Message):
     CPU_SECONDS_FIELD_NUMBER: builtins.int
     TERMINAL_FIELD_NUMBER: builtins.int
     ASK_BEFORE_FIELD_NUMBER: builtins.int
+    ALLOWED_HOSTS_FIELD_NUMBER: builtins.int
     engine: builtins.str
     """What drives the agent: `command`, or `anthropic`: a model of Anthropic's, with tools of ours. The default is `command`."""
     command: builtins.str
@@ -138,6 +139,13 @@ class AgentSettings(message.Message):
         64. An empty list inherits.
         """
 
+    @builtins.property
+    def allowed_hosts(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """With network ALLOW_LIST, what it may reach, at most 256: `example.com` is that host on ports 80 and 443, `*.example.com`
+        all hosts below it, `*` every host, and `:22` behind one of them another port. Addresses that are not public are never
+        reached but where the node's settings name them. An empty list inherits, and at last means the hosts of the node's settings.
+        """
+
     def __init__(
         self,
         *,
@@ -161,10 +169,11 @@ class AgentSettings(message.Message):
         cpu_seconds: builtins.int | None = ...,
         terminal: builtins.bool | None = ...,
         ask_before: abc.Iterable[builtins.str] | None = ...,
+        allowed_hosts: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_engine", b"_engine", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_terminal", b"_terminal", "_token_budget", b"_token_budget", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "idle_timeout", b"idle_timeout", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "output_bytes", b"output_bytes", "processes", b"processes", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "terminal", b"terminal", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_engine", b"_engine", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_terminal", b"_terminal", "_token_budget", b"_token_budget", "ask_before", b"ask_before", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "idle_timeout", b"idle_timeout", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "output_bytes", b"output_bytes", "processes", b"processes", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "terminal", b"terminal", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_engine", b"_engine", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_terminal", b"_terminal", "_token_budget", b"_token_budget", "allowed_hosts", b"allowed_hosts", "ask_before", b"ask_before", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "idle_timeout", b"idle_timeout", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "output_bytes", b"output_bytes", "processes", b"processes", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "terminal", b"terminal", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__command: _TypeAlias = typing.Literal["command"]  # noqa: Y015
     _WhichOneofArgType__command: _TypeAlias = typing.Literal["_command", b"_command"]  # noqa: Y015
