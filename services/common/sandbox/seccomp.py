@@ -170,6 +170,16 @@ def program() -> bytes | None:
     return assemble(machine)
 
 
+def weakness() -> str | None:
+    """What a sandbox lacks where there is no filter, for people; None where there is one."""
+    if program() is not None:
+        return None
+    return (
+        f"there is no filter of system calls for this machine ({os.uname().machine}): a sandbox has its namespaces and"
+        " no capability, but all of the kernel's calls"
+    )
+
+
 def assemble(machine: Machine) -> bytes:
     """The filter for a machine."""
     return bpf.assemble(_blocks(machine))
