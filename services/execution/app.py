@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -30,6 +31,7 @@ from services.execution.loop.access import NETWORK_VARIABLES, Access
 from services.execution.loop.models import Models
 from services.execution.manager import ExecutionManager
 from services.execution.requests import StartReader
+from services.execution.retention import Retention, Terms
 from services.execution.runner.group import Place, Task
 from services.execution.servicer import ExecutionServicer
 from services.execution.settings import ExecutionSettings
@@ -59,11 +61,11 @@ async def _main() -> None:
         engine = open_database(sqlite_url(directory / "execution.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.execution.migrations")
-        fences = Fences(engine, store.fences)
+        executions, fences = store.ExecutionStore(engine), Fences(engine, store.fences)
         manager = await stack.enter_async_context(
             aclosing(
                 ExecutionManager(
-                    store.ExecutionStore(engine),
+                    executions,
                     fences,
                     _admission(settings, runs, control_groups),
                     _access(settings),
@@ -72,6 +74,11 @@ async def _main() -> None:
             )
         )
         await manager.recover()
+        terms = Terms(
+            timedelta(hours=settings.pack_after_hours), timedelta(days=settings.keep_days), settings.keep_bytes
+        )
+        sweeping = asyncio.create_task(Retention(executions, runs, terms).run(settings.sweep_seconds))
+        stack.callback(sweeping.cancel)
         found = await asyncio.to_thread(lambda: tuple(capabilities(control_groups)))
         _warn(found)
         draining = Draining()

@@ -10,7 +10,6 @@ at the end; opening the log for writing cuts it off, and readers wait before it,
 
 import contextlib
 import enum
-import errno
 import json
 import os
 import struct
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from services.execution.logfiles import open_log
 from services.execution.redaction.strand import Redactor
 
 MAX_OUTPUT = 64 * 1024
@@ -206,21 +206,19 @@ class EventReader:
         """
         self._path = path
         self._verify = verify
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        magic = os.pread(self._fd, len(_MAGIC), 0)
-        if not _MAGIC.startswith(magic):
-            os.close(self._fd)
+        self._file = open_log(path)
+        if not _MAGIC.startswith(self._file.read(len(_MAGIC), 0)):
+            self._file.close()
             raise EventLogError(f"{path} is not an event log")
         self.offset = len(_MAGIC)
         """Where the next record begins."""
         self.next_sequence = 1
         """Which record that is."""
-        self._buffer = memoryview(b"")
 
     def skip_to(self, sequence: int) -> bool:
         """Pass over records before `sequence`; False when the log ends before it, to be called again."""
         while self.next_sequence < sequence:
-            block = os.pread(self._fd, _BLOCK, self.offset)
+            block = self._file.read(_BLOCK, self.offset)
             before = self.offset
             for start, end in _frames(block):
                 if self.next_sequence >= sequence:
@@ -239,11 +237,11 @@ class EventReader:
             BlockingIOError: `wait` is False, and they would have to be fetched from the disk.
         """
         size = max(size, _HEADER.size)
-        block = self._load(size, wait)
+        block = self._file.read(size, self.offset, wait=wait)
         if len(block) >= _HEADER.size:
             needed = _HEADER.size + _HEADER.unpack_from(block)[0]
             if size < needed <= _HEADER.size + _MAX_PAYLOAD:
-                block = self._load(needed, wait)
+                block = self._file.read(needed, self.offset, wait=wait)
         records: list[Record] = []
         base = self.offset
         for start, end in _frames(block):
@@ -257,17 +255,6 @@ class EventReader:
             self.offset = base + end
         return records
 
-    def _load(self, size: int, wait: bool) -> memoryview:
-        if len(self._buffer) < size:
-            self._buffer = memoryview(bytearray(size))
-        try:
-            count = os.preadv(self._fd, [self._buffer[:size]], self.offset, 0 if wait else os.RWF_NOWAIT)
-        except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:
-                raise
-            raise BlockingIOError(errno.EAGAIN, "this file system cannot tell what it has in memory") from error
-        return self._buffer[:count]
-
     def _parse(self, block: memoryview, start: int, end: int) -> Record | None:
         _, crc, sequence, time_ns, kind, stream, _ = _HEADER.unpack_from(block, start)
         if sequence != self.next_sequence:
@@ -280,7 +267,7 @@ class EventReader:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._fd)
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self

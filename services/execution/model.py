@@ -206,6 +206,7 @@ class Execution:
     end_time: datetime | None = None
     last_sequence: int = 0
     output_bytes: int = 0
+    events_trimmed: bool = False
     model_use: ModelUse | None = None
     end_verified_by: EndVerification | None = None
     vitals: Vitals | None = None

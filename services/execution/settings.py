@@ -65,6 +65,14 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     """Disk that must be free in the data directory for one more execution."""
     max_load: Annotated[float, Field(gt=0)] | None = None
     """Processes that wait for each processor, in the mean of a minute, with which no more executions are taken."""
+    pack_after_hours: Annotated[float, Field(ge=0)] = 1.0
+    """How long the events of an ended execution stay as they are; then they are packed, and read more slowly."""
+    keep_days: Annotated[float, Field(gt=0)] = 30.0
+    """How long the events of an ended execution are kept; its record stays."""
+    keep_bytes: Annotated[int, Field(ge=1)] = 20 << 30
+    """Disk for the events of ended executions; what ended first is removed when it is full."""
+    sweep_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """How often old events are looked for."""
     anthropic_api_key: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("ANTHROPIC_API_KEY", "anthropic_api_key")
     )

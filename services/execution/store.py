@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     Integer,
@@ -17,7 +18,9 @@ from sqlalchemy import (
     Table,
     Text,
     insert,
+    literal,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -59,6 +62,8 @@ executions = Table(
     Column("end_time", Moment),
     Column("last_sequence", BigInteger, nullable=False),
     Column("output_bytes", BigInteger, nullable=False),
+    # Whether the events were removed; the record stays.
+    Column("events_trimmed", Boolean, nullable=False),
     # What a model used and did; NULL for programs, and while it runs.
     Column("tokens", BigInteger),
     Column("cost_usd", Float),
@@ -75,7 +80,7 @@ executions = Table(
 
 _SAME = (
     *("execution_id", "digest", "job_id", "reason", "message", "exit_code", "signal", "processes_left"),
-    *("create_time", "start_time", "end_time", "last_sequence", "output_bytes"),
+    *("create_time", "start_time", "end_time", "last_sequence", "output_bytes", "events_trimmed"),
 )
 _MODEL_USE = ("tokens", "cost_usd", "turns", "tool_calls", "last_words")
 _VITALS = ("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes")
@@ -122,6 +127,20 @@ class ExecutionStore:
             await connection.execute(
                 statement.values(state=State.RUNNING, start_time=from_microseconds(start_time_ns // 1000))
             )
+
+    async def untrimmed(self, *, after: Execution | None, count: int) -> list[Execution]:
+        """Return some that have ended and have their events, in the order of their ends, from behind `after`."""
+        statement = select(executions).where(executions.c.end_time.is_not(None), ~executions.c.events_trimmed)
+        if after is not None:
+            place = tuple_(executions.c.end_time, executions.c.execution_id)
+            statement = statement.where(place > tuple_(literal(after.end_time, Moment), literal(after.execution_id)))
+        return await self._read(statement.order_by(executions.c.end_time, executions.c.execution_id).limit(count))
+
+    async def set_trimmed(self, execution_id: str) -> None:
+        """Record that an execution's events are gone."""
+        statement = update(executions).where(executions.c.execution_id == execution_id)
+        async with self._engine.begin() as connection:
+            await connection.execute(statement.values(events_trimmed=True))
 
     async def finish(self, execution: Execution, result: Result) -> Execution:
         """Record the end of an execution, and return it as it is then."""

@@ -42,9 +42,10 @@ async def watch(
 
     Raises:
         NotFound: there is no such execution.
-        OutOfRange: EVENTS_OUT_OF_RANGE, it has ended before `from_sequence`.
+        OutOfRange: EVENTS_OUT_OF_RANGE, it has ended before `from_sequence`; EVENTS_TRIMMED, its events are gone.
     """
     execution = await executions.get(execution_id)
+    _refuse_gap(execution, from_sequence)
     if execution.state.is_final and from_sequence > execution.last_sequence + 1:
         raise OutOfRange(1, execution.last_sequence + 1, reason="EVENTS_OUT_OF_RANGE")
     view = _View(executions.run_directory(execution_id), from_sequence, kinds)
@@ -54,8 +55,15 @@ async def watch(
                 yield batch
     finally:
         await view.close()
+    execution = await executions.get(execution_id)
+    _refuse_gap(execution, view.next_sequence)  # they were removed while we were about to read them
     if follow:
-        yield Batch(view.next_sequence, end=await executions.get(execution_id))
+        yield Batch(view.next_sequence, end=execution)
+
+
+def _refuse_gap(execution: Execution, next_sequence: int) -> None:
+    if execution.events_trimmed and next_sequence <= execution.last_sequence:
+        raise OutOfRange(execution.last_sequence + 1, execution.last_sequence + 1, reason="EVENTS_TRIMMED")
 
 
 class _View:

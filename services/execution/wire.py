@@ -180,6 +180,7 @@ def execution(value: Execution, pending: Sequence[Question] = ()) -> pb.Executio
         end_time=_timestamp(value.end_time),
         last_sequence=value.last_sequence,
         output_bytes=value.output_bytes,
+        events_trimmed=value.events_trimmed,
     )
     if value.exit_code is not None:
         message.exit_code = value.exit_code

@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("end_time", sa.BigInteger),
         sa.Column("last_sequence", sa.BigInteger, nullable=False),
         sa.Column("output_bytes", sa.BigInteger, nullable=False),
+        sa.Column("events_trimmed", sa.Boolean, nullable=False),
         sa.Column("tokens", sa.BigInteger),
         sa.Column("cost_usd", sa.Float),
         sa.Column("turns", sa.Integer),

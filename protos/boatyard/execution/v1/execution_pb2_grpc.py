@@ -171,6 +171,7 @@ class ExecutionServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, or the sequence is negative.
         - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - OUT_OF_RANGE (EVENTS_TRIMMED): its events were removed to make room; the details say which sequence comes first.
         - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event.
         - UNAVAILABLE (DRAINING): the service is stopping; `resume_from` in the details is the sequence to go on with.
         """

@@ -1,0 +1,60 @@
+"""Packed logs: read as if they were not, by who comes later and by who was reading."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.execution.eventlog import EventReader, EventWriter, Stream
+from services.execution.logfiles import open_log, pack, packed_path
+from tests.unit.execution.test_eventlog import read, write
+
+
+def test_who_is_reading_reads_on_and_who_comes_later_reads_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    with EventWriter(path) as writer:
+        for number in range(40):
+            writer.output(Stream.STDOUT, b"%d " % number * 20_000, 1)
+    whole, size = read(path), path.stat().st_size
+    with EventReader(path) as early:
+        first = early.read(100_000)
+        pack(path)
+        pack(path)
+        assert not path.exists()
+        rest = []
+        while records := early.read():
+            rest += records
+    assert [*first, *rest] == whole
+    assert read(path, 100_000) == whole
+    assert packed_path(path).stat().st_size < size / 10
+    with EventReader(path) as late:
+        assert late.skip_to(17)
+        with pytest.raises(BlockingIOError):
+            late.read(wait=False)
+        assert late.read()[0] == whole[16]
+
+
+def test_a_packing_that_was_cut_short_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    write(path, [(Stream.STDOUT, b"kept")])
+    whole = read(path)
+    packed_path(path).with_name("events.packed.new").write_bytes(b"half of it")
+    assert read(path) == whole
+    pack(path)
+    assert read(path) == whole
+    with pytest.raises(FileNotFoundError):
+        open_log(tmp_path / "nothing")
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(offset=st.integers(0, 2_300_000), size=st.integers(1, 1_200_000))
+def test_any_part_of_a_packed_log_is_what_it_was(tmp_path: Path, offset: int, size: int) -> None:
+    path = tmp_path / "log"
+    content = b"".join(b"%d\n" % number for number in range(320_000))
+    if not packed_path(path).exists():
+        path.write_bytes(content)
+        pack(path)
+    log = open_log(path)
+    assert bytes(log.read(size, offset)) == content[offset : offset + size]
+    log.close()
