@@ -164,3 +164,27 @@ async def test_a_lower_fence_changes_nothing(shared: Client) -> None:
         assert error.reason == "STALE_FENCE"
     assert (await shared.get(name)).state <= State.STATE_RUNNING
     await shared.stop(name, 0)
+
+
+async def test_a_machine_that_is_short_of_something_says_so(directory: Path) -> None:
+    async with running(directory, MEMORY_RESERVE_BYTES=str(1 << 60)) as client:
+        error = await refused(client.start("run", "true"))
+        assert isinstance(error, Exhausted)
+        assert (error.reason, error.metadata["resource"]) == ("NODE_BUSY", "memory")
+        assert error.retry_after
+        assert not client.service.run_directory("run").exists()
+
+
+@pytest.mark.slow
+async def test_many_at_once_are_served_or_refused(directory: Path) -> None:
+    async with running(directory, MAX_EXECUTIONS="40") as client:
+        names = [f"run-{number}" for number in range(70)]
+        answers = await asyncio.gather(*(client.start(name, "sleep 1") for name in names), return_exceptions=True)
+        errors = [service_error(answer) for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+        assert {error.reason for error in errors} <= {"TOO_MANY_EXECUTIONS"}
+        assert all(error.retry_after for error in errors)
+        taken = [name for name, answer in zip(names, answers, strict=True) if not isinstance(answer, BaseException)]
+        assert len(taken) + len(errors) == len(names)
+        assert len(taken) >= 40
+        ends = await asyncio.gather(*(client.end(name) for name in taken))
+        assert {(end.state, end.processes_left) for end in ends} == {(State.STATE_SUCCEEDED, 0)}

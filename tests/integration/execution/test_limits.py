@@ -125,7 +125,7 @@ async def test_vitals_are_told_while_they_change(limited: Client) -> None:
             break
     call.cancel()
     told = found[0]
-    assert told.cpu_seconds > 1
+    assert told.cpu_seconds > 0
     assert told.memory_peak_bytes >= told.memory_bytes > 50 * MB
     assert 1 <= told.processes <= 3
     await limited.stop(name, 0)
