@@ -1,7 +1,7 @@
 """Streams that outlive their connection: they go on where they were when the gateway comes back."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias, TypeVar
 
@@ -26,6 +26,7 @@ _PASSING = {Status.UNAVAILABLE, Status.CANCELLED}
 ENDED = (job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED)
 
 Say = Callable[[str], None]
+Kinds = Sequence["event_pb2.EventKind.ValueType"]
 Stream: TypeAlias = grpc.aio.UnaryStreamCall[Any, T]
 
 
@@ -69,23 +70,24 @@ async def job_changes(gateway: Gateway, job_id: str, outage: Outage) -> AsyncGen
 
 
 async def events(
-    gateway: Gateway, execution_id: str, outage: Outage, *, first: int = 1, follow: bool = True
+    gateway: Gateway, execution_id: str, outage: Outage, *, first: int = 1, follow: bool = True, kinds: Kinds = ()
 ) -> AsyncGenerator[list[event_pb2.Event], None]:
-    """Yield an execution's events in batches, each event once, from sequence `first`.
+    """Yield an execution's events in batches, each event once, from sequence `first`, of some kinds or all.
 
     With `follow` until the execution has ended, else as many as there are. An empty batch is a sign of life.
     """
     position = max(first, 1)
 
     def connect() -> Stream[runtime_pb2.WatchExecutionResponse]:
-        request = runtime_pb2.WatchExecutionRequest(execution_id=execution_id, from_sequence=position, follow=follow)
+        request = runtime_pb2.WatchExecutionRequest(
+            execution_id=execution_id, from_sequence=position, follow=follow, kinds=kinds
+        )
         return gateway.runtime.WatchExecution(request)
 
     async with aclosing(_lasting(gateway, connect, outage, until_end=follow)) as answers:
         async for answer in answers:
             batch = [event for event in answer.events if event.sequence >= position]
-            if batch:
-                position = batch[-1].sequence + 1
+            position = max([position, answer.next_sequence, *(event.sequence + 1 for event in batch[-1:])])
             yield batch
             if answer.HasField("end"):
                 return

@@ -183,6 +183,7 @@ def test_people_are_asked_and_may_say_something(cell: Cell, remote: Remote) -> N
 
     result = cell.result(job["job_id"])
     assert (result["state"], result["files_changed"]) == ("SUCCEEDED", ["allowed.txt"])
-    events = cell.lines("logs", job["job_id"])
-    assert [event["text"] for event in events if event["kind"] == "message_delivered"] == ["mind the gap"]
+    events = cell.lines("logs", job["job_id"], "--kind", "message_delivered", "--kind", "permission_answer")
+    assert [event["kind"] for event in events] == ["permission_answer", "message_delivered", "permission_answer"]
+    assert events[1]["text"] == "mind the gap"
     cell.boatyard("tell", job["job_id"], "too late", code=2)

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import aclosing
 
 import click
+from boatyard.execution.v1.event_pb2 import EventKind
 
 from services.cli import options
 from services.cli.clients import gateway
@@ -12,13 +13,22 @@ from services.cli.requests import execution_id_of
 from services.cli.screen import Screen
 from services.cli.watching import Outage, events
 
+_KINDS = {name.removeprefix("EVENT_KIND_").lower(): number for name, number in EventKind.items() if number}
+
 
 @click.command("logs", short_help="Show an agent's output.")
 @options.job_or_execution
 @click.option("-f", "--follow", is_flag=True, help="Go on until the execution has ended.")
 @click.option("--from", "first", type=click.IntRange(min=1), default=1, metavar="SEQ", help="Begin with this event.")
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice(list(_KINDS)),
+    multiple=True,
+    help="Only events of this kind; may be repeated.",
+)
 @options.as_json
-def command(id_: str, follow: bool, first: int, as_json: bool) -> None:
+def command(id_: str, follow: bool, first: int, kinds: tuple[str, ...], as_json: bool) -> None:
     """Show what an agent wrote and did: of an execution, or of the last attempt of a job.
 
     The agent's standard output goes to standard output, byte for byte; all else to standard error. With --json, each
@@ -29,7 +39,9 @@ def command(id_: str, follow: bool, first: int, as_json: bool) -> None:
     async def main() -> None:
         async with gateway() as way:
             execution_id = await execution_id_of(way, id_)
-            async with aclosing(events(way, execution_id, Outage(screen.say), first=first, follow=follow)) as batches:
+            wanted = [_KINDS[kind] for kind in kinds]
+            found = events(way, execution_id, Outage(screen.say), first=first, follow=follow, kinds=wanted)
+            async with aclosing(found) as batches:
                 async for batch in batches:
                     for event in batch:
                         show_event(screen, event, as_json=as_json)
