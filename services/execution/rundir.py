@@ -9,7 +9,8 @@ started   made by the runner before it starts the program: whoever finds it, and
           knows that the runner was lost
 lives     how many runners have set about carrying a model's execution
 keyboard  what is typed on the program's terminal, where it has one: a named pipe, which the runner reads
-history   a model's conversation, as far as it has come
+history   a model's conversation, as far as it has come; secrets may be in it, and it goes with the plan
+talk      what people say to a model, and what it asks (`talk`)
 group     the directories of its control group, if it has one
 stop      made by the service when the program shall end
 events    the event log
@@ -191,6 +192,7 @@ class RunDirectory:
         """Delete the plan, the secrets in it, and the right to begin again with it."""
         self._plan.unlink(missing_ok=True)
         self._task.unlink(missing_ok=True)
+        self.history.unlink(missing_ok=True)
 
     def stop_request(self) -> StopRequest | None:
         """What the service asks for, if it does."""
