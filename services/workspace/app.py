@@ -18,10 +18,12 @@ from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.workspace import store
-from services.workspace.drivers import CopyDriver, DiskAdmission
+from services.workspace.drivers import DiskAdmission, choose
 from services.workspace.manager import WorkspaceManager
+from services.workspace.measuring import Measuring
 from services.workspace.servicer import WorkspaceServicer
 from services.workspace.settings import WorkspaceSettings
+from services.workspace.shelf import Shelf
 
 
 def main() -> None:
@@ -44,14 +46,23 @@ async def _main() -> None:
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.workspace.migrations")
         admission = DiskAdmission(trees, settings.disk_reserve_bytes)
-        driver = CopyDriver(trees, admission, concurrent_copies=settings.concurrent_copies)
-        await driver.check()
+        choice = await choose(trees, admission, wanted=settings.driver, concurrent_copies=settings.concurrent_copies)
+        measuring = Measuring(
+            trees,
+            reserve_bytes=settings.disk_reserve_bytes,
+            max_bytes=settings.max_bytes,
+            total_bytes=settings.total_bytes,
+        )
         manager = await stack.enter_async_context(
-            aclosing(WorkspaceManager(store.WorkspaceStore(engine), Fences(engine, store.fences), driver))
+            aclosing(
+                WorkspaceManager(
+                    store.WorkspaceStore(engine), Fences(engine, store.fences), Shelf(trees), choice, measuring
+                )
+            )
         )
         await manager.recover()
-        sweeping = asyncio.create_task(manager.keep_swept(timedelta(hours=settings.keep_hours)))
-        stack.callback(sweeping.cancel)
+        for work in (manager.keep_swept(timedelta(hours=settings.keep_hours)), manager.keep_measured()):
+            stack.callback(asyncio.create_task(work).cancel)
         await serve(
             listen=settings.listen,
             registrations=[

@@ -1,9 +1,10 @@
 """What may be done with workspaces, and in which order things are written so that a crash does no harm."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -12,13 +13,17 @@ from services.common.db.fences import Fences
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound, RequestIdReused, ServiceError
 from services.common.fence import current_fence
-from services.workspace.drivers import Driver, DriverError
-from services.workspace.model import SETTABLE_STATES, Filter, NewWorkspace, State, Workspace
+from services.common.sandbox import holds
+from services.workspace.drivers import Choice, Driver, DriverError
+from services.workspace.measuring import Measuring, Usage
+from services.workspace.model import SETTABLE_STATES, Filter, NewWorkspace, Seen, State, Visibility, Workspace
+from services.workspace.shelf import Shelf
 from services.workspace.store import WorkspaceStore
 
 T = TypeVar("T")
 
 _SWEEP_INTERVAL_S = 600.0
+_MEASURE_INTERVAL_S = 60.0
 
 _log = structlog.get_logger()
 
@@ -30,63 +35,77 @@ class WorkspaceManager:
     always has its files; files without a record are rubbish, and the next start removes them.
     """
 
-    def __init__(self, store: WorkspaceStore, fences: Fences, driver: Driver) -> None:
+    def __init__(
+        self, store: WorkspaceStore, fences: Fences, shelf: Shelf, choice: Choice, measuring: Measuring
+    ) -> None:
         self._store = store
         self._fences = fences
-        self._driver = driver
+        self._shelf = shelf
+        self._choice = choice
+        self._measuring = measuring
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def create(self, request: NewWorkspace) -> Workspace:
+    async def create(self, request: NewWorkspace) -> Seen:
         """Make a workspace, or return the one that the same request made before.
 
-        Raises RequestIdReused, NotFound("base"), Exhausted(DISK_FULL).
+        Raises RequestIdReused, NotFound("base"), Exhausted (DISK_FULL, WORKSPACES_QUOTA).
         """
         workspace_id = request.workspace_id
         async with self._alone(workspace_id):
             await self._fences.check(current_fence())
             existing = await self._store.find(workspace_id)
             if existing is not None and existing.state is State.CLEANING:
-                await self._remove(workspace_id)
+                await self._remove(existing)
             elif existing is not None:
                 if not existing.was_asked_for_by(request):
                     raise RequestIdReused("workspace", workspace_id)
-                return existing
-            await self._make_files(request)
+                return self._seen(existing)
+            if self._measuring.is_bounded:
+                self._measuring.admit(await self._store.active())
+            driver = self._choice.for_host if request.visibility is Visibility.HOST else self._choice.chosen
+            await self._make_files(request, driver)
             now = datetime.now(UTC)
             workspace = Workspace(
                 workspace_id=workspace_id,
                 state=State.ACTIVE,
-                driver=self._driver.name,
-                path=self._driver.path(workspace_id),
+                driver=driver.name,
                 base_layers=request.base_layers,
                 pins_path=request.pins_path,
+                visibility=request.visibility,
                 purpose=request.purpose,
                 create_time=now,
                 update_time=now,
             )
             await self._store.add(workspace)
-            return workspace
+            return self._seen(workspace)
 
-    async def get(self, workspace_id: str) -> Workspace:
+    async def get(self, workspace_id: str) -> Seen:
         """Return a workspace. Raises NotFound."""
-        found = await self._store.find(workspace_id)
-        if found is None:
-            raise NotFound("workspace", workspace_id)
-        return found
+        return self._seen(await self._find(workspace_id))
 
-    async def page(self, wanted: Filter, page: Page) -> tuple[list[Workspace], str]:
+    async def page(self, wanted: Filter, page: Page) -> tuple[list[Seen], str]:
         """Return a page, the newest first, and the token of the next one."""
-        return await self._store.page(wanted, page)
+        found, token = await self._store.page(wanted, page)
+        return [self._seen(workspace) for workspace in found], token
 
-    async def set_state(self, workspace_id: str, state: State, keep_for: timedelta | None = None) -> Workspace:
+    async def usage(self, page: Page) -> Usage:
+        """Return what the workspaces of a page take, what all take, and what the disk has left."""
+        found, token = await self._store.page(Filter(), page)
+        uses = [
+            (workspace, await self._measuring.use(workspace.workspace_id, self._own_files(workspace)))
+            for workspace in found
+        ]
+        return Usage(uses, self._measuring.total(), self._measuring.disk(), self._choice, token)
+
+    async def set_state(self, workspace_id: str, state: State, keep_for: timedelta | None = None) -> Seen:
         """Record what became of the work, and for how long from now on the workspace is kept.
 
         Raises NotFound, FailedPrecondition(WORKSPACE_STATE) while it is removed.
         """
         async with self._alone(workspace_id):
             await self._fences.check(current_fence())
-            workspace = await self.get(workspace_id)
+            workspace = await self._find(workspace_id)
             if workspace.state is State.CLEANING:
                 raise FailedPrecondition(
                     "WORKSPACE_STATE",
@@ -110,14 +129,79 @@ class WorkspaceManager:
         await asyncio.shield(self._start(self._remove_alone(workspace_id)))
 
     async def sweep(self, max_age: timedelta) -> list[str]:
-        """Remove what is not ACTIVE and was last updated longer ago than `max_age`; return the ids that are gone.
+        """Remove what is not ACTIVE and has expired, or was last updated longer ago than `max_age`.
 
-        What resists is logged and left to the next sweep.
+        Returns the ids that are gone. What resists, or is held, is logged and left to the next sweep.
         """
         await self._fences.check(current_fence())
+        now = datetime.now(UTC)
+        return await self._remove_all(await self._store.stale(now, now - max_age))
+
+    async def keep_swept(self, max_age: timedelta) -> None:
+        """Sweep every now and then, until cancelled; who was given a time to expire is kept until then."""
+        while True:
+            try:
+                now = datetime.now(UTC)
+                await self._remove_all(await self._store.over(now, now - max_age))
+            except Exception:  # noqa: BLE001 - logged, and the next round is a new chance
+                _log.exception("could not sweep")
+            await asyncio.sleep(_SWEEP_INTERVAL_S)
+
+    async def keep_measured(self) -> None:
+        """Measure all workspaces every now and then, until cancelled."""
+        while True:
+            try:
+                for workspace in await self._store.all():
+                    await self._measuring.use(workspace.workspace_id, self._own_files(workspace))
+            except Exception:  # noqa: BLE001 - logged, and the next round is a new chance
+                _log.exception("could not measure the workspaces")
+            await asyncio.sleep(_MEASURE_INTERVAL_S)
+
+    async def recover(self) -> None:
+        """Bring files, mounts and records together after whatever ended the service last. Called before serving."""
+        workspaces = await self._store.all()
+        await self._shelf.recover({workspace.workspace_id for workspace in workspaces})
+        for workspace in workspaces:
+            if workspace.state is State.CLEANING:
+                self._start(self._remove_alone(workspace.workspace_id))
+            else:
+                await self._mend(workspace)
+        self._start(self._clean(None))
+
+    async def aclose(self) -> None:
+        """Stop removing, and take away the mounts that nobody uses; the next start goes on from there."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._shelf.rest)
+
+    async def _mend(self, workspace: Workspace) -> None:
+        workspace_id, driver = workspace.workspace_id, self._choice.drivers[workspace.driver]
+        place = self._shelf.place(workspace_id)
+        if not driver.is_filled(place):
+            _log.error("the files of a workspace are gone", workspace_id=workspace_id)
+            await self._store.set_state(workspace_id, State.ERROR, datetime.now(UTC))
+        elif not driver.is_settled(place):
+            try:
+                await driver.settle(place, workspace.base_layers)
+                _log.info("mounted the layers of a workspace again", workspace_id=workspace_id)
+            except DriverError as error:
+                _log.error("cannot mount the layers of a workspace", workspace_id=workspace_id, error=str(error))
+
+    async def _make_files(self, request: NewWorkspace, driver: Driver) -> None:
+        try:
+            await self._shelf.create(request.workspace_id, driver, request.base_layers, request.pins_path)
+        except asyncio.CancelledError:
+            self._start(self._clean(request.workspace_id))
+            raise
+        except Exception:
+            await self._clean(request.workspace_id)
+            raise
+
+    async def _remove_all(self, workspace_ids: Sequence[str]) -> list[str]:
         removals = {
             workspace_id: self._start(self._remove_alone(workspace_id, spare_active=True))
-            for workspace_id in await self._store.stale(datetime.now(UTC) - max_age)
+            for workspace_id in workspace_ids
         }
         if removals:
             await asyncio.wait(removals.values())
@@ -126,43 +210,6 @@ class WorkspaceManager:
             for workspace_id, task in removals.items()
             if not task.cancelled() and task.exception() is None and task.result()
         ]
-
-    async def keep_swept(self, max_age: timedelta) -> None:
-        """Sweep every now and then, until cancelled."""
-        while True:
-            try:
-                await self.sweep(max_age)
-            except Exception:  # noqa: BLE001 - logged, and the next round is a new chance
-                _log.exception("could not sweep")
-            await asyncio.sleep(_SWEEP_INTERVAL_S)
-
-    async def recover(self) -> None:
-        """Bring files and records together after whatever ended the service last. Called once, before serving."""
-        workspaces = await self._store.all()
-        self._driver.recover({workspace.workspace_id for workspace in workspaces})
-        for workspace in workspaces:
-            if workspace.state is State.CLEANING:
-                self._start(self._remove_alone(workspace.workspace_id))
-            elif not self._driver.exists(workspace.workspace_id):
-                _log.error("the files of a workspace are gone", workspace_id=workspace.workspace_id)
-                await self._store.set_state(workspace.workspace_id, State.ERROR, datetime.now(UTC))
-        self._start(self._clean(None))
-
-    async def aclose(self) -> None:
-        """Stop removing; the next start goes on with it."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _make_files(self, request: NewWorkspace) -> None:
-        try:
-            await self._driver.create(request.workspace_id, next(iter(request.base_layers), None))
-        except asyncio.CancelledError:
-            self._start(self._clean(request.workspace_id))
-            raise
-        except Exception:
-            await self._clean(request.workspace_id)
-            raise
 
     async def _remove_alone(self, workspace_id: str, *, spare_active: bool = False) -> bool:
         """Remove a workspace when nobody else is at it; return whether it is gone."""
@@ -174,19 +221,38 @@ class WorkspaceManager:
                 return True
             if spare_active and found.state is State.ACTIVE:
                 return False
-            await self._remove(workspace_id)
+            await self._remove(found)
             return True
 
-    async def _remove(self, workspace_id: str) -> None:
-        await self._store.set_state(workspace_id, State.CLEANING, datetime.now(UTC))
-        self._driver.discard(workspace_id)
-        await self._driver.clean(workspace_id)
+    async def _remove(self, workspace: Workspace) -> None:
+        workspace_id = workspace.workspace_id
+        async with self._shelf.kept_out(workspace_id, self._own_files(workspace)):
+            await self._store.set_state(workspace_id, State.CLEANING, datetime.now(UTC))
+            await self._shelf.discard(workspace_id)
+        await self._shelf.clean(workspace_id)
+        if workspace.pins_path is not None:  # also where somebody else has removed the files
+            (workspace.pins_path / workspace_id).unlink(missing_ok=True)
         await self._store.remove(workspace_id)
+        self._measuring.forget(workspace_id)
+
+    async def _find(self, workspace_id: str) -> Workspace:
+        found = await self._store.find(workspace_id)
+        if found is None:
+            raise NotFound("workspace", workspace_id)
+        return found
+
+    def _seen(self, workspace: Workspace) -> Seen:
+        driver, place = self._choice.drivers[workspace.driver], self._shelf.place(workspace.workspace_id)
+        held_by = holds.held_by(driver.own_files(place)) or ""
+        return Seen(workspace, driver.layout(place, workspace.base_layers), held_by)
+
+    def _own_files(self, workspace: Workspace) -> Path:
+        return self._choice.drivers[workspace.driver].own_files(self._shelf.place(workspace.workspace_id))
 
     async def _clean(self, workspace_id: str | None) -> None:
         """Remove rubbish. What resists is logged, and tried again by the next start."""
         try:
-            await self._driver.clean(workspace_id)
+            await self._shelf.clean(workspace_id)
         except DriverError as error:
             _log.error("cannot remove discarded files", workspace_id=workspace_id, error=str(error))
 

@@ -31,6 +31,13 @@ class Purpose:
     branch: bytes = b""
 
 
+class Visibility(enum.Enum):
+    """Who must find the files."""
+
+    SANDBOXES = "sandboxes"
+    HOST = "host"
+
+
 @dataclass(frozen=True, slots=True)
 class NewWorkspace:
     """What is asked for. Two requests of one id that differ in any of this are different requests.
@@ -43,18 +50,30 @@ class NewWorkspace:
     base_layers: tuple[Path, ...] = ()
     purpose: Purpose = Purpose()
     pins_path: Path | None = None
+    visibility: Visibility = Visibility.SANDBOXES
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where files are: at one path, or in layers, which are stacked at `mounted` or (None) by each sandbox."""
+
+    path: Path | None
+    lowers: tuple[Path, ...] = ()
+    upper: Path | None = None
+    work: Path | None = None
+    mounted: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """One workspace. `path` is where its files are; times are in UTC, `expire_time` is None where none was given."""
+    """The record of one workspace. Times are in UTC; `expire_time` is None where none was given."""
 
     workspace_id: str
     state: State
     driver: str
-    path: Path
     base_layers: tuple[Path, ...]
     pins_path: Path | None
+    visibility: Visibility
     purpose: Purpose
     create_time: datetime
     update_time: datetime
@@ -62,11 +81,17 @@ class Workspace:
 
     def was_asked_for_by(self, request: NewWorkspace) -> bool:
         """Whether `request` is the one that this workspace was made for."""
-        return (self.base_layers, self.pins_path, self.purpose) == (
-            request.base_layers,
-            request.pins_path,
-            request.purpose,
-        )
+        mine = (self.base_layers, self.pins_path, self.visibility, self.purpose)
+        return mine == (request.base_layers, request.pins_path, request.visibility, request.purpose)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A workspace with what is looked up rather than recorded: where it is, and who has it, empty for nobody."""
+
+    workspace: Workspace
+    layout: Layout
+    held_by: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,3 +48,9 @@ class WorkspaceServicer(WorkspaceServiceServicer):
     async def SweepWorkspaces(self, request: pb.SweepWorkspacesRequest, context: Context) -> pb.SweepWorkspacesResponse:
         """See the contract."""
         return pb.SweepWorkspacesResponse(workspace_ids=await self._workspaces.sweep(wire.max_age(request)))
+
+    async def UsageOfWorkspaces(
+        self, request: pb.UsageOfWorkspacesRequest, context: Context
+    ) -> pb.UsageOfWorkspacesResponse:
+        """See the contract."""
+        return wire.usage(await self._workspaces.usage(wire.usage_page(request)))

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     LargeBinary,
     MetaData,
     Row,
     Select,
     String,
     Table,
+    and_,
     delete,
     insert,
+    or_,
     select,
     update,
 )
@@ -23,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.columns import Moment, as_number, microseconds
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
-from services.workspace.model import Filter, Purpose, State, Workspace
+from services.workspace.model import Filter, Purpose, State, Visibility, Workspace
 
 metadata = MetaData()
 fences = fence_table(metadata)
@@ -33,11 +36,10 @@ workspaces = Table(
     Column("workspace_id", String(63), primary_key=True),
     Column("state", String(16), nullable=False),
     Column("driver", String(16), nullable=False),
-    # Paths need not be UTF-8.
-    Column("path", LargeBinary, nullable=False),
-    # Joined by NUL, which no path holds; empty where there are none.
+    # Paths need not be UTF-8. Joined by NUL, which none holds; empty where there are none.
     Column("base_layers", LargeBinary, nullable=False),
     Column("pins_path", LargeBinary, nullable=True),
+    Column("visibility", String(16), nullable=False),
     Column("project_id", String(63), nullable=False),
     Column("job_id", String(63), nullable=False),
     Column("worker_id", String(63), nullable=False),
@@ -76,13 +78,24 @@ class WorkspaceStore:
         rows = await self._read(page.select(_narrowed(select(workspaces), wanted), key, descending=True))
         return page.cut(rows, lambda workspace: (microseconds(workspace.create_time), workspace.workspace_id))
 
-    async def stale(self, updated_before: datetime) -> Sequence[str]:
-        """Return the ids of those that are not ACTIVE and were last updated before a time, the oldest first."""
-        statement = (
-            select(workspaces.c.workspace_id)
-            .where(workspaces.c.state != State.ACTIVE, workspaces.c.update_time <= updated_before)
-            .order_by(workspaces.c.update_time)
-        )
+    async def active(self) -> Sequence[str]:
+        """Return the ids of those that are worked in."""
+        return await self._ids(workspaces.c.state == State.ACTIVE)
+
+    async def stale(self, now: datetime, updated_before: datetime) -> Sequence[str]:
+        """Return the ids of those that are not ACTIVE and were last updated before a time, or have expired."""
+        updated, expire = workspaces.c.update_time, workspaces.c.expire_time
+        return await self._ids(workspaces.c.state != State.ACTIVE, or_(updated <= updated_before, expire <= now))
+
+    async def over(self, now: datetime, updated_before: datetime) -> Sequence[str]:
+        """Return the ids of those that are not ACTIVE and have expired, or without a time to, are as old as that."""
+        updated, expire = workspaces.c.update_time, workspaces.c.expire_time
+        old = and_(expire.is_(None), updated <= updated_before)
+        return await self._ids(workspaces.c.state != State.ACTIVE, or_(old, expire <= now))
+
+    async def _ids(self, *conditions: ColumnElement[bool]) -> Sequence[str]:
+        """Return the ids for which all conditions hold, the longest unchanged first."""
+        statement = select(workspaces.c.workspace_id).where(*conditions).order_by(workspaces.c.update_time)
         async with self._engine.begin() as connection:
             return (await connection.scalars(statement)).all()
 
@@ -123,9 +136,9 @@ def _to_row(workspace: Workspace) -> dict[str, object]:
         "workspace_id": workspace.workspace_id,
         "state": workspace.state,
         "driver": workspace.driver,
-        "path": os.fsencode(workspace.path),
         "base_layers": b"\0".join(map(os.fsencode, workspace.base_layers)),
         "pins_path": None if workspace.pins_path is None else os.fsencode(workspace.pins_path),
+        "visibility": workspace.visibility.value,
         "project_id": purpose.project_id,
         "job_id": purpose.job_id,
         "worker_id": purpose.worker_id,
@@ -143,9 +156,9 @@ def _from_row(row: Row[tuple[object, ...]]) -> Workspace:
         workspace_id=row.workspace_id,
         state=State(row.state),
         driver=row.driver,
-        path=Path(os.fsdecode(row.path)),
         base_layers=tuple(Path(os.fsdecode(path)) for path in row.base_layers.split(b"\0") if path),
         pins_path=None if row.pins_path is None else Path(os.fsdecode(row.pins_path)),
+        visibility=Visibility(row.visibility),
         purpose=Purpose(
             project_id=row.project_id,
             job_id=row.job_id,

@@ -12,12 +12,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
-from services.workspace.model import SETTABLE_STATES, Filter, NewWorkspace, Purpose, State, Workspace
+from services.workspace.measuring import Usage
+from services.workspace.model import SETTABLE_STATES, Filter, Layout, NewWorkspace, Purpose, Seen, State, Visibility
 
 Violations = list[tuple[str, str]]
 
 _BRANCH_BYTES = 255
 _PATH_BYTES = 4095  # PATH_MAX, less the closing NUL
+_LAYERS = 100
 _PURPOSE_IDS = ("project_id", "job_id", "worker_id", "work_item_id", "repository_id")
 
 _STATES = {
@@ -26,6 +28,7 @@ _STATES = {
     State.ERROR: pb.Workspace.STATE_ERROR,
     State.CLEANING: pb.Workspace.STATE_CLEANING,
 }
+_VISIBILITIES = {pb.VISIBILITY_SANDBOXES: Visibility.SANDBOXES, pb.VISIBILITY_HOST: Visibility.HOST}
 _STATES_BACK = {number: state for state, number in _STATES.items()}
 
 
@@ -34,8 +37,10 @@ def new_workspace(request: pb.CreateWorkspaceRequest) -> NewWorkspace:
     violations = _id_violations("workspace_id", request.workspace_id)
     for index, layer in enumerate(request.base_layers):
         violations += _path_violations(f"base_layers[{index}]", layer)
-    if len(request.base_layers) > 1:
-        violations.append(("base_layers", "must be at most one"))
+    if len(request.base_layers) > _LAYERS:
+        violations.append(("base_layers", f"must be at most {_LAYERS}"))
+    if request.visibility and request.visibility not in _VISIBILITIES:
+        violations.append(("visibility", "must be one of the contract"))
     if request.pins_path:
         violations += _path_violations("pins_path", request.pins_path)
     for name in _PURPOSE_IDS:
@@ -48,6 +53,7 @@ def new_workspace(request: pb.CreateWorkspaceRequest) -> NewWorkspace:
         workspace_id=request.workspace_id,
         base_layers=tuple(Path(os.fsdecode(path)) for path in request.base_layers),
         pins_path=Path(os.fsdecode(request.pins_path)) if request.pins_path else None,
+        visibility=_VISIBILITIES.get(request.visibility, Visibility.SANDBOXES),
         purpose=Purpose(
             **{name: getattr(request.purpose, name) for name in _PURPOSE_IDS}, branch=request.purpose.branch
         ),
@@ -96,18 +102,61 @@ def max_age(request: pb.SweepWorkspacesRequest) -> timedelta:
     return _duration("max_age", request.max_age)
 
 
-def workspace(value: Workspace) -> pb.Workspace:
+def usage_page(request: pb.UsageOfWorkspacesRequest) -> Page:
+    """Read which page is asked for. Raises Invalid."""
+    return Page.parse(request.page_size, request.page_token)
+
+
+def workspace(seen: Seen) -> pb.Workspace:
     """Describe a workspace."""
+    value = seen.workspace
     return pb.Workspace(
         workspace_id=value.workspace_id,
         state=_STATES[value.state],
-        layout=layout_pb2.Layout(path=os.fsencode(value.path)),
+        layout=_layout(seen.layout),
         driver=value.driver,
         purpose=_purpose(value.purpose),
         create_time=_timestamp(value.create_time),
         update_time=_timestamp(value.update_time),
         expire_time=None if value.expire_time is None else _timestamp(value.expire_time),
+        held_by=seen.held_by,
     )
+
+
+def usage(value: Usage) -> pb.UsageOfWorkspacesResponse:
+    """Describe what workspaces take."""
+    return pb.UsageOfWorkspacesResponse(
+        workspaces=[
+            pb.WorkspaceUsage(workspace_id=found.workspace_id, bytes=use.bytes, inodes=use.inodes)
+            for found, use in value.page
+        ],
+        next_page_token=value.next_page_token,
+        total_bytes=value.total.bytes,
+        total_inodes=value.total.inodes,
+        free_bytes=value.disk.free_bytes,
+        free_inodes=value.disk.free_inodes,
+        driver=value.choice.chosen.name,
+        drivers=[
+            pb.DriverStatus(name=name, complaint=complaint or "") for name, complaint in value.choice.complaints.items()
+        ],
+    )
+
+
+def _layout(value: Layout) -> layout_pb2.Layout:
+    if value.path is not None:
+        return layout_pb2.Layout(path=os.fsencode(value.path))
+    return layout_pb2.Layout(
+        layers=layout_pb2.Layers(
+            lowers=[os.fsencode(path) for path in value.lowers],
+            upper=_path(value.upper),
+            work=_path(value.work),
+            mounted_path=_path(value.mounted),
+        )
+    )
+
+
+def _path(value: Path | None) -> bytes:
+    return b"" if value is None else os.fsencode(value)
 
 
 def _purpose(value: Purpose) -> pb.Purpose:

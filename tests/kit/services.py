@@ -26,6 +26,7 @@ from services.common.rpc.channel import open_channel
 from services.common.rpc.streaming import streaming
 from services.common.settings import Home
 from tests.kit.cell import OFFSETS, free_port_base
+from tests.kit.drivers import unmount_below
 from tests.kit.repos import Repo
 
 FINAL = {job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED}
@@ -158,3 +159,4 @@ async def running_services(root: Path, **environment: str) -> AsyncIterator[Serv
         # In threads: what a service talks to at its end may be a part of the test, and run in this loop.
         for name in list(services.processes):
             await asyncio.to_thread(services.end, name)
+        unmount_below(root)

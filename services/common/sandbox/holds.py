@@ -54,10 +54,15 @@ def take(upper: Path, holder: str, *, shared: bool, patience_s: float = _PATIENC
     return descriptor
 
 
+def was_ever_held(upper: Path) -> bool:
+    """Whether any sandbox has had these layers: only then can one have them now."""
+    return _places(upper)[0].exists()
+
+
 def held_by(upper: Path) -> str | None:
     """Return what the holder of these layers said of itself, or None when nobody holds them."""
     lock, note = _places(upper)
-    if not lock.exists():
+    if not was_ever_held(upper):
         return None
     descriptor = _open(lock)
     try:

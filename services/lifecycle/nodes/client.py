@@ -74,6 +74,7 @@ class JobNodes:
             base_layers=() if base is None else base.layers,
             pins_path=b"" if base is None else base.pins_path,
             purpose=wire.workspace_purpose(order),
+            visibility=wire.visibility(order.agent.sandbox_tier),
         )
         answer = await self._call(self._workspace.CreateWorkspace, request, _LONG_SECONDS)
         return wire.layout_from(answer.workspace.layout)

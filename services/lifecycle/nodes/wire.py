@@ -141,6 +141,11 @@ def layout_from(message: layout_pb.Layout) -> Layout:
     return Layout(message.path, tuple(layers.lowers), layers.upper, layers.work, layers.mounted_path)
 
 
+def visibility(tier: Tier) -> "workspace_pb.Visibility.ValueType":
+    """Write who must find a workspace's files."""
+    return workspace_pb.VISIBILITY_HOST if tier is Tier.NONE else workspace_pb.VISIBILITY_SANDBOXES
+
+
 def working_tree(value: Layout, base: Base, tier: Tier) -> git_pb.WorkingTree:
     """Write a tree that an agent may have written."""
     return git_pb.WorkingTree(

@@ -5,6 +5,7 @@ import errno
 import os
 import tempfile
 from collections import OrderedDict
+from contextlib import suppress
 from fcntl import ioctl
 from pathlib import Path
 
@@ -31,10 +32,17 @@ class DiskAdmission:
         """Whether copies share their data with the base until they are changed (reflink)."""
         return self._shares_extents
 
-    async def admit(self, base: Path | None) -> None:
-        """Raise Exhausted(DISK_FULL) when a copy of `base` does not fit; None stands for an empty tree."""
-        size, files = (0, 0) if base is None else await self._size(base)
-        needed = files * _INODE_BYTES if self._shares_extents else size
+    async def admit(self, layers: tuple[Path, ...]) -> None:
+        """Raise Exhausted(DISK_FULL) when a copy of all these trees does not fit."""
+        sizes = [await self._size(layer) for layer in layers]
+        size, files = sum(size for size, _ in sizes), sum(files for _, files in sizes)
+        self._admit(files * _INODE_BYTES if self._shares_extents else size, files)
+
+    def admit_nothing(self) -> None:
+        """Raise Exhausted(DISK_FULL) when there is no room even for a workspace that copies nothing."""
+        self._admit(0, 0)
+
+    def _admit(self, needed: int, files: int) -> None:
         disk = os.statvfs(self._directory)
         free = disk.f_bavail * disk.f_frsize
         if free - needed < self._reserve_bytes:
@@ -74,15 +82,19 @@ def disk_full(directory: Path, **numbers: int) -> Exhausted:
 
 
 def tree_size(directory: Path) -> tuple[int, int]:
-    """Return (bytes on disk, files and directories) below a directory. Links are counted, not followed."""
+    """Return (bytes on disk, files and directories) below a directory. Links are counted, not followed.
+
+    What goes meanwhile, or may not be looked into, is left out.
+    """
     size, count, todo = 0, 0, [os.fsencode(directory)]
     while todo:
-        with os.scandir(todo.pop()) as entries:
+        with suppress(OSError), os.scandir(todo.pop()) as entries:
             for entry in entries:
-                count += 1
-                size += entry.stat(follow_symlinks=False).st_blocks * 512
-                if entry.is_dir(follow_symlinks=False):
-                    todo.append(entry.path)
+                with suppress(OSError):
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    count += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
     return size, count
 
 

@@ -3,39 +3,47 @@
 from pathlib import Path
 from typing import Protocol
 
+from services.workspace.model import Layout
+
 
 class Driver(Protocol):
-    """Makes and removes the files of workspaces in a directory of its own.
+    """Makes the files of workspaces, each in a place of its own that somebody else has made and will remove.
 
-    A driver keeps no record: the store says which workspaces there are, and `recover` is told. Calls about one
-    workspace never overlap; calls about several do.
+    A driver keeps no record. Calls about one place never overlap; calls about several do. `layers` are the base's,
+    the topmost first; none means that the workspace starts empty.
     """
 
     @property
     def name(self) -> str:
         """How a workspace's record names this driver."""
 
-    def path(self, workspace_id: str) -> Path:
-        """Return where the files of this workspace are, or would be."""
+    @property
+    def on_host(self) -> bool:
+        """Whether a program that no sandbox surrounds finds the files, at one path."""
 
-    def exists(self, workspace_id: str) -> bool:
-        """Whether the files of this workspace are there, whole."""
+    async def probe(self) -> str | None:
+        """Do once all that the driver promises, with real files. Return what does not work here, None when all does."""
 
-    async def create(self, workspace_id: str, base: Path | None) -> None:
-        """Make the files: those of `base`, or none. They appear all at once.
+    async def fill(self, place: Path, layers: tuple[Path, ...]) -> None:
+        """Make the files in a place that is empty, and may be moved before `settle`.
 
-        Replaces files of that id that no record knew. Failed or cancelled, it leaves nothing but what `clean` removes.
-        Raises NotFound("base"), Exhausted(DISK_FULL), DriverError.
+        Raises NotFound("base"), Exhausted(DISK_FULL), DriverError. Failed or cancelled, it leaves what it likes there.
         """
 
-    def discard(self, workspace_id: str) -> None:
-        """Take the files out of the way at once; `clean` removes them. Without files it does nothing."""
+    async def settle(self, place: Path, layers: tuple[Path, ...]) -> None:
+        """Make the files usable where the place is now; again after a restart of the machine. Raises DriverError."""
 
-    async def clean(self, workspace_id: str | None = None) -> None:
-        """Remove what of this workspace, or of all, was discarded. Raises DriverError where something resists."""
+    def is_filled(self, place: Path) -> bool:
+        """Whether `fill` came to its end there, and nobody has taken anything away."""
 
-    def recover(self, known: set[str]) -> None:
-        """Discard files of workspaces that are not `known`, and what was being made when the service died."""
+    def is_settled(self, place: Path) -> bool:
+        """Whether `settle` came to its end there, and still holds."""
+
+    def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:
+        """Say where the files are."""
+
+    def own_files(self, place: Path) -> Path:
+        """Return the directory that takes what the workspace has beside its base."""
 
 
 class DriverError(Exception):

@@ -20,9 +20,12 @@ from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound, RequestIdReused
 from services.common.fence import Fence, set_current_fence
 from services.workspace import store as store_module
-from services.workspace.drivers import CopyDriver, DiskAdmission
+from services.workspace.drivers import Choice, DiskAdmission
+from services.workspace.drivers.copying import CopyDriver
 from services.workspace.manager import WorkspaceManager
-from services.workspace.model import Filter, NewWorkspace, Purpose, State
+from services.workspace.measuring import Measuring
+from services.workspace.model import Filter, NewWorkspace, Purpose, Seen, State
+from services.workspace.shelf import Shelf
 from services.workspace.store import WorkspaceStore
 
 IDS = st.sampled_from(["w1", "w2", "w3"])
@@ -36,8 +39,14 @@ def new_engine(directory: Path) -> AsyncEngine:
 def new_manager(directory: Path, engine: AsyncEngine) -> WorkspaceManager:
     trees = directory / "trees"
     trees.mkdir(exist_ok=True)
-    driver = CopyDriver(trees, DiskAdmission(trees, 0), concurrent_copies=2)
-    return WorkspaceManager(WorkspaceStore(engine), Fences(engine, store_module.fences), driver)
+    copies = CopyDriver(trees, DiskAdmission(trees, 0), asyncio.Semaphore(2))
+    return WorkspaceManager(
+        WorkspaceStore(engine),
+        Fences(engine, store_module.fences),
+        Shelf(trees),
+        Choice({copies.name: copies}, {copies.name: None}, copies, copies),
+        Measuring(trees, reserve_bytes=0),
+    )
 
 
 @asynccontextmanager
@@ -50,6 +59,11 @@ async def managing(directory: Path):
     finally:
         await manager.aclose()
         await engine.dispose()
+
+
+def directory_of(seen: Seen) -> Path:
+    assert seen.layout.path
+    return seen.layout.path.parent
 
 
 class WorkspaceLife(RuleBasedStateMachine):
@@ -82,8 +96,8 @@ class WorkspaceLife(RuleBasedStateMachine):
                 self.runner.run(self.manager.create(request))
             return
         made = self.runner.run(self.manager.create(request))
-        assert made.state is (known[1] if known else State.ACTIVE)
-        self.model[workspace_id] = (job_id, made.state)
+        assert made.workspace.state is (known[1] if known else State.ACTIVE)
+        self.model[workspace_id] = (job_id, made.workspace.state)
 
     @rule(workspace_id=IDS, state=st.sampled_from([State.COMPLETED, State.ERROR]))
     def set_state(self, workspace_id: str, state: State) -> None:
@@ -91,7 +105,7 @@ class WorkspaceLife(RuleBasedStateMachine):
             with pytest.raises(NotFound):
                 self.runner.run(self.manager.set_state(workspace_id, state))
             return
-        assert self.runner.run(self.manager.set_state(workspace_id, state)).state is state
+        assert self.runner.run(self.manager.set_state(workspace_id, state)).workspace.state is state
         self.model[workspace_id] = (self.model[workspace_id][0], state)
 
     @rule(workspace_id=IDS)
@@ -134,10 +148,12 @@ class WorkspaceLife(RuleBasedStateMachine):
     @invariant()
     def files_and_records_are_those_of_the_model(self) -> None:
         page, token = self.runner.run(self.manager.page(Filter(), Page()))
-        assert {found.workspace_id: (found.purpose.job_id, found.state) for found in page} == self.model
+        assert {
+            found.workspace.workspace_id: (found.workspace.purpose.job_id, found.workspace.state) for found in page
+        } == self.model
         assert token == ""
         for found in page:
-            assert (found.path / "file").read_text() == "from the base"
+            assert (found.layout.path / "file").read_text() == "from the base"
         assert {path.name for path in (self.directory / "trees").iterdir()} == {".making", ".trash", *self.model}
         assert not list((self.directory / "trees").glob(".*/*"))
 
@@ -150,7 +166,7 @@ async def test_one_id_asked_for_many_times_at_once_is_one_workspace(tmp_path: Pa
     async with managing(tmp_path) as manager:
         made = await asyncio.gather(*(manager.create(NewWorkspace("w1")) for _ in range(8)))
 
-    assert len({workspace.create_time for workspace in made}) == 1
+    assert len({seen.workspace.create_time for seen in made}) == 1
 
 
 async def test_pages_hold_each_workspace_once_and_know_their_filter(tmp_path: Path) -> None:
@@ -161,9 +177,9 @@ async def test_pages_hold_each_workspace_once_and_know_their_filter(tmp_path: Pa
         second, end = await manager.page(Filter(), Page.parse(3, token))
         odd, _ = await manager.page(Filter(job_id="job-a"), Page())
 
-    assert [workspace.workspace_id for workspace in first + second] == ["w4", "w3", "w2", "w1", "w0"]
+    assert [seen.workspace.workspace_id for seen in first + second] == ["w4", "w3", "w2", "w1", "w0"]
     assert end == ""
-    assert {workspace.workspace_id for workspace in odd} == {"w1", "w3"}
+    assert {seen.workspace.workspace_id for seen in odd} == {"w1", "w3"}
 
 
 async def test_a_lost_owner_changes_nothing(tmp_path: Path) -> None:
@@ -184,16 +200,16 @@ async def test_a_lost_owner_changes_nothing(tmp_path: Path) -> None:
             assert raised.value.reason == "STALE_FENCE"
         page, _ = await manager.page(Filter(), Page())
 
-    assert [(workspace.workspace_id, workspace.state) for workspace in page] == [("w1", State.ACTIVE)]
+    assert [(seen.workspace.workspace_id, seen.workspace.state) for seen in page] == [("w1", State.ACTIVE)]
 
 
 async def test_files_that_somebody_took_away_are_an_error_and_not_a_lie(tmp_path: Path) -> None:
     async with managing(tmp_path) as manager:
         made = await manager.create(NewWorkspace("w1"))
-        shutil.rmtree(made.path.parent)
+        shutil.rmtree(directory_of(made))
         await manager.recover()
 
-        assert (await manager.get("w1")).state is State.ERROR
+        assert (await manager.get("w1")).workspace.state is State.ERROR
 
 
 async def test_a_removal_goes_on_when_its_caller_leaves(tmp_path: Path) -> None:

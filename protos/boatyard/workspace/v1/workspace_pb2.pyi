@@ -22,6 +22,29 @@ else:
 
 DESCRIPTOR: descriptor.FileDescriptor
 
+class _Visibility:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VisibilityEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Visibility.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    VISIBILITY_UNSPECIFIED: _Visibility.ValueType  # 0
+    """Never sent."""
+    VISIBILITY_SANDBOXES: _Visibility.ValueType  # 1
+    """Sandboxes only: layers may be left to each of them to mount."""
+    VISIBILITY_HOST: _Visibility.ValueType  # 2
+    """Also programs that no sandbox surrounds: the files are at one path of the host."""
+
+class Visibility(_Visibility, metaclass=_VisibilityEnumTypeWrapper):
+    """Who must find the files of a workspace."""
+
+VISIBILITY_UNSPECIFIED: Visibility.ValueType  # 0
+"""Never sent."""
+VISIBILITY_SANDBOXES: Visibility.ValueType  # 1
+"""Sandboxes only: layers may be left to each of them to mount."""
+VISIBILITY_HOST: Visibility.ValueType  # 2
+"""Also programs that no sandbox surrounds: the files are at one path of the host."""
+
 @typing.final
 class CreateWorkspaceRequest(message.Message):
     """Asks for a new workspace."""
@@ -32,16 +55,19 @@ class CreateWorkspaceRequest(message.Message):
     BASE_LAYERS_FIELD_NUMBER: builtins.int
     PURPOSE_FIELD_NUMBER: builtins.int
     PINS_PATH_FIELD_NUMBER: builtins.int
+    VISIBILITY_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """Required. Chosen by the caller: 1 to 63 characters of [a-z0-9-], not beginning with a dash."""
     pins_path: builtins.bytes
     """Absolute path of a directory in which an empty file, named by the workspace's id, tells the owner of the base that
     it is in use: it is there before the workspace is made and until after it is removed. Empty: no such file is kept.
     """
+    visibility: Visibility.ValueType
+    """Who must find the files; unspecified means VISIBILITY_SANDBOXES."""
     @builtins.property
     def base_layers(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Absolute paths of the prepared directories to start from, the topmost first, as a git base gives them; they are never
-        changed. None gives an empty workspace. At most one so far.
+        """Absolute paths of the prepared directories to start from, the topmost first, as a git base gives them; they are
+        never changed. None gives an empty workspace. At most 100.
         """
 
     @builtins.property
@@ -55,10 +81,11 @@ class CreateWorkspaceRequest(message.Message):
         base_layers: abc.Iterable[builtins.bytes] | None = ...,
         purpose: Purpose | None = ...,
         pins_path: builtins.bytes = ...,
+        visibility: Visibility.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["purpose", b"purpose"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_layers", b"base_layers", "pins_path", b"pins_path", "purpose", b"purpose", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_layers", b"base_layers", "pins_path", b"pins_path", "purpose", b"purpose", "visibility", b"visibility", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -328,6 +355,136 @@ class SweepWorkspacesResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class UsageOfWorkspacesRequest(message.Message):
+    """Asks what workspaces take."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """How many at most: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UsageOfWorkspacesResponse(message.Message):
+    """Answers UsageOfWorkspaces."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKSPACES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: builtins.int
+    TOTAL_INODES_FIELD_NUMBER: builtins.int
+    FREE_BYTES_FIELD_NUMBER: builtins.int
+    FREE_INODES_FIELD_NUMBER: builtins.int
+    DRIVER_FIELD_NUMBER: builtins.int
+    DRIVERS_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Leads to the next page; empty on the last."""
+    total_bytes: builtins.int
+    """Bytes on disk that all workspaces together take beside their bases; each is measured about once a minute."""
+    total_inodes: builtins.int
+    """Inodes, likewise."""
+    free_bytes: builtins.int
+    """Bytes that are free on their disk."""
+    free_inodes: builtins.int
+    """Inodes that are free there; absent where the file system makes them as they are needed."""
+    driver: builtins.str
+    """How new workspaces are made: the name of one of `drivers`."""
+    @builtins.property
+    def workspaces(self) -> containers.RepeatedCompositeFieldContainer[WorkspaceUsage]:
+        """The workspaces of this page, each measured less than 10 s ago."""
+
+    @builtins.property
+    def drivers(self) -> containers.RepeatedCompositeFieldContainer[DriverStatus]:
+        """Every way to make a workspace, the best first."""
+
+    def __init__(
+        self,
+        *,
+        workspaces: abc.Iterable[WorkspaceUsage] | None = ...,
+        next_page_token: builtins.str = ...,
+        total_bytes: builtins.int = ...,
+        total_inodes: builtins.int = ...,
+        free_bytes: builtins.int = ...,
+        free_inodes: builtins.int | None = ...,
+        driver: builtins.str = ...,
+        drivers: abc.Iterable[DriverStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_free_inodes", b"_free_inodes", "free_inodes", b"free_inodes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_free_inodes", b"_free_inodes", "driver", b"driver", "drivers", b"drivers", "free_bytes", b"free_bytes", "free_inodes", b"free_inodes", "next_page_token", b"next_page_token", "total_bytes", b"total_bytes", "total_inodes", b"total_inodes", "workspaces", b"workspaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__free_inodes: _TypeAlias = typing.Literal["free_inodes"]  # noqa: Y015
+    _WhichOneofArgType__free_inodes: _TypeAlias = typing.Literal["_free_inodes", b"_free_inodes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__free_inodes) -> _WhichOneofReturnType__free_inodes | None: ...
+
+@typing.final
+class WorkspaceUsage(message.Message):
+    """What one workspace takes."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    INODES_FIELD_NUMBER: builtins.int
+    workspace_id: builtins.str
+    """The workspace."""
+    bytes: builtins.int
+    """Bytes on disk beside its base: its changes, or all of a copy."""
+    inodes: builtins.int
+    """Inodes, likewise."""
+    def __init__(
+        self,
+        *,
+        workspace_id: builtins.str = ...,
+        bytes: builtins.int = ...,
+        inodes: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["bytes", b"bytes", "inodes", b"inodes", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DriverStatus(message.Message):
+    """Whether one way to make a workspace works on this machine, as it was tried at the start."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    COMPLAINT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """`overlay`, `overlay-userns`, `reflink` or `copy`."""
+    complaint: builtins.str
+    """What does not work, for people; empty when all does."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        complaint: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["complaint", b"complaint", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class Workspace(message.Message):
     """An isolated working copy on this machine."""
 
@@ -372,12 +529,19 @@ class Workspace(message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    HELD_BY_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """The id that its creator chose."""
     state: Workspace.State.ValueType
     """Output only. Changed by UpdateWorkspaceState, DeleteWorkspace and SweepWorkspaces."""
     driver: builtins.str
-    """Output only. How it was made: `copy`."""
+    """Output only. How it was made: `overlay` (layers that the service has mounted), `overlay-userns` (layers that each
+    sandbox mounts), `reflink` (a copy that shares its data with the base) or `copy`.
+    """
+    held_by: builtins.str
+    """Output only. The sandbox that has its layers, as it named itself; empty when none has. It is the holder of a lock of
+    the kernel's, so it is never out of date.
+    """
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
         """Output only. Where its files are."""
@@ -409,10 +573,11 @@ class Workspace(message.Message):
         create_time: timestamp_pb2.Timestamp | None = ...,
         update_time: timestamp_pb2.Timestamp | None = ...,
         expire_time: timestamp_pb2.Timestamp | None = ...,
+        held_by: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "layout", b"layout", "purpose", b"purpose", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "driver", b"driver", "expire_time", b"expire_time", "layout", b"layout", "purpose", b"purpose", "state", b"state", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "driver", b"driver", "expire_time", b"expire_time", "held_by", b"held_by", "layout", b"layout", "purpose", b"purpose", "state", b"state", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

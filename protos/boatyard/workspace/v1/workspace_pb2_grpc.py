@@ -70,6 +70,11 @@ class WorkspaceServiceStub:
                 request_serializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.SweepWorkspacesRequest.SerializeToString,
                 response_deserializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.SweepWorkspacesResponse.FromString,
                 _registered_method=True)
+        self.UsageOfWorkspaces = channel.unary_unary(
+                '/boatyard.workspace.v1.WorkspaceService/UsageOfWorkspaces',
+                request_serializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.UsageOfWorkspacesRequest.SerializeToString,
+                response_deserializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.UsageOfWorkspacesResponse.FromString,
+                _registered_method=True)
 
 
 class WorkspaceServiceServicer:
@@ -90,7 +95,9 @@ class WorkspaceServiceServicer:
         - NOT_FOUND (BASE_NOT_FOUND): one of `base_layers`, or `pins_path`, is not there.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left; the copy was removed again.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left, or could be when all workspaces in use have grown to
+        what they may take; what was made was removed again.
+        - RESOURCE_EXHAUSTED (WORKSPACES_QUOTA): all workspaces together take what they may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,6 +139,7 @@ class WorkspaceServiceServicer:
         """Removes a workspace and everything in it. Removing one that is gone is a success.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is in it, and did not end within 2 s; nothing was removed.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -139,9 +147,20 @@ class WorkspaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SweepWorkspaces(self, request, context):
-        """Removes workspaces that are no longer ACTIVE and were last updated longer ago than `max_age`.
+        """Removes workspaces that are no longer ACTIVE and have expired, or were last updated longer ago than `max_age`. What
+        a sandbox is in stays for the next sweep. The service sweeps by itself, and then keeps until `expire_time` what has
+        one.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UsageOfWorkspaces(self, request, context):
+        """Tells what workspaces take of the disk, the newest first, and how they are made here.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +198,11 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
                     servicer.SweepWorkspaces,
                     request_deserializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.SweepWorkspacesRequest.FromString,
                     response_serializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.SweepWorkspacesResponse.SerializeToString,
+            ),
+            'UsageOfWorkspaces': grpc.unary_unary_rpc_method_handler(
+                    servicer.UsageOfWorkspaces,
+                    request_deserializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.UsageOfWorkspacesRequest.FromString,
+                    response_serializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.UsageOfWorkspacesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -349,6 +373,33 @@ class WorkspaceService:
             '/boatyard.workspace.v1.WorkspaceService/SweepWorkspaces',
             boatyard_dot_workspace_dot_v1_dot_workspace__pb2.SweepWorkspacesRequest.SerializeToString,
             boatyard_dot_workspace_dot_v1_dot_workspace__pb2.SweepWorkspacesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UsageOfWorkspaces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.workspace.v1.WorkspaceService/UsageOfWorkspaces',
+            boatyard_dot_workspace_dot_v1_dot_workspace__pb2.UsageOfWorkspacesRequest.SerializeToString,
+            boatyard_dot_workspace_dot_v1_dot_workspace__pb2.UsageOfWorkspacesResponse.FromString,
             options,
             channel_credentials,
             insecure,

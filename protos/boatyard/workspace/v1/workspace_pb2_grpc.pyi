@@ -31,7 +31,9 @@ class WorkspaceServiceStub:
     - NOT_FOUND (BASE_NOT_FOUND): one of `base_layers`, or `pins_path`, is not there.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left; the copy was removed again.
+    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left, or could be when all workspaces in use have grown to
+      what they may take; what was made was removed again.
+    - RESOURCE_EXHAUSTED (WORKSPACES_QUOTA): all workspaces together take what they may.
     """
     GetWorkspace: aio.UnaryUnaryMultiCallable[workspace_pb2.GetWorkspaceRequest, workspace_pb2.GetWorkspaceResponse]
     """Returns one workspace.
@@ -57,12 +59,20 @@ class WorkspaceServiceStub:
     """Removes a workspace and everything in it. Removing one that is gone is a success.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is in it, and did not end within 2 s; nothing was removed.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     """
     SweepWorkspaces: aio.UnaryUnaryMultiCallable[workspace_pb2.SweepWorkspacesRequest, workspace_pb2.SweepWorkspacesResponse]
-    """Removes workspaces that are no longer ACTIVE and were last updated longer ago than `max_age`.
+    """Removes workspaces that are no longer ACTIVE and have expired, or were last updated longer ago than `max_age`. What
+    a sandbox is in stays for the next sweep. The service sweeps by itself, and then keeps until `expire_time` what has
+    one.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative.
+    """
+    UsageOfWorkspaces: aio.UnaryUnaryMultiCallable[workspace_pb2.UsageOfWorkspacesRequest, workspace_pb2.UsageOfWorkspacesResponse]
+    """Tells what workspaces take of the disk, the newest first, and how they are made here.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
     """
 
 class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
@@ -88,7 +98,9 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (BASE_NOT_FOUND): one of `base_layers`, or `pins_path`, is not there.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left; the copy was removed again.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left, or could be when all workspaces in use have grown to
+          what they may take; what was made was removed again.
+        - RESOURCE_EXHAUSTED (WORKSPACES_QUOTA): all workspaces together take what they may.
         """
 
     @abc_1.abstractmethod
@@ -138,6 +150,7 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
         """Removes a workspace and everything in it. Removing one that is gone is a success.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is in it, and did not end within 2 s; nothing was removed.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
 
@@ -147,9 +160,22 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
         request: workspace_pb2.SweepWorkspacesRequest,
         context: aio.ServicerContext[workspace_pb2.SweepWorkspacesRequest, abc.Awaitable[workspace_pb2.SweepWorkspacesResponse]],
     ) -> abc.Awaitable[workspace_pb2.SweepWorkspacesResponse]:
-        """Removes workspaces that are no longer ACTIVE and were last updated longer ago than `max_age`.
+        """Removes workspaces that are no longer ACTIVE and have expired, or were last updated longer ago than `max_age`. What
+        a sandbox is in stays for the next sweep. The service sweeps by itself, and then keeps until `expire_time` what has
+        one.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative.
+        """
+
+    @abc_1.abstractmethod
+    def UsageOfWorkspaces(
+        self,
+        request: workspace_pb2.UsageOfWorkspacesRequest,
+        context: aio.ServicerContext[workspace_pb2.UsageOfWorkspacesRequest, abc.Awaitable[workspace_pb2.UsageOfWorkspacesResponse]],
+    ) -> abc.Awaitable[workspace_pb2.UsageOfWorkspacesResponse]:
+        """Tells what workspaces take of the disk, the newest first, and how they are made here.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
         """
 
 def add_WorkspaceServiceServicer_to_server(servicer: WorkspaceServiceServicer, server: aio.Server) -> None: ...

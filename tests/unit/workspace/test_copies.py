@@ -6,13 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import Exhausted, NotFound, StartError
-from services.workspace.drivers import CopyDriver, DiskAdmission, process
+from services.common.errors import Exhausted, NotFound
+from services.workspace.drivers import DiskAdmission, process
+from services.workspace.drivers.copying import CopyDriver
+from services.workspace.shelf import Shelf
 
 
-def driver_in(directory: Path, reserve_bytes: int = 0) -> CopyDriver:
-    directory.mkdir(exist_ok=True)
-    return CopyDriver(directory, DiskAdmission(directory, reserve_bytes), concurrent_copies=2)
+class Copies:
+    """Copies on a shelf, as the manager makes them."""
+
+    def __init__(self, directory: Path, reserve_bytes: int) -> None:
+        directory.mkdir(exist_ok=True)
+        self.shelf = Shelf(directory)
+        admission = DiskAdmission(directory, reserve_bytes)
+        self.driver = CopyDriver(directory, admission, asyncio.Semaphore(2))
+
+    async def create(self, workspace_id: str, *layers: Path) -> None:
+        await self.shelf.create(workspace_id, self.driver, layers, None)
+
+    def path(self, workspace_id: str) -> Path:
+        return self.shelf.place(workspace_id) / "tree"
+
+    def exists(self, workspace_id: str) -> bool:
+        return self.driver.is_filled(self.shelf.place(workspace_id))
+
+
+def copies_in(directory: Path, reserve_bytes: int = 0) -> Copies:
+    return Copies(directory, reserve_bytes)
 
 
 def everything_in(directory: Path) -> set[str]:
@@ -34,9 +54,9 @@ def base(tmp_path: Path) -> Path:
 
 
 async def test_a_copy_is_the_base_in_all_that_git_sees(tmp_path: Path, base: Path) -> None:
-    driver = driver_in(tmp_path / "trees")
-    await driver.create("w1", base)
-    tree = driver.path("w1")
+    copies = copies_in(tmp_path / "trees")
+    await copies.create("w1", base)
+    tree = copies.path("w1")
 
     assert everything_in(tree) == everything_in(base)
     for path in base.rglob("*"):
@@ -47,9 +67,9 @@ async def test_a_copy_is_the_base_in_all_that_git_sees(tmp_path: Path, base: Pat
 
 
 async def test_a_copy_and_its_base_share_nothing_that_is_written(tmp_path: Path, base: Path) -> None:
-    driver = driver_in(tmp_path / "trees")
-    await driver.create("w1", base)
-    with (driver.path("w1") / "run.sh").open("a") as file:
+    copies = copies_in(tmp_path / "trees")
+    await copies.create("w1", base)
+    with (copies.path("w1") / "run.sh").open("a") as file:
         file.write("changed")
 
     assert (base / "run.sh").read_text() == "#!/bin/sh\n"
@@ -58,37 +78,37 @@ async def test_a_copy_and_its_base_share_nothing_that_is_written(tmp_path: Path,
 async def test_a_base_may_be_a_link_or_read_only(tmp_path: Path, base: Path) -> None:
     (tmp_path / "link").symlink_to(base)
     base.chmod(0o555)
-    driver = driver_in(tmp_path / "trees")
-    await driver.create("w1", tmp_path / "link")
+    copies = copies_in(tmp_path / "trees")
+    await copies.create("w1", tmp_path / "link")
 
-    assert (driver.path("w1") / "run.sh").is_file()
-    assert driver.path("w1").stat().st_mode & 0o700 == 0o700
+    assert (copies.path("w1") / "run.sh").is_file()
+    assert copies.path("w1").stat().st_mode & 0o700 == 0o700
 
 
 async def test_without_a_base_a_workspace_is_empty(tmp_path: Path) -> None:
-    driver = driver_in(tmp_path / "trees")
-    await driver.create("w1", None)
+    copies = copies_in(tmp_path / "trees")
+    await copies.create("w1")
 
-    assert everything_in(driver.path("w1")) == set()
+    assert everything_in(copies.path("w1")) == set()
 
 
 async def test_a_base_that_is_not_there(tmp_path: Path) -> None:
-    driver = driver_in(tmp_path / "trees")
+    copies = copies_in(tmp_path / "trees")
     with pytest.raises(NotFound) as raised:
-        await driver.create("w1", tmp_path / "nowhere")
+        await copies.create("w1", tmp_path / "nowhere")
 
     assert raised.value.reason == "BASE_NOT_FOUND"
-    assert not driver.exists("w1")
+    assert not copies.exists("w1")
 
 
 async def test_a_copy_that_would_not_fit_is_refused_with_the_numbers(tmp_path: Path, base: Path) -> None:
-    driver = driver_in(tmp_path / "trees", reserve_bytes=1 << 60)
+    copies = copies_in(tmp_path / "trees", reserve_bytes=1 << 60)
     with pytest.raises(Exhausted) as raised:
-        await driver.create("w1", base)
+        await copies.create("w1", base)
 
     assert raised.value.reason == "DISK_FULL"
     assert raised.value.metadata["reserved"] == str(1 << 60)
-    assert not driver.exists("w1")
+    assert not copies.exists("w1")
 
 
 @pytest.fixture
@@ -106,13 +126,13 @@ async def test_a_disk_that_fills_up_all_the_same(tmp_path: Path, tiny_disk: Path
     base = tmp_path / "base"
     base.mkdir()
     (base / "file").write_bytes(b"small")
-    driver = driver_in(tiny_disk / "trees")
-    await driver.create("w0", base)
+    copies = copies_in(tiny_disk / "trees")
+    await copies.create("w0", base)
     with (base / "file").open("wb") as file:  # grows behind the back of whoever remembers the base's size
         file.write(os.urandom(3 << 20))
     with pytest.raises(Exhausted) as raised:
-        await driver.create("w1", base)
-    await driver.clean("w1")
+        await copies.create("w1", base)
+    await copies.shelf.clean("w1")
 
     assert raised.value.reason == "DISK_FULL"
     assert everything_in(tiny_disk / "trees") == {".making", ".trash", "w0", "w0/tree", "w0/tree/file"}
@@ -123,15 +143,15 @@ async def test_a_cancelled_copy_leaves_nothing_once_cleaned(tmp_path: Path) -> N
     base.mkdir()
     for number in range(3000):
         (base / f"f{number}").write_bytes(b"x" * 4096)
-    driver = driver_in(tmp_path / "trees")
-    copying = asyncio.create_task(driver.create("w1", base))
+    copies = copies_in(tmp_path / "trees")
+    copying = asyncio.create_task(copies.create("w1", base))
     async with asyncio.timeout(30):
         while not any((tmp_path / "trees" / ".making").glob("*/tree/*")):
             await asyncio.sleep(0.001)
     copying.cancel()
     with pytest.raises(asyncio.CancelledError):
         await copying
-    await driver.clean("w1")
+    await copies.shelf.clean("w1")
 
     assert everything_in(tmp_path / "trees") == {".making", ".trash"}
 
@@ -140,12 +160,12 @@ async def test_a_cancelled_copy_leaves_nothing_once_cleaned(tmp_path: Path) -> N
 REMOVE_WHAT_AN_AGENT_LEFT = """
 import asyncio, os, sys
 from pathlib import Path
-from tests.unit.workspace.test_copy_driver import driver_in
+from tests.unit.workspace.test_copies import copies_in
 
 trees = Path(sys.argv[1])
-driver = driver_in(trees)
-asyncio.run(driver.create("w1", None))
-tree = driver.path("w1")
+copies = copies_in(trees)
+asyncio.run(copies.create("w1"))
+tree = copies.path("w1")
 (tree / "locked" / "inner").mkdir(parents=True)
 (tree / "locked" / "inner" / "file").touch()
 (tree / "blind").mkdir()
@@ -165,9 +185,9 @@ os.close(directory)
 (tree / "locked" / "inner").chmod(0)
 (tree / "locked").chmod(0o555)
 (tree / "blind").chmod(0o300)
-driver.discard("w1")
-asyncio.run(driver.clean("w1"))
-assert not driver.exists("w1")
+asyncio.run(copies.shelf.discard("w1"))
+asyncio.run(copies.shelf.clean("w1"))
+assert not copies.exists("w1")
 assert list((trees / ".trash").iterdir()) == []
 """
 
@@ -183,22 +203,21 @@ def test_whatever_an_agent_left_is_removed_and_nothing_else(tmp_path: Path) -> N
     assert (outside / "precious").read_text() == "kept"
 
 
-async def test_tools_that_are_missing_are_named_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = driver_in(tmp_path / "trees")
-    await driver.check()
+async def test_tools_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = copies_in(tmp_path / "trees")
+    assert await copies.driver.probe() is None
     assert everything_in(tmp_path / "trees") == {".making", ".trash"}
 
     monkeypatch.setattr(process, "ENVIRONMENT", {"PATH": "/nowhere"})
-    with pytest.raises(StartError, match="install coreutils"):
-        await driver.check()
+    assert "install coreutils" in (await copies.driver.probe() or "")
 
 
 def test_what_a_crash_left_is_found_by_its_place(tmp_path: Path) -> None:
     trees = tmp_path / "trees"
-    driver = driver_in(trees)
+    copies = copies_in(trees)
     for path in (".making/w3.abc/tree", ".trash/w4.abc/tree", "w1/tree", "w2/tree"):
         (trees / path).mkdir(parents=True)
-    driver.recover({"w1"})
-    asyncio.run(driver.clean())
+    asyncio.run(copies.shelf.recover({"w1"}))
+    asyncio.run(copies.shelf.clean())
 
     assert everything_in(trees) == {".making", ".trash", "w1", "w1/tree"}

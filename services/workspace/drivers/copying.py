@@ -1,0 +1,115 @@
+"""Drivers that work everywhere, or nearly: a workspace is a copy of its base, `tree` in the workspace's place."""
+
+import asyncio
+import secrets
+import shutil
+from pathlib import Path
+
+from services.common.errors import NotFound
+from services.common.sandbox import aio, environment
+from services.common.sandbox.errors import SandboxError
+from services.common.sandbox.spec import Access, Mount, Overlay, SandboxSpec
+from services.workspace.drivers.disk import DiskAdmission, disk_full
+from services.workspace.drivers.process import run
+from services.workspace.drivers.seam import DriverError
+from services.workspace.model import Layout
+
+_NO_SPACE = ("No space left on device", "Disk quota exceeded")
+_STACKED, _COPY = Path("/base"), Path("/copy")
+_COPY_SECONDS = 3600.0
+
+
+class CopyDriver:
+    """Copies trees."""
+
+    name = "copy"
+    on_host = True
+    _reflink = "auto"
+
+    def __init__(self, directory: Path, admission: DiskAdmission, copying: asyncio.Semaphore) -> None:
+        """`directory` is where all places lie; `copying` bounds the copies at once, of all drivers together."""
+        self._directory = directory
+        self._admission = admission
+        self._copying = copying
+
+    async def probe(self) -> str | None:
+        """See Driver."""
+        place = self._directory / f".probe.{secrets.token_hex(6)}"
+        try:
+            (place / "base").mkdir(parents=True, mode=0o700)
+            (place / "base" / "file").write_bytes(b"x" * 4096)
+            complaint = await run(*self._command, f"{place}/base/.", place / "tree")
+        except OSError as error:
+            complaint = f"{error}: apt-get install coreutils"
+        finally:
+            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+        return complaint and f"cannot copy trees ({complaint})"
+
+    async def fill(self, place: Path, layers: tuple[Path, ...]) -> None:
+        """See Driver."""
+        _check(layers)
+        async with self._copying:
+            await self._admission.admit(layers)
+            tree = place / "tree"
+            tree.mkdir(mode=0o700)
+            if not layers:
+                return
+            complaint = await (self._copy(layers[0], tree) if len(layers) == 1 else self._flatten(layers, tree))
+            if complaint is None:
+                tree.chmod(tree.stat().st_mode | 0o700)
+                return
+        if any(text in complaint for text in _NO_SPACE):
+            raise disk_full(self._directory)
+        _check(layers)
+        raise DriverError(f"cannot copy {layers[0]}: {complaint}")
+
+    async def settle(self, place: Path, layers: tuple[Path, ...]) -> None:
+        """See Driver."""
+
+    def is_filled(self, place: Path) -> bool:
+        """See Driver."""
+        return (place / "tree").is_dir()
+
+    def is_settled(self, place: Path) -> bool:
+        """See Driver."""
+        return self.is_filled(place)
+
+    def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:  # noqa: ARG002 - a copy has none
+        """See Driver."""
+        return Layout(place / "tree")
+
+    def own_files(self, place: Path) -> Path:
+        """See Driver."""
+        return place / "tree"
+
+    @property
+    def _command(self) -> tuple[str, ...]:
+        return ("cp", "-a", f"--reflink={self._reflink}", "--")
+
+    async def _copy(self, base: Path, tree: Path) -> str | None:
+        # "/." copies what is in the base, also when the base itself is a link, and gives the tree the base's own mode.
+        return await run(*self._command, f"{base}/.", tree)
+
+    async def _flatten(self, layers: tuple[Path, ...], tree: Path) -> str | None:
+        """Copy out of a sandbox that sees the layers as one tree, read-only."""
+        argv = tuple(part.encode() for part in (*self._command, f"{_STACKED}/.", f"{_COPY}"))
+        shown = (Overlay(layers, None, None, _STACKED), Mount(tree, _COPY, Access.READ_WRITE))
+        spec = SandboxSpec(argv, Path("/"), shown, environment.base() | {"LC_ALL": b"C"})
+        try:
+            ended = await aio.run(spec, timeout=_COPY_SECONDS)
+        except SandboxError as error:
+            return str(error)
+        return None if ended.exit_code == 0 else ended.stderr.decode(errors="replace").strip()
+
+
+class ReflinkDriver(CopyDriver):
+    """Copies trees on a file system where copies share their data with the base until they change (btrfs, XFS)."""
+
+    name = "reflink"
+    _reflink = "always"
+
+
+def _check(layers: tuple[Path, ...]) -> None:
+    for layer in layers:
+        if not layer.is_dir():
+            raise NotFound("base", str(layer))

@@ -1,0 +1,172 @@
+"""Drivers that copy nothing: a workspace is the base's own directories, with an empty one on top for the changes.
+
+In a workspace's place lie `upper`, which takes the changes, `work`, which is the kernel's, and `tree`, where the stack
+is mounted. What is made is the same for a repository of any size.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from services.common.errors import NotFound
+from services.common.sandbox import aio, environment
+from services.common.sandbox.errors import SandboxError
+from services.common.sandbox.spec import Overlay, SandboxSpec
+from services.workspace.drivers import mounts
+from services.workspace.drivers.disk import DiskAdmission
+from services.workspace.drivers.seam import DriverError
+from services.workspace.drivers.threads import to_its_end
+from services.workspace.model import Layout
+
+_PARTS = ("upper", "work", "tree")
+# All that is promised on either kind: files of the base change, go and get other names, and new directories do too.
+_CHANGES = (
+    "test $(cat kept) = below && echo changed > kept && rm gone && mv named renamed && chmod 700 kept"
+    " && mkdir new && touch new/file && mv new newer && ln -s kept link && test ! -e gone && test -f newer/file"
+)
+
+
+class OverlayDriver:
+    """Mounts for everybody, as root: whoever works in a workspace finds it at one path. Directories can be renamed."""
+
+    name = "overlay"
+    on_host = True
+
+    def __init__(self, directory: Path, admission: DiskAdmission) -> None:
+        """`directory` is where all places lie; an empty layer, and what is probed, are made beside them."""
+        self._directory = directory
+        self._admission = admission
+        self._empty = directory / ".empty"
+        self._empty.mkdir(mode=0o755, exist_ok=True)
+
+    async def probe(self) -> str | None:
+        """See Driver."""
+        place = self._probe_place()
+        try:
+            base = _probe_base(place)
+            _lay_out(place, base)
+            await self.settle(place, (base,))
+            return await asyncio.to_thread(_try_as_root, place)
+        except (OSError, DriverError) as error:
+            return str(error)
+        finally:
+            await asyncio.to_thread(_clear, place)
+
+    async def fill(self, place: Path, layers: tuple[Path, ...]) -> None:
+        """See Driver."""
+        self._admission.admit_nothing()
+        _lay_out(place, _checked(layers) or self._empty)
+
+    async def settle(self, place: Path, layers: tuple[Path, ...]) -> None:
+        """See Driver."""
+        lowers = layers or (self._empty,)
+        try:
+            await to_its_end(mounts.mount_overlay, lowers, place / "upper", place / "work", place / "tree")
+        except OSError as error:
+            raise DriverError(f"cannot mount the layers of {place}: {error.strerror}") from error
+
+    def is_filled(self, place: Path) -> bool:
+        """See Driver."""
+        return all((place / part).is_dir() for part in _PARTS)
+
+    def is_settled(self, place: Path) -> bool:
+        """See Driver."""
+        return (place / "tree").is_mount()
+
+    def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:
+        """See Driver."""
+        lowers = layers or (self._empty,)
+        return Layout(None, lowers, place / "upper", place / "work", place / "tree")
+
+    def own_files(self, place: Path) -> Path:
+        """See Driver."""
+        return place / "upper"
+
+    def _probe_place(self) -> Path:
+        place = self._directory / f".probe.{secrets.token_hex(6)}"
+        place.mkdir(mode=0o700)
+        return place
+
+
+class UsernsDriver(OverlayDriver):
+    """Leaves the mounting to each sandbox, in its user namespace: needs no root. A base's directories keep their names.
+
+    The kernel answers EXDEV to a rename of a directory that lies in the base; `mv` then copies it, `git mv` does not.
+    """
+
+    name = "overlay-userns"
+    on_host = False
+
+    async def probe(self) -> str | None:
+        """See Driver."""
+        place = self._probe_place()
+        try:
+            base = _probe_base(place)
+            _lay_out(place, base)
+            target = Path("/workspace")
+            stack = Overlay((base,), place / "upper", place / "work", target, holder="the probe")
+            spec = SandboxSpec((b"/bin/sh", b"-c", _CHANGES.encode()), target, (stack,), environment.base())
+            ended = await aio.run(spec, timeout=30)
+            return None if ended.exit_code == 0 else ended.stderr.decode(errors="replace").strip() or "changes are lost"
+        except (OSError, SandboxError, DriverError) as error:
+            return str(error)
+        finally:
+            await asyncio.to_thread(_clear, place)
+
+    async def settle(self, place: Path, layers: tuple[Path, ...]) -> None:
+        """See Driver."""
+
+    def is_settled(self, place: Path) -> bool:
+        """See Driver."""
+        return self.is_filled(place)
+
+    def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:
+        """See Driver."""
+        lowers = layers or (self._empty,)
+        return Layout(None, lowers, place / "upper", place / "work", None)
+
+
+def _lay_out(place: Path, top: Path) -> None:
+    for part in _PARTS:
+        (place / part).mkdir(mode=0o700)
+    # The root of the stack is as its upper directory is.
+    (place / "upper").chmod(top.stat().st_mode & 0o7777 | 0o700)
+
+
+def _checked(layers: tuple[Path, ...]) -> Path | None:
+    """Return the topmost layer, None without any. Raises NotFound("base")."""
+    for layer in layers:
+        if not layer.is_dir():
+            raise NotFound("base", str(layer))
+    return layers[0] if layers else None
+
+
+def _probe_base(place: Path) -> Path:
+    base = place / "base"
+    (base / "directory").mkdir(parents=True)
+    for name in ("kept", "gone", "named", "directory/file"):
+        (base / name).write_text("below\n")
+    return base
+
+
+def _try_as_root(place: Path) -> str | None:
+    tree = place / "tree"
+    (tree / "kept").write_text("changed\n")
+    (tree / "gone").unlink()
+    (tree / "named").rename(tree / "renamed")
+    (tree / "directory").rename(tree / "moved")
+    seen = sorted(str(path.relative_to(tree)) for path in tree.rglob("*"))
+    below = (place / "base" / "kept").read_text()
+    if seen != ["kept", "moved", "moved/file", "renamed"] or below != "below\n":
+        return f"changes through the mount are lost: {' '.join(seen)}"
+    return None
+
+
+def _clear(place: Path) -> None:
+    if os.geteuid() == 0:
+        mounts.unmount(place / "tree", patience_s=1)
+    elif (place / "work" / "work").exists():  # the kernel takes every permission from it
+        (place / "work" / "work").chmod(0o700)
+    shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,86 @@
+"""Overlay mounts by the kernel's own calls: no program is started, so one takes half a millisecond.
+
+All functions block, and belong in a thread: unmounting writes back what is dirty on the upper file system (measured:
+1.6 ms when idle, 165 ms behind 600 MB of somebody else's).
+"""
+
+import ctypes
+import errno
+import os
+import re
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+_MS_NOSUID, _MS_NODEV, _MS_NOATIME = 0x2, 0x4, 0x400
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 0x2, 0x8
+_NOTHING_THERE = (errno.EINVAL, errno.ENOENT)
+_BUSY_PAUSE_S = 0.02
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount_overlay(lowers: tuple[Path, ...], upper: Path, work: Path, target: Path) -> None:
+    """Stack `lowers`, the topmost first, under `upper` at `target`.
+
+    The directories are named by descriptors: so no character of a path means anything to the kernel's option parser,
+    and any path is short (mount(2) takes one page of options; some 200 layers fit). `redirect_dir` lets directories of
+    the base be renamed. `index` makes the kernel refuse a second mount of an upper directory, wherever the first one
+    still is, instead of corrupting both.
+
+    Raises:
+        OSError: the kernel refuses; EBUSY where the upper directory is mounted already.
+    """
+    with ExitStack() as stack:
+
+        def named(path: Path) -> str:
+            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            return f"/proc/self/fd/{descriptor}"
+
+        below = ":".join(map(named, lowers))
+        options = f"lowerdir={below},upperdir={named(upper)},workdir={named(work)},redirect_dir=on,index=on"
+        flags = _MS_NOSUID | _MS_NODEV | _MS_NOATIME
+        if _libc.mount(b"boatyard", os.fsencode(target), b"overlay", ctypes.c_ulong(flags), options.encode()) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(target))
+
+
+def unmount(target: Path, patience_s: float = 0.0) -> bool:
+    """Take away all that is mounted at `target`; False when somebody is still in it after `patience_s`.
+
+    Nothing mounted, or no such place, is no error. Raises OSError.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        number = _umount2(target, 0)
+        if number in _NOTHING_THERE:
+            return True
+        if number == errno.EBUSY:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_BUSY_PAUSE_S)
+        elif number:
+            raise OSError(number, os.strerror(number), str(target))
+
+
+def hide(target: Path) -> None:
+    """Take away what is mounted at `target` from all but those who are in it; it goes when the last of them leaves."""
+    number = _umount2(target, _MNT_DETACH)
+    if number not in {0, *_NOTHING_THERE}:
+        raise OSError(number, os.strerror(number), str(target))
+
+
+def mounted_below(directory: Path) -> list[Path]:
+    """Return where something is mounted below a directory, as this process sees it; the innermost first."""
+    root = os.fsencode(directory.resolve()) + b"/"
+    points = [_unescaped(line.split(b" ")[4]) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+    return [Path(os.fsdecode(point)) for point in reversed(points) if point.startswith(root)]
+
+
+def _unescaped(text: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text)
+
+
+def _umount2(target: Path, flags: int) -> int:
+    done = _libc.umount2(os.fsencode(target), flags | _UMOUNT_NOFOLLOW)
+    return 0 if done == 0 else ctypes.get_errno()

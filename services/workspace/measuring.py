@@ -1,0 +1,117 @@
+"""What workspaces take of the disk, beside their bases; and whether there is room for another."""
+
+import asyncio
+import os
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.common.errors import Exhausted
+from services.workspace.drivers import Choice
+from services.workspace.drivers.disk import tree_size
+from services.workspace.model import Workspace
+
+_FRESH_S = 10.0
+"""How long a measurement is as good as a new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Bytes on disk, and inodes, of what a workspace has beside its base."""
+
+    bytes: int
+    inodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What is free of the disk that workspaces lie on; None inodes where it makes them as they are needed."""
+
+    free_bytes: int
+    free_inodes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the workspaces of a page take, and all of them, as far as they have been measured."""
+
+    page: Sequence[tuple[Workspace, Use]]
+    total: Use
+    disk: Disk
+    choice: Choice
+    next_page_token: str
+
+
+class Measuring:
+    """Measures the files of workspaces, one workspace at a time, off the event loop, and remembers for 10 s.
+
+    `max_bytes` is what one workspace may come to take, `total_bytes` what all may together (None is no bound), and
+    `reserve_bytes` of the disk are to stay free.
+    """
+
+    def __init__(
+        self, directory: Path, *, reserve_bytes: int, max_bytes: int | None = None, total_bytes: int | None = None
+    ) -> None:
+        self._directory = directory
+        self._reserve_bytes = reserve_bytes
+        self._max_bytes = max_bytes
+        self._total_bytes = total_bytes
+        self._measured: dict[str, tuple[Use, float]] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    async def use(self, workspace_id: str, own_files: Path) -> Use:
+        """Return what a workspace takes, nothing where it is gone."""
+        async with self._one_at_a_time:
+            known = self._measured.get(workspace_id)
+            if known is not None and time.monotonic() - known[1] < _FRESH_S:
+                return known[0]
+            use = Use(*await asyncio.to_thread(tree_size, own_files))
+            self._measured[workspace_id] = (use, time.monotonic())
+            return use
+
+    def forget(self, workspace_id: str) -> None:
+        """Count a workspace no longer."""
+        self._measured.pop(workspace_id, None)
+
+    def total(self) -> Use:
+        """Return what all take together, as far as they have been measured."""
+        uses = [use for use, _ in self._measured.values()]
+        return Use(sum(use.bytes for use in uses), sum(use.inodes for use in uses))
+
+    def disk(self) -> Disk:
+        """Look at the disk."""
+        disk = os.statvfs(self._directory)
+        return Disk(disk.f_bavail * disk.f_frsize, disk.f_favail if disk.f_files else None)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether `admit` has anything to look at."""
+        return self._max_bytes is not None or self._total_bytes is not None
+
+    def admit(self, growing: Collection[str]) -> None:
+        """Raise Exhausted when all may not, or could not, take what one more may come to take.
+
+        `growing` are the workspaces that are still worked in: each may come to take `max_bytes`.
+        """
+        total = self.total().bytes
+        if self._total_bytes is not None and total >= self._total_bytes:
+            raise Exhausted(
+                "WORKSPACES_QUOTA",
+                f"workspaces take {total} bytes of the {self._total_bytes} that they may; delete or sweep some",
+                quota="workspaces",
+                metadata={"used": str(total), "limit": str(self._total_bytes)},
+            )
+        if self._max_bytes is None:
+            return
+        used = {name: use.bytes for name, (use, _) in self._measured.items()}
+        promised = sum(max(0, self._max_bytes - used.get(name, 0)) for name in growing) + self._max_bytes
+        free = self.disk().free_bytes - self._reserve_bytes
+        if promised > free:
+            raise Exhausted(
+                "DISK_FULL",
+                f"workspaces in use may come to take {promised} bytes more, and {max(0, free)} are free; delete or "
+                "sweep workspaces, or free space otherwise",
+                quota=str(self._directory),
+                metadata={"promised": str(promised), "free": str(max(0, free))},
+            )

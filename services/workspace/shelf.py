@@ -1,0 +1,208 @@
+"""The places of workspaces: one directory each, which appears and disappears by a rename.
+
+Below `directory`:
+
+    <workspace id>/          a workspace's place: what its driver has put there, and `pin`
+    .making/<id>.<random>/   one that is being made; renamed when it is filled
+    .trash/<id>.<random>/    one that was discarded; renamed first, removed when there is time
+
+Ids never begin with a dot, so nothing collides. A service killed at any moment leaves whole places, and rubbish that
+the next start knows by where it lies, or by having no record.
+
+`pin` is a link to the file that tells the owner of the base that it is in use. The link is there before that file is
+made, and until it is removed, so no file is left that nobody knows of.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from services.common.errors import FailedPrecondition, NotFound
+from services.common.sandbox import holds
+from services.common.sandbox.errors import HeldError
+from services.workspace.drivers import Driver, DriverError, mounts
+from services.workspace.drivers.process import run
+from services.workspace.drivers.threads import to_its_end
+
+_MAKING = ".making"
+_TRASH = ".trash"
+_PIN = "pin"
+_CONCURRENT_REMOVALS = 2
+# A `cp` that outlived its killed service may still write into what is being removed; it ends by itself.
+_CLEAN_ATTEMPTS = 6
+_CLEAN_PAUSE_S = 0.2
+_BUSY_PATIENCE_S = 1.0
+
+_log = structlog.get_logger()
+
+
+class Shelf:
+    """Makes, finds and removes places. Calls about one workspace never overlap; calls about several do."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._removing = asyncio.Semaphore(_CONCURRENT_REMOVALS)
+        for name in (_MAKING, _TRASH):
+            (directory / name).mkdir(mode=0o700, exist_ok=True)
+
+    def place(self, workspace_id: str) -> Path:
+        """Return where the workspace is, or would be."""
+        return self.directory / workspace_id
+
+    async def create(self, workspace_id: str, driver: Driver, layers: tuple[Path, ...], pins: Path | None) -> None:
+        """Make a workspace's files and its pin. Replaces files of that id that no record knew.
+
+        Failed or cancelled, it leaves nothing but what `clean` removes. Raises NotFound("base"), Exhausted(DISK_FULL),
+        DriverError.
+        """
+        aside = _beside(self.directory / _MAKING, workspace_id)
+        aside.mkdir(mode=0o700)
+        place = self.place(workspace_id)
+        try:
+            if pins is not None:
+                _pin(aside, pins / workspace_id)
+            await driver.fill(aside, layers)
+            if place.exists():
+                await self.discard(workspace_id)
+            aside.rename(place)
+            await driver.settle(place, layers)
+        except BaseException:
+            for path in (aside, place):
+                with suppress(FileNotFoundError):
+                    path.rename(_beside(self.directory / _TRASH, workspace_id))
+            raise
+
+    @asynccontextmanager
+    async def kept_out(self, workspace_id: str, own_files: Path) -> AsyncIterator[None]:
+        """Keep all sandboxes out of a workspace. Raises FailedPrecondition(WORKSPACE_HELD) when one is in it."""
+        if holds.was_ever_held(own_files):
+            try:
+                descriptor = await to_its_end(holds.take, own_files, "its removal", shared=False)
+            except HeldError as error:
+                raise FailedPrecondition(
+                    "WORKSPACE_HELD",
+                    f"workspace {workspace_id!r} is held by {error.holder}; end that first",
+                    workspace_id,
+                    metadata={"holder": error.holder},
+                ) from error
+            try:
+                yield
+            finally:
+                os.close(descriptor)
+        else:
+            yield
+
+    async def discard(self, workspace_id: str) -> None:
+        """Take a place out of the way; `clean` removes it. Without one it does nothing. Raises DriverError."""
+        place = self.place(workspace_id)
+        if place.exists():
+            await _unmount_below(place)
+            place.rename(_beside(self.directory / _TRASH, workspace_id))
+
+    def rest(self) -> None:
+        """Unmount all that nobody uses; `settle` mounts it again. Blocks."""
+        for point in mounts.mounted_below(self.directory):
+            with suppress(OSError):  # who stops has nobody to tell; the next start finds it as it is
+                if holds.held_by(point.with_name("upper")) is None:
+                    mounts.unmount(point)
+
+    async def clean(self, workspace_id: str | None = None) -> None:
+        """Remove what of this workspace, or of all, was discarded. Raises DriverError where something resists."""
+        mine = "" if workspace_id is None else f"{workspace_id}."
+        rubbish = [path for path in _entries(self.directory / _TRASH) if path.name.startswith(mine)]
+        async with self._removing:
+            resisting = [complaint for path in rubbish if (complaint := await self._remove(path))]
+        if resisting:
+            raise DriverError("; ".join(resisting))
+
+    async def recover(self, known: Collection[str]) -> None:
+        """Discard what is not `known`, and what was being made when the service died, mounts included."""
+        for path in _entries(self.directory / _MAKING):
+            path.rename(self.directory / _TRASH / path.name)
+        for path in _entries(self.directory):
+            if path.name.startswith(".probe."):
+                await _unmount_below(path)
+                path.rename(_beside(self.directory / _TRASH, path.name.lstrip(".")))
+            elif path.name not in known and not path.name.startswith("."):
+                _log.warning("discarded a workspace that no record knows", path=str(path))
+                await self.discard(path.name)
+        for name in known:
+            pin = self.place(name) / _PIN
+            if pin.is_symlink():
+                with suppress(OSError):  # the owner of the base has taken the directory away, and knows why
+                    pin.readlink().touch(mode=0o600)
+
+    async def _remove(self, path: Path) -> str | None:
+        """Remove a discarded place, the pin last; return the complaint when something resists."""
+        await _unmount_below(path)
+        with suppress(FileNotFoundError):  # another clean was quicker
+            complaint = await _remove_trees([part for part in _entries(path) if part.name != _PIN])
+            if complaint is not None:
+                return complaint
+            self._finish(path)
+        return None
+
+    def _finish(self, path: Path) -> None:
+        link = path / _PIN
+        if link.is_symlink():
+            pin = link.readlink()
+            # A newer workspace of the same id may need it: its own link is made before it looks for the file.
+            links = [self.place(pin.name) / _PIN, *(self.directory / _MAKING).glob(f"{pin.name}.*/{_PIN}")]
+            if not any(other.is_symlink() and other.readlink() == pin for other in links):
+                pin.unlink(missing_ok=True)
+            link.unlink()
+        path.rmdir()
+
+
+def _pin(aside: Path, pin: Path) -> None:
+    (aside / _PIN).symlink_to(pin)
+    try:
+        pin.touch(mode=0o600)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound("base", str(pin.parent)) from None
+    except OSError as error:
+        raise DriverError(f"cannot tell the owner of the base that it is in use: {error}") from error
+
+
+def _beside(directory: Path, name: str) -> Path:
+    return directory / f"{name}.{secrets.token_hex(6)}"
+
+
+def _entries(directory: Path) -> list[Path]:
+    return [Path(entry.path) for entry in os.scandir(directory)]
+
+
+async def _unmount_below(directory: Path) -> None:
+    """Raises DriverError."""
+    try:
+        await to_its_end(_unmount_all, directory)
+    except OSError as error:
+        raise DriverError(f"cannot unmount {error.filename}: {error.strerror}") from error
+
+
+def _unmount_all(directory: Path) -> None:
+    for point in mounts.mounted_below(directory):
+        if not mounts.unmount(point, _BUSY_PATIENCE_S):
+            _log.warning("somebody is still in a workspace that goes; hidden from all others", path=str(point))
+            mounts.hide(point)
+
+
+async def _remove_trees(paths: list[Path]) -> str | None:
+    """Remove trees that an agent may have written; return the complaint when one cannot be removed.
+
+    `rm` opens directories relative to their parents and never follows a link. It fails on directories that their
+    owner, or an overlay's kernel, made unwritable, which `chmod` mends; as root there are none.
+    """
+    complaint: str | None = None
+    for attempt in range(_CLEAN_ATTEMPTS):
+        complaint = await run("rm", "-rf", "--one-file-system", "--", *paths)
+        if complaint is None:
+            return None
+        await run("chmod", "-R", "u+rwx", "--", *paths)
+        await asyncio.sleep(_CLEAN_PAUSE_S * attempt)
+    return complaint
