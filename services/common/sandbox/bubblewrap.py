@@ -8,7 +8,6 @@ import functools
 import os
 import re
 import shutil
-import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +31,10 @@ _FILES = {
     Path("/etc/group"): f"root:x:0:\nagent:x:{UID}:\nnogroup:x:65534:\n",
     Path("/etc/hostname"): f"{HOSTNAME}\n",
 }
+# What container engines cover too (Open Containers runtime specification, readonlyPaths and maskedPaths by custom).
+_ROOTS_DIRECTORIES = tuple(Path("/proc", name) for name in ("acpi", "bus", "fs", "irq", "pressure", "scsi", "sys"))
+_TELLING = ("kcore", "keys", "latency_stats", "sched_debug", "timer_list", "timer_stats")
+
 # Where the host's network is not there, a loopback is: servers and their tests call it by its name. Without any network
 # names are looked up nowhere else, so that the others fail at once and not after a resolver's patience.
 _HOSTS = {
@@ -147,23 +150,20 @@ def _proc() -> Iterator[str | Path]:
     service: `sys/kernel/core_pattern` is a program that the kernel starts as root. And the sandbox's init is of the
     agent's uid too, with descriptors of ours.
     """
-    directories, files = _others_in_proc()
-    for path in directories:
-        yield from ("--ro-bind-try", path, path)
-    for path in files:
-        yield from ("--ro-bind-try", os.devnull, path)
+    if os.geteuid() == 0:
+        for path in _ROOTS_DIRECTORIES:
+            yield from ("--ro-bind-try", path, path)
+        for path in _roots_files():
+            yield from ("--ro-bind", os.devnull, path)
     yield from ("--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
 
 
 @functools.cache
-def _others_in_proc() -> tuple[list[Path], list[Path]]:
-    """Directories of /proc that are of no process, and files there that are for root alone, to read or to write."""
+def _roots_files() -> list[Path]:
+    """Files of no process in /proc that root may write, whichever this kernel has, and those that say too much."""
     with os.scandir("/proc") as entries:
-        found = [entry for entry in entries if not entry.name.isdigit() and not entry.is_symlink()]
-    modes = [(Path(entry.path), entry.stat().st_mode) for entry in found]
-    directories = [path for path, mode in modes if stat.S_ISDIR(mode)]
-    private = [path for path, mode in modes if not stat.S_ISDIR(mode) and (mode & 0o222 or not mode & 0o004)]
-    return directories, private
+        files = [entry for entry in entries if not entry.name.isdigit() and entry.is_file(follow_symlinks=False)]
+        return [Path(entry.path) for entry in files if entry.name in _TELLING or entry.stat().st_mode & 0o222]
 
 
 def _mount(mount: Mount | Overlay) -> Iterator[str | Path]:

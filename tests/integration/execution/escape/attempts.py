@@ -5,7 +5,7 @@ to; where there are several ways, each is tried by `each`. `world` names what is
 """
 
 PRELUDE = """
-import ctypes, errno, fcntl, glob, json, os, signal, socket, struct, subprocess, sys
+import ctypes, errno, fcntl, glob, json, os, signal, socket, struct, subprocess, sys, time
 world = json.loads(os.environ["WORLD"])
 libc = ctypes.CDLL(None, use_errno=True)
 NULL, ALL = None, ctypes.c_ulong(2**64 - 1)
@@ -187,10 +187,12 @@ each(write, ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/pro
              "/proc/sysrq-trigger", "/proc/sys/kernel/hostname", "/proc/sys/net/ipv4/ip_forward",
              "/proc/sys/fs/binfmt_misc/register", "/proc/irq/default_smp_affinity", "/proc/mtrr",
              "/sys/kernel/uevent_helper", "/sys/kernel/debug/made", "/proc/kcore", "/proc/acpi/wakeup"])
-for path in glob.glob("/proc/sys/**", recursive=True):
-    if os.access(path, os.W_OK):
-        gained(path)
-for path in ("kcore", "kmsg", "kpagecount", "slabinfo", "vmallocinfo"):
+for name in os.listdir("/proc"):
+    if not name.isdigit() and not os.path.islink("/proc/" + name):
+        for path in glob.glob("/proc/" + name + "/**", recursive=True) + ["/proc/" + name]:
+            if os.access(path, os.W_OK) and os.stat(path).st_rdev == 0:
+                gained(path)
+for path in ("kcore", "kmsg", "keys", "timer_list"):
     if os.path.exists("/proc/" + path) and open("/proc/" + path, "rb").read(64):
         gained(path)""",
     "a map of users": """
@@ -203,7 +205,6 @@ each(write, ["/sys/fs/cgroup/release_agent", "/sys/fs/cgroup/cgroup.procs"])""",
 each(lambda number: gained(call("syscall", number, b"x", 1, b"")),
      [175, 313] if os.uname().machine == "x86_64" else [105, 273])""",
     "the machine's clock, swap and name": """
-import time
 each(lambda clock: gained(time.clock_settime(clock, 0)), [time.CLOCK_REALTIME])
 each(lambda name: gained(call("swapon", name, 0)), [b"/workspace/swap"])
 each(lambda name: gained(call("sethostname", name, 1)), [b"x"])
@@ -233,6 +234,9 @@ for _ in range(3000):
     "names of any bytes": """
 for name in (b"\\xff\\xfe", b"-rf", b"a\\nb", b" ", b"x" * 255):
     open(b"/workspace/" + name, "w").close()""",
+    "files without content": """
+for number in range(20000):
+    open(f'/tmp/{number}', 'w').close()""",
     "everybody killed": "os.kill(-1, signal.SIGKILL)",
     "its own init stopped": "os.kill(1, signal.SIGSTOP); os.kill(1, signal.SIGKILL)",
 }
@@ -242,7 +246,7 @@ BOMBS = {
     "processes": ("while True: os.fork()", {"processes": 64}),
     "threads": (
         """
-import threading, time
+import threading
 try:
     while True: threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
 except RuntimeError:
@@ -254,6 +258,13 @@ except RuntimeError:
     "HOME": ("open('/home/agent/big', 'wb').write(bytes(64 << 20))", {}),
     "/dev/shm": ("open('/dev/shm/big', 'wb').write(bytes(64 << 20))", {}),
     "a large file": ("open('/workspace/big', 'wb').write(bytes(64 << 20))", {"file_size_bytes": 1 << 20}),
+    "the workspace": (
+        """
+while True:
+    open(f'/workspace/{os.urandom(8).hex()}', 'wb').write(bytes(1 << 20))
+    time.sleep(0.02)""",
+        {"workspace_bytes": 8 << 20},
+    ),
     "descriptors": ("held = [os.open('/dev/null', os.O_RDONLY) for _ in range(10000)]", {"open_files": 64}),
     "output": ("while True: os.write(1, bytes(65536))", {"output_bytes": 4 << 20}),
     "time": ("while True: pass", {"cpu_seconds": 1}),

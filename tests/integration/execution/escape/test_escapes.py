@@ -128,7 +128,8 @@ async def test_a_bomb_is_contained(world: World, name: str) -> None:
     code, limits = BOMBS[name]
     bounds = pb.ExecutionLimits(**limits)
     bounds.wall_timeout.seconds = 4
-    _, end = await world.run("bomb", f"{code}\ngained('everything')", limits=bounds)
+    output, end = await world.run("bomb", f"{code}\ngained('everything')", limits=bounds)
+    assert b"GAINED" not in output
     assert end.processes_left == 0
     await world.check_unharmed()
 
