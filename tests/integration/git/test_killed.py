@@ -79,7 +79,7 @@ async def test_killed_a_hundred_times(tmp_path: Path) -> None:
     try:
         for number in range(1, KILLS + 1):
             advance(repos[number % 2], number)
-            recent = [repos[0].head(f"HEAD~{back}") for back in range(min(number, 4))]
+            recent = [repos[0].head(f"HEAD~{back}") for back in range(min(1 + number // 2, 4))]
             pid = mortals.start(order | {"seed": number, "commits": recent})
             await asyncio.sleep(rng.uniform(0.1, 0.5))
             mortals.kill(pid)

@@ -116,7 +116,7 @@ async def used(parts: GitParts) -> int:
     return sum(usage.bytes for usage in await asyncio.to_thread(parts.manager.disk.survey))
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [8, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 async def test_many_repositories_stay_inside_of_a_small_budget_and_what_is_used_is_untouched(
     tmp_path: Path, count: int
 ) -> None:

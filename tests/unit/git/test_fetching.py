@@ -25,7 +25,9 @@ def fetches(server: GitServer) -> int:
     return len(listings) // 2
 
 
-@pytest.mark.parametrize(("many", "unknown"), [(20, 4), pytest.param(100, 20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("many", "unknown"), [(20, 4), pytest.param(100, 20, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
 async def test_many_at_once_of_whom_some_want_what_is_not_fetched_yet(
     tmp_path: Path, server: GitServer, many: int, unknown: int
 ) -> None:
