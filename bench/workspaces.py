@@ -31,13 +31,13 @@ from boatyard.workspace.v1 import workspace_pb2 as pb
 from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 from kit.repositories import generate
 from output import free_port
-from services.workspace.drivers.choice import choose
-from services.workspace.shelf import Shelf
 
 from services.common.rpc.channel import open_channel
 from services.common.settings import Home
 from services.workspace.drivers import Driver
+from services.workspace.drivers.choice import choose
 from services.workspace.drivers.disk import DiskAdmission
+from services.workspace.shelf import Shelf
 
 SIZES = {"small": 240, "medium": 5_000, "large": 40_000}
 COMMITS = 6
