@@ -29,8 +29,8 @@ from boatyard.git.v1 import git_pb2 as git_pb
 from boatyard.git.v1.git_pb2_grpc import GitServiceStub
 from boatyard.workspace.v1 import workspace_pb2 as pb
 from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
+from executions import free_port
 from kit.repositories import generate
-from output import free_port
 
 from services.common.rpc.channel import open_channel
 from services.common.settings import Home
