@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from services.git import failures
-from services.git.flights import Flights
+from services.git.flights import Flights, Listener
 from services.git.gitcmd import Command, Git, GitError, GitFailed
 from services.git.mirrors import Bounds, commit_of
 from services.git.model import Clone, CloneOrder
 from services.git.places import Places
+from services.git.progress import ProgressParser
 from services.git.remotes import AddressBook
 
 
@@ -24,7 +25,7 @@ class Clones:
         self._bounds = bounds
         self._flights = Flights[Clone]()
 
-    async def clone(self, order: CloneOrder) -> Clone:
+    async def clone(self, order: CloneOrder, report: Listener) -> Clone:
         """Return the clone of this order; one that is there is not looked at again.
 
         Raises:
@@ -32,15 +33,15 @@ class Clones:
             FailedPrecondition: CLONE_FAILED.
             Exhausted: DISK_FULL.
         """
-        return await self._flights.join(order.clone_id, lambda _: self._clone(order))
+        return await self._flights.join(order.clone_id, lambda shared: self._clone(order, shared), report)
 
-    async def _clone(self, order: CloneOrder) -> Clone:
+    async def _clone(self, order: CloneOrder, report: Listener) -> Clone:
         target = self._places.clones / order.clone_id
         if not target.is_dir():
             self._places.check_room(self._bounds.min_free_bytes)
             scratch = self._places.scratch()
             try:
-                await self._fill(order, scratch / "clone")
+                await self._fill(order, scratch / "clone", report)
                 (scratch / "clone").rename(target)
             except GitError as error:
                 if isinstance(error, GitFailed) and "Remote branch" in error.stderr:
@@ -53,14 +54,18 @@ class Clones:
             raise failures.revision_not_found(order.branch or "HEAD")
         return Clone(target, commit_id)
 
-    async def _fill(self, order: CloneOrder, path: Path) -> None:
+    async def _fill(self, order: CloneOrder, path: Path, report: Listener) -> None:
         address = await self._addresses.reach(order.remote.url)
-        flags: list[str | bytes] = ["--quiet", "--template=", "--no-recurse-submodules", *address.reading_flags]
+        flags: list[str | bytes] = ["--progress", "--template=", "--no-recurse-submodules", *address.reading_flags]
         if order.branch:
             flags.append(b"--branch=" + order.branch)
         if order.depth:
             flags.append(f"--depth={order.depth}")
         # A path is cloned by linking its files, whatever the depth; its URL is not.
         url = f"file://{address.url}" if address.protocol == "file" else address.url
-        how = replace(address.invocation(order.remote.token, self._bounds.fetch_seconds), cwd=path.parent)
+        how = replace(
+            address.invocation(order.remote.token, self._bounds.fetch_seconds),
+            cwd=path.parent,
+            on_message=ProgressParser(report),
+        )
         await self._git.run(Command("clone", tuple(flags), (url, str(path))), how)

@@ -92,7 +92,7 @@ class GitManager:
         """
         return with_progress(lambda report: self._prepare_base(remote, wanted, report))
 
-    async def clone(self, order: CloneOrder) -> Clone:
+    async def clone(self, order: CloneOrder, report: Listener = lambda _: None) -> Clone:
         """Make a plain clone under the caller's id.
 
         Raises:
@@ -105,7 +105,7 @@ class GitManager:
         if not await self._store.claim_clone(order.clone_id, order_hash):
             message = f"the clone {order.clone_id} was made for another request"
             raise AlreadyExists("clone", order.clone_id, reason="REQUEST_ID_REUSED", message=message)
-        return await self._clones.clone(order)
+        return await self._clones.clone(order, report)
 
     async def head(self, tree: WorkingTree) -> Head:
         """See Trees.head."""
@@ -194,7 +194,9 @@ class GitManager:
             group.create_task(self.upkeep.keep_up())
             group.create_task(self.warming.keep_warm())
 
-    async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str) -> bool:
+    async def push(
+        self, remote: Remote, commit_id: str, branch: bytes, expected: str, report: Listener = lambda _: None
+    ) -> bool:
         """Push a result; returns whether it was there already.
 
         Raises:
@@ -204,7 +206,7 @@ class GitManager:
         """
         await self._check_fence()
         store = await self._store_with(remote.repository_id, commit_id)
-        return await self._publisher.push(store, remote, commit_id, branch, expected)
+        return await self._publisher.push(store, remote, commit_id, branch, expected, report=report)
 
     async def diff(
         self, repository_id: str, base: str | bytes, commit: str, max_bytes: int

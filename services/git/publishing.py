@@ -5,8 +5,10 @@ from pathlib import Path
 
 from services.common.errors import Aborted
 from services.git import failures
+from services.git.flights import Listener
 from services.git.gitcmd import Command, Completed, Git, GitError, Invocation
 from services.git.model import Remote
+from services.git.progress import ProgressParser
 from services.git.remotes import Address, AddressBook
 
 _ABSENT = "absent"
@@ -20,7 +22,9 @@ class Publisher:
         self._addresses = addresses
         self._timeout_seconds = timeout_seconds
 
-    async def push(self, store: Path, remote: Remote, commit_id: str, branch: bytes, expected: str) -> bool:
+    async def push(
+        self, store: Path, remote: Remote, commit_id: str, branch: bytes, expected: str, *, report: Listener
+    ) -> bool:
         """Put the branch at the commit; returns whether it was there already.
 
         Args:
@@ -29,6 +33,7 @@ class Publisher:
             commit_id: what.
             branch: its short name.
             expected: the commit that the branch is expected at; empty when it must not be there.
+            report: told how far it is.
 
         Raises:
             Aborted: REF_MOVED, the branch is elsewhere.
@@ -39,7 +44,8 @@ class Publisher:
             how = replace(address.invocation(remote.token, self._timeout_seconds), git_dir=store)
             if self._is_there(await self._actual(address, how, branch), commit_id, expected, branch):
                 return True
-            refused = await self._push(address, how, commit_id, branch, expected)
+            pushing = replace(how, on_message=ProgressParser(report))
+            refused = await self._push(address, pushing, commit_id, branch, expected)
             if refused.code == 0:
                 return False
             # Somebody may have been faster between our look and our push. If it was our own earlier try, all is well.
@@ -52,7 +58,7 @@ class Publisher:
     async def _push(self, address: Address, how: Invocation, commit_id: str, branch: bytes, expected: str) -> Completed:
         ref = b"refs/heads/" + branch
         lease = b"--force-with-lease=" + ref + b":" + expected.encode()
-        flags: tuple[str | bytes, ...] = ("--porcelain", "--no-verify", lease, *address.writing_flags)
+        flags: tuple[str | bytes, ...] = ("--porcelain", "--progress", "--no-verify", lease, *address.writing_flags)
         command = Command("push", flags, (address.url, commit_id.encode() + b":" + ref))
         return await self._git.run(command, replace(how, expected_codes=(0, 1)))
 

@@ -11,6 +11,7 @@ from grpc import aio
 from services.common.rpc.draining import Draining
 from services.git import wire
 from services.git.manager import GitManager
+from services.git.progress import with_progress
 from services.git.wire import Requests
 
 Context = aio.ServicerContext[Any, Any]
@@ -33,9 +34,15 @@ class GitServicer(GitServiceServicer):
             async for message in messages:
                 yield wire.base_message(message)
 
-    async def CloneRepository(self, request: pb.CloneRepositoryRequest, context: Context) -> pb.CloneRepositoryResponse:
+    async def CloneRepository(
+        self, request: pb.CloneRepositoryRequest, context: Context
+    ) -> AsyncGenerator[pb.CloneRepositoryResponse, None]:
         """See the contract."""
-        return wire.clone(await self._manager.clone(self._requests.clone(request)))
+        order = self._requests.clone(request)
+        source = with_progress(lambda report: self._manager.clone(order, report))
+        async with aclosing(self._draining.stream(source, start=0, position_after=lambda _: 0)) as messages:
+            async for message in messages:
+                yield wire.clone_message(message)
 
     async def CreateBranch(self, request: pb.CreateBranchRequest, context: Context) -> pb.CreateBranchResponse:
         """See the contract."""
@@ -86,9 +93,13 @@ class GitServicer(GitServiceServicer):
         await self._manager.delete_snapshot(self._requests.snapshot_id(request))
         return pb.DeleteSnapshotResponse()
 
-    async def Push(self, request: pb.PushRequest, context: Context) -> pb.PushResponse:
+    async def Push(self, request: pb.PushRequest, context: Context) -> AsyncGenerator[pb.PushResponse, None]:
         """See the contract."""
-        return pb.PushResponse(already_there=await self._manager.push(*self._requests.push(request)))
+        wanted = self._requests.push(request)
+        source = with_progress(lambda report: self._manager.push(*wanted, report))
+        async with aclosing(self._draining.stream(source, start=0, position_after=lambda _: 0)) as messages:
+            async for message in messages:
+                yield wire.push_message(message)
 
     async def UsageOfRepositories(
         self, request: pb.UsageOfRepositoriesRequest, context: Context

@@ -237,7 +237,7 @@ class Requests:
 def base_message(message: Progress | Base) -> pb.PrepareBaseResponse:
     """Describe progress, or the base."""
     if isinstance(message, Progress):
-        return pb.PrepareBaseResponse(progress=pb.Progress(phase=message.phase, percent=message.percent))
+        return pb.PrepareBaseResponse(progress=_progress(message))
     return pb.PrepareBaseResponse(
         base=pb.Base(
             commit_id=message.commit_id,
@@ -252,9 +252,19 @@ def base_message(message: Progress | Base) -> pb.PrepareBaseResponse:
     )
 
 
-def clone(made: Clone) -> pb.CloneRepositoryResponse:
-    """Describe a clone."""
-    return pb.CloneRepositoryResponse(path=os.fsencode(made.path), commit_id=made.commit_id)
+def clone_message(message: Progress | Clone) -> pb.CloneRepositoryResponse:
+    """Describe progress, or the clone."""
+    if isinstance(message, Progress):
+        return pb.CloneRepositoryResponse(progress=_progress(message))
+    clone = pb.Clone(path=os.fsencode(message.path), commit_id=message.commit_id)
+    return pb.CloneRepositoryResponse(clone=clone)
+
+
+def push_message(message: Progress | bool) -> pb.PushResponse:
+    """Describe progress, or whether the branch was there already."""
+    if isinstance(message, Progress):
+        return pb.PushResponse(progress=_progress(message))
+    return pb.PushResponse(pushed=pb.Pushed(already_there=message))
 
 
 def result(taken: Result) -> pb.TakeResultResponse:
@@ -356,6 +366,10 @@ def _repository_usage(usage: Usage) -> pb.RepositoryUsage:
             for base in last_used
         ],
     )
+
+
+def _progress(progress: Progress) -> pb.Progress:
+    return pb.Progress(phase=progress.phase, percent=progress.percent)
 
 
 def _after(rows: list[_Row], page: Page) -> list[_Row]:

@@ -52,7 +52,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "checkout-index": _spec("-u", "-z", "--stdin"),
     "clone": _spec(
         *("--quiet", "--shared", "--no-checkout", "--template=", "--no-recurse-submodules"),
-        *("--depth=", "--branch=", "--upload-pack="),
+        *("--progress", "--depth=", "--branch=", "--upload-pack="),
         config=_REMOTE,
     ),
     "commit": _spec("--quiet", "--no-verify", "--file=", "--cleanup=", paths=True),
@@ -86,7 +86,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     # On result stores alone: no tree borrows from one.
     "prune": _spec("--expire=", end_of_options=False),
     "push": _spec(
-        *("--porcelain", "--force-with-lease=", "--no-verify", "--receive-pack="),
+        *("--porcelain", "--progress", "--force-with-lease=", "--no-verify", "--receive-pack="),
         config=_REMOTE | {"push.gpgSign": "false", "push.recurseSubmodules": "no"},
     ),
     "read-tree": _spec("-i", "-m"),

@@ -177,7 +177,16 @@ class JobNodes:
     async def push(self, remote: Remote, commit_id: str, branch: bytes) -> None:
         """Push a taken commit to a branch that is not there yet, or is there at that commit."""
         request = git_pb.PushRequest(remote=wire.remote(remote), commit_id=commit_id, branch=branch)
-        await self._call(self._git.Push, request, _LONG_SECONDS)
+
+        async def publish() -> None:
+            call = self._git.Push(request, timeout=_LONG_SECONDS, metadata=self._metadata)
+            async with streaming(call) as messages:
+                async for message in messages:
+                    if message.HasField("pushed"):
+                        return
+            raise RemoteFailure(Status.INTERNAL, "INTERNAL", "Push ended without saying what came of it")
+
+        await self._persist(publish)
 
     # Executions.
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -57,7 +58,7 @@ class Service:
         async with open_channel(self.address, shown, services=[DESCRIPTOR]) as channel:
             call = getattr(GitServiceStub(channel), method)(request, wait_for_ready=True, timeout=30, **options)
             try:
-                if method not in {"PrepareBase", "GetDiff"}:
+                if method not in {"PrepareBase", "GetDiff", "Push", "CloneRepository"}:
                     return await call
                 async with streaming(call) as messages:
                     return [message async for message in messages]
@@ -136,8 +137,23 @@ async def test_from_a_remote_to_a_pushed_branch(service: Service, upstream: Repo
     assert messages[-1].truncated
 
     push = pb.PushRequest(remote=remote, commit_id=kept, branch=branch)
-    assert not (await service.call("Push", push)).already_there
-    assert (await service.call("Push", push)).already_there
+    *told, last = await service.call("Push", push)
+    assert all(message.progress.phase for message in told)
+    assert not last.pushed.already_there
+    assert (await service.call("Push", push))[-1].pushed.already_there
+
+    keep = pb.SnapshotTreeRequest(
+        tree=tree, repository_id="repo-1", snapshot_id="kept", base_commit_id=base.commit_id, message="before it goes"
+    )
+    snapshot = (await service.call("SnapshotTree", keep, metadata=fence)).snapshot
+    assert snapshot.commit_id == kept
+    assert snapshot.expire_time.ToDatetime() - snapshot.create_time.ToDatetime() == timedelta(days=30)
+    assert (await service.call("GetSnapshot", pb.GetSnapshotRequest(snapshot_id="kept"))).snapshot == snapshot
+    listed = await service.call("ListSnapshots", pb.ListSnapshotsRequest(repository_id="repo-1"))
+    assert list(listed.snapshots) == [snapshot]
+    await service.call("DeleteSnapshot", pb.DeleteSnapshotRequest(snapshot_id="kept"))
+    with pytest.raises(NotFound, match="kept"):
+        await service.call("GetSnapshot", pb.GetSnapshotRequest(snapshot_id="kept"))
     assert upstream.head("boatyard/job-1") == kept
 
     verify = pb.PrepareBaseRequest(remote=remote, result_commit_id=kept)
@@ -155,8 +171,8 @@ async def test_bad_requests_are_told_apart(service: Service, upstream: Repo) -> 
     with pytest.raises(NotFound, match="nope"):
         await service.call("PrepareBase", pb.PrepareBaseRequest(remote=remote, revision=b"nope"))
     clone = pb.CloneRepositoryRequest(clone_id="clone-1", remote=remote)
-    made = await service.call("CloneRepository", clone)
-    assert await service.call("CloneRepository", clone) == made
+    made = (await service.call("CloneRepository", clone))[-1].clone
+    assert (await service.call("CloneRepository", clone))[-1].clone == made
     clone.depth = 1
     with pytest.raises(AlreadyExists) as reused:
         await service.call("CloneRepository", clone)

@@ -348,7 +348,37 @@ class CloneRepositoryRequest(message.Message):
 
 @typing.final
 class CloneRepositoryResponse(message.Message):
-    """Answers CloneRepository."""
+    """Progress, and last the clone."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: builtins.int
+    CLONE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def progress(self) -> Progress:
+        """How far it is."""
+
+    @builtins.property
+    def clone(self) -> Clone:
+        """The clone, in the last message."""
+
+    def __init__(
+        self,
+        *,
+        progress: Progress | None = ...,
+        clone: Clone | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["clone", b"clone", "message", b"message", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["clone", b"clone", "message", b"message", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = typing.Literal["progress", "clone"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+@typing.final
+class Clone(message.Message):
+    """A plain clone."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1013,13 +1043,43 @@ class PushRequest(message.Message):
 
 @typing.final
 class PushResponse(message.Message):
-    """Answers Push."""
+    """Progress, and last what came of it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: builtins.int
+    PUSHED_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def progress(self) -> Progress:
+        """How far it is."""
+
+    @builtins.property
+    def pushed(self) -> Pushed:
+        """What came of it, in the last message."""
+
+    def __init__(
+        self,
+        *,
+        progress: Progress | None = ...,
+        pushed: Pushed | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["message", b"message", "progress", b"progress", "pushed", b"pushed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["message", b"message", "progress", b"progress", "pushed", b"pushed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = typing.Literal["progress", "pushed"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+@typing.final
+class Pushed(message.Message):
+    """A branch that is at the commit."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     ALREADY_THERE_FIELD_NUMBER: builtins.int
     already_there: builtins.bool
-    """Whether the branch was there, at this commit, before."""
+    """Whether it was there before."""
     def __init__(
         self,
         *,

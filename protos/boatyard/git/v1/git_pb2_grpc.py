@@ -48,7 +48,7 @@ class GitServiceStub:
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PrepareBaseRequest.SerializeToString,
                 response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.PrepareBaseResponse.FromString,
                 _registered_method=True)
-        self.CloneRepository = channel.unary_unary(
+        self.CloneRepository = channel.unary_stream(
                 '/boatyard.git.v1.GitService/CloneRepository',
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.CloneRepositoryRequest.SerializeToString,
                 response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.CloneRepositoryResponse.FromString,
@@ -103,7 +103,7 @@ class GitServiceStub:
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotRequest.SerializeToString,
                 response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotResponse.FromString,
                 _registered_method=True)
-        self.Push = channel.unary_unary(
+        self.Push = channel.unary_stream(
                 '/boatyard.git.v1.GitService/Push',
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushRequest.SerializeToString,
                 response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushResponse.FromString,
@@ -158,7 +158,7 @@ class GitServiceServicer:
     def CloneRepository(self, request, context):
         """Clones a repository into a directory of this service's own, for people and tools that want a plain clone.
 
-        Idempotent: the same id with the same request returns the same clone.
+        The stream carries progress, and last the clone. Idempotent: the same id with the same request returns the same clone.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
@@ -169,6 +169,7 @@ class GitServiceServicer:
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
         back.
+        - UNAVAILABLE (DRAINING): the service is stopping; ask again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -322,7 +323,7 @@ class GitServiceServicer:
     def Push(self, request, context):
         """Pushes a commit of the result store to a branch of the remote.
 
-        Idempotent: a branch that is at the commit already is a success.
+        The stream carries progress, and last what came of it. Idempotent: a branch that is at the commit already is a success.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
@@ -332,6 +333,7 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
         network that the settings allow.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - UNAVAILABLE (DRAINING): the service is stopping; ask again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -379,7 +381,7 @@ def add_GitServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.PrepareBaseRequest.FromString,
                     response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PrepareBaseResponse.SerializeToString,
             ),
-            'CloneRepository': grpc.unary_unary_rpc_method_handler(
+            'CloneRepository': grpc.unary_stream_rpc_method_handler(
                     servicer.CloneRepository,
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.CloneRepositoryRequest.FromString,
                     response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.CloneRepositoryResponse.SerializeToString,
@@ -434,7 +436,7 @@ def add_GitServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotRequest.FromString,
                     response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotResponse.SerializeToString,
             ),
-            'Push': grpc.unary_unary_rpc_method_handler(
+            'Push': grpc.unary_stream_rpc_method_handler(
                     servicer.Push,
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushRequest.FromString,
                     response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushResponse.SerializeToString,
@@ -512,7 +514,7 @@ class GitService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/boatyard.git.v1.GitService/CloneRepository',
@@ -809,7 +811,7 @@ class GitService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/boatyard.git.v1.GitService/Push',

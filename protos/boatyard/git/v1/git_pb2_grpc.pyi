@@ -39,10 +39,10 @@ class GitServiceStub:
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
       back.
     """
-    CloneRepository: aio.UnaryUnaryMultiCallable[git_pb2.CloneRepositoryRequest, git_pb2.CloneRepositoryResponse]
+    CloneRepository: aio.UnaryStreamMultiCallable[git_pb2.CloneRepositoryRequest, git_pb2.CloneRepositoryResponse]
     """Clones a repository into a directory of this service's own, for people and tools that want a plain clone.
 
-    Idempotent: the same id with the same request returns the same clone.
+    The stream carries progress, and last the clone. Idempotent: the same id with the same request returns the same clone.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
@@ -53,6 +53,7 @@ class GitServiceStub:
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
       back.
+    - UNAVAILABLE (DRAINING): the service is stopping; ask again.
     """
     CreateBranch: aio.UnaryUnaryMultiCallable[git_pb2.CreateBranchRequest, git_pb2.CreateBranchResponse]
     """Makes a branch in a working tree and switches to it. The files stay as they are.
@@ -159,10 +160,10 @@ class GitServiceStub:
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
       back.
     """
-    Push: aio.UnaryUnaryMultiCallable[git_pb2.PushRequest, git_pb2.PushResponse]
+    Push: aio.UnaryStreamMultiCallable[git_pb2.PushRequest, git_pb2.PushResponse]
     """Pushes a commit of the result store to a branch of the remote.
 
-    Idempotent: a branch that is at the commit already is a success.
+    The stream carries progress, and last what came of it. Idempotent: a branch that is at the commit already is a success.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
@@ -172,6 +173,7 @@ class GitServiceStub:
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
       network that the settings allow.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+    - UNAVAILABLE (DRAINING): the service is stopping; ask again.
     """
     UsageOfRepositories: aio.UnaryUnaryMultiCallable[git_pb2.UsageOfRepositoriesRequest, git_pb2.UsageOfRepositoriesResponse]
     """Tells what each repository takes on this machine's disk, and what would be evicted, by repository id.
@@ -232,11 +234,11 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
     def CloneRepository(
         self,
         request: git_pb2.CloneRepositoryRequest,
-        context: aio.ServicerContext[git_pb2.CloneRepositoryRequest, abc.Awaitable[git_pb2.CloneRepositoryResponse]],
-    ) -> abc.Awaitable[git_pb2.CloneRepositoryResponse]:
+        context: aio.ServicerContext[git_pb2.CloneRepositoryRequest, abc.AsyncIterator[git_pb2.CloneRepositoryResponse]],
+    ) -> abc.AsyncIterator[git_pb2.CloneRepositoryResponse]:
         """Clones a repository into a directory of this service's own, for people and tools that want a plain clone.
 
-        Idempotent: the same id with the same request returns the same clone.
+        The stream carries progress, and last the clone. Idempotent: the same id with the same request returns the same clone.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
@@ -247,6 +249,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
           back.
+        - UNAVAILABLE (DRAINING): the service is stopping; ask again.
         """
 
     @abc_1.abstractmethod
@@ -418,11 +421,11 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
     def Push(
         self,
         request: git_pb2.PushRequest,
-        context: aio.ServicerContext[git_pb2.PushRequest, abc.Awaitable[git_pb2.PushResponse]],
-    ) -> abc.Awaitable[git_pb2.PushResponse]:
+        context: aio.ServicerContext[git_pb2.PushRequest, abc.AsyncIterator[git_pb2.PushResponse]],
+    ) -> abc.AsyncIterator[git_pb2.PushResponse]:
         """Pushes a commit of the result store to a branch of the remote.
 
-        Idempotent: a branch that is at the commit already is a success.
+        The stream carries progress, and last what came of it. Idempotent: a branch that is at the commit already is a success.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
@@ -432,6 +435,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
           network that the settings allow.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - UNAVAILABLE (DRAINING): the service is stopping; ask again.
         """
 
     @abc_1.abstractmethod
