@@ -96,6 +96,7 @@ class Group:
         self._homes = dict(homes)
         self._inside = False
         self._most_processes = "max"
+        self._refused: int | None = None
 
     @classmethod
     def make(cls, places: Places, name: str) -> Self:
@@ -127,6 +128,7 @@ class Group:
         """Put this process, and all that it will start, into the group. It may take 10 ms. Raises OSError."""
         if directory := self.directories.get(Task.PROCESSES):
             (directory / "pids.max").write_text(self._most_processes)
+            self._refused = None
         if not self._inside:
             self._inside = True
             for directory in self._homes:
@@ -144,6 +146,8 @@ class Group:
         """Read the counters; what nobody counts here is 0, or None."""
         memory, peak, killed = self._memory()
         processes, refused = self._processes()
+        if self._refused is not None:
+            refused = self._refused  # what came after that was refused by `end`
         read, written = self._disk()
         return Reading(Vitals(self._cpu_seconds(), memory, peak, processes, read, written), refused, killed)
 
@@ -155,6 +159,7 @@ class Group:
         """Kill all that is in it, those too that it begets meanwhile; return how many are left after `timeout_s`."""
         self.leave()
         if directory := self.directories.get(Task.PROCESSES):
+            self._refused = self._processes()[1]
             _set_if_there(directory / "pids.max", "0")  # nothing can fork faster than we look
         deadline = time.monotonic() + timeout_s
         while remaining := self.pids():

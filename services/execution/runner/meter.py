@@ -16,8 +16,9 @@ _TELL_S = 5.0
 _TELL_SHARE = 1 / 200
 """Of the time that a run has taken, how much passes between two events at least: it bounds their number."""
 _LOOK_S = (0.01, 0.2)
-"""Without a group: how soon after a large change, and how late while nothing happens, the next look is."""
+"""Where we alone enforce limits: how soon after a large change, and how late while nothing happens, we look again."""
 _LOOK_GROUP_S = (0.05, 1.0)
+"""The same where the kernel enforces memory and processes."""
 _QUIET = 1.5
 _CHANGED = 0.05
 _PATIENCE = 1000
@@ -44,7 +45,8 @@ class Meter:
         self._peak = 0
         self._seconds = 0.0
         self._began = self._at = self._next = time.monotonic()
-        self._interval = self._shortest
+        self._pace = _LOOK_GROUP_S if self._has(Task.MEMORY) and self._has(Task.PROCESSES) else _LOOK_S
+        self._interval = self._pace[0]
         self._told = _NOTHING.vitals
         self._tell_at = self._began + _TELL_S
 
@@ -79,10 +81,6 @@ class Meter:
     def vitals(self) -> Vitals:
         """What the run has used in all."""
         return replace(self._last.vitals, memory_bytes=0, processes=0)
-
-    @property
-    def _shortest(self) -> float:
-        return (_LOOK_S if self._group is None else _LOOK_GROUP_S)[0]
 
     def _measure(self) -> Reading:
         """Read what there is. Where groups do not do it all, /proc does the rest."""
@@ -124,7 +122,7 @@ class Meter:
 
     def _pause(self, before: Reading, elapsed: float) -> float:
         """How long to wait: until half of what is left could be gone at the present pace, within bounds."""
-        shortest, longest = _LOOK_S if self._group is None else _LOOK_GROUP_S
+        shortest, longest = self._pace
         now, then, bounds = self._last.vitals, before.vitals, self._bounds
         self._interval = min(self._interval * _QUIET, longest)
         for used, earlier, limit in (

@@ -137,3 +137,11 @@ async def test_what_forked_processes_share_counts_once(limited: Client) -> None:
     limits = pb.ExecutionLimits(memory_bytes=250 * MB)
     end = await limited.run(new_id("sharing"), [b"python3", b"-c", code.encode()], limits=limits)
     assert end.state == State.STATE_SUCCEEDED, end.message
+
+
+@pytest.mark.parametrize("tier", TIERS)
+async def test_what_is_left_of_a_program_that_failed_is_not_its_reason(limited: Client, tier: int) -> None:
+    """Children that fork while they are ended are refused more processes, and that is our doing."""
+    line = "setsid -f sh -c 'while :; do /bin/true; done' >/dev/null 2>&1; sleep 0.2; exit 3"
+    end = await limited.run(new_id("left"), line, sandbox_tier=tier)
+    assert (end.reason, end.exit_code, end.processes_left) == ("AGENT_FAILED", 3, 0), end.message
