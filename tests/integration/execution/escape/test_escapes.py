@@ -91,6 +91,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             host.wait()
             shared.unlink()
             libc.shmctl(segment, 0, None)
+            subprocess.run(["rm", "-rf", directory], check=True)  # it holds what Python's own removal despairs of
 
 
 def _addresses() -> list[str]:
