@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import takewhile
 
 import grpc
 from boatyard.execution.v1 import execution_pb2
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from boatyard.git.v1 import git_pb2
 from boatyard.git.v1.git_pb2_grpc import GitServiceStub
+from boatyard.workspace.v1 import workspace_pb2
+from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
 from services.cli import words
 from services.cli.findings import OK, WARN, Finding
@@ -49,6 +52,16 @@ def _capability(each: execution_pb2.Capability) -> Finding:
     return Finding(f"agents: {each.name}", OK if each.provided_by else WARN, f"{how}{each.complaint}")
 
 
+async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:
+    request = workspace_pb2.UsageOfWorkspacesRequest(page_size=1)
+    usage = await WorkspaceServiceStub(channel).UsageOfWorkspaces(request, timeout=_TIMEOUT_S)
+    better = takewhile(lambda driver: driver.name != usage.driver, usage.drivers)
+    complaints = "; ".join(f"{driver.name}: {driver.complaint}" for driver in better)
+    why = f" (not {complaints})" if complaints else ""
+    free = f"{words.size(usage.total_bytes)} taken, {words.size(usage.free_bytes)} free"
+    return [Finding("workspaces", OK, f"by {usage.driver}{why}; {free}")]
+
+
 async def _git(channel: grpc.aio.Channel) -> list[Finding]:
     request = git_pb2.UsageOfRepositoriesRequest(page_size=1)
     usage = await GitServiceStub(channel).UsageOfRepositories(request, timeout=_TIMEOUT_S)
@@ -56,4 +69,4 @@ async def _git(channel: grpc.aio.Channel) -> list[Finding]:
     return [Finding("repositories", OK, f"{words.size(usage.total_bytes)}{of}")]
 
 
-_CHECKS: dict[str, Ask] = {"git": _git, "execution": _execution}
+_CHECKS: dict[str, Ask] = {"workspace": _workspace, "git": _git, "execution": _execution}

@@ -143,14 +143,23 @@ def execution(value: runtime_pb2.Execution) -> Shape:
     }
 
 
-def workspace(value: workspace_pb2.Workspace) -> Shape:
-    """Describe a workspace."""
+def workspace_path(value: workspace_pb2.Workspace) -> str | None:
+    """Return where a workspace's files are: all of them, or of one that each sandbox mounts for itself the changes."""
+    layers = value.layout.layers
+    return text(value.layout.path or layers.mounted_path or layers.upper)
+
+
+def workspace(value: workspace_pb2.Workspace, usage: workspace_pb2.WorkspaceUsage | None = None) -> Shape:
+    """Describe a workspace, and what it takes where that is known."""
     return {
         "kind": "workspace",
         "workspace_id": value.workspace_id,
         "state": name(workspace_pb2.Workspace.State.Name, value.state),
-        "path": text(value.layout.path),
+        "path": workspace_path(value),
         "driver": value.driver,
+        "bytes": None if usage is None else usage.bytes,
+        "inodes": None if usage is None else usage.inodes,
+        "held_by": value.held_by or None,
         "project_id": value.purpose.project_id or None,
         "job_id": value.purpose.job_id or None,
         "worker_id": value.purpose.worker_id or None,

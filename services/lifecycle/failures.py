@@ -18,6 +18,7 @@ _PASSED_ON = {
     "SANDBOX_UNAVAILABLE",
     "SNAPSHOT_NOT_FOUND",
     "TAKE_FAILED",
+    "WORKSPACES_QUOTA",
 }
 # Bad input is refused at admission; what only a node can know to be bad is found here.
 _INVALID = {"base": "CLONE_FAILED", "branch": "INVALID_BRANCH", "push": "PUSH_REJECTED"}

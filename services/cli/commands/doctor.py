@@ -38,7 +38,7 @@ def command(only_sandbox: bool, as_json: bool) -> int:
 def _line(finding: findings.Finding) -> Text:
     style = STATE_STYLES[finding.status]
     line = Text.assemble(
-        (f"{_MARKS[finding.status]} ", style), (f"{finding.check:<18}", "bold"), printable(finding.message)
+        (f"{_MARKS[finding.status]} ", style), (f"{finding.check:<22}", "bold"), printable(finding.message)
     )
     if finding.mend:
         line.append("\n  mend: ", style).append(printable(finding.mend))

@@ -7,10 +7,14 @@ from boatyard.gateway.v1 import runtime_pb2
 from boatyard.workspace.v1 import workspace_pb2
 
 from services.cli import options, shapes, words
-from services.cli.clients import gateway
+from services.cli.clients import Gateway, gateway
 from services.cli.screen import Screen
 
-_COLUMNS = ("WORKSPACE", "STATE", "JOB", "DRIVER", "AGE", "GOES IN", "PATH")
+Found = list[tuple[workspace_pb2.Workspace, workspace_pb2.WorkspaceUsage | None]]
+"""Workspaces, and what each takes, where that was measured."""
+
+_MEASURED_WITHIN_S = 60.0
+_COLUMNS = ("WORKSPACE", "STATE", "JOB", "DRIVER", "SIZE", "AGE", "GOES IN", "HELD BY", "PATH")
 
 
 @click.command("workspaces", short_help="List working copies.")
@@ -20,36 +24,47 @@ _COLUMNS = ("WORKSPACE", "STATE", "JOB", "DRIVER", "AGE", "GOES IN", "PATH")
 def command(limit: int, delete: str | None, as_json: bool) -> None:
     """List the working copies on this cell, the newest first.
 
-    A job's working copy is removed when the job has succeeded, and kept for a while when it has failed.
+    A job's working copy is removed when the job has succeeded, and kept for a while when it has failed: GOES IN says
+    how long. SIZE is what it takes beside the tree that it was made from.
     """
     screen = Screen()
 
-    async def main() -> list[workspace_pb2.Workspace]:
+    async def main() -> Found:
         async with gateway() as way:
             if delete is not None:
                 request = runtime_pb2.DeleteWorkspaceRequest(workspace_id=delete)
                 await way.ask(way.runtime.DeleteWorkspace(request, timeout=600))
                 return []
-            listed = await way.ask(way.runtime.ListWorkspaces(runtime_pb2.ListWorkspacesRequest(page_size=limit)))
-            return list(listed.workspaces)
+            return await _listed(way, limit)
 
     found = asyncio.run(main())
     if as_json:
-        for workspace in found:
-            screen.json(shapes.line(shapes.workspace(workspace)))
+        for workspace, usage in found:
+            screen.json(shapes.line(shapes.workspace(workspace, usage)))
     elif delete is not None:
         screen.say(f"{delete} is gone", style="")
     else:
-        screen.table(_COLUMNS, map(_row, found))
+        screen.table(_COLUMNS, (_row(workspace, usage) for workspace, usage in found))
 
 
-def _row(workspace: workspace_pb2.Workspace) -> tuple[str, ...]:
+async def _listed(way: Gateway, limit: int) -> Found:
+    listing = way.ask(way.runtime.ListWorkspaces(runtime_pb2.ListWorkspacesRequest(page_size=limit)))
+    asked = runtime_pb2.UsageOfWorkspacesRequest(page_size=limit)
+    measuring = way.ask(way.runtime.UsageOfWorkspaces(asked, timeout=_MEASURED_WITHIN_S))
+    listed, measured = await asyncio.gather(listing, measuring)
+    usages = {usage.workspace_id: usage for usage in measured.workspaces}
+    return [(workspace, usages.get(workspace.workspace_id)) for workspace in listed.workspaces]
+
+
+def _row(workspace: workspace_pb2.Workspace, usage: workspace_pb2.WorkspaceUsage | None) -> tuple[str, ...]:
     return (
         workspace.workspace_id,
         shapes.name(workspace_pb2.Workspace.State.Name, workspace.state),
         workspace.purpose.job_id,
         workspace.driver,
+        "" if usage is None else words.size(usage.bytes),
         words.age(workspace.create_time),
         words.until(workspace.expire_time) if workspace.HasField("expire_time") else "",
-        shapes.text(workspace.layout.path) or "",
+        workspace.held_by,
+        shapes.workspace_path(workspace) or "",
     )

@@ -133,6 +133,20 @@ class NodeClients:
         answer = await _answer(lambda: self._workspace.ListWorkspaces(asked))
         return pb.ListWorkspacesResponse(workspaces=answer.workspaces, next_page_token=answer.next_page_token)
 
+    async def workspace_usage(self, request: pb.UsageOfWorkspacesRequest) -> pb.UsageOfWorkspacesResponse:
+        """Pass on what workspaces take."""
+        asked = workspace_pb2.UsageOfWorkspacesRequest(page_size=request.page_size, page_token=request.page_token)
+        answer = await _answer(lambda: self._workspace.UsageOfWorkspaces(asked, timeout=_LONG_SECONDS))
+        return pb.UsageOfWorkspacesResponse(
+            workspaces=answer.workspaces,
+            next_page_token=answer.next_page_token,
+            total_bytes=answer.total_bytes,
+            total_inodes=answer.total_inodes,
+            free_bytes=answer.free_bytes,
+            driver=answer.driver,
+            drivers=answer.drivers,
+        )
+
     async def delete_workspace(self, workspace_id: str) -> None:
         """Remove a workspace; one that is gone is a success."""
         request = workspace_pb2.DeleteWorkspaceRequest(workspace_id=workspace_id)

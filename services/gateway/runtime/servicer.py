@@ -126,6 +126,14 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         with _node_errors():
             return await self._nodes.list_workspaces(request)
 
+    async def UsageOfWorkspaces(
+        self, request: pb.UsageOfWorkspacesRequest, context: Context
+    ) -> pb.UsageOfWorkspacesResponse:
+        """See the contract."""
+        wire.check_page(request.page_size)
+        with _node_errors():
+            return await self._nodes.workspace_usage(request)
+
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
         """See the contract."""
         workspace_id = wire.workspace_id(request.workspace_id)

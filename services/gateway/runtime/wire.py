@@ -150,6 +150,13 @@ def check_workspaces_wanted(request: pb.ListWorkspacesRequest) -> None:
             check.add("page_size", "must not be negative")
 
 
+def check_page(page_size: int) -> None:
+    """Look at which page is wanted; its token is the node service's own. Raises Invalid."""
+    with Checks() as check:
+        if page_size < 0:
+            check.add("page_size", "must not be negative")
+
+
 def workspace_id(value: str) -> str:
     """Read a required id. Raises Invalid."""
     with Checks() as check:

@@ -84,3 +84,12 @@ async def test_what_cannot_be_kept_is_not_let_go(tmp_path: Path, remote: Repo) -
         assert (ended.state, ended.reason) == (FAILED, "AGENT_FAILED"), "that it could not be kept is not why it failed"
         assert "could not be kept" in told(ended, "cleanup")
         assert kept_for(await workspace_of(services, ended)) > timedelta(days=30_000)
+
+
+async def test_what_a_workspace_takes_is_told(services: Services, remote: Repo) -> None:
+    repository = await services.repository(remote)
+    failed = await services.run("head -c 3000000 /dev/urandom > big; exit 3", repository_id=repository)
+    usage = await services.runtime.UsageOfWorkspaces(runtime_pb2.UsageOfWorkspacesRequest(page_size=1000))
+    (of_it,) = [one for one in usage.workspaces if one.workspace_id == failed.workspace_id]
+    assert 3_000_000 <= of_it.bytes <= usage.total_bytes
+    assert usage.driver in {driver.name for driver in usage.drivers}

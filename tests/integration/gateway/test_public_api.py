@@ -17,7 +17,7 @@ COMMENTS = {method.name.removeprefix("boatyard.gateway.v1."): method.comment for
 
 # Wrong in one way or more; what is not here is wrong when it is empty.
 BAD: dict[str, dict] = {
-    **{name: {"page_size": -1} for name in METHODS if name.partition(".")[2].startswith("List")},
+    **{name: {"page_size": -1} for name in METHODS if name.partition(".")[2].startswith(("List", "UsageOf"))},
     "AgentRuntimeService.WatchExecution": {"execution_id": "No", "from_sequence": -1},
     "AgentRuntimeService.SendMessage": {"execution_id": "No", "message_id": "No", "text": ""},
     "AgentRuntimeService.ResolvePermission": {"execution_id": "No", "permission_id": "", "reason": "x" * 5000},

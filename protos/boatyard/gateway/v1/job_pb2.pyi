@@ -436,11 +436,11 @@ class Job(message.Message):
     """Output only. Where it stands."""
     reason: builtins.str
     """Output only. Why it FAILED. Before the agent: VETOED, HOOK_FAILED, CLONE_FAILED, REVISION_NOT_FOUND, BRANCH_EXISTS,
-    INVALID_BRANCH, SNAPSHOT_NOT_FOUND, DISK_FULL, SANDBOX_UNAVAILABLE, MODEL_KEY_MISSING. The agent: AGENT_FAILED,
-    AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT, SANDBOX_FAILED,
-    RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After it: TAKE_FAILED, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED. At any time: NODE_LOST (a service of the cell, or too many
-    cells in turn, did not come back), INTERNAL. After the push, by a hook that may: HOOK_FAILED.
-    Empty otherwise.
+    INVALID_BRANCH, SNAPSHOT_NOT_FOUND, DISK_FULL, WORKSPACES_QUOTA, SANDBOX_UNAVAILABLE, MODEL_KEY_MISSING. The agent:
+    AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT,
+    OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After it: TAKE_FAILED,
+    VERIFY_FAILED, PUSH_REJECTED, REF_MOVED. At any time: NODE_LOST (a service of the cell, or too many cells in turn,
+    did not come back), INTERNAL. After the push, by a hook that may: HOOK_FAILED. Empty otherwise.
     """
     message: builtins.str
     """Output only. The same for people, with what they can do."""

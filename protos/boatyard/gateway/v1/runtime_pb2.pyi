@@ -576,6 +576,78 @@ class ListWorkspacesResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class UsageOfWorkspacesRequest(message.Message):
+    """Asks what workspaces take."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """How many at most: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UsageOfWorkspacesResponse(message.Message):
+    """Answers UsageOfWorkspaces."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKSPACES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: builtins.int
+    TOTAL_INODES_FIELD_NUMBER: builtins.int
+    FREE_BYTES_FIELD_NUMBER: builtins.int
+    DRIVER_FIELD_NUMBER: builtins.int
+    DRIVERS_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Leads to the next page; empty on the last."""
+    total_bytes: builtins.int
+    """Bytes on disk that all workspaces together take beside their bases."""
+    total_inodes: builtins.int
+    """Inodes, likewise."""
+    free_bytes: builtins.int
+    """Bytes that are free on their disk."""
+    driver: builtins.str
+    """How new workspaces are made: the name of one of `drivers`."""
+    @builtins.property
+    def workspaces(self) -> containers.RepeatedCompositeFieldContainer[workspace_pb2.WorkspaceUsage]:
+        """The workspaces of this page."""
+
+    @builtins.property
+    def drivers(self) -> containers.RepeatedCompositeFieldContainer[workspace_pb2.DriverStatus]:
+        """Every way to make a workspace, the best first."""
+
+    def __init__(
+        self,
+        *,
+        workspaces: abc.Iterable[workspace_pb2.WorkspaceUsage] | None = ...,
+        next_page_token: builtins.str = ...,
+        total_bytes: builtins.int = ...,
+        total_inodes: builtins.int = ...,
+        free_bytes: builtins.int = ...,
+        driver: builtins.str = ...,
+        drivers: abc.Iterable[workspace_pb2.DriverStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["driver", b"driver", "drivers", b"drivers", "free_bytes", b"free_bytes", "next_page_token", b"next_page_token", "total_bytes", b"total_bytes", "total_inodes", b"total_inodes", "workspaces", b"workspaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class DeleteWorkspaceRequest(message.Message):
     """Asks to remove a workspace."""
 

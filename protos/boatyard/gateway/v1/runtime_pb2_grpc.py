@@ -88,6 +88,11 @@ class AgentRuntimeServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesResponse.FromString,
                 _registered_method=True)
+        self.UsageOfWorkspaces = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/UsageOfWorkspaces',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.UsageOfWorkspacesRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.UsageOfWorkspacesResponse.FromString,
+                _registered_method=True)
         self.DeleteWorkspace = channel.unary_unary(
                 '/boatyard.gateway.v1.AgentRuntimeService/DeleteWorkspace',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceRequest.SerializeToString,
@@ -247,11 +252,21 @@ class AgentRuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UsageOfWorkspaces(self, request, context):
+        """Tells what workspaces take of this cell's disk, the newest first, and how they are made here.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteWorkspace(self, request, context):
         """Removes a workspace and everything in it. Removing one that is gone is a success.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - FAILED_PRECONDITION (WORKSPACE_IN_USE): a live job works in it; the details name the job.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is in it, which the message names; nothing was removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -339,6 +354,11 @@ def add_AgentRuntimeServiceServicer_to_server(servicer, server):
                     servicer.ListWorkspaces,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesResponse.SerializeToString,
+            ),
+            'UsageOfWorkspaces': grpc.unary_unary_rpc_method_handler(
+                    servicer.UsageOfWorkspaces,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.UsageOfWorkspacesRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.UsageOfWorkspacesResponse.SerializeToString,
             ),
             'DeleteWorkspace': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteWorkspace,
@@ -635,6 +655,33 @@ class AgentRuntimeService:
             '/boatyard.gateway.v1.AgentRuntimeService/ListWorkspaces',
             boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UsageOfWorkspaces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/UsageOfWorkspaces',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.UsageOfWorkspacesRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.UsageOfWorkspacesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -110,11 +110,17 @@ class AgentRuntimeServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
+    UsageOfWorkspaces: aio.UnaryUnaryMultiCallable[runtime_pb2.UsageOfWorkspacesRequest, runtime_pb2.UsageOfWorkspacesResponse]
+    """Tells what workspaces take of this cell's disk, the newest first, and how they are made here.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
+    """
     DeleteWorkspace: aio.UnaryUnaryMultiCallable[runtime_pb2.DeleteWorkspaceRequest, runtime_pb2.DeleteWorkspaceResponse]
     """Removes a workspace and everything in it. Removing one that is gone is a success.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - FAILED_PRECONDITION (WORKSPACE_IN_USE): a live job works in it; the details name the job.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is in it, which the message names; nothing was removed.
     """
     ListSnapshots: aio.UnaryUnaryMultiCallable[runtime_pb2.ListSnapshotsRequest, runtime_pb2.ListSnapshotsResponse]
     """Lists snapshots, the newest first: what jobs that did not succeed left in their workspaces. A job starts from one by
@@ -293,6 +299,17 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         """
 
     @abc_1.abstractmethod
+    def UsageOfWorkspaces(
+        self,
+        request: runtime_pb2.UsageOfWorkspacesRequest,
+        context: aio.ServicerContext[runtime_pb2.UsageOfWorkspacesRequest, abc.Awaitable[runtime_pb2.UsageOfWorkspacesResponse]],
+    ) -> abc.Awaitable[runtime_pb2.UsageOfWorkspacesResponse]:
+        """Tells what workspaces take of this cell's disk, the newest first, and how they are made here.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
+        """
+
+    @abc_1.abstractmethod
     def DeleteWorkspace(
         self,
         request: runtime_pb2.DeleteWorkspaceRequest,
@@ -302,6 +319,7 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - FAILED_PRECONDITION (WORKSPACE_IN_USE): a live job works in it; the details name the job.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is in it, which the message names; nothing was removed.
         """
 
     @abc_1.abstractmethod
