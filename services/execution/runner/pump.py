@@ -1,5 +1,6 @@
 """Moves what the program writes into the event log: a lone line at once, a flood in large blocks, and no secret."""
 
+import fcntl
 import math
 import os
 import time
@@ -25,6 +26,8 @@ class _Flow:
         self.buffer = bytearray(_BUFFER_BYTES)
         self.view = memoryview(self.buffer)
         self.strand = redactor.strand()
+        self.fd = -1
+        self.room = 0
         self.kept = 0
         self.filled = 0
         self.first_time_ns = 0
@@ -53,6 +56,8 @@ class Pump:
     def receive(self, fd: int, stream: Stream) -> int | None:
         """Read once from a non-blocking descriptor: how many bytes, 0 at the end, None when there is nothing now."""
         flow = self._flows[stream]
+        if flow.fd != fd:
+            flow.fd, flow.room = fd, _room(fd)
         if flow is not self._current:
             self.flush()
             self._current = flow
@@ -71,8 +76,8 @@ class Pump:
         flow.filled += taken
         if flow.filled >= _FLUSH_AT:
             self.flush()
-        elif count >= _FLOOD_READ:
-            # The pipe holds a megabyte: to wait until it holds more costs less than to wake up for every little of it.
+        elif _FLOOD_READ <= count < flow.room // 2:
+            # To wait until the pipe holds more costs less than to wake up for every little of it.
             time.sleep(_FLOOD_PAUSE_S)
         return count
 
@@ -119,3 +124,11 @@ class Pump:
         self._writer.output(flow.stream, data, flow.first_time_ns)
         if flow.stream is Stream.STDERR:
             self.complaint = (self.complaint + bytes(data[-_TAIL_BYTES:]))[-_TAIL_BYTES:]
+
+
+def _room(fd: int) -> int:
+    """How many bytes a pipe holds; nothing else has room that is known."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+    except OSError:
+        return 0
