@@ -5,6 +5,7 @@ every workspace over the tree, for ever (measured: 9 ms against 4 on 236 files).
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,16 +29,20 @@ class Found:
 
 
 def look(tree: Path) -> Found:
-    """Walk over a tree; what git itself keeps is counted, and not among the files. Blocks."""
+    """Walk over a tree; what git itself keeps is counted, and not among the files. Blocks.
+
+    What goes away meanwhile, as in a mirror that is being fetched into, is not counted.
+    """
     files: list[tuple[str, int, int]] = []
     size = inodes = 0
-    git_directory = str(tree / ".git")
+    git_directory = f"{tree}/.git/"
     for entry in _entries(str(tree)):
-        status = entry.stat(follow_symlinks=False)
-        size += status.st_blocks * 512
-        inodes += 1
-        if not entry.is_dir(follow_symlinks=False) and not entry.path.startswith(git_directory):
-            files.append((entry.path, status.st_size, int(status.st_mtime)))
+        with contextlib.suppress(FileNotFoundError):
+            status = entry.stat(follow_symlinks=False)
+            size += status.st_blocks * 512
+            inodes += 1
+            if not entry.is_dir(follow_symlinks=False) and not entry.path.startswith(git_directory):
+                files.append((entry.path, status.st_size, int(status.st_mtime)))
     return Found(files, size, inodes)
 
 
@@ -78,7 +83,7 @@ def _set_back(paths: Iterable[str], second: int) -> None:
 def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
     todo = [directory]
     while todo:
-        with os.scandir(todo.pop()) as entries:
+        with contextlib.suppress(FileNotFoundError), os.scandir(todo.pop()) as entries:
             for entry in entries:
                 yield entry
                 if entry.is_dir(follow_symlinks=False):

@@ -14,7 +14,9 @@ from services.git.overlays import overlays_work
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
 
-FILES = {f"src/{folder}/{name}.py": f"{folder} {name}\n" * 5 for folder in range(20) for name in range(30)}
+FILES = {".gitignore": "*.log\n", ".github/ci": "x\n"} | {
+    f"src/{folder}/{name}.py": f"{folder} {name}\n" * 5 for folder in range(20) for name in range(30)
+}
 CHANGES: dict[str, str | bytes | None] = {
     "src/1/1.py": "another content\n",
     "src/new/deep/file": "new\n",

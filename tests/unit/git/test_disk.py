@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,28 @@ def test_half_made_bases_and_those_that_lie_on_nothing_are_removed_at_the_start(
     Shelf(places).mend()
     assert [base.place for base in Shelf(places).all()] == [kept.place]
     assert not layer.place.exists()
+
+
+def test_files_that_come_and_go_while_they_are_counted_do_no_harm(tmp_path: Path) -> None:
+    """As in a mirror that is being fetched into."""
+    end = threading.Event()
+
+    def come_and_go() -> None:
+        while not end.is_set():
+            folder = tmp_path / "incoming"
+            folder.mkdir()
+            for number in range(20):
+                (folder / str(number)).touch()
+            shutil.rmtree(folder)
+
+    churning = threading.Thread(target=come_and_go)
+    churning.start()
+    try:
+        for _ in range(300):
+            look(tmp_path)
+    finally:
+        end.set()
+        churning.join()
 
 
 async def used(parts: GitParts) -> int:
