@@ -18,7 +18,7 @@ from services.git.model import WorkingTree
 
 _WORKSPACE: Final = Path("/workspace")
 _BENCH: Final = Path("/bench")
-# What only looks something up answers at once; an agent may have put a pipe there, which never does.
+# What only looks something up in an agent's `.git` answers at once; a pipe that was put there never does.
 ANSWER_SECONDS = 30.0
 _ASKING: Final = frozenset({"cat-file", "merge-base", "rev-parse", "symbolic-ref"})
 _STDERR_KEPT: Final = 10 * 1024
@@ -147,7 +147,8 @@ class SandboxedGit:
 
     async def _bounded(self, spec: SandboxSpec, name: str, how: How) -> aio.Completed:
         try:
-            seconds = min(how.timeout_seconds, ANSWER_SECONDS) if name in _ASKING else how.timeout_seconds
+            asking = name in _ASKING and how.git_dir is None
+            seconds = min(how.timeout_seconds, ANSWER_SECONDS) if asking else how.timeout_seconds
             return await aio.run(spec, stdin=how.stdin, max_output=how.output_limit, timeout=seconds)
         except SandboxTimeoutError as error:
             raise GitTimedOut(name, seconds) from error

@@ -12,7 +12,7 @@ from services.common.errors import FailedPrecondition, ServiceError
 from services.git.model import Remote
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
-from tests.unit.git.test_hostile import HOOKS, script
+from tests.unit.git.test_hostile import HOOKS, script, soon_or_later
 
 
 def raw_tree(repo: Repo, *entries: tuple[str, bytes, str]) -> str:
@@ -116,8 +116,10 @@ PLANTS: dict[str, tuple[Callable[[Repo, Path], None], bool]] = {
     "a missing object": (gone, True),
 }
 
+SOON = (".git", ".GIT", "..", "a link and a directory", "a submodule's command", "commands of its own", "odd names")
 
-@pytest.mark.parametrize("name", PLANTS)
+
+@pytest.mark.parametrize("name", soon_or_later(PLANTS, SOON))
 async def test_what_a_remote_holds_is_refused_or_harmless(parts: GitParts, tmp_path: Path, name: str) -> None:
     plant, refused = PLANTS[name]
     canary = tmp_path / "canary"
