@@ -31,7 +31,7 @@ def free_port_base() -> int:
             return base
 
 
-def eventually(holds: Callable[[], object], what: str, timeout: float = 30) -> object:
+def eventually(holds: Callable[[], object], what: str, timeout: float = 60) -> object:
     """Return the first true answer of `holds`; fail with `what` when there is none in time."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -75,7 +75,7 @@ class Services:
 
     async def serving(self, name: str) -> None:
         """Wait until a service answers."""
-        async with asyncio.timeout(30), grpc.aio.insecure_channel(self.address(name)) as channel:
+        async with asyncio.timeout(90), grpc.aio.insecure_channel(self.address(name)) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
             answer = await check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -98,7 +98,7 @@ class Services:
     async def job(self, job_id: str) -> job_pb2.Job:
         return (await self.jobs.GetJob(job_pb2.GetJobRequest(job_id=job_id))).job
 
-    async def ended(self, job_id: str, timeout: float = 40) -> job_pb2.Job:
+    async def ended(self, job_id: str, timeout: float = 90) -> job_pb2.Job:
         """Watch a job to its end, over a gateway that is away for a while."""
         async with asyncio.timeout(timeout):
             while True:
@@ -116,7 +116,7 @@ class Services:
         """Run a job to its end."""
         return await self.ended((await self.submit(command, **spec)).job_id)
 
-    async def until(self, job_id: str, holds: Callable[[job_pb2.Job], bool], timeout: float = 30) -> job_pb2.Job:
+    async def until(self, job_id: str, holds: Callable[[job_pb2.Job], bool], timeout: float = 60) -> job_pb2.Job:
         """Wait until something holds of a job."""
         async with asyncio.timeout(timeout):
             while not holds(job := await self.job(job_id)):
