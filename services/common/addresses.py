@@ -8,12 +8,17 @@ _NAT64: Final = ip_network("64:ff9b::/96")
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether an address, and the one that is wrapped in it, if there is one, is anybody's on the Internet."""
+    inner = unwrapped(address)
+    if isinstance(inner, IPv6Address) and inner.is_site_local:
+        return False
+    return inner.is_global and not inner.is_multicast and not inner.is_reserved
+
+
+def unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that is wrapped in an IPv6 one, which is reached in the end; others as they are."""
     if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
         if address in _NAT64:
-            inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(inner)
-        if address.is_site_local:
-            return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
+            return IPv4Address(int(address) & 0xFFFFFFFF)
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        return inner or address
+    return address

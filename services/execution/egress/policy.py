@@ -10,12 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from services.common.addresses import is_public, unwrapped
 from services.common.sandbox.hosts import HostPattern, normal
 from services.execution.egress.decisions import Decisions
 
 _RESOLVE_S = 10.0
-_NAT64 = ip_network("64:ff9b::/96")
-_SHARED = ip_network("100.64.0.0/10")  # between customers and carriers: RFC 6598
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -82,27 +81,7 @@ class Policy:
         inner = unwrapped(address)
         if any(one in network for network in self.networks for one in (address, inner)):
             return True
-        return is_public(inner) and not is_ours(address) and not is_ours(inner)
-
-
-def unwrapped(address: Address) -> Address:
-    """The IPv4 address that is wrapped in an IPv6 one, if there is one: what is reached in the end."""
-    if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if address in _NAT64:
-            inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        return inner or address
-    return address
-
-
-def is_public(address: Address) -> bool:
-    """Whether an address is anybody's on the Internet.
-
-    Not so: loopback, private and link-local (where clouds keep their metadata), a carrier's, multicast, reserved.
-    """
-    if isinstance(address, IPv6Address) and address.is_site_local:
-        return False
-    return address.is_global and not (address.is_multicast or address.is_reserved or address in _SHARED)
+        return is_public(address) and not is_ours(address) and not is_ours(inner)
 
 
 def is_ours(address: Address) -> bool:

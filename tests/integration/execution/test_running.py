@@ -130,3 +130,13 @@ async def test_without_a_sandbox_it_is_said_loudly(shared: Client) -> None:
     assert seen.output.strip() == bytes(shared.service.workspace)
     assert any("NO SANDBOX" in event.note.text for event in seen.events)
     assert seen.end.sandbox_tier == sandbox_pb2.SANDBOX_TIER_NONE
+
+
+async def test_caches_and_tools_are_shown_read_only(shared: Client, tmp_path: Path) -> None:
+    (tmp_path / "package").write_text("cached")
+    line = f"exec 2>/dev/null; cd {tmp_path}; cat package; for p in package new; do echo x >$p || echo refused; done"
+    await shared.start(name := new_id("run"), line, read_only_paths=[bytes(tmp_path)])
+    seen = await shared.watch(name)
+    assert b"cached" in seen.output, seen.output
+    assert seen.output.count(b"refused") == 2
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["cached"]
