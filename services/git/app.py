@@ -35,6 +35,7 @@ from services.git.overlays import overlays_work
 from services.git.places import Places
 from services.git.publishing import Publisher
 from services.git.remotes import AddressBook
+from services.git.requests import Requests
 from services.git.results import Results
 from services.git.sandboxed import SandboxedGit
 from services.git.servicer import GitServicer
@@ -45,7 +46,6 @@ from services.git.store import GitStore, SnapshotStore
 from services.git.taking import Taker
 from services.git.trees import Trees
 from services.git.upkeep import Upkeep
-from services.git.wire import Requests
 
 # The first that reads its configuration from the environment and knows --end-of-options everywhere we give it.
 _OLDEST_GIT: Final = (2, 36)

@@ -12,7 +12,7 @@ from services.common.rpc.draining import Draining
 from services.git import wire
 from services.git.manager import GitManager
 from services.git.progress import with_progress
-from services.git.wire import Requests
+from services.git.requests import Requests
 
 Context = aio.ServicerContext[Any, Any]
 

@@ -21,9 +21,9 @@ from services.git.model import Base, Layers, Progress, Remote, Signature, Wanted
 from services.git.overlays import overlays_work
 from services.git.places import Places
 from services.git.remotes import AddressBook
+from services.git.requests import Requests
 from services.git.sandboxed import View
 from services.git.settings import GitSettings
-from services.git.wire import Requests
 from tests.kit.repos import Repo
 
 SIGNATURE = Signature("Boatyard", "boatyard@example.com", 1_800_000_000)

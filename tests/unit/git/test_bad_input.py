@@ -16,7 +16,7 @@ from services.git.gitcmd import Command, git_argv
 from services.git.gitcmd.commands import COMMANDS
 from services.git.places import Places
 from services.git.remotes import AddressBook
-from services.git.wire import Requests
+from services.git.requests import Requests
 
 COMMIT = "0123456789" * 4
 SIGNATURE = pb.Signature(name="Ada", email="a@b", time=Timestamp(seconds=1))

@@ -19,7 +19,7 @@ from services.git import wire
 from services.git.model import DiffEnd, Layers, Progress, Signature, StatusEntry, WorkingTree
 from services.git.places import Places
 from services.git.remotes import AddressBook
-from services.git.wire import Requests
+from services.git.requests import Requests
 
 COMMIT = "0123456789" * 4
 
