@@ -15,6 +15,8 @@ import zlib
 from pathlib import Path
 from typing import Protocol
 
+from services.execution.files import sync_directory
+
 _MAGIC = b"BYPACK\x00\x01"
 _BLOCK = struct.Struct("<II")
 _BLOCK_BYTES = 1024 * 1024
@@ -67,11 +69,7 @@ def pack(path: Path) -> None:
         target.flush()
         os.fsync(target.fileno())
     temporary.rename(packed)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
     path.unlink()
 
 

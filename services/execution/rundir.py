@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from services.execution.documents import plan_from_json, plan_to_json, result_from_json, result_to_json
+from services.execution.files import write_whole
 from services.execution.model import MARK, ModelTask, Plan, Result
 from services.execution.talk import Talk
 
@@ -80,7 +81,7 @@ class RunDirectory:
         if plan.terminal is not None:
             os.mkfifo(self.keyboard, 0o600)
         if stdin:
-            self._write_bytes(self.stdin, stdin)
+            write_whole(self.stdin, stdin)
 
     def holder(self) -> int | None:
         """The pid of the living runner, or None."""
@@ -165,15 +166,15 @@ class RunDirectory:
 
     def mark_started(self, time_ns: int) -> None:
         """Say that from now on a program may be running, and forget the plan."""
-        self._write_bytes(self._started, b"%d" % time_ns)
+        write_whole(self._started, b"%d" % time_ns)
         self.forget_plan()
 
     def begin_life(self, time_ns: int) -> int:
         """Say that a runner sets about carrying a model's execution; return how many have, this one included."""
         if self.started_time_ns() is None:
-            self._write_bytes(self._started, b"%d" % time_ns)
+            write_whole(self._started, b"%d" % time_ns)
         lives = self.lives() + 1
-        self._write_bytes(self._lives, b"%d" % lives)
+        write_whole(self._lives, b"%d" % lives)
         return lives
 
     def record_group(self, directories: Mapping[str, Path]) -> None:
@@ -206,21 +207,4 @@ class RunDirectory:
         self._write(self._result, result_to_json(result), durable=True)
 
     def _write(self, path: Path, fields: dict[str, Any], *, durable: bool = False) -> None:
-        self._write_bytes(path, json.dumps(fields).encode(), durable=durable)
-
-    def _write_bytes(self, path: Path, content: bytes, *, durable: bool = False) -> None:
-        """Let a file appear whole or not at all."""
-        temporary = path.with_name(path.name + ".new")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.rename(path)
-        if durable:
-            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        write_whole(path, json.dumps(fields).encode(), durable=durable)

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from services.execution.files import write_whole
+
 MAX_MESSAGES = 1000
 """Of one execution."""
 
@@ -92,7 +94,7 @@ class Talk:
                 raise ClosedError
             if len(known) >= MAX_MESSAGES:
                 raise TooManyMessagesError
-            _write(self._messages / f"{len(known):06d}-{message.message_id}", message.text.encode())
+            write_whole(self._messages / f"{len(known):06d}-{message.message_id}", message.text.encode(), durable=True)
 
     def messages(self) -> list[Message]:
         """All messages, in order."""
@@ -104,12 +106,12 @@ class Talk:
         with self._locked():
             if told is not None and any(message.message_id not in told for message in self.messages()):
                 return False
-            _write(self._closed, b"")
+            write_whole(self._closed, b"", durable=True)
             return True
 
     def ask(self, question: Question) -> None:
         """Show a question to whoever may answer."""
-        _write(self._questions / question.permission_id, json.dumps(asdict(question)).encode())
+        write_whole(self._questions / question.permission_id, json.dumps(asdict(question)).encode(), durable=True)
 
     def question(self, permission_id: str) -> Question | None:
         """One question, if it was asked."""
@@ -132,7 +134,7 @@ class Talk:
         with self._locked():
             known = self.answer_to(permission_id)
             if known is None:
-                _write(self._answers / permission_id, json.dumps(asdict(answer)).encode())
+                write_whole(self._answers / permission_id, json.dumps(asdict(answer)).encode(), durable=True)
             return known or answer
 
     def answer_to(self, permission_id: str) -> Answer | None:
@@ -150,19 +152,3 @@ class Talk:
             yield
         finally:
             os.close(fd)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Let a file appear whole and durable, or not at all."""
-    temporary = path.with_name(f".{path.name}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -6,7 +6,7 @@ they are to be given as ExecutionSpec.secrets.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 _WORD = "A-Za-z0-9_-"
 _ALNUM = "A-Za-z0-9"
@@ -14,39 +14,33 @@ _ALNUM = "A-Za-z0-9"
 
 @dataclass(frozen=True)
 class Format:
-    """One form: one of `prefixes`, and then at least `least` characters of the class `body`.
-
-    `accepts` and `grows` are derived from these, unless a form needs its own: what a whole token is, and what still
-    may become one, up to `cap` bytes.
-    """
+    """One form: begins with one of `prefixes`; `accepts` is what a whole token is."""
 
     name: str
     prefixes: tuple[str, ...]
-    body: str
-    least: int
     source: str
+    accepts: re.Pattern[bytes]
+    grows: re.Pattern[bytes]
+    """What may still become one."""
+    cap: int
+    """Bytes in which that is decided."""
     begins_word: bool = False
-    cap: int = 0
-    accepts: re.Pattern[bytes] = field(default=re.compile(b""))
-    grows: re.Pattern[bytes] = field(default=re.compile(b""))
+    """Whether it must not follow a letter or a digit: where its prefix is short."""
     more: re.Pattern[bytes] | None = None
     """What may follow a token at the end of a piece and still belongs to it."""
 
 
-def _format(
-    name: str, source: str, body: str, least: int, *prefixes: str, begins_word: bool = False, whole: str = ""
-) -> Format:
+def _format(name: str, source: str, body: str, least: int, *prefixes: str, begins_word: bool = False) -> Format:
+    """A form of at least `least` characters of the class `body` after its prefix."""
     start = "(?:" + "|".join(re.escape(prefix) for prefix in prefixes) + ")"
     return Format(
         name,
         prefixes,
-        body,
-        least,
         source,
-        begins_word,
-        cap=max(map(len, prefixes)) + least,
-        accepts=re.compile(whole.encode() or f"{start}[{body}]{{{least},}}".encode()),
+        accepts=re.compile(f"{start}[{body}]{{{least},}}".encode()),
         grows=re.compile(f"{start}[{body}]*".encode()),
+        cap=max(map(len, prefixes)) + least,
+        begins_word=begins_word,
         more=re.compile(f"[{body}]*".encode()),
     )
 
@@ -56,8 +50,6 @@ _GITLAB = ("glpat-", "gldt-", "glrt-", "glptt-", "glcbt-", "glft-", "glsoat-", "
 _JWT = Format(
     "jwt",
     ("eyJ",),
-    "A-Za-z0-9_.-",
-    40,
     "RFC 7519, section 3.1: two objects of JSON in base64url, and a signature",
     begins_word=True,
     cap=9000,
@@ -69,8 +61,6 @@ _BREAK = r"(?:\\[rn]|\s){0,8}"
 _PEM = Format(
     "private-key",
     ("-----BEGIN ",),
-    "A-Za-z0-9+/=",
-    16,
     "RFC 7468; with line breaks as they are, or as JSON writes them",
     cap=20_000,
     accepts=re.compile(
