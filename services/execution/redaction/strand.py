@@ -215,7 +215,7 @@ class Strand:
         cut = [] if last else self._redactor.begun(buffer, cursor, end)
         pieces: list[Piece] = []
         waits = False
-        for one in sorted(found, key=lambda one: (one.start, -one.end)):
+        for one in sorted(found, key=lambda one: (one.start, -one.end, one.more is None)):
             if one.start < cursor:
                 continue
             if any(cursor <= candidate.start <= one.start for candidate in (*growing, *cut)):

@@ -74,7 +74,7 @@ SECRETS = st.dictionaries(
 SIZES = st.lists(st.one_of(st.integers(1, 5), st.integers(1, 200)), min_size=1, max_size=8)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True)  # the same examples each time; deeper by hand
 @given(secrets=SECRETS, parts=st.lists(st.integers(0, 400), max_size=12), sizes=SIZES, noise=st.binary(max_size=40))
 def test_pieces_of_any_size_are_redacted_as_the_whole_is(
     secrets: dict[str, bytes], parts: list[int], sizes: list[int], noise: bytes
@@ -88,7 +88,7 @@ def test_pieces_of_any_size_are_redacted_as_the_whole_is(
         assert not [value for value in secrets.values() if value.strip() in hushed]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.binary(max_size=300), sizes=SIZES)
 def test_what_holds_no_secret_stays_as_it_is(data: bytes, sizes: list[int]) -> None:
     redactor = Redactor({"A": b"a value that nothing drawn at random has"})
