@@ -4,6 +4,7 @@ import asyncio
 import http.server
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,8 +15,10 @@ from services.common.errors import Invalid
 from services.common.ids import new_id
 from services.common.rpc.status import service_error
 from services.common.sandbox import environment
+from tests.integration.execution.model import playing, results
 from tests.integration.execution.service import Client, Seen, State, running
 from tests.kit import processes
+from tests.kit.replay import bash
 
 ALLOWED, REFUSED = "127.0.0.2", "127.0.0.3"  # loopback is a whole network; the proxy's own is 127.0.0.1
 
@@ -64,10 +67,11 @@ def decisions(seen: Seen) -> list[tuple[str, int, bool, str]]:
     return [(one.host, one.port, one.allowed, one.reason) for one in found]
 
 
+FETCH = "python3 -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=20).read())' {url}"
 CLIENTS = {
     "curl": "curl -sS --max-time 20 -w '%{{http_code}}' {url}",
     "curl by a tunnel": "curl -sS --max-time 20 -p {url}",
-    "python3": "python3 -c 'import urllib.request as r; print(r.urlopen(\"{url}\", timeout=20).read())'",
+    "python3": FETCH,
     "wget": "wget -q -O - -T 20 {url}",
     "git": "git ls-remote {url}",
     "npm": "npm ping --registry {url} --fetch-retries 0 2>&1",
@@ -107,7 +111,7 @@ async def test_another_host_is_not_and_that_is_an_event(client: Client, port: in
 async def test_what_is_not_public_is_not_reached_by_any_name(
     client: Client, port: int, host: str, pattern: str, reason: str
 ) -> None:
-    line = f"http_proxy=$http_proxy no_proxy= NO_PROXY= curl -sS --max-time 20 http://{host}:{port}/"
+    line = "no_proxy= NO_PROXY= " + FETCH.format(url=f"http://{host}:{port}/")
     seen = await run(client, line, pattern.format(port=port))
     assert b"page" not in seen.output
     assert [one[2:] for one in decisions(seen)] == [(False, reason)]
@@ -125,14 +129,25 @@ async def test_names_are_asked_of_us_alone(client: Client) -> None:
 
 async def test_there_is_no_way_beside_the_proxy(client: Client, port: int) -> None:
     tries = (
-        f"curl -sS --noproxy '*' --max-time 5 http://{ALLOWED}:{port}/",
-        f"curl -sS --noproxy '*' --max-time 5 http://127.0.0.1:{port}/",
-        "curl -sS --noproxy '*' --max-time 5 http://192.0.2.1/",
+        *(
+            "NO_PROXY='*' no_proxy='*' " + FETCH.format(url=url)
+            for url in (f"http://{ALLOWED}:{port}/", f"http://127.0.0.1:{port}/", "http://192.0.2.1/")
+        ),
         'python3 -c \'import socket as s; s.socket(s.AF_INET, s.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 53))\'',
     )
     seen = await run(client, "; ".join(f"{line} && echo REACHED" for line in tries), "*")
     assert b"REACHED" not in seen.output
     assert b"page" not in seen.output
+
+
+async def test_a_models_tools_have_the_same_way_out(tmp_path: Path, port: int) -> None:
+    work = [bash("; ".join(FETCH.format(url=f"http://{host}:{port}/") for host in (ALLOWED, REFUSED)))]
+    replies = [{"text": "I look.", "tools": work}, {"text": "Done."}]
+    async with playing(tmp_path, replies, NETWORK_ALLOWED_ADDRESSES=f"{ALLOWED}/32") as model:
+        network = sandbox_pb2.NETWORK_ALLOW_LIST
+        seen = await model.run(new_id("network"), network=network, allowed_hosts=[f"{ALLOWED}:{port}"])
+    assert "page / of" in results(seen)[0]
+    assert decisions(seen) == [(ALLOWED, port, True, ""), (REFUSED, port, False, "HOST_NOT_ALLOWED")]
 
 
 async def test_the_proxy_ends_with_its_execution(client: Client, port: int) -> None:
