@@ -47,9 +47,9 @@ async def managing(directory: Path, driver: str | None = None, **bounds: int) ->
     """Run the service's insides, as its composition root puts them together."""
     trees = directory / "trees"
     trees.mkdir(exist_ok=True)
+    choice = await choose(trees, DiskAdmission(trees, 0), wanted=driver, concurrent_copies=2)
     engine = open_database(sqlite_url(directory / "workspace.db"))
     await migrate(engine, "services.workspace.migrations")
-    choice = await choose(trees, DiskAdmission(trees, 0), wanted=driver, concurrent_copies=2)
     measuring = Measuring(trees, reserve_bytes=0, **bounds)
     manager = WorkspaceManager(WorkspaceStore(engine), Fences(engine, store.fences), Shelf(trees), choice, measuring)
     await manager.recover()
