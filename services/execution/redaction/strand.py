@@ -136,12 +136,6 @@ class Redactor:
         """All secrets in the buffer, and all tokens that may grow; `before` is the byte before it, or -1."""
         found: list[_Found] = []
         open_: list[_Open] = []
-        for needle, byte, name in self._needles:
-            if buffer.find(byte, 0, end) >= 0:
-                at = buffer.find(needle, 0, end)
-                while at >= 0:
-                    found.append(_Found(at, at + len(needle), name))
-                    at = buffer.find(needle, at + 1, end)
         for place, one in _PREFIXES.places(buffer, end):
             if one.begins_word and _is_word(buffer[place - 1] if place else before):
                 continue
@@ -150,6 +144,13 @@ class Redactor:
                     found.append(whole)
                 case _Open() as candidate:
                     open_.append(candidate)
+        # After them: of two that begin and end together, the one that may go on counts.
+        for needle, byte, name in self._needles:
+            if buffer.find(byte, 0, end) >= 0:
+                at = buffer.find(needle, 0, end)
+                while at >= 0:
+                    found.append(_Found(at, at + len(needle), name))
+                    at = buffer.find(needle, at + 1, end)
         return found, open_
 
     def begun(self, buffer: bytearray, start: int, end: int) -> list[_Open]:
@@ -215,7 +216,7 @@ class Strand:
         cut = [] if last else self._redactor.begun(buffer, cursor, end)
         pieces: list[Piece] = []
         waits = False
-        for one in sorted(found, key=lambda one: (one.start, -one.end, one.more is None)):
+        for one in sorted(found, key=lambda one: (one.start, -one.end)):
             if one.start < cursor:
                 continue
             if any(cursor <= candidate.start <= one.start for candidate in (*growing, *cut)):
