@@ -105,6 +105,10 @@ async def _end(process: Process) -> None:
     if process.returncode is None:
         end(process.pid)
     await asyncio.shield(process.wait())
+    # asyncio closes it when the pipes have been read to their ends, which nobody does any more, and complains
+    # otherwise; there is no public way to it.
+    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]
+    transport.close()
 
 
 class _OverflowError(Exception):
