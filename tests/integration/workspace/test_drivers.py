@@ -26,7 +26,7 @@ from services.workspace.measuring import Measuring
 from services.workspace.model import Layout, NewWorkspace, Seen, State, Visibility
 from services.workspace.shelf import Shelf
 from services.workspace.store import WorkspaceStore
-from tests.kit.drivers import WORKING
+from tests.kit.drivers import WORKING, unmount_below
 from tests.kit.repos import Repo
 
 WORKSPACE = Path("/workspace")
@@ -58,6 +58,8 @@ async def managing(directory: Path, driver: str | None = None, **bounds: int) ->
     finally:
         await manager.aclose()
         await engine.dispose()
+        # A sandbox ends a moment after its program; what it was in at that moment was left as it is.
+        unmount_below(trees)
 
 
 def mounted(layout: Layout, holder: str = "a test") -> Mount | Overlay:
@@ -294,7 +296,8 @@ async def test_a_start_finds_each_workspace_as_it_was_left(tmp_path: Path, base:
         seen = await manager.create(NewWorkspace("w1", (base,)))
         await inside(seen, "echo kept > work-of-hours")
         await nobody_in(manager, "w1")
-    assert mounts.mounted_below(tmp_path / "trees") == []  # nobody is in it, so a stop unmounts, as a reboot does
+        await manager.aclose()  # nobody is in it, so a stop unmounts, as a reboot does
+        assert mounts.mounted_below(tmp_path / "trees") == []
     async with managing(tmp_path, driver) as manager:
         assert await inside(await manager.get("w1"), "cat work-of-hours README") == b"kept\na repository\n"
         again = await manager.create(NewWorkspace("w1", (base,)))
