@@ -16,6 +16,7 @@ made, and until it is removed, so no file is left that nobody knows of.
 import asyncio
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -37,6 +38,8 @@ _CONCURRENT_REMOVALS = 2
 _CLEAN_ATTEMPTS = 6
 _CLEAN_PAUSE_S = 0.2
 _BUSY_PATIENCE_S = 1.0
+_ENDING_PATIENCE_S = 2.0
+_ENDING_PAUSE_S = 0.02
 
 _log = structlog.get_logger()
 
@@ -105,11 +108,16 @@ class Shelf:
             place.rename(_beside(self.directory / _TRASH, workspace_id))
 
     def rest(self) -> None:
-        """Unmount all that nobody uses; `settle` mounts it again. Blocks."""
-        for point in mounts.mounted_below(self.directory):
-            with suppress(OSError):  # who stops has nobody to tell; the next start finds it as it is
-                if holds.held_by(point.with_name("upper")) is None:
-                    mounts.unmount(point)
+        """Unmount all that nobody uses; `settle` mounts it again. Blocks, for up to 2 s where sandboxes are ending."""
+        deadline = time.monotonic() + _ENDING_PATIENCE_S
+        while points := mounts.mounted_below(self.directory):
+            for point in points:
+                with suppress(OSError):  # who stops has nobody to tell; the next start finds it as it is
+                    if holds.held_by(point.with_name("upper")) is None:
+                        mounts.unmount(point)
+            if time.monotonic() > deadline:
+                return
+            time.sleep(_ENDING_PAUSE_S)
 
     async def clean(self, workspace_id: str | None = None) -> None:
         """Remove what of this workspace, or of all, was discarded. Raises DriverError where something resists."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.kit import processes
+from tests.kit.drivers import unmount_below
 
 BOATYARD = Path(sys.executable).parent / "boatyard"
 OFFSETS = {"gateway": 0, "workspace": 1, "git": 2, "execution": 3, "http": 20}
@@ -166,5 +167,6 @@ def running_cell(directory: Path, **environment: str) -> Iterator[Cell]:
         yield cell
     finally:
         cell.down()
+        unmount_below(cell.home)  # where a test killed what would have
     left = processes.with_environment({"BOATYARD_HOME": str(cell.home)})
     assert not left, f"processes left behind: {left}"
