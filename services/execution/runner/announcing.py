@@ -1,6 +1,6 @@
 """What the events say of a run's sandbox at its start: all by which it is weaker than people expect."""
 
-from services.common.sandbox import seccomp
+from services.common.sandbox import devices, seccomp
 from services.common.sandbox.spec import SandboxSpec, Tier
 from services.execution.eventlog import EventWriter
 
@@ -9,5 +9,7 @@ def announce(writer: EventWriter, spec: SandboxSpec) -> None:
     """Append a note for each weakness."""
     if spec.tier is Tier.NONE:
         writer.note("NO SANDBOX: what runs here has every right that the service has, on the whole machine")
-    elif (weakness := seccomp.weakness()) is not None:
-        writer.note(weakness)
+        return
+    for weakness in (seccomp.weakness(), devices.weakness()):
+        if weakness is not None:
+            writer.note(weakness)

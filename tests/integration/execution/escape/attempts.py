@@ -182,6 +182,12 @@ each(lambda path: gained(os.open(path, os.O_RDWR)),
       "/dev/vsock", "/dev/ptp0", "/dev/console", "/dev/tty0", "/dev/tty"])
 for kind, device in ((0o020666, os.makedev(1, 1)), (0o060666, os.makedev(8, 0)), (0o060666, os.makedev(254, 0))):
     each(lambda path: gained(os.mknod(path, kind, device)), ["/workspace/node", "/tmp/node", "/dev/node"])""",
+    "the modes of the host's devices": """
+def take(path):
+    os.chmod(path, 0o666)  # which it has: on the day on which this works, no harm is done
+    gained(path)
+each(take, ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"])
+open("/dev/null", "w").write("as ever")""",
     "settings of the kernel": """
 each(write, ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/drop_caches",
              "/proc/sysrq-trigger", "/proc/sys/kernel/hostname", "/proc/sys/net/ipv4/ip_forward",
