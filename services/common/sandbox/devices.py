@@ -1,8 +1,8 @@
 """Device nodes for sandboxes that root starts.
 
 To an agent, whose uid is root's outside then, the host's own nodes would be its own: it could change the mode of
-/dev/null for the whole machine. So it is shown others, that belong to nobody. They lie in the host's /dev, the one place
-where device nodes surely work; a file system of data may be mounted without.
+/dev/null for the whole machine. So it is shown others, that belong to nobody. They lie in the host's /dev, the one
+place where device nodes surely work; a file system of data may be mounted without.
 """
 
 import os
