@@ -22,7 +22,7 @@ SCRIPTS = {
         {"text": "I count.", "tools": [bash("echo 3 > counter.txt")], "usage": USED, "faults": ["529", "cut"]},
         DONE,
     ],
-    "Count once": [  # without a fault: of an answer that breaks off, what was said so far may have been shown already
+    "A count": [  # without a fault: of an answer that breaks off, what was said so far may have been shown already
         {"text": "I count.", "tools": [bash("echo 3 > counter.txt")], "usage": USED},
         DONE,
     ],
@@ -87,7 +87,7 @@ def test_a_model_changes_something_and_it_is_pushed(cell: Cell, remote: Remote) 
 
 def test_what_a_model_does_is_shown_to_people(cell: Cell, remote: Remote) -> None:
     shown = subprocess.run(
-        [shutil.which("boatyard", path=cell.environment["PATH"]), *map(str, model(remote)), "Count once."],
+        [shutil.which("boatyard", path=cell.environment["PATH"]), *map(str, model(remote)), "A count, please."],
         env=cell.environment,
         capture_output=True,
         text=True,

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from services.common.sandbox import inputs
 from services.common.sandbox.ending import end
 from services.common.sandbox.errors import OutputLimitError, SandboxTimeoutError
 from services.common.sandbox.launch import Launch, prepare
@@ -24,10 +25,11 @@ class Completed:
 
 
 @contextlib.asynccontextmanager
-async def start(spec: SandboxSpec, *, stdin: int = DEVNULL) -> AsyncIterator[Process]:
+async def start(spec: SandboxSpec, *, stdin: int | None = None) -> AsyncIterator[Process]:
     """Start a process; it and all its children are gone when the context is left.
 
-    Its `stdout` and `stderr` are stream readers that the caller must drain. The loop must run in the main thread.
+    `stdin` is asyncio's PIPE or a descriptor; None for nothing to read. Its `stdout` and `stderr` are stream readers
+    that the caller must drain. The loop must run in the main thread.
 
     Raises:
         SandboxUnavailableError: there is no sandbox here; the message says how to mend it.
@@ -35,7 +37,7 @@ async def start(spec: SandboxSpec, *, stdin: int = DEVNULL) -> AsyncIterator[Pro
     """
     with contextlib.ExitStack() as stack:
         launch = await _prepared(spec, stack)
-        process = await _spawn(launch, stdin)
+        process = await _spawn(launch, stack.enter_context(inputs.nothing()) if stdin is None else stdin)
     try:
         yield process
     finally:
@@ -71,7 +73,7 @@ async def run(
         HeldError: another sandbox has the layers that it asks for.
     """
     try:
-        async with asyncio.timeout(timeout), start(spec, stdin=PIPE if stdin else DEVNULL) as process:
+        async with asyncio.timeout(timeout), start(spec, stdin=PIPE if stdin else None) as process:
             return await _communicate(process, stdin, max_output)
     except TimeoutError:
         raise SandboxTimeoutError(f"{_name(spec)} took longer than {timeout:g} s and was ended") from None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.common.sandbox import bubblewrap, environment, holds, limits, seccomp
+from services.common.sandbox import bubblewrap, environment, holds, inputs, limits, seccomp
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.spec import Mount, Overlay, SandboxSpec, Tier
 
@@ -47,10 +47,10 @@ def prepare(
         yield Launch(command, _bare_environment(spec, home), _bare_cwd(spec), ())
         return
     with contextlib.ExitStack() as stack:
-        files = {path: stack.enter_context(_held(content)) for path, content in bubblewrap.files(spec).items()}
+        files = {path: stack.enter_context(inputs.held(content)) for path, content in bubblewrap.files(spec).items()}
         program = seccomp.program()
-        filters = [] if program is None else [stack.enter_context(_held(program))]
-        args = stack.enter_context(_held(bubblewrap.arguments(spec, files, filters)))
+        filters = [] if program is None else [stack.enter_context(inputs.held(program))]
+        args = stack.enter_context(inputs.held(bubblewrap.arguments(spec, files, filters)))
         status = () if status_fd is None else (b"--json-status-fd", b"%d" % status_fd)
         block = () if block_fd is None else (b"--block-fd", b"%d" % block_fd)
         held = stack.enter_context(_hold(spec))
@@ -91,16 +91,6 @@ def _check_mounted(mount: Overlay) -> None:
     if mount.mounted is not None and not mount.mounted.is_mount():
         mend = "Restart the workspace service, which mounts it again and says what keeps it from that"
         raise SandboxUnavailableError(f"the workspace's layers are not mounted at {mount.mounted}", mend)
-
-
-@contextlib.contextmanager
-def _held(content: bytes) -> Iterator[int]:
-    """A descriptor that reads `content` from its beginning. Unlike a pipe it takes any size without a reader."""
-    fd = os.memfd_create("boatyard")
-    with os.fdopen(fd, "r+b", buffering=0) as file:
-        file.write(content)
-        file.seek(0)
-        yield fd
 
 
 def _bare_cwd(spec: SandboxSpec) -> Path:

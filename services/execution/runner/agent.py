@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from services.common.sandbox import inputs
 from services.common.sandbox.ending import end
 from services.common.sandbox.launch import Launch, prepare
 from services.common.sandbox.spec import Network, SandboxSpec, Tier
@@ -85,12 +86,8 @@ def start(spec: SandboxSpec, stdin: Path, home: Path, group: Group | None) -> Ag
         SandboxUnavailableError: there is no sandbox here.
         OSError: the kernel refuses.
     """
-    source = stdin if stdin.exists() else Path(os.devnull)
-    fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with inputs.held(stdin.read_bytes()) if stdin.exists() else inputs.nothing() as fd:
         return start_on(spec, fd, home, group)
-    finally:
-        os.close(fd)
 
 
 def start_on(spec: SandboxSpec, stdin: int, home: Path, group: Group | None) -> Agent:

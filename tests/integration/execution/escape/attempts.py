@@ -187,6 +187,8 @@ def take(path):
     os.chmod(path, 0o666)  # which it has: on the day on which this works, no harm is done
     gained(path)
 each(take, ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"])
+if os.fstat(0).st_uid == os.getuid():
+    gained("standard input")
 open("/dev/null", "w").write("as ever")""",
     "settings of the kernel": """
 each(write, ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/drop_caches",
