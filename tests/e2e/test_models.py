@@ -100,6 +100,7 @@ def test_what_a_model_does_is_shown_to_people(cell: Cell, remote: Remote) -> Non
     assert re.search(r"tokens +2,200, \$0\.0060", shown.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["execution", "gateway"])
 def test_a_service_killed_in_mid_conversation(cell: Cell, remote: Remote, service: str) -> None:
     job = submit(cell, remote, "Go slowly.")
@@ -126,6 +127,7 @@ def test_a_budget_ends_a_model_that_never_ends(cell: Cell, remote: Remote) -> No
     assert remote.branches() == ["main"]
 
 
+@pytest.mark.slow
 def test_a_cancel_in_a_tool_leaves_nothing(cell: Cell, remote: Remote) -> None:
     job = submit(cell, remote, "Sleep.")
     mark = {"BOATYARD_EXECUTION_ID": job["execution_id"]}

@@ -40,6 +40,7 @@ def test_a_service_killed_in_mid_run(cell: Cell, remote: Remote, service: str) -
         assert seen == LINES, complaints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["workspace", "git"])
 def test_the_other_services_killed_beside_a_run(cell: Cell, remote: Remote, service: str) -> None:
     job = cell.submit(remote.path, "echo x > new.txt; sleep 1", "--verify", "test -e new.txt")
@@ -71,6 +72,7 @@ def test_no_daemon_outlives_a_cancel(cell: Cell, remote: Remote) -> None:
     assert processes.with_marker(marker) == []
 
 
+@pytest.mark.slow
 def test_up_stops_and_the_agent_goes_on(scratch: Path, remote: Remote) -> None:
     with running_cell(scratch) as cell:
         job = cell.submit(remote.path, COUNTING)
@@ -86,6 +88,7 @@ def test_up_stops_and_the_agent_goes_on(scratch: Path, remote: Remote) -> None:
         assert cell.output(job["execution_id"]) == LINES
 
 
+@pytest.mark.slow
 def test_down_ends_everything(scratch: Path, remote: Remote) -> None:
     marker = uuid.uuid4().hex
     with running_cell(scratch) as cell:

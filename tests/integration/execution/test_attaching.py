@@ -113,6 +113,7 @@ async def test_several_type_at_once_each_in_order_and_one_may_leave(shared: Clie
         assert [line for line in lines if line.startswith(f"<{who}")] == [f"<{who}{number}>" for number in range(20)]
 
 
+@pytest.mark.slow
 async def test_the_terminal_outlives_the_service(directory: Path) -> None:
     async with running(directory) as client:
         await start(client, "tty", ECHO)

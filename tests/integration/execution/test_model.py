@@ -79,6 +79,7 @@ async def test_a_storm_of_faults_changes_nothing(directory: Path) -> None:
     assert list(said.values()) == ["One.", "Two.", "Three.", "All is done."]
 
 
+@pytest.mark.slow
 async def test_silence_has_an_end(directory: Path) -> None:
     async with playing(directory, [{**DONE, "faults": ["silence:20"]}]) as model:
         async with asyncio.timeout(10):
@@ -87,18 +88,21 @@ async def test_silence_has_an_end(directory: Path) -> None:
     assert "1 s" in seen.end.message
 
 
+@pytest.mark.slow
 async def test_a_tool_that_takes_long_is_no_silence(directory: Path) -> None:
     async with playing(directory, [{"tools": [bash("sleep 1.5")]}, DONE]) as model:
         seen = await model.run(RUN, limits=pb.ExecutionLimits(idle_timeout=Duration(nanos=700_000_000)))
     assert seen.end.state == State.STATE_SUCCEEDED, seen.end
 
 
+@pytest.mark.slow
 async def test_time_has_an_end(directory: Path) -> None:
     async with playing(directory, [{"tools": [bash("sleep 60")]}, DONE]) as model:
         seen = await model.run(RUN, limits=pb.ExecutionLimits(wall_timeout=Duration(seconds=3)))
     assert (seen.end.reason, seen.end.processes_left) == ("TIMED_OUT", 0), seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bounds", "word"), [({"max_turns": 2}, "max_turns"), ({"token_budget": 2000}, "token_budget")]
 )
@@ -111,6 +115,7 @@ async def test_budgets_end_what_exceeds_them(directory: Path, bounds: dict, word
     assert (seen.end.model_use.turns, seen.end.model_use.tokens) == (2, 2222)
 
 
+@pytest.mark.slow
 async def test_an_answer_that_is_too_long_is_gone_on_with(directory: Path) -> None:
     replies = [{"text": "I was", "stop": "max_tokens"}, {"text": "going to say this.", "expects": "cut off"}]
     async with playing(directory, replies) as model:
@@ -119,6 +124,7 @@ async def test_an_answer_that_is_too_long_is_gone_on_with(directory: Path) -> No
     assert seen.end.model_use.last_words == "going to say this."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("replies", "word"),
     [
@@ -144,6 +150,7 @@ async def test_a_key_that_is_refused_is_not_told(directory: Path) -> None:
     assert wrong not in str(seen)
 
 
+@pytest.mark.slow
 async def test_a_cost_that_is_not_known_is_not_made_up(directory: Path) -> None:
     async with playing(directory, [DONE]) as model:
         seen = await model.run(RUN, model="somebody-elses-model")

@@ -140,6 +140,7 @@ async def test_there_is_no_way_beside_the_proxy(client: Client, port: int) -> No
     assert b"page" not in seen.output
 
 
+@pytest.mark.slow
 async def test_a_models_tools_have_the_same_way_out(tmp_path: Path, port: int) -> None:
     work = [bash("; ".join(FETCH.format(url=f"http://{host}:{port}/") for host in (ALLOWED, REFUSED)))]
     replies = [{"text": "I look.", "tools": work}, {"text": "Done."}]

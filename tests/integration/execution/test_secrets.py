@@ -3,6 +3,7 @@
 import secrets
 from pathlib import Path
 
+import pytest
 from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.common.errors import Invalid
@@ -34,6 +35,7 @@ async def test_a_program_prints_what_nobody_reads(shared: Client) -> None:
     assert not [file for file in run.iterdir() if file.is_file() and value.encode() in file.read_bytes()]
 
 
+@pytest.mark.slow
 async def test_what_a_model_calls_and_says_is_redacted(directory: Path) -> None:
     value = secrets.token_urlsafe(24)
     replies = [

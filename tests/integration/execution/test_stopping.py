@@ -84,6 +84,7 @@ async def test_what_has_ended_cannot_be_stopped(shared: Client) -> None:
     assert (error.reason, error.metadata["state"]) == ("EXECUTION_STATE", "SUCCEEDED")
 
 
+@pytest.mark.slow
 async def test_a_stop_goes_on_while_the_service_is_away(directory: Path) -> None:
     async with running(directory) as client:
         await client.start("run", "trap '' TERM; echo ready; while :; do sleep 1; done")

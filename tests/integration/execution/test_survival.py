@@ -33,6 +33,7 @@ def runner_of(service: Service, execution_id: str) -> int:
     return int(found[1])
 
 
+@pytest.mark.slow
 async def test_a_flood_arrives_byte_for_byte_at_every_viewer(directory: Path) -> None:
     count = BYTES // 8
     wanted = numbers(count)
@@ -133,6 +134,7 @@ async def test_a_killed_runner_takes_its_agent_along_and_is_told(directory: Path
         assert processes.with_environment({"BOATYARD_EXECUTION_ID": "run"}) == {}
 
 
+@pytest.mark.slow
 async def test_a_lost_runner_costs_nobody_else_anything(
     directory: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

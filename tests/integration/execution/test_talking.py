@@ -68,6 +68,7 @@ async def test_a_message_during_the_last_words_makes_the_model_go_on(directory: 
     assert len(of(seen, "message_delivered")) == 1
 
 
+@pytest.mark.slow
 async def test_neither_death_loses_or_doubles_a_message(directory: Path) -> None:
     replies = [GATE, {"text": "Done.", "expects": "^this call was interrupted(.|\n)*remember the milk$"}]
     async with playing(directory, replies) as model:
@@ -102,6 +103,7 @@ async def test_a_program_takes_no_messages_and_asks_nothing(shared: Client) -> N
     await shared.stop(name, 0)
 
 
+@pytest.mark.slow
 async def test_what_must_be_asked_waits_for_the_first_answer(directory: Path) -> None:
     replies = [CALL, {"text": "Done."}]
     async with playing(directory, replies) as model:
@@ -133,6 +135,7 @@ async def test_a_refusal_is_told_to_the_model_and_nothing_is_done(directory: Pat
     assert (len(of(seen, "tool_call")), of(seen, "tool_result")[0].is_error) == (0, True)
 
 
+@pytest.mark.slow
 async def test_a_question_outlives_both_and_is_asked_once(directory: Path) -> None:
     async with playing(directory, [CALL, {"text": "Done."}]) as model:
         await model.start(RUN, ask_before=["bash"])

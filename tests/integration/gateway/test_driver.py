@@ -179,6 +179,7 @@ async def test_a_lost_job_is_dropped_and_its_agent_not_touched(book: Books, node
     assert run.state == execution_pb.Execution.STATE_SUCCEEDED
 
 
+@pytest.mark.slow
 async def test_a_node_that_stays_away_ends_the_job(book: Books, services: Services) -> None:
     async with AsyncExitStack() as stack:
         token = services.home.cell_token()

@@ -89,6 +89,7 @@ async def test_a_gateway_killed_while_it_lets_go_of_what_an_agent_left(services:
         await services.runtime.DeleteWorkspace(runtime_pb2.DeleteWorkspaceRequest(workspace_id=ended.workspace_id))
 
 
+@pytest.mark.slow
 async def test_a_viewer_sees_no_gap_when_the_execution_service_is_killed(services: Services, remote: Repo) -> None:
     job = await services.submit(COUNTING.format(lines=200), repository_id=await services.repository(remote))
     viewer = asyncio.create_task(services.output(job.execution_ids[0]))
@@ -139,6 +140,7 @@ async def test_a_cancel_while_the_gateway_is_away_counts(services: Services, rem
     assert processes.with_marker(job.job_id) == []
 
 
+@pytest.mark.slow
 async def test_nodes_that_are_away_for_a_while(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     for name in ("workspace", "git", "execution"):
@@ -151,6 +153,7 @@ async def test_nodes_that_are_away_for_a_while(services: Services, remote: Repo)
     assert ended.state == SUCCEEDED, ended
 
 
+@pytest.mark.slow
 async def test_no_more_jobs_at_once_than_the_cell_has_room_for(services: Services) -> None:
     """The gateway takes two, and the execution service one of these: the other waits for it."""
     jobs = [await services.submit("sleep 0.5") for _ in range(5)]

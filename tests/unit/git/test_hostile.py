@@ -379,6 +379,7 @@ async def test_none_of_the_settings_that_run_commands_does(
     await check(shared_parts, workspace, canary)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", soon_or_later(OTHERS, SOON))
 async def test_nothing_that_stands_in_a_gits_place_runs_commands(
     shared_parts: GitParts, workspace: Workspace, tmp_path: Path, name: str

@@ -251,6 +251,7 @@ async def test_layers_that_nobody_has_mounted_need_a_sandbox(deep_parts: GitPart
     assert failure.value.reason == "SANDBOX_UNAVAILABLE"
 
 
+@pytest.mark.slow
 async def test_layers_that_somebody_else_has_are_left_alone(deep_parts: GitParts, deep_base: Base) -> None:
     workspace = await deep_parts.layered(deep_base, mounted=False)
     assert workspace.tree.layers

@@ -3,11 +3,13 @@
 import asyncio
 import random
 
+import pytest
 from sqlalchemy import text
 
 from services.common.db.engine import open_database
 
 
+@pytest.mark.slow
 async def test_a_cancelled_transaction_leaves_no_lock(database_url: str) -> None:
     engine = open_database(database_url)
     moments = random.Random(7)  # the same moments every time
