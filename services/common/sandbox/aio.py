@@ -106,10 +106,13 @@ async def _spawn(launch: Launch, stdin: int) -> Process:
 async def _end(process: Process) -> None:
     if process.returncode is None:
         end(process.pid)
-    await asyncio.shield(process.wait())
-    # asyncio closes it when the pipes have been read to their ends, which nobody does any more, and complains
-    # otherwise; there is no public way to it.
+    # There is no public way to it. The pipes first: asyncio tells nobody of an end before they are closed, and one that
+    # nobody reads any more would never be, if its buffer is full. Then all of it, or asyncio complains.
     transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]
+    for number in range(3):
+        if (pipe := transport.get_pipe_transport(number)) is not None:
+            pipe.close()
+    await asyncio.shield(process.wait())
     transport.close()
 
 
