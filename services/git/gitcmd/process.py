@@ -235,6 +235,10 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is not None:
         return
     _signal_group(process.pid, signal.SIGTERM)
+    # asyncio tells nobody of an end before the pipes are closed, and nobody reads this one any more.
+    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]
+    if (output := transport.get_pipe_transport(1)) is not None:
+        output.close()
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GRACE_SECONDS):
