@@ -106,14 +106,19 @@ async def _spawn(launch: Launch, stdin: int) -> Process:
 async def _end(process: Process) -> None:
     if process.returncode is None:
         end(process.pid)
-    # There is no public way to it. The pipes first: asyncio tells nobody of an end before they are closed, and one that
-    # nobody reads any more would never be, if its buffer is full. Then all of it, or asyncio complains.
+    # Read to their ends, which are those of all that was inside: asyncio waits for them too, and for ever for one whose
+    # buffer is full and that nobody reads any more.
+    ends = (_drained(reader) for reader in (process.stdout, process.stderr) if reader is not None)
+    await asyncio.shield(asyncio.gather(process.wait(), *ends))
+    # Or asyncio complains that nobody did; there is no public way to it.
     transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]
-    for number in range(3):
-        if (pipe := transport.get_pipe_transport(number)) is not None:
-            pipe.close()
-    await asyncio.shield(process.wait())
     transport.close()
+
+
+async def _drained(reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(RuntimeError):  # somebody else is still reading it, and so its buffer is empty
+        while await reader.read(_CHUNK):
+            pass
 
 
 class _OverflowError(Exception):
