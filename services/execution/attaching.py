@@ -9,8 +9,8 @@ from services.common.db.fences import Fences
 from services.common.errors import FailedPrecondition
 from services.common.fence import current_fence
 from services.execution.keyboard import Keyboard, Typed
-from services.execution.manager import ExecutionManager
-from services.execution.model import ACTIVE, Execution
+from services.execution.manager import ExecutionManager, ended_already
+from services.execution.model import Execution
 
 _RETRY_S = 0.01
 
@@ -66,13 +66,7 @@ class Attaching:
         await self._fences.check(current_fence())
         execution = await self._executions.get(execution_id)
         if execution.state.is_final:
-            raise FailedPrecondition(
-                "EXECUTION_STATE",
-                f"execution {execution_id} has ended already: {execution.state}",
-                execution_id,
-                state=execution.state,
-                allowed_states=ACTIVE,
-            )
+            raise ended_already(execution)
         if not self._executions.run_directory(execution_id).keyboard.exists():
             raise FailedPrecondition("NO_TERMINAL", f"execution {execution_id} has no terminal", execution_id)
 

@@ -155,13 +155,7 @@ class ExecutionManager:
         await self._fences.check(current_fence())
         execution = await self.get(execution_id)
         if execution.state.is_final:
-            raise FailedPrecondition(
-                "EXECUTION_STATE",
-                f"execution {execution_id} has ended already: {execution.state}",
-                execution_id,
-                state=execution.state,
-                allowed_states=ACTIVE,
-            )
+            raise ended_already(execution)
         await asyncio.to_thread(self.run_directory(execution_id).request_stop, StopRequest(grace_s))
         return await self.get(execution_id)
 
@@ -236,6 +230,18 @@ class ExecutionManager:
         log.info("execution ended", execution_id=execution.execution_id, state=result.state, reason=result.reason)
         active.ended.set()
         del self._active[execution.execution_id]
+
+
+def ended_already(execution: Execution) -> FailedPrecondition:
+    """Make the error for what can be asked of an active execution alone: EXECUTION_STATE, with its state."""
+    how = execution.state if execution.state.is_final else "it is just ending"
+    return FailedPrecondition(
+        "EXECUTION_STATE",
+        f"execution {execution.execution_id} has ended already: {how}",
+        execution.execution_id,
+        state=execution.state,
+        allowed_states=ACTIVE,
+    )
 
 
 def _same(known: Execution, digest: bytes) -> Execution:

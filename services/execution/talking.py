@@ -5,8 +5,8 @@ import asyncio
 from services.common.db.fences import Fences
 from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound
 from services.common.fence import current_fence
-from services.execution.manager import ExecutionManager
-from services.execution.model import ACTIVE, Execution
+from services.execution.manager import ExecutionManager, ended_already
+from services.execution.model import Execution
 from services.execution.talk import (
     MAX_MESSAGES,
     Answer,
@@ -38,13 +38,13 @@ class Talking:
         execution, talk = await self._talk(execution_id)
         if not talk.is_possible:
             if execution.state.is_final:
-                raise _ended(execution)
+                raise ended_already(execution)
             text = f"execution {execution_id} is of an engine that cannot be told anything while it works"
             raise FailedPrecondition("ENGINE_TAKES_NO_MESSAGES", text, execution_id)
         try:
             await asyncio.to_thread(talk.post, message)
         except ClosedError:
-            raise _ended(await self._executions.get(execution_id)) from None
+            raise ended_already(await self._executions.get(execution_id)) from None
         except MessageReusedError:
             text = f"message {message.message_id} was sent to execution {execution_id} with another text"
             raise AlreadyExists("message", message.message_id, reason="REQUEST_ID_REUSED", message=text) from None
@@ -65,7 +65,7 @@ class Talking:
         if execution.state.is_final:
             known = await asyncio.to_thread(talk.answer_to, permission_id)
             if known is None:
-                raise _ended(execution)
+                raise ended_already(execution)
             return known
         return await asyncio.to_thread(talk.answer, permission_id, answer)
 
@@ -79,14 +79,3 @@ class Talking:
         await self._fences.check(current_fence())
         execution = await self._executions.get(execution_id)
         return execution, Talk(self._executions.run_directory(execution_id).path)
-
-
-def _ended(execution: Execution) -> FailedPrecondition:
-    how = execution.state if execution.state.is_final else "it is just ending"
-    return FailedPrecondition(
-        "EXECUTION_STATE",
-        f"execution {execution.execution_id} has ended already: {how}",
-        execution.execution_id,
-        state=execution.state,
-        allowed_states=ACTIVE,
-    )
