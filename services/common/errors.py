@@ -204,8 +204,10 @@ class PermissionDenied(ServiceError):
 
     status = Status.PERMISSION_DENIED
 
-    def __init__(self, message: str, *, reason: str = "PERMISSION_DENIED") -> None:
-        super().__init__(reason, message)
+    def __init__(
+        self, message: str, *, reason: str = "PERMISSION_DENIED", metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(reason, message, metadata)
 
 
 class DeadlineExceeded(ServiceError):

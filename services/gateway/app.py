@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ from services.common.db.migrate import migrate
 from services.common.errors import StartError, Unavailable
 from services.common.ids import new_id
 from services.common.lock import FileLock, LockHeldError
-from services.common.rpc.auth import SingleToken
 from services.common.rpc.channel import open_channel
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.gateway import requests
+from services.gateway.auth.authenticator import AdminToken, GatewayAuthenticator
+from services.gateway.auth.wire import required_roles
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.hooks.servicer import HookServicer
@@ -89,10 +90,11 @@ async def _main() -> None:
         changes.call_on_work(driver.poke)
         await stack.enter_async_context(_beside(driver.run(), "driver"))
         await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))
+        registrations = _registrations(engine, changes, nodes, draining, settings)
         await serve(
             listen=settings.listen,
-            registrations=_registrations(engine, changes, nodes, draining, settings),
-            authenticator=_authenticator(settings),
+            registrations=registrations,
+            authenticator=_authenticator(settings, registrations),
             draining=draining,
             reflection=settings.reflection,
         )
@@ -156,11 +158,9 @@ def _registrations(
     ]
 
 
-def _authenticator(settings: GatewaySettings) -> SingleToken:
+def _authenticator(settings: GatewaySettings, registrations: Sequence[Registration]) -> GatewayAuthenticator:
     token = settings.token.get_secret_value() if settings.token else settings.home.admin_token()
-    return SingleToken(
-        token, caller="admin", reason="TOKEN_REQUIRED", hint="it is in $BOATYARD_HOME/token, for its owner"
-    )
+    return GatewayAuthenticator([AdminToken(token)], required_roles(served.name for served in registrations))
 
 
 def _cell_id(directory: Path) -> str:

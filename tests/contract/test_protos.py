@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from boatyard.gateway.v1 import access_pb2
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from tests.kit.contract import STATUSES, Method, documented_reasons, files, messages, methods
@@ -27,6 +28,14 @@ def test_every_rpc_lists_its_statuses_and_reasons(method: Method) -> None:
     assert items or not messages()[method.proto.input_type.lstrip(".")].field, "it takes input, and can refuse it"
     for item in items:
         assert _STATUS_LINE.fullmatch(item), f"not of the form '- STATUS (REASON): when.': {item}"
+
+
+@pytest.mark.parametrize("method", [one for one in methods() if one.file.package == "boatyard.gateway.v1"], ids=str)
+def test_every_rpc_of_the_gateway_says_who_may_call_it(method: Method) -> None:
+    role = method.proto.options.Extensions[access_pb2.required_role]
+    assert role in access_pb2.Role.values()
+    assert role != access_pb2.ROLE_UNSPECIFIED
+    assert "PERMISSION_DENIED (ROLE_REQUIRED" in method.comment + method.service_comment
 
 
 @pytest.mark.parametrize("method", [one for one in methods() if one.proto.name.startswith("List")], ids=str)

@@ -38,12 +38,13 @@ _SERVICE_PATH, _METHOD_PATH = 6, 2  # field numbers of FileDescriptorProto.servi
 
 @dataclass(frozen=True)
 class Method:
-    """One RPC, and what stands above it."""
+    """One RPC, and what stands above it and above its service."""
 
     file: FileDescriptorProto
     service: str
     proto: MethodDescriptorProto
     comment: str
+    service_comment: str
 
     @property
     def name(self) -> str:
@@ -69,7 +70,13 @@ def files() -> tuple[FileDescriptorProto, ...]:
 def methods() -> tuple[Method, ...]:
     """Return every RPC."""
     return tuple(
-        Method(file, service.name, method, _comment(file, _SERVICE_PATH, number, _METHOD_PATH, place))
+        Method(
+            file,
+            service.name,
+            method,
+            _comment(file, _SERVICE_PATH, number, _METHOD_PATH, place),
+            _comment(file, _SERVICE_PATH, number),
+        )
         for file in files()
         for number, service in enumerate(file.service)
         for place, method in enumerate(service.method)

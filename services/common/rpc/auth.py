@@ -1,6 +1,8 @@
-"""Who may call: one token, shown as `authorization: Bearer <token>`."""
+"""Who may call: whoever shows a token, as `authorization: Bearer <token>`."""
 
 import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.common.errors import Unauthenticated
@@ -8,19 +10,38 @@ from services.common.errors import Unauthenticated
 AUTHORIZATION_METADATA_KEY = "authorization"
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a call shows of who makes it.
+
+    `token` is None where none was shown; `method` is the full name, such as /boatyard.git.v1.GitService/Push; `peer` is
+    gRPC's word for where the call comes from, such as ipv4:127.0.0.1:40312.
+    """
+
+    token: str | None = field(repr=False)
+    method: str
+    peer: str
+    metadata: Mapping[str, str | bytes] = field(repr=False)
+
+    def text(self, key: str) -> str:
+        """Return one value of the call's metadata; empty where there is none."""
+        value = self.metadata.get(key)
+        return value if isinstance(value, str) else ""
+
+
 class Authenticator(Protocol):
     """Knows the callers of one service."""
 
-    async def authenticate(self, token: str | None, method: str) -> str:
+    async def authenticate(self, shown: Shown) -> str:
         """Return the caller's name, for logs and records, or raise Unauthenticated or PermissionDenied.
 
-        `token` is None where none was shown; `method` is the full name, such as /boatyard.git.v1.GitService/Push.
+        Runs in the call's own task: context variables that it sets are there for whoever serves the call.
         """
         ...
 
 
 class SingleToken:
-    """Admits whoever shows one secret: the cell token of the node services, the admin token of the gateway.
+    """Admits whoever shows one secret: the cell token of the node services.
 
     `hint` is added to the refusal, and says where the token is found; `reason` is the one that the proto documents.
     """
@@ -31,11 +52,11 @@ class SingleToken:
         self._reason = reason
         self._hint = hint
 
-    async def authenticate(self, token: str | None, method: str) -> str:  # noqa: ARG002 - one token opens all methods
+    async def authenticate(self, shown: Shown) -> str:
         """See Authenticator."""
-        if token is None:
+        if shown.token is None:
             raise Unauthenticated(f"a bearer token is needed: {self._hint}", reason=self._reason)
-        if not hmac.compare_digest(token.encode(), self._token):
+        if not hmac.compare_digest(shown.token.encode(), self._token):
             raise Unauthenticated(f"this token is not known here: {self._hint}", reason=self._reason)
         return self._caller
 
@@ -44,11 +65,4 @@ def cell_authenticator(token: str) -> SingleToken:
     """Admit this cell's own gateway, for a node service."""
     return SingleToken(
         token, caller="cell", reason="CELL_TOKEN_REQUIRED", hint="it is in $BOATYARD_HOME/cell-token, for its owner"
-    )
-
-
-def admin_authenticator(token: str) -> SingleToken:
-    """Admit the data directory's owner, for the gateway."""
-    return SingleToken(
-        token, caller="admin", reason="TOKEN_REQUIRED", hint="it is in $BOATYARD_HOME/token, for its owner"
     )

@@ -22,7 +22,7 @@ from google.rpc import status_pb2
 from services.common.errors import DeadlineExceeded, RemoteFailure, ServiceError, Status, Unavailable
 from services.common.fence import FENCE_METADATA_KEY, Fence, set_current_fence
 from services.common.logs import CALLER, REQUEST_ID
-from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator
+from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Shown
 from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
 
 REQUEST_ID_METADATA_KEY = "boatyard-request-id"
@@ -194,7 +194,8 @@ def authenticating(authenticator: Authenticator) -> Layer:
             shown = call.text(AUTHORIZATION_METADATA_KEY) or ""
             scheme, _, token = shown.partition(" ")
             known = token if scheme.lower() == "bearer" and token else None
-            structlog.contextvars.bind_contextvars(**{CALLER: await authenticator.authenticate(known, call.method)})
+            caller = await authenticator.authenticate(Shown(known, call.method, call.context.peer(), call.metadata))
+            structlog.contextvars.bind_contextvars(**{CALLER: caller})
         yield
 
     return layer

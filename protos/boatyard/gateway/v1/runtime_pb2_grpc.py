@@ -28,7 +28,8 @@ if _version_not_supported:
 class AgentRuntimeServiceStub:
     """Runs agents for workers and work items, and shows what they do.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
     restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
@@ -118,7 +119,8 @@ class AgentRuntimeServiceStub:
 class AgentRuntimeServiceServicer:
     """Runs agents for workers and work items, and shows what they do.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
     restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
@@ -391,7 +393,8 @@ def add_AgentRuntimeServiceServicer_to_server(servicer, server):
 class AgentRuntimeService:
     """Runs agents for workers and work items, and shows what they do.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
     restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 

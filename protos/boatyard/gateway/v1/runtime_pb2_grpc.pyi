@@ -15,7 +15,8 @@ GRPC_VERSION: str
 class AgentRuntimeServiceStub:
     """Runs agents for workers and work items, and shows what they do.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
     restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
@@ -144,7 +145,8 @@ class AgentRuntimeServiceStub:
 class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
     """Runs agents for workers and work items, and shows what they do.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
     restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
 
