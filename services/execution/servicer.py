@@ -9,7 +9,7 @@ from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceServicer
 from grpc import aio
 
 from services.common.rpc.draining import Draining
-from services.execution import watching, wire
+from services.execution import event_wire, watching, wire
 from services.execution.attaching import Attaching
 from services.execution.capabilities import Capability
 from services.execution.manager import ExecutionManager
@@ -79,7 +79,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         stream = self._draining.stream(source, start=start, position_after=lambda batch: batch.next_sequence)
         async with aclosing(stream):
             async for batch in stream:
-                yield wire.batch(batch)
+                yield event_wire.batch(batch)
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
         """See the contract."""

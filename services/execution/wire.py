@@ -9,7 +9,6 @@ from datetime import datetime
 from boatyard.execution.v1 import event_pb2, sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Page
@@ -18,11 +17,10 @@ from services.common.ids import ID_RULE, is_id
 from services.common.sandbox.spec import Tier
 from services.execution.attaching import Taken
 from services.execution.capabilities import Capability
-from services.execution.eventlog import Kind, Record, Stream
+from services.execution.eventlog import Kind
 from services.execution.keyboard import Typed
 from services.execution.model import Execution, Filter, State
 from services.execution.talk import Answer, Message, Question
-from services.execution.watching import Batch
 
 Violations = list[tuple[str, str]]
 
@@ -37,23 +35,6 @@ _MAX_WAIT_S = 86400.0
 
 _STATES = {state: pb.Execution.State.Value(f"STATE_{state}") for state in State}
 _STATES_BACK = {number: state for state, number in _STATES.items()}
-_STREAMS = {
-    Stream.NONE: event_pb2.Output.STREAM_UNSPECIFIED,
-    Stream.STDOUT: event_pb2.Output.STREAM_STDOUT,
-    Stream.STDERR: event_pb2.Output.STREAM_STDERR,
-}
-_MESSAGES: dict[Kind, type[ProtoMessage]] = {
-    Kind.STATE_CHANGE: event_pb2.StateChange,
-    Kind.NOTE: event_pb2.Note,
-    Kind.TEXT: event_pb2.Text,
-    Kind.THINKING: event_pb2.Thinking,
-    Kind.USAGE: event_pb2.Usage,
-    Kind.TURN_END: event_pb2.TurnEnd,
-    Kind.VITALS: event_pb2.Vitals,
-    Kind.NETWORK_DECISION: event_pb2.NetworkDecision,
-    Kind.PERMISSION_ANSWER: event_pb2.PermissionAnswer,
-    Kind.MESSAGE_DELIVERED: event_pb2.MessageDelivered,
-}
 _KINDS = {event_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}"): kind for kind in Kind}
 _TIERS = {
     Tier.BUBBLEWRAP: sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP,
@@ -192,17 +173,8 @@ def execution(value: Execution, pending: Sequence[Question] = ()) -> pb.Executio
         message.vitals.MergeFrom(event_pb2.Vitals(**asdict(value.vitals)))
     if value.model_use is not None:
         message.model_use.MergeFrom(pb.ModelUse(**asdict(value.model_use)))
-    message.pending_permissions.extend(map(_question, pending))
+    message.pending_permissions.extend(map(question, pending))
     return message
-
-
-def batch(value: Batch) -> pb.WatchEventsResponse:
-    """Describe what a viewer gets at once."""
-    return pb.WatchEventsResponse(
-        events=[_event(record) for record in value.records],
-        end=None if value.end is None else execution(value.end),
-        next_sequence=value.next_sequence,
-    )
 
 
 def digest(spec: pb.ExecutionSpec) -> bytes:
@@ -237,30 +209,8 @@ def refuse(violations: Violations) -> None:
         raise Invalid(violations)
 
 
-def _event(record: Record) -> event_pb2.Event:
-    event = event_pb2.Event(
-        sequence=record.sequence,
-        time=Timestamp(seconds=record.time_ns // 1_000_000_000, nanos=record.time_ns % 1_000_000_000),
-    )
-    match record.kind:
-        case Kind.OUTPUT:
-            event.output.stream = _STREAMS[record.stream]
-            event.output.data = record.payload
-        case Kind.TOOL_CALL:
-            fields = record.fields()
-            event.tool_call.MergeFrom(event_pb2.ToolCall(**fields | {"input": fields["input"].encode()}))
-        case Kind.TOOL_RESULT:
-            fields = record.fields()
-            event.tool_result.MergeFrom(event_pb2.ToolResult(**fields | {"output": fields["output"].encode()}))
-        case Kind.PERMISSION_REQUEST:
-            event.permission_request.MergeFrom(_question(Question(**record.fields())))
-        case _:
-            # What else there is has the contract's own names and types.
-            getattr(event, record.kind.name.lower()).MergeFrom(_MESSAGES[record.kind](**record.fields()))
-    return event
-
-
-def _question(value: Question) -> event_pb2.PermissionRequest:
+def question(value: Question) -> event_pb2.PermissionRequest:
+    """Describe what a model asks."""
     return event_pb2.PermissionRequest(**asdict(value) | {"input": value.input.encode()})
 
 

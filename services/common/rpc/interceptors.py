@@ -24,6 +24,7 @@ from services.common.fence import FENCE_METADATA_KEY, Fence, set_current_fence
 from services.common.logs import CALLER, REQUEST_ID
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Shown
 from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
+from services.common.rpc.written import serializer
 
 REQUEST_ID_METADATA_KEY = "boatyard-request-id"
 
@@ -131,7 +132,7 @@ class Gate(grpc.aio.ServerInterceptor):
         return build(
             pass_through,
             request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+            response_serializer=serializer(handler.response_serializer),
         )
 
 
