@@ -105,6 +105,7 @@ def job(value: job_pb2.Job) -> Shape:
         "state": job_state(value),
         "reason": value.reason or None,
         "message": value.message or None,
+        "cell_id": value.cell_id or None,
         "cancel_requested": value.cancel_requested,
         "prompt": spec.prompt,
         "repository_id": spec.repository_id or None,

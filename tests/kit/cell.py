@@ -54,20 +54,29 @@ class Cell:
             "LANG": "C.UTF-8",
             "BOATYARD_HOME": str(home),
         }
+        self.arguments: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes] | None = None
 
     def address(self, service: str) -> str:
         return f"127.0.0.1:{self.base + OFFSETS[service]}"
 
     def up(self, **environment: str) -> None:
+        self.begin(**environment)
+        self.await_ready()
+
+    def begin(self, **environment: str) -> None:
+        """Start without waiting."""
         with (self.home.parent / "up.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [BOATYARD, "up", "--port-base", str(self.base)],
+                [BOATYARD, "up", "--port-base", str(self.base), *self.arguments],
                 env=self.environment | environment,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def await_ready(self) -> None:
+        assert self.process
         assert self.process.stdout
         line = self.process.stdout.readline().decode()
         assert line.startswith("ready"), (line, (self.home.parent / "up.log").read_text())

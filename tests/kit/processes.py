@@ -1,6 +1,7 @@
 """What of the host's processes a test may see: found in /proc, from outside."""
 
 import base64
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -41,6 +42,23 @@ def children(parent: int, module: str) -> list[int]:
         if _read(pid, "cmdline").rstrip(b"\0").endswith(f"-m\0{module}".encode())
         and _read(pid, "stat").rpartition(b")")[2].split()[1:2] == [b"%d" % parent]
     ]
+
+
+def with_descendants(roots: Iterable[int]) -> list[int]:
+    """Return processes and all that they, or their children, have started and that has not left them."""
+    children: dict[int, list[int]] = {}
+    for pid in _pids():
+        parent = _read(pid, "stat").rpartition(b")")[2].split()[1:2]
+        if parent:
+            children.setdefault(int(parent[0]), []).append(int(pid))
+    found: dict[int, None] = {}
+    wanted = list(roots)
+    while wanted:
+        pid = wanted.pop()
+        if pid not in found:
+            found[pid] = None
+            wanted += children.get(pid, ())
+    return list(found)
 
 
 def with_marker(marker: str) -> list[int]:

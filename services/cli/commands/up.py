@@ -19,8 +19,14 @@ from services.supervisor.up import up
     metavar="N",
     help=f"Listen on ports N (gateway) to N+3 instead of {DEFAULT_PORT_BASE} to {DEFAULT_PORT_BASE + 3}.",
 )
+@click.option(
+    "--database-url",
+    type=options.TEXT,
+    metavar="URL",
+    help="Share jobs with other cells: postgresql://user@host/name (default: $BOATYARD_DATABASE_URL, else SQLite).",
+)
 @options.as_json
-def command(port_base: int | None, as_json: bool) -> None:
+def command(port_base: int | None, database_url: str | None, as_json: bool) -> None:
     """Start a cell on this machine and keep it running.
 
     The four services listen on loopback ports; one line beginning with "ready" says where, once all of them serve. A
@@ -28,8 +34,12 @@ def command(port_base: int | None, as_json: bool) -> None:
 
     Ctrl-C stops the services and leaves running agents running: the next `boatyard up` goes on with them. A second
     Ctrl-C ends the agents too, and so does `boatyard down`.
+
+    Cells with the same --database-url are one: each takes jobs from the same queue, and any of them answers for all. A
+    URL with a password is better given as BOATYARD_DATABASE_URL, for who may list processes sees their arguments.
     """
-    cell = plan(Home.from_environment(), port_base, os.environ)
+    told = {} if database_url is None else {"BOATYARD_DATABASE_URL": database_url}
+    cell = plan(Home.from_environment(), port_base, {**os.environ, **told})
 
     def announce() -> None:
         addresses = {service: cell.addresses[service] for service in (GATEWAY, *SERVICES)}

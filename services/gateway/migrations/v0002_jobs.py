@@ -65,7 +65,13 @@ def upgrade() -> None:
     op.create_table(
         "cells",
         _id("cell_id"),
+        _word("kind", 31),
         _text("host"),
+        _word("version", 63),
+        sa.Column("capacity", sa.Integer, nullable=False),
+        sa.Column("paused", sa.Boolean, nullable=False),
+        _text("address"),
+        _text("peer_token"),
         sa.Column("start_time", sa.BigInteger, nullable=False),
         sa.Column("beat_time", sa.BigInteger, nullable=False),
     )

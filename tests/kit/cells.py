@@ -1,0 +1,107 @@
+"""Several cells on one PostgreSQL, each as a machine of its own would have it: `boatyard up` on a home of its own.
+
+A cell is killed, frozen and brought back as a whole: supervisor, services, runners and agents, as a machine that loses
+its power, stands still, or starts again.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.kit import processes
+from tests.kit.cell import Cell, eventually
+from tests.kit.drivers import unmount_below
+
+LEASE_SECONDS = 3.0
+"""Short, so that a test of a takeover need not wait long."""
+
+
+class SharingCell(Cell):
+    """A cell of several."""
+
+    def __init__(self, home: Path, database_url: str, **environment: str) -> None:
+        super().__init__(home)
+        self.arguments = ("--database-url", database_url)
+        self.environment |= environment
+
+    @property
+    def cell_id(self) -> str:
+        return (self.home / "gateway" / "cell-id").read_text().strip()
+
+    def pids(self) -> list[int]:
+        """Return every process of the cell, and what it has started: agents do not have the cell's environment."""
+        return processes.with_descendants(processes.with_environment({"BOATYARD_HOME": str(self.home)}))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send all of the cell's processes a signal."""
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def kill(self) -> None:
+        """Kill the whole cell with -9, as a loss of power would; return when nothing of it is left."""
+
+        def gone() -> bool:
+            self.signal(signal.SIGKILL)  # again, for one may have started another meanwhile
+            return not self.pids()
+
+        eventually(gone, "the cell is gone")
+        self.forget_process()
+
+    def stop(self) -> None:
+        """Stop the services in order, as a machine that is shut down for a while; agents go on."""
+        assert self.process
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(timeout=60) == 0
+        self.forget_process()
+
+    def freeze(self) -> None:
+        """Stop the whole cell where it is."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def forget_process(self) -> None:
+        """Take leave of a supervisor that has ended."""
+        if self.process:
+            self.process.wait(timeout=30)
+            assert self.process.stdout
+            self.process.stdout.close()
+            self.process = None
+
+
+@contextlib.contextmanager
+def running_cells(
+    directory: Path, count: int, database_url: str, *, lease_seconds: float = LEASE_SECONDS, **environment: str
+) -> Iterator[list[SharingCell]]:
+    """Start cells below `directory` on one database; end them and prove that nothing of them is left."""
+    settings = {"BOATYARD_GATEWAY_LEASE_SECONDS": str(lease_seconds), **environment}
+    cells = []
+    with contextlib.ExitStack() as stack:
+        for number in range(count):
+            home = directory / f"cell-{number}" / "home"
+            home.parent.mkdir()
+            cell = SharingCell(home, database_url, **settings)
+            stack.callback(_end, cell)
+            cell.begin()
+            cells.append(cell)
+        for cell in cells:
+            cell.await_ready()
+        yield cells
+
+
+def _end(cell: SharingCell) -> None:
+    cell.thaw()
+    try:
+        cell.down()
+    except subprocess.SubprocessError:
+        cell.kill()
+        raise
+    finally:
+        unmount_below(cell.home)
+    left = processes.with_environment({"BOATYARD_HOME": str(cell.home)})
+    assert not left, f"processes left behind: {left}"
