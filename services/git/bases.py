@@ -16,6 +16,7 @@ from services.git.flights import Flights, Listener
 from services.git.gitcmd import Command, Git, GitError, Invocation
 from services.git.model import Progress
 from services.git.notes import take_notes, write_notes
+from services.git.ours import leave_ours_out
 from services.git.places import Places
 from services.git.settling import settle
 from services.git.shelf import Shelf, Shelved
@@ -128,6 +129,7 @@ class Bases:
         mirror = self._places.mirror(repository_id)
         flags = ("--quiet", "--shared", "--no-checkout", "--template=", "--no-recurse-submodules")
         await self._git.run(Command("clone", flags, (str(mirror), str(tree))), Invocation(protocol="file"))
+        leave_ours_out(tree / ".git")
         config = f"--file={tree / '.git' / 'config'}"
         copied = _COPIED if self._deltas is None else {}
         for key, value in {"remote.origin.url": origin_url, **copied}.items():

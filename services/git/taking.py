@@ -16,6 +16,7 @@ from services.git.changes import Changes, Entry, Upper, can_read_roots_attribute
 from services.git.gitcmd import Command, Git, GitFailed
 from services.git.model import WorkingTree
 from services.git.names import is_commit_id
+from services.git.ours import leave_ours_out
 from services.git.sandboxed import How, SandboxedGit, View
 
 # A mount each: more of them are an accident, such as a package manager's cache that nothing ignores.
@@ -128,6 +129,7 @@ class Taker:
         bench.mkdir()
         git_dir = bench / "git"
         await self._host_git.run(Command("init", ("--quiet", "--bare", "--template="), (str(git_dir),)))
+        leave_ours_out(git_dir)
         alternates = git_dir / "objects" / "info" / "alternates"
         alternates.parent.mkdir(exist_ok=True)
         alternates.write_bytes(b"".join(bytes(path) + b"\n" for path in borrowed))

@@ -112,6 +112,19 @@ async def test_commits_that_do_not_hold_are_dropped_and_their_files_kept(
     assert content(shared_parts, result.commit_id)["a"] == "1"
 
 
+async def test_what_is_ours_in_the_tree_is_no_part_of_the_result(shared_parts: GitParts, workspace: Workspace) -> None:
+    workspace.agent.write({".boatyard/input/a.csv": "1", "sub/.boatyard": "the agent's"})
+    mine = workspace.agent.commit("all that git sees", {"b": "2"})
+    workspace.agent.write({".boatyard/ask.json": "{}"})
+    result = await take(shared_parts, workspace)
+    assert (result.commit_id, result.agent_commits) == (mine, 1), "the agent's own git ignores it too"
+    shutil.rmtree(workspace.agent.path / ".git" / "info")
+    workspace.agent.write({"c": "3"})
+    again = await take(shared_parts, workspace, "result-2")
+    names = set(content(shared_parts, again.commit_id)) - set(FILES)
+    assert names == {"b", "c", "sub/.boatyard"}, "and ours, whatever became of its rules"
+
+
 async def test_taking_twice_is_the_same_commit(shared_parts: GitParts, workspace: Workspace) -> None:
     workspace.agent.write({"a": "1"})
     first = await take(shared_parts, workspace)
