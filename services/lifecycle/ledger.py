@@ -72,8 +72,9 @@ class Ledger(Protocol):
         """Take one job: of those that may be taken, one of the highest priority, and of these the oldest.
 
         MUST give one job to one claimer, however many claim at once, with a fence higher than all before. A job may be
-        taken that is PENDING, or whose lease has run out. One that was this cell's own before the cell restarted
-        comes before all others. A job that comes from another cell MUST get a new attempt, with another execution.
+        taken that is PENDING and whose time has come; that was parked and is awake again (another cell's only when
+        that cell is away); or whose lease has run out. One that was this cell's own before the cell restarted comes
+        before all others. One that was worked on by another cell MUST get a new attempt, with another execution.
         """
         ...
 

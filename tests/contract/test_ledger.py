@@ -8,13 +8,14 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, update
+from sqlalchemy import delete, type_coerce, update
 
+from services.common.db.columns import Moment
 from services.common.errors import FailedPrecondition
 from services.gateway.catalog.model import WorkItem, WorkItemState
 from services.gateway.catalog.store import WORK_ITEMS, CatalogStore
 from services.gateway.catalog.tables import work_items
-from services.gateway.jobs.ledger import MAX_ATTEMPTS
+from services.gateway.jobs.claiming import AWAY_LEASES, MAX_ATTEMPTS
 from services.gateway.jobs.tables import cells, executions, jobs, now, stages
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
 from services.lifecycle.model.outcome import Failure, Outcome
@@ -86,7 +87,7 @@ async def test_a_claim_tells_all_there_is_to_know(book: Books) -> None:
     assert (lease.attempt, lease.cancel_requested) == (1, False)
     assert [lease.execution_id] == [execution.execution_id for execution in view.executions]
     job = await book.store.job(lease.job_id)
-    assert (job.state, job.cell_id) == (JobState.RUNNING, "cell")
+    assert (job.state, job.cell_id, job.executions[0].cell_id) == (JobState.RUNNING, "cell", "cell")
     assert job.start_time
     assert job.start_time >= job.create_time
     assert job.revision > view.revision
@@ -180,6 +181,85 @@ async def test_own_jobs_come_before_more_urgent_ones(book: Books) -> None:
     await claimed(await book.cell("cell"))
     await book.admit("more urgent", priority=9)
     assert (await claimed(await book.cell("cell"))).order.prompt == "its own"
+
+
+async def set_job(book: Books, lease: Lease, **values: object) -> None:
+    async with book.engine.begin() as connection:
+        await connection.execute(update(jobs).where(jobs.c.job_id == lease.job_id).values(**values))
+
+
+async def park(book: Books, lease: Lease, seconds: float) -> None:
+    """Have a job wait for an answer, for so long."""
+    until = now() + round(seconds * 1e6)
+    await set_job(book, lease, state=JobState.AWAITING_APPROVAL, held=False, lease_until=0, wake_time=until)
+
+
+async def go_away(book: Books, cell_id: str, seconds: float) -> None:
+    """Let a cell not have beaten for so long."""
+    since = type_coerce(now() - round(seconds * 1e6), Moment)
+    async with book.engine.begin() as connection:
+        await connection.execute(update(cells).where(cells.c.cell_id == cell_id).values(beat_time=since))
+
+
+async def test_a_parked_job_comes_back_to_its_own_cell_when_it_is_awake(book: Books) -> None:
+    await book.admit()
+    cell, other = await book.cell("cell"), await book.cell("other")
+    parked = await claimed(cell)
+    await cell.begin_stage(parked, "start")
+    await park(book, parked, 3600)
+    assert await cell.claim() is None, "nobody has answered"
+    assert (await cell.beat([parked])).held == frozenset()
+    await park(book, parked, -1)
+    assert await other.claim() is None, "what was done is on the first cell, which is there"
+    lease = await claimed(cell)
+    assert (lease.attempt, lease.execution_id, lease.fence) == (1, parked.execution_id, parked.fence + 1)
+    assert list(await cell.stages(lease)) == ["start"]
+
+
+async def test_a_parked_job_of_a_cell_that_is_away_begins_anew_when_it_is_awake(book: Books) -> None:
+    await book.admit()
+    cell, other = await book.cell("cell"), await book.cell("other", lease_seconds=20)
+    parked = await claimed(cell)
+    await park(book, parked, 3600)
+    await go_away(book, "cell", AWAY_LEASES * 20 + 1)
+    assert await other.claim() is None, "nobody has answered: the cell may yet come back"
+    await park(book, parked, -1)
+    await go_away(book, "cell", AWAY_LEASES * 20 - 10)
+    assert await other.claim() is None
+    await go_away(book, "cell", AWAY_LEASES * 20 + 1)
+    lease = await claimed(other)
+    assert (lease.attempt, lease.fence) == (2, parked.fence + 1)
+    first, second = (await book.store.job(lease.job_id)).executions
+    assert (first.reason, first.cell_id) == ("NODE_LOST", "cell")
+    assert (second.execution_id, second.cell_id) == (lease.execution_id, "other")
+
+
+async def test_a_wish_to_end_wakes_a_parked_job(book: Books) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    await park(book, parked := await claimed(cell), 3600)
+    asked = await book.store.cancel_job(parked.job_id)
+    assert (asked.state, asked.cancel_requested) == (JobState.AWAITING_APPROVAL, True), "its cell has to clean up"
+    lease = await claimed(cell)
+    assert (lease.execution_id, lease.cancel_requested) == (parked.execution_id, True)
+
+
+async def test_a_restart_leaves_parked_jobs_parked(book: Books) -> None:
+    await book.admit()
+    await park(book, parked := await claimed(await book.cell("cell")), 3600)
+    assert await (await book.cell("cell")).claim() is None
+    assert (await book.store.job(parked.job_id)).state is JobState.AWAITING_APPROVAL
+
+
+async def test_a_job_is_taken_when_its_time_has_come_by_the_cell_that_it_is_bound_to(book: Books) -> None:
+    cell, other = await book.cell("cell"), await book.cell("other")
+    await book.admit()
+    lease = await claimed(cell)
+    await set_job(book, lease, state=JobState.PENDING, wake_time=now() + 3_600_000_000, bound_cell_id="other")
+    assert await other.claim() is None
+    await set_job(book, lease, wake_time=now() - 1)
+    assert await cell.claim() is None
+    assert (await claimed(other)).attempt == 1
 
 
 async def test_stages_are_replayed_as_they_were_written(book: Books) -> None:

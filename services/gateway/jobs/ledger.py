@@ -1,43 +1,34 @@
 """The driver's ledger in SQL: leases by the database's clock, every write conditional on the fence.
 
-Of two that claim at once on PostgreSQL, each skips the row that the other has locked; on SQLite one waits for the
-other. A cell's own leases are its own again as soon as it is back: `take_over_own` is called under the cell's lock.
+A cell's own leases are its own again as soon as it is back: `take_over_own` is called under the cell's lock.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import Row, and_, case, exc, func, insert, or_, select, tuple_, update
+from sqlalchemy import exc, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import Unavailable
-from services.common.ids import new_id
 from services.gateway.catalog.store import REPOSITORIES
 from services.gateway.hooks import model as registered
 from services.gateway.hooks.store import hooks_in_force, secret_of
 from services.gateway.jobs.changes import Changes
+from services.gateway.jobs.claiming import claim, lease_end
 from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.model import JobView
-from services.gateway.jobs.notes import end_executions, new_execution, text_of, write_note
+from services.gateway.jobs.notes import text_of, write_note
 from services.gateway.jobs.rows import job_row, job_view, joined
-from services.gateway.jobs.tables import NOW, cells, executions, jobs, now, stages
+from services.gateway.jobs.tables import NOW, cells, executions, jobs, stages
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, LedgerUnavailable, Stage
-from services.lifecycle.model.order import Order
-from services.lifecycle.model.outcome import Failure, Outcome
+from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, HookEvent, JobState, Purpose, StageState
 from services.lifecycle.model.surroundings import Hook, Remote, Surroundings
-from services.lifecycle.model.value import load
 from services.lifecycle.webhooks import signing_key
-
-MAX_ATTEMPTS: Final = 3
-_CELL_LOST: Final = Failure(
-    "NODE_LOST", "the machine that worked on it did not come back; what it had done there is on that machine"
-)
-_SECOND: Final = 1_000_000
 
 
 class SqlLedger:
@@ -80,13 +71,9 @@ class SqlLedger:
     async def claim(self) -> Lease | None:
         """See Ledger."""
         async with self._transaction() as connection:
-            while row := await self._claimable(connection):
-                lease = await self._take(connection, row)
-                if lease is not None:
-                    break
-            else:
-                return None
-        self._changes.changed(lease.job_id)
+            lease = await claim(connection, self._cell_id, self._lease_seconds)
+        if lease is not None:
+            self._changes.changed(lease.job_id)
         return lease
 
     async def beat(self, leases: Collection[Lease]) -> Beat:
@@ -181,12 +168,12 @@ class SqlLedger:
             if (await connection.execute(ended)).rowcount == 0:
                 return  # the first try was written, and its answer was lost
             for note in notes:
-                await write_note(connection, lease, note)
+                await write_note(connection, self._cell_id, lease, note)
 
     async def note(self, lease: Lease, note: ExecutionNote) -> None:
         """See Ledger."""
         async with self._writing(lease) as connection:
-            await write_note(connection, lease, note)
+            await write_note(connection, self._cell_id, lease, note)
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
         """See Ledger."""
@@ -199,51 +186,7 @@ class SqlLedger:
         self._changes.changed(lease.job_id)
 
     def _until(self) -> Any:  # noqa: ANN401 - an SQL expression
-        return now() + round(self._lease_seconds * _SECOND)
-
-    async def _claimable(self, connection: AsyncConnection) -> Row[Any] | None:
-        own = and_(jobs.c.cell_id == self._cell_id, jobs.c.held.is_(False))
-        to_take_over = and_(jobs.c.state == JobState.RUNNING, or_(own, jobs.c.lease_until < now()))
-        statement = (
-            select(jobs)
-            .where(or_(jobs.c.state == JobState.PENDING, to_take_over))
-            .order_by(
-                case((and_(jobs.c.state == JobState.RUNNING, own), 0), else_=1),
-                jobs.c.priority.desc(),
-                jobs.c.create_time,
-                jobs.c.job_id,
-            )
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        return (await connection.execute(statement)).first()
-
-    async def _take(self, connection: AsyncConnection, row: Row[Any]) -> Lease | None:
-        """Give a locked row to this cell; None when it was ended, because too many cells were lost over it."""
-        attempt, execution_id = row.attempt, row.execution_id
-        if row.state == JobState.RUNNING and row.cell_id != self._cell_id:
-            attempt += 1
-            if attempt > MAX_ATTEMPTS:
-                await end_job(connection, row, Outcome(JobState.FAILED, _CELL_LOST))
-                return None
-            execution_id = await _next_attempt(connection, row.job_id, attempt)
-        await connection.execute(
-            update(jobs)
-            .where(jobs.c.job_id == row.job_id)
-            .values(
-                state=JobState.RUNNING,
-                attempt=attempt,
-                execution_id=execution_id,
-                fence=row.fence + 1,
-                cell_id=self._cell_id,
-                held=True,
-                lease_until=self._until(),
-                revision=row.revision + 1,
-                start_time=func.coalesce(jobs.c.start_time, now()),
-            )
-        )
-        order = load(Order, row.definition)
-        return Lease(row.job_id, row.fence + 1, attempt, execution_id, order, row.cancel_requested)
+        return lease_end(self._lease_seconds)
 
     @asynccontextmanager
     async def _writing(self, lease: Lease) -> AsyncIterator[AsyncConnection]:
@@ -281,10 +224,3 @@ async def _check(connection: AsyncConnection, lease: Lease) -> None:
     row = await job_row(connection, lease.job_id)
     if (row.fence, row.state) != (lease.fence, JobState.RUNNING):
         raise LeaseLost
-
-
-async def _next_attempt(connection: AsyncConnection, job_id: str, attempt: int) -> str:
-    execution_id = new_id("exec")
-    await end_executions(connection, job_id, ExecutionState.FAILED, _CELL_LOST.reason, _CELL_LOST.message)
-    await connection.execute(insert(executions).values(new_execution(execution_id, job_id, attempt, Purpose.AGENT)))
-    return execution_id

@@ -33,6 +33,7 @@ class ExecutionView:
     purpose: Purpose
     attempt: int
     workspace_id: str
+    cell_id: str
     state: ExecutionState
     reason: str
     message: str

@@ -21,6 +21,7 @@ def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose
         "purpose": purpose,
         "attempt": attempt,
         "workspace_id": "",
+        "cell_id": "",
         "state": ExecutionState.PENDING,
         "reason": "",
         "message": "",
@@ -29,12 +30,13 @@ def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose
     }
 
 
-async def write_note(connection: AsyncConnection, lease: Lease, note: ExecutionNote) -> None:
-    """Write what is known of an execution of the lease's attempt, whether it was known before or not."""
+async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, note: ExecutionNote) -> None:
+    """Write what is known of an execution of the lease's attempt, on a cell, whether it was known before or not."""
     row = new_execution(note.execution_id, lease.job_id, lease.attempt, note.purpose)
     await insert_if_absent(connection, executions, row)
     known = {
         "workspace_id": note.workspace_id,
+        "cell_id": cell_id,
         "state": note.state,
         "reason": note.reason,
         "message": text_of(note.message),

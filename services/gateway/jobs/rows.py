@@ -78,6 +78,7 @@ def execution_view(row: Row[Any]) -> ExecutionView:
         purpose=Purpose(row.purpose),
         attempt=row.attempt,
         workspace_id=row.workspace_id,
+        cell_id=row.cell_id,
         state=ExecutionState(row.state),
         reason=row.reason,
         message=row.message,

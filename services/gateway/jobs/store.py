@@ -21,7 +21,7 @@ from services.gateway.jobs.rows import (
     job_view,
     job_views,
 )
-from services.gateway.jobs.tables import executions, jobs
+from services.gateway.jobs.tables import executions, jobs, now
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 
@@ -142,8 +142,9 @@ class JobStore:
         row = await job_row(connection, job_id, locked=True)
         state = JobState(row.state)
         if not state.is_final and not row.cancel_requested:
-            asked = {"cancel_requested": True, "revision": row.revision + 1}
-            await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(asked))
+            # One that waits for an answer is awake now, so that its cell ends what it has there.
+            asked = update(jobs).where(jobs.c.job_id == job_id)
+            await connection.execute(asked.values(cancel_requested=True, wake_time=now(), revision=row.revision + 1))
         if state is JobState.PENDING:
             await end_job(connection, row, Outcome(JobState.CANCELLED))
         return state

@@ -45,6 +45,7 @@ jobs = Table(
     Column("work_item_id", OptionalId, ForeignKey("work_items.work_item_id"), nullable=True),
     Column("repository_id", OptionalId, ForeignKey("repositories.repository_id"), nullable=True),
     Column("template_id", String(63), nullable=False),  # no foreign key: SQLite adds none to a table that is there
+    Column("engine", String(31), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("definition", Text, nullable=False),  # the lifecycle's Order
     Column("state", String(31), nullable=False),
@@ -54,6 +55,9 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("execution_id", String(63), nullable=False),  # the attempt's agent
+    # Nobody takes it before: microseconds by the database's clock, of a delay, a retry, or a question's expiry.
+    Column("wake_time", BigInteger, nullable=False),
+    Column("bound_cell_id", String(63), nullable=False),  # the one cell that may take it; empty: any
     # The lease. `held` is false while a cell that was restarted has not claimed its own job again.
     Column("fence", BigInteger, nullable=False),
     Column("cell_id", String(63), nullable=False),
@@ -89,6 +93,7 @@ executions = Table(
     Column("purpose", String(31), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("workspace_id", String(63), nullable=False),
+    Column("cell_id", String(63), nullable=False),  # where it runs, or ran; empty until then
     Column("state", String(31), nullable=False),
     Column("reason", String(63), nullable=False),
     Column("message", Text, nullable=False),

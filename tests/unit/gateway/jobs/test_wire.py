@@ -35,6 +35,7 @@ def view(prompt: str = "Do it.", job_id: str = "job-1") -> JobView:
         purpose=Purpose.AGENT,
         attempt=1,
         workspace_id="",
+        cell_id="",
         state=ExecutionState.PENDING,
         reason="",
         message="",
