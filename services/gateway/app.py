@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 import structlog
 from boatyard.execution.v1 import execution_pb2
-from boatyard.gateway.v1 import catalog_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1 import auth_pb2, catalog_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1.auth_pb2_grpc import add_TokenServiceServicer_to_server
 from boatyard.gateway.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from boatyard.gateway.v1.hook_pb2_grpc import add_HookServiceServicer_to_server
 from boatyard.gateway.v1.job_pb2_grpc import add_JobServiceServicer_to_server
@@ -33,6 +34,9 @@ from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.gateway import requests
 from services.gateway.auth.authenticator import AdminToken, GatewayAuthenticator
+from services.gateway.auth.known import StoredTokens
+from services.gateway.auth.servicer import TokenServicer
+from services.gateway.auth.store import TokenStore
 from services.gateway.auth.wire import required_roles
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
@@ -90,11 +94,20 @@ async def _main() -> None:
         changes.call_on_work(driver.poke)
         await stack.enter_async_context(_beside(driver.run(), "driver"))
         await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))
-        registrations = _registrations(engine, changes, nodes, draining, settings)
+        tokens = TokenStore(engine)
+        known = StoredTokens(tokens)
+        registrations = [
+            *_registrations(engine, changes, nodes, draining, settings),
+            Registration(
+                auth_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name,
+                add_TokenServiceServicer_to_server,
+                TokenServicer(tokens, known),
+            ),
+        ]
         await serve(
             listen=settings.listen,
             registrations=registrations,
-            authenticator=_authenticator(settings, registrations),
+            authenticator=_authenticator(settings, known, registrations),
             draining=draining,
             reflection=settings.reflection,
         )
@@ -158,9 +171,11 @@ def _registrations(
     ]
 
 
-def _authenticator(settings: GatewaySettings, registrations: Sequence[Registration]) -> GatewayAuthenticator:
+def _authenticator(
+    settings: GatewaySettings, known: StoredTokens, registrations: Sequence[Registration]
+) -> GatewayAuthenticator:
     token = settings.token.get_secret_value() if settings.token else settings.home.admin_token()
-    return GatewayAuthenticator([AdminToken(token)], required_roles(served.name for served in registrations))
+    return GatewayAuthenticator([AdminToken(token), known], required_roles(served.name for served in registrations))
 
 
 def _cell_id(directory: Path) -> str:

@@ -2,12 +2,13 @@
 
 import hmac
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from services.common.errors import PermissionDenied, Unauthenticated
 from services.common.rpc.auth import Shown
 from services.gateway.auth.current import set_current_access
-from services.gateway.auth.model import Access, Role
+from services.gateway.auth.model import FIRST_ADMINISTRATOR, Access, Role
 
 _HINT = "the first administrator's is in $BOATYARD_HOME/token, for its owner"
 
@@ -28,7 +29,7 @@ class AdminToken:
 
     async def access(self, token: str, shown: Shown) -> Access | None:  # noqa: ARG002 - one token opens all methods
         """See Knows."""
-        return Access("admin", Role.ADMIN) if hmac.compare_digest(token.encode(), self._token) else None
+        return Access(FIRST_ADMINISTRATOR, Role.ADMIN) if hmac.compare_digest(token.encode(), self._token) else None
 
 
 class GatewayAuthenticator:
@@ -57,5 +58,5 @@ class GatewayAuthenticator:
         for known in self._known:
             access = await known.access(shown.token, shown)
             if access is not None:
-                return access
+                return access if access.origin else replace(access, origin=shown.peer)
         raise Unauthenticated(f"this token is not known here: {_HINT}", reason="TOKEN_REQUIRED")

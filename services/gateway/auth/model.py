@@ -2,6 +2,10 @@
 
 import enum
 from dataclasses import dataclass
+from datetime import datetime
+
+FIRST_ADMINISTRATOR = "admin"
+"""What the holder of the data directory's own token is called in records; no other token is called so."""
 
 
 class Role(enum.StrEnum):
@@ -27,12 +31,43 @@ _OPENS = {
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One caller: a name for records, a role, and the projects that it is for; None means all of them."""
+    """One caller: a name for records, a role, and the projects that it is for; None means all of them.
+
+    `token_id` is the token that it has shown; empty for the first administrator's. `forwarded_by` is the cell that has
+    checked the caller, for a call that came by way of another gateway; empty for one that came straight here. `origin`
+    is where the caller is, in gRPC's words, such as ipv4:127.0.0.1:40312.
+    """
 
     name: str
     role: Role
     projects: frozenset[str] | None = None
+    token_id: str = ""
+    origin: str = ""
+    forwarded_by: str = ""
 
     def sees(self, project_id: str) -> bool:
         """Whether a project is among those that it is for."""
         return self.projects is None or project_id in self.projects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A way to be let in, as it is kept; of its secret there is a hash alone. Times are in UTC.
+
+    `projects` of () means all of them; `name` is never empty. One without an `expire_time` is good until it is revoked.
+    """
+
+    token_id: str
+    name: str
+    role: Role
+    projects: tuple[str, ...]
+    creator: str
+    create_time: datetime
+    expire_time: datetime | None = None
+    revoke_time: datetime | None = None
+    last_use_time: datetime | None = None
+
+    @property
+    def access(self) -> Access:
+        """Return what its caller is allowed."""
+        return Access(self.name, self.role, frozenset(self.projects) or None, token_id=self.token_id)

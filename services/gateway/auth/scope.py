@@ -15,6 +15,14 @@ def check(project_id: str) -> None:
         raise not_allowed()
 
 
+def check_all() -> None:
+    """Raise PermissionDenied (PROJECT_NOT_ALLOWED) for a token of some projects, where an RPC is about no project."""
+    if current_access().projects is not None:
+        raise PermissionDenied(
+            "this is about all projects, and the token is for some of them alone", reason="PROJECT_NOT_ALLOWED"
+        )
+
+
 def not_allowed() -> PermissionDenied:
     """Return what is said of things of other projects and of things that are nowhere, so that neither is told."""
     return PermissionDenied(

@@ -1,26 +1,72 @@
-"""Between the contract's messages and what callers are allowed."""
+"""Between the contract's messages and what callers are allowed. Checks everything that a request can get wrong."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from boatyard.gateway.v1 import access_pb2 as pb
+from boatyard.gateway.v1 import access_pb2, auth_pb2
 from google.protobuf.descriptor_pool import Default
 
-from services.gateway.auth.model import Role
+from services.common.ids import new_id
+from services.gateway.auth.model import FIRST_ADMINISTRATOR, Role, Token
+from services.gateway.wire import Checks, timestamp
 
 ROLES: Final = {
-    pb.ROLE_VIEWER: Role.VIEWER,
-    pb.ROLE_OPERATOR: Role.OPERATOR,
-    pb.ROLE_ADMIN: Role.ADMIN,
-    pb.ROLE_COORDINATOR: Role.COORDINATOR,
+    access_pb2.ROLE_VIEWER: Role.VIEWER,
+    access_pb2.ROLE_OPERATOR: Role.OPERATOR,
+    access_pb2.ROLE_ADMIN: Role.ADMIN,
+    access_pb2.ROLE_COORDINATOR: Role.COORDINATOR,
 }
+ROLE_NUMBERS: Final = {role: number for number, role in ROLES.items()}
+
+_MAX_PROJECTS: Final = 100
+_LONGEST: Final = timedelta(days=3653)
 
 
 def required_roles(services: Iterable[str]) -> dict[str, Role]:
     """Return the role that each RPC of these services (full names) requires, by the RPC's path."""
     return {
-        f"/{service.full_name}/{method.name}": ROLES[method.GetOptions().Extensions[pb.required_role]]
+        f"/{service.full_name}/{method.name}": ROLES[method.GetOptions().Extensions[access_pb2.required_role]]
         for service in map(Default().FindServiceByName, services)
         for method in service.methods
-        if method.GetOptions().HasExtension(pb.required_role)
+        if method.GetOptions().HasExtension(access_pb2.required_role)
     }
+
+
+def token_of(check: Checks, request: auth_pb2.CreateTokenRequest, creator: str) -> Token:
+    """Read a token that is to be made."""
+    token_id, now = new_id("token"), datetime.now(UTC)
+    name = check.line("name", request.name)
+    if name.strip() == FIRST_ADMINISTRATOR:
+        check.add("name", f"must not be `{FIRST_ADMINISTRATOR}`, as the first administrator is called in records")
+    if len(request.project_ids) > _MAX_PROJECTS:
+        check.add("project_ids", f"must be at most {_MAX_PROJECTS}")
+    for index, project_id in enumerate(request.project_ids[:_MAX_PROJECTS]):
+        check.required_id(f"project_ids[{index}]", project_id)
+    expire_time = None
+    if request.HasField("lifetime"):
+        expire_time = now + check.duration("lifetime", request.lifetime, _LONGEST)
+    return Token(
+        token_id=token_id,
+        name=name.strip() or token_id,
+        role=check.choice("role", request.role, ROLES),
+        projects=tuple(sorted(set(request.project_ids))),
+        creator=creator,
+        create_time=now,
+        expire_time=expire_time,
+    )
+
+
+def token_message(token: Token) -> auth_pb2.Token:
+    """Write a token."""
+    return auth_pb2.Token(
+        token_id=token.token_id,
+        name=token.name,
+        role=ROLE_NUMBERS[token.role],
+        project_ids=token.projects,
+        creator=token.creator,
+        create_time=timestamp(token.create_time),
+        expire_time=timestamp(token.expire_time) if token.expire_time else None,
+        revoke_time=timestamp(token.revoke_time) if token.revoke_time else None,
+        last_use_time=timestamp(token.last_use_time) if token.last_use_time else None,
+    )

@@ -75,6 +75,8 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
             ("work_item", "title"),
         )
     },
+    "TokenService.CreateToken": ({"role": "ROLE_VIEWER", "project_ids": ["nowhere"]}, "PROJECT_NOT_FOUND"),
+    "TokenService.RevokeToken": ({"token_id": "nothing"}, "TOKEN_NOT_FOUND"),
     "CatalogService.MoveWorkItem": ({"work_item_id": "nothing", "state": "STATE_DONE"}, "WORK_ITEM_NOT_FOUND"),
     "CatalogService.CreateRepository": (
         {"repository": {"project_id": "nowhere", "url": "/srv/git/x"}},

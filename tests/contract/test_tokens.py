@@ -1,0 +1,112 @@
+"""What every database must hold of tokens: one suite on SQLite and PostgreSQL."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import text, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common.db.engine import open_database
+from services.common.db.migrate import migrate
+from services.common.db.paging import Page
+from services.common.errors import NotFound
+from services.gateway.auth.model import Access, Role, Token
+from services.gateway.auth.store import TokenStore, hash_of, new_secret
+from services.gateway.auth.tables import tokens
+from services.gateway.requests import Request
+
+LONG_AGO = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+TOKEN = Token(
+    token_id="token-1", name="ci", role=Role.OPERATOR, projects=("default",), creator="admin", create_time=LONG_AGO
+)
+
+
+@pytest_asyncio.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = open_database(database_url)
+    await migrate(engine, "services.gateway.migrations")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def store(engine: AsyncEngine) -> TokenStore:
+    return TokenStore(engine)
+
+
+async def test_a_token_is_known_by_its_secret_which_is_nowhere(store: TokenStore, engine: AsyncEngine) -> None:
+    secret = new_secret()
+    assert await store.create(TOKEN, secret) == TOKEN
+    assert await store.shown(secret) == TOKEN
+    assert TOKEN.access == Access("ci", Role.OPERATOR, frozenset({"default"}), token_id="token-1")
+    assert await store.shown(secret + "x") is None
+    async with engine.begin() as connection:
+        (row,) = (await connection.execute(text("SELECT * FROM tokens"))).all()
+    assert secret not in str(row)
+    assert secret.removeprefix("boatyard_") not in str(row)
+    assert hash_of(secret) in [bytes(value) for value in row if isinstance(value, bytes | memoryview)]
+
+
+async def test_what_ended_is_good_no_more_and_listed_only_when_asked_for(store: TokenStore) -> None:
+    ends = {
+        "lasts": None,
+        "to-come": datetime.now(UTC) + timedelta(hours=1),
+        "over": datetime.now(UTC) - timedelta(hours=1),
+    }
+    for name, expire_time in ends.items():
+        await store.create(replace(TOKEN, token_id=name, name=name, expire_time=expire_time), f"boatyard_{name}")
+    await store.create(replace(TOKEN, token_id="revoked", name="revoked"), "boatyard_revoked")
+    revoked = await store.revoke("revoked")
+    assert revoked.revoke_time is not None
+    assert await store.revoke("revoked") == revoked, "once more does nothing"
+    good = {name for name in (*ends, "revoked") if await store.shown(f"boatyard_{name}")}
+    assert good == {"lasts", "to-come"}
+    listed, _ = await store.page(Page(), ended=False)
+    assert {token.token_id for token in listed} == good
+    listed, _ = await store.page(Page(), ended=True)
+    assert {token.token_id for token in listed} == {*ends, "revoked"}
+    with pytest.raises(NotFound):
+        await store.revoke("nothing")
+
+
+async def test_the_last_use_is_kept_but_not_written_at_each(store: TokenStore, engine: AsyncEngine) -> None:
+    async def last_use() -> datetime:
+        ((token,), _) = await store.page(Page(), ended=True)
+        assert token.last_use_time is not None
+        return token.last_use_time
+
+    await store.create(TOKEN, "boatyard_x")
+    await store.shown("boatyard_x")
+    first = await last_use()
+    assert abs(datetime.now(UTC) - first) < timedelta(minutes=1)
+    await store.shown("boatyard_x")
+    assert await last_use() == first
+    async with engine.begin() as connection:
+        await connection.execute(update(tokens).values(last_use_time=first - timedelta(minutes=6)))
+    await store.shown("boatyard_x")
+    assert await last_use() > first
+
+
+async def test_the_same_request_is_the_same_token_with_the_last_secret(store: TokenStore) -> None:
+    request = Request("r", "CreateToken", b"digest")
+    await store.create(TOKEN, "boatyard_lost", request)
+    assert await store.create(replace(TOKEN, token_id="token-2"), "boatyard_new", request) == TOKEN
+    assert await store.shown("boatyard_lost") is None, "whoever read the lost answer has nothing"
+    assert await store.shown("boatyard_new") is not None
+    with pytest.raises(NotFound) as refused:
+        await store.create(replace(TOKEN, token_id="token-3", projects=("nowhere",)), "boatyard_3")
+    assert refused.value.reason == "PROJECT_NOT_FOUND"
+
+
+async def test_what_ended_long_ago_is_forgotten(store: TokenStore, engine: AsyncEngine) -> None:
+    old = datetime.now(UTC) - timedelta(days=2)
+    await store.create(replace(TOKEN, expire_time=old), "boatyard_old")
+    await store.create(replace(TOKEN, token_id="good"), "boatyard_good")
+    async with engine.begin() as connection:
+        assert await store.forget(connection, old) == 0
+        assert await store.forget(connection, old + timedelta(days=1)) == 1
+    ((left,), _) = await store.page(Page(), ended=True)
+    assert left.token_id == "good"
