@@ -12,10 +12,11 @@ from sqlalchemy import delete, type_coerce, update
 
 from services.common.db.columns import Moment
 from services.common.errors import FailedPrecondition
+from services.gateway.catalog.agent import AgentSettings
 from services.gateway.catalog.model import WorkItem, WorkItemState
 from services.gateway.catalog.store import WORK_ITEMS, CatalogStore
 from services.gateway.catalog.tables import work_items
-from services.gateway.jobs.claiming import AWAY_LEASES, MAX_ATTEMPTS
+from services.gateway.jobs.claiming import AWAY_LEASES, MAX_ATTEMPTS, Wanted, claim
 from services.gateway.jobs.tables import cells, executions, jobs, now, stages
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
 from services.lifecycle.model.outcome import Failure, Outcome
@@ -425,3 +426,25 @@ async def _succeeds(write) -> bool:
     except LeaseLost:
         return False
     return True
+
+
+async def test_a_claimer_gets_what_it_wants_up_to_its_capacity(book: Books) -> None:
+    other, mine = await book.admit(priority=5), await book.admit(agent=AgentSettings(engine="anthropic", model="m"))
+    await book.cell("cell")
+
+    async def claimed_by(wanted: Wanted) -> Lease | None:
+        async with book.engine.begin() as connection:
+            return await claim(connection, "cell", 60.0, wanted)
+
+    assert await claimed_by(Wanted(project_ids=frozenset())) is None, "none, not any"
+    assert await claimed_by(Wanted(kinds=frozenset({"review"}))) is None
+    lease = await claimed_by(Wanted(engines=frozenset({"anthropic"}), capacity=1))
+    assert lease
+    assert lease.job_id == mine.order.job_id
+    assert await claimed_by(Wanted(capacity=1)) is None
+    await expire(book)
+    again = await claimed_by(Wanted(kinds=frozenset({"review"})))
+    assert again is None, "what ran out is wanted, or not"
+    second = await claimed_by(Wanted(capacity=2))
+    assert second
+    assert second.job_id == other.order.job_id

@@ -8,6 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+WORK = ""
+"""What is subscribed to in place of a job, by those who wait for any job to be admitted, or asked to end."""
+
 
 class Changes:
     """Wakes the waiters of this process. `on_work` is called when there is something for the driver."""
@@ -25,11 +28,13 @@ class Changes:
         for event in self._waiting.get(job_id, ()):
             event.set()
         if work:
+            for event in self._waiting.get(WORK, ()):
+                event.set()
             self._on_work()
 
     @contextmanager
     def subscribed(self, job_id: str) -> Iterator["Subscription"]:
-        """Notice changes of a job from here on."""
+        """Notice changes of a job, or of WORK, from here on."""
         event = asyncio.Event()
         self._waiting[job_id].add(event)
         try:

@@ -4,6 +4,7 @@ May be taken: what is PENDING and whose time has come; what was parked and is aw
 lies on, or by another when that one is away; what is RUNNING under a lease that has run out.
 """
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, and_, case, exists, func, insert, or_, select, update
@@ -29,21 +30,50 @@ _CELL_LOST: Final = Failure(
 _SECOND: Final = 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which jobs a claimer takes: only of these projects, kinds and engines, where None means any.
+
+    `capacity` is how many it holds at most; what it has lost, and gets back, counts.
+    """
+
+    project_ids: frozenset[str] | None = None
+    kinds: frozenset[str] | None = None
+    engines: frozenset[str] | None = None
+    capacity: int | None = None
+
+    @property
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """What holds of a job that is wanted."""
+        named = ((jobs.c.project_id, self.project_ids), (jobs.c.kind, self.kinds), (jobs.c.engine, self.engines))
+        return [column.in_(sorted(values)) for column, values in named if values is not None]
+
+
+ANY: Final = Wanted()
+
+
 def lease_end(lease_seconds: float) -> ColumnElement[int]:
     """Return when a lease that is given now runs out."""
     return now() + round(lease_seconds * _SECOND)
 
 
-async def claim(connection: AsyncConnection, cell_id: str, lease_seconds: float) -> Lease | None:
-    """Give a cell the next job that it may take; see Ledger.claim."""
-    while row := await _next(connection, cell_id, lease_seconds):
+async def claim(connection: AsyncConnection, cell_id: str, lease_seconds: float, wanted: Wanted = ANY) -> Lease | None:
+    """Give a cell the next job that it may take, and wants; see Ledger.claim."""
+    if wanted.capacity is not None and await _held(connection, cell_id) >= wanted.capacity:
+        return None
+    while row := await _next(connection, cell_id, lease_seconds, wanted):
         lease = await _take(connection, row, cell_id, lease_seconds)
         if lease is not None:
             return lease
     return None
 
 
-async def _next(connection: AsyncConnection, cell_id: str, lease_seconds: float) -> Row[Any] | None:
+async def _held(connection: AsyncConnection, cell_id: str) -> int:
+    held = (jobs.c.cell_id == cell_id, jobs.c.state == JobState.RUNNING, jobs.c.held)
+    return int((await connection.execute(select(func.count()).where(*held))).scalar_one())
+
+
+async def _next(connection: AsyncConnection, cell_id: str, lease_seconds: float, wanted: Wanted) -> Row[Any] | None:
     """Lock and return the job whose turn it is. What somebody else has locked is looked at the next time."""
     lost = and_(jobs.c.state == JobState.RUNNING, jobs.c.cell_id == cell_id, jobs.c.held.is_(False))
     lost_by_others = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now())
@@ -55,7 +85,7 @@ async def _next(connection: AsyncConnection, cell_id: str, lease_seconds: float)
     )
     statement = (
         select(jobs)
-        .where(or_(lost, lost_by_others, queued))
+        .where(or_(lost, and_(or_(lost_by_others, queued), *wanted.conditions)))
         .order_by(case((lost, 0), else_=1), jobs.c.priority.desc(), jobs.c.create_time, jobs.c.job_id)
         .limit(1)
         .with_for_update(skip_locked=True)

@@ -12,6 +12,7 @@ from sqlalchemy import exc, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import Unavailable
+from services.common.fence import Fence
 from services.gateway.catalog.store import REPOSITORIES
 from services.gateway.hooks import model as registered
 from services.gateway.hooks.store import hooks_in_force, secret_of
@@ -78,9 +79,16 @@ class SqlLedger:
 
     async def beat(self, leases: Collection[Lease]) -> Beat:
         """See Ledger."""
-        pairs = [(lease.job_id, lease.fence) for lease in leases]
+        return await self.prolong([lease.token for lease in leases])
+
+    async def prolong(self, fences: Collection[Fence]) -> Beat:
+        """Beat for leases of which no more is known."""
+        pairs = [(fence.job_id, fence.number) for fence in fences]
         ours = update(jobs).where(
-            tuple_(jobs.c.job_id, jobs.c.fence).in_(pairs), jobs.c.state == JobState.RUNNING, jobs.c.held
+            tuple_(jobs.c.job_id, jobs.c.fence).in_(pairs),
+            jobs.c.cell_id == self._cell_id,
+            jobs.c.state == JobState.RUNNING,
+            jobs.c.held,
         )
         prolonged = ours.values(lease_until=self._until()).returning(jobs.c.job_id, jobs.c.cancel_requested)
         async with self._transaction() as connection:

@@ -44,7 +44,9 @@ async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, no
         "end_time": note.end_time,
         **parted(note.output),
     }
-    await connection.execute(update(executions).where(executions.c.execution_id == note.execution_id).values(known))
+    # Of the lease's job alone: another machine's word is not taken for what it does not hold.
+    mine = (executions.c.execution_id == note.execution_id, executions.c.job_id == lease.job_id)
+    await connection.execute(update(executions).where(*mine).values(known))
 
 
 async def end_executions(
