@@ -16,6 +16,8 @@ from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_a
 from services.lifecycle.stages.cleanup import clean_up, keep_state
 from services.lifecycle.stages.hooks import (
     call_error_hooks,
+    call_hooks_after,
+    call_hooks_before,
     call_post_hooks,
     call_pre_hooks,
     choose_hooks,
@@ -61,6 +63,7 @@ async def _outcome(job: JobRun, surroundings: Surroundings) -> Outcome:
 async def _work(job: JobRun, surroundings: Surroundings) -> None:
     remote = surroundings.remote
     await choose_hooks(job, surroundings.hooks)
+    job.surround(call_hooks_before, call_hooks_after)
     await call_pre_hooks(job)
     base = None if remote is None else await prepare_base(job, remote)
     layout = await make_workspace(job, base)

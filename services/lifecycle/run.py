@@ -15,11 +15,14 @@ from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnav
 from services.lifecycle.model.outcome import Failure, Keeping
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import StageState
-from services.lifecycle.model.value import Value, dump, load
+from services.lifecycle.model.value import Recorded, Value, dump, load
 from services.lifecycle.nodes import JobNodes, Nodes
 from services.lifecycle.webhooks import Webhooks
 
 T = TypeVar("T")
+
+Around = Callable[["JobRun", str], Awaitable[None]]
+After = Callable[["JobRun", str, Recorded], Awaitable[None]]
 
 _MAX_MESSAGE = 1024
 _LEDGER_RETRY_SECONDS = 0.2
@@ -42,6 +45,8 @@ class JobRun:
         self.keeping = keeping
         self.stages: dict[str, Stage] = {}
         self.execution: ExecutionNote
+        self._before: Around = _nothing
+        self._after: After = _nothing
         self._cancelled = asyncio.Event()
         self._uninterrupted = 0
         self._held_until = time.monotonic() + ledger.lease_seconds
@@ -92,18 +97,38 @@ class JobRun:
         learn: Callable[[ExecutionNote, Value], ExecutionNote] | None = None,
         tell: Callable[[Value], str] = lambda _: "",
     ) -> Value:
-        """Do `work`, unless its result is recorded: then return that.
+        """Do `work`, unless its result is recorded: then return that. What is to come around the step comes around it.
 
         `learn` puts the result into what is known of the agent's execution; both are written at once. `tell` says what
         the timeline shows of it. Raises JobFailed, now and at every replay, when the work fails.
         """
         recorded = self.stages.get(name)
-        if recorded is not None and recorded.state is StageState.DONE:
-            return load(kind, recorded.result)
         if recorded is not None and recorded.state is StageState.FAILED:
             raise JobFailed(load(Failure, recorded.result))
-        if recorded is None:  # what was begun before a restart is looked at, whoever asks for what
-            self.check_cancelled()
+        if recorded is not None and recorded.state is StageState.DONE:
+            result = load(kind, recorded.result)
+        else:
+            if recorded is None:  # what was begun before a restart is looked at, whoever asks for what
+                await self._before(self, name)
+                self.check_cancelled()
+            result = await self._done(name, work, learn, tell)
+        await self._after(self, name, result)
+        return result
+
+    def surround(self, before: Around, after: After) -> None:
+        """Have `before` called before each step begins, and `after` when it is done, also at a replay.
+
+        What they raise is raised by the step. Steps of their own are theirs to tell from others.
+        """
+        self._before, self._after = before, after
+
+    async def _done(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[Value]],
+        learn: Callable[[ExecutionNote, Value], ExecutionNote] | None,
+        tell: Callable[[Value], str],
+    ) -> Value:
         await self.insist(lambda: self.ledger.begin_stage(self.lease, name))
         self.stages[name] = Stage(name, StageState.RUNNING)
         log.info("stage begins", stage=name)
@@ -199,6 +224,10 @@ class JobRun:
                     raise LeaseLost from error
                 log.warning("the ledger is away", error=str(error))
                 await asyncio.sleep(_LEDGER_RETRY_SECONDS)
+
+
+async def _nothing(*_: object) -> None:
+    return
 
 
 def workspace_of(execution_id: str) -> str:

@@ -1,116 +1,77 @@
 """`boatyard hook`."""
 
 import uuid
+from typing import Any
 
 import click
 from boatyard.gateway.v1 import hook_pb2
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.cli import options, shapes, words
 from services.cli.catalogue import with_gateway
 from services.cli.clients import Gateway
-from services.cli.screen import Screen, one_line
-from services.cli.typed import duration, text_or_file
+from services.cli.fields import fill
+from services.cli.flags import Flag, options_of
+from services.cli.screen import Screen, one_line, printable
 
-_EVENTS = {"pre": hook_pb2.Hook.EVENT_PRE, "post": hook_pb2.Hook.EVENT_POST, "error": hook_pb2.Hook.EVENT_ERROR}
-_POLICIES = {"fail": hook_pb2.Hook.FAILURE_POLICY_FAIL, "ignore": hook_pb2.Hook.FAILURE_POLICY_IGNORE}
-_INT32 = click.IntRange(-(2**31), 2**31 - 1)
-_COLUMNS = ("HOOK", "EVENT", "ORDER", "ON FAILURE", "AGE", "CALLS")
+_FLAGS = (
+    Flag("--event", "event", "When it is called.", is_fixed=True),
+    Flag("--stage", "stage", "For before and after: the stage, such as push.", "NAME", is_fixed=True),
+    Flag("--command", "command", "A line for /bin/sh, run in a sandbox; the job is its input.", "LINE"),
+    Flag("--webhook", "webhook.url", "A server, which gets a signed POST.", "URL"),
+    Flag("--secret", "webhook.secret", "The webhook's (default: one is made, and printed).", "@FILE|whsec_…"),
+    Flag("--order", "order", "Lower ones are called first (default: 0).", "N"),
+    Flag("--timeout", "timeout", "Seconds that a command, or each try of a server, may take (default: 30).", "S"),
+    Flag(
+        "--on-failure", "failure_policy", "What the job does when the hook fails (default: fail before, else ignore)."
+    ),
+    Flag("--project", "project_id", "The project whose jobs it is for (default: default).", "ID", is_fixed=True),
+    Flag("--all-projects", "all_projects", "Call it for the jobs of every project.", is_fixed=True),
+    Flag("--template", "template_ids", "Only for jobs of this template; may be repeated.", "ID"),
+    Flag("--kind", "kinds", "Only for jobs of this kind; may be repeated.", "KIND"),
+)
+_CHANGEABLE = [flag for flag in _FLAGS if not flag.is_fixed]
+_CLEARABLE = {"template": "template_ids", "kind": "kinds", "order": "order", "timeout": "timeout"}
+_COLUMNS = ("HOOK", "WHEN", "FOR", "ORDER", "ON FAILURE", "AGE", "CALLS")
 
 
 @click.group("hook", short_help="Manage hooks.")
 def command() -> None:
-    """What is called before jobs, with their results, and with their errors: commands and webhooks.
+    """What is called in the life of jobs, before, after and between their stages: commands and webhooks.
 
     Every command takes --json.
     """
 
 
-@command.command("register")
-@click.option("--event", type=click.Choice(list(_EVENTS)), required=True, help="When it is called.")
-@click.option(
-    "--command",
-    "line",
-    type=options.TEXT,
-    metavar="LINE",
-    help="A line for /bin/sh, run in a sandbox; the job is its input.",
-)
-@click.option("--webhook", type=options.TEXT, metavar="URL", help="A server, which gets a signed POST.")
-@click.option(
-    "--secret",
-    type=options.TEXT,
-    metavar="@FILE|whsec_…",
-    help="The webhook's secret (default: one is made, and printed).",
-)
-@click.option(
-    "--order", type=click.IntRange(-(2**31), 2**31 - 1), metavar="N", default=0, help="Lower ones are called first."
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="S",
-    help="Seconds that the command, or each try of the webhook, may take (default: 30).",
-)
-@click.option(
-    "--on-failure",
-    type=click.Choice(list(_POLICIES)),
-    help="Whether the job fails when the hook does (default: fail for pre, else ignore).",
-)
+def _register(*, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text, texts or a bool
+    """Register a hook, and print its id; for a webhook its secret too, which is never shown again.
+
+    A pre hook, or one before a stage, may veto the job: a command by another exit code than 0, a webhook by the
+    answer {"allow": false, "reason": "…"}. A webhook's calls are signed as Standard Webhooks.
+
+    \b
+    Examples:
+      boatyard hook register --event pre --command "grep -q approved"
+      boatyard hook register --event before --stage push --kind task --command ./may-publish
+      boatyard hook register --event post --webhook https://ci.example/boatyard --all-projects
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    hook = hook_pb2.Hook()
+    given = _one_action(given)
+    fill(hook, given)
+    if hook.WhichOneof("action") is None:
+        raise click.UsageError("give either --command or --webhook")
+    request = hook_pb2.RegisterHookRequest(request_id=uuid.uuid4().hex, hook=hook)  # safe to retry
+    _tell_made(with_gateway(lambda way: way.ask(way.hooks.RegisterHook(request))).hook, as_json=as_json)
+
+
+@command.command("list")
 @click.option(
     "--project",
     type=options.TEXT,
     metavar="ID",
     default="",
-    help="The project whose jobs it is called for (default: default).",
+    help="Only those that jobs of this project call (default: all).",
 )
-@options.as_json
-def register(
-    *,
-    event: str,
-    line: str | None,
-    webhook: str | None,
-    secret: str | None,
-    order: int,
-    timeout: float | None,
-    on_failure: str | None,
-    project: str,
-    as_json: bool,
-) -> None:
-    """Register a hook, and print its id; for a webhook its secret too, which is never shown again.
-
-    A pre hook may veto the job: a command by another exit code than 0, a webhook by the answer
-    {"allow": false, "reason": "…"}. A webhook's calls are signed as Standard Webhooks.
-
-    \b
-    Examples:
-      boatyard hook register --event pre --command "grep -q approved"
-      boatyard hook register --event post --webhook https://ci.example/boatyard
-    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
-    if (line is None) == (webhook is None):
-        raise click.UsageError("give either --command or --webhook")
-    if secret is not None and webhook is None:
-        raise click.UsageError("--secret is for --webhook")
-    hook = hook_pb2.Hook(project_id=project, event=_EVENTS[event], order=order)
-    if on_failure is not None:
-        hook.failure_policy = _POLICIES[on_failure]
-    if timeout is not None:
-        hook.timeout.CopyFrom(duration(timeout))
-    if webhook is not None:
-        hook.webhook.url = webhook
-        hook.webhook.secret = text_or_file(secret or "")
-    else:
-        hook.command = line or ""
-    request = hook_pb2.RegisterHookRequest(request_id=uuid.uuid4().hex, hook=hook)  # safe to retry
-    made = with_gateway(lambda way: way.ask(way.hooks.RegisterHook(request))).hook
-    if as_json:
-        Screen().json(shapes.line(_shape(made) | {"secret": made.webhook.secret or None}))
-        return
-    click.echo(made.hook_id)
-    if made.webhook.secret:
-        click.echo(made.webhook.secret)
-
-
-@command.command("list")
-@click.option("--project", type=options.TEXT, metavar="ID", default="", help="Only of this project (default: of all).")
 @options.as_json
 def show_all(project: str, as_json: bool) -> None:
     """List hooks, in the order in which they are called."""
@@ -123,6 +84,47 @@ def show_all(project: str, as_json: bool) -> None:
         screen.table(_COLUMNS, map(_row, found), cut_last=True)
 
 
+@command.command("show")
+@click.argument("id_", metavar="ID", type=options.TEXT)
+@options.as_json
+def show(id_: str, as_json: bool) -> None:
+    """Show a hook in full."""
+    request = hook_pb2.GetHookRequest(hook_id=id_)
+    shape = _shape(with_gateway(lambda way: way.ask(way.hooks.GetHook(request))).hook)
+    if as_json:
+        Screen().json(shapes.line(shape))
+        return
+    for label, value in shape.items():
+        if value not in (None, []) and label != "kind":
+            text = ", ".join(value) if isinstance(value, list) else str(value)
+            click.echo(printable(f"{label + ':':<24}{text}"))
+
+
+def _update(*, id_: str, clear: tuple[str, ...], as_json: bool, **given: Any) -> None:  # noqa: ANN401 - see above
+    """Change what the options name of a hook, and nothing else. Jobs that have been taken already call it as it was."""
+    hook = hook_pb2.Hook(hook_id=id_)
+    paths = [*fill(hook, _one_action(given)), *(_CLEARABLE[name] for name in clear)]
+    if not paths:
+        raise click.UsageError("say what to change: see --help")
+    _tell_made(_change(hook, *paths), as_json=as_json)
+
+
+@command.command("enable")
+@click.argument("id_", metavar="ID", type=options.TEXT)
+@options.as_json
+def enable(id_: str, as_json: bool) -> None:
+    """Have a hook called again."""
+    _tell_made(_change(hook_pb2.Hook(hook_id=id_), "disabled"), as_json=as_json)
+
+
+@command.command("disable")
+@click.argument("id_", metavar="ID", type=options.TEXT)
+@options.as_json
+def disable(id_: str, as_json: bool) -> None:
+    """Have a hook called no more, until it is enabled. Jobs that have been taken already still call it."""
+    _tell_made(_change(hook_pb2.Hook(hook_id=id_, disabled=True), "disabled"), as_json=as_json)
+
+
 @command.command("unregister")
 @click.argument("id_", metavar="ID", type=options.TEXT)
 @options.as_json
@@ -131,6 +133,48 @@ def unregister(id_: str, as_json: bool) -> None:
     with_gateway(lambda way: way.ask(way.hooks.UnregisterHook(hook_pb2.UnregisterHookRequest(hook_id=id_))))
     if not as_json:
         Screen().say(f"{id_} is gone", style="")
+
+
+def _made(name: str, run: Any, *parameters: click.Parameter) -> None:  # noqa: ANN401 - a function of options
+    command.add_command(options.as_json(click.Command(name, callback=run, help=run.__doc__, params=list(parameters))))
+
+
+_made("register", _register, *options_of(hook_pb2.Hook, _FLAGS))
+_made(
+    "update",
+    _update,
+    click.Argument(["id_"], metavar="ID", type=options.TEXT),
+    *options_of(hook_pb2.Hook, _CHANGEABLE),
+    click.Option(
+        ["--clear"],
+        type=click.Choice(list(_CLEARABLE)),
+        multiple=True,
+        help="Make this empty, or its default, again; may be repeated.",
+    ),
+)
+
+
+def _one_action(given: dict[str, Any]) -> dict[str, Any]:
+    """Check what of the options excludes each other: a hook calls one thing."""
+    if given["command"] is not None and (given["webhook__url"] is not None or given["webhook__secret"] is not None):
+        raise click.UsageError("--command is in place of --webhook and --secret")
+    return given
+
+
+def _change(hook: hook_pb2.Hook, *paths: str) -> hook_pb2.Hook:
+    request = hook_pb2.UpdateHookRequest(hook=hook, update_mask=FieldMask(paths=paths))
+    changed: hook_pb2.Hook = with_gateway(lambda way: way.ask(way.hooks.UpdateHook(request))).hook
+    return changed
+
+
+def _tell_made(hook: hook_pb2.Hook, *, as_json: bool) -> None:
+    """Print a hook that was made or changed, and its secret if that is shown."""
+    if as_json:
+        Screen().json(shapes.line(_shape(hook) | {"secret": hook.webhook.secret or None}))
+        return
+    click.echo(hook.hook_id)
+    if hook.webhook.secret:
+        click.echo(hook.webhook.secret)
 
 
 async def _all(way: Gateway, project: str) -> list[hook_pb2.Hook]:
@@ -149,22 +193,30 @@ def _shape(hook: hook_pb2.Hook) -> shapes.Shape:
     return {
         "kind": "hook",
         "hook_id": hook.hook_id,
-        "project_id": hook.project_id,
+        "project_id": hook.project_id or None,
+        "all_projects": hook.all_projects,
+        "template_ids": list(hook.template_ids),
+        "kinds": list(hook.kinds),
         "event": shapes.name(hook_pb2.Hook.Event.Name, hook.event, "EVENT_"),
+        "stage": hook.stage or None,
         "command": hook.command or None,
         "url": hook.webhook.url or None,
         "order": hook.order,
         "timeout_s": hook.timeout.ToNanoseconds() / 1e9,
         "failure_policy": shapes.name(hook_pb2.Hook.FailurePolicy.Name, hook.failure_policy, "FAILURE_POLICY_"),
+        "enabled": not hook.disabled,
         "create_time": shapes.time(hook.create_time),
     }
 
 
 def _row(hook: hook_pb2.Hook) -> tuple[str, ...]:
     shape = _shape(hook)
+    when = str(shape["event"]).lower() + (f" {hook.stage}" if hook.stage else "")
+    scope = ["all" if hook.all_projects else hook.project_id, *hook.template_ids, *hook.kinds]
     return (
         hook.hook_id,
-        str(shape["event"]).lower(),
+        f"{when} (disabled)" if hook.disabled else when,
+        one_line(", ".join(scope), 40),
         str(hook.order),
         str(shape["failure_policy"]).lower(),
         words.age(hook.create_time),

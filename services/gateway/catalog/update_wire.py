@@ -13,18 +13,22 @@ from services.gateway.wire import Checks
 
 Thing = TypeVar("Thing")
 
-_FIXED: Final = {"project_id", "create_time", "state", "has_token"}
-_ENTERED: Final = {"agent", "policy"}
-"""Messages whose fields a path may name."""
+_FIXED: Final = frozenset({"project_id", "create_time", "state", "has_token"})
+_ENTERED: Final = frozenset({"agent", "policy"})
 
 
 @dataclass(frozen=True, slots=True)
 class Form(Generic[Thing]):
-    """How a kind of thing stands in a request: in which field, and how it is written and read."""
+    """How a kind of thing stands in a request: in which field, and how it is written and read.
+
+    What is `fixed` no path may name; of the messages that are `entered` it may name fields.
+    """
 
     field: str
     write: Callable[[Thing], Message]
     read: Callable[[Checks, Any], Thing]
+    fixed: frozenset[str] = _FIXED
+    entered: frozenset[str] = _ENTERED
 
     def change(self, check: Checks, request: Any) -> tuple[str, Callable[[Thing], Thing]]:  # noqa: ANN401 - any Update…
         """Read an update: of which thing it is, and what it makes of the thing. The latter raises Invalid, too."""
@@ -51,13 +55,13 @@ class Form(Generic[Thing]):
         outer, _, inner = path.partition(".")
         fields = message.DESCRIPTOR.fields_by_name
         if inner:
-            parent = fields[outer].message_type if outer in fields and outer in _ENTERED else None
+            parent = fields[outer].message_type if outer in fields and outer in self.entered else None
             known = parent is not None and inner in parent.fields_by_name
         else:
             known = outer in fields
         if not known:
             return f"{path[:255]!r} is no field of it"
-        return f"{path!r} cannot be changed" if outer in {*_FIXED, f"{self.field}_id"} else None
+        return f"{path!r} cannot be changed" if outer in {*self.fixed, f"{self.field}_id"} else None
 
 
 def _take(path: str, source: Message, target: Message) -> None:

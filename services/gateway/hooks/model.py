@@ -4,17 +4,12 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from services.lifecycle.model.states import HookEvent
+
 DEFAULT_TIMEOUT = timedelta(seconds=30)
 MAX_TIMEOUT = timedelta(minutes=10)
 MAX_COMMAND_BYTES = 64 * 1024
-
-
-class HookEvent(enum.StrEnum):
-    """When a hook is called; the names are those of the contract, without prefix."""
-
-    PRE = "PRE"
-    POST = "POST"
-    ERROR = "ERROR"
+MAX_SCOPE = 64
 
 
 class FailurePolicy(enum.StrEnum):
@@ -26,20 +21,29 @@ class FailurePolicy(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
-    """Something to call in the life of a project's jobs. Times are in UTC; `remove_time` is None while it is in force.
+    """Something to call in the life of jobs. Times are in UTC; `remove_time` is None while it is in force.
 
-    Either `command` or `url` is not empty; a webhook, with a URL, has a `secret` too, which stands in no text of this
-    object. Called by ascending `order`, then by age.
+    Called for the jobs that all of its scope fits: a project (empty: every one), templates and kinds (empty: any); by
+    ascending `order`, then by age. `stage` is there for BEFORE and AFTER alone. Either `command` or `url` is not
+    empty; a webhook, with a URL, has a `secret` too, which stands in no text of this object.
     """
 
     hook_id: str
     project_id: str
+    template_ids: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     event: HookEvent
+    stage: str = ""
     command: str = ""
     url: str = ""
     secret: str = field(default="", repr=False)
     failure_policy: FailurePolicy = FailurePolicy.FAIL
     order: int = 0
     timeout: timedelta = DEFAULT_TIMEOUT
+    disabled: bool = False
     create_time: datetime
     remove_time: datetime | None = None
+
+    def fits(self, template_id: str, kind: str) -> bool:
+        """Whether it is called for a job of its project(s) that has this template (empty: none) and is of this kind."""
+        return (not self.template_ids or template_id in self.template_ids) and (not self.kinds or kind in self.kinds)

@@ -39,6 +39,19 @@ class HookServicer(HookServiceServicer):
         hooks, token = await self._hooks.page(project_id, page)
         return pb.ListHooksResponse(hooks=map(wire.hook_message, hooks), next_page_token=token)
 
+    async def GetHook(self, request: pb.GetHookRequest, context: Context) -> pb.GetHookResponse:
+        """See the contract."""
+        with Checks() as check:
+            hook_id = check.required_id("hook_id", request.hook_id)
+        return pb.GetHookResponse(hook=wire.hook_message(await self._hooks.get(hook_id)))
+
+    async def UpdateHook(self, request: pb.UpdateHookRequest, context: Context) -> pb.UpdateHookResponse:
+        """See the contract."""
+        with Checks() as check:
+            hook_id, change, has_secret = wire.change_of(check, request, self._webhooks)
+        hook = await self._hooks.update(hook_id, change)
+        return pb.UpdateHookResponse(hook=wire.hook_message(hook, with_secret=has_secret))
+
     async def UnregisterHook(self, request: pb.UnregisterHookRequest, context: Context) -> pb.UnregisterHookResponse:
         """See the contract."""
         with Checks() as check:

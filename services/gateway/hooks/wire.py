@@ -1,28 +1,29 @@
 """Between the contract's messages and hooks. Checks everything that a request can get wrong."""
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from boatyard.gateway.v1 import hook_pb2 as pb
 
 from services.common.ids import new_id
+from services.gateway.catalog.update_wire import Form
 from services.gateway.catalog.wire import project_id_of
 from services.gateway.hooks.model import (
     DEFAULT_TIMEOUT,
     MAX_COMMAND_BYTES,
+    MAX_SCOPE,
     MAX_TIMEOUT,
     FailurePolicy,
     Hook,
-    HookEvent,
 )
+from services.gateway.hooks.store import FIXED
 from services.gateway.wire import Checks, duration, timestamp
+from services.lifecycle.model.states import STAGES, HookEvent
 from services.lifecycle.webhooks import AllowList, new_secret, secret_complaint, url_complaint
 
-_EVENTS: Final = {
-    pb.Hook.EVENT_PRE: HookEvent.PRE,
-    pb.Hook.EVENT_POST: HookEvent.POST,
-    pb.Hook.EVENT_ERROR: HookEvent.ERROR,
-}
+_EVENTS: Final = {pb.Hook.Event.Value(f"EVENT_{event}"): event for event in HookEvent}
 _EVENT_NUMBERS: Final = {event: number for number, event in _EVENTS.items()}
 _POLICIES: Final = {
     pb.Hook.FAILURE_POLICY_FAIL: FailurePolicy.FAIL,
@@ -44,16 +45,22 @@ def hook_of(check: Checks, message: pb.Hook, allowed: AllowList) -> Hook:
         check.add("hook.webhook.url", complaint)
     if webhook.secret and (complaint := secret_complaint(webhook.secret)):
         check.add("hook.webhook.secret", complaint)
+    if message.all_projects and message.project_id:
+        check.add("hook.all_projects", "excludes `project_id`: one of them alone")
     return Hook(
         hook_id=new_id("hook"),
-        project_id=project_id_of(check, "hook.project_id", message.project_id),
+        project_id="" if message.all_projects else project_id_of(check, "hook.project_id", message.project_id),
+        template_ids=_scope(check, "hook.template_ids", message.template_ids),
+        kinds=_scope(check, "hook.kinds", message.kinds),
         event=event,
+        stage=_stage_of(check, message.stage, event),
         command=command,
         url=webhook.url,
         secret=webhook.secret or (new_secret() if message.HasField("webhook") else ""),
         failure_policy=_policy_of(check, message, event),
         order=message.order,
         timeout=timeout,
+        disabled=message.disabled,
         create_time=datetime.now(UTC),
     )
 
@@ -63,11 +70,16 @@ def hook_message(value: Hook, *, with_secret: bool = False) -> pb.Hook:
     message = pb.Hook(
         hook_id=value.hook_id,
         project_id=value.project_id,
+        all_projects=not value.project_id,
+        template_ids=value.template_ids,
+        kinds=value.kinds,
         event=_EVENT_NUMBERS[value.event],
+        stage=value.stage,
         order=value.order,
         timeout=duration(value.timeout),
         create_time=timestamp(value.create_time),
         failure_policy=_POLICY_NUMBERS[value.failure_policy],
+        disabled=value.disabled,
     )
     if value.url:
         message.webhook.url = value.url
@@ -77,9 +89,39 @@ def hook_message(value: Hook, *, with_secret: bool = False) -> pb.Hook:
     return message
 
 
+def change_of(
+    check: Checks, request: pb.UpdateHookRequest, allowed: AllowList
+) -> tuple[str, Callable[[Hook], Hook], bool]:
+    """Read an update: of which hook it is, what it makes of that (raising Invalid, too), and whether of its secret."""
+    form = Form(
+        "hook",
+        partial(hook_message, with_secret=True),
+        lambda inner, message: hook_of(inner, message, allowed),
+        fixed=frozenset({*FIXED, "all_projects"}),
+        entered=frozenset({"webhook"}),
+    )
+    hook_id, change = form.change(check, request)
+    return hook_id, change, not {"webhook", "webhook.secret"}.isdisjoint(request.update_mask.paths)
+
+
+def _scope(check: Checks, field: str, values: Sequence[str]) -> tuple[str, ...]:
+    if len(values) > MAX_SCOPE:
+        check.add(field, f"must be at most {MAX_SCOPE}")
+    return tuple(check.required_id(f"{field}[{number}]", value) for number, value in enumerate(values))
+
+
+def _stage_of(check: Checks, stage: str, event: HookEvent) -> str:
+    known = STAGES.get(event, ("",))
+    if stage not in known:
+        check.add(
+            "hook.stage", f"must be {' or '.join(known)} for {event}" if event in STAGES else f"is not for {event}"
+        )
+    return stage
+
+
 def _policy_of(check: Checks, message: pb.Hook, event: HookEvent) -> FailurePolicy:
     if message.failure_policy == pb.Hook.FAILURE_POLICY_UNSPECIFIED:
-        return FailurePolicy.FAIL if event is HookEvent.PRE else FailurePolicy.IGNORE
+        return FailurePolicy.FAIL if event.may_veto else FailurePolicy.IGNORE
     policy = check.choice("hook.failure_policy", message.failure_policy, _POLICIES)
     if event is HookEvent.ERROR and policy is FailurePolicy.FAIL:
         check.add("hook.failure_policy", "must be IGNORE for ERROR: the job has failed already")

@@ -27,7 +27,7 @@ from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, LedgerUnavailable, Stage
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.output import ExecutionNote
-from services.lifecycle.model.states import ExecutionState, HookEvent, JobState, Purpose, StageState
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from services.lifecycle.model.surroundings import Hook, Remote, Surroundings
 from services.lifecycle.webhooks import signing_key
 
@@ -109,7 +109,7 @@ class SqlLedger:
                 repository = await REPOSITORIES.get(connection, order.repository_id)
                 remote = Remote(repository.repository_id, repository.url, repository.token)
             found = await hooks_in_force(connection, order.project_id)
-        return Surroundings(remote, tuple(map(_hook, found)))
+        return Surroundings(remote, tuple(_hook(hook) for hook in found if hook.fits(order.template_id, order.kind)))
 
     async def document(self, lease: Lease, outcome: Outcome | None) -> bytes:
         """See Ledger."""
@@ -222,9 +222,10 @@ def _hook(hook: registered.Hook) -> Hook:
         hook.hook_id,
         hook.command,
         hook.timeout.total_seconds(),
-        HookEvent(hook.event),
+        hook.event,
         hook.url,
         must_succeed=hook.failure_policy is registered.FailurePolicy.FAIL,
+        stage=hook.stage,
     )
 
 

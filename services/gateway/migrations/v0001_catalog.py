@@ -56,7 +56,8 @@ def upgrade() -> None:
 
 
 def _create_in_project(table: str, key: str, *columns: sa.Column[object]) -> None:
-    project = sa.Column("project_id", sa.String(63), sa.ForeignKey("projects.project_id"), nullable=False)
+    # A hook without a project is for all of them.
+    project = sa.Column("project_id", sa.String(63), sa.ForeignKey("projects.project_id"), nullable=table == "hooks")
     op.create_table(table, _id(key), project, *columns, _create_time())
     if table != "hooks":
         op.create_index(f"{table}_newest", table, ["create_time", key])

@@ -12,6 +12,10 @@ def upgrade() -> None:
         sa.Column("url", sa.Text, nullable=False, server_default=""),
         sa.Column("secret", sa.Text, nullable=False, server_default=""),
         sa.Column("failure_policy", sa.String(16), nullable=False, server_default="FAIL"),
+        sa.Column("stage", sa.String(31), nullable=False, server_default=""),
+        sa.Column("template_ids", sa.JSON, nullable=False, server_default="[]"),
+        sa.Column("kinds", sa.JSON, nullable=False, server_default="[]"),
+        sa.Column("disabled", sa.Boolean, nullable=False, server_default=sa.false()),
     ):
         op.add_column("hooks", column)
     op.add_column("work_items", sa.Column("documents", sa.JSON, nullable=False, server_default="[]"))

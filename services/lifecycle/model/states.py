@@ -1,6 +1,8 @@
 """Where jobs, executions and stages stand, and the choices that a policy has."""
 
 import enum
+from collections.abc import Mapping
+from typing import Final
 
 
 class JobState(enum.StrEnum):
@@ -51,11 +53,25 @@ class Purpose(enum.StrEnum):
 
 
 class HookEvent(enum.StrEnum):
-    """When a hook is called: before a job, when it is to end SUCCEEDED, when it is to end FAILED."""
+    """When a hook is called: before a job, when it is to end SUCCEEDED or FAILED, before or after one of its stages."""
 
     PRE = "PRE"
     POST = "POST"
     ERROR = "ERROR"
+    BEFORE = "BEFORE"
+    AFTER = "AFTER"
+
+    @property
+    def may_veto(self) -> bool:
+        """Whether a hook is asked, and not only told."""
+        return self in {HookEvent.PRE, HookEvent.BEFORE}
+
+
+STAGES: Final[Mapping[HookEvent, tuple[str, ...]]] = {
+    HookEvent.BEFORE: ("base", "workspace", "branch", "start", "take", "diff", "verify", "push"),
+    HookEvent.AFTER: ("base", "workspace", "branch", "agent", "take", "diff", "verify", "push"),
+}
+"""The stages that hooks may be called before and after. An agent is followed from `start` to the end of `agent`."""
 
 
 class PromptDelivery(enum.StrEnum):

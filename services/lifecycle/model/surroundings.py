@@ -19,7 +19,8 @@ class Remote(Recorded):
 class Hook(Recorded):
     """Something to call: a line for /bin/sh, or else a server's URL. `timeout` in seconds, of a URL for each try.
 
-    `must_succeed` is its failure policy: whether the job fails with it. A webhook's key is never written down here.
+    `must_succeed` is its failure policy: whether the job fails with it; `stage` is there for BEFORE and AFTER alone. A
+    webhook's key is never written down here.
     """
 
     hook_id: str
@@ -28,6 +29,7 @@ class Hook(Recorded):
     event: HookEvent = HookEvent.PRE
     url: str = ""
     must_succeed: bool = True
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)

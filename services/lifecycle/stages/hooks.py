@@ -1,16 +1,20 @@
 """Hooks in a job's life, each called once, and recorded before the next: commands in a sandbox, and webhooks."""
 
 import json
+import re
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 
 import structlog
 
-from services.lifecycle.failures import JobFailed
+from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.model.outcome import Failure, Outcome
+from services.lifecycle.model.output import Verification
 from services.lifecycle.model.states import ExecutionState, HookEvent, JobState, Purpose
 from services.lifecycle.model.surroundings import Called, Hook, Hooks
-from services.lifecycle.model.work import Base, Layout
+from services.lifecycle.model.value import Recorded
+from services.lifecycle.model.work import Base, Ended, Layout
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import is_agent_gone
 from services.lifecycle.stages.executions import Errand, exited, last_lines, run_errand
@@ -18,6 +22,7 @@ from services.lifecycle.webhooks import Answer, Call, CallFailed
 
 _MAX_LINE_BYTES = 512
 _VETOED = "VETOED"
+_ROUND = re.compile(r"-\d+$")
 
 log = structlog.get_logger()
 
@@ -34,6 +39,25 @@ async def choose_hooks(job: JobRun, registered: tuple[Hook, ...]) -> None:
 async def call_pre_hooks(job: JobRun) -> None:
     """Call the hooks before the job, in order. Raises JobFailed (VETOED, HOOK_FAILED, …)."""
     await _call_all(job, HookEvent.PRE, None)
+
+
+async def call_hooks_before(job: JobRun, stage: str) -> None:
+    """Call the hooks before a stage, in order. Raises JobFailed (VETOED, HOOK_FAILED, …)."""
+    await _call_all(job, HookEvent.BEFORE, None, stage)
+
+
+async def call_hooks_after(job: JobRun, stage: str, result: Recorded) -> None:
+    """Call the hooks after a stage that is done, in order. Raises JobFailed (HOOK_FAILED, …).
+
+    Not where the stage found that the job is to fail: why it does says more. Nor does a cancel after the push change
+    anything: it is too late.
+    """
+    with suppress(JobCancelled) if stage == "push" else nullcontext():
+        try:
+            await _call_all(job, HookEvent.AFTER, None, stage)
+        except JobFailed:
+            if _went_well(result):
+                raise
 
 
 async def call_post_hooks(job: JobRun) -> None:
@@ -58,14 +82,27 @@ def failed_before(job: JobRun) -> Outcome | None:
     return job.recorded("error", Outcome)
 
 
-def _chosen(job: JobRun, event: HookEvent) -> list[Hook]:
+def _went_well(result: Recorded) -> bool:
+    match result:
+        case Ended():
+            return result.run.state is ExecutionState.SUCCEEDED
+        case Verification():
+            return result.passed
+        case _:
+            return True
+
+
+def _chosen(job: JobRun, event: HookEvent, stage: str = "") -> list[Hook]:
+    """Return the hooks to call; those of a stage come around each of its rounds, such as `take` and `take-2`."""
     chosen = job.recorded("hooks", Hooks)
-    return [] if chosen is None else [hook for hook in chosen.hooks if hook.event is event]
+    named = (event, _ROUND.sub("", stage))
+    return [] if chosen is None else [hook for hook in chosen.hooks if (hook.event, hook.stage) == named]
 
 
-async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None) -> None:
-    for number, hook in enumerate(_chosen(job, event), start=1):
-        name = f"{event.lower()}-hook-{number}"
+async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stage: str = "") -> None:
+    when = f"{event.lower()}-{stage}" if stage else event.lower()
+    for number, hook in enumerate(_chosen(job, event, stage), start=1):
+        name = f"{when}-hook-{number}"
         try:
             await job.step(name, Called, partial(_call, job, name, hook, outcome), tell=lambda called: called.message)
         except JobFailed as failed:
@@ -81,9 +118,8 @@ async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> 
 
 
 async def _run(job: JobRun, name: str, hook: Hook, document: bytes) -> str:
-    """Run a command: after the agent in its workspace, if that was made. Return what it said last."""
-    after = hook.event is not HookEvent.PRE and is_agent_gone(job)
-    layout = job.recorded("workspace", Layout) if after else None
+    """Run a command, in the job's workspace when that is made and no agent is in it. Return what it said last."""
+    layout = job.recorded("workspace", Layout) if is_agent_gone(job) else None
     errand = Errand(
         f"{job.execution_id}-{name}",
         Purpose.HOOK,
@@ -92,7 +128,11 @@ async def _run(job: JobRun, name: str, hook: Hook, document: bytes) -> str:
         base=None if layout is None else job.recorded("base", Base),
         layout=layout,
         prompt=document,
-        environment={"BOATYARD_HOOK_ID": hook.hook_id.encode(), "BOATYARD_HOOK_EVENT": hook.event.encode()},
+        environment={
+            "BOATYARD_HOOK_ID": hook.hook_id.encode(),
+            "BOATYARD_HOOK_EVENT": hook.event.encode(),
+            **({"BOATYARD_HOOK_STAGE": hook.stage.encode()} if hook.stage else {}),
+        },
     )
     run = await run_errand(job, errand)
     if run.state is not ExecutionState.SUCCEEDED and not exited(run):
@@ -101,7 +141,7 @@ async def _run(job: JobRun, name: str, hook: Hook, document: bytes) -> str:
     how = f"exited with code {run.exit_code}"
     if run.state is ExecutionState.SUCCEEDED:
         return f"{how}: {line}" if line else how
-    if hook.event is HookEvent.PRE:
+    if hook.event.may_veto:
         raise JobFailed(Failure(_VETOED, line or f"hook {hook.hook_id} {how}"))
     raise _failed(hook, f"{how}: {line}" if line else how)
 
@@ -110,14 +150,14 @@ async def _post(job: JobRun, name: str, hook: Hook, document: bytes) -> str:
     """Call a server. Return what it answered."""
     key = await job.insist(lambda: job.ledger.signing_key(job.lease, hook.hook_id))
     head = {"type": f"job.{hook.event.lower()}", "timestamp": datetime.now(UTC).isoformat()}
-    about = b'{"hook_id": %b, "job": %b}' % (json.dumps(hook.hook_id).encode(), document)
-    body = json.dumps(head).encode()[:-1] + b', "data": ' + about + b"}"
+    about = {"hook_id": hook.hook_id, **({"stage": hook.stage} if hook.stage else {})}
+    body = b'%b, "data": %b, "job": %b}}' % (json.dumps(head).encode()[:-1], json.dumps(about).encode()[:-1], document)
     call = Call(f"{job.execution_id}-{name}", hook.url, key, body, hook.timeout)
     try:
         answer = await job.interruptible(job.webhooks.call(call))
     except CallFailed as failed:
         raise _failed(hook, str(failed)) from failed
-    if hook.event is HookEvent.PRE:
+    if hook.event.may_veto:
         _judge(hook, answer)
     said = answer.body[:_MAX_LINE_BYTES].decode(errors="replace").strip().partition("\n")[0]
     how = f"answered {answer.status}" + (f" at try {answer.tries}" if answer.tries > 1 else "")

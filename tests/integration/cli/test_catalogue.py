@@ -78,7 +78,30 @@ def test_hooks(cell: Cell) -> None:
         ("ERROR", "IGNORE", 1.5),
     ]
     assert secret not in json.dumps(listed).encode() + cell.boatyard("hook", "list")
-    for each in (command, hook_id):
+    guard = cell.boatyard(
+        *(
+            "hook",
+            "register",
+            "--event",
+            "before",
+            "--stage",
+            "push",
+            "--command",
+            "true",
+            "--kind",
+            "task",
+            "--all-projects",
+        )
+    )
+    (made,) = cell.lines("hook", "show", guard.decode().strip())
+    assert (made["event"], made["stage"], made["all_projects"], made["kinds"]) == ("BEFORE", "push", True, ["task"])
+    cell.boatyard("hook", "disable", made["hook_id"])
+    (changed,) = cell.lines("hook", "update", made["hook_id"], "--order", -3, "--clear", "kind")
+    assert changed == made | {"enabled": False, "order": -3, "kinds": [], "secret": None}
+    assert b"before push (disabled)" in cell.boatyard("hook", "list")
+    assert cell.boatyard("hook", "enable", made["hook_id"]) == guard
+    assert b"project_id" not in cell.boatyard("hook", "show", made["hook_id"])
+    for each in (command, hook_id, guard.strip()):
         cell.boatyard("hook", "unregister", each.decode())
     assert cell.lines("hook", "list") == []
 
@@ -97,6 +120,9 @@ def test_hooks(cell: Cell) -> None:
         ("hook", "register", "--event", "pre", "--command", "true", "--webhook", "https://example.com"),
         ("hook", "register", "--event", "pre", "--webhook", "http://127.0.0.1/"),
         ("hook", "register", "--event", "error", "--command", "true", "--on-failure", "fail"),
+        ("hook", "register", "--event", "before", "--stage", "nowhere", "--command", "true"),
+        ("hook", "update", "nobody", "--order", "1"),
+        ("hook", "update", "nobody"),
         ("hook", "unregister", "nobody"),
         ("run", "--worker", "ann", "x"),
         ("run", "--worker", "ann", "--item", "i", "--no-push", "x"),

@@ -1,7 +1,6 @@
 """What hooks are told, what they can do, and what becomes of a job when they fail: on real services and receivers."""
 
 import json
-import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from boatyard.gateway.v1 import catalog_pb2, hook_pb2, job_pb2, runtime_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from services.common.ids import new_id
+from tests.kit.hooks import BROKEN, DONE, FAIL, IGNORE, Hooks, hook_calls, killed_in_mid_call
 from tests.kit.receiver import SECRET, Reply, receiver
 from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services
@@ -20,8 +20,6 @@ pytestmark = pytest.mark.slow
 SUCCEEDED, FAILED, CANCELLED = (
     job_pb2.Job.State.Value(f"STATE_{name}") for name in ("SUCCEEDED", "FAILED", "CANCELLED")
 )
-DONE, BROKEN = job_pb2.StageRecord.STATE_DONE, job_pb2.StageRecord.STATE_FAILED
-IGNORE, FAIL = hook_pb2.Hook.FAILURE_POLICY_IGNORE, hook_pb2.Hook.FAILURE_POLICY_FAIL
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -37,35 +35,13 @@ async def project(services: Services) -> str:
     return (await services.catalog.CreateProject(request)).project.project_id
 
 
-class Hooks:
-    """Registers hooks of one project."""
-
-    def __init__(self, services: Services, project: str) -> None:
-        self.services = services
-        self.project = project
-
-    async def __call__(self, event: str, **fields) -> hook_pb2.Hook:
-        hook = hook_pb2.Hook(project_id=self.project, event=f"EVENT_{event}", **fields)
-        return (await self.services.hooks.RegisterHook(hook_pb2.RegisterHookRequest(hook=hook))).hook
-
-    async def web(self, event: str, url: str, **fields) -> hook_pb2.Hook:
-        return await self(event, webhook={"url": url, "secret": SECRET}, **fields)
-
-
 @pytest.fixture
 def register(services: Services, project: str) -> Hooks:
     return Hooks(services, project)
 
 
-def calls(job: job_pb2.Job) -> dict[str, tuple[int, str]]:
-    """Return how the calls of hooks went, and what the timeline says of each."""
-    return {stage.name: (stage.state, stage.message) for stage in job.timeline if "-hook-" in stage.name}
-
-
 async def repository(services: Services, project: str, remote: Repo) -> str:
-    made = catalog_pb2.Repository(project_id=project, url=str(remote.path))
-    answer = await services.catalog.CreateRepository(catalog_pb2.CreateRepositoryRequest(repository=made))
-    return answer.repository.repository_id
+    return (await Hooks(services, project).spec(remote))["repository_id"]
 
 
 async def test_a_server_gets_the_result_when_it_is_published(
@@ -82,7 +58,7 @@ async def test_a_server_gets_the_result_when_it_is_published(
     seen = told.json["data"]["job"]
     assert (seen["jobId"], seen["state"], seen["output"]["pushed"]) == (job.job_id, "STATE_SUCCEEDED", True)
     assert seen["output"]["commitId"] == remote.head(f"boatyard/{job.job_id}")
-    assert (job.state, calls(job)) == (
+    assert (job.state, hook_calls(job)) == (
         SUCCEEDED,
         {"post-hook-1": (DONE, f"{hook.hook_id}: answered 200: noted")},
     )
@@ -101,7 +77,7 @@ async def test_a_server_gets_the_error(services: Services, project: str, registe
     assert told.json["type"] == "job.error"
     assert (seen["state"], seen["reason"], seen["message"]) == ("STATE_FAILED", "AGENT_FAILED", job.message)
     assert seen["output"]["summary"] == "oh no"
-    assert (job.state, job.reason, list(calls(job))) == (FAILED, "AGENT_FAILED", ["error-hook-1"])
+    assert (job.state, job.reason, list(hook_calls(job))) == (FAILED, "AGENT_FAILED", ["error-hook-1"])
 
 
 async def test_commands_find_the_workspace_as_the_agent_left_it(
@@ -113,7 +89,7 @@ async def test_commands_find_the_workspace_as_the_agent_left_it(
     good = await services.run("echo something > left", **wanted)
     bad = await services.run("echo something > left; exit 1", **wanted)
     for job, name, hook in ((good, "post-hook-1", post), (bad, "error-hook-1", error)):
-        assert calls(job)[name][0] == DONE, calls(job)
+        assert hook_calls(job)[name][0] == DONE, hook_calls(job)
         output = (await services.output(f"{job.execution_ids[0]}-{name}")).decode()
         assert output.startswith("something\n")
         assert f"{name.partition('-')[0].upper()} {hook.hook_id}\n" in output
@@ -139,7 +115,7 @@ async def test_a_server_may_veto_and_the_error_hooks_hear_of_it(
         bad = await services.run("true", project_id=project)
     assert good.state == SUCCEEDED
     assert (bad.state, bad.reason, bad.message) == (FAILED, "VETOED", "not on a Friday")
-    assert [(name, state) for name, (state, _) in calls(bad).items()] == [
+    assert [(name, state) for name, (state, _) in hook_calls(bad).items()] == [
         *[("pre-hook-1", BROKEN), ("error-hook-1", DONE), ("error-hook-2", DONE)]
     ]
     assert [received.json["data"]["job"]["reason"] for received in told.received] == ["VETOED"]
@@ -187,7 +163,7 @@ async def test_a_hook_that_fails_does_to_the_job_what_its_policy_says(
     assert "exited with code 9: broken" in job.message
     assert job.output.pushed, "what is published stays so"
     assert remote.head(f"boatyard/{job.job_id}") == job.output.commit_id
-    went = calls(job)
+    went = hook_calls(job)
     assert {name: state for name, (state, _) in went.items()} == {
         "pre-hook-1": BROKEN,
         "post-hook-1": BROKEN,
@@ -208,12 +184,6 @@ async def test_a_redirect_is_a_failure(services: Services, project: str, registe
     assert "redirects are not followed" in job.message
 
 
-async def killed_in_mid_call(services: Services) -> None:
-    services.end("gateway", signal.SIGKILL)
-    services.start("gateway")
-    await services.serving("gateway")
-
-
 @pytest.mark.parametrize("event", ["PRE", "POST", "ERROR"])
 async def test_a_killed_gateway_repeats_the_call_that_was_under_way_and_no_other(
     services: Services, project: str, register: Hooks, event: str
@@ -232,7 +202,7 @@ async def test_a_killed_gateway_repeats_the_call_that_was_under_way_and_no_other
     assert [received.message_id for received in server.received] == names
     for received in server.received:
         received.check()
-    assert [state for state, _ in calls(ended).values()] == [DONE] * 3
+    assert [state for state, _ in hook_calls(ended).values()] == [DONE] * 3
 
 
 @pytest.mark.parametrize(
@@ -252,13 +222,13 @@ async def test_a_cancel_cuts_hooks_short(
         name = f"{event.lower()}-hook-1"
 
         def begun(now: job_pb2.Job) -> bool:
-            return name in calls(now)
+            return name in hook_calls(now)
 
         await services.until(job.job_id, begun)
         await services.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=job.job_id))
         ended = await services.ended(job.job_id, timeout=20)
-    assert (ended.state, list(calls(ended))) == (state, [name])
-    assert calls(ended)[name][0] == BROKEN
+    assert (ended.state, list(hook_calls(ended))) == (state, [name])
+    assert hook_calls(ended)[name][0] == BROKEN
     if event == "ERROR":
         assert ended.reason == "AGENT_FAILED", "it had failed before"
 

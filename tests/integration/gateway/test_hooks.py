@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 from boatyard.gateway.v1 import catalog_pb2
 from boatyard.gateway.v1 import hook_pb2 as pb
@@ -51,6 +52,42 @@ async def test_hooks_are_listed_in_the_order_of_their_calls(stubs: Stubs) -> Non
         assert await listed(stubs, project_id="default") == [first.hook_id, third.hook_id]
 
 
+async def test_the_hooks_of_a_project_are_those_that_its_jobs_call(stubs: Stubs) -> None:
+    await stubs.catalog.CreateProject(catalog_pb2.CreateProjectRequest(project={"project_id": "harbour"}))
+    own = await register(stubs)
+    everywhere = await register(stubs, all_projects=True)
+    elsewhere = await register(stubs, project_id="harbour")
+    assert (everywhere.all_projects, everywhere.project_id) == (True, "")
+    assert await listed(stubs, project_id="default") == [own.hook_id, everywhere.hook_id]
+    assert await listed(stubs, project_id="harbour") == [everywhere.hook_id, elsewhere.hook_id]
+
+
+async def test_a_hook_is_changed_in_what_the_mask_names(stubs: Stubs) -> None:
+    hook = pb.Hook(event="EVENT_BEFORE", stage="push", webhook={"url": "https://example.com/a"}, kinds=["task"])
+    made = (await stubs.hooks.RegisterHook(pb.RegisterHookRequest(hook=hook))).hook
+    assert made.failure_policy == pb.Hook.FAILURE_POLICY_FAIL, "a guard that cannot be asked must not count as a yes"
+
+    async def updated(*paths: str, **fields) -> pb.Hook:
+        change = pb.Hook(hook_id=made.hook_id, **fields)
+        return (await stubs.hooks.UpdateHook(pb.UpdateHookRequest(hook=change, update_mask={"paths": paths}))).hook
+
+    changed = await updated("webhook.url", "disabled", "kinds", webhook={"url": "https://example.com/b"}, disabled=True)
+    expected = pb.Hook()
+    expected.CopyFrom(made)
+    expected.webhook.url, expected.webhook.secret, expected.disabled = "https://example.com/b", "", True
+    del expected.kinds[:]
+    assert changed == expected, "all else as it was, and its secret not shown"
+    assert await updated("timeout", "order", order=3) == pb.Hook.FromString(
+        expected.SerializeToString() + pb.Hook(order=3).SerializeToString()
+    ), "what the message has not is the default again"
+    new = await updated("webhook", webhook={"url": "https://example.com/c"})
+    assert new.webhook.secret.startswith("whsec_")
+    assert new.webhook.secret != made.webhook.secret
+    assert (await updated("command", command="true")).WhichOneof("action") == "command"
+    shown = await stubs.hooks.GetHook(pb.GetHookRequest(hook_id=made.hook_id))
+    assert (shown.hook.command, shown.hook.disabled, shown.hook.order) == ("true", True, 3)
+
+
 async def test_a_list_of_large_hooks_comes_in_shorter_pages(stubs: Stubs) -> None:
     made = [(await register(stubs, command="x" * 65536)).hook_id for _ in range(70)]
     assert await listed(stubs, page_size=1000) == made, "4 MiB and more"
@@ -83,6 +120,51 @@ async def test_refusals(stubs: Stubs) -> None:
     ]:
         assert {field for field, _ in (await refusal(call, Invalid)).violations} == fields
     assert await listed(stubs) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "violated"),
+    [
+        ({"event": "EVENT_BEFORE"}, "hook.stage"),
+        ({"event": "EVENT_BEFORE", "stage": "agent"}, "hook.stage"),
+        ({"event": "EVENT_AFTER", "stage": "start"}, "hook.stage"),
+        ({"event": "EVENT_POST", "stage": "push"}, "hook.stage"),
+        ({"all_projects": True, "project_id": "default"}, "hook.all_projects"),
+        ({"kinds": ["No kind"]}, "hook.kinds[0]"),
+        ({"template_ids": [""]}, "hook.template_ids[0]"),
+        ({"kinds": ["task"] * 65}, "hook.kinds"),
+    ],
+)
+async def test_no_hook_is_registered_that_would_never_be_called(stubs: Stubs, fields: dict, violated: str) -> None:
+    error = await refusal(register(stubs, **fields), Invalid)
+    assert [field for field, _ in error.violations] == [violated]
+
+
+async def test_refused_changes(stubs: Stubs) -> None:
+    made = await register(stubs)
+
+    async def refused(kind: type, *paths: str, **fields) -> object:
+        change = pb.Hook(**{"hook_id": made.hook_id, **fields})
+        request = pb.UpdateHookRequest(hook=change, update_mask={"paths": paths})
+        return await refusal(stubs.hooks.UpdateHook(request), kind)
+
+    for paths, violated in [
+        (["event", "stage", "project_id", "all_projects", "hook_id", "create_time"], ["update_mask"] * 6),
+        (["nothing", "webhook.nothing"], ["update_mask"] * 2),
+        ([], ["update_mask"]),
+        (["command"], ["hook.command"]),
+        (["webhook.url"], ["hook.webhook.url"]),
+    ]:
+        error = await refused(Invalid, *paths)
+        assert [field for field, _ in error.violations] == violated, paths
+    assert (await refused(NotFound, "order", hook_id="nobody")).reason == "HOOK_NOT_FOUND"
+    assert (await refused(NotFound, "template_ids", template_ids=["none"])).reason == "TEMPLATE_NOT_FOUND"
+    error = await refusal(register(stubs, template_ids=["none"]), NotFound)
+    assert error.reason == "TEMPLATE_NOT_FOUND"
+    await stubs.hooks.UnregisterHook(pb.UnregisterHookRequest(hook_id=made.hook_id))
+    assert (await refused(NotFound, "order")).reason == "HOOK_NOT_FOUND"
+    error = await refusal(stubs.hooks.GetHook(pb.GetHookRequest(hook_id=made.hook_id)), NotFound)
+    assert error.reason == "HOOK_NOT_FOUND"
 
 
 async def test_a_webhook_s_secret_is_shown_once(stubs: Stubs) -> None:

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from boatyard.gateway.v1 import access_pb2 as boatyard_dot_gateway_dot_v1_dot_access__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/gateway/v1/hook.proto\x12\x13\x62oatyard.gateway.v1\x1a boatyard/gateway/v1/access.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"R\n\x13RegisterHookRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x04hook\x18\x02 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"?\n\x14RegisterHookResponse\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"M\n\x10ListHooksRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"V\n\x11ListHooksResponse\x12(\n\x05hooks\x18\x01 \x03(\x0b\x32\x19.boatyard.gateway.v1.Hook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x15UnregisterHookRequest\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\"\x18\n\x16UnregisterHookResponse\"\x8b\x04\n\x04Hook\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12.\n\x05\x65vent\x18\x03 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Hook.Event\x12\x11\n\x07\x63ommand\x18\x04 \x01(\tH\x00\x12/\n\x07webhook\x18\x08 \x01(\x0b\x32\x1c.boatyard.gateway.v1.WebhookH\x00\x12\r\n\x05order\x18\x05 \x01(\x05\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12?\n\x0e\x66\x61ilure_policy\x18\t \x01(\x0e\x32\'.boatyard.gateway.v1.Hook.FailurePolicy\"N\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\r\n\tEVENT_PRE\x10\x01\x12\x0e\n\nEVENT_POST\x10\x02\x12\x0f\n\x0b\x45VENT_ERROR\x10\x03\"c\n\rFailurePolicy\x12\x1e\n\x1a\x46\x41ILURE_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41ILURE_POLICY_FAIL\x10\x01\x12\x19\n\x15\x46\x41ILURE_POLICY_IGNORE\x10\x02\x42\x08\n\x06\x61\x63tion\"&\n\x07Webhook\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t2\xd4\x02\n\x0bHookService\x12l\n\x0cRegisterHook\x12(.boatyard.gateway.v1.RegisterHookRequest\x1a).boatyard.gateway.v1.RegisterHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12\x63\n\tListHooks\x12%.boatyard.gateway.v1.ListHooksRequest\x1a&.boatyard.gateway.v1.ListHooksResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12r\n\x0eUnregisterHook\x12*.boatyard.gateway.v1.UnregisterHookRequest\x1a+.boatyard.gateway.v1.UnregisterHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/gateway/v1/hook.proto\x12\x13\x62oatyard.gateway.v1\x1a boatyard/gateway/v1/access.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"R\n\x13RegisterHookRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x04hook\x18\x02 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"?\n\x14RegisterHookResponse\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"!\n\x0eGetHookRequest\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\":\n\x0fGetHookResponse\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"M\n\x10ListHooksRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"V\n\x11ListHooksResponse\x12(\n\x05hooks\x18\x01 \x03(\x0b\x32\x19.boatyard.gateway.v1.Hook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x11UpdateHookRequest\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"=\n\x12UpdateHookResponse\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"(\n\x15UnregisterHookRequest\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\"\x18\n\x16UnregisterHookResponse\"\x8a\x05\n\x04Hook\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12.\n\x05\x65vent\x18\x03 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Hook.Event\x12\x11\n\x07\x63ommand\x18\x04 \x01(\tH\x00\x12/\n\x07webhook\x18\x08 \x01(\x0b\x32\x1c.boatyard.gateway.v1.WebhookH\x00\x12\r\n\x05order\x18\x05 \x01(\x05\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12?\n\x0e\x66\x61ilure_policy\x18\t \x01(\x0e\x32\'.boatyard.gateway.v1.Hook.FailurePolicy\x12\r\n\x05stage\x18\n \x01(\t\x12\x14\n\x0c\x61ll_projects\x18\x0b \x01(\x08\x12\x14\n\x0ctemplate_ids\x18\x0c \x03(\t\x12\r\n\x05kinds\x18\r \x03(\t\x12\x10\n\x08\x64isabled\x18\x0e \x01(\x08\"q\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\r\n\tEVENT_PRE\x10\x01\x12\x0e\n\nEVENT_POST\x10\x02\x12\x0f\n\x0b\x45VENT_ERROR\x10\x03\x12\x10\n\x0c\x45VENT_BEFORE\x10\x04\x12\x0f\n\x0b\x45VENT_AFTER\x10\x05\"c\n\rFailurePolicy\x12\x1e\n\x1a\x46\x41ILURE_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41ILURE_POLICY_FAIL\x10\x01\x12\x19\n\x15\x46\x41ILURE_POLICY_IGNORE\x10\x02\x42\x08\n\x06\x61\x63tion\"&\n\x07Webhook\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t2\x9b\x04\n\x0bHookService\x12l\n\x0cRegisterHook\x12(.boatyard.gateway.v1.RegisterHookRequest\x1a).boatyard.gateway.v1.RegisterHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12]\n\x07GetHook\x12#.boatyard.gateway.v1.GetHookRequest\x1a$.boatyard.gateway.v1.GetHookResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x63\n\tListHooks\x12%.boatyard.gateway.v1.ListHooksRequest\x1a&.boatyard.gateway.v1.ListHooksResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x66\n\nUpdateHook\x12&.boatyard.gateway.v1.UpdateHookRequest\x1a\'.boatyard.gateway.v1.UpdateHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12r\n\x0eUnregisterHook\x12*.boatyard.gateway.v1.UnregisterHookRequest\x1a+.boatyard.gateway.v1.UnregisterHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,30 +37,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HOOKSERVICE'].methods_by_name['RegisterHook']._loaded_options = None
   _globals['_HOOKSERVICE'].methods_by_name['RegisterHook']._serialized_options = b'\220\002\002\340\321\030\003'
+  _globals['_HOOKSERVICE'].methods_by_name['GetHook']._loaded_options = None
+  _globals['_HOOKSERVICE'].methods_by_name['GetHook']._serialized_options = b'\220\002\001\340\321\030\001'
   _globals['_HOOKSERVICE'].methods_by_name['ListHooks']._loaded_options = None
   _globals['_HOOKSERVICE'].methods_by_name['ListHooks']._serialized_options = b'\220\002\001\340\321\030\001'
+  _globals['_HOOKSERVICE'].methods_by_name['UpdateHook']._loaded_options = None
+  _globals['_HOOKSERVICE'].methods_by_name['UpdateHook']._serialized_options = b'\220\002\002\340\321\030\003'
   _globals['_HOOKSERVICE'].methods_by_name['UnregisterHook']._loaded_options = None
   _globals['_HOOKSERVICE'].methods_by_name['UnregisterHook']._serialized_options = b'\220\002\002\340\321\030\003'
-  _globals['_REGISTERHOOKREQUEST']._serialized_start=154
-  _globals['_REGISTERHOOKREQUEST']._serialized_end=236
-  _globals['_REGISTERHOOKRESPONSE']._serialized_start=238
-  _globals['_REGISTERHOOKRESPONSE']._serialized_end=301
-  _globals['_LISTHOOKSREQUEST']._serialized_start=303
-  _globals['_LISTHOOKSREQUEST']._serialized_end=380
-  _globals['_LISTHOOKSRESPONSE']._serialized_start=382
-  _globals['_LISTHOOKSRESPONSE']._serialized_end=468
-  _globals['_UNREGISTERHOOKREQUEST']._serialized_start=470
-  _globals['_UNREGISTERHOOKREQUEST']._serialized_end=510
-  _globals['_UNREGISTERHOOKRESPONSE']._serialized_start=512
-  _globals['_UNREGISTERHOOKRESPONSE']._serialized_end=536
-  _globals['_HOOK']._serialized_start=539
-  _globals['_HOOK']._serialized_end=1062
-  _globals['_HOOK_EVENT']._serialized_start=873
-  _globals['_HOOK_EVENT']._serialized_end=951
-  _globals['_HOOK_FAILUREPOLICY']._serialized_start=953
-  _globals['_HOOK_FAILUREPOLICY']._serialized_end=1052
-  _globals['_WEBHOOK']._serialized_start=1064
-  _globals['_WEBHOOK']._serialized_end=1102
-  _globals['_HOOKSERVICE']._serialized_start=1105
-  _globals['_HOOKSERVICE']._serialized_end=1445
+  _globals['_REGISTERHOOKREQUEST']._serialized_start=188
+  _globals['_REGISTERHOOKREQUEST']._serialized_end=270
+  _globals['_REGISTERHOOKRESPONSE']._serialized_start=272
+  _globals['_REGISTERHOOKRESPONSE']._serialized_end=335
+  _globals['_GETHOOKREQUEST']._serialized_start=337
+  _globals['_GETHOOKREQUEST']._serialized_end=370
+  _globals['_GETHOOKRESPONSE']._serialized_start=372
+  _globals['_GETHOOKRESPONSE']._serialized_end=430
+  _globals['_LISTHOOKSREQUEST']._serialized_start=432
+  _globals['_LISTHOOKSREQUEST']._serialized_end=509
+  _globals['_LISTHOOKSRESPONSE']._serialized_start=511
+  _globals['_LISTHOOKSRESPONSE']._serialized_end=597
+  _globals['_UPDATEHOOKREQUEST']._serialized_start=599
+  _globals['_UPDATEHOOKREQUEST']._serialized_end=708
+  _globals['_UPDATEHOOKRESPONSE']._serialized_start=710
+  _globals['_UPDATEHOOKRESPONSE']._serialized_end=771
+  _globals['_UNREGISTERHOOKREQUEST']._serialized_start=773
+  _globals['_UNREGISTERHOOKREQUEST']._serialized_end=813
+  _globals['_UNREGISTERHOOKRESPONSE']._serialized_start=815
+  _globals['_UNREGISTERHOOKRESPONSE']._serialized_end=839
+  _globals['_HOOK']._serialized_start=842
+  _globals['_HOOK']._serialized_end=1492
+  _globals['_HOOK_EVENT']._serialized_start=1268
+  _globals['_HOOK_EVENT']._serialized_end=1381
+  _globals['_HOOK_FAILUREPOLICY']._serialized_start=1383
+  _globals['_HOOK_FAILUREPOLICY']._serialized_end=1482
+  _globals['_WEBHOOK']._serialized_start=1494
+  _globals['_WEBHOOK']._serialized_end=1532
+  _globals['_HOOKSERVICE']._serialized_start=1535
+  _globals['_HOOKSERVICE']._serialized_end=2074
 # @@protoc_insertion_point(module_scope)

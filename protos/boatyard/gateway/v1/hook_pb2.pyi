@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import duration_pb2 as duration_pb2
+from google.protobuf import field_mask_pb2 as field_mask_pb2
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
@@ -70,6 +71,48 @@ class RegisterHookResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class GetHookRequest(message.Message):
+    """Asks for a hook."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOOK_ID_FIELD_NUMBER: builtins.int
+    hook_id: builtins.str
+    """Required. The hook."""
+    def __init__(
+        self,
+        *,
+        hook_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hook_id", b"hook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetHookResponse(message.Message):
+    """Answers GetHook."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOOK_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def hook(self) -> Hook:
+        """The hook, without secret."""
+
+    def __init__(
+        self,
+        *,
+        hook: Hook | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["hook", b"hook"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hook", b"hook"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class ListHooksRequest(message.Message):
     """Asks for hooks."""
 
@@ -79,7 +122,7 @@ class ListHooksRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Only of this project; empty means all."""
+    """Only those that are called for jobs of this project, those of all projects too; empty means every hook."""
     page_size: builtins.int
     """How many at most: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
@@ -120,6 +163,58 @@ class ListHooksResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["hooks", b"hooks", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateHookRequest(message.Message):
+    """Asks to change a hook."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOOK_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def hook(self) -> Hook:
+        """Required. The hook: its id, and the fields that the mask names."""
+
+    @builtins.property
+    def update_mask(self) -> field_mask_pb2.FieldMask:
+        """Required. What to change, such as `order`, `disabled`, `kinds` or `webhook.url`; what it names and `hook` does not have is
+        made empty, or its default. Not `hook_id`, `project_id`, `all_projects`, `event`, `stage` and `create_time`.
+        """
+
+    def __init__(
+        self,
+        *,
+        hook: Hook | None = ...,
+        update_mask: field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["hook", b"hook", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hook", b"hook", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateHookResponse(message.Message):
+    """Answers UpdateHook."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOOK_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def hook(self) -> Hook:
+        """The hook as it now is; with its secret when the mask names that, or all of the webhook."""
+
+    def __init__(
+        self,
+        *,
+        hook: Hook | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["hook", b"hook"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hook", b"hook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -178,6 +273,14 @@ class Hook(message.Message):
         """When all else has been done, the push too, and the job is to end SUCCEEDED. The hook gets the result."""
         EVENT_ERROR: Hook._Event.ValueType  # 3
         """When the job is to end FAILED, for whatever reason, a veto too. The hook gets the error."""
+        EVENT_BEFORE: Hook._Event.ValueType  # 4
+        """Before a stage begins; it is called where a job has that stage. The hook may veto the job, which then ends FAILED (VETOED)
+        with what has been done so far: before `push` the result is there, and is not published.
+        """
+        EVENT_AFTER: Hook._Event.ValueType  # 5
+        """When a stage is done, whatever came out of it: after `agent` the agent has ended, well or not, and after `verify` the
+        check has been run. Not called when the stage itself broke.
+        """
 
     class Event(_Event, metaclass=_EventEnumTypeWrapper):
         """When a hook is called. Values may be added. No hook is called for the end of a job that is CANCELLED."""
@@ -190,6 +293,14 @@ class Hook(message.Message):
     """When all else has been done, the push too, and the job is to end SUCCEEDED. The hook gets the result."""
     EVENT_ERROR: Hook.Event.ValueType  # 3
     """When the job is to end FAILED, for whatever reason, a veto too. The hook gets the error."""
+    EVENT_BEFORE: Hook.Event.ValueType  # 4
+    """Before a stage begins; it is called where a job has that stage. The hook may veto the job, which then ends FAILED (VETOED)
+    with what has been done so far: before `push` the result is there, and is not published.
+    """
+    EVENT_AFTER: Hook.Event.ValueType  # 5
+    """When a stage is done, whatever came out of it: after `agent` the agent has ended, well or not, and after `verify` the
+    check has been run. Not called when the stage itself broke.
+    """
 
     class _FailurePolicy:
         ValueType = typing.NewType("ValueType", builtins.int)
@@ -198,10 +309,11 @@ class Hook(message.Message):
     class _FailurePolicyEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Hook._FailurePolicy.ValueType], builtins.type):
         DESCRIPTOR: descriptor.EnumDescriptor
         FAILURE_POLICY_UNSPECIFIED: Hook._FailurePolicy.ValueType  # 0
-        """FAIL for PRE, IGNORE for POST and ERROR."""
+        """FAIL for PRE and BEFORE, IGNORE for POST, AFTER and ERROR."""
         FAILURE_POLICY_FAIL: Hook._FailurePolicy.ValueType  # 1
-        """The job ends FAILED (HOOK_FAILED). What a POST hook's job has pushed stays pushed, and `output.pushed` says so. Not
-        for ERROR: that job has failed already.
+        """The job ends FAILED (HOOK_FAILED). What the job has pushed stays pushed, and `output.pushed` says so. Not for ERROR:
+        that job has failed already. Where an AFTER hook fails and its stage found that the agent, or the check, has
+        failed, that is why the job ends FAILED.
         """
         FAILURE_POLICY_IGNORE: Hook._FailurePolicy.ValueType  # 2
         """The failure is recorded in the timeline, and the job goes on. A veto is no failure."""
@@ -210,10 +322,11 @@ class Hook(message.Message):
         """What becomes of the job when the hook fails: it cannot be reached, runs too long, or does not answer as it should."""
 
     FAILURE_POLICY_UNSPECIFIED: Hook.FailurePolicy.ValueType  # 0
-    """FAIL for PRE, IGNORE for POST and ERROR."""
+    """FAIL for PRE and BEFORE, IGNORE for POST, AFTER and ERROR."""
     FAILURE_POLICY_FAIL: Hook.FailurePolicy.ValueType  # 1
-    """The job ends FAILED (HOOK_FAILED). What a POST hook's job has pushed stays pushed, and `output.pushed` says so. Not
-    for ERROR: that job has failed already.
+    """The job ends FAILED (HOOK_FAILED). What the job has pushed stays pushed, and `output.pushed` says so. Not for ERROR:
+    that job has failed already. Where an AFTER hook fails and its stage found that the agent, or the check, has
+    failed, that is why the job ends FAILED.
     """
     FAILURE_POLICY_IGNORE: Hook.FailurePolicy.ValueType  # 2
     """The failure is recorded in the timeline, and the job goes on. A veto is no failure."""
@@ -227,23 +340,37 @@ class Hook(message.Message):
     TIMEOUT_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     FAILURE_POLICY_FIELD_NUMBER: builtins.int
+    STAGE_FIELD_NUMBER: builtins.int
+    ALL_PROJECTS_FIELD_NUMBER: builtins.int
+    TEMPLATE_IDS_FIELD_NUMBER: builtins.int
+    KINDS_FIELD_NUMBER: builtins.int
+    DISABLED_FIELD_NUMBER: builtins.int
     hook_id: builtins.str
     """Output only. The hook."""
     project_id: builtins.str
-    """The project whose jobs it is called for; empty means `default`."""
+    """The project whose jobs it is called for; empty means `default`, or that `all_projects` is set."""
     event: Hook.Event.ValueType
     """Required. When it is called."""
     command: builtins.str
-    """A line for /bin/sh, run in a sandbox without network: PRE in an empty workspace, POST and ERROR in the job's own, as
-    the agent left it, or an empty one where there is none. The job stands on its standard input, as the JSON form of
-    boatyard.gateway.v1.Job in the state in which it is to end; the hook finds BOATYARD_HOOK_ID and BOATYARD_HOOK_EVENT.
-    An exit code other than 0 is a veto of a PRE hook, whose reason is the last line of output, and a failure of the
-    others. At most 64 KiB.
+    """A line for /bin/sh, run in a sandbox without network: in the job's workspace once that is made and while no agent is in
+    it, or else (PRE, for one) in an empty one. What it changes there between the stages `workspace` and `take` is there for
+    the agent, and in the result; later nothing of it counts. The job stands on its standard input, as the JSON form of
+    boatyard.gateway.v1.Job as it is now, for POST and ERROR in the state in which it is to end; the hook finds
+    BOATYARD_HOOK_ID, BOATYARD_HOOK_EVENT and BOATYARD_HOOK_STAGE. An exit code other than 0 is a veto of a PRE or BEFORE
+    hook, whose reason is the last line of output, and a failure of the others. At most 64 KiB.
     """
     order: builtins.int
     """Hooks are called by ascending order, then by age."""
     failure_policy: Hook.FailurePolicy.ValueType
     """What becomes of the job when the hook fails."""
+    stage: builtins.str
+    """The stage, for BEFORE and AFTER, and for them required. BEFORE: `base`, `workspace`, `branch`, `start`, `take`, `diff`, `verify`
+    or `push`. AFTER: the same, but `agent`, the agent's end, in place of `start`.
+    """
+    all_projects: builtins.bool
+    """Called for the jobs of every project, also of those that are created later. Excludes `project_id`."""
+    disabled: builtins.bool
+    """Not called, until it is enabled again."""
     @builtins.property
     def webhook(self) -> Webhook:
         """A server to be told."""
@@ -255,6 +382,16 @@ class Hook(message.Message):
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was registered."""
+
+    @builtins.property
+    def template_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Called only for jobs of these templates, whether the job names one or its worker has it; empty means any, and none. At
+        most 64.
+        """
+
+    @builtins.property
+    def kinds(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Called only for jobs of these kinds, such as `task`; empty means any. At most 64."""
 
     def __init__(
         self,
@@ -268,10 +405,15 @@ class Hook(message.Message):
         timeout: duration_pb2.Duration | None = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
         failure_policy: Hook.FailurePolicy.ValueType = ...,
+        stage: builtins.str = ...,
+        all_projects: builtins.bool = ...,
+        template_ids: abc.Iterable[builtins.str] | None = ...,
+        kinds: abc.Iterable[builtins.str] | None = ...,
+        disabled: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["action", b"action", "command", b"command", "create_time", b"create_time", "timeout", b"timeout", "webhook", b"webhook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "command", b"command", "create_time", b"create_time", "event", b"event", "failure_policy", b"failure_policy", "hook_id", b"hook_id", "order", b"order", "project_id", b"project_id", "timeout", b"timeout", "webhook", b"webhook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "all_projects", b"all_projects", "command", b"command", "create_time", b"create_time", "disabled", b"disabled", "event", b"event", "failure_policy", b"failure_policy", "hook_id", b"hook_id", "kinds", b"kinds", "order", b"order", "project_id", b"project_id", "stage", b"stage", "template_ids", b"template_ids", "timeout", b"timeout", "webhook", b"webhook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_action: _TypeAlias = typing.Literal["command", "webhook"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = typing.Literal["action", b"action"]  # noqa: Y015
@@ -283,11 +425,11 @@ class Webhook(message.Message):
     also after a restart of the gateway, `webhook-timestamp` is the try's, in seconds since 1970, and `webhook-signature` is
     `v1,` and the base64 of the HMAC-SHA256 of "<id>.<timestamp>.<body>".
 
-    The body is `{"type": "job.pre" | "job.post" | "job.error", "timestamp": "<RFC 3339>", "data": {"hook_id": "…", "job": {…}}}`,
-    at most 1 MiB, with the job as commands get it. Any 2xx is a success. A PRE hook's answer `{"allow": false, "reason": "…"}`
-    is a veto. Answers 408, 429 and 5xx, and servers that are slow or not there, are tried again: 5 times in all, with pauses of
-    0.5 s to 8 s between, or as long as Retry-After says, at most 30 s. Redirects are not followed, proxies of the environment
-    not used, and of an answer no more than 64 KiB is read.
+    The body is `{"type": "job.pre" | "job.post" | "job.error" | "job.before" | "job.after", "timestamp": "<RFC 3339>",
+    "data": {"hook_id": "…", "stage": "…", "job": {…}}}`, at most 1 MiB, with the job as commands get it. Any 2xx is a success. A PRE
+    or BEFORE hook's answer `{"allow": false, "reason": "…"}` is a veto. Answers 408, 429 and 5xx, and servers that are slow or
+    not there, are tried again: 5 times in all, with pauses of 0.5 s to 8 s between, or as long as Retry-After says, at most
+    30 s. Redirects are not followed, proxies of the environment not used, and of an answer no more than 64 KiB is read.
     """
 
     DESCRIPTOR: descriptor.Descriptor

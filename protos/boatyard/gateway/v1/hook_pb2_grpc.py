@@ -45,10 +45,20 @@ class HookServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.RegisterHookRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.RegisterHookResponse.FromString,
                 _registered_method=True)
+        self.GetHook = channel.unary_unary(
+                '/boatyard.gateway.v1.HookService/GetHook',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.GetHookRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.GetHookResponse.FromString,
+                _registered_method=True)
         self.ListHooks = channel.unary_unary(
                 '/boatyard.gateway.v1.HookService/ListHooks',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHooksRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHooksResponse.FromString,
+                _registered_method=True)
+        self.UpdateHook = channel.unary_unary(
+                '/boatyard.gateway.v1.HookService/UpdateHook',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UpdateHookRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UpdateHookResponse.FromString,
                 _registered_method=True)
         self.UnregisterHook = channel.unary_unary(
                 '/boatyard.gateway.v1.HookService/UnregisterHook',
@@ -71,8 +81,18 @@ class HookServiceServicer:
         such as `post-hook-1`, with what was answered.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): there is no such project.
+        - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): what its scope names is not there.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHook(self, request, context):
+        """Returns a hook.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (HOOK_NOT_FOUND): there is none of that id, or it was removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,6 +102,18 @@ class HookServiceServicer:
         """Lists hooks, in the order in which they are called.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateHook(self, request, context):
+        """Changes a hook: what it calls, for which jobs of its project, how, and whether at all. When it is called and its project
+        stay as they are: register another one for that. Jobs that have been taken already call it as it was.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+        violations are listed.
+        - NOT_FOUND (HOOK_NOT_FOUND, TEMPLATE_NOT_FOUND): there is none of that id, or what it is to name is not there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,10 +137,20 @@ def add_HookServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.RegisterHookRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.RegisterHookResponse.SerializeToString,
             ),
+            'GetHook': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHook,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.GetHookRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.GetHookResponse.SerializeToString,
+            ),
             'ListHooks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHooks,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHooksRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHooksResponse.SerializeToString,
+            ),
+            'UpdateHook': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateHook,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UpdateHookRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UpdateHookResponse.SerializeToString,
             ),
             'UnregisterHook': grpc.unary_unary_rpc_method_handler(
                     servicer.UnregisterHook,
@@ -160,6 +202,33 @@ class HookService:
             _registered_method=True)
 
     @staticmethod
+    def GetHook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.HookService/GetHook',
+            boatyard_dot_gateway_dot_v1_dot_hook__pb2.GetHookRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_hook__pb2.GetHookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListHooks(request,
             target,
             options=(),
@@ -176,6 +245,33 @@ class HookService:
             '/boatyard.gateway.v1.HookService/ListHooks',
             boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHooksRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateHook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.HookService/UpdateHook',
+            boatyard_dot_gateway_dot_v1_dot_hook__pb2.UpdateHookRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_hook__pb2.UpdateHookResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,13 +27,27 @@ class HookServiceStub:
     such as `post-hook-1`, with what was answered.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - NOT_FOUND (PROJECT_NOT_FOUND): there is no such project.
+    - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): what its scope names is not there.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+    """
+    GetHook: aio.UnaryUnaryMultiCallable[hook_pb2.GetHookRequest, hook_pb2.GetHookResponse]
+    """Returns a hook.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (HOOK_NOT_FOUND): there is none of that id, or it was removed.
     """
     ListHooks: aio.UnaryUnaryMultiCallable[hook_pb2.ListHooksRequest, hook_pb2.ListHooksResponse]
     """Lists hooks, in the order in which they are called.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+    """
+    UpdateHook: aio.UnaryUnaryMultiCallable[hook_pb2.UpdateHookRequest, hook_pb2.UpdateHookResponse]
+    """Changes a hook: what it calls, for which jobs of its project, how, and whether at all. When it is called and its project
+    stay as they are: register another one for that. Jobs that have been taken already call it as it was.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+      violations are listed.
+    - NOT_FOUND (HOOK_NOT_FOUND, TEMPLATE_NOT_FOUND): there is none of that id, or what it is to name is not there.
     """
     UnregisterHook: aio.UnaryUnaryMultiCallable[hook_pb2.UnregisterHookRequest, hook_pb2.UnregisterHookResponse]
     """Removes a hook. Jobs that have been taken already still call it. Removing one that has been removed is a success.
@@ -61,8 +75,20 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         such as `post-hook-1`, with what was answered.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): there is no such project.
+        - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): what its scope names is not there.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+        """
+
+    @abc_1.abstractmethod
+    def GetHook(
+        self,
+        request: hook_pb2.GetHookRequest,
+        context: aio.ServicerContext[hook_pb2.GetHookRequest, abc.Awaitable[hook_pb2.GetHookResponse]],
+    ) -> abc.Awaitable[hook_pb2.GetHookResponse]:
+        """Returns a hook.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (HOOK_NOT_FOUND): there is none of that id, or it was removed.
         """
 
     @abc_1.abstractmethod
@@ -74,6 +100,20 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         """Lists hooks, in the order in which they are called.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        """
+
+    @abc_1.abstractmethod
+    def UpdateHook(
+        self,
+        request: hook_pb2.UpdateHookRequest,
+        context: aio.ServicerContext[hook_pb2.UpdateHookRequest, abc.Awaitable[hook_pb2.UpdateHookResponse]],
+    ) -> abc.Awaitable[hook_pb2.UpdateHookResponse]:
+        """Changes a hook: what it calls, for which jobs of its project, how, and whether at all. When it is called and its project
+        stay as they are: register another one for that. Jobs that have been taken already call it as it was.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
+          violations are listed.
+        - NOT_FOUND (HOOK_NOT_FOUND, TEMPLATE_NOT_FOUND): there is none of that id, or what it is to name is not there.
         """
 
     @abc_1.abstractmethod

@@ -548,7 +548,7 @@ class StageRecord(message.Message):
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Its name: `hooks`, `hook-1` and so on, `base`, `workspace`, `branch`, `start`, `agent`, `take`, `diff`, `verify`,
+    """Its name: `hooks`, `pre-hook-1` and so on, `before-push-hook-1` and so on, `base`, `workspace`, `branch`, `start`, `agent`, `take`, `diff`, `verify`,
     `push`, `stop`, `snapshot`, `cleanup`. Names may be added. A job that was begun anew by another cell has them once an attempt.
     """
     state: StageRecord.State.ValueType
