@@ -74,6 +74,7 @@ class WorkspaceManager:
                 pins_path=request.pins_path,
                 visibility=request.visibility,
                 purpose=request.purpose,
+                files_digest=request.files_digest,
                 create_time=now,
                 update_time=now,
             )
@@ -190,7 +191,7 @@ class WorkspaceManager:
 
     async def _make_files(self, request: NewWorkspace, driver: Driver) -> None:
         try:
-            await self._shelf.create(request.workspace_id, driver, request.base_layers, request.pins_path)
+            await self._shelf.create(request, driver)
         except asyncio.CancelledError:
             self._start(self._clean(request.workspace_id))
             raise

@@ -1,6 +1,7 @@
 """What a workspace is."""
 
 import enum
+import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +40,14 @@ class Visibility(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A file that is to be in a workspace; `path` is relative to its top."""
+
+    path: Path
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class NewWorkspace:
     """What is asked for. Two requests of one id that differ in any of this are different requests.
 
@@ -51,6 +60,18 @@ class NewWorkspace:
     purpose: Purpose = Purpose()
     pins_path: Path | None = None
     visibility: Visibility = Visibility.SANDBOXES
+    files: tuple[File, ...] = ()
+
+    @property
+    def files_digest(self) -> str:
+        """Return what tells its files from others; empty without any."""
+        if not self.files:
+            return ""
+        digest = hashlib.sha256()
+        for file in self.files:
+            for part in (bytes(file.path), file.content):
+                digest.update(len(part).to_bytes(8) + part)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +99,13 @@ class Workspace:
     create_time: datetime
     update_time: datetime
     expire_time: datetime | None = None
+    files_digest: str = ""
 
     def was_asked_for_by(self, request: NewWorkspace) -> bool:
         """Whether `request` is the one that this workspace was made for."""
-        mine = (self.base_layers, self.pins_path, self.visibility, self.purpose)
-        return mine == (request.base_layers, request.pins_path, request.visibility, request.purpose)
+        mine = (self.base_layers, self.pins_path, self.visibility, self.purpose, self.files_digest)
+        theirs = (request.base_layers, request.pins_path, request.visibility, request.purpose, request.files_digest)
+        return mine == theirs
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ from services.common.sandbox.errors import HeldError
 from services.workspace.drivers import Driver, DriverError, mounts
 from services.workspace.drivers.process import run
 from services.workspace.drivers.threads import to_its_end
+from services.workspace.files import write_files
+from services.workspace.model import NewWorkspace
 
 _MAKING = ".making"
 _TRASH = ".trash"
@@ -57,12 +59,13 @@ class Shelf:
         """Return where the workspace is, or would be."""
         return self.directory / workspace_id
 
-    async def create(self, workspace_id: str, driver: Driver, layers: tuple[Path, ...], pins: Path | None) -> None:
+    async def create(self, wanted: NewWorkspace, driver: Driver) -> None:
         """Make a workspace's files and its pin. Replaces files of that id that no record knew.
 
         Failed or cancelled, it leaves nothing but what `clean` removes. Raises NotFound("base"), Exhausted(DISK_FULL),
         DriverError.
         """
+        workspace_id, layers, pins = wanted.workspace_id, wanted.base_layers, wanted.pins_path
         aside = _beside(self.directory / _MAKING, workspace_id)
         aside.mkdir(mode=0o700)
         place = self.place(workspace_id)
@@ -70,6 +73,8 @@ class Shelf:
             if pins is not None:
                 _pin(aside, pins / workspace_id)
             await driver.fill(aside, layers)
+            if wanted.files:
+                await to_its_end(write_files, driver.own_files(aside), wanted.files)
             if place.exists():
                 await self.discard(workspace_id)
             aside.rename(place)

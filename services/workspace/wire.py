@@ -13,13 +13,25 @@ from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
 from services.workspace.measuring import Usage
-from services.workspace.model import SETTABLE_STATES, Filter, Layout, NewWorkspace, Purpose, Seen, State, Visibility
+from services.workspace.model import (
+    SETTABLE_STATES,
+    File,
+    Filter,
+    Layout,
+    NewWorkspace,
+    Purpose,
+    Seen,
+    State,
+    Visibility,
+)
 
 Violations = list[tuple[str, str]]
 
 _BRANCH_BYTES = 255
 _PATH_BYTES = 4095  # PATH_MAX, less the closing NUL
 _LAYERS = 100
+_FILES = 1000
+_FILES_BYTES = 3 << 20
 _PURPOSE_IDS = ("project_id", "job_id", "worker_id", "work_item_id", "repository_id")
 
 _STATES = {
@@ -48,12 +60,14 @@ def new_workspace(request: pb.CreateWorkspaceRequest) -> NewWorkspace:
             violations += _id_violations(f"purpose.{name}", value)
     if len(request.purpose.branch) > _BRANCH_BYTES:
         violations.append(("purpose.branch", f"must be at most {_BRANCH_BYTES} bytes"))
+    violations += _files_violations(request)
     _refuse(violations)
     return NewWorkspace(
         workspace_id=request.workspace_id,
         base_layers=tuple(Path(os.fsdecode(path)) for path in request.base_layers),
         pins_path=Path(os.fsdecode(request.pins_path)) if request.pins_path else None,
         visibility=_VISIBILITIES.get(request.visibility, Visibility.SANDBOXES),
+        files=tuple(File(Path(os.fsdecode(file.path)), file.content) for file in request.files),
         purpose=Purpose(
             **{name: getattr(request.purpose, name) for name in _PURPOSE_IDS}, branch=request.purpose.branch
         ),
@@ -188,6 +202,21 @@ def _path_violations(field: str, path: bytes) -> Violations:
     if b"\0" in path or len(path) > _PATH_BYTES:
         return [(field, f"must be at most {_PATH_BYTES} bytes, and none of them NUL")]
     return []
+
+
+def _files_violations(request: pb.CreateWorkspaceRequest) -> Violations:
+    violations: Violations = []
+    if len(request.files) > _FILES or sum(len(file.content) for file in request.files) > _FILES_BYTES:
+        violations.append(("files", f"must be at most {_FILES}, and {_FILES_BYTES >> 20} MiB together"))
+    paths = [file.path for file in request.files]
+    directories = {path[:end] for path in paths for end, byte in enumerate(path) if byte == ord("/")}
+    for index, path in enumerate(paths):
+        parts = path.split(b"/")
+        if not {b"", b".", b".."}.isdisjoint(parts) or b"\0" in path or len(path) > _PATH_BYTES:
+            violations.append((f"files[{index}].path", "must be a path below the workspace, without '.' and '..'"))
+    if len(set(paths)) < len(paths) or not directories.isdisjoint(paths):
+        violations.append(("files", "must each have a path of its own, which is no other's directory"))
+    return violations
 
 
 def _refuse(violations: Violations) -> None:

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("work_item_id", sa.String(63), nullable=False),
         sa.Column("repository_id", sa.String(63), nullable=False),
         sa.Column("branch", sa.LargeBinary, nullable=False),
+        sa.Column("files_digest", sa.String(64), nullable=False),
         sa.Column("create_time", sa.BigInteger, nullable=False),
         sa.Column("update_time", sa.BigInteger, nullable=False),
         sa.Column("expire_time", sa.BigInteger, nullable=True),

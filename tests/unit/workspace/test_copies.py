@@ -9,6 +9,7 @@ import pytest
 from services.common.errors import Exhausted, NotFound
 from services.workspace.drivers import DiskAdmission, process
 from services.workspace.drivers.copying import CopyDriver
+from services.workspace.model import NewWorkspace
 from services.workspace.shelf import Shelf
 
 
@@ -22,7 +23,7 @@ class Copies:
         self.driver = CopyDriver(directory, admission, asyncio.Semaphore(2))
 
     async def create(self, workspace_id: str, *layers: Path) -> None:
-        await self.shelf.create(workspace_id, self.driver, layers, None)
+        await self.shelf.create(NewWorkspace(workspace_id, layers), self.driver)
 
     def path(self, workspace_id: str) -> Path:
         return self.shelf.place(workspace_id) / "tree"

@@ -56,6 +56,7 @@ class CreateWorkspaceRequest(message.Message):
     PURPOSE_FIELD_NUMBER: builtins.int
     PINS_PATH_FIELD_NUMBER: builtins.int
     VISIBILITY_FIELD_NUMBER: builtins.int
+    FILES_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """Required. Chosen by the caller: 1 to 63 characters of [a-z0-9-], not beginning with a dash."""
     pins_path: builtins.bytes
@@ -74,6 +75,10 @@ class CreateWorkspaceRequest(message.Message):
     def purpose(self) -> Purpose:
         """Whom and what the workspace is for."""
 
+    @builtins.property
+    def files(self) -> containers.RepeatedCompositeFieldContainer[File]:
+        """What the workspace has beside, and over, the base from its beginning: at most 1000 files and 3 MiB together."""
+
     def __init__(
         self,
         *,
@@ -82,10 +87,37 @@ class CreateWorkspaceRequest(message.Message):
         purpose: Purpose | None = ...,
         pins_path: builtins.bytes = ...,
         visibility: Visibility.ValueType = ...,
+        files: abc.Iterable[File] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["purpose", b"purpose"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_layers", b"base_layers", "pins_path", b"pins_path", "purpose", b"purpose", "visibility", b"visibility", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_layers", b"base_layers", "files", b"files", "pins_path", b"pins_path", "purpose", b"purpose", "visibility", b"visibility", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class File(message.Message):
+    """A file that is to be in a workspace. What is in its way is hidden, a link too: it is never followed."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    CONTENT_FIELD_NUMBER: builtins.int
+    path: builtins.bytes
+    """Required. From the top of the workspace: parts separated by '/', none of them empty, `.` or `..`; at most 4095 bytes. No
+    path is another's directory.
+    """
+    content: builtins.bytes
+    """What is in it. It may be read and written, and not executed."""
+    def __init__(
+        self,
+        *,
+        path: builtins.bytes = ...,
+        content: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["content", b"content", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

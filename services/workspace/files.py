@@ -1,0 +1,47 @@
+"""Files that a workspace has from its beginning, beside its base."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from services.workspace.drivers import DriverError
+from services.workspace.drivers.disk import disk_full
+from services.workspace.model import File
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_files(top: Path, files: Iterable[File]) -> None:
+    """Write files into a tree that nobody else writes to yet. What is in their way goes, and no link of it is followed.
+
+    Raises Exhausted(DISK_FULL), DriverError.
+    """
+    try:
+        for file in files:
+            directory = top
+            for part in file.path.parts[:-1]:
+                directory = directory / part
+                _make_directory(directory)
+            _write(directory / file.path.name, file.content)
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise disk_full(top) from error
+        raise DriverError(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o755)
+    except FileExistsError:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            path.unlink()
+            path.mkdir(mode=0o755)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.unlink(missing_ok=True)  # a copy of the base's own; a directory there is an error
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
