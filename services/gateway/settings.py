@@ -1,5 +1,6 @@
 """What the gateway can be told."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr
@@ -21,8 +22,6 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     """Variables BOATYARD_GATEWAY_<NAME>, and BOATYARD_HOME, _DATABASE_URL, _TOKEN, AGENT_COMMAND, ANTHROPIC_MODEL."""
 
     listen: ListenAddress = "127.0.0.1:7460"
-    advertised_address: str = ""
-    """Where the gateways of other cells reach this one, host:port; `listen` unless given."""
     workspace_address: str = "127.0.0.1:7461"
     git_address: str = "127.0.0.1:7462"
     execution_address: str = "127.0.0.1:7463"
@@ -38,6 +37,8 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     """The same of a job that has failed. What is in it is kept as a snapshot first."""
     keep_cancelled_hours: Hours = 24.0
     """The same of a job that was cancelled."""
+    kinds_file: Path | None = None
+    """A TOML file with kinds of jobs, beside the shipped ones or in the place of some: see services/gateway/jobs."""
     webhook_allow: Annotated[str, AfterValidator(_checked)] = ""
     """Addresses, networks and host names, separated by commas, that webhooks may call though they are not public."""
     database_url: SecretStr | None = Field(

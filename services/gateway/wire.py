@@ -132,6 +132,15 @@ class Checks:
             return Page()
 
 
+def moment(check: Checks, field: str, value: Timestamp) -> datetime:
+    """Read a time, to the microsecond."""
+    try:
+        return value.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        check.add(field, "must be a time from the year 1 to 9999")
+        return datetime.fromtimestamp(0, UTC)
+
+
 def timestamp(time: datetime) -> Timestamp:
     """Write a time."""
     result = Timestamp()

@@ -66,7 +66,7 @@ async def _work(job: JobRun, surroundings: Surroundings) -> None:
     job.surround(call_hooks_before, call_hooks_after)
     await call_pre_hooks(job)
     base = None if remote is None else await prepare_base(job, remote)
-    layout = await make_workspace(job, base)
+    layout = await make_workspace(job, base, surroundings.files)
     if base is not None:
         await make_branch(job, layout, base)
     await start_agent(job, layout, base)

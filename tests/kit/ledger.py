@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.engine import open_database
 from services.common.db.migrate import migrate
-from services.gateway.jobs.admission import Admission, Draft
+from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.changes import Changes
+from services.gateway.jobs.drafts import Draft
 from services.gateway.jobs.ledger import SqlLedger
 from services.gateway.jobs.model import JobView
 from services.gateway.jobs.store import JobStore

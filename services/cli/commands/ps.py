@@ -23,7 +23,7 @@ def command(live: bool, limit: int, as_json: bool) -> None:
 
     async def main() -> list[job_pb2.Job]:
         async with gateway() as way:
-            request = job_pb2.ListJobsRequest(states=_LIVE if live else (), page_size=limit)
+            request = job_pb2.ListJobsRequest(filter=job_pb2.JobFilter(states=_LIVE if live else ()), page_size=limit)
             return list((await way.ask(way.jobs.ListJobs(request))).jobs)
 
     jobs = asyncio.run(main())

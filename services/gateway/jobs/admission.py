@@ -3,29 +3,20 @@
 Admission is one transaction: the request's id, the job, its first execution, and the work item's new state.
 """
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.common.errors import FailedPrecondition, Invalid
+from services.common.db.columns import microseconds
+from services.common.errors import FailedPrecondition, NotFound
 from services.common.ids import new_id
-from services.common.sandbox.spec import Network
 from services.gateway import requests
-from services.gateway.catalog.agent import (
-    DEFAULT_AGENT,
-    DEFAULT_POLICY,
-    AgentSettings,
-    Policy,
-    environment_complaint,
-    overlay,
-)
+from services.gateway.catalog.agent import DEFAULT_AGENT, DEFAULT_POLICY, AgentSettings, overlay
 from services.gateway.catalog.model import (
     DEFAULT_PROJECT_ID,
-    Document,
     Repository,
     Template,
     Worker,
@@ -43,45 +34,24 @@ from services.gateway.catalog.store import (
     Thing,
     set_work_item_state,
 )
+from services.gateway.jobs import drafts
 from services.gateway.jobs.changes import Changes
+from services.gateway.jobs.drafts import Draft
+from services.gateway.jobs.files import write_files
+from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
+from services.gateway.jobs.labels import write_labels
 from services.gateway.jobs.model import JobView
 from services.gateway.jobs.notes import new_execution
 from services.gateway.jobs.rows import job_view
 from services.gateway.jobs.settled import settled_agent, settled_policy
 from services.gateway.jobs.store import LIVE
 from services.gateway.jobs.tables import NOW, executions, jobs
+from services.gateway.jobs.task import task
 from services.gateway.requests import Request
-from services.lifecycle.model.order import MODEL_ENGINE, Order
+from services.lifecycle.model.order import MODEL_ENGINE, InputFile, Order
 from services.lifecycle.model.order import AgentSettings as SettledAgent
-from services.lifecycle.model.states import JobState, PromptDelivery, Purpose
+from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
-
-MAX_PROMPT_BYTES = 1 << 20
-MAX_ARGUMENT_BYTES = (128 << 10) - 1  # the kernel's, for one argument with its closing NUL
-# What the execution service takes for a whole environment, less what we add beside the system prompt.
-MAX_AGENT_ENVIRONMENT_BYTES = 63 << 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A wish for a job, well-formed. A project of None is the worker's; other ids that are empty name nothing."""
-
-    project_id: str | None
-    prompt: str
-    kind: str = "task"
-    priority: int = 0
-    repository_id: str = ""
-    revision: bytes = b""
-    snapshot_id: str = ""
-    branch: bytes = b""
-    worker_id: str = ""
-    work_item_id: str = ""
-    template_id: str = ""
-    agent: AgentSettings = field(default_factory=AgentSettings)
-    policy: Policy = field(default_factory=Policy)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    path: str = ""
-    """Where its fields stand in the request, such as `spec.`, for violations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +63,30 @@ class _Named:
     template: Template | None
     work_item: WorkItem | None
     repository: Repository | None
+    related: tuple[WorkItem, ...]
 
 
 class Admission:
     """Admits jobs. `agent_command` is run, and `agent_model` is asked, where no layer of settings has another."""
 
-    def __init__(self, engine: AsyncEngine, changes: Changes, agent_command: str, agent_model: str = "") -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        changes: Changes,
+        agent_command: str,
+        agent_model: str = "",
+        kinds: Kinds | None = None,
+    ) -> None:
         self._engine = engine
         self._changes = changes
+        self.kinds = load_kinds() if kinds is None else kinds
         self._default = replace(DEFAULT_AGENT, command=agent_command)
         self._model = agent_model
 
     async def admit(self, draft: Draft, request: Request | None) -> JobView:
         """Write a job, PENDING; for a request that was made before, return the job that it made.
 
+        The draft's kind must be one of `kinds`.
         Raises NotFound for what the draft names, Invalid for what only shows when all is laid together,
         FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED).
         """
@@ -119,15 +99,18 @@ class Admission:
             if named.work_item is not None:
                 await _occupy(connection, named.work_item)
             create_time = (await connection.execute(select(NOW))).scalar_one()
-            order = self._order(job_id, draft, named, create_time)
-            _check(order, draft)
+            kind = self.kinds[draft.kind]
+            order = self._order(job_id, draft, named, kind, create_time)
+            drafts.check(order, draft, kind)
             await _write(connection, order)
+            await write_labels(connection, job_id, order.labels)
+            await write_files(connection, job_id, draft.files)
             view = await job_view(connection, job_id)
         self._changes.changed(job_id, work=True)
         return view
 
-    def _order(self, job_id: str, draft: Draft, named: _Named, create_time: datetime) -> Order:
-        agent, policy = self._default, DEFAULT_POLICY
+    def _order(self, job_id: str, draft: Draft, named: _Named, kind: JobKind, create_time: datetime) -> Order:
+        agent, policy = self._default, overlay(DEFAULT_POLICY, kind.policy)
         for layer in (named.template, named.worker, draft):
             if layer is not None:
                 agent, policy = overlay(agent, layer.agent), overlay(policy, layer.policy)
@@ -138,7 +121,13 @@ class Admission:
             kind=draft.kind,
             priority=draft.priority,
             prompt=draft.prompt,
-            task=task(draft.prompt, named.work_item),
+            task=task(
+                draft.prompt,
+                named.work_item,
+                named.related,
+                files=[file.name for file in draft.files],
+                has_data=bool(draft.data),
+            ),
             create_time=create_time,
             repository_id=named.repository.repository_id if named.repository else "",
             revision=draft.revision or (named.repository.default_revision if named.repository else b""),
@@ -151,6 +140,9 @@ class Admission:
             agent=self._settled(agent),
             policy=settled_policy(policy),
             labels=draft.labels,
+            not_before=draft.not_before if draft.delay is None else create_time + draft.delay,
+            files=tuple(InputFile(file.name, len(file.data)) for file in draft.files),
+            data=draft.data,
         )
 
     def _settled(self, layer: AgentSettings) -> SettledAgent:
@@ -172,7 +164,17 @@ async def _look_up(connection: AsyncConnection, draft: Draft) -> _Named:
     work_item = await named(WORK_ITEMS, draft.work_item_id, project_id, "change")
     repository_id = draft.repository_id or (work_item.repository_id if work_item else "")
     repository = await named(REPOSITORIES, repository_id, project_id)
-    return _Named(project_id, worker, template, work_item, repository)
+    related = await _related(connection, work_item) if work_item else ()
+    return _Named(project_id, worker, template, work_item, repository, related)
+
+
+async def _related(connection: AsyncConnection, work_item: WorkItem) -> tuple[WorkItem, ...]:
+    """Return those of the related work items that are still there."""
+    found = []
+    for related_id in work_item.related_work_item_ids:
+        with suppress(NotFound):
+            found.append(await WORK_ITEMS.get(connection, related_id, work_item.project_id))
+    return tuple(found)
 
 
 async def _occupy(connection: AsyncConnection, work_item: WorkItem) -> None:
@@ -189,61 +191,6 @@ async def _occupy(connection: AsyncConnection, work_item: WorkItem) -> None:
             work_item_id,
             metadata={"job_id": job_id},
         )
-
-
-def task(prompt: str, work_item: WorkItem | None) -> str:
-    """Return what the agent is told: of a work item all that is known, and then what the caller asks."""
-    if work_item is None:
-        return prompt
-    parts = [f"# {work_item.title}", work_item.description]
-    if work_item.notes:
-        parts += ["## Notes", *work_item.notes]
-    if work_item.documents:
-        parts += ["## Documents", *map(_quoted, work_item.documents)]
-    return "\n\n".join(part.strip() for part in (*parts, "## What to do", prompt) if part.strip()) + "\n"
-
-
-def _quoted(document: Document) -> str:
-    """Return a document as a block that ends where it ends, whatever is in it."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", document.content)), default=0))
-    return f"### {document.name}\n\n{fence}\n{document.content.rstrip()}\n{fence}"
-
-
-def _check(order: Order, draft: Draft) -> None:
-    """Raise Invalid for what only shows when everything is laid together."""
-    agent, path, violations = order.agent, draft.path, []
-    size = len(order.task.encode())
-    if size > MAX_PROMPT_BYTES:
-        violations.append((f"{path}prompt", "must be at most 1 MiB together with what the work item says"))
-    if agent.engine == MODEL_ENGINE:
-        if not agent.model:
-            missing = "is required: neither worker, template nor the gateway's ANTHROPIC_MODEL has one"
-            violations.append((f"{path}agent.model", missing))
-    else:
-        violations += _command_violations(agent, size, path)
-    if order.snapshot_id and not order.repository_id:
-        violations.append((f"{path}snapshot_id", "needs the repository that it is of"))
-    if agent.terminal and (agent.engine == MODEL_ENGINE or agent.prompt_delivery is not PromptDelivery.ARGUMENT):
-        violations.append((f"{path}agent.terminal", "needs a command that gets its prompt as an argument"))
-    if draft.agent.allowed_hosts and agent.network is not Network.ALLOW_LIST:
-        violations.append((f"{path}agent.allowed_hosts", "needs the network ALLOW_LIST"))
-    if complaint := environment_complaint(agent.environment):
-        violations.append((f"{path}agent.environment", complaint))
-    if violations:
-        raise Invalid(violations)
-
-
-def _command_violations(agent: SettledAgent, prompt_bytes: int, path: str) -> list[tuple[str, str]]:
-    violations = []
-    if agent.prompt_delivery is PromptDelivery.ARGUMENT and prompt_bytes > MAX_ARGUMENT_BYTES:
-        violations.append((f"{path}prompt", "must be less than 128 KiB to be given as an argument"))
-    if not agent.command.strip():
-        missing = "is required: neither worker, template nor the gateway's AGENT_COMMAND has one"
-        violations.append((f"{path}agent.command", missing))
-    given = sum(len(name.encode()) + len(value.encode()) for name, value in agent.environment.items())
-    if given + len(agent.system_prompt.encode()) > MAX_AGENT_ENVIRONMENT_BYTES:
-        violations.append((f"{path}agent", "environment and system prompt must be at most 63 KiB together"))
-    return violations
 
 
 async def _write(connection: AsyncConnection, order: Order) -> None:
@@ -267,7 +214,7 @@ async def _write(connection: AsyncConnection, order: Order) -> None:
             cancel_requested=False,
             attempt=1,
             execution_id=execution_id,
-            wake_time=0,
+            wake_time=0 if order.not_before is None else microseconds(order.not_before),
             bound_cell_id="",
             fence=0,
             cell_id="",

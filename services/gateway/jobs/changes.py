@@ -11,6 +11,9 @@ from contextlib import contextmanager
 WORK = ""
 """What is subscribed to in place of a job, by those who wait for any job to be admitted, or asked to end."""
 
+ALL = "*"
+"""The same, by those who wait for a change of any job."""
+
 
 class Changes:
     """Wakes the waiters of this process. `on_work` is called when there is something for the driver."""
@@ -25,7 +28,7 @@ class Changes:
 
     def changed(self, job_id: str, *, work: bool = False) -> None:
         """A job has changed; `work` says that the driver should look."""
-        for event in self._waiting.get(job_id, ()):
+        for event in (*self._waiting.get(job_id, ()), *self._waiting.get(ALL, ())):
             event.set()
         if work:
             for event in self._waiting.get(WORK, ()):
@@ -34,7 +37,7 @@ class Changes:
 
     @contextmanager
     def subscribed(self, job_id: str) -> Iterator["Subscription"]:
-        """Notice changes of a job, or of WORK, from here on."""
+        """Notice changes of a job, of WORK, or of ALL, from here on."""
         event = asyncio.Event()
         self._waiting[job_id].add(event)
         try:

@@ -19,6 +19,7 @@ from services.gateway.hooks.store import hooks_in_force, secret_of
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.claiming import claim, lease_end
 from services.gateway.jobs.ending import end_job
+from services.gateway.jobs.files import read_files
 from services.gateway.jobs.model import JobView
 from services.gateway.jobs.notes import text_of, write_note
 from services.gateway.jobs.rows import job_row, job_view, joined
@@ -109,7 +110,9 @@ class SqlLedger:
                 repository = await REPOSITORIES.get(connection, order.repository_id)
                 remote = Remote(repository.repository_id, repository.url, repository.token)
             found = await hooks_in_force(connection, order.project_id)
-        return Surroundings(remote, tuple(_hook(hook) for hook in found if hook.fits(order.template_id, order.kind)))
+            files = await read_files(connection, lease.job_id) if order.files else ()
+        fitting = tuple(_hook(hook) for hook in found if hook.fits(order.template_id, order.kind))
+        return Surroundings(remote, fitting, files)
 
     async def document(self, lease: Lease, outcome: Outcome | None) -> bytes:
         """See Ledger."""

@@ -61,15 +61,36 @@ class JobView:
     timeline: tuple[StageView, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What tells whether a job has changed."""
+
+    revision: int
+    lives: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSelector:
+    """Jobs that have a label, of any value where `values` is empty; or all others."""
+
+    key: str
+    values: tuple[str, ...] = ()
+    lacks: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """Which jobs to list; what is empty does not narrow."""
+    """Which jobs are meant; what is empty does not narrow. `visible` are the caller's projects; None means all."""
 
+    visible: frozenset[str] | None = None
     project_id: str = ""
     states: frozenset[JobState] = frozenset()
-    kind: str = ""
+    kinds: frozenset[str] = frozenset()
     worker_id: str = ""
     work_item_id: str = ""
+    labels: tuple[LabelSelector, ...] = ()
+    created_after: datetime | None = None
+    created_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """The RPCs of JobService: from the wire to the store and back."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from boatyard.gateway.v1 import job_pb2 as pb
@@ -8,11 +9,12 @@ from boatyard.gateway.v1.job_pb2_grpc import JobServiceServicer
 from grpc import aio
 
 from services.common.rpc.draining import Draining
-from services.gateway.jobs import wire
+from services.gateway.auth.scope import visible
+from services.gateway.jobs import draft_wire, wire
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.store import JobStore, job_key
-from services.gateway.jobs.watching import watch_job
+from services.gateway.jobs.watching import watch_job, watch_jobs
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -28,7 +30,7 @@ class JobServicer(JobServiceServicer):
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> pb.CreateJobResponse:
         """See the contract."""
-        view = await self._admission.admit(*wire.new_job(request))
+        view = await self._admission.admit(*draft_wire.new_job(request, self._admission.kinds))
         return pb.CreateJobResponse(job=wire.job(view))
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
@@ -38,7 +40,7 @@ class JobServicer(JobServiceServicer):
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """See the contract."""
         which, page = wire.wanted(request)
-        views, page = await self._store.jobs(which, page)
+        views, page = await self._store.jobs(replace(which, visible=visible()), page)
         jobs, token = wire.fitted(views, page, lambda view: wire.job(view, brief=True), job_key)
         return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
 
@@ -51,3 +53,19 @@ class JobServicer(JobServiceServicer):
         views = watch_job(self._store, self._changes, wire.job_id(request.job_id))
         async for view in self._draining.stream(views, start=0, position_after=lambda _: 0):
             yield pb.WatchJobResponse(job=None if view is None else wire.job(view))
+
+    async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> AsyncIterator[pb.WatchJobsResponse]:
+        """See the contract."""
+        which, position = wire.watched(request)
+        found = watch_jobs(self._store, self._changes, replace(which, visible=visible()), position)
+        async for told in self._draining.stream(found, start=position, position_after=lambda told: told.position):
+            job = None if told.view is None else wire.job(told.view, brief=True)
+            yield pb.WatchJobsResponse(job=job, next_position=told.position)
+
+    async def ListJobKinds(self, request: pb.ListJobKindsRequest, context: Context) -> pb.ListJobKindsResponse:
+        """See the contract."""
+        page = wire.kinds_wanted(request)
+        kinds = sorted(self._admission.kinds.values(), key=lambda kind: kind.name)
+        after = [kind for kind in kinds if page.after is None or (kind.name,) > page.after]
+        shown, token = page.cut(after, lambda kind: (kind.name,))
+        return pb.ListJobKindsResponse(kinds=map(wire.kind, shown), next_page_token=token)

@@ -1,9 +1,10 @@
 """Jobs and executions as callers ask for them: one, a page, or that one be ended. Each method is one transaction."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, select, update
+from sqlalchemy import ColumnElement, Row, Select, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
@@ -11,7 +12,8 @@ from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.ending import end_job
-from services.gateway.jobs.model import ExecutionFilter, ExecutionView, JobFilter, JobView
+from services.gateway.jobs.filtering import conditions
+from services.gateway.jobs.model import ExecutionFilter, ExecutionView, Glance, JobFilter, JobView
 from services.gateway.jobs.rows import (
     BRIEF_EXECUTIONS,
     EXECUTIONS,
@@ -56,19 +58,34 @@ class JobStore:
 
     async def jobs(self, wanted: JobFilter, page: Page) -> tuple[list[JobView], Page]:
         """Return a page of jobs in brief, the newest first, one more where there is a next, and how long it became."""
-        conditions = _conditions(
-            (wanted.project_id, jobs.c.project_id),
-            (wanted.kind, jobs.c.kind),
-            (wanted.worker_id, jobs.c.worker_id),
-            (wanted.work_item_id, jobs.c.work_item_id),
-        )
-        if wanted.states:
-            conditions.append(jobs.c.state.in_(sorted(wanted.states)))
-        statement = page.select(select(jobs).where(*conditions), _JOB_KEY, descending=True)
+        statement = page.select(select(jobs).where(*conditions(wanted)), _JOB_KEY, descending=True)
         async with self._engine.begin() as connection:
             rows, page = await _bounded(connection, statement, page)
             views = await job_views(connection, rows, brief=True)
         return views, page
+
+    async def brief(self, job_ids: Sequence[str]) -> list[JobView]:
+        """Return those of the jobs that are there, in brief, in the order of their ids here."""
+        async with self._engine.begin() as connection:
+            rows = (await connection.execute(select(jobs).where(jobs.c.job_id.in_(job_ids)))).all()
+            views = await job_views(connection, rows, brief=True)
+        found = {view.order.job_id: view for view in views}
+        return [found[job_id] for job_id in job_ids if job_id in found]
+
+    async def glance(self, wanted: JobFilter, since: int | None) -> tuple[int, dict[str, Glance]]:
+        """Look at all jobs that match and live, or have ended since a time (None: ever), the newest first.
+
+        Times are microseconds by the database's clock; the one returned is that of the look.
+        """
+        lives = jobs.c.state.in_(LIVE)
+        recent = () if since is None else (or_(lives, as_number(jobs.c.end_time) >= since),)
+        columns = (jobs.c.job_id, jobs.c.revision, jobs.c.state)
+        statement = select(*columns).where(*conditions(wanted), *recent)
+        newest = statement.order_by(jobs.c.create_time.desc(), jobs.c.job_id.desc())
+        async with self._engine.begin() as connection:
+            at = (await connection.execute(select(now()))).scalar_one()  # before the look: nothing is lost between
+            rows = (await connection.execute(newest)).all()
+        return at, {row.job_id: Glance(row.revision, row.state in LIVE) for row in rows}
 
     async def execution(self, execution_id: str) -> ExecutionView:
         """Return an execution. Raises NotFound."""
@@ -77,15 +94,15 @@ class JobStore:
 
     async def executions(self, wanted: ExecutionFilter, page: Page) -> list[ExecutionView]:
         """Return a page of executions in brief, the newest first, and one more where there is a next."""
-        conditions = _conditions(
+        narrowed = _conditions(
             (wanted.project_id, jobs.c.project_id),
             (wanted.job_id, executions.c.job_id),
             (wanted.worker_id, jobs.c.worker_id),
             (wanted.work_item_id, jobs.c.work_item_id),
         )
         if wanted.states:
-            conditions.append(executions.c.state.in_(sorted(wanted.states)))
-        statement = page.select(BRIEF_EXECUTIONS.where(*conditions), _EXECUTION_KEY, descending=True)
+            narrowed.append(executions.c.state.in_(sorted(wanted.states)))
+        statement = page.select(BRIEF_EXECUTIONS.where(*narrowed), _EXECUTION_KEY, descending=True)
         async with self._engine.begin() as connection:
             return [execution_view(row) for row in (await connection.execute(statement)).all()]
 
@@ -135,19 +152,6 @@ class JobStore:
                 workspace_id,
                 metadata={"job_id": row.job_id},
             )
-
-    async def cell_of_workspace(self, workspace_id: str) -> str | None:
-        """Return the cell that has a workspace; None where no execution is known to be in it."""
-        return await self._cell_of(executions.c.workspace_id == workspace_id)
-
-    async def cell_of_execution(self, execution_id: str) -> str | None:
-        """Return the cell of an execution that has begun; None where that is not known."""
-        return await self._cell_of(executions.c.execution_id == execution_id)
-
-    async def _cell_of(self, wanted: ColumnElement[bool]) -> str | None:
-        known = select(executions.c.cell_id).where(wanted, executions.c.cell_id != "").limit(1)
-        async with self._engine.begin() as connection:
-            return (await connection.execute(known)).scalar_one_or_none()
 
     @staticmethod
     async def _cancel(connection: AsyncConnection, job_id: str) -> JobState:

@@ -1,13 +1,17 @@
 """Waiting for what becomes of jobs and executions: subscribe, look, wait a little, look again."""
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from services.common.errors import Unavailable
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.model import JobView
+from services.gateway.jobs.changes import ALL, Changes
+from services.gateway.jobs.model import Glance, JobFilter, JobView
 from services.gateway.jobs.store import JobStore
 
 POLL_SECONDS = 2.0
@@ -15,14 +19,26 @@ HEARTBEAT_SECONDS = 10.0
 OUTAGE_SECONDS = 60.0
 """How long a database that is away is waited for by those who watch."""
 
+PAUSE_SECONDS = 0.2
+"""How long after a look at all jobs the next one comes, at least; and ten times what the look took."""
+
+OVERLAP_MICROSECONDS = 60_000_000
+"""How long before a look a job may have ended that is seen only now: how long a transaction may take to be written."""
+
+_AT_ONCE = 100
+
 Seen = TypeVar("Seen")
 
 
 async def looks(
-    changes: Changes, job_id: str, look: Callable[[], Awaitable[Seen | None]]
+    changes: Changes,
+    job_id: str,
+    look: Callable[[], Awaitable[Seen | None]],
+    has_more: Callable[[], bool] = lambda: False,
 ) -> AsyncGenerator[Seen | None, None]:
     """Yield what each look at a job finds new, as soon as the job has changed; None is a heartbeat.
 
+    With ALL in place of a job each look is at all of them. While `has_more` says so, the next look comes at once.
     A database that goes away while somebody watches is waited for. Raises Unavailable when it stays away, or is away
     from the beginning, and whatever `look` raises.
     """
@@ -38,7 +54,8 @@ async def looks(
             if seen is not None or time.monotonic() - silent_since >= HEARTBEAT_SECONDS:
                 silent_since = time.monotonic()
                 yield seen
-            await subscription.wait(POLL_SECONDS)
+            if not has_more():
+                await subscription.wait(POLL_SECONDS)
 
 
 async def watch_job(store: JobStore, changes: Changes, job_id: str) -> AsyncGenerator[JobView | None, None]:
@@ -58,3 +75,75 @@ async def watch_job(store: JobStore, changes: Changes, job_id: str) -> AsyncGene
             yield view
             if view is not None and view.state.is_final:
                 return
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A job that is new or has changed, and from where to watch on when it has been told. None is a heartbeat."""
+
+    view: JobView | None
+    position: int
+
+
+async def watch_jobs(store: JobStore, changes: Changes, wanted: JobFilter, position: int) -> AsyncGenerator[Told, None]:
+    """Yield all jobs that match, a heartbeat, and then those that change.
+
+    From a position on the first ones are those that live, and those that have ended since.
+    """
+    watch = _Watch(store, wanted, position)
+    told = position
+    async with aclosing(looks(changes, ALL, watch.look, watch.has_more)) as found:
+        async for views in found:
+            for view in views or (None,):
+                yield Told(view, watch.position if view is None else told)
+            told = watch.position
+
+
+class _Watch:
+    """What one watcher knows. A position is a time by the database's clock, of a look all of which has been told.
+
+    What is kept is the revision of each job that lives or has just ended, so that each look tells what differs; nothing
+    is told that is not read from the database, so that a change is seen whoever makes it, and whether or not it is
+    heard of.
+    """
+
+    def __init__(self, store: JobStore, wanted: JobFilter, position: int) -> None:
+        self._store = store
+        self._wanted = wanted
+        self._known: dict[str, Glance] = {}
+        self._to_tell: deque[str] = deque()
+        self._looked_at = position
+        self._next_look = 0.0
+        self._caught_up = False
+        self.position = position
+
+    def has_more(self) -> bool:
+        """Whether the next look has something to tell for certain."""
+        return bool(self._to_tell)
+
+    async def look(self) -> list[JobView | None] | None:
+        """Return the next jobs to tell, the newest first, and a heartbeat when the first ones are all told."""
+        if not self._to_tell:
+            await self._compare()
+        ids = list(islice(self._to_tell, _AT_ONCE))
+        views: list[JobView | None] = [*await self._store.brief(ids)] if ids else []
+        for _ in ids:
+            self._to_tell.popleft()
+        if not self._to_tell:
+            self.position = self._looked_at
+            if not self._caught_up:
+                self._caught_up = True
+                views.append(None)
+        return views or None
+
+    async def _compare(self) -> None:
+        """Find out what differs from what was told."""
+        await asyncio.sleep(self._next_look - time.monotonic())
+        begun = time.monotonic()
+        since = self._looked_at - OVERLAP_MICROSECONDS if self._looked_at else None
+        at, found = await self._store.glance(self._wanted, since)
+        self._next_look = time.monotonic() + max(PAUSE_SECONDS, 10 * (time.monotonic() - begun))
+        self._to_tell.extend(job_id for job_id, glance in found.items() if self._known.get(job_id) != glance)
+        # What lived and does not match any more, by its state, is told as it now is, where it is still there.
+        self._to_tell.extend(job_id for job_id, glance in self._known.items() if glance.lives and job_id not in found)
+        self._known, self._looked_at = found, at

@@ -1,32 +1,28 @@
 """Jobs between messages and values."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from boatyard.gateway.v1 import job_pb2 as pb
 from boatyard.gateway.v1 import output_pb2
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Key, Page
-from services.gateway.catalog.agent_wire import agent_message, agent_of, policy_message, policy_of
-from services.gateway.catalog.model import DEFAULT_PROJECT_ID
-from services.gateway.jobs.admission import MAX_PROMPT_BYTES, Draft
-from services.gateway.jobs.model import JobFilter, JobView, StageView
+from services.gateway.catalog.agent_wire import agent_message, policy_message
+from services.gateway.jobs.kinds import JobKind
+from services.gateway.jobs.model import JobFilter, JobView, LabelSelector, StageView
 from services.gateway.jobs.settled import agent_layer, policy_layer
-from services.gateway.requests import Request
-from services.gateway.wire import Checks, duration, timestamp
+from services.gateway.wire import Checks, duration, moment, timestamp
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.output import FileChange, Output, Verification
 from services.lifecycle.model.states import JobState, StageState
 
-KINDS: Final = ("task",)
-MAX_PRIORITY: Final = 100
-MAX_LABELS: Final = 64
-MAX_LABEL_CHARACTERS: Final = 63
+MAX_SELECTORS: Final = 16
+MAX_CHOICES: Final = 64
 MAX_DOCUMENT_BYTES: Final = 1 << 20  # what a hook gets on its standard input
 _BRIEF_CHARACTERS: Final = 512
 _LIST_BYTES: Final = 2 << 20  # of a message's 4 MiB
@@ -34,50 +30,9 @@ _LIST_BYTES: Final = 2 << 20  # of a message's 4 MiB
 _STATES: Final = {pb.Job.State.Value(f"STATE_{state}"): state for state in JobState}
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 _STAGE_NUMBERS: Final = {state: pb.StageRecord.State.Value(f"STATE_{state}") for state in StageState}
-# What git refuses anywhere in a branch's name (git-check-ref-format); what it refuses as a whole is in `_branch`.
-_BAD_BRANCH: Final = re.compile(rb"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|\.$|/$")
 
 View = TypeVar("View")
 Written = TypeVar("Written", bound=Message)
-
-
-def new_job(request: pb.CreateJobRequest) -> tuple[Draft, Request | None]:
-    """Read what is wanted. Raises Invalid with all violations."""
-    spec = request.spec
-    with Checks() as check:
-        check.part(request, "spec")
-        if spec.kind not in {"", *KINDS}:
-            check.add("spec.kind", f"must be {' or '.join(KINDS)}")
-        if not -MAX_PRIORITY <= spec.priority <= MAX_PRIORITY:
-            check.add("spec.priority", f"must be from -{MAX_PRIORITY} to {MAX_PRIORITY}")
-        if len(spec.labels) > MAX_LABELS:
-            check.add("spec.labels", f"must be at most {MAX_LABELS}")
-        for name, value in spec.labels.items():
-            if not name or max(len(name), len(value)) > MAX_LABEL_CHARACTERS:
-                check.add(
-                    "spec.labels", f"must have keys of 1 to {MAX_LABEL_CHARACTERS} characters, and values no longer"
-                )
-        if spec.revision and spec.snapshot_id:
-            check.add("spec.snapshot_id", "takes the place of `revision`: one of them alone")
-        draft = Draft(
-            project_id=check.optional_id("spec.project_id", spec.project_id) or DEFAULT_PROJECT_ID,
-            kind=spec.kind or KINDS[0],
-            priority=spec.priority,
-            prompt=check.text("spec.prompt", spec.prompt, MAX_PROMPT_BYTES, required=True),
-            repository_id=check.optional_id("spec.repository_id", spec.repository_id),
-            revision=check.revision("spec.revision", spec.revision),
-            snapshot_id=check.optional_id("spec.snapshot_id", spec.snapshot_id),
-            branch=_branch(check, "spec.branch", spec.branch),
-            worker_id=check.optional_id("spec.worker_id", spec.worker_id),
-            work_item_id=check.optional_id("spec.work_item_id", spec.work_item_id),
-            template_id=check.optional_id("spec.template_id", spec.template_id),
-            agent=agent_of(check, "spec.agent", spec.agent),
-            policy=policy_of(check, "spec.policy", spec.policy),
-            labels=dict(spec.labels),
-            path="spec.",
-        )
-        once = check.request(request, request.request_id)
-    return draft, once
 
 
 def job_id(value: str) -> str:
@@ -89,15 +44,34 @@ def job_id(value: str) -> str:
 def wanted(request: pb.ListJobsRequest) -> tuple[JobFilter, Page]:
     """Read which jobs to list. Raises Invalid with all violations."""
     with Checks() as check:
-        which = JobFilter(
-            project_id=check.optional_id("project_id", request.project_id),
-            states=check.choices("states", request.states, _STATES),
-            kind=check.optional_id("kind", request.kind),
-            worker_id=check.optional_id("worker_id", request.worker_id),
-            work_item_id=check.optional_id("work_item_id", request.work_item_id),
-        )
-        page = check.page(request, request.page_size, request.page_token)
+        which, page = _filter(check, request.filter), check.page(request, request.page_size, request.page_token)
     return which, page
+
+
+def watched(request: pb.WatchJobsRequest) -> tuple[JobFilter, int]:
+    """Read which jobs to watch, and from where on. Raises Invalid with all violations."""
+    with Checks() as check:
+        if request.from_position < 0:
+            check.add("from_position", "must not be negative")
+        which = _filter(check, request.filter)
+    return which, request.from_position
+
+
+def kinds_wanted(request: pb.ListJobKindsRequest) -> Page:
+    """Read which page of kinds to list. Raises Invalid with all violations."""
+    with Checks() as check:
+        return check.page(request, request.page_size, request.page_token)
+
+
+def kind(value: JobKind) -> pb.JobKind:
+    """Write a kind."""
+    return pb.JobKind(
+        kind=value.name,
+        description=value.description,
+        policy=policy_message(value.policy),
+        required_fields=value.required_fields,
+        required_data=value.required_data,
+    )
 
 
 def job(view: JobView, *, brief: bool = False) -> pb.Job:
@@ -175,15 +149,35 @@ def fitted(
     return messages, token
 
 
-def _branch(check: Checks, field: str, value: bytes) -> bytes:
-    if value and (
-        len(value) > 244
-        or value.startswith((b"-", b"/", b"."))
-        or value in {b"@", b"HEAD"}
-        or _BAD_BRANCH.search(value)
-    ):
-        check.add(field, "must be a name that git allows for a branch, of at most 244 bytes")
-    return value
+def _filter(check: Checks, message: pb.JobFilter) -> JobFilter:
+    def time(name: str, value: Timestamp) -> datetime | None:
+        return moment(check, f"filter.{name}", value) if message.HasField(name) else None  # type: ignore[arg-type]
+
+    if len(message.kinds) > MAX_CHOICES:
+        check.add("filter.kinds", f"must be at most {MAX_CHOICES}")
+    if len(message.labels) > MAX_SELECTORS:
+        check.add("filter.labels", f"must be at most {MAX_SELECTORS}")
+
+    return JobFilter(
+        project_id=check.optional_id("filter.project_id", message.project_id),
+        states=check.choices("filter.states", message.states, _STATES),
+        kinds=frozenset(check.required_id(f"filter.kinds[{index}]", each) for index, each in enumerate(message.kinds)),
+        worker_id=check.optional_id("filter.worker_id", message.worker_id),
+        work_item_id=check.optional_id("filter.work_item_id", message.work_item_id),
+        labels=tuple(_selector(check, f"filter.labels[{index}]", each) for index, each in enumerate(message.labels)),
+        created_after=time("created_after_time", message.created_after_time),
+        created_before=time("created_before_time", message.created_before_time),
+    )
+
+
+def _selector(check: Checks, path: str, message: pb.LabelSelector) -> LabelSelector:
+    matches = {pb.LabelSelector.MATCH_UNSPECIFIED: False, pb.LabelSelector.MATCH_HAS: False}
+    lacks = check.choice(f"{path}.match", message.match, matches | {pb.LabelSelector.MATCH_LACKS: True})
+    if len(message.values) > MAX_CHOICES:
+        check.add(f"{path}.values", f"must be at most {MAX_CHOICES}")
+    key = check.line(f"{path}.key", message.key, required=True)
+    values = tuple(check.line(f"{path}.values[{index}]", value) for index, value in enumerate(message.values))
+    return LabelSelector(key=key, values=values, lacks=lacks)
 
 
 def _briefly(order: Order) -> Order:
@@ -197,7 +191,7 @@ def _briefly(order: Order) -> Order:
         environment={},
     )
     policy = replace(order.policy, verify_command=cut(order.policy.verify_command))
-    return replace(order, prompt=cut(order.prompt), agent=agent, policy=policy)
+    return replace(order, prompt=cut(order.prompt), agent=agent, policy=policy, files=(), data=b"")
 
 
 def _spec(order: Order) -> pb.JobSpec:
@@ -216,6 +210,9 @@ def _spec(order: Order) -> pb.JobSpec:
         agent=agent_message(agent_layer(order.agent)),
         policy=policy_message(policy_layer(order.policy)),
         labels=order.labels,
+        not_before_time=None if order.not_before is None else timestamp(order.not_before),
+        files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in order.files],
+        data=order.data,
     )
 
 

@@ -11,6 +11,12 @@ from services.lifecycle.model.value import Recorded
 MODEL_ENGINE = "anthropic"
 """The engine that asks a model; every other runs a command."""
 
+INPUT_DIRECTORY = ".boatyard/input"
+"""Where a job's files lie in its workspace, which git does not see."""
+
+INPUT_DATA = ".boatyard/input.json"
+"""Where its data lies there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits(Recorded):
@@ -57,10 +63,19 @@ class Policy(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
+class InputFile(Recorded):
+    """A file that a job works on, without its content. `name` is its path below `.boatyard/input`."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Order(Recorded):
     """A job as it was admitted; nothing of it changes. Ids that are empty name nothing.
 
-    `prompt` is what the caller asked, `task` what the agent is told: the same, or built with the work item around it.
+    `prompt` is what the caller asked, `task` what the agent is told: the same, or built with work item and input around
+    it. `not_before` is when it could be taken first; `data` is a JSON object, or empty.
     """
 
     job_id: str
@@ -81,3 +96,6 @@ class Order(Recorded):
     agent: AgentSettings = field(default_factory=AgentSettings)
     policy: Policy = field(default_factory=Policy)
     labels: Mapping[str, str] = field(default_factory=dict)
+    not_before: datetime | None = None
+    files: tuple[InputFile, ...] = ()
+    data: bytes = b""

@@ -1,4 +1,4 @@
-"""What a job needs beside its order, as it is when it begins: its remote, and the hooks that it calls."""
+"""What a job needs beside its order, as it is when it begins: its remote, the hooks that it calls, and its files."""
 
 from dataclasses import dataclass, field
 
@@ -47,8 +47,17 @@ class Called(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
+class Content(Recorded):
+    """An input file, with what is in it. `name` is its path below `.boatyard/input`."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings(Recorded):
     """What a driver needs beside the order, as it is now."""
 
     remote: Remote | None
     hooks: tuple[Hook, ...]
+    files: tuple[Content, ...] = ()

@@ -1,7 +1,7 @@
 """The calls, one method each."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -67,14 +67,18 @@ class JobNodes:
 
     # Workspaces.
 
-    async def create_workspace(self, workspace_id: str, base: Base | None, order: Order) -> Layout:
-        """Make a workspace that starts from a base; without one it is empty."""
+    async def create_workspace(
+        self, workspace_id: str, base: Base | None, order: Order, files: Mapping[str, bytes] | None = None
+    ) -> Layout:
+        """Make a workspace that starts from a base, or empty, with files beside that: their contents, by path."""
+        given = (files or {}).items()
         request = workspace_pb.CreateWorkspaceRequest(
             workspace_id=workspace_id,
             base_layers=() if base is None else base.layers,
             pins_path=b"" if base is None else base.pins_path,
             purpose=wire.workspace_purpose(order),
             visibility=wire.visibility(order.agent.sandbox_tier),
+            files=[workspace_pb.File(path=path.encode(), content=content) for path, content in given],
         )
         answer = await self._call(self._workspace.CreateWorkspace, request, _LONG_SECONDS)
         return wire.layout_from(answer.workspace.layout)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from services.common.sandbox.spec import Network
 from services.lifecycle.failures import JobCancelled, JobFailed
-from services.lifecycle.model.order import MODEL_ENGINE
+from services.lifecycle.model.order import INPUT_DATA, MODEL_ENGINE
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, PromptDelivery, Purpose
@@ -83,6 +83,7 @@ def _launch(job: JobRun, layout: Layout, base: Base | None) -> Launch:
         "BOATYARD_PROJECT_ID": order.project_id,
         "BOATYARD_WORKER_ID": order.worker_id,
         "BOATYARD_WORK_ITEM_ID": order.work_item_id,
+        "BOATYARD_INPUT": INPUT_DATA if order.data else "",
     }
     if agent.engine != MODEL_ENGINE:  # which is told directly
         ours |= {"BOATYARD_SYSTEM_PROMPT": agent.system_prompt, "BOATYARD_MODEL": agent.model}

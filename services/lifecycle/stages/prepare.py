@@ -1,11 +1,13 @@
 """What an agent finds when it begins: a tree of the repository, in a workspace, on a branch of its own."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from services.lifecycle.failures import JobFailed
+from services.lifecycle.model.order import INPUT_DATA, INPUT_DIRECTORY, Order
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
-from services.lifecycle.model.surroundings import Remote
+from services.lifecycle.model.surroundings import Content, Remote
 from services.lifecycle.model.work import Base, Layout
 from services.lifecycle.run import JobRun
 
@@ -30,14 +32,21 @@ async def _prepare(job: JobRun, remote: Remote) -> Base:
     return await job.nodes.prepare_base(remote, revision=snapshot.base_commit_id.encode())
 
 
-async def make_workspace(job: JobRun, base: Base | None) -> Layout:
-    """Make the agent's workspace, from the base or empty. Raises JobFailed (DISK_FULL)."""
+async def make_workspace(job: JobRun, base: Base | None, files: Sequence[Content] = ()) -> Layout:
+    """Make the agent's workspace, from the base or empty, with the job's input. Raises JobFailed (DISK_FULL)."""
+    given = _input(job.order, files)
     return await job.step(
         "workspace",
         Layout,
-        lambda: job.interruptible(job.nodes.create_workspace(job.workspace_id, base, job.order)),
+        lambda: job.interruptible(job.nodes.create_workspace(job.workspace_id, base, job.order, given)),
         lambda note, _: replace(note, workspace_id=job.workspace_id),
     )
+
+
+def _input(order: Order, files: Sequence[Content]) -> dict[str, bytes]:
+    """Return what of a job's input lies where in its workspace."""
+    given = {f"{INPUT_DIRECTORY}/{file.name}": file.data for file in files}
+    return given | ({INPUT_DATA: order.data} if order.data else {})
 
 
 async def make_branch(job: JobRun, layout: Layout, base: Base) -> None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from services.gateway.catalog.model import Document, WorkItem
-from services.gateway.jobs.admission import task
+from services.gateway.jobs.task import task
 
 
 def test_without_a_work_item_it_is_the_prompt() -> None:

@@ -7,6 +7,7 @@ from boatyard.gateway.v1 import agent_pb2 as agent_pb2
 from boatyard.gateway.v1 import output_pb2 as output_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
+from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
@@ -115,48 +116,143 @@ class GetJobResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class ListJobsRequest(message.Message):
-    """Asks for jobs; the filters are combined by "and"."""
+class JobFilter(message.Message):
+    """Which jobs are meant: those to which all of this applies."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     PROJECT_ID_FIELD_NUMBER: builtins.int
     STATES_FIELD_NUMBER: builtins.int
-    KIND_FIELD_NUMBER: builtins.int
+    KINDS_FIELD_NUMBER: builtins.int
     WORKER_ID_FIELD_NUMBER: builtins.int
     WORK_ITEM_ID_FIELD_NUMBER: builtins.int
-    PAGE_SIZE_FIELD_NUMBER: builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
+    CREATED_AFTER_TIME_FIELD_NUMBER: builtins.int
+    CREATED_BEFORE_TIME_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """Only of this project; empty means all."""
-    kind: builtins.str
-    """Only of this kind; empty means all."""
     worker_id: builtins.str
     """Only of this worker; empty means all."""
     work_item_id: builtins.str
     """Only for this work item; empty means all."""
-    page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
-    page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
     @builtins.property
     def states(self) -> containers.RepeatedScalarFieldContainer[Job.State.ValueType]:
         """Jobs in any of these states; empty means all."""
+
+    @builtins.property
+    def kinds(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Of any of these kinds; empty means all. At most 64."""
+
+    @builtins.property
+    def labels(self) -> containers.RepeatedCompositeFieldContainer[LabelSelector]:
+        """What their labels must be; at most 16."""
+
+    @builtins.property
+    def created_after_time(self) -> timestamp_pb2.Timestamp:
+        """Admitted then or later."""
+
+    @builtins.property
+    def created_before_time(self) -> timestamp_pb2.Timestamp:
+        """Admitted before then."""
 
     def __init__(
         self,
         *,
         project_id: builtins.str = ...,
         states: abc.Iterable[Job.State.ValueType] | None = ...,
-        kind: builtins.str = ...,
+        kinds: abc.Iterable[builtins.str] | None = ...,
         worker_id: builtins.str = ...,
         work_item_id: builtins.str = ...,
-        page_size: builtins.int = ...,
-        page_token: builtins.str = ...,
+        labels: abc.Iterable[LabelSelector] | None = ...,
+        created_after_time: timestamp_pb2.Timestamp | None = ...,
+        created_before_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["created_after_time", b"created_after_time", "created_before_time", b"created_before_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["created_after_time", b"created_after_time", "created_before_time", b"created_before_time", "kinds", b"kinds", "labels", b"labels", "project_id", b"project_id", "states", b"states", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class LabelSelector(message.Message):
+    """Picks jobs by one label."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    class _Match:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MatchEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[LabelSelector._Match.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        MATCH_UNSPECIFIED: LabelSelector._Match.ValueType  # 0
+        """HAS."""
+        MATCH_HAS: LabelSelector._Match.ValueType  # 1
+        """Those that have the label, with one of the values."""
+        MATCH_LACKS: LabelSelector._Match.ValueType  # 2
+        """All others."""
+
+    class Match(_Match, metaclass=_MatchEnumTypeWrapper):
+        """Which of two sets of jobs is meant."""
+
+    MATCH_UNSPECIFIED: LabelSelector.Match.ValueType  # 0
+    """HAS."""
+    MATCH_HAS: LabelSelector.Match.ValueType  # 1
+    """Those that have the label, with one of the values."""
+    MATCH_LACKS: LabelSelector.Match.ValueType  # 2
+    """All others."""
+
+    KEY_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    MATCH_FIELD_NUMBER: builtins.int
+    key: builtins.str
+    """Required. The label's key."""
+    match: LabelSelector.Match.ValueType
+    """The default is HAS."""
+    @builtins.property
+    def values(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Any of these values; empty means any value. At most 64."""
+
+    def __init__(
+        self,
+        *,
+        key: builtins.str = ...,
+        values: abc.Iterable[builtins.str] | None = ...,
+        match: LabelSelector.Match.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "states", b"states", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "match", b"match", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListJobsRequest(message.Message):
+    """Asks for jobs."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """How many at most: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the page before, with the same filter."""
+    @builtins.property
+    def filter(self) -> JobFilter:
+        """Which; absent means all."""
+
+    def __init__(
+        self,
+        *,
+        filter: JobFilter | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -271,6 +367,184 @@ class WatchJobResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class WatchJobsRequest(message.Message):
+    """Asks to watch jobs."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: builtins.int
+    FROM_POSITION_FIELD_NUMBER: builtins.int
+    from_position: builtins.int
+    """`next_position` of the last message of an earlier watch with the same filter: of the jobs that match, those are told
+    first that have not ended, or have since. 0 tells all.
+    """
+    @builtins.property
+    def filter(self) -> JobFilter:
+        """Which; absent means all."""
+
+    def __init__(
+        self,
+        *,
+        filter: JobFilter | None = ...,
+        from_position: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["filter", b"filter", "from_position", b"from_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class WatchJobsResponse(message.Message):
+    """A job after a change."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: builtins.int
+    NEXT_POSITION_FIELD_NUMBER: builtins.int
+    next_position: builtins.int
+    """From where to watch on after the stream has broken. Opaque, and the same on every cell; 0 until all that there was in
+    the beginning has been told.
+    """
+    @builtins.property
+    def job(self) -> Job:
+        """The job; absent in a heartbeat."""
+
+    def __init__(
+        self,
+        *,
+        job: Job | None = ...,
+        next_position: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job", b"job", "next_position", b"next_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListJobKindsRequest(message.Message):
+    """Asks for the kinds of jobs."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """How many at most: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListJobKindsResponse(message.Message):
+    """Answers ListJobKinds."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    KINDS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Leads to the next page; empty on the last."""
+    @builtins.property
+    def kinds(self) -> containers.RepeatedCompositeFieldContainer[JobKind]:
+        """The kinds of this page."""
+
+    def __init__(
+        self,
+        *,
+        kinds: abc.Iterable[JobKind] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["kinds", b"kinds", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class JobKind(message.Message):
+    """A kind of job: what such jobs must have, and what becomes of them unless a template, a worker or they say otherwise."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    POLICY_FIELD_NUMBER: builtins.int
+    REQUIRED_FIELDS_FIELD_NUMBER: builtins.int
+    REQUIRED_DATA_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """Its name."""
+    description: builtins.str
+    """What it is for, in a line."""
+    @builtins.property
+    def policy(self) -> agent_pb2.Policy:
+        """What is in force where neither template, worker nor job has it."""
+
+    @builtins.property
+    def required_fields(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Fields of JobSpec that must be set, such as `repository_id`. A work item may bring the repository."""
+
+    @builtins.property
+    def required_data(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names that the object in `data` must have."""
+
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        description: builtins.str = ...,
+        policy: agent_pb2.Policy | None = ...,
+        required_fields: abc.Iterable[builtins.str] | None = ...,
+        required_data: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["description", b"description", "kind", b"kind", "policy", b"policy", "required_data", b"required_data", "required_fields", b"required_fields"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class InputFile(message.Message):
+    """A file that a job works on."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CONTENT_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Its path below `.boatyard/input` in the workspace: parts of visible characters, separated by '/', none of
+    them `.` or `..`; at most 255 bytes. No path is another's directory.
+    """
+    content: builtins.bytes
+    """What is in it. Absent in answers."""
+    size_bytes: builtins.int
+    """Output only. Its size in bytes."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        content: builtins.bytes = ...,
+        size_bytes: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["content", b"content", "name", b"name", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class JobSpec(message.Message):
     """What is to be done, and how. Fixed when the job is admitted."""
 
@@ -310,10 +584,14 @@ class JobSpec(message.Message):
     POLICY_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
     SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    DELAY_FIELD_NUMBER: builtins.int
+    NOT_BEFORE_TIME_FIELD_NUMBER: builtins.int
+    FILES_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """The project; empty means `default`."""
     kind: builtins.str
-    """The kind of job: `task`. The default is `task`."""
+    """The kind of job, one of ListJobKinds. The default is `task`."""
     priority: builtins.int
     """Jobs of a higher priority are taken first: -100 to 100."""
     prompt: builtins.str
@@ -334,6 +612,10 @@ class JobSpec(message.Message):
     """The snapshot of that repository to start from, in place of `revision`; empty means none. The result is compared with
     it, and its branch has it.
     """
+    data: builtins.bytes
+    """A JSON object to work on, at most 256 KiB: the file `.boatyard/input.json` in the workspace. BOATYARD_INPUT in the
+    agent's environment is that name.
+    """
     @builtins.property
     def agent(self) -> agent_pb2.AgentSettings:
         """Overrides of template and worker."""
@@ -344,7 +626,21 @@ class JobSpec(message.Message):
 
     @builtins.property
     def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """For people and filters; at most 64 of them, keys and values of at most 63 characters."""
+        """For people and filters; at most 64 of them, keys and values of at most 63 visible characters."""
+
+    @builtins.property
+    def delay(self) -> duration_pb2.Duration:
+        """So long after it was admitted: more than 0, at most 366 days."""
+
+    @builtins.property
+    def not_before_time(self) -> timestamp_pb2.Timestamp:
+        """Then; a time that is over means at once, and at most 366 days ahead are possible."""
+
+    @builtins.property
+    def files(self) -> containers.RepeatedCompositeFieldContainer[InputFile]:
+        """Files to work on, at most 256 of them and 2 MiB together. They are in the workspace, in `.boatyard/input`, before the
+        agent starts, at every attempt. `.boatyard` is no part of the result: neither git nor the result's commit sees it.
+        """
 
     def __init__(
         self,
@@ -363,12 +659,18 @@ class JobSpec(message.Message):
         policy: agent_pb2.Policy | None = ...,
         labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
         snapshot_id: builtins.str = ...,
+        delay: duration_pb2.Duration | None = ...,
+        not_before_time: timestamp_pb2.Timestamp | None = ...,
+        files: abc.Iterable[InputFile] | None = ...,
+        data: builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "delay", b"delay", "not_before_time", b"not_before_time", "policy", b"policy", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "branch", b"branch", "kind", b"kind", "labels", b"labels", "policy", b"policy", "priority", b"priority", "project_id", b"project_id", "prompt", b"prompt", "repository_id", b"repository_id", "revision", b"revision", "snapshot_id", b"snapshot_id", "template_id", b"template_id", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "branch", b"branch", "data", b"data", "delay", b"delay", "files", b"files", "kind", b"kind", "labels", b"labels", "not_before_time", b"not_before_time", "policy", b"policy", "priority", b"priority", "project_id", b"project_id", "prompt", b"prompt", "repository_id", b"repository_id", "revision", b"revision", "snapshot_id", b"snapshot_id", "start", b"start", "template_id", b"template_id", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_start: _TypeAlias = typing.Literal["delay", "not_before_time"]  # noqa: Y015
+    _WhichOneofArgType_start: _TypeAlias = typing.Literal["start", b"start"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_start) -> _WhichOneofReturnType_start | None: ...
 
 @typing.final
 class Job(message.Message):

@@ -64,6 +64,16 @@ class JobServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.WatchJobs = channel.unary_stream(
+                '/boatyard.gateway.v1.JobService/WatchJobs',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobsRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobsResponse.FromString,
+                _registered_method=True)
+        self.ListJobKinds = channel.unary_unary(
+                '/boatyard.gateway.v1.JobService/ListJobKinds',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.ListJobKindsRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.ListJobKindsResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -98,11 +108,13 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists jobs, the newest first, without timeline, changed files, diff, log and environment; long texts are cut.
+        """Lists jobs, the newest first, without timeline, changed files, diff, log, environment and input; long texts are cut.
 
-        A page has fewer jobs than were asked for where they would not fit into one message.
+        A page has fewer jobs than were asked for where they would not fit into one message. A job that matches from the
+        first page to the last is on exactly one of them, whatever is made, changed or removed meanwhile.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, the page size is negative, or the page token belongs to
+        another filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +148,33 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchJobs(self, request, context):
+        """Streams all jobs that match a filter: as they are now, the newest first, and then each one again when it changes, until
+        the caller leaves. They are told in brief, as ListJobs tells them.
+
+        Of changes that follow closely the last one is told. A job that was told and no longer matches, because of its state, is
+        told once more. A job may be told twice, also after watching again; `revision_number` tells whether anything is new.
+
+        A message without a job is a heartbeat, sent at least every 15 s.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, or the position is negative.
+        - UNAVAILABLE (DRAINING): the gateway is stopping; watch again, from the position in the details.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again,
+        from the position in the details.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJobKinds(self, request, context):
+        """Lists the kinds of jobs that there are, by name.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +202,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'WatchJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJobs,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobsRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobsResponse.SerializeToString,
+            ),
+            'ListJobKinds': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobKinds,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.ListJobKindsRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.ListJobKindsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -305,6 +354,60 @@ class JobService:
             '/boatyard.gateway.v1.JobService/WatchJob',
             boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/boatyard.gateway.v1.JobService/WatchJobs',
+            boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobsRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobKinds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.JobService/ListJobKinds',
+            boatyard_dot_gateway_dot_v1_dot_job__pb2.ListJobKindsRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_job__pb2.ListJobKindsResponse.FromString,
             options,
             channel_credentials,
             insecure,

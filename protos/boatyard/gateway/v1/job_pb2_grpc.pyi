@@ -37,11 +37,13 @@ class JobServiceStub:
     - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
     """
     ListJobs: aio.UnaryUnaryMultiCallable[job_pb2.ListJobsRequest, job_pb2.ListJobsResponse]
-    """Lists jobs, the newest first, without timeline, changed files, diff, log and environment; long texts are cut.
+    """Lists jobs, the newest first, without timeline, changed files, diff, log, environment and input; long texts are cut.
 
-    A page has fewer jobs than were asked for where they would not fit into one message.
+    A page has fewer jobs than were asked for where they would not fit into one message. A job that matches from the
+    first page to the last is on exactly one of them, whatever is made, changed or removed meanwhile.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, the page size is negative, or the page token belongs to
+      another filter.
     """
     CancelJob: aio.UnaryUnaryMultiCallable[job_pb2.CancelJobRequest, job_pb2.CancelJobResponse]
     """Asks a job to end. What its agent has done so far is collected; the job is CANCELLED when nothing of it runs.
@@ -62,6 +64,25 @@ class JobServiceStub:
     - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
     - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
     - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again.
+    """
+    WatchJobs: aio.UnaryStreamMultiCallable[job_pb2.WatchJobsRequest, job_pb2.WatchJobsResponse]
+    """Streams all jobs that match a filter: as they are now, the newest first, and then each one again when it changes, until
+    the caller leaves. They are told in brief, as ListJobs tells them.
+
+    Of changes that follow closely the last one is told. A job that was told and no longer matches, because of its state, is
+    told once more. A job may be told twice, also after watching again; `revision_number` tells whether anything is new.
+
+    A message without a job is a heartbeat, sent at least every 15 s.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, or the position is negative.
+    - UNAVAILABLE (DRAINING): the gateway is stopping; watch again, from the position in the details.
+    - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again,
+      from the position in the details.
+    """
+    ListJobKinds: aio.UnaryUnaryMultiCallable[job_pb2.ListJobKindsRequest, job_pb2.ListJobKindsResponse]
+    """Lists the kinds of jobs that there are, by name.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
     """
 
 class JobServiceServicer(metaclass=abc_1.ABCMeta):
@@ -105,11 +126,13 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         request: job_pb2.ListJobsRequest,
         context: aio.ServicerContext[job_pb2.ListJobsRequest, abc.Awaitable[job_pb2.ListJobsResponse]],
     ) -> abc.Awaitable[job_pb2.ListJobsResponse]:
-        """Lists jobs, the newest first, without timeline, changed files, diff, log and environment; long texts are cut.
+        """Lists jobs, the newest first, without timeline, changed files, diff, log, environment and input; long texts are cut.
 
-        A page has fewer jobs than were asked for where they would not fit into one message.
+        A page has fewer jobs than were asked for where they would not fit into one message. A job that matches from the
+        first page to the last is on exactly one of them, whatever is made, changed or removed meanwhile.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, the page size is negative, or the page token belongs to
+          another filter.
         """
 
     @abc_1.abstractmethod
@@ -142,6 +165,37 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
         - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
         - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again.
+        """
+
+    @abc_1.abstractmethod
+    def WatchJobs(
+        self,
+        request: job_pb2.WatchJobsRequest,
+        context: aio.ServicerContext[job_pb2.WatchJobsRequest, abc.AsyncIterator[job_pb2.WatchJobsResponse]],
+    ) -> abc.AsyncIterator[job_pb2.WatchJobsResponse]:
+        """Streams all jobs that match a filter: as they are now, the newest first, and then each one again when it changes, until
+        the caller leaves. They are told in brief, as ListJobs tells them.
+
+        Of changes that follow closely the last one is told. A job that was told and no longer matches, because of its state, is
+        told once more. A job may be told twice, also after watching again; `revision_number` tells whether anything is new.
+
+        A message without a job is a heartbeat, sent at least every 15 s.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, or the position is negative.
+        - UNAVAILABLE (DRAINING): the gateway is stopping; watch again, from the position in the details.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again,
+          from the position in the details.
+        """
+
+    @abc_1.abstractmethod
+    def ListJobKinds(
+        self,
+        request: job_pb2.ListJobKindsRequest,
+        context: aio.ServicerContext[job_pb2.ListJobKindsRequest, abc.Awaitable[job_pb2.ListJobKindsResponse]],
+    ) -> abc.Awaitable[job_pb2.ListJobKindsResponse]:
+        """Lists the kinds of jobs that there are, by name.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: aio.Server) -> None: ...

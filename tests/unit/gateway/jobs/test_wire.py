@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from services.common.db.paging import Page
 from services.common.errors import Invalid
-from services.gateway.jobs import wire
+from services.gateway.jobs import draft_wire, wire
+from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.model import ExecutionView, JobView
 from services.gateway.jobs.store import job_key
 from services.lifecycle.model.order import AgentSettings, Order
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose
 
+KINDS = load_kinds()
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
@@ -61,7 +63,7 @@ def view(prompt: str = "Do it.", job_id: str = "job-1") -> JobView:
 
 def accepted(branch: bytes) -> bool:
     try:
-        wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", branch=branch)))
+        draft_wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", branch=branch)), KINDS)
     except Invalid:
         return False
     return True
@@ -106,8 +108,8 @@ def test_a_page_ends_early_where_its_jobs_are_large() -> None:
     assert (len(whole), last) == (1, "")
 
 
-@pytest.mark.parametrize("kind", ["review", "-"])
+@pytest.mark.parametrize("kind", ["reviews", "-"])
 def test_an_unknown_kind_is_refused(kind: str) -> None:
     with pytest.raises(Invalid) as refused:
-        wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", kind=kind)))
+        draft_wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", kind=kind)), KINDS)
     assert refused.value.violations[0][0] == "spec.kind"

@@ -1,0 +1,76 @@
+"""The kinds of jobs, which are data: what a job of a kind must have, and the policy that all else is laid over."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from services.common.errors import StartError
+from services.common.ids import ID_RULE, is_id
+from services.gateway.catalog.agent import Policy
+
+DEFAULT_KIND: Final = "task"
+WORK_ITEM_KIND: Final = "ticket"
+"""What is made of a work item that is moved to in progress."""
+
+_SHIPPED: Final = Path(__file__).with_name("kinds.toml")
+_REQUIRABLE: Final = ("repository_id", "work_item_id", "worker_id", "files", "data")
+_KEYS: Final = ("description", "required_fields", "required_data", "policy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobKind:
+    """A kind of job. `required_fields` are names of JobSpec and Order alike; `required_data` of what is in `data`."""
+
+    name: str
+    description: str
+    required_fields: tuple[str, ...] = ()
+    required_data: tuple[str, ...] = ()
+    policy: Policy = field(default_factory=Policy)
+
+
+Kinds = Mapping[str, JobKind]
+_ADAPTER: Final[TypeAdapter[JobKind]] = TypeAdapter(JobKind)
+
+
+def load_kinds(own: Path | None = None) -> Kinds:
+    """Return all kinds by name: the shipped ones, and over them those of an operator's file. Raises StartError."""
+    kinds = _read(_SHIPPED)
+    return kinds if own is None else {**kinds, **_read(own)}
+
+
+def _read(file: Path) -> dict[str, JobKind]:
+    try:
+        tables = tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise StartError(f"cannot read the kinds of jobs in {file}: {error}") from error
+    return {name: _kind(file, name, table) for name, table in tables.items()}
+
+
+def _kind(file: Path, name: str, table: Any) -> JobKind:  # noqa: ANN401 - any TOML
+    def wrong(what: str) -> StartError:
+        return StartError(f"{file}: the kind {name!r} {what}")
+
+    if not is_id(name):
+        raise wrong(f"must have a name of {ID_RULE}")
+    if not isinstance(table, dict):
+        raise wrong(f"must be a table with {', '.join(_KEYS)}")
+    _refuse_unknown(table, _KEYS, wrong)
+    policy = table.get("policy", {})
+    if isinstance(policy, dict):
+        _refuse_unknown(policy, [each.name for each in fields(Policy)], wrong)
+    try:
+        kind = _ADAPTER.validate_python({"name": name, **table})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise wrong(f"has a wrong {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    _refuse_unknown(kind.required_fields, _REQUIRABLE, wrong)
+    return kind
+
+
+def _refuse_unknown(given: Any, known: Any, wrong: Any) -> None:  # noqa: ANN401 - names in any container
+    if unknown := sorted(set(given) - set(known)):
+        raise wrong(f"has {', '.join(unknown)}: known are {', '.join(known)}")

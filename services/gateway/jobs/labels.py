@@ -1,0 +1,35 @@
+"""Labels of jobs, as they are searched: one row each, beside the job's order, which shows them."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import Column, ColumnElement, ForeignKey, Index, String, Table, delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.gateway.database import metadata
+from services.gateway.jobs.model import LabelSelector
+from services.gateway.jobs.tables import jobs
+
+job_labels = Table(
+    "job_labels",
+    metadata,
+    Column("job_id", String(63), ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(63), primary_key=True),
+    Column("value", String(63), nullable=False),
+)
+Index("job_labels_by_value", job_labels.c.key, job_labels.c.value, job_labels.c.job_id)
+
+
+async def write_labels(connection: AsyncConnection, job_id: str, labels: Mapping[str, str]) -> None:
+    """Make these the labels by which a job is found."""
+    await connection.execute(delete(job_labels).where(job_labels.c.job_id == job_id))
+    if labels:
+        rows = [{"job_id": job_id, "key": key, "value": value} for key, value in labels.items()]
+        await connection.execute(insert(job_labels), rows)
+
+
+def selected(selector: LabelSelector) -> ColumnElement[bool]:
+    """Return the condition that a selector puts on jobs."""
+    having = select(job_labels.c.job_id).where(job_labels.c.key == selector.key)
+    if selector.values:
+        having = having.where(job_labels.c.value.in_(selector.values))
+    return jobs.c.job_id.not_in(having) if selector.lacks else jobs.c.job_id.in_(having)
