@@ -44,7 +44,7 @@ _REMOTE: Final = _CHECKED | {
 
 COMMANDS: Final[Mapping[str, Spec]] = {
     "add": _spec("--all", config={"advice.addEmbeddedRepo": "false"}, paths=True),
-    "cat-file": _spec(),
+    "cat-file": _spec("--batch-check="),
     "check-attr": _spec("-z", "--stdin", "--cached", end_of_options=False),
     "check-ignore": _spec("-z", "--stdin"),
     # Takes no --end-of-options in git 2.39, so it is only ever given commit ids.
