@@ -1,0 +1,69 @@
+"""Chaos: jobs of every sort on some cells and one PostgreSQL, while processes of every kind are killed, paused and
+restarted at random, and the database is cut off twice. At the end: what was done, and every promise that did not hold.
+
+bench/chaos.py --jobs 300 --minutes 10 --cells 3
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.kit.chaos.run import Plan, Report, wreak
+from tests.kit.postgres import OwnPostgres
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=300)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--cells", type=int, default=3, help="1 has SQLite, unless --postgres is given")
+    parser.add_argument("--postgres", action="store_true")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--every", type=float, default=5, help="seconds between two blows at a cell, in the mean")
+    parser.add_argument("--outages", type=int, default=2, help="of the database, 20 s each")
+    parser.add_argument("--lose-a-cell", action="store_true", help="after 60 %% of the time one never comes back")
+    parser.add_argument("--keep", action="store_true", help="leave logs and databases where they are")
+    wanted = parser.parse_args()
+    print(f"seed {wanted.seed}", flush=True)
+    directory = Path(tempfile.mkdtemp(prefix="boatyard-chaos-"))
+    try:
+        report = _run(wanted, directory)
+    finally:
+        print(f"logs and databases: {directory}" if wanted.keep else "", flush=True)
+        if not wanted.keep:
+            shutil.rmtree(directory)
+    print("\n".join(report.record.lines), report, sep="\n", flush=True)
+    return 1 if report.complaints else 0
+
+
+def _run(wanted: argparse.Namespace, directory: Path) -> Report:
+    with contextlib.ExitStack() as stack:
+        database = None
+        if wanted.cells > 1 or wanted.postgres:
+            (directory / "python_PostgresServer").mkdir()
+            data = Path(tempfile.mkdtemp(prefix="pg-"))
+            os.environ["XDG_RUNTIME_DIR"] = str(directory)
+            database = OwnPostgres(data, directory)
+            stack.callback(shutil.rmtree, data, ignore_errors=True)
+            stack.callback(database.stop)
+            database.start()
+        plan = Plan(
+            seed=wanted.seed,
+            jobs=wanted.jobs,
+            seconds=wanted.minutes * 60,
+            cells=wanted.cells,
+            every_seconds=wanted.every,
+            outages=wanted.outages if database else 0,
+            lose_a_cell=wanted.lose_a_cell,
+        )
+        return asyncio.run(wreak(plan, directory, database))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

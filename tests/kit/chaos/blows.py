@@ -1,0 +1,157 @@
+"""What befalls the cells and their database: which process is killed, stopped or restarted next, a seed decides."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.kit.chaos.fleet import LEASE_SECONDS, Fleet, FleetCell, paused, put_down
+
+OUTAGE_SECONDS = 20.0
+
+
+@dataclass
+class Record:
+    """What was done."""
+
+    began: float = field(default_factory=time.monotonic)
+    counts: Counter[str] = field(default_factory=Counter)
+    lines: list[str] = field(default_factory=list)
+    runners_killed: set[str] = field(default_factory=set)
+    """Executions whose runner was killed, by itself or with its machine."""
+    lost_for_good: dict[str, float] = field(default_factory=dict)
+    """{cell id: when, in seconds since 1970}."""
+
+    def note(self, cell: FleetCell | None, what: str, more: str = "") -> None:
+        self.counts[what] += 1
+        where = cell.name if cell else "database"
+        self.lines.append(f"{time.monotonic() - self.began:7.1f} s  {where:8} {what} {more}".rstrip())
+
+
+class Blows:
+    """Deals blows, each cell's one after the other, until cancelled; what was begun is mended first."""
+
+    def __init__(self, fleet: Fleet, rng: random.Random, *, every_seconds: float) -> None:
+        self.record = Record()
+        self._fleet = fleet
+        self._rng = rng
+        self._every_seconds = every_seconds
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopping.set()
+
+    async def rain(self) -> None:
+        """Deal blows to every cell until told to stop; then all that lives is up."""
+        hands = [(cell, random.Random(self._rng.random())) for cell in self._fleet.cells]
+        await asyncio.gather(*(self._befall(cell, rng) for cell, rng in hands))
+
+    async def cut_off_the_database(self, times: int, seconds: float) -> None:
+        """Stop the database `times` times, at equal distances within `seconds`."""
+        database = self._fleet.database
+        assert database
+        for _ in range(times):
+            await self._wait(seconds / (times + 1))
+            self.record.note(None, "stop")
+            await asyncio.to_thread(database.stop)
+            await self._wait(OUTAGE_SECONDS)
+            await asyncio.to_thread(database.start)
+            self.record.note(None, "start")
+
+    async def lose_for_good(self, cell: FleetCell) -> None:
+        """End a machine that never comes back. No other blow may befall it meanwhile."""
+        cell.is_gone = True
+        cell_id = await asyncio.to_thread(cell.cell_id)
+        await asyncio.to_thread(self._lose, cell)
+        self.record.lost_for_good[cell_id] = time.time()
+        self.record.note(cell, "lost for good")
+
+    async def _befall(self, cell: FleetCell, rng: random.Random) -> None:
+        blows: dict[Callable[[FleetCell, random.Random], None], int] = {
+            self._kill_service: 10,
+            self._kill_runner: 3,
+            self._pause_gateway: 2,
+            self._pause_service: 3,
+            self._pause_runner: 1,
+            self._kill_supervisor: 1,
+            self._restart: 1,
+            self._lose_and_mend: 1,
+        }
+        while not self._stopping.is_set():
+            await self._wait(rng.expovariate(1 / self._every_seconds))
+            if self._stopping.is_set() or cell.is_gone:
+                break
+            (blow,) = rng.choices(list(blows), list(blows.values()))
+            with contextlib.suppress(ProcessLookupError):
+                await asyncio.to_thread(blow, cell, rng)
+            if cell.has_given_up():
+                self.record.note(cell, "`up` gave up")
+                await asyncio.to_thread(cell.put_up)
+
+    async def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    # Each of these blocks, in a thread.
+
+    def _kill_service(self, cell: FleetCell, rng: random.Random) -> None:
+        (service,) = rng.choices(("gateway", "execution", "git", "workspace"), (4, 3, 2, 2))
+        if (pid := cell.pid(service)) is not None:
+            os.kill(pid, signal.SIGKILL)
+            self.record.note(cell, f"kill {service}")
+
+    def _kill_runner(self, cell: FleetCell, rng: random.Random) -> None:
+        if runners := sorted(cell.runners().items()):
+            pid, execution_id = rng.choice(runners)
+            self.record.runners_killed.add(execution_id)  # before it is: it may be noticed at once
+            os.kill(pid, signal.SIGKILL)
+            self.record.note(cell, "kill runner", execution_id)
+
+    def _pause_gateway(self, cell: FleetCell, rng: random.Random) -> None:
+        self._pause(cell, "gateway", rng.uniform(1.2, 2.5) * LEASE_SECONDS)
+
+    def _pause_service(self, cell: FleetCell, rng: random.Random) -> None:
+        self._pause(cell, rng.choice(("gateway", "workspace", "git", "execution")), rng.uniform(1, LEASE_SECONDS - 1))
+
+    def _pause(self, cell: FleetCell, service: str, seconds: float) -> None:
+        if (pid := cell.pid(service)) is not None:
+            past = " past its lease" if service == "gateway" and seconds > LEASE_SECONDS else ""
+            self.record.note(cell, f"pause {service}{past}", f"for {seconds:.1f} s")
+            paused(pid, seconds)
+
+    def _pause_runner(self, cell: FleetCell, rng: random.Random) -> None:
+        if runners := sorted(cell.runners().items()):
+            pid, execution_id = rng.choice(runners)
+            self.record.note(cell, "pause runner", execution_id)
+            paused(pid, rng.uniform(1, 5))
+
+    def _kill_supervisor(self, cell: FleetCell, rng: random.Random) -> None:
+        assert cell.process
+        self.record.note(cell, "kill up")
+        cell.process.kill()
+        time.sleep(rng.uniform(0, 8))  # its services end by themselves, some of them before the next one comes
+        cell.put_up()
+
+    def _restart(self, cell: FleetCell, rng: random.Random) -> None:
+        self.record.note(cell, "restart up")
+        put_down(cell)
+        time.sleep(rng.uniform(0, 2))
+        cell.put_up()
+
+    def _lose_and_mend(self, cell: FleetCell, rng: random.Random) -> None:
+        self.record.note(cell, "kill all of the machine")
+        self._lose(cell)
+        time.sleep(rng.uniform(0, 2 * LEASE_SECONDS))
+        cell.put_up()
+
+    def _lose(self, cell: FleetCell) -> None:
+        for _ in range(2):  # one may have begun meanwhile
+            self.record.runners_killed.update(cell.runners().values())
+            cell.lose()

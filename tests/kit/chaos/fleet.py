@@ -1,0 +1,258 @@
+"""The cells, their database, the remotes that they push to, and the server that is told of jobs."""
+
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
+from boatyard.gateway.v1 import catalog_pb2, hook_pb2
+from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceStub
+from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
+from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
+from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
+from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
+
+from services.common.rpc.channel import open_channel
+from services.common.rpc.status import service_error
+from services.common.settings import Home
+from tests.kit import processes
+from tests.kit.cell import Cell, eventually
+from tests.kit.drivers import unmount_below
+from tests.kit.postgres import OwnPostgres
+from tests.kit.receiver import Receiver, Reply
+from tests.kit.repos import Repo
+
+LEASE_SECONDS = 6
+SERVICES = ("gateway", "workspace", "git", "execution")
+
+_PATIENCE_SECONDS = 120.0
+_AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+_UNCLEAR = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+_UPS = 6
+
+
+class FleetCell(Cell):
+    """A cell that is killed, and put up again, at will."""
+
+    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+        super().__init__(home)
+        self.environment |= environment
+        self.is_gone = False
+
+    @property
+    def name(self) -> str:
+        return self.home.parent.name
+
+    def put_up(self) -> None:
+        """Start it, as often as whoever keeps it alive would: its database may be away."""
+        for left in reversed(range(_UPS)):
+            self.bury()
+            try:
+                self.up()
+            except AssertionError:
+                if not left:
+                    raise
+            else:
+                return
+
+    def bury(self) -> None:
+        """Take note of the end of what was put up."""
+        if self.process and self.process.stdout:
+            self.process.wait(timeout=90)
+            self.process.stdout.close()
+            self.process = None
+
+    def has_given_up(self) -> bool:
+        """Whether `up` has ended by itself."""
+        return self.process is not None and self.process.poll() is not None
+
+    def lose(self) -> None:
+        """End every process of the machine at once, with -9."""
+        while found := processes.with_environment({"BOATYARD_HOME": str(self.home)}):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        self.bury()
+
+    def pid(self, service: str) -> int | None:
+        """Return the process of a service, or None while there is none."""
+        if self.process is None:
+            return None
+        found = processes.children(self.process.pid, f"services.{service}")
+        return found[0] if len(found) == 1 else None
+
+    def runners(self) -> dict[int, str]:
+        """Return {pid: execution id} of the runners that carry one."""
+        carrying = {}
+        for pid, line in processes.with_environment({"BOATYARD_HOME": str(self.home)}).items():
+            if line.rstrip().endswith("-m services.execution.runner"):
+                with contextlib.suppress(OSError):
+                    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                        target = descriptor.readlink()
+                        if target.name == "lock" and target.parent.parent.name == "runs":
+                            carrying[pid] = target.parent.name
+        return carrying
+
+    def cell_id(self) -> str:
+        return (self.home / "gateway" / "cell-id").read_text().strip()
+
+
+class Fleet:
+    """What chaos is made in."""
+
+    def __init__(self, directory: Path, cells: int, database: OwnPostgres | None, rng: random.Random) -> None:
+        self.directory = directory
+        self.database = database
+        self.mark = f"chaos-{secrets.token_hex(6)}"
+        self.unclear: Counter[str] = Counter()
+        """Answers that say nothing to whoever gets them, and how often."""
+        self.receiver = Receiver([Reply(503) if rng.random() < 0.05 else Reply() for _ in range(3000)])
+        self.remotes: dict[str, Repo] = {}
+        self.token = secrets.token_urlsafe(24)
+        self.cells = [self._cell(number) for number in range(1, cells + 1)]
+        self._rng = random.Random(rng.random())
+        self._stubs: dict[str, dict[str, Any]] = {}
+
+    @property
+    def repositories(self) -> list[str]:
+        return list(self.remotes)
+
+    @property
+    def living(self) -> list[FleetCell]:
+        return [cell for cell in self.cells if not cell.is_gone]
+
+    @property
+    def database_url(self) -> str:
+        if self.database is not None:
+            return self.database.url
+        return f"sqlite:///{self.cells[0].home}/gateway/gateway.db"
+
+    def _cell(self, number: int) -> FleetCell:
+        directory = self.directory / f"cell-{number}"
+        directory.mkdir()
+        environment = {
+            "BOATYARD_TOKEN": self.token,
+            "BOATYARD_GATEWAY_LEASE_SECONDS": str(LEASE_SECONDS),
+            "BOATYARD_GATEWAY_WEBHOOK_ALLOW": "127.0.0.1",
+            "BOATYARD_GIT_MIN_FREE_BYTES": "0",
+            "BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": "0",
+            "BOATYARD_EXECUTION_MEMORY_RESERVE_BYTES": "0",
+            "BOATYARD_EXECUTION_DISK_RESERVE_BYTES": "0",
+        }
+        if self.database is not None:
+            environment["BOATYARD_DATABASE_URL"] = self.database.url
+        return FleetCell(directory / "home", environment)
+
+    async def ask(self, service: str, method: str, request: Any, *, timeout: float = 10) -> Any:
+        """Ask any gateway, and again, until one answers. Raises what is a refusal."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            cell = self._rng.choice(self.living)
+            try:
+                return await getattr(self._stubs[cell.name][service], method)(request, timeout=timeout)
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _UNCLEAR:
+                    self.unclear[f"{method}: {error.code().name} {error.details()}"] += 1
+                elif error.code() not in _AWAY:
+                    raise
+                elif time.monotonic() > deadline:
+                    raise AssertionError(f"nobody answers {method}: {service_error(error)}") from error
+            await asyncio.sleep(0.3)
+
+    def stub(self, cell: FleetCell, service: str) -> Any:
+        """Return what calls one service of one cell."""
+        return self._stubs[cell.name][service]
+
+    async def each(self, work: Callable[[FleetCell], object]) -> None:
+        """Do something blocking with every living cell at once."""
+        await asyncio.gather(*(asyncio.to_thread(work, cell) for cell in self.living))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Fleet"]:
+        """Put all up; in the end end all of it."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.receiver.serving())
+            await asyncio.to_thread(self.cells[0].put_up)  # which makes the tables
+            try:
+                await asyncio.gather(*(asyncio.to_thread(cell.put_up) for cell in self.cells[1:]))
+                for cell in self.cells:
+                    self._stubs[cell.name] = await _stubs(stack, cell, self.token)
+                await self._furnish()
+                yield self
+            finally:
+                await asyncio.gather(*(asyncio.to_thread(_end, cell) for cell in self.cells))
+
+    async def _furnish(self) -> None:
+        """Fill the catalogue: remotes, a project whose guard says no, and servers that are told of every job."""
+        for number in (1, 2):
+            remote = Repo.sample(self.directory / f"work-{number}").bare_clone(self.directory / f"remote-{number}.git")
+            remote.git("config", "core.logAllRefUpdates", "always")
+            wanted = catalog_pb2.CreateRepositoryRequest(repository=catalog_pb2.Repository(url=str(remote.path)))
+            made = await self.ask("catalog", "CreateRepository", wanted)
+            self.remotes[made.repository.repository_id] = remote
+        guarded = catalog_pb2.Project(project_id="guarded", display_name="Guarded")
+        await self.ask("catalog", "CreateProject", catalog_pb2.CreateProjectRequest(project=guarded))
+        events = hook_pb2.Hook
+        webhook = hook_pb2.Webhook(url=self.receiver.url)
+        guard = hook_pb2.Hook(project_id="guarded", event=events.EVENT_PRE, command="echo not here; exit 1")
+        told = [
+            hook_pb2.Hook(project_id=project_id, event=event, webhook=webhook)
+            for project_id in ("default", "guarded")
+            for event in (events.EVENT_PRE, events.EVENT_POST, events.EVENT_ERROR)
+        ]
+        for hook in (guard, *told):
+            await self.ask("hooks", "RegisterHook", hook_pb2.RegisterHookRequest(hook=hook))
+
+
+async def _stubs(stack: AsyncExitStack, cell: FleetCell, token: str) -> dict[str, Any]:
+    async def channel(service: str, token: str) -> grpc.aio.Channel:
+        return await stack.enter_async_context(open_channel(cell.address(service), token))
+
+    gateway = await channel("gateway", token)
+    of_nodes = Home(cell.home).cell_token()
+    return {
+        "jobs": JobServiceStub(gateway),
+        "runtime": AgentRuntimeServiceStub(gateway),
+        "catalog": CatalogServiceStub(gateway),
+        "hooks": HookServiceStub(gateway),
+        "workspaces": WorkspaceServiceStub(await channel("workspace", of_nodes)),
+        "executions": ExecutionServiceStub(await channel("execution", of_nodes)),
+    }
+
+
+def _end(cell: FleetCell) -> None:
+    if not cell.is_gone and cell.process is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            cell.boatyard("down", code=None, timeout=120)
+    cell.lose()  # where `down` could not; the proofs have looked before
+    unmount_below(cell.home)
+
+
+def paused(pid: int, seconds: float) -> None:
+    """Stop a process for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(seconds)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def put_down(cell: FleetCell) -> None:
+    """Tell `up` to end, and wait for it."""
+    if cell.process is not None:
+        cell.process.terminate()
+        eventually(lambda: cell.process.poll() is not None, "`up` ends when told", timeout=90)
+        cell.bury()

@@ -1,0 +1,72 @@
+"""Jobs as they were asked for: submitted and cancelled over gateways that come and go, each call until answered."""
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+import grpc
+from boatyard.gateway.v1 import job_pb2
+
+from tests.kit.chaos.fleet import Fleet
+from tests.kit.chaos.works import Work, chosen, spec
+
+_AGAIN = 0.1
+"""How often a submission that was answered is made once more, as by somebody who had not heard the answer."""
+
+
+@dataclass
+class Order:
+    """One wish, and what was answered to it."""
+
+    number: int
+    work: Work
+    request_id: str
+    begins: float
+    spec: job_pb2.JobSpec
+    cancel_after: float | None = None
+    job_ids: set[str] = None  # type: ignore[assignment]
+    was_cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        self.job_ids = set()
+
+    @property
+    def job_id(self) -> str:
+        (job_id,) = self.job_ids
+        return job_id
+
+
+def drawn_orders(rng: random.Random, fleet: Fleet, count: int, seconds: float) -> list[Order]:
+    """Draw `count` orders, spread over `seconds`."""
+    orders = []
+    for number, work in enumerate(chosen(rng, count)):
+        priority = rng.choice((0, 0, 0, 5, -5))
+        wanted = spec(work, number, fleet.mark, rng.choice(fleet.repositories), priority)
+        order = Order(number, work, f"{fleet.mark}-{number}", rng.uniform(0, seconds), wanted)
+        if work.cancelled_within:
+            order.cancel_after = rng.uniform(0, work.cancelled_within)
+        orders.append(order)
+    return orders
+
+
+async def place(orders: list[Order], fleet: Fleet, rng: random.Random) -> None:
+    """Submit every order in its time, and cancel those that are to be cancelled."""
+    async with asyncio.TaskGroup() as tasks:
+        for order in orders:
+            tasks.create_task(_see_to(order, fleet, rng.random() < _AGAIN))
+
+
+async def _see_to(order: Order, fleet: Fleet, again: bool) -> None:
+    await asyncio.sleep(order.begins)
+    request = job_pb2.CreateJobRequest(request_id=order.request_id, spec=order.spec)
+    for _ in range(1 + again):
+        answer = await fleet.ask("jobs", "CreateJob", request)
+        order.job_ids.add(answer.job.job_id)
+    if order.cancel_after is not None:
+        await asyncio.sleep(order.cancel_after)
+        try:
+            await fleet.ask("jobs", "CancelJob", job_pb2.CancelJobRequest(job_id=order.job_id))
+            order.was_cancelled = True
+        except grpc.aio.AioRpcError as error:  # it has ended already
+            if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+                raise

@@ -1,0 +1,163 @@
+"""Chaos from beginning to end: orders and blows for some time, then quiet, then the proofs."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from boatyard.gateway.v1 import job_pb2
+
+from tests.kit import processes
+from tests.kit.chaos.blows import Blows, Record
+from tests.kit.chaos.facts import gather, leftovers, live_jobs, rows
+from tests.kit.chaos.fleet import Fleet
+from tests.kit.chaos.orders import Order, drawn_orders, place
+from tests.kit.chaos.proofs import Proofs, state_of
+from tests.kit.postgres import OwnPostgres
+
+_CLEAN_WITHIN_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of it. Times in seconds; `settle` is how long jobs may take when it is quiet again."""
+
+    seed: int
+    jobs: int
+    seconds: float
+    cells: int = 1
+    every_seconds: float = 4.0
+    outages: int = 0
+    lose_a_cell: bool = False
+    settle: float = 300.0
+
+
+@dataclass
+class Report:
+    """What came of it."""
+
+    plan: Plan
+    record: Record
+    complaints: list[str]
+    ends: Counter[str]
+    attempts: Counter[int]
+    taken_over: list[str]
+    settled_in: float
+
+    def __str__(self) -> str:
+        blows = ", ".join(f"{what} {count}" for what, count in sorted(self.record.counts.items()))
+        return "\n".join(
+            [
+                f"seed {self.plan.seed}: {self.plan.jobs} jobs on {self.plan.cells} cells for {self.plan.seconds:g} s",
+                f"all had ended {self.settled_in:.0f} s after the last blow",
+                f"blows: {blows}",
+                "ends: " + ", ".join(f"{end} {count}" for end, count in sorted(self.ends.items())),
+                "attempts: " + ", ".join(f"{count} jobs {n}" for n, count in sorted(self.attempts.items())),
+                *self.taken_over,
+                f"{len(self.complaints)} complaints",
+                *(f"  {complaint}" for complaint in self.complaints),
+            ]
+        )
+
+
+async def wreak(plan: Plan, directory: Path, database: OwnPostgres | None = None) -> Report:
+    """Make chaos below `directory`, and say what it has left of the promises."""
+    rng = random.Random(plan.seed)
+    fleet = Fleet(directory, plan.cells, database, rng)
+    async with fleet.running():
+        orders = drawn_orders(rng, fleet, plan.jobs, plan.seconds * 0.9)
+        blows = Blows(fleet, rng, every_seconds=plan.every_seconds)
+        await _storm(plan, fleet, orders, blows, rng)
+        quiet = time.monotonic()
+        complaints = await _settled(fleet, plan.settle)
+        settled_in = time.monotonic() - quiet
+        if not complaints:
+            complaints = await _clean(fleet)
+        facts = await gather(fleet)
+        complaints += Proofs(fleet, orders, facts, blows.record).complaints()
+        complaints += await _ended(fleet)
+        return Report(
+            plan,
+            blows.record,
+            complaints,
+            Counter(f"{job.spec.prompt.split()[0]} {state_of(job)} {job.reason}".strip() for job in facts.jobs),
+            Counter(len(facts.agents(job.job_id)) for job in facts.jobs),
+            _taken_over(fleet, blows.record),
+            settled_in,
+        )
+
+
+async def _storm(plan: Plan, fleet: Fleet, orders: list[Order], blows: Blows, rng: random.Random) -> None:
+    placing = asyncio.create_task(place(orders, fleet, rng))
+    raining = [asyncio.create_task(blows.rain())]
+    if plan.outages:
+        raining.append(asyncio.create_task(blows.cut_off_the_database(plan.outages, plan.seconds)))
+    began = time.monotonic()
+    if plan.lose_a_cell:
+        await asyncio.sleep(plan.seconds * 0.6)
+        await blows.lose_for_good(fleet.cells[-1])
+    await asyncio.sleep(plan.seconds - (time.monotonic() - began))
+    blows.stop()
+    await asyncio.gather(*raining)
+    await placing
+
+
+async def _settled(fleet: Fleet, seconds: float) -> list[str]:
+    """Wait until every job has ended; name those that do not."""
+    deadline = time.monotonic() + seconds
+    while live := await live_jobs(fleet):
+        if time.monotonic() > deadline:
+            return [f"it does not end: {await _where(fleet, job)}" for job in live]
+        await asyncio.sleep(0.5)
+    return []
+
+
+async def _where(fleet: Fleet, job: job_pb2.Job) -> str:
+    whole = (await fleet.ask("jobs", "GetJob", job_pb2.GetJobRequest(job_id=job.job_id))).job
+    stages = [f"{stage.name}:{stage.state}" for stage in whole.timeline]
+    return f"{job.job_id} {job.spec.prompt!r} {state_of(job)} on {job.cell_id}: {' '.join(stages)}"
+
+
+async def _clean(fleet: Fleet) -> list[str]:
+    """Wait until nothing is left; name what stays."""
+    deadline = time.monotonic() + _CLEAN_WITHIN_SECONDS
+    while left := await leftovers(fleet):
+        if time.monotonic() > deadline:
+            return [f"left behind: {what}" for what in left]
+        await asyncio.sleep(1)
+    return []
+
+
+async def _ended(fleet: Fleet) -> list[str]:
+    """End the cells, and name the processes that outlive that."""
+    await fleet.each(lambda cell: cell.down())
+    return [
+        f"outlives `down` of {cell.name}: {line}"
+        for cell in fleet.living
+        for line in processes.with_environment({"BOATYARD_HOME": str(cell.home)}).values()
+    ]
+
+
+def _taken_over(fleet: Fleet, record: Record) -> list[str]:
+    """Say how long it took until others had what a lost machine worked on, and until it was done."""
+    lines = []
+    for cell_id, when in record.lost_for_good.items():
+        found = rows(
+            fleet,
+            "SELECT j.job_id, min(e.create_time) AS taken, max(j.end_time) AS ended FROM jobs j JOIN executions e"
+            f" ON e.job_id = j.job_id WHERE e.purpose = 'AGENT' AND e.attempt > 1 AND j.cell_id <> '{cell_id}'"
+            f" AND e.create_time >= {round(when * 1e6)} GROUP BY j.job_id",
+        )
+        taken = [row["taken"] / 1e6 - when for row in found]
+        ended = [row["ended"] / 1e6 - when for row in found if row["ended"]]
+        lines.append(
+            f"{cell_id} was lost for good: its jobs were begun anew elsewhere after {_seconds(taken)} s, and had ended"
+            f" after {_seconds(ended)} s"
+        )
+    return lines
+
+
+def _seconds(times: list[float]) -> str:
+    return ", ".join(f"{seconds:.1f}" for seconds in sorted(times))

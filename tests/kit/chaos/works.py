@@ -1,0 +1,116 @@
+"""What jobs are asked to do, and how each must end. An agent is a line for /bin/sh of known behaviour."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from boatyard.gateway.v1 import agent_pb2, job_pb2
+from google.protobuf.duration_pb2 import Duration
+
+MARK = "BOATYARD_CHAOS"
+"""A variable of every agent's environment, and so of all that it starts."""
+NUMBER = "chaos-number"
+"""The label by which a job is known, whatever its id."""
+CAN_BE_LOST = frozenset({"NODE_LOST", "RUNNER_LOST"})
+"""Why a job may fail that nobody wanted to: only when all its attempts were lost so."""
+MAX_ATTEMPTS = 3
+
+_NOTED = "echo started >> starts.txt"
+_LINES = 60
+_COUNTED = f"for i in $(seq {_LINES}); do echo line $i; sleep 0.03; done"
+_COUNT = b"".join(b"line %d\n" % number for number in range(1, _LINES + 1))
+_FICKLE = "od -An -N8 -tx1 /dev/urandom > fickle.txt"
+# It has left its session, closed what it had open, and ignores what it is told.
+_DAEMON = "setsid -f sh -c \"trap '' TERM HUP; exec 0</dev/null 1>/dev/null 2>/dev/null; sleep 600\""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One sort of job. `output` is all that its agent writes, in each of its attempts that was not lost."""
+
+    name: str
+    command: str
+    weight: int = 2
+    state: str = "SUCCEEDED"
+    reason: str = ""
+    pushes: bool = False
+    output: bytes | None = None
+    project_id: str = "default"
+    has_repository: bool = True
+    is_vetoed: bool = False
+    timeout: int = 0
+    output_bytes: int = 0
+    verify: str = ""
+    keeps: bool = False
+    cancelled_within: float = 0.0
+    """Seconds after its submission in which somebody cancels it."""
+    may_outrun_cancel: bool = False
+    files: dict[str, str] = field(default_factory=dict)
+    """What its branch has of what it wrote."""
+
+
+WORKS: Sequence[Work] = (
+    Work(
+        "edit",
+        f"{_NOTED}; echo done",
+        weight=4,
+        pushes=True,
+        output=b"done\n",
+        files={"starts.txt": "started"},
+    ),
+    Work("count", f"{_NOTED}; {_COUNTED}", weight=5, pushes=True, output=_COUNT, files={"starts.txt": "started"}),
+    # What a model writes is never the same twice: another attempt has another result.
+    Work("fickle", f"{_NOTED}; {_FICKLE}; echo x", weight=3, pushes=True, output=b"x\n"),
+    Work(
+        "checked",
+        f"{_NOTED}; echo done",
+        pushes=True,
+        output=b"done\n",
+        verify="grep -qx started starts.txt; sleep 0.5",
+        files={"starts.txt": "started"},
+    ),
+    Work("daemon", f"{_DAEMON}; {_NOTED}; echo done", pushes=True, output=b"done\n", files={"starts.txt": "started"}),
+    Work("nothing", "echo looked around", output=b"looked around\n"),
+    Work("empty", "cat > prompt.txt; echo done", output=b"done\n", has_repository=False),
+    Work("fails", "echo trying; exit 3", state="FAILED", reason="AGENT_FAILED", output=b"trying\n", keeps=True),
+    Work("unchecked", _NOTED, state="FAILED", reason="VERIFY_FAILED", output=b"", verify="echo no; exit 1"),
+    Work("slow", "echo waiting; sleep 600", state="FAILED", reason="TIMED_OUT", output=b"waiting\n", timeout=2),
+    Work("flood", "yes | head -c 1000000", state="FAILED", reason="OUTPUT_LIMIT", output_bytes=4096),
+    Work("vetoed", _NOTED, state="FAILED", reason="VETOED", project_id="guarded", has_repository=False, is_vetoed=True),
+    Work("cancelled", "echo waiting; sleep 600", weight=3, state="CANCELLED", cancelled_within=8),
+    Work("raced", f"{_NOTED}; {_COUNTED}", pushes=True, cancelled_within=6, may_outrun_cancel=True),
+)
+
+
+def chosen(rng: random.Random, count: int) -> list[Work]:
+    """Return so many works: each at least once where there is room, the rest by weight."""
+    first = list(WORKS[:count])
+    rest = rng.choices(WORKS, [work.weight for work in WORKS], k=count - len(first))
+    drawn = [*first, *rest]
+    rng.shuffle(drawn)
+    return drawn
+
+
+def spec(work: Work, number: int, mark: str, repository_id: str, priority: int) -> job_pb2.JobSpec:
+    """Return what is asked for."""
+    agent = agent_pb2.AgentSettings(command=work.command, environment={MARK: mark})
+    if work.timeout:
+        agent.timeout.CopyFrom(Duration(seconds=work.timeout))
+    if work.output_bytes:
+        agent.output_bytes = work.output_bytes
+    policy = agent_pb2.Policy()
+    if not work.keeps:
+        policy.retention = agent_pb2.Policy.RETENTION_REMOVE
+    if work.verify:
+        policy.verify_command = work.verify
+    more: dict[str, Any] = {"repository_id": repository_id} if work.has_repository else {}
+    return job_pb2.JobSpec(
+        project_id=work.project_id,
+        prompt=f"{work.name} {number}",
+        priority=priority,
+        agent=agent,
+        policy=policy,
+        labels={NUMBER: str(number)},
+        **more,
+    )
