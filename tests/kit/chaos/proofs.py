@@ -72,7 +72,7 @@ class Proofs:
         agents = self._facts.agents(job.job_id)
         if job.state != job.STATE_FAILED or job.reason not in CAN_BE_LOST:
             return "it was not lost"
-        if len(agents) != MAX_ATTEMPTS:
+        if len(agents) != MAX_ATTEMPTS and job.reason == "NODE_LOST":
             return f"it had {len(agents)} of {MAX_ATTEMPTS} attempts"
         for row in self._facts.executions[job.job_id]:
             if row["reason"] == "RUNNER_LOST" and row["execution_id"] not in self._record.runners_killed:
