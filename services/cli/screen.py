@@ -124,3 +124,9 @@ def one_line(text: str, length: int = 200) -> str:
     """Return the first line of a text, shortened."""
     first, _, rest = text.strip().partition("\n")
     return first[:length] + "…" if len(first) > length else first + (" …" if rest else "")
+
+
+def say_unreachable(screen: Screen, cell_ids: Iterable[str]) -> None:
+    """Say that a list lacks what some cells have."""
+    for cell_id in cell_ids:
+        screen.say(f"cell {cell_id} does not answer: what it has is missing here", style="yellow")

@@ -150,11 +150,12 @@ def workspace_path(value: workspace_pb2.Workspace) -> str | None:
     return text(value.layout.path or layers.mounted_path or layers.upper)
 
 
-def workspace(value: workspace_pb2.Workspace, usage: workspace_pb2.WorkspaceUsage | None = None) -> Shape:
+def workspace(value: workspace_pb2.Workspace, cell_id: str, usage: workspace_pb2.WorkspaceUsage | None = None) -> Shape:
     """Describe a workspace, and what it takes where that is known."""
     return {
         "kind": "workspace",
         "workspace_id": value.workspace_id,
+        "cell_id": cell_id,
         "state": name(workspace_pb2.Workspace.State.Name, value.state),
         "path": workspace_path(value),
         "driver": value.driver,
@@ -173,11 +174,12 @@ def workspace(value: workspace_pb2.Workspace, usage: workspace_pb2.WorkspaceUsag
     }
 
 
-def snapshot(value: git_pb2.Snapshot) -> Shape:
+def snapshot(value: git_pb2.Snapshot, cell_id: str) -> Shape:
     """Describe a snapshot."""
     return {
         "kind": "snapshot",
         "snapshot_id": value.snapshot_id,
+        "cell_id": cell_id,
         "repository_id": value.repository_id,
         "base_commit": value.base_commit_id,
         "commit": value.commit_id,

@@ -224,8 +224,17 @@ class Unavailable(ServiceError):
 
     status = Status.UNAVAILABLE
 
-    def __init__(self, reason: str, message: str, *, retry_after: float = 1.0, resume_from: int | None = None) -> None:
-        super().__init__(reason, message, {} if resume_from is None else {"resume_from": str(resume_from)})
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        retry_after: float = 1.0,
+        resume_from: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        where = {} if resume_from is None else {"resume_from": str(resume_from)}
+        super().__init__(reason, message, {**(metadata or {}), **where})
         self.retry_after = retry_after
         self.resume_from = resume_from
 
@@ -233,7 +242,20 @@ class Unavailable(ServiceError):
         """Return the same of a stream that goes on at `position`, unless it says already where."""
         if self.resume_from is not None:
             return self
-        return Unavailable(self.reason, self.message, retry_after=self.retry_after, resume_from=position)
+        return Unavailable(
+            self.reason, self.message, retry_after=self.retry_after, resume_from=position, metadata=self.metadata
+        )
+
+
+def cell_unavailable(cell_id: str, host: str = "") -> Unavailable:
+    """Return what is said when the one cell that has what is asked for does not answer."""
+    where = f" on {host}" if host else ""
+    return Unavailable(
+        "CELL_UNAVAILABLE",
+        f"cell {cell_id}{where}, which has what is asked for, does not answer: `boatyard cells` shows which do",
+        retry_after=5.0,
+        metadata={"cell_id": cell_id, "host": host},
+    )
 
 
 class RemoteFailure(ServiceError):

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,16 @@ from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.gateway import requests
-from services.gateway.auth.authenticator import AdminToken, GatewayAuthenticator
+from services.gateway.auth.authenticator import AdminToken, GatewayAuthenticator, Knows
+from services.gateway.auth.forwarding import PeerToken
 from services.gateway.auth.known import StoredTokens
 from services.gateway.auth.servicer import TokenServicer
 from services.gateway.auth.store import TokenStore
 from services.gateway.auth.wire import required_roles
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
+from services.gateway.cells.model import Cell
+from services.gateway.cells.store import CellStore
 from services.gateway.hooks.servicer import HookServicer
 from services.gateway.hooks.store import HookStore
 from services.gateway.jobs.admission import Admission
@@ -50,6 +55,7 @@ from services.gateway.jobs.servicer import JobServicer
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import document
 from services.gateway.runtime.clients import NodeClients
+from services.gateway.runtime.places import Places, places
 from services.gateway.runtime.relay import Relay
 from services.gateway.runtime.servicer import RuntimeServicer
 from services.gateway.settings import GatewaySettings
@@ -88,17 +94,22 @@ async def _main() -> None:
         await migrate(engine, "services.gateway.migrations")
         nodes = await _nodes(stack, settings)
         changes, draining = Changes(), Draining()
-        ledger = SqlLedger(engine, _cell_id(directory), changes, document, lease_seconds=settings.lease_seconds)
-        await ledger.take_over_own(socket.gethostname())
+        cell, cells = _cell(directory, settings), CellStore(engine, settings.lease_seconds)
+        await cells.register(cell)
+        ledger = SqlLedger(engine, cell.cell_id, changes, document, lease_seconds=settings.lease_seconds)
+        await ledger.take_over_own(cell.host)
         webhooks = Webhooks(AllowList.parse(settings.webhook_allow))
         driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
         changes.call_on_work(driver.poke)
         await stack.enter_async_context(_beside(driver.run(), "driver"))
         await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))
+        store = JobStore(engine, changes)
+        here = NodeClients(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
+        found = await stack.enter_async_context(places(here, cells, store))
         tokens = TokenStore(engine)
         known = StoredTokens(tokens)
         registrations = [
-            *_registrations(engine, changes, nodes, draining, settings),
+            *_registrations(engine, store, changes, found=found, draining=draining, settings=settings),
             Registration(
                 auth_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name,
                 add_TokenServiceServicer_to_server,
@@ -108,7 +119,7 @@ async def _main() -> None:
         await serve(
             listen=settings.listen,
             registrations=registrations,
-            authenticator=_authenticator(settings, known, registrations),
+            authenticator=_authenticator(settings, [PeerToken(cell.peer_token), known], registrations),
             draining=draining,
             reflection=settings.reflection,
         )
@@ -142,13 +153,17 @@ async def _nodes(stack: AsyncExitStack, settings: GatewaySettings) -> Nodes:
 
 
 def _registrations(
-    engine: AsyncEngine, changes: Changes, nodes: Nodes, draining: Draining, settings: GatewaySettings
+    engine: AsyncEngine,
+    store: JobStore,
+    changes: Changes,
+    *,
+    found: Places,
+    draining: Draining,
+    settings: GatewaySettings,
 ) -> list[Registration]:
-    store = JobStore(engine, changes)
     kinds = load_kinds(settings.kinds_file)
     admission = Admission(engine, changes, settings.agent_command, settings.agent_model, kinds)
-    clients = NodeClients(nodes.workspace, nodes.git, nodes.execution)
-    relay = Relay(store, changes, clients)
+    relay = Relay(store, changes, found)
     return [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
@@ -168,16 +183,27 @@ def _registrations(
         Registration(
             runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"].full_name,
             add_AgentRuntimeServiceServicer_to_server,
-            RuntimeServicer(admission, store, relay, clients, draining),
+            RuntimeServicer(admission, store, relay, found, draining),
         ),
     ]
 
 
 def _authenticator(
-    settings: GatewaySettings, known: StoredTokens, registrations: Sequence[Registration]
+    settings: GatewaySettings, known: Sequence[Knows], registrations: Sequence[Registration]
 ) -> GatewayAuthenticator:
     token = settings.token.get_secret_value() if settings.token else settings.home.admin_token()
-    return GatewayAuthenticator([AdminToken(token), known], required_roles(served.name for served in registrations))
+    return GatewayAuthenticator([AdminToken(token), *known], required_roles(served.name for served in registrations))
+
+
+def _cell(directory: Path, settings: GatewaySettings) -> Cell:
+    return Cell(
+        cell_id=_cell_id(directory),
+        host=socket.gethostname(),
+        version=version("boatyard"),
+        capacity=settings.max_jobs,
+        address=settings.advertised_address or settings.listen,
+        peer_token=secrets.token_urlsafe(32),
+    )
 
 
 def _cell_id(directory: Path) -> str:

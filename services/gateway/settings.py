@@ -22,6 +22,8 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     """Variables BOATYARD_GATEWAY_<NAME>, and BOATYARD_HOME, _DATABASE_URL, _TOKEN, AGENT_COMMAND, ANTHROPIC_MODEL."""
 
     listen: ListenAddress = "127.0.0.1:7460"
+    advertised_address: str = ""
+    """Where the gateways of other cells reach this one, host:port; `listen` unless given."""
     workspace_address: str = "127.0.0.1:7461"
     git_address: str = "127.0.0.1:7462"
     execution_address: str = "127.0.0.1:7463"

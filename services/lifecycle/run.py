@@ -233,3 +233,13 @@ async def _nothing(*_: object) -> None:
 def workspace_of(execution_id: str) -> str:
     """Return the id of the workspace that an execution works in."""
     return "ws-" + execution_id.removeprefix("exec-")
+
+
+def snapshot_of(execution_id: str) -> str:
+    """Return the id of what is kept of an agent's workspace."""
+    return "snap-" + execution_id.removeprefix("exec-")
+
+
+def execution_of_snapshot(snapshot_id: str) -> str:
+    """Return the execution whose workspace a snapshot is of; of an id that is no snapshot's, one that is nobody's."""
+    return "exec-" + snapshot_id.removeprefix("snap-")

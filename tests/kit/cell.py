@@ -94,10 +94,17 @@ class Cell:
             [BOATYARD, *map(str, arguments)], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
-    def boatyard(self, *arguments: object, code: int | None = 0, timeout: float = 60) -> bytes:
+    def boatyard(
+        self, *arguments: object, code: int | None = 0, timeout: float = 60, stdin: bytes | None = None
+    ) -> bytes:
         """Run a command to its end; return its standard output. `code` None takes any exit code."""
         result = subprocess.run(
-            [BOATYARD, *map(str, arguments)], env=self.environment, capture_output=True, timeout=timeout, check=False
+            [BOATYARD, *map(str, arguments)],
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
         )
         assert code is None or result.returncode == code, (arguments, result.returncode, result.stdout, result.stderr)
         return result.stdout

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,13 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Postg
 @pytest.fixture
 def postgres_url(postgres_server: "PostgresServer") -> Iterator[str]:
     """Give the URL of an empty PostgreSQL database."""
+    with database(postgres_server) as url:
+        yield url
+
+
+@contextmanager
+def database(postgres_server: "PostgresServer") -> Iterator[str]:
+    """Make a database, for as long as somebody needs it; give its URL."""
     name = f"test_{next(_NUMBERS)}"
     with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

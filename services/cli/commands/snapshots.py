@@ -8,9 +8,9 @@ from boatyard.git.v1 import git_pb2
 
 from services.cli import options, shapes, words
 from services.cli.clients import gateway
-from services.cli.screen import Screen, one_line
+from services.cli.screen import Screen, one_line, say_unreachable
 
-_COLUMNS = ("SNAPSHOT", "REPOSITORY", "AGE", "GOES IN", "WHAT")
+_COLUMNS = ("SNAPSHOT", "REPOSITORY", "AGE", "GOES IN", "CELL", "WHAT")
 
 
 @click.command("snapshots", short_help="List what jobs left.")
@@ -19,36 +19,39 @@ _COLUMNS = ("SNAPSHOT", "REPOSITORY", "AGE", "GOES IN", "WHAT")
 @click.option("--delete", type=options.TEXT, metavar="ID", help="Delete this one instead.")
 @options.as_json
 def command(repository: str | None, limit: int, delete: str | None, as_json: bool) -> None:
-    """List the snapshots on this cell, the newest first.
+    """List the snapshots, cell by cell, of each the newest first.
 
     What a job that failed, or was cancelled, has left in its working copy is kept as a snapshot, whether it was
     committed or not. `boatyard diff ID` shows it, `boatyard run --from-snapshot ID` goes on from it.
     """
     screen = Screen()
 
-    async def main() -> list[git_pb2.Snapshot]:
+    async def main() -> list[tuple[git_pb2.Snapshot, str]]:
         async with gateway() as way:
             if delete is not None:
                 await way.ask(way.runtime.DeleteSnapshot(runtime_pb2.DeleteSnapshotRequest(snapshot_id=delete)))
                 return []
             request = runtime_pb2.ListSnapshotsRequest(repository_id=repository or "", page_size=limit)
-            return list((await way.ask(way.runtime.ListSnapshots(request))).snapshots)
+            listed = await way.ask(way.runtime.ListSnapshots(request))
+            say_unreachable(screen, listed.unreachable_cell_ids)
+            return [(snapshot, listed.cell_ids[snapshot.snapshot_id]) for snapshot in listed.snapshots]
 
     found = asyncio.run(main())
     if as_json:
-        for snapshot in found:
-            screen.json(shapes.line(shapes.snapshot(snapshot)))
+        for snapshot, cell_id in found:
+            screen.json(shapes.line(shapes.snapshot(snapshot, cell_id)))
     elif delete is not None:
         screen.say(f"{delete} is gone", style="")
     else:
-        screen.table(_COLUMNS, map(_row, found), cut_last=True)
+        screen.table(_COLUMNS, (_row(*each) for each in found), cut_last=True)
 
 
-def _row(snapshot: git_pb2.Snapshot) -> tuple[str, ...]:
+def _row(snapshot: git_pb2.Snapshot, cell_id: str) -> tuple[str, ...]:
     return (
         snapshot.snapshot_id,
         snapshot.repository_id,
         words.age(snapshot.create_time),
         words.until(snapshot.expire_time) if snapshot.HasField("expire_time") else "",
+        cell_id,
         one_line(snapshot.message, 80),
     )

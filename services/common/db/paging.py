@@ -70,9 +70,11 @@ class Page:
     def cut(self, rows: Sequence[Row], key_of: Callable[[Row], Key]) -> tuple[list[Row], str]:
         """Return the page's rows, of those that `select` gave, and the token of the next page ("" at the end)."""
         page = list(rows[: self.size])
-        if len(rows) <= self.size:
-            return page, ""
-        return page, base64.urlsafe_b64encode(json.dumps([self.filter_hash, *key_of(page[-1])]).encode()).decode()
+        return page, "" if len(rows) <= self.size else self.token_after(key_of(page[-1]))
+
+    def token_after(self, key: Key) -> str:
+        """Return the token of the page that begins after `key`."""
+        return base64.urlsafe_b64encode(json.dumps([self.filter_hash, *key]).encode()).decode()
 
 
 def _key_part(part: object) -> str | int:

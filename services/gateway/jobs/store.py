@@ -153,6 +153,19 @@ class JobStore:
                 metadata={"job_id": row.job_id},
             )
 
+    async def cell_of_workspace(self, workspace_id: str) -> str | None:
+        """Return the cell that has a workspace; None where no execution is known to be in it."""
+        return await self._cell_of(executions.c.workspace_id == workspace_id)
+
+    async def cell_of_execution(self, execution_id: str) -> str | None:
+        """Return the cell of an execution that has begun; None where that is not known."""
+        return await self._cell_of(executions.c.execution_id == execution_id)
+
+    async def _cell_of(self, wanted: ColumnElement[bool]) -> str | None:
+        known = select(executions.c.cell_id).where(wanted, executions.c.cell_id != "").limit(1)
+        async with self._engine.begin() as connection:
+            return (await connection.execute(known)).scalar_one_or_none()
+
     @staticmethod
     async def _cancel(connection: AsyncConnection, job_id: str) -> JobState:
         """Record the wish where it can still be fulfilled; return the state in which the job was."""

@@ -1,12 +1,11 @@
 """This cell's node services, asked on a caller's behalf: without any job's fence."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import grpc
-from boatyard.execution.v1 import event_pb2, execution_pb2
+from boatyard.execution.v1 import execution_pb2
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.git.v1 import git_pb2
@@ -14,47 +13,39 @@ from boatyard.git.v1.git_pb2_grpc import GitServiceStub
 from boatyard.workspace.v1 import workspace_pb2
 from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
+from services.common.logs import current_caller
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
+from services.gateway.runtime import wire
+from services.gateway.runtime.place import Compared, Events, Kinds, NodeAway
 
 T = TypeVar("T")
 
-Kinds = Sequence["event_pb2.EventKind.ValueType"]
-
-_LONG_SECONDS: Final = 300.0
+LONG_SECONDS: Final = 300.0
+"""How long the removal of much, or the measuring of all, may take."""
 _AWAY: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
-class NodeAway(Exception):
-    """A node service cannot be reached now. `cause` is what gRPC says, which the server's layers know how to tell."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-@dataclass(frozen=True, slots=True)
-class Events:
-    """Some events of an execution, in order; with `is_last` there are no more, and it has ended."""
-
-    events: tuple[event_pb2.Event, ...]
-    is_last: bool
-    next_sequence: int | None = None
-    """Where to go on after them; None where that has not changed."""
-
-
 class NodeClients:
-    """What the node services have, for callers of the gateway. Refusals are raised as ServiceErrors, or NodeAway."""
+    """Implements Place for this cell."""
 
-    def __init__(self, workspace: grpc.aio.Channel, git: grpc.aio.Channel, execution: grpc.aio.Channel) -> None:
+    def __init__(
+        self, cell_id: str, workspace: grpc.aio.Channel, git: grpc.aio.Channel, execution: grpc.aio.Channel
+    ) -> None:
+        self._cell_id = cell_id
         self._workspace = WorkspaceServiceStub(workspace)
         self._git = GitServiceStub(git)
         self._execution = ExecutionServiceStub(execution)
 
+    @property
+    def cell_id(self) -> str:
+        """See Place."""
+        return self._cell_id
+
     async def events(
         self, execution_id: str, first: int, *, follow: bool, kinds: Kinds = ()
     ) -> AsyncGenerator[Events, None]:
-        """Yield an execution's events from a sequence on, of some kinds or all; heartbeats (without events) too."""
+        """See Place."""
         request = execution_pb2.WatchEventsRequest(
             execution_id=execution_id, from_sequence=first, follow=follow, kinds=kinds
         )
@@ -65,64 +56,66 @@ class NodeClients:
                     yield Events(tuple(message.events), message.HasField("end"), message.next_sequence or following)
 
     async def send_message(self, request: pb.SendMessageRequest) -> None:
-        """Tell a model something."""
+        """See Place."""
         told = execution_pb2.SendMessageRequest(
             execution_id=request.execution_id, message_id=request.message_id, text=request.text
         )
         await _answer(lambda: self._execution.SendMessage(told))
 
-    async def resolve_permission(
-        self, request: pb.ResolvePermissionRequest, decided_by: str
-    ) -> event_pb2.PermissionAnswer:
-        """Answer what a model asked; return the answer that holds."""
+    async def resolve_permission(self, request: pb.ResolvePermissionRequest) -> pb.ResolvePermissionResponse:
+        """See Place."""
         answer = execution_pb2.ResolvePermissionRequest(
             execution_id=request.execution_id,
             permission_id=request.permission_id,
             allow=request.allow,
             reason=request.reason,
-            decided_by=decided_by,
+            decided_by=current_caller(),
         )
-        return (await _answer(lambda: self._execution.ResolvePermission(answer))).answer
+        holds = await _answer(lambda: self._execution.ResolvePermission(answer))
+        return pb.ResolvePermissionResponse(answer=holds.answer)
 
     async def attach(
-        self, requests: AsyncIterator[execution_pb2.AttachExecutionRequest]
-    ) -> AsyncGenerator[execution_pb2.AttachExecutionResponse, None]:
-        """Type on a terminal: pass on what is typed, and yield how far it has come."""
+        self, requests: AsyncIterator[pb.AttachExecutionRequest]
+    ) -> AsyncGenerator[pb.AttachExecutionResponse, None]:
+        """See Place."""
+        typed = (wire.typed(request) async for request in requests)
         with _refusals():
-            async with streaming(self._execution.AttachExecution(requests)) as messages:
+            async with streaming(self._execution.AttachExecution(typed)) as messages:
                 async for message in messages:
-                    yield message
+                    yield pb.AttachExecutionResponse(taken_bytes=message.taken_bytes, ended=message.HasField("end"))
 
-    async def diff(self, repository_id: str, base_commit_id: str, commit_id: str) -> AsyncGenerator[bytes, None]:
-        """Yield a whole diff."""
-        request = git_pb2.GetDiffRequest(
-            repository_id=repository_id, base_commit_id=base_commit_id, commit_id=commit_id
+    async def diff(self, request: pb.ReadDiffRequest, compared: Compared) -> AsyncGenerator[bytes, None]:  # noqa: ARG002 - see Place
+        """See Place."""
+        asked = git_pb2.GetDiffRequest(
+            repository_id=compared.repository_id,
+            base_commit_id=compared.base_commit_id,
+            commit_id=compared.commit_id,
         )
         with _refusals():
-            async with streaming(self._git.GetDiff(request)) as messages:
+            async with streaming(self._git.GetDiff(asked)) as messages:
                 async for message in messages:
                     yield message.data
 
-    async def snapshot(self, snapshot_id: str) -> git_pb2.Snapshot:
-        """Return a snapshot."""
-        request = git_pb2.GetSnapshotRequest(snapshot_id=snapshot_id)
-        return (await _answer(lambda: self._git.GetSnapshot(request))).snapshot
+    async def snapshot(self, request: pb.GetSnapshotRequest) -> pb.GetSnapshotResponse:
+        """See Place."""
+        asked = git_pb2.GetSnapshotRequest(snapshot_id=request.snapshot_id)
+        return pb.GetSnapshotResponse(snapshot=(await _answer(lambda: self._git.GetSnapshot(asked))).snapshot)
 
     async def list_snapshots(self, request: pb.ListSnapshotsRequest) -> pb.ListSnapshotsResponse:
-        """Pass a list on; pages and filters are the git service's own."""
+        """See Place."""
         asked = git_pb2.ListSnapshotsRequest(
             repository_id=request.repository_id, page_size=request.page_size, page_token=request.page_token
         )
         answer = await _answer(lambda: self._git.ListSnapshots(asked))
         return pb.ListSnapshotsResponse(snapshots=answer.snapshots, next_page_token=answer.next_page_token)
 
-    async def delete_snapshot(self, snapshot_id: str) -> None:
-        """Delete a snapshot; one that is gone is a success."""
-        request = git_pb2.DeleteSnapshotRequest(snapshot_id=snapshot_id)
-        await _answer(lambda: self._git.DeleteSnapshot(request, timeout=_LONG_SECONDS))
+    async def delete_snapshot(self, request: pb.DeleteSnapshotRequest) -> None:
+        """See Place."""
+        asked = git_pb2.DeleteSnapshotRequest(snapshot_id=request.snapshot_id)
+        await _answer(lambda: self._git.DeleteSnapshot(asked, timeout=LONG_SECONDS))
 
     async def list_workspaces(self, request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesResponse:
-        """Pass a list on; pages and filters are the workspace service's own."""
+        """See Place."""
         asked = workspace_pb2.ListWorkspacesRequest(
             states=request.states,
             project_id=request.project_id,
@@ -134,23 +127,24 @@ class NodeClients:
         return pb.ListWorkspacesResponse(workspaces=answer.workspaces, next_page_token=answer.next_page_token)
 
     async def workspace_usage(self, request: pb.UsageOfWorkspacesRequest) -> pb.UsageOfWorkspacesResponse:
-        """Pass on what workspaces take."""
+        """See Place."""
         asked = workspace_pb2.UsageOfWorkspacesRequest(page_size=request.page_size, page_token=request.page_token)
-        answer = await _answer(lambda: self._workspace.UsageOfWorkspaces(asked, timeout=_LONG_SECONDS))
-        return pb.UsageOfWorkspacesResponse(
+        answer = await _answer(lambda: self._workspace.UsageOfWorkspaces(asked, timeout=LONG_SECONDS))
+        usage = pb.CellUsage(
+            cell_id=self._cell_id,
             workspaces=answer.workspaces,
-            next_page_token=answer.next_page_token,
             total_bytes=answer.total_bytes,
             total_inodes=answer.total_inodes,
             free_bytes=answer.free_bytes,
             driver=answer.driver,
             drivers=answer.drivers,
         )
+        return pb.UsageOfWorkspacesResponse(cells=[usage], next_page_token=answer.next_page_token)
 
-    async def delete_workspace(self, workspace_id: str) -> None:
-        """Remove a workspace; one that is gone is a success."""
-        request = workspace_pb2.DeleteWorkspaceRequest(workspace_id=workspace_id)
-        await _answer(lambda: self._workspace.DeleteWorkspace(request, timeout=_LONG_SECONDS))
+    async def delete_workspace(self, request: pb.DeleteWorkspaceRequest) -> None:
+        """See Place."""
+        asked = workspace_pb2.DeleteWorkspaceRequest(workspace_id=request.workspace_id)
+        await _answer(lambda: self._workspace.DeleteWorkspace(asked, timeout=LONG_SECONDS))
 
 
 async def _answer(call: Callable[[], Awaitable[T]]) -> T:

@@ -1,26 +1,29 @@
-"""An execution's events, passed on from the node that has them.
+"""An execution's events, passed on from the cell that has them.
 
 Nothing is kept here: one batch is in hand at a time, and the next is asked for when the viewer has taken it. When the
-execution service goes away, it is asked again from the next sequence, so a viewer sees neither gap nor doubling.
+cell's execution service, or its gateway, goes away, it is asked again from the next sequence, so a viewer sees neither
+gap nor doubling.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from services.common.errors import OutOfRange
+from services.common.errors import OutOfRange, Unavailable
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.model import ExecutionView
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.watching import HEARTBEAT_SECONDS, looks
-from services.gateway.runtime.clients import Events, Kinds, NodeAway, NodeClients
+from services.gateway.runtime.place import Events, Kinds, NodeAway, Place
+from services.gateway.runtime.places import Places
 from services.lifecycle.model.states import ExecutionState
 
 _PATIENCE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.3
+_LOST: Final = "NODE_LOST"
 
 _NO_EVENTS: Final = Events((), is_last=False)
 
@@ -36,19 +39,20 @@ class Batch:
 
 
 class Relay:
-    """Reads the events of executions from the cell's execution service."""
+    """Reads the events of executions from the cells that have them."""
 
-    def __init__(self, store: JobStore, changes: Changes, nodes: NodeClients) -> None:
+    def __init__(self, store: JobStore, changes: Changes, places: Places) -> None:
         self._store = store
         self._changes = changes
-        self._nodes = nodes
+        self._places = places
 
     async def batches(
         self, execution_id: str, first: int, *, follow: bool, kinds: Kinds = ()
     ) -> AsyncGenerator[Batch, None]:
         """Yield events from the sequence `first` on, of some kinds or all; with `follow` the end too.
 
-        Raises NotFound, OutOfRange (EVENTS_OUT_OF_RANGE), and what gRPC says of a node that stays away.
+        Raises NotFound, OutOfRange (EVENTS_OUT_OF_RANGE), Unavailable (CELL_UNAVAILABLE), and what gRPC says of a node
+        that stays away.
         """
         view = await self._store.execution(execution_id)
         if not _has_begun(view):
@@ -64,7 +68,7 @@ class Relay:
             if follow:
                 yield Batch(end=view)
             return
-        async with aclosing(self._events(execution_id, first, follow=follow, kinds=kinds)) as batches:
+        async with aclosing(self._events(view, first, follow=follow, kinds=kinds)) as batches:
             async for batch in batches:
                 yield batch
         if follow:
@@ -87,12 +91,13 @@ class Relay:
                     return
 
     async def _events(
-        self, execution_id: str, first: int, *, follow: bool, kinds: Kinds
+        self, view: ExecutionView, first: int, *, follow: bool, kinds: Kinds
     ) -> AsyncGenerator[Batch, None]:
         position, seen = first, time.monotonic()
         while True:
             try:
-                async with aclosing(self._nodes.events(execution_id, position, follow=follow, kinds=kinds)) as batches:
+                place = await self._place_of(view, patient=follow)
+                async with aclosing(place.events(view.execution_id, position, follow=follow, kinds=kinds)) as batches:
                     async for events in batches:
                         position = events.next_sequence or position
                         if events.events or not events.is_last:
@@ -101,14 +106,36 @@ class Relay:
                         if events.is_last:
                             return
             except NodeAway as away:
-                if time.monotonic() - seen > _PATIENCE_SECONDS:
-                    raise away.cause from away
+                if await self._is_given_up(view, away, seen, follow=follow):
+                    return
             else:
                 if not follow:
                     return
             if time.monotonic() - seen > HEARTBEAT_SECONDS:
                 yield Batch()
             await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _place_of(self, view: ExecutionView, *, patient: bool) -> Place:
+        try:
+            return await self._places.of_cell(view.cell_id)
+        except Unavailable as error:
+            if not patient:
+                raise
+            raise NodeAway(error) from error
+
+    async def _is_given_up(self, view: ExecutionView, away: NodeAway, seen: float, *, follow: bool) -> bool:
+        """Whether a followed execution has ended with its cell, and nobody can say more of it.
+
+        Raises why it cannot be seen when that has been so for too long.
+        """
+        if follow:
+            with suppress(Unavailable):
+                current = await self._store.execution(view.execution_id)
+                if current.state.is_final and current.reason == _LOST:
+                    return True
+        if time.monotonic() - seen > _PATIENCE_SECONDS:
+            raise away.cause from away
+        return False
 
 
 def _has_begun(view: ExecutionView) -> bool:

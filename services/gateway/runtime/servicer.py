@@ -1,21 +1,23 @@
 """The RPCs of AgentRuntimeService: from the wire to the domain and back."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
-from boatyard.execution.v1 import execution_pb2
 from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceServicer
 from grpc import aio
 
-from services.common.logs import current_caller
+from services.common.errors import NotFound
 from services.common.rpc.draining import Draining
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore, execution_key
 from services.gateway.jobs.wire import fitted
 from services.gateway.runtime import wire
-from services.gateway.runtime.clients import NodeAway, NodeClients
+from services.gateway.runtime.everywhere import gather
+from services.gateway.runtime.gathered import Part
+from services.gateway.runtime.place import Compared, NodeAway, Place
+from services.gateway.runtime.places import Places
 from services.gateway.runtime.relay import Batch, Relay
 
 Context = aio.ServicerContext[Any, Any]
@@ -24,13 +26,11 @@ Context = aio.ServicerContext[Any, Any]
 class RuntimeServicer(AgentRuntimeServiceServicer):
     """Serves boatyard.gateway.v1.AgentRuntimeService."""
 
-    def __init__(
-        self, admission: Admission, store: JobStore, relay: Relay, nodes: NodeClients, draining: Draining
-    ) -> None:
+    def __init__(self, admission: Admission, store: JobStore, relay: Relay, places: Places, draining: Draining) -> None:
         self._admission = admission
         self._store = store
         self._relay = relay
-        self._nodes = nodes
+        self._places = places
         self._draining = draining
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
@@ -75,9 +75,8 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
         """See the contract."""
         wire.check_message(request)
-        wire.check_begun(await self._store.execution(request.execution_id))
         with _node_errors():
-            await self._nodes.send_message(request)
+            await (await self._begun(request.execution_id)).send_message(request)
         return pb.SendMessageResponse()
 
     async def ResolvePermission(
@@ -85,87 +84,118 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     ) -> pb.ResolvePermissionResponse:
         """See the contract."""
         wire.check_permission(request)
-        wire.check_begun(await self._store.execution(request.execution_id))
         with _node_errors():
-            return pb.ResolvePermissionResponse(answer=await self._nodes.resolve_permission(request, current_caller()))
+            return await (await self._begun(request.execution_id)).resolve_permission(request)
 
     async def AttachExecution(
         self, request_iterator: AsyncIterator[pb.AttachExecutionRequest], context: Context
     ) -> AsyncIterator[pb.AttachExecutionResponse]:
         """See the contract."""
         first = await anext(aiter(request_iterator), None)
-        wire.check_begun(await self._store.execution(wire.attaching(first)))
+        place = await self._begun(wire.attaching(first))
 
-        async def typed() -> AsyncIterator[execution_pb2.AttachExecutionRequest]:
+        async def typed() -> AsyncIterator[pb.AttachExecutionRequest]:
             assert first is not None  # noqa: S101 - `attaching` has refused it
-            yield wire.typed(first)
+            yield first
             async for request in request_iterator:
-                yield wire.typed(request)
+                yield request
 
-        answers = self._nodes.attach(typed())
         with _node_errors():
             async for answer in self._draining.stream(
-                answers, start=0, position_after=lambda latest: latest.taken_bytes
+                place.attach(typed()), start=0, position_after=lambda latest: latest.taken_bytes
             ):
-                yield pb.AttachExecutionResponse(taken_bytes=answer.taken_bytes, ended=answer.HasField("end"))
+                yield answer
 
     async def ReadDiff(self, request: pb.ReadDiffRequest, context: Context) -> AsyncIterator[pb.ReadDiffResponse]:
         """See the contract."""
         wire.check_diff_wanted(request)
         with _node_errors():
-            repository_id, base_commit_id, commit_id = await self._compared(request)
-            if base_commit_id == commit_id:
+            place, compared = await self._compared(request)
+            if compared.base_commit_id == compared.commit_id:
                 return
-            async with aclosing(self._nodes.diff(repository_id, base_commit_id, commit_id)) as pieces:
+            async with aclosing(place.diff(request, compared)) as pieces:
                 async for piece in pieces:
                     yield pb.ReadDiffResponse(data=piece)
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
         """See the contract."""
-        wire.check_workspaces_wanted(request)
+
+        async def ask(place: Place, size: int, token: str) -> Part[pb.ListWorkspacesResponse]:
+            answer = await place.list_workspaces(wire.part_of(request, size, token))
+            return Part(answer, len(answer.workspaces), answer.next_page_token)
+
+        page = wire.workspaces_wanted(request)
         with _node_errors():
-            return await self._nodes.list_workspaces(request)
+            return wire.workspaces(await gather(self._places, page, ask))
 
     async def UsageOfWorkspaces(
         self, request: pb.UsageOfWorkspacesRequest, context: Context
     ) -> pb.UsageOfWorkspacesResponse:
         """See the contract."""
-        wire.check_page(request.page_size)
+
+        async def ask(place: Place, size: int, token: str) -> Part[pb.UsageOfWorkspacesResponse]:
+            answer = await place.workspace_usage(wire.part_of(request, size, token))
+            return Part(answer, sum(len(cell.workspaces) for cell in answer.cells), answer.next_page_token)
+
+        page = wire.usage_wanted(request)
         with _node_errors():
-            return await self._nodes.workspace_usage(request)
+            return wire.usage(await gather(self._places, page, ask))
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
         """See the contract."""
         workspace_id = wire.workspace_id(request.workspace_id)
         await self._store.check_unused(workspace_id)
         with _node_errors():
-            await self._nodes.delete_workspace(workspace_id)
+            for place in await self._places.of_workspace(workspace_id):
+                await place.delete_workspace(request)
         return pb.DeleteWorkspaceResponse()
 
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
         """See the contract."""
-        wire.check_snapshots_wanted(request)
+
+        async def ask(place: Place, size: int, token: str) -> Part[pb.ListSnapshotsResponse]:
+            answer = await place.list_snapshots(wire.part_of(request, size, token))
+            return Part(answer, len(answer.snapshots), answer.next_page_token)
+
+        page = wire.snapshots_wanted(request)
         with _node_errors():
-            return await self._nodes.list_snapshots(request)
+            return wire.snapshots(await gather(self._places, page, ask))
 
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.GetSnapshotResponse:
         """See the contract."""
         with _node_errors():
-            return pb.GetSnapshotResponse(snapshot=await self._nodes.snapshot(wire.snapshot_id(request.snapshot_id)))
+            _, answer = await self._snapshot(wire.snapshot_id(request.snapshot_id))
+        return answer
 
     async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
         """See the contract."""
         with _node_errors():
-            await self._nodes.delete_snapshot(wire.snapshot_id(request.snapshot_id))
+            for place in await self._places.of_snapshot(wire.snapshot_id(request.snapshot_id)):
+                await place.delete_snapshot(request)
         return pb.DeleteSnapshotResponse()
 
-    async def _compared(self, request: pb.ReadDiffRequest) -> tuple[str, str, str]:
-        """Return the repository, and the commits from which and to which a diff is wanted."""
+    async def _begun(self, execution_id: str) -> Place:
+        """Return where an execution is that can be talked to. Raises NotFound, FailedPrecondition (EXECUTION_STATE)."""
+        view = await self._store.execution(execution_id)
+        wire.check_begun(view)
+        return await self._places.of_cell(view.cell_id)
+
+    async def _snapshot(self, snapshot_id: str) -> tuple[Place, pb.GetSnapshotResponse]:
+        """Return a snapshot and who has it. Raises NotFound."""
+        for place in await self._places.of_snapshot(snapshot_id):
+            with suppress(NotFound):
+                return place, await place.snapshot(pb.GetSnapshotRequest(snapshot_id=snapshot_id))
+        raise NotFound("snapshot", snapshot_id)
+
+    async def _compared(self, request: pb.ReadDiffRequest) -> tuple[Place, Compared]:
+        """Return what a diff is wanted of, and who has it."""
         if request.snapshot_id:
-            snapshot = await self._nodes.snapshot(request.snapshot_id)
-            return snapshot.repository_id, snapshot.base_commit_id, snapshot.commit_id
+            place, found = await self._snapshot(request.snapshot_id)
+            snapshot = found.snapshot
+            return place, Compared(snapshot.repository_id, snapshot.base_commit_id, snapshot.commit_id)
         view = await self._store.execution(request.execution_id)
-        return (view.repository_id, *wire.result_of(view))
+        compared = Compared(view.repository_id, *wire.result_of(view))
+        return await self._places.of_cell(view.cell_id), compared
 
 
 @contextmanager

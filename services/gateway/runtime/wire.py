@@ -1,7 +1,7 @@
 """Executions between messages and values."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from boatyard.execution.v1 import event_pb2, execution_pb2
 from boatyard.gateway.v1 import runtime_pb2 as pb
@@ -14,6 +14,7 @@ from services.gateway.jobs.drafts import MAX_PROMPT_BYTES, Draft
 from services.gateway.jobs.model import ExecutionFilter, ExecutionView
 from services.gateway.jobs.wire import output as output_message
 from services.gateway.requests import Request
+from services.gateway.runtime.gathered import Gathered
 from services.gateway.wire import Checks, duration, timestamp
 from services.lifecycle.model.states import ExecutionState
 
@@ -24,6 +25,7 @@ _WORKSPACE_STATES: Final = {
 _KINDS: Final = {number: name.removeprefix("EVENT_KIND_") for name, number in event_pb2.EventKind.items() if number}
 MAX_MESSAGE_BYTES: Final = 64 << 10
 MAX_REASON_BYTES: Final = 4 << 10
+Listing = TypeVar("Listing", pb.ListWorkspacesRequest, pb.UsageOfWorkspacesRequest, pb.ListSnapshotsRequest)
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 
@@ -132,29 +134,65 @@ def check_diff_wanted(request: pb.ReadDiffRequest) -> None:
         check.optional_id("snapshot_id", request.snapshot_id)
 
 
-def check_snapshots_wanted(request: pb.ListSnapshotsRequest) -> None:
-    """Look at what the git service would refuse in its own words. Raises Invalid with all violations."""
+def snapshots_wanted(request: pb.ListSnapshotsRequest) -> Page:
+    """Read which page is wanted, and what a git service would refuse in its own words. Raises Invalid."""
     with Checks() as check:
         check.optional_id("repository_id", request.repository_id)
-        if request.page_size < 0:
-            check.add("page_size", "must not be negative")
+        return check.page(request, request.page_size, request.page_token)
 
 
-def check_workspaces_wanted(request: pb.ListWorkspacesRequest) -> None:
-    """Look at what the workspace service would refuse in its own words. Raises Invalid with all violations."""
+def workspaces_wanted(request: pb.ListWorkspacesRequest) -> Page:
+    """Read which page is wanted, and what a workspace service would refuse in its own words. Raises Invalid."""
     with Checks() as check:
         check.optional_id("project_id", request.project_id)
         check.optional_id("job_id", request.job_id)
         check.choices("states", request.states, _WORKSPACE_STATES)
-        if request.page_size < 0:
-            check.add("page_size", "must not be negative")
+        return check.page(request, request.page_size, request.page_token)
 
 
-def check_page(page_size: int) -> None:
-    """Look at which page is wanted; its token is the node service's own. Raises Invalid."""
+def usage_wanted(request: pb.UsageOfWorkspacesRequest) -> Page:
+    """Read which page is wanted. Raises Invalid."""
     with Checks() as check:
-        if page_size < 0:
-            check.add("page_size", "must not be negative")
+        return check.page(request, request.page_size, request.page_token)
+
+
+def part_of(request: Listing, size: int, token: str) -> Listing:
+    """Return the same request for a part of the list."""
+    part = type(request)()
+    part.CopyFrom(request)
+    part.page_size, part.page_token = size, token
+    return part
+
+
+def workspaces(gathered: Gathered[pb.ListWorkspacesResponse]) -> pb.ListWorkspacesResponse:
+    """Write what cells have answered."""
+    response = pb.ListWorkspacesResponse(
+        next_page_token=gathered.next_page_token, unreachable_cell_ids=gathered.unreachable
+    )
+    for cell_id, answer in gathered.answers:
+        response.workspaces.extend(answer.workspaces)
+        response.cell_ids.update({workspace.workspace_id: cell_id for workspace in answer.workspaces})
+    return response
+
+
+def snapshots(gathered: Gathered[pb.ListSnapshotsResponse]) -> pb.ListSnapshotsResponse:
+    """Write what cells have answered."""
+    response = pb.ListSnapshotsResponse(
+        next_page_token=gathered.next_page_token, unreachable_cell_ids=gathered.unreachable
+    )
+    for cell_id, answer in gathered.answers:
+        response.snapshots.extend(answer.snapshots)
+        response.cell_ids.update({snapshot.snapshot_id: cell_id for snapshot in answer.snapshots})
+    return response
+
+
+def usage(gathered: Gathered[pb.UsageOfWorkspacesResponse]) -> pb.UsageOfWorkspacesResponse:
+    """Write what cells have answered."""
+    return pb.UsageOfWorkspacesResponse(
+        cells=[cell for _, answer in gathered.answers for cell in answer.cells],
+        next_page_token=gathered.next_page_token,
+        unreachable_cell_ids=gathered.unreachable,
+    )
 
 
 def workspace_id(value: str) -> str:

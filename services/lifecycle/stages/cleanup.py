@@ -6,7 +6,7 @@ from services.lifecycle.model.outcome import Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Retention
 from services.lifecycle.model.work import Base, Layout, Snapshot
-from services.lifecycle.run import JobRun
+from services.lifecycle.run import JobRun, snapshot_of
 
 _UNTIL_REMOVED_SECONDS = 100 * 365 * 86400.0
 
@@ -17,7 +17,7 @@ async def keep_state(job: JobRun) -> None:
     if layout is None or base is None or not job.has_begun("start"):
         return  # no agent was there, or nothing that git could compare
     # How the job ended is not said: a killed driver may come back to another end, and ask for the same snapshot.
-    snapshot_id = "snap-" + job.execution_id.removeprefix("exec-")
+    snapshot_id = snapshot_of(job.execution_id)
     message = f"What job {job.order.job_id} left in its workspace\n"
 
     def learn(note: ExecutionNote, kept: Snapshot) -> ExecutionNote:

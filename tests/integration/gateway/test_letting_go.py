@@ -90,6 +90,7 @@ async def test_what_a_workspace_takes_is_told(services: Services, remote: Repo) 
     repository = await services.repository(remote)
     failed = await services.run("head -c 3000000 /dev/urandom > big; exit 3", repository_id=repository)
     usage = await services.runtime.UsageOfWorkspaces(runtime_pb2.UsageOfWorkspacesRequest(page_size=1000))
-    (of_it,) = [one for one in usage.workspaces if one.workspace_id == failed.workspace_id]
-    assert 3_000_000 <= of_it.bytes <= usage.total_bytes
-    assert usage.driver in {driver.name for driver in usage.drivers}
+    (cell,) = usage.cells
+    (of_it,) = [one for one in cell.workspaces if one.workspace_id == failed.workspace_id]
+    assert 3_000_000 <= of_it.bytes <= cell.total_bytes
+    assert cell.driver in {driver.name for driver in cell.drivers}

@@ -555,23 +555,55 @@ class ListWorkspacesResponse(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
+    @typing.final
+    class CellIdsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WORKSPACES_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    CELL_IDS_FIELD_NUMBER: builtins.int
+    UNREACHABLE_CELL_IDS_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Leads to the next page; empty on the last."""
     @builtins.property
     def workspaces(self) -> containers.RepeatedCompositeFieldContainer[workspace_pb2.Workspace]:
         """The workspaces of this page."""
 
+    @builtins.property
+    def cell_ids(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """The cell of each of them, by workspace id."""
+
+    @builtins.property
+    def unreachable_cell_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Cells of this page's part of the list that did not answer: what they have is missing."""
+
     def __init__(
         self,
         *,
         workspaces: abc.Iterable[workspace_pb2.Workspace] | None = ...,
         next_page_token: builtins.str = ...,
+        cell_ids: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        unreachable_cell_ids: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_ids", b"cell_ids", "next_page_token", b"next_page_token", "unreachable_cell_ids", b"unreachable_cell_ids", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -605,17 +637,49 @@ class UsageOfWorkspacesResponse(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
-    WORKSPACES_FIELD_NUMBER: builtins.int
+    CELLS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    UNREACHABLE_CELL_IDS_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Leads to the next page; empty on the last."""
+    @builtins.property
+    def cells(self) -> containers.RepeatedCompositeFieldContainer[CellUsage]:
+        """The cells of this page, each with its workspaces of this page."""
+
+    @builtins.property
+    def unreachable_cell_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Cells of this page's part of the list that did not answer: what they have is missing."""
+
+    def __init__(
+        self,
+        *,
+        cells: abc.Iterable[CellUsage] | None = ...,
+        next_page_token: builtins.str = ...,
+        unreachable_cell_ids: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cells", b"cells", "next_page_token", b"next_page_token", "unreachable_cell_ids", b"unreachable_cell_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CellUsage(message.Message):
+    """What workspaces take of one cell's disk."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CELL_ID_FIELD_NUMBER: builtins.int
+    WORKSPACES_FIELD_NUMBER: builtins.int
     TOTAL_BYTES_FIELD_NUMBER: builtins.int
     TOTAL_INODES_FIELD_NUMBER: builtins.int
     FREE_BYTES_FIELD_NUMBER: builtins.int
     DRIVER_FIELD_NUMBER: builtins.int
     DRIVERS_FIELD_NUMBER: builtins.int
-    next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    cell_id: builtins.str
+    """The cell."""
     total_bytes: builtins.int
-    """Bytes on disk that all workspaces together take beside their bases."""
+    """Bytes on disk that all its workspaces together take beside their bases."""
     total_inodes: builtins.int
     """Inodes, likewise."""
     free_bytes: builtins.int
@@ -624,7 +688,7 @@ class UsageOfWorkspacesResponse(message.Message):
     """How new workspaces are made: the name of one of `drivers`."""
     @builtins.property
     def workspaces(self) -> containers.RepeatedCompositeFieldContainer[workspace_pb2.WorkspaceUsage]:
-        """The workspaces of this page."""
+        """Some of its workspaces."""
 
     @builtins.property
     def drivers(self) -> containers.RepeatedCompositeFieldContainer[workspace_pb2.DriverStatus]:
@@ -633,8 +697,8 @@ class UsageOfWorkspacesResponse(message.Message):
     def __init__(
         self,
         *,
+        cell_id: builtins.str = ...,
         workspaces: abc.Iterable[workspace_pb2.WorkspaceUsage] | None = ...,
-        next_page_token: builtins.str = ...,
         total_bytes: builtins.int = ...,
         total_inodes: builtins.int = ...,
         free_bytes: builtins.int = ...,
@@ -643,7 +707,7 @@ class UsageOfWorkspacesResponse(message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["driver", b"driver", "drivers", b"drivers", "free_bytes", b"free_bytes", "next_page_token", b"next_page_token", "total_bytes", b"total_bytes", "total_inodes", b"total_inodes", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_id", b"cell_id", "driver", b"driver", "drivers", b"drivers", "free_bytes", b"free_bytes", "total_bytes", b"total_bytes", "total_inodes", b"total_inodes", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -716,23 +780,55 @@ class ListSnapshotsResponse(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
+    @typing.final
+    class CellIdsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SNAPSHOTS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    CELL_IDS_FIELD_NUMBER: builtins.int
+    UNREACHABLE_CELL_IDS_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Leads to the next page; empty on the last."""
     @builtins.property
     def snapshots(self) -> containers.RepeatedCompositeFieldContainer[git_pb2.Snapshot]:
         """The snapshots of this page."""
 
+    @builtins.property
+    def cell_ids(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """The cell of each of them, by snapshot id."""
+
+    @builtins.property
+    def unreachable_cell_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Cells of this page's part of the list that did not answer: what they have is missing."""
+
     def __init__(
         self,
         *,
         snapshots: abc.Iterable[git_pb2.Snapshot] | None = ...,
         next_page_token: builtins.str = ...,
+        cell_ids: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        unreachable_cell_ids: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "snapshots", b"snapshots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_ids", b"cell_ids", "next_page_token", b"next_page_token", "snapshots", b"snapshots", "unreachable_cell_ids", b"unreachable_cell_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,6 +15,10 @@ GRPC_VERSION: str
 class AgentRuntimeServiceStub:
     """Runs agents for workers and work items, and shows what they do.
 
+    With several cells on one database any gateway answers, and passes on to the cell that has it what is asked of an
+    execution, a workspace or a snapshot. While that cell does not answer: UNAVAILABLE (CELL_UNAVAILABLE), whose details name it.
+    Lists go cell by cell, and name the cells that did not answer.
+
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
     restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
@@ -54,13 +58,15 @@ class AgentRuntimeServiceStub:
     WatchExecution: aio.UnaryStreamMultiCallable[runtime_pb2.WatchExecutionRequest, runtime_pb2.WatchExecutionResponse]
     """Replays an execution's events from any sequence, then follows them to the end. Any number of viewers may watch.
 
-    An execution that has not begun is waited for with `follow`, and has no events without it. A message with neither
+    An execution that has not begun is waited for with `follow`, and has no events without it. One whose cell was lost
+    (NODE_LOST) is followed as far as could be read before. A message with neither
     events nor end is a heartbeat, sent at least every 15 s.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, the sequence is negative, or a kind is not known.
     - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
     - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event, or
       before the first that is still held; the details have both.
+    - UNAVAILABLE (CELL_UNAVAILABLE): the cell that has them has not answered for a minute; the details have `resume_from`.
     - UNAVAILABLE (DRAINING): the gateway is stopping; `resume_from` in the details is the sequence to go on with.
     - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; the details
       have `resume_from`.
@@ -107,12 +113,12 @@ class AgentRuntimeServiceStub:
     - FAILED_PRECONDITION (NO_RESULT): it has no result, or not yet.
     """
     ListWorkspaces: aio.UnaryUnaryMultiCallable[runtime_pb2.ListWorkspacesRequest, runtime_pb2.ListWorkspacesResponse]
-    """Lists workspaces, the newest first.
+    """Lists workspaces, cell by cell, of each the newest first.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     UsageOfWorkspaces: aio.UnaryUnaryMultiCallable[runtime_pb2.UsageOfWorkspacesRequest, runtime_pb2.UsageOfWorkspacesResponse]
-    """Tells what workspaces take of this cell's disk, the newest first, and how they are made here.
+    """Tells what workspaces take of each cell's disk, the newest first, and how they are made there.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
     """
@@ -124,7 +130,7 @@ class AgentRuntimeServiceStub:
     - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is in it, which the message names; nothing was removed.
     """
     ListSnapshots: aio.UnaryUnaryMultiCallable[runtime_pb2.ListSnapshotsRequest, runtime_pb2.ListSnapshotsResponse]
-    """Lists snapshots, the newest first: what jobs that did not succeed left in their workspaces. A job starts from one by
+    """Lists snapshots, cell by cell, of each the newest first: what jobs that did not succeed left in their workspaces. A job starts from one by
     JobSpec.snapshot_id.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another filter.
@@ -144,6 +150,10 @@ class AgentRuntimeServiceStub:
 
 class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
     """Runs agents for workers and work items, and shows what they do.
+
+    With several cells on one database any gateway answers, and passes on to the cell that has it what is asked of an
+    execution, a workspace or a snapshot. While that cell does not answer: UNAVAILABLE (CELL_UNAVAILABLE), whose details name it.
+    Lists go cell by cell, and name the cells that did not answer.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
@@ -212,13 +222,15 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.AsyncIterator[runtime_pb2.WatchExecutionResponse]:
         """Replays an execution's events from any sequence, then follows them to the end. Any number of viewers may watch.
 
-        An execution that has not begun is waited for with `follow`, and has no events without it. A message with neither
+        An execution that has not begun is waited for with `follow`, and has no events without it. One whose cell was lost
+        (NODE_LOST) is followed as far as could be read before. A message with neither
         events nor end is a heartbeat, sent at least every 15 s.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, the sequence is negative, or a kind is not known.
         - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
         - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event, or
           before the first that is still held; the details have both.
+        - UNAVAILABLE (CELL_UNAVAILABLE): the cell that has them has not answered for a minute; the details have `resume_from`.
         - UNAVAILABLE (DRAINING): the gateway is stopping; `resume_from` in the details is the sequence to go on with.
         - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; the details
           have `resume_from`.
@@ -295,7 +307,7 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         request: runtime_pb2.ListWorkspacesRequest,
         context: aio.ServicerContext[runtime_pb2.ListWorkspacesRequest, abc.Awaitable[runtime_pb2.ListWorkspacesResponse]],
     ) -> abc.Awaitable[runtime_pb2.ListWorkspacesResponse]:
-        """Lists workspaces, the newest first.
+        """Lists workspaces, cell by cell, of each the newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -306,7 +318,7 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         request: runtime_pb2.UsageOfWorkspacesRequest,
         context: aio.ServicerContext[runtime_pb2.UsageOfWorkspacesRequest, abc.Awaitable[runtime_pb2.UsageOfWorkspacesResponse]],
     ) -> abc.Awaitable[runtime_pb2.UsageOfWorkspacesResponse]:
-        """Tells what workspaces take of this cell's disk, the newest first, and how they are made here.
+        """Tells what workspaces take of each cell's disk, the newest first, and how they are made there.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
         """
@@ -330,7 +342,7 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         request: runtime_pb2.ListSnapshotsRequest,
         context: aio.ServicerContext[runtime_pb2.ListSnapshotsRequest, abc.Awaitable[runtime_pb2.ListSnapshotsResponse]],
     ) -> abc.Awaitable[runtime_pb2.ListSnapshotsResponse]:
-        """Lists snapshots, the newest first: what jobs that did not succeed left in their workspaces. A job starts from one by
+        """Lists snapshots, cell by cell, of each the newest first: what jobs that did not succeed left in their workspaces. A job starts from one by
         JobSpec.snapshot_id.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another filter.
