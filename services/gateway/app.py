@@ -52,6 +52,7 @@ from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.ledger import SqlLedger
 from services.gateway.jobs.servicer import JobServicer
+from services.gateway.jobs.standing import JobStandings
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import document
 from services.gateway.runtime.clients import NodeClients
@@ -60,7 +61,8 @@ from services.gateway.runtime.relay import Relay
 from services.gateway.runtime.servicer import RuntimeServicer
 from services.gateway.settings import GatewaySettings
 from services.lifecycle.driver import Driver
-from services.lifecycle.nodes import Nodes, Patience
+from services.lifecycle.nodes import Machine, Nodes, Patience
+from services.lifecycle.strays import Strays
 from services.lifecycle.webhooks import AllowList, Webhooks
 
 _WORKSPACE: ServiceDescriptor = workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]
@@ -102,6 +104,8 @@ async def _main() -> None:
         driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
         changes.call_on_work(driver.poke)
         await stack.enter_async_context(_beside(driver.run(), "driver"))
+        strays = Strays(Machine(nodes), JobStandings(engine, cell.cell_id).of, settings.keeping)
+        await stack.enter_async_context(_beside(strays.keep_ended(settings.lease_seconds), "strays"))
         await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))
         store = JobStore(engine, changes)
         here = NodeClients(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)

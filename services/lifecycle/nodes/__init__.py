@@ -1,10 +1,11 @@
 """The node services, as a job's driver calls them: the only place in this package that knows their stubs.
 
-Every call shows the job's fence. A node that is away, or has no room, is asked again until patience is over; all calls
-may be repeated, for ids are chosen here, and node services answer the same request the same way.
+Every call for a job shows its fence. A node that is away, or has no room, is asked again until patience is over; all
+calls may be repeated, for ids are chosen here, and node services answer the same request the same way.
 """
 
 from services.lifecycle.nodes.client import JobNodes, Nodes
+from services.lifecycle.nodes.machine import Machine
 from services.lifecycle.nodes.persistence import NodeLost, Patience
 
-__all__ = ["JobNodes", "NodeLost", "Nodes", "Patience"]
+__all__ = ["JobNodes", "Machine", "NodeLost", "Nodes", "Patience"]
