@@ -52,6 +52,9 @@ class Kind:
 
 
 PROJECT = Flag("--project", "project_id", "The project it belongs to (default: default).", "ID", is_fixed=True)
+LIMIT = Flag(
+    "--max-running", "max_running_jobs", "How many of its jobs may run at once, everywhere (0: no limit).", "N"
+)
 NAME = Flag("--name", "display_name", "A name for people.", "TEXT")
 
 

@@ -98,7 +98,14 @@ async def _main() -> None:
         changes, draining = Changes(), Draining()
         cell, cells = _cell(directory, settings), CellStore(engine, settings.lease_seconds)
         await cells.register(cell)
-        ledger = SqlLedger(engine, cell.cell_id, changes, document, lease_seconds=settings.lease_seconds)
+        ledger = SqlLedger(
+            engine,
+            cell.cell_id,
+            changes,
+            document,
+            lease_seconds=settings.lease_seconds,
+            ageing_seconds=settings.ageing_seconds,
+        )
         await ledger.take_over_own(cell.host)
         webhooks = Webhooks(AllowList.parse(settings.webhook_allow))
         driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
@@ -165,8 +172,14 @@ def _registrations(
     draining: Draining,
     settings: GatewaySettings,
 ) -> list[Registration]:
-    kinds = load_kinds(settings.kinds_file)
-    admission = Admission(engine, changes, settings.agent_command, settings.agent_model, kinds)
+    admission = Admission(
+        engine,
+        changes,
+        settings.agent_command,
+        settings.agent_model,
+        load_kinds(settings.kinds_file),
+        ageing_seconds=settings.ageing_seconds,
+    )
     relay = Relay(store, changes, found)
     return [
         Registration(

@@ -4,18 +4,25 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from sqlalchemy import delete, type_coerce, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.common.db.columns import Moment
 from services.common.db.engine import open_database
 from services.common.db.migrate import migrate
+from services.gateway.catalog.model import DEFAULT_PROJECT_ID
+from services.gateway.catalog.tables import projects
+from services.gateway.database import metadata
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.drafts import Draft
 from services.gateway.jobs.ledger import SqlLedger
 from services.gateway.jobs.model import JobView
 from services.gateway.jobs.store import JobStore
+from services.gateway.jobs.tables import cells, jobs, now
 from services.gateway.jobs.wire import document
 from services.lifecycle.ledger import Lease
+from services.lifecycle.model.states import JobState
 
 
 @dataclass
@@ -29,9 +36,9 @@ class Books:
     def store(self) -> JobStore:
         return JobStore(self.engine, self.changes)
 
-    async def cell(self, name: str, lease_seconds: float = 60.0) -> SqlLedger:
+    async def cell(self, name: str, lease_seconds: float = 60.0, **settings: float) -> SqlLedger:
         """Return the ledger of a cell that has just been started."""
-        ledger = SqlLedger(self.engine, name, self.changes, document, lease_seconds=lease_seconds)
+        ledger = SqlLedger(self.engine, name, self.changes, document, lease_seconds=lease_seconds, **settings)
         await ledger.take_over_own("host")
         return ledger
 
@@ -56,3 +63,38 @@ async def claimed(ledger: SqlLedger) -> Lease:
     lease = await ledger.claim()
     assert lease is not None
     return lease
+
+
+async def clear(book: Books) -> None:
+    """Leave nothing but the project that is always there."""
+    async with book.engine.begin() as connection:
+        for table in reversed(metadata.sorted_tables):
+            if table is not projects:
+                await connection.execute(delete(table))
+        await connection.execute(delete(projects).where(projects.c.project_id != DEFAULT_PROJECT_ID))
+        await connection.execute(update(projects).values(max_running_jobs=0))
+
+
+async def expire(book: Books) -> None:
+    """Let every lease run out."""
+    async with book.engine.begin() as connection:
+        await connection.execute(update(jobs).values(lease_until=now() - 1))
+
+
+async def set_job(book: Books, job_id: str, **values: object) -> None:
+    """Write into a job's row."""
+    async with book.engine.begin() as connection:
+        await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(**values))
+
+
+async def park(book: Books, lease: Lease, seconds: float) -> None:
+    """Have a job wait for an answer, for so long."""
+    until = now() + round(seconds * 1e6)
+    await set_job(book, lease.job_id, state=JobState.AWAITING_APPROVAL, held=False, lease_until=0, wake_time=until)
+
+
+async def go_away(book: Books, cell_id: str, seconds: float) -> None:
+    """Let a cell not have beaten for so long."""
+    since = type_coerce(now() - round(seconds * 1e6), Moment)
+    async with book.engine.begin() as connection:
+        await connection.execute(update(cells).where(cells.c.cell_id == cell_id).values(beat_time=since))

@@ -1,6 +1,6 @@
 """`boatyard repository`."""
 
-from services.cli.catalogue import PROJECT, Kind, group
+from services.cli.catalogue import LIMIT, PROJECT, Kind, group
 from services.cli.flags import Flag
 
 KIND = Kind(
@@ -12,6 +12,7 @@ KIND = Kind(
         Flag("--url", "url", "Where it is: https, ssh, user@host:path or an absolute path.", "URL"),
         Flag("--ref", "default_revision", "What jobs start from (default: the remote's default branch).", "REF"),
         Flag("--token", "token", "A token for https, kept and never shown; better read from a file.", "@FILE|TOKEN"),
+        LIMIT,
         PROJECT,
     ],
     ["repository_id", "url", "default_revision"],

@@ -1,6 +1,6 @@
 """`boatyard worker`."""
 
-from services.cli.catalogue import NAME, PROJECT, Kind, group
+from services.cli.catalogue import LIMIT, NAME, PROJECT, Kind, group
 from services.cli.flags import AGENT_FLAGS, Flag
 
 KIND = Kind(
@@ -12,6 +12,7 @@ KIND = Kind(
         Flag("--name", "display_name", f"{NAME.help} It is the author of its commits (default: the id).", "TEXT"),
         Flag("--template", "template_id", "The template that it is of.", "ID"),
         *AGENT_FLAGS,
+        LIMIT,
         PROJECT,
     ],
     ["worker_id", "display_name", "template_id"],

@@ -1,4 +1,4 @@
-"""What the catalogue keeps. Times are in UTC; an empty text means that there is none."""
+"""What the catalogue keeps. Times are in UTC; an empty text means that there is none, and so does a limit of 0."""
 
 import enum
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ class Project:
 
     project_id: str
     display_name: str = ""
+    max_running_jobs: int = 0
     create_time: datetime
 
 
@@ -36,6 +37,7 @@ class Repository:
     url: str
     default_revision: bytes = b""
     token: str = field(default="", repr=False)
+    max_running_jobs: int = 0
     create_time: datetime
 
 
@@ -61,6 +63,7 @@ class Worker:
     template_id: str = ""
     agent: AgentSettings = field(default_factory=AgentSettings)
     policy: Policy = field(default_factory=Policy)
+    max_running_jobs: int = 0
     create_time: datetime
 
 

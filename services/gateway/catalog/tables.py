@@ -3,7 +3,7 @@
 An optional reference is NULL in the table and empty in the value: foreign keys allow the one, people write the other.
 """
 
-from sqlalchemy import Column, Enum, ForeignKey, Index, LargeBinary, String, Table, Text
+from sqlalchemy import Column, Enum, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
 
 from services.common.db.columns import Moment
 from services.gateway.catalog.agent import AgentSettings, Policy
@@ -20,6 +20,11 @@ def _project() -> Column[str]:
     return Column("project_id", String(63), ForeignKey("projects.project_id"), nullable=False)
 
 
+def _limit() -> Column[int]:
+    """How many of its jobs may run at once; 0 is no limit."""
+    return Column("max_running_jobs", Integer, nullable=False)
+
+
 def _times() -> tuple[Column[object], Column[object]]:
     """When it was made, and when it was deleted: what is deleted stays as a row, for the jobs that know its id."""
     return Column("create_time", Moment, nullable=False), Column("delete_time", Moment, nullable=True)
@@ -30,6 +35,7 @@ projects = Table(
     metadata,
     _key("project_id"),
     Column("display_name", Text, nullable=False),
+    _limit(),
     *_times(),
 )
 
@@ -43,6 +49,7 @@ repositories = Table(
     # In the clear, as the git service needs it. The database is for its owner alone: a SQLite file of mode 0600, or a
     # PostgreSQL that the operator guards. A key in one cell's data directory would lock the other cells out.
     Column("token", Text, nullable=False),
+    _limit(),
     *_times(),
 )
 
@@ -66,6 +73,7 @@ workers = Table(
     Column("template_id", OptionalId, ForeignKey("templates.template_id"), nullable=True),
     Column("agent", JsonValue(AgentSettings), nullable=False),
     Column("policy", JsonValue(Policy), nullable=False),
+    _limit(),
     *_times(),
 )
 

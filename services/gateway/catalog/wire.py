@@ -30,6 +30,7 @@ _STATES: Final = {
 _MOVES: Final = {number: _STATES[number] for number in (pb.WorkItem.STATE_TODO, pb.WorkItem.STATE_DONE)}
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
+_MAX_LIMIT: Final = 100_000
 _MAX_DESCRIPTION_BYTES: Final = 256 * KIB
 _MAX_NOTES: Final = 100
 _MAX_NOTES_BYTES: Final = 256 * KIB
@@ -43,6 +44,7 @@ def project_of(check: Checks, message: pb.Project) -> Project:
     return Project(
         project_id=_id_of(check, "project.project_id", message.project_id, "project"),
         display_name=check.line("project.display_name", message.display_name),
+        max_running_jobs=_limit_of(check, "project.max_running_jobs", message.max_running_jobs),
         create_time=datetime.now(UTC),
     )
 
@@ -59,6 +61,7 @@ def repository_of(check: Checks, message: pb.Repository) -> Repository:
         url=message.url,
         default_revision=check.revision("repository.default_revision", message.default_revision),
         token=message.token,
+        max_running_jobs=_limit_of(check, "repository.max_running_jobs", message.max_running_jobs),
         create_time=datetime.now(UTC),
     )
 
@@ -88,6 +91,7 @@ def worker_of(check: Checks, message: pb.Worker) -> Worker:
         template_id=check.optional_id("worker.template_id", message.template_id),
         agent=agent_of(check, "worker.agent", message.agent),
         policy=policy_of(check, "worker.policy", message.policy),
+        max_running_jobs=_limit_of(check, "worker.max_running_jobs", message.max_running_jobs),
         create_time=datetime.now(UTC),
     )
 
@@ -130,7 +134,10 @@ def work_items_wanted(check: Checks, request: pb.ListWorkItemsRequest) -> Filter
 def project_message(value: Project) -> pb.Project:
     """Write a project."""
     return pb.Project(
-        project_id=value.project_id, display_name=value.display_name, create_time=timestamp(value.create_time)
+        project_id=value.project_id,
+        display_name=value.display_name,
+        max_running_jobs=value.max_running_jobs,
+        create_time=timestamp(value.create_time),
     )
 
 
@@ -142,6 +149,7 @@ def repository_message(value: Repository) -> pb.Repository:
         url=value.url,
         default_revision=value.default_revision,
         has_token=bool(value.token),
+        max_running_jobs=value.max_running_jobs,
         create_time=timestamp(value.create_time),
     )
 
@@ -167,6 +175,7 @@ def worker_message(value: Worker) -> pb.Worker:
         template_id=value.template_id,
         agent=agent_message(value.agent),
         policy=policy_message(value.policy),
+        max_running_jobs=value.max_running_jobs,
         create_time=timestamp(value.create_time),
     )
 
@@ -200,6 +209,12 @@ def project_id_of(check: Checks, field: str, value: str) -> str:
 def _id_of(check: Checks, field: str, value: str, prefix: str) -> str:
     """Read an id that its creator may choose, or make one."""
     return check.optional_id(field, value) or new_id(prefix)
+
+
+def _limit_of(check: Checks, field: str, value: int) -> int:
+    if not 0 <= value <= _MAX_LIMIT:
+        check.add(field, f"must be from 0 (no limit) to {_MAX_LIMIT}")
+    return value
 
 
 def _notes_of(check: Checks, message: pb.WorkItem) -> tuple[str, ...]:

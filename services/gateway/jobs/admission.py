@@ -47,6 +47,7 @@ from services.gateway.jobs.settled import settled_agent, settled_policy
 from services.gateway.jobs.store import LIVE
 from services.gateway.jobs.tables import NOW, executions, jobs
 from services.gateway.jobs.task import task
+from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS, turn_of
 from services.gateway.requests import Request
 from services.lifecycle.model.order import MODEL_ENGINE, InputFile, Order
 from services.lifecycle.model.order import AgentSettings as SettledAgent
@@ -76,12 +77,15 @@ class Admission:
         agent_command: str,
         agent_model: str = "",
         kinds: Kinds | None = None,
+        *,
+        ageing_seconds: float = DEFAULT_AGEING_SECONDS,
     ) -> None:
         self._engine = engine
         self._changes = changes
         self.kinds = load_kinds() if kinds is None else kinds
         self._default = replace(DEFAULT_AGENT, command=agent_command)
         self._model = agent_model
+        self._ageing_seconds = ageing_seconds
 
     async def admit(self, draft: Draft, request: Request | None) -> JobView:
         """Write a job, PENDING; for a request that was made before, return the job that it made.
@@ -102,7 +106,7 @@ class Admission:
             kind = self.kinds[draft.kind]
             order = self._order(job_id, draft, named, kind, create_time)
             drafts.check(order, draft, kind)
-            await _write(connection, order)
+            await _write(connection, order, self._ageing_seconds)
             await write_labels(connection, job_id, order.labels)
             await write_files(connection, job_id, draft.files)
             view = await job_view(connection, job_id)
@@ -193,7 +197,7 @@ async def _occupy(connection: AsyncConnection, work_item: WorkItem) -> None:
         )
 
 
-async def _write(connection: AsyncConnection, order: Order) -> None:
+async def _write(connection: AsyncConnection, order: Order, ageing_seconds: float) -> None:
     execution_id = new_id("exec")
     await connection.execute(
         insert(jobs).values(
@@ -214,6 +218,7 @@ async def _write(connection: AsyncConnection, order: Order) -> None:
             cancel_requested=False,
             attempt=1,
             execution_id=execution_id,
+            turn=turn_of(order.priority, max(order.create_time, order.not_before or order.create_time), ageing_seconds),
             wake_time=0 if order.not_before is None else microseconds(order.not_before),
             bound_cell_id="",
             fence=0,

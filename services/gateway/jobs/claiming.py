@@ -1,20 +1,20 @@
-"""Which job a cell may take, and taking it. All of it works inside the caller's transaction.
+"""Taking a job: the one place where a lease begins. All of it works inside the caller's transaction.
 
-May be taken: what is PENDING and whose time has come; what was parked and is awake again, by the cell that its work
-lies on, or by another when that one is away; what is RUNNING under a lease that has run out.
+Claims come one after the other, over all cells: on PostgreSQL by a lock of their own, on SQLite because every
+transaction has the only write lock. So what a claim counts stays true until it is committed, and limits are exact.
 """
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, and_, case, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.common.db.columns import as_number
 from services.common.ids import new_id
 from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.notes import end_executions, new_execution
-from services.gateway.jobs.tables import cells, executions, jobs, now
+from services.gateway.jobs.tables import IS_QUEUED, IS_RUNNING, executions, jobs, now
+from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS, next_of_projects
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.outcome import Failure, Outcome
@@ -22,12 +22,16 @@ from services.lifecycle.model.states import ExecutionState, JobState, Purpose
 from services.lifecycle.model.value import load
 
 MAX_ATTEMPTS: Final = 3
-AWAY_LEASES: Final = 3
-"""A cell that has not beaten for so many leases is away."""
 _CELL_LOST: Final = Failure(
     "NODE_LOST", "the machine that worked on it did not come back; what it had done there is on that machine"
 )
 _SECOND: Final = 1_000_000
+_CLAIMS: Final = 0x636C6169  # any number that every claim takes
+
+
+def lease_end(lease_seconds: float) -> ColumnElement[int]:
+    """Return when a lease that is given now runs out."""
+    return now() + round(lease_seconds * _SECOND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,81 +56,85 @@ class Wanted:
 ANY: Final = Wanted()
 
 
-def lease_end(lease_seconds: float) -> ColumnElement[int]:
-    """Return when a lease that is given now runs out."""
-    return now() + round(lease_seconds * _SECOND)
+@dataclass(frozen=True, slots=True)
+class Claimer:
+    """Takes jobs for one cell. `ageing_seconds` is how long a point of priority is worth: see `turns`."""
 
+    cell_id: str
+    lease_seconds: float
+    ageing_seconds: float = DEFAULT_AGEING_SECONDS
 
-async def claim(connection: AsyncConnection, cell_id: str, lease_seconds: float, wanted: Wanted = ANY) -> Lease | None:
-    """Give a cell the next job that it may take, and wants; see Ledger.claim."""
-    if wanted.capacity is not None and await _held(connection, cell_id) >= wanted.capacity:
-        return None
-    while row := await _next(connection, cell_id, lease_seconds, wanted):
-        lease = await _take(connection, row, cell_id, lease_seconds)
-        if lease is not None:
-            return lease
-    return None
-
-
-async def _held(connection: AsyncConnection, cell_id: str) -> int:
-    held = (jobs.c.cell_id == cell_id, jobs.c.state == JobState.RUNNING, jobs.c.held)
-    return int((await connection.execute(select(func.count()).where(*held))).scalar_one())
-
-
-async def _next(connection: AsyncConnection, cell_id: str, lease_seconds: float, wanted: Wanted) -> Row[Any] | None:
-    """Lock and return the job whose turn it is. What somebody else has locked is looked at the next time."""
-    lost = and_(jobs.c.state == JobState.RUNNING, jobs.c.cell_id == cell_id, jobs.c.held.is_(False))
-    lost_by_others = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now())
-    at_home = or_(jobs.c.cell_id == cell_id, ~_is_here(lease_seconds))
-    queued = and_(
-        jobs.c.wake_time <= now(),
-        or_(jobs.c.state == JobState.PENDING, and_(jobs.c.state == JobState.AWAITING_APPROVAL, at_home)),
-        jobs.c.bound_cell_id.in_(("", cell_id)),
-    )
-    statement = (
-        select(jobs)
-        .where(or_(lost, and_(or_(lost_by_others, queued), *wanted.conditions)))
-        .order_by(case((lost, 0), else_=1), jobs.c.priority.desc(), jobs.c.create_time, jobs.c.job_id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    return (await connection.execute(statement)).first()
-
-
-def _is_here(lease_seconds: float) -> ColumnElement[bool]:
-    """Whether the job's cell has beaten of late."""
-    since = now() - round(AWAY_LEASES * lease_seconds * _SECOND)
-    return exists().where(cells.c.cell_id == jobs.c.cell_id, as_number(cells.c.beat_time) >= since)
-
-
-async def _take(connection: AsyncConnection, row: Row[Any], cell_id: str, lease_seconds: float) -> Lease | None:
-    """Give a locked row to a cell; None when it was ended, because too many cells were lost over it."""
-    attempt, execution_id = row.attempt, row.execution_id
-    if row.state != JobState.PENDING and row.cell_id != cell_id:
-        attempt += 1
-        if attempt > MAX_ATTEMPTS:
-            await end_job(connection, row, Outcome(JobState.FAILED, _CELL_LOST))
+    async def claim(self, connection: AsyncConnection, wanted: Wanted = ANY) -> Lease | None:
+        """Take the next job that may be taken, and is wanted; see Ledger.claim."""
+        if connection.dialect.name == "postgresql":
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS})
+        if wanted.capacity is not None and await self._held(connection) >= wanted.capacity:
             return None
-        execution_id = await _next_attempt(connection, row.job_id, attempt)
-    taken = update(jobs).where(jobs.c.job_id == row.job_id)
-    await connection.execute(
-        taken.values(
-            state=JobState.RUNNING,
-            attempt=attempt,
-            execution_id=execution_id,
-            fence=row.fence + 1,
-            cell_id=cell_id,
-            held=True,
-            lease_until=lease_end(lease_seconds),
-            revision=row.revision + 1,
-            start_time=func.coalesce(jobs.c.start_time, now()),
+        while (row := await self._lost(connection, wanted)) is not None:
+            lease = await self._take(connection, row)
+            if lease is not None:
+                return lease
+        waiting = await next_of_projects(
+            connection,
+            self.cell_id,
+            wanted.conditions,
+            lease_seconds=self.lease_seconds,
+            ageing_seconds=self.ageing_seconds,
         )
-    )
-    await connection.execute(
-        update(executions).where(executions.c.execution_id == execution_id).values(cell_id=cell_id)
-    )
-    order = load(Order, row.definition)
-    return Lease(row.job_id, row.fence + 1, attempt, execution_id, order, row.cancel_requested)
+        for job_id in waiting:
+            # What somebody else has locked, to end it, is passed over.
+            row = await _locked(connection, select(jobs).where(jobs.c.job_id == job_id, IS_QUEUED))
+            lease = None if row is None else await self._take(connection, row)
+            if lease is not None:
+                return lease
+        return None
+
+    async def _held(self, connection: AsyncConnection) -> int:
+        held = select(func.count()).where(IS_RUNNING, jobs.c.cell_id == self.cell_id, jobs.c.held)
+        return int((await connection.execute(held)).scalar_one())
+
+    async def _lost(self, connection: AsyncConnection, wanted: Wanted) -> Row[Any] | None:
+        """Lock a job whose lease is over: our own from before a restart, or one whose lease has run out.
+
+        It counts as running all the while, so no limit is in its way, and it comes before all that waits.
+        """
+        own = and_(jobs.c.cell_id == self.cell_id, jobs.c.held.is_(False))
+        run_out = and_(jobs.c.lease_until < now(), *wanted.conditions)
+        lost = select(jobs).where(IS_RUNNING, or_(own, run_out)).order_by(own.desc(), jobs.c.turn, jobs.c.job_id)
+        return await _locked(connection, lost.limit(1))
+
+    async def _take(self, connection: AsyncConnection, row: Row[Any]) -> Lease | None:
+        """Give a locked row to this cell; None when it was ended, because too many cells were lost over it."""
+        attempt, execution_id = row.attempt, row.execution_id
+        if row.state != JobState.PENDING and row.cell_id != self.cell_id:
+            attempt += 1
+            if attempt > MAX_ATTEMPTS:
+                await end_job(connection, row, Outcome(JobState.FAILED, _CELL_LOST))
+                return None
+            execution_id = await _next_attempt(connection, row.job_id, attempt)
+        taken = update(jobs).where(jobs.c.job_id == row.job_id)
+        await connection.execute(
+            taken.values(
+                state=JobState.RUNNING,
+                attempt=attempt,
+                execution_id=execution_id,
+                fence=row.fence + 1,
+                cell_id=self.cell_id,
+                held=True,
+                lease_until=lease_end(self.lease_seconds),
+                revision=row.revision + 1,
+                start_time=func.coalesce(jobs.c.start_time, now()),
+            )
+        )
+        ours = update(executions).where(executions.c.execution_id == execution_id)
+        await connection.execute(ours.values(cell_id=self.cell_id))
+        order = load(Order, row.definition)
+        return Lease(row.job_id, row.fence + 1, attempt, execution_id, order, row.cancel_requested)
+
+
+async def _locked(connection: AsyncConnection, one: Select[Any]) -> Row[Any] | None:
+    row: Row[Any] | None = (await connection.execute(one.with_for_update(skip_locked=True))).first()
+    return row
 
 
 async def _next_attempt(connection: AsyncConnection, job_id: str, attempt: int) -> str:

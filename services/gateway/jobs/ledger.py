@@ -17,13 +17,14 @@ from services.gateway.catalog.store import REPOSITORIES
 from services.gateway.hooks import model as registered
 from services.gateway.hooks.store import hooks_in_force, secret_of
 from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.claiming import claim, lease_end
+from services.gateway.jobs.claiming import ANY, Claimer, Wanted, lease_end
 from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.files import read_files
 from services.gateway.jobs.model import JobView
 from services.gateway.jobs.notes import text_of, write_note
 from services.gateway.jobs.rows import job_row, job_view, joined
 from services.gateway.jobs.tables import NOW, cells, executions, jobs, stages
+from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, LedgerUnavailable, Stage
 from services.lifecycle.model.outcome import Outcome
@@ -44,12 +45,14 @@ class SqlLedger:
         document: Callable[[JobView], bytes],
         *,
         lease_seconds: float = 20.0,
+        ageing_seconds: float = DEFAULT_AGEING_SECONDS,
     ) -> None:
         self._engine = engine
         self._cell_id = cell_id
         self._changes = changes
         self._document = document
         self._lease_seconds = lease_seconds
+        self._claimer = Claimer(cell_id, lease_seconds, ageing_seconds)
 
     @property
     def lease_seconds(self) -> float:
@@ -70,10 +73,10 @@ class SqlLedger:
             result = await connection.execute(own.values(held=False, lease_until=self._until()))
             return result.rowcount
 
-    async def claim(self) -> Lease | None:
-        """See Ledger."""
+    async def claim(self, wanted: Wanted = ANY) -> Lease | None:
+        """See Ledger; `wanted` narrows it, for a cell that cannot do everything."""
         async with self._transaction() as connection:
-            lease = await claim(connection, self._cell_id, self._lease_seconds)
+            lease = await self._claimer.claim(connection, wanted)
         if lease is not None:
             self._changes.changed(lease.job_id)
         return lease

@@ -8,7 +8,19 @@ cells       one row a machine that takes jobs
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    literal_column,
+    type_coerce,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -55,6 +67,7 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("execution_id", String(63), nullable=False),  # the attempt's agent
+    Column("turn", BigInteger, nullable=False),  # where it stands in its project's queue: see `turns`
     # Nobody takes it before: microseconds by the database's clock, of a delay, a retry, or a question's expiry.
     Column("wake_time", BigInteger, nullable=False),
     Column("bound_cell_id", String(63), nullable=False),  # the one cell that may take it; empty: any
@@ -67,7 +80,16 @@ jobs = Table(
     Column("start_time", Moment, nullable=True),
     Column("end_time", Moment, nullable=True),
 )
-Index("jobs_to_claim", jobs.c.state, jobs.c.priority, jobs.c.create_time)
+# As text, not as bound values: a partial index is used only where a statement says the same words.
+PENDING = literal_column("'PENDING'", String)
+RUNNING = literal_column("'RUNNING'", String)
+AWAITING = literal_column("'AWAITING_APPROVAL'", String)
+IS_QUEUED = jobs.c.state.in_((PENDING, AWAITING))
+IS_RUNNING = jobs.c.state == RUNNING
+
+Index("jobs_queued", jobs.c.project_id, jobs.c.turn, jobs.c.job_id, postgresql_where=IS_QUEUED, sqlite_where=IS_QUEUED)
+Index("jobs_running", jobs.c.project_id, postgresql_where=IS_RUNNING, sqlite_where=IS_RUNNING)
+Index("jobs_ended", jobs.c.project_id, jobs.c.end_time)
 Index("jobs_newest", jobs.c.create_time, jobs.c.job_id)
 Index("jobs_of_work_item", jobs.c.work_item_id)
 

@@ -10,8 +10,10 @@ down_revision = None
 
 
 def upgrade() -> None:
-    projects = op.create_table("projects", _id("project_id"), _text("display_name"), _create_time())
-    _create_in_project("repositories", "repository_id", _text("url"), _bytes("default_revision"), _text("token"))
+    projects = op.create_table("projects", _id("project_id"), _text("display_name"), _limit(), _create_time())
+    _create_in_project(
+        "repositories", "repository_id", _text("url"), _bytes("default_revision"), _text("token"), _limit()
+    )
     op.create_index("repositories_url", "repositories", ["url"])
     _create_in_project("templates", "template_id", _text("display_name"), _json("agent"), _json("policy"))
     _create_in_project(
@@ -21,6 +23,7 @@ def upgrade() -> None:
         _reference("template_id", "templates"),
         _json("agent"),
         _json("policy"),
+        _limit(),
     )
     _create_in_project(
         "work_items",
@@ -52,7 +55,7 @@ def upgrade() -> None:
     op.create_index("request_ids_oldest", "request_ids", ["create_time"])
     op.create_index("projects_newest", "projects", ["create_time", "project_id"])
     now = int(datetime.now(UTC).timestamp() * 1_000_000)
-    op.bulk_insert(projects, [{"project_id": "default", "display_name": "", "create_time": now}])
+    op.bulk_insert(projects, [{"project_id": "default", "display_name": "", "max_running_jobs": 0, "create_time": now}])
 
 
 def _create_in_project(table: str, key: str, *columns: sa.Column[object]) -> None:
@@ -82,6 +85,10 @@ def _bytes(name: str) -> sa.Column[object]:
 
 def _json(name: str) -> sa.Column[object]:
     return sa.Column(name, sa.JSON, nullable=False)
+
+
+def _limit() -> sa.Column[object]:
+    return sa.Column("max_running_jobs", sa.Integer, nullable=False)
 
 
 def _create_time() -> sa.Column[object]:

@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("cancel_requested", sa.Boolean, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
         _word("execution_id", 63),
+        sa.Column("turn", sa.BigInteger, nullable=False),
         sa.Column("wake_time", sa.BigInteger, nullable=False),
         _word("bound_cell_id", 63),
         sa.Column("fence", sa.BigInteger, nullable=False),
@@ -34,7 +35,9 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.BigInteger, nullable=False),
         *_times("create_time", "start_time", "end_time"),
     )
-    op.create_index("jobs_to_claim", "jobs", ["state", "priority", "create_time"])
+    _partial_index("jobs_queued", ["project_id", "turn", "job_id"], "state IN ('PENDING', 'AWAITING_APPROVAL')")
+    _partial_index("jobs_running", ["project_id"], "state = 'RUNNING'")
+    op.create_index("jobs_ended", "jobs", ["project_id", "end_time"])
     op.create_index("jobs_newest", "jobs", ["create_time", "job_id"])
     op.create_index("jobs_of_work_item", "jobs", ["work_item_id"])
     op.create_table(
@@ -79,6 +82,11 @@ def upgrade() -> None:
         sa.Column("start_time", sa.BigInteger, nullable=False),
         sa.Column("beat_time", sa.BigInteger, nullable=False),
     )
+
+
+def _partial_index(name: str, columns: list[str], condition: str) -> None:
+    where = sa.text(condition)
+    op.create_index(name, "jobs", columns, postgresql_where=where, sqlite_where=where)
 
 
 def _id(name: str) -> sa.Column[object]:

@@ -1228,10 +1228,13 @@ class Project(message.Message):
     PROJECT_ID_FIELD_NUMBER: builtins.int
     DISPLAY_NAME_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    MAX_RUNNING_JOBS_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """Its id; chosen by its creator, or made."""
     display_name: builtins.str
     """A name for people; at most 255 characters."""
+    max_running_jobs: builtins.int
+    """How many of its jobs may run at once, in all cells together: up to 100000; 0, the default, is no limit. The others wait."""
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was made."""
@@ -1242,10 +1245,11 @@ class Project(message.Message):
         project_id: builtins.str = ...,
         display_name: builtins.str = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
+        max_running_jobs: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "display_name", b"display_name", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "display_name", b"display_name", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1262,6 +1266,7 @@ class Repository(message.Message):
     TOKEN_FIELD_NUMBER: builtins.int
     HAS_TOKEN_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    MAX_RUNNING_JOBS_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """Its id; chosen by its creator, or made."""
     project_id: builtins.str
@@ -1276,6 +1281,8 @@ class Repository(message.Message):
     """Input only. A token for https, kept and never shown again; at most 4096 printable ASCII characters."""
     has_token: builtins.bool
     """Output only. Whether there is a token."""
+    max_running_jobs: builtins.int
+    """How many of its jobs may run at once, in all cells together: up to 100000; 0, the default, is no limit. The others wait."""
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was made."""
@@ -1290,10 +1297,11 @@ class Repository(message.Message):
         token: builtins.str = ...,
         has_token: builtins.bool = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
+        max_running_jobs: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "default_revision", b"default_revision", "has_token", b"has_token", "project_id", b"project_id", "repository_id", b"repository_id", "token", b"token", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "default_revision", b"default_revision", "has_token", b"has_token", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id", "repository_id", b"repository_id", "token", b"token", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1356,6 +1364,7 @@ class Worker(message.Message):
     AGENT_FIELD_NUMBER: builtins.int
     POLICY_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    MAX_RUNNING_JOBS_FIELD_NUMBER: builtins.int
     worker_id: builtins.str
     """Its id; chosen by its creator, or made."""
     project_id: builtins.str
@@ -1366,6 +1375,8 @@ class Worker(message.Message):
     """
     template_id: builtins.str
     """The template, of the same project; empty means none."""
+    max_running_jobs: builtins.int
+    """How many of its jobs may run at once, in all cells together: up to 100000; 0, the default, is no limit. The others wait."""
     @builtins.property
     def agent(self) -> agent_pb2.AgentSettings:
         """Overrides of the template."""
@@ -1388,10 +1399,11 @@ class Worker(message.Message):
         agent: agent_pb2.AgentSettings | None = ...,
         policy: agent_pb2.Policy | None = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
+        max_running_jobs: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "create_time", b"create_time", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "create_time", b"create_time", "display_name", b"display_name", "policy", b"policy", "project_id", b"project_id", "template_id", b"template_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "create_time", b"create_time", "display_name", b"display_name", "max_running_jobs", b"max_running_jobs", "policy", b"policy", "project_id", b"project_id", "template_id", b"template_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

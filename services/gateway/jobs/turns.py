@@ -1,0 +1,106 @@
+"""Whose turn it is: which of the jobs that wait a cell may take, and in which order.
+
+Within a project a job's `turn` counts: when it began to wait, less `ageing` for each point of its priority. So a point
+of priority is worth so much waiting, and nothing waits for ever. Of the projects that one comes first whose next job
+has the highest priority, to which a project that has nothing running gains a point with each `ageing` that it waits;
+then the one with the fewest running jobs; then the one that has waited longest since it last had one. So a project with
+a thousand jobs in the queue does not hold up the one job of another.
+
+What has reached a limit of its project, repository or worker is passed over. Limits hold only if claims come one after
+the other: see `claiming`.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Column, ColumnElement, Table, case, exists, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.common.db.columns import as_number, microseconds
+from services.gateway.catalog.tables import projects, repositories, workers
+from services.gateway.jobs.tables import IS_QUEUED, PENDING, RUNNING, cells, jobs, now
+
+AWAY_LEASES: Final = 3
+"""A cell that has not beaten for so many leases is away."""
+DEFAULT_AGEING_SECONDS: Final = 60.0
+_SECOND: Final = 1_000_000
+_NO_AGEING: Final = 10 * 365 * 86400.0
+"""Seconds that a point of priority is worth where nothing ages: longer than anything waits."""
+
+
+def turn_of(priority: int, since: datetime, ageing_seconds: float) -> int:
+    """Return a job's turn, lower is sooner; `since` is when it began, or begins, to wait. Ageing 0 is none."""
+    return microseconds(since) - round(priority * (ageing_seconds or _NO_AGEING) * _SECOND)
+
+
+async def next_of_projects(
+    connection: AsyncConnection,
+    cell_id: str,
+    wanted: Iterable[ColumnElement[bool]],
+    *,
+    lease_seconds: float,
+    ageing_seconds: float,
+) -> Sequence[str]:
+    """Return the job that comes next in each project, of those `wanted`, the one whose turn it is first."""
+    queued = (
+        IS_QUEUED,
+        jobs.c.wake_time <= now(),
+        jobs.c.bound_cell_id.in_(("", cell_id)),
+        or_(jobs.c.state == PENDING, jobs.c.cell_id == cell_id, ~_is_here(lease_seconds)),
+        *wanted,
+        *(_has_room(table, table.primary_key.columns[0]) for table in (repositories, workers)),
+    )
+    of_project = jobs.c.project_id == projects.c.project_id
+    head = select(jobs.c.job_id).where(of_project, *queued).order_by(jobs.c.turn, jobs.c.job_id).limit(1)
+    room = _has_room(projects, projects.c.project_id, of=projects.c.project_id)
+    heads = select(head.scalar_subquery().label("job_id")).where(room).subquery("heads")
+
+    other = jobs.alias("other")
+    same = other.c.project_id == jobs.c.project_id
+    running = select(func.count()).where(same, other.c.state == RUNNING).scalar_subquery()
+    last_end = select(func.max(as_number(other.c.end_time))).where(same).scalar_subquery()
+    waits_since = _later(_later(as_number(jobs.c.create_time), _woken()), func.coalesce(last_end, 0))
+    found = (
+        select(jobs.c.job_id, jobs.c.turn, jobs.c.priority, running.label("running"), waits_since.label("since"))
+        .join_from(heads, jobs, jobs.c.job_id == heads.c.job_id)
+        .subquery("found")
+    )
+    level: ColumnElement[int] = found.c.priority
+    if ageing_seconds:
+        aged = (now() - found.c.since) // round(ageing_seconds * _SECOND)
+        level = level + case((found.c.running == 0, aged), else_=0)
+    ordered = select(found.c.job_id).order_by(
+        level.desc(), found.c.running, found.c.since, found.c.turn, found.c.job_id
+    )
+    return (await connection.execute(ordered)).scalars().all()
+
+
+def _is_here(lease_seconds: float) -> ColumnElement[bool]:
+    """Whether the job's cell has beaten of late."""
+    since = now() - round(AWAY_LEASES * lease_seconds * _SECOND)
+    return exists().where(cells.c.cell_id == jobs.c.cell_id, as_number(cells.c.beat_time) >= since)
+
+
+def _has_room(table: Table, key: Column[Any], of: ColumnElement[Any] | None = None) -> ColumnElement[bool]:
+    """Whether a job's repository, worker or project may have one more that runs."""
+    other = jobs.alias(f"{table.name}_running")
+    named = jobs.c[key.name] if of is None else of
+    limited = table.alias(f"limited_{table.name}")
+    full = (
+        select(limited.c[key.name])
+        .join_from(limited, other, other.c[key.name] == limited.c[key.name])
+        .where(limited.c.max_running_jobs > 0, other.c.state == RUNNING)
+        .group_by(limited.c[key.name], limited.c.max_running_jobs)
+        .having(func.count() >= limited.c.max_running_jobs)
+    )
+    return or_(named.is_(None), named.not_in(full))
+
+
+def _woken() -> ColumnElement[int]:
+    """Since when a job could have been taken, for what waited for its time; what was parked counts its whole age."""
+    return case((jobs.c.state == PENDING, jobs.c.wake_time), else_=0)
+
+
+def _later(one: ColumnElement[int], other: ColumnElement[int]) -> ColumnElement[int]:
+    return case((one > other, one), else_=other)
