@@ -1,5 +1,8 @@
 """Run by `python -m services.execution`."""
 
-from services.execution.app import main
+from services.common.starting import importing
+
+with importing():
+    from services.execution.app import main
 
 main()

@@ -1,5 +1,8 @@
-"""`python -m services.gateway`."""
+"""Run by `python -m services.gateway`."""
 
-from services.gateway.app import main
+from services.common.starting import importing
+
+with importing():
+    from services.gateway.app import main
 
 main()

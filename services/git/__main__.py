@@ -1,5 +1,8 @@
 """Run by `python -m services.git`."""
 
-from services.git.app import main
+from services.common.starting import importing
+
+with importing():
+    from services.git.app import main
 
 main()

@@ -1,5 +1,8 @@
 """Run by `python -m services.workspace`."""
 
-from services.workspace.app import main
+from services.common.starting import importing
+
+with importing():
+    from services.workspace.app import main
 
 main()

@@ -42,3 +42,9 @@ async def test_migrations_and_metadata_agree(service: str, database_url: str) ->
         await engine.dispose()
     # An index may stand in a migration alone: no statement of a store names it.
     assert [change for change in difference if change[0] != "remove_index"] == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_revision_is_what_its_file_is_named_after(service: str) -> None:
+    files = (ROOT / "services" / service / "migrations").glob("v[0-9]*.py")
+    assert [file.name for file in files if f'revision = "{file.name[1:5]}"' not in file.read_text()] == []

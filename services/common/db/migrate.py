@@ -3,10 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.errors import StartError
@@ -28,6 +25,13 @@ async def migrate(engine: AsyncEngine, package: str) -> None:
 
 
 def _upgrade(connection: Connection, versions: Path) -> None:
+    if _revision(connection) == _newest(versions):
+        return
+    # A sixth of a gateway's start is importing it, and most starts have nothing to do.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", _quoted(Path(__file__).parent / "environment"))
     config.set_main_option("version_locations", _quoted(versions))
@@ -39,6 +43,18 @@ def _upgrade(connection: Connection, versions: Path) -> None:
         if "Can't locate revision" not in str(error):
             raise
         raise StartError("the database was made by a newer Boatyard: use that version, or another database") from error
+
+
+def _revision(connection: Connection) -> str | None:
+    """Return the schema's version, as alembic writes it down; None for a database without one."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _newest(versions: Path) -> str:
+    """Return the last revision, which its file is named after: 0007 of v0007_<what>.py."""
+    return max(path.name for path in versions.glob("v[0-9]*.py"))[1:5]
 
 
 def _folder(package: str) -> Path:
