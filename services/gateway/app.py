@@ -13,9 +13,10 @@ from typing import Any
 import grpc
 import structlog
 from boatyard.execution.v1 import execution_pb2
-from boatyard.gateway.v1 import auth_pb2, catalog_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1 import auth_pb2, catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2
 from boatyard.gateway.v1.auth_pb2_grpc import add_TokenServiceServicer_to_server
 from boatyard.gateway.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
+from boatyard.gateway.v1.checkpoint_pb2_grpc import add_CheckpointServiceServicer_to_server
 from boatyard.gateway.v1.hook_pb2_grpc import add_HookServiceServicer_to_server
 from boatyard.gateway.v1.job_pb2_grpc import add_JobServiceServicer_to_server
 from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer_to_server
@@ -45,6 +46,8 @@ from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.cells.model import Cell
 from services.gateway.cells.store import CellStore
+from services.gateway.checkpoints.servicer import CheckpointServicer
+from services.gateway.checkpoints.store import CheckpointStore
 from services.gateway.hooks.servicer import HookServicer
 from services.gateway.hooks.store import HookStore
 from services.gateway.jobs.admission import Admission
@@ -186,6 +189,11 @@ def _registrations(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             add_CatalogServiceServicer_to_server,
             CatalogServicer(CatalogStore(engine)),
+        ),
+        Registration(
+            checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
+            add_CheckpointServiceServicer_to_server,
+            CheckpointServicer(CheckpointStore(engine, changes)),
         ),
         Registration(
             hook_pb2.DESCRIPTOR.services_by_name["HookService"].full_name,

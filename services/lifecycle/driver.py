@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import structlog
 
 from services.common import logs
+from services.lifecycle.failures import Parked
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable
 from services.lifecycle.life import carry
 from services.lifecycle.model.outcome import Keeping
@@ -95,6 +96,8 @@ class Driver:
             try:
                 outcome = await carry(job)
                 log.info("job ended", state=outcome.state, reason=outcome.failure.reason if outcome.failure else "")
+            except Parked:
+                log.info("the job waits for a person")
             except LeaseLost:
                 log.warning("the job is no longer ours", fence=lease.fence)
             except Exception:  # one job's bug is not the others'

@@ -40,6 +40,10 @@ class JobCancelled(Exception):
     """Somebody asked for the job's end."""
 
 
+class Parked(Exception):
+    """The job waits for a person. It is let go of as it is, and whoever claims it next goes on with it."""
+
+
 def explained(error: ServiceError, stage: str) -> Failure:
     """Say what a node's refusal means for the job."""
     if error.reason in _PASSED_ON:

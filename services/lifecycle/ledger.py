@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.common.fence import Fence
+from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.output import ExecutionNote
@@ -114,7 +115,19 @@ class Ledger(Protocol):
         ...
 
     async def execution(self, lease: Lease) -> ExecutionNote:
-        """Return what is recorded of the attempt's agent."""
+        """Return what is recorded of the attempt's agent; of the last round's, where changes were asked for."""
+        ...
+
+    async def park(self, lease: Lease, question: Question) -> None:
+        """Ask a person, and give the job back until there is an answer, or the question has expired. Ends the lease.
+
+        A question is asked once an attempt: one of this name that is there stays as it is. MUST be a success, and
+        change nothing, when the same lease has parked the job already.
+        """
+        ...
+
+    async def decision(self, lease: Lease, name: str) -> Decision | None:
+        """Return what a question of this attempt came to; None while it waits, or where it was never asked."""
         ...
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:

@@ -5,14 +5,15 @@ from contextlib import suppress
 
 import structlog
 
-from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed
+from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
-from services.lifecycle.model.surroundings import Surroundings
+from services.lifecycle.model.surroundings import Remote, Surroundings
 from services.lifecycle.model.work import Base, Layout, Run, Taken
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
+from services.lifecycle.stages.checkpoints import answer_agent, approval, first_task
 from services.lifecycle.stages.cleanup import clean_up, keep_state
 from services.lifecycle.stages.hooks import (
     call_error_hooks,
@@ -24,13 +25,16 @@ from services.lifecycle.stages.hooks import (
     failed_before,
 )
 from services.lifecycle.stages.prepare import make_branch, make_workspace, prepare_base
-from services.lifecycle.stages.result import compare, publish, take, verify
+from services.lifecycle.stages.result import compare, is_to_publish, publish, take, verify
 
 log = structlog.get_logger()
 
 
 async def carry(job: JobRun) -> Outcome:
-    """Carry a job from wherever it is to its end, and record that. Raises LeaseLost when it is no longer ours."""
+    """Carry a job from wherever it is to its end, and record that.
+
+    Raises LeaseLost when it is no longer ours, and Parked when it waits for a person.
+    """
     await job.load()
     surroundings = await job.insist(lambda: job.ledger.surroundings(job.lease))
     outcome = failed_before(job) or await _outcome(job, surroundings)
@@ -52,7 +56,7 @@ async def _outcome(job: JobRun, surroundings: Surroundings) -> Outcome:
         return Outcome(JobState.CANCELLED)
     except JobFailed as failed:
         return Outcome(JobState.FAILED, failed.failure)
-    except LeaseLost:
+    except (LeaseLost, Parked):
         raise
     except Exception:
         log.exception("a job broke")
@@ -65,20 +69,42 @@ async def _work(job: JobRun, surroundings: Surroundings) -> None:
     await choose_hooks(job, surroundings.hooks)
     job.surround(call_hooks_before, call_hooks_after)
     await call_pre_hooks(job)
-    base = None if remote is None else await prepare_base(job, remote)
+    base = None
+    if remote is not None:
+        await approval(job, "base")
+        base = await prepare_base(job, remote)
     layout = await make_workspace(job, base, surroundings.files)
     if base is not None:
         await make_branch(job, layout, base)
-    await start_agent(job, layout, base)
+    await approval(job, "start")
+    task = first_task(job)
+    while task := await _round(job, remote, layout, base, task):
+        job.begin_round()
+    await approval(job, "end")
+    with suppress(JobCancelled):  # all is done that the job was for: too late
+        await call_post_hooks(job)
+
+
+async def _round(job: JobRun, remote: Remote | None, layout: Layout, base: Base | None, task: str) -> str:
+    """Have the agent do a task, and do with its result what is to be done. Return its next task, or nothing."""
+    await start_agent(job, layout, base, task)
     with job.uninterrupted():  # from here to its result: what the agent has done is never left lying
         run = await follow_agent(job)
         taken = None if base is None else await _collected(job, layout, base, run)
     judge_agent(job, run)
-    if remote is not None and base is not None and taken is not None:
+    if more := await answer_agent(job, layout, base):
+        return more
+    if remote is None or base is None or taken is None:
+        return ""
+    if job.order.policy.verify_command:
+        if more := await approval(job, "verify"):
+            return more
         await verify(job, remote, base, taken)
+    if is_to_publish(job, taken):
+        if more := await approval(job, "push"):
+            return more
         await publish(job, remote, taken)
-    with suppress(JobCancelled):  # all is done that the job was for: too late
-        await call_post_hooks(job)
+    return ""
 
 
 async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> Taken:
@@ -93,7 +119,7 @@ async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> Taken
 
 
 async def _end_agent(job: JobRun) -> None:
-    if job.has_begun("start") and not job.has_ended("agent"):
+    if not is_agent_gone(job):
         await stop_agent(job)
 
 

@@ -10,12 +10,13 @@ from typing import TypeVar
 import structlog
 
 from services.common.errors import FailedPrecondition, ServiceError
-from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, explained
+from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
 from services.lifecycle.model.outcome import Failure, Keeping
-from services.lifecycle.model.output import ExecutionNote
-from services.lifecycle.model.states import StageState
+from services.lifecycle.model.output import ExecutionNote, Output
+from services.lifecycle.model.states import Purpose, StageState
 from services.lifecycle.model.value import Recorded, Value, dump, load
+from services.lifecycle.model.work import Run
 from services.lifecycle.nodes import JobNodes, Nodes
 from services.lifecycle.webhooks import Webhooks
 
@@ -33,7 +34,8 @@ log = structlog.get_logger()
 class JobRun:
     """What the stages work with.
 
-    `execution` is the attempt's agent as it is known now; it is written with the stage that learns more of it.
+    `execution` is the attempt's agent as it is known now; it is written with the stage that learns more of it. `round`
+    counts from 1 how often the agent is started: again, in the same workspace, when a person asks for changes.
     """
 
     def __init__(self, lease: Lease, ledger: Ledger, nodes: Nodes, webhooks: Webhooks, keeping: Keeping) -> None:
@@ -47,6 +49,7 @@ class JobRun:
         self.execution: ExecutionNote
         self._before: Around = _nothing
         self._after: After = _nothing
+        self.round = 1
         self._cancelled = asyncio.Event()
         self._uninterrupted = 0
         self._held_until = time.monotonic() + ledger.lease_seconds
@@ -55,8 +58,13 @@ class JobRun:
 
     @property
     def execution_id(self) -> str:
-        """The attempt's agent; ids of all else of this attempt are made of it."""
+        """The attempt's first agent; ids of all else of this attempt are made of it."""
         return self.lease.execution_id
+
+    @property
+    def agent_id(self) -> str:
+        """The agent of this round."""
+        return agent_of(self.execution_id, self.round)
 
     @property
     def workspace_id(self) -> str:
@@ -67,6 +75,25 @@ class JobRun:
         """Learn what was recorded before."""
         self.stages = dict(await self.insist(lambda: self.ledger.stages(self.lease)))
         self.execution = await self.insist(lambda: self.ledger.execution(self.lease))
+
+    # Rounds.
+
+    @property
+    def rounds_begun(self) -> int:
+        """How often the agent has been started, or was about to be."""
+        return sum(name == "start" or name.startswith("start-") for name in self.stages)
+
+    def in_round(self, name: str) -> str:
+        """Return what a step is called in this round: without a number in the first."""
+        return step_in(name, self.round)
+
+    def begin_round(self) -> None:
+        """Go on to the next round: with what was recorded of its agent, or else with what holds for all of them."""
+        self.round += 1
+        if self.recorded(self.in_round("start"), Run) is None:
+            known = self.execution.output
+            output = Output(base_commit_id=known.base_commit_id, branch=known.branch)
+            self.execution = ExecutionNote(self.agent_id, Purpose.AGENT, self.workspace_id, output=output)
 
     # What the driver tells.
 
@@ -143,7 +170,7 @@ class JobRun:
             failure = explained(error, name)
             await self._end(Stage(name, StageState.FAILED, dump(failure), failure.message))
             raise JobFailed(failure) from error
-        except (JobCancelled, LeaseLost):
+        except (JobCancelled, LeaseLost, Parked):
             raise
         except Exception as error:
             log.exception("a stage broke", stage=name)
@@ -228,6 +255,16 @@ class JobRun:
 
 async def _nothing(*_: object) -> None:
     return
+
+
+def agent_of(execution_id: str, number: int) -> str:
+    """Return the id of the agent of a round; `execution_id` is the first one's."""
+    return execution_id if number == 1 else f"{execution_id}-round-{number}"
+
+
+def step_in(name: str, number: int) -> str:
+    """Return what a step is called in a round."""
+    return name if number == 1 else f"{name}-{number}"
 
 
 def workspace_of(execution_id: str) -> str:

@@ -14,6 +14,8 @@ import grpc
 from boatyard.gateway.v1 import (
     catalog_pb2,
     catalog_pb2_grpc,
+    checkpoint_pb2,
+    checkpoint_pb2_grpc,
     hook_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
@@ -56,6 +58,7 @@ class Services:
         self.runtime: runtime_pb2_grpc.AgentRuntimeServiceStub
         self.catalog: catalog_pb2_grpc.CatalogServiceStub
         self.hooks: hook_pb2_grpc.HookServiceStub
+        self.checkpoints: checkpoint_pb2_grpc.CheckpointServiceStub
 
     def address(self, name: str) -> str:
         return f"127.0.0.1:{self.base + OFFSETS[name]}"
@@ -116,6 +119,12 @@ class Services:
         """Run a job to its end."""
         return await self.ended((await self.submit(command, **spec)).job_id)
 
+    async def asked(self, job_id: str) -> checkpoint_pb2.Checkpoint:
+        """Wait until a job waits for a person; return its newest question."""
+        job = await self.until(job_id, lambda now: now.state in {*FINAL, job_pb2.Job.STATE_AWAITING_APPROVAL})
+        assert job.state == job_pb2.Job.STATE_AWAITING_APPROVAL, job
+        return job.checkpoints[-1]
+
     async def until(self, job_id: str, holds: Callable[[job_pb2.Job], bool], timeout: float = 60) -> job_pb2.Job:
         """Wait until something holds of a job."""
         async with asyncio.timeout(timeout):
@@ -153,6 +162,7 @@ async def running_services(root: Path, **environment: str) -> AsyncIterator[Serv
             services.jobs = job_pb2_grpc.JobServiceStub(channel)
             services.runtime = runtime_pb2_grpc.AgentRuntimeServiceStub(channel)
             services.catalog = catalog_pb2_grpc.CatalogServiceStub(channel)
+            services.checkpoints = checkpoint_pb2_grpc.CheckpointServiceStub(channel)
             services.hooks = hook_pb2_grpc.HookServiceStub(channel)
             yield services
     finally:

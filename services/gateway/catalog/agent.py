@@ -17,6 +17,9 @@ MAX_ENVIRONMENT_ENTRIES = 128
 MAX_ENVIRONMENT_BYTES = 64 * 1024
 MAX_TIMEOUT = timedelta(days=7)
 MAX_VERIFY_TIMEOUT = timedelta(days=1)
+LEAST_CHECKPOINT_TIMEOUT = timedelta(seconds=1)
+MAX_CHECKPOINT_TIMEOUT = timedelta(days=30)
+MAX_EXTRA_ROUNDS = 50
 
 ENGINES = ("command", "anthropic")
 MAX_ASK_BEFORE = 64
@@ -79,6 +82,13 @@ class AgentSettings:
     allowed_hosts: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The stages before which a person is asked; a layer that has none hides those of the layer below."""
+
+    before: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """One layer of what happens around an agent's work. An empty `verify_command` that is set means no check."""
@@ -87,6 +97,10 @@ class Policy:
     verify_timeout: timedelta | None = None
     publish: Publish | None = None
     retention: Retention | None = None
+    checkpoints: Checkpoints | None = None
+    checkpoint_timeout: timedelta | None = None
+    max_extra_rounds: int | None = None
+    agent_may_ask: bool | None = None
 
 
 DEFAULT_AGENT = AgentSettings(

@@ -12,19 +12,24 @@ from services.common.sandbox.hosts import HostPattern
 from services.gateway.catalog.agent import (
     BOUNDS,
     ENGINES,
+    LEAST_CHECKPOINT_TIMEOUT,
     MAX_ALLOWED_HOSTS,
     MAX_ASK_BEFORE,
+    MAX_CHECKPOINT_TIMEOUT,
     MAX_COMMAND_BYTES,
+    MAX_EXTRA_ROUNDS,
     MAX_SYSTEM_PROMPT_BYTES,
     MAX_TIMEOUT,
     MAX_VERIFY_TIMEOUT,
     AgentSettings,
+    Checkpoints,
     Network,
     Policy,
     SandboxTier,
     environment_complaint,
 )
 from services.gateway.wire import Checks, duration
+from services.lifecycle.model.checkpoint import STAGES
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention
 
 _TOOL: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -97,6 +102,19 @@ def policy_of(check: Checks, field: str, message: pb.Policy) -> Policy:
     check.text(f"{field}.verify_command", message.verify_command, MAX_COMMAND_BYTES)
     if message.HasField("verify_timeout"):
         layer["verify_timeout"] = check.duration(f"{field}.verify_timeout", message.verify_timeout, MAX_VERIFY_TIMEOUT)
+    if message.HasField("checkpoints"):
+        layer["checkpoints"] = _checkpoints(check, f"{field}.checkpoints.before", message.checkpoints.before)
+    if message.HasField("checkpoint_timeout"):
+        path = f"{field}.checkpoint_timeout"
+        layer["checkpoint_timeout"] = check.duration(path, message.checkpoint_timeout, MAX_CHECKPOINT_TIMEOUT)
+        if timedelta() < layer["checkpoint_timeout"] < LEAST_CHECKPOINT_TIMEOUT:
+            check.add(path, "must be at least 1 s")
+    if message.HasField("max_extra_rounds"):
+        layer["max_extra_rounds"] = message.max_extra_rounds
+        if not 0 <= message.max_extra_rounds <= MAX_EXTRA_ROUNDS:
+            check.add(f"{field}.max_extra_rounds", f"must be from 0 to {MAX_EXTRA_ROUNDS}")
+    if message.HasField("agent_may_ask"):
+        layer["agent_may_ask"] = message.agent_may_ask
     return Policy(**layer)
 
 
@@ -134,9 +152,17 @@ def _written(value: AgentSettings | Policy, enums: Mapping[str, Mapping[Any, Any
             content = next(number for number, known in enums[field].items() if known is content and number)
         elif isinstance(content, timedelta):
             content = duration(content)
+        elif isinstance(content, Checkpoints):
+            content = pb.Checkpoints(before=content.before)
         if content is not None and not isinstance(content, Mapping):
             written[field] = content
     return written
+
+
+def _checkpoints(check: Checks, field: str, before: Sequence[str]) -> Checkpoints:
+    if not set(before) <= set(STAGES):
+        check.add(field, f"must be of {', '.join(STAGES)}")
+    return Checkpoints(tuple(stage for stage in STAGES if stage in before))
 
 
 def _tools(check: Checks, field: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, or_, sele
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.ids import new_id
+from services.gateway.checkpoints.rows import withdraw
 from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.notes import end_executions, new_execution
 from services.gateway.jobs.tables import IS_QUEUED, IS_RUNNING, executions, jobs, now
@@ -139,6 +140,7 @@ async def _locked(connection: AsyncConnection, one: Select[Any]) -> Row[Any] | N
 
 async def _next_attempt(connection: AsyncConnection, job_id: str, attempt: int) -> str:
     execution_id = new_id("exec")
+    await withdraw(connection, job_id)
     await end_executions(connection, job_id, ExecutionState.FAILED, _CELL_LOST.reason, _CELL_LOST.message)
     await connection.execute(insert(executions).values(new_execution(execution_id, job_id, attempt, Purpose.AGENT)))
     return execution_id

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.catalog.model import WorkItemState
 from services.gateway.catalog.store import set_work_item_state
+from services.gateway.checkpoints.rows import withdraw
 from services.gateway.jobs.notes import end_executions, text_of
 from services.gateway.jobs.tables import NOW, jobs, stages
 from services.lifecycle.model.outcome import Outcome
@@ -36,6 +37,7 @@ async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) 
         .where(stages.c.job_id == job.job_id, stages.c.state == StageState.RUNNING)
         .values(state=StageState.FAILED, message=_UNFINISHED, end_time=NOW)
     )
+    await withdraw(connection, job.job_id)
     cancelled = outcome.state is JobState.CANCELLED
     await end_executions(
         connection,

@@ -14,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.errors import Unavailable
 from services.common.fence import Fence
 from services.gateway.catalog.store import REPOSITORIES
+from services.gateway.checkpoints.parking import park
+from services.gateway.checkpoints.rows import decision_on
 from services.gateway.hooks import model as registered
 from services.gateway.hooks.store import hooks_in_force, secret_of
 from services.gateway.jobs.changes import Changes
@@ -27,6 +29,7 @@ from services.gateway.jobs.tables import NOW, cells, executions, jobs, stages
 from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, LedgerUnavailable, Stage
+from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
@@ -146,8 +149,13 @@ class SqlLedger:
         """See Ledger."""
         async with self._transaction() as connection:
             await _check(connection, lease)
-            found = select(executions).where(executions.c.execution_id == lease.execution_id)
-            row = (await connection.execute(found)).one()
+            agents = select(executions).where(
+                executions.c.job_id == lease.job_id,
+                executions.c.attempt == lease.attempt,
+                executions.c.purpose == Purpose.AGENT,
+            )
+            newest = agents.order_by(executions.c.create_time.desc(), executions.c.execution_id.desc()).limit(1)
+            row = (await connection.execute(newest)).one()
         return ExecutionNote(
             execution_id=row.execution_id,
             purpose=Purpose(row.purpose),
@@ -188,6 +196,18 @@ class SqlLedger:
         """See Ledger."""
         async with self._writing(lease) as connection:
             await write_note(connection, self._cell_id, lease, note)
+
+    async def park(self, lease: Lease, question: Question) -> None:
+        """See Ledger."""
+        async with self._transaction() as connection:
+            await park(connection, lease, question)
+        self._changes.changed(lease.job_id)
+
+    async def decision(self, lease: Lease, name: str) -> Decision | None:
+        """See Ledger."""
+        async with self._transaction() as connection:
+            await _check(connection, lease)
+            return await decision_on(connection, lease, name)
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
         """See Ledger."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from services.gateway.checkpoints.model import Checkpoint
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
@@ -45,7 +46,7 @@ class ExecutionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """A job. `executions` are its agents', the first attempt first; `timeline` is empty in lists."""
+    """A job. `executions` are its agents', the first attempt first; `timeline` and `checkpoints` are empty in lists."""
 
     order: Order
     state: JobState
@@ -59,6 +60,7 @@ class JobView:
     end_time: datetime | None
     executions: tuple[ExecutionView, ...]
     timeline: tuple[StageView, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """From the ledger's rows to what is known of jobs. All of it works inside the caller's transaction."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,8 @@ from sqlalchemy import ColumnElement, Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFound
+from services.gateway.checkpoints.model import Checkpoint
+from services.gateway.checkpoints.rows import checkpoints_of
 from services.gateway.jobs.model import ExecutionView, JobView, StageView
 from services.gateway.jobs.tables import executions, jobs, stages
 from services.lifecycle.model.order import Order
@@ -45,18 +47,21 @@ async def job_row(connection: AsyncConnection, job_id: str, *, locked: bool = Fa
 
 
 async def job_views(connection: AsyncConnection, rows: Sequence[Row[Any]], *, brief: bool = False) -> list[JobView]:
-    """Complete rows of jobs with their agents' executions and, unless in brief, their timelines and all output."""
+    """Complete rows of jobs with their agents' executions and, unless in brief, timelines, questions and all output."""
     job_ids = [row.job_id for row in rows]
     runs, steps = defaultdict(list), defaultdict(list)
     known = BRIEF_EXECUTIONS if brief else EXECUTIONS
     found = known.where(executions.c.job_id.in_(job_ids), executions.c.purpose == Purpose.AGENT)
-    for execution in (await connection.execute(found.order_by(executions.c.attempt))).all():
+    in_order = (executions.c.attempt, executions.c.create_time, executions.c.execution_id)
+    for execution in (await connection.execute(found.order_by(*in_order))).all():
         runs[execution.job_id].append(execution_view(execution))
+    asked: Mapping[str, list[Checkpoint]] = {}
     if not brief:
+        asked = await checkpoints_of(connection, job_ids)
         recorded = select(stages).where(stages.c.job_id.in_(job_ids)).order_by(stages.c.attempt, stages.c.number)
         for stage in (await connection.execute(recorded)).all():
             steps[stage.job_id].append(_stage_view(stage))
-    return [_job_view(row, runs[row.job_id], steps[row.job_id]) for row in rows]
+    return [_job_view(row, runs[row.job_id], steps[row.job_id], asked.get(row.job_id, ())) for row in rows]
 
 
 async def execution_views(connection: AsyncConnection, *wanted: ColumnElement[bool]) -> list[ExecutionView]:
@@ -89,7 +94,9 @@ def execution_view(row: Row[Any]) -> ExecutionView:
     )
 
 
-def _job_view(row: Row[Any], runs: Iterable[ExecutionView], steps: Iterable[StageView]) -> JobView:
+def _job_view(
+    row: Row[Any], runs: Iterable[ExecutionView], steps: Iterable[StageView], asked: Iterable[Checkpoint]
+) -> JobView:
     return JobView(
         order=load(Order, row.definition),
         state=JobState(row.state),
@@ -103,6 +110,7 @@ def _job_view(row: Row[Any], runs: Iterable[ExecutionView], steps: Iterable[Stag
         end_time=row.end_time,
         executions=tuple(runs),
         timeline=tuple(steps),
+        checkpoints=tuple(asked),
     )
 
 

@@ -38,9 +38,13 @@ def settled_policy(layer: layers.Policy) -> Policy:
     """Return the policy of all layers together, as the lifecycle has it."""
     return Policy(
         verify_command=layer.verify_command or "",
-        verify_timeout=layer.verify_timeout.total_seconds() if layer.verify_timeout else _OPEN_POLICY.verify_timeout,
+        verify_timeout=_seconds(layer.verify_timeout, _OPEN_POLICY.verify_timeout),
         publish=layer.publish or _OPEN_POLICY.publish,
         retention=layer.retention or _OPEN_POLICY.retention,
+        checkpoints=layer.checkpoints.before if layer.checkpoints else (),
+        checkpoint_timeout=_seconds(layer.checkpoint_timeout, _OPEN_POLICY.checkpoint_timeout),
+        max_extra_rounds=_OPEN_POLICY.max_extra_rounds if layer.max_extra_rounds is None else layer.max_extra_rounds,
+        agent_may_ask=bool(layer.agent_may_ask),
     )
 
 
@@ -74,4 +78,12 @@ def policy_layer(settled: Policy) -> layers.Policy:
         verify_timeout=timedelta(seconds=settled.verify_timeout),
         publish=settled.publish,
         retention=settled.retention,
+        checkpoints=layers.Checkpoints(settled.checkpoints),
+        checkpoint_timeout=timedelta(seconds=settled.checkpoint_timeout),
+        max_extra_rounds=settled.max_extra_rounds,
+        agent_may_ask=settled.agent_may_ask,
     )
+
+
+def _seconds(span: timedelta | None, default: float) -> float:
+    return default if span is None else span.total_seconds()

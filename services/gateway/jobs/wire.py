@@ -2,23 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, TypeVar
 
 from boatyard.gateway.v1 import job_pb2 as pb
-from boatyard.gateway.v1 import output_pb2
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Key, Page
 from services.gateway.catalog.agent_wire import agent_message, policy_message
+from services.gateway.checkpoints.wire import checkpoint
 from services.gateway.jobs.kinds import JobKind
 from services.gateway.jobs.model import JobFilter, JobView, LabelSelector, StageView
+from services.gateway.jobs.output_wire import output
 from services.gateway.jobs.settled import agent_layer, policy_layer
-from services.gateway.wire import Checks, duration, moment, timestamp
+from services.gateway.wire import Checks, moment, timestamp
 from services.lifecycle.model.order import Order
-from services.lifecycle.model.output import FileChange, Output, Verification
 from services.lifecycle.model.states import JobState, StageState
 
 MAX_SELECTORS: Final = 16
@@ -93,35 +93,8 @@ def job(view: JobView, *, brief: bool = False) -> pb.Job:
         start_time=None if view.start_time is None else timestamp(view.start_time),
         end_time=None if view.end_time is None else timestamp(view.end_time),
         revision_number=view.revision,
+        checkpoints=(checkpoint(one, brief=True) for one in view.checkpoints),
     )
-
-
-def output(value: Output) -> output_pb2.Output:
-    """Write what came out."""
-    changes = value.changes
-    message = output_pb2.Output(
-        summary=value.summary,
-        files_changed=[_file(change) for change in changes.files],
-        total_files_changed=changes.total_files,
-        verification=None if value.verification is None else _verification(value.verification),
-        base_commit_id=value.base_commit_id,
-        commit_id=value.commit_id,
-        snapshot_id=value.snapshot_id,
-        branch=value.branch,
-        pushed=value.pushed,
-        diff=changes.diff,
-        diff_truncated=changes.diff_truncated,
-        log_tail=value.log_tail,
-        output_bytes=value.output_bytes,
-    )
-    if value.exit_code is not None:
-        message.exit_code = value.exit_code
-    if value.signal is not None:
-        message.signal = value.signal
-    for name in ("tokens_used", "cost_usd", "tool_calls", "turns", "cpu_seconds", "memory_peak_bytes"):
-        if (number := getattr(value, name)) is not None:
-            setattr(message, name, number)
-    return message
 
 
 def document(view: JobView) -> bytes:
@@ -223,24 +196,4 @@ def _stage(stage: StageView) -> pb.StageRecord:
         message=stage.message,
         start_time=timestamp(stage.start_time),
         end_time=None if stage.end_time is None else timestamp(stage.end_time),
-    )
-
-
-def _file(change: FileChange) -> output_pb2.FileChange:
-    return output_pb2.FileChange(
-        path=change.path,
-        change=change.change,
-        old_path=change.old_path,
-        additions=change.additions,
-        deletions=change.deletions,
-    )
-
-
-def _verification(value: Verification) -> output_pb2.Verification:
-    return output_pb2.Verification(
-        execution_id=value.execution_id,
-        passed=value.passed,
-        exit_code=value.exit_code,
-        reason=value.reason,
-        duration=duration(timedelta(seconds=value.duration)),
     )

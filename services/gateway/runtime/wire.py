@@ -12,7 +12,7 @@ from services.common.errors import FailedPrecondition
 from services.gateway.catalog.agent import MAX_TIMEOUT, AgentSettings
 from services.gateway.jobs.drafts import MAX_PROMPT_BYTES, Draft
 from services.gateway.jobs.model import ExecutionFilter, ExecutionView
-from services.gateway.jobs.wire import output as output_message
+from services.gateway.jobs.output_wire import output as output_message
 from services.gateway.requests import Request
 from services.gateway.runtime.gathered import Gathered
 from services.gateway.wire import Checks, duration, timestamp

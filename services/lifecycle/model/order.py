@@ -60,6 +60,10 @@ class Policy(Recorded):
     verify_timeout: float = 600.0
     publish: Publish = Publish.PUSH
     retention: Retention = Retention.KEEP_FAILED
+    checkpoints: tuple[str, ...] = ()
+    checkpoint_timeout: float = 86400.0
+    max_extra_rounds: int = 5
+    agent_may_ask: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,26 +9,28 @@ from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, PromptDelivery, Purpose
 from services.lifecycle.model.work import Base, Ended, Launch, Layout, ModelAgent, Run
-from services.lifecycle.run import JobRun
+from services.lifecycle.run import JobRun, agent_of, step_in
 from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, shell, stopped
 
 _TAIL_BYTES = 16 << 10
 _SUMMARY_BYTES = 2 << 10
+ASK_FILE = ".boatyard/ask"
+"""Where an agent that may ask leaves its question, below the directory that it begins in."""
 _TOO_LATE = ("push", "post-hook-1")
 """Steps from which on a cancel changes nothing: others may know of the result."""
 
 
-async def start_agent(job: JobRun, layout: Layout, base: Base | None) -> None:
-    """Start the agent, once per attempt. Raises JobFailed (SANDBOX_UNAVAILABLE, …)."""
-    launch = _launch(job, layout, base)
-    await job.step("start", Run, lambda: begin(job, job.execution_id, launch), noted)
+async def start_agent(job: JobRun, layout: Layout, base: Base | None, task: str) -> None:
+    """Start the agent, once per round, with what it is told. Raises JobFailed (SANDBOX_UNAVAILABLE, …)."""
+    launch = _launch(job, layout, base, task)
+    await job.step(job.in_round("start"), Run, lambda: begin(job, job.agent_id, launch), noted)
 
 
 async def follow_agent(job: JobRun) -> Run:
     """Follow the agent to its end, which comes soon when the job is to end. Its own failure is no error here."""
 
     async def follow() -> Ended:
-        run = await end_of(job, job.execution_id)
+        run = await end_of(job, job.agent_id)
         return Ended(run, await job.nodes.tail(run, _TAIL_BYTES))
 
     def learn(note: ExecutionNote, ended: Ended) -> ExecutionNote:
@@ -45,14 +47,14 @@ async def follow_agent(job: JobRun) -> Run:
             )
         return replace(note, output=output)
 
-    return (await job.step("agent", Ended, follow, learn)).run
+    return (await job.step(job.in_round("agent"), Ended, follow, learn)).run
 
 
 async def stop_agent(job: JobRun) -> None:
     """End the agent of a job that failed beside it. Raises JobFailed (NODE_LOST)."""
 
     async def stop() -> Nothing:
-        await stopped(job, job.execution_id)
+        await stopped(job, agent_of(job.execution_id, job.rounds_begun))
         return Nothing()
 
     await job.step("stop", Nothing, stop)
@@ -60,7 +62,8 @@ async def stop_agent(job: JobRun) -> None:
 
 def is_agent_gone(job: JobRun) -> bool:
     """Whether nothing of the agent runs any more, or ever has, and its workspace is free."""
-    return not job.has_begun("start") or job.has_ended("agent") or job.recorded("stop", Nothing) is not None
+    last = step_in("agent", job.rounds_begun)
+    return not job.rounds_begun or job.has_ended(last) or job.recorded("stop", Nothing) is not None
 
 
 def judge_agent(job: JobRun, run: Run) -> None:
@@ -73,18 +76,21 @@ def judge_agent(job: JobRun, run: Run) -> None:
         raise JobFailed(Failure(run.reason, run.message))
 
 
-def _launch(job: JobRun, layout: Layout, base: Base | None) -> Launch:
+def _launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch:
     order, agent = job.order, job.order.agent
     as_argument = agent.prompt_delivery is PromptDelivery.ARGUMENT
     line = agent.command.rstrip()
     ours = {
         "BOATYARD_JOB_ID": order.job_id,
-        "BOATYARD_EXECUTION_ID": job.execution_id,
+        "BOATYARD_EXECUTION_ID": job.agent_id,
         "BOATYARD_PROJECT_ID": order.project_id,
         "BOATYARD_WORKER_ID": order.worker_id,
         "BOATYARD_WORK_ITEM_ID": order.work_item_id,
         "BOATYARD_INPUT": INPUT_DATA if order.data else "",
+        "BOATYARD_ROUND": str(job.round),
     }
+    if order.policy.agent_may_ask:
+        ours["BOATYARD_ASK_FILE"] = ASK_FILE
     if agent.engine != MODEL_ENGINE:  # which is told directly
         ours |= {"BOATYARD_SYSTEM_PROMPT": agent.system_prompt, "BOATYARD_MODEL": agent.model}
     environment = {**agent.environment, **{name: value for name, value in ours.items() if value}}
@@ -99,7 +105,7 @@ def _launch(job: JobRun, layout: Layout, base: Base | None) -> Launch:
         # The prompt arrives as one more argument, so it is `$1` of the line, whose `$0` stands before it.
         argv=() if model else shell(f'{line} "$@"', b"sh") if as_argument else shell(line),
         model=model,
-        prompt=order.task.encode(),
+        prompt=task.encode(),
         delivery=agent.prompt_delivery,
         timeout=agent.timeout,
         idle_timeout=agent.idle_timeout,

@@ -20,13 +20,13 @@ _OUR_NAME = "Boatyard"
 async def take(job: JobRun, layout: Layout, base: Base) -> Taken:
     """Take the workspace as a commit, whatever the agent has done to it. Raises JobFailed (TAKE_FAILED)."""
     return await job.step(
-        "take",
+        job.in_round("take"),
         Taken,
         lambda: job.nodes.take_result(
             layout,
             base,
             job.order,
-            result_id=job.execution_id,
+            result_id=job.agent_id,
             message=commit_message(job.order.prompt, job.order.job_id),
             author=_fitting(job.order.worker_name) or _OUR_NAME,
         ),
@@ -45,13 +45,11 @@ async def compare(job: JobRun, base: Base, taken: Taken) -> None:
     def learn(note: ExecutionNote, found: Changes) -> ExecutionNote:
         return replace(note, output=replace(note.output, changes=found))
 
-    await job.step("diff", Changes, changes, learn)
+    await job.step(job.in_round("diff"), Changes, changes, learn)
 
 
 async def verify(job: JobRun, remote: Remote, base: Base, taken: Taken) -> None:
     """Run the policy's check on the taken commit, in a fresh tree. Raises JobFailed (VERIFY_FAILED)."""
-    if not job.order.policy.verify_command:
-        return
 
     async def check() -> Verification:
         tree = base
@@ -62,13 +60,13 @@ async def verify(job: JobRun, remote: Remote, base: Base, taken: Taken) -> None:
     def learn(note: ExecutionNote, verification: Verification) -> ExecutionNote:
         return replace(note, output=replace(note.output, verification=verification))
 
-    verification = await job.step("verify", Verification, check, learn)
+    verification = await job.step(job.in_round("verify"), Verification, check, learn)
     if not verification.passed:
         raise JobFailed(Failure("VERIFY_FAILED", verification.message))
 
 
 async def _check(job: JobRun, tree: Base) -> Verification:
-    execution_id, policy = f"{job.execution_id}-verify", job.order.policy
+    execution_id, policy = f"{job.agent_id}-verify", job.order.policy
     run = await run_errand(
         job, Errand(execution_id, Purpose.VERIFY, policy.verify_command, policy.verify_timeout, base=tree)
     )
@@ -83,10 +81,13 @@ async def _check(job: JobRun, tree: Base) -> Verification:
     return Verification(execution_id, passed, run.exit_code, reason, seconds, message)
 
 
+def is_to_publish(job: JobRun, taken: Taken) -> bool:
+    """Whether there is a result, and it is wanted."""
+    return job.order.policy.publish is Publish.PUSH and taken.changed
+
+
 async def publish(job: JobRun, remote: Remote, taken: Taken) -> None:
-    """Push the result, where that is wanted and there is one. Raises JobFailed (PUSH_REJECTED, REF_MOVED)."""
-    if job.order.policy.publish is not Publish.PUSH or not taken.changed:
-        return
+    """Push the result. Raises JobFailed (PUSH_REJECTED, REF_MOVED)."""
 
     async def push() -> Nothing:
         with job.uninterrupted():  # once begun nobody knows how far it is

@@ -302,6 +302,10 @@ class Policy(message.Message):
     VERIFY_TIMEOUT_FIELD_NUMBER: builtins.int
     PUBLISH_FIELD_NUMBER: builtins.int
     RETENTION_FIELD_NUMBER: builtins.int
+    CHECKPOINTS_FIELD_NUMBER: builtins.int
+    CHECKPOINT_TIMEOUT_FIELD_NUMBER: builtins.int
+    MAX_EXTRA_ROUNDS_FIELD_NUMBER: builtins.int
+    AGENT_MAY_ASK_FIELD_NUMBER: builtins.int
     verify_command: builtins.str
     """A line for /bin/sh that we run on the taken commit, in a fresh tree and sandbox; exit code 0 means that it passed.
     A job whose check does not pass ends FAILED and publishes nothing. At most 64 KiB; the default is none.
@@ -310,9 +314,24 @@ class Policy(message.Message):
     """What becomes of the result. The default is PUSH."""
     retention: Policy.Retention.ValueType
     """What becomes of the workspace. The default is KEEP_FAILED."""
+    max_extra_rounds: builtins.int
+    """How often changes of a result may be asked for, or an agent that has asked be answered, 0 to 50. The default is 5."""
+    agent_may_ask: builtins.bool
+    """Whether the agent may ask a person: it then finds BOATYARD_ASK_FILE in its environment, and is told in its prompt. It
+    writes its question there and ends; when it is approved, it is started again in its workspace and told what was said.
+    The default is no.
+    """
     @builtins.property
     def verify_timeout(self) -> duration_pb2.Duration:
         """How long the check may run: more than 0, at most 1 day. The default is 10 min."""
+
+    @builtins.property
+    def checkpoints(self) -> Checkpoints:
+        """Where a person is asked before the job goes on; a list that is set and empty means nowhere, which is the default."""
+
+    @builtins.property
+    def checkpoint_timeout(self) -> duration_pb2.Duration:
+        """How long a question waits for its answer before it counts as refused: 1 s to 30 days. The default is 24 h."""
 
     def __init__(
         self,
@@ -321,11 +340,21 @@ class Policy(message.Message):
         verify_timeout: duration_pb2.Duration | None = ...,
         publish: Policy.Publish.ValueType | None = ...,
         retention: Policy.Retention.ValueType | None = ...,
+        checkpoints: Checkpoints | None = ...,
+        checkpoint_timeout: duration_pb2.Duration | None = ...,
+        max_extra_rounds: builtins.int | None = ...,
+        agent_may_ask: builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_publish", b"_publish", "_retention", b"_retention", "_verify_command", b"_verify_command", "publish", b"publish", "retention", b"retention", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_publish", b"_publish", "_retention", b"_retention", "_verify_command", b"_verify_command", "publish", b"publish", "retention", b"retention", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__agent_may_ask: _TypeAlias = typing.Literal["agent_may_ask"]  # noqa: Y015
+    _WhichOneofArgType__agent_may_ask: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask"]  # noqa: Y015
+    _WhichOneofReturnType__checkpoints: _TypeAlias = typing.Literal["checkpoints"]  # noqa: Y015
+    _WhichOneofArgType__checkpoints: _TypeAlias = typing.Literal["_checkpoints", b"_checkpoints"]  # noqa: Y015
+    _WhichOneofReturnType__max_extra_rounds: _TypeAlias = typing.Literal["max_extra_rounds"]  # noqa: Y015
+    _WhichOneofArgType__max_extra_rounds: _TypeAlias = typing.Literal["_max_extra_rounds", b"_max_extra_rounds"]  # noqa: Y015
     _WhichOneofReturnType__publish: _TypeAlias = typing.Literal["publish"]  # noqa: Y015
     _WhichOneofArgType__publish: _TypeAlias = typing.Literal["_publish", b"_publish"]  # noqa: Y015
     _WhichOneofReturnType__retention: _TypeAlias = typing.Literal["retention"]  # noqa: Y015
@@ -333,8 +362,39 @@ class Policy(message.Message):
     _WhichOneofReturnType__verify_command: _TypeAlias = typing.Literal["verify_command"]  # noqa: Y015
     _WhichOneofArgType__verify_command: _TypeAlias = typing.Literal["_verify_command", b"_verify_command"]  # noqa: Y015
     @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_may_ask) -> _WhichOneofReturnType__agent_may_ask | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checkpoints) -> _WhichOneofReturnType__checkpoints | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_extra_rounds) -> _WhichOneofReturnType__max_extra_rounds | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__publish) -> _WhichOneofReturnType__publish | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retention) -> _WhichOneofReturnType__retention | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__verify_command) -> _WhichOneofReturnType__verify_command | None: ...
+
+@typing.final
+class Checkpoints(message.Message):
+    """Where a person is asked."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def before(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The stages before which the job waits for an approval: `base` (before anything is prepared, after hooks that may veto),
+        `start` (before the agent, in its workspace), `verify`, `push`, and `end` (before hooks that get the result). Before a stage
+        that does not take place nobody is asked: no `push` where nothing has changed, no `verify` without a command.
+        """
+
+    def __init__(
+        self,
+        *,
+        before: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["before", b"before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

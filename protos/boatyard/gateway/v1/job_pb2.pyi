@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from boatyard.gateway.v1 import agent_pb2 as agent_pb2
+from boatyard.gateway.v1 import checkpoint_pb2 as checkpoint_pb2
 from boatyard.gateway.v1 import output_pb2 as output_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
@@ -732,6 +733,7 @@ class Job(message.Message):
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     REVISION_NUMBER_FIELD_NUMBER: builtins.int
+    CHECKPOINTS_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Output only. The job."""
     state: Job.State.ValueType
@@ -741,8 +743,9 @@ class Job(message.Message):
     INVALID_BRANCH, SNAPSHOT_NOT_FOUND, DISK_FULL, WORKSPACES_QUOTA, SANDBOX_UNAVAILABLE, MODEL_KEY_MISSING. The agent:
     AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT,
     OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After it: TAKE_FAILED,
-    VERIFY_FAILED, PUSH_REJECTED, REF_MOVED. At any time: NODE_LOST (a service of the cell, or too many cells in turn,
-    did not come back), INTERNAL. After the push, by a hook that may: HOOK_FAILED. Empty otherwise.
+    VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ROUNDS_EXCEEDED (the agent asks again, and no round is left). Where a person was
+    asked: REJECTED, EXPIRED. At any time: NODE_LOST (a service of the cell, or too many cells in turn, did not come
+    back), INTERNAL. After the push, by a hook that may: HOOK_FAILED. Empty otherwise.
     """
     message: builtins.str
     """Output only. The same for people, with what they can do."""
@@ -760,7 +763,9 @@ class Job(message.Message):
 
     @builtins.property
     def execution_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Output only. Its executions' ids, the first attempt first; only those whose purpose is AGENT."""
+        """Output only. Its executions' ids, the first attempt first; only those whose purpose is AGENT. An
+        attempt has one for each round of its agent's work.
+        """
 
     @builtins.property
     def output(self) -> output_pb2.Output:
@@ -782,6 +787,10 @@ class Job(message.Message):
     def end_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it ended."""
 
+    @builtins.property
+    def checkpoints(self) -> containers.RepeatedCompositeFieldContainer[checkpoint_pb2.Checkpoint]:
+        """Output only. What people are, and were, asked about it, the oldest first, as ListCheckpoints tells them; none in lists."""
+
     def __init__(
         self,
         *,
@@ -800,10 +809,11 @@ class Job(message.Message):
         start_time: timestamp_pb2.Timestamp | None = ...,
         end_time: timestamp_pb2.Timestamp | None = ...,
         revision_number: builtins.int = ...,
+        checkpoints: abc.Iterable[checkpoint_pb2.Checkpoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "output", b"output", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "timeline", b"timeline", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "timeline", b"timeline", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -850,8 +860,10 @@ class StageRecord(message.Message):
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Its name: `hooks`, `pre-hook-1` and so on, `before-push-hook-1` and so on, `base`, `workspace`, `branch`, `start`, `agent`, `take`, `diff`, `verify`,
-    `push`, `stop`, `snapshot`, `cleanup`. Names may be added. A job that was begun anew by another cell has them once an attempt.
+    """Its name: `hooks`, `pre-hook-1` and so on, `before-push-hook-1` and so on, `base`, `workspace`, `branch`, `start`,
+    `agent`, `take`, `diff`, `verify`, `push`, `stop`, `snapshot`, `cleanup`; `approval-push` and so on where a person is asked,
+    RUNNING as long as the job waits; `start-2`, `agent-2`, `take-2` and so on in the second round, when changes were asked
+    for. Names may be added. A job that was begun anew by another cell has them once an attempt.
     """
     state: StageRecord.State.ValueType
     """How it went."""

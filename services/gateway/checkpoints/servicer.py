@@ -1,0 +1,60 @@
+"""The RPCs of CheckpointService: from the wire to the store and back."""
+
+from functools import partial
+from typing import Any
+
+from boatyard.gateway.v1 import checkpoint_pb2 as pb
+from boatyard.gateway.v1.checkpoint_pb2_grpc import CheckpointServiceServicer
+from grpc import aio
+
+from services.common.logs import current_caller
+from services.gateway.checkpoints import wire
+from services.gateway.checkpoints.model import Decider
+from services.gateway.checkpoints.store import CheckpointStore, checkpoint_key
+from services.gateway.jobs.wire import fitted
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class CheckpointServicer(CheckpointServiceServicer):
+    """Serves boatyard.gateway.v1.CheckpointService."""
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self._store = store
+
+    async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Context) -> pb.ListCheckpointsResponse:
+        """See the contract."""
+        which, page = wire.wanted(request)
+        found = await self._store.page(which, page)
+        checkpoints, token = fitted(found, page, partial(wire.checkpoint, brief=True), checkpoint_key)
+        return pb.ListCheckpointsResponse(checkpoints=checkpoints, next_page_token=token)
+
+    async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Context) -> pb.GetCheckpointResponse:
+        """See the contract."""
+        found = await self._store.get(wire.checkpoint_id(request.checkpoint_id))
+        return pb.GetCheckpointResponse(checkpoint=wire.checkpoint(found))
+
+    async def ApproveCheckpoint(
+        self, request: pb.ApproveCheckpointRequest, context: Context
+    ) -> pb.ApproveCheckpointResponse:
+        """See the contract."""
+        decided, holds = await self._store.answer(*wire.approval(request, _decider(context)))
+        return pb.ApproveCheckpointResponse(checkpoint=wire.checkpoint(decided), already_decided=not holds)
+
+    async def RejectCheckpoint(
+        self, request: pb.RejectCheckpointRequest, context: Context
+    ) -> pb.RejectCheckpointResponse:
+        """See the contract."""
+        decided, holds = await self._store.answer(*wire.rejection(request, _decider(context)))
+        return pb.RejectCheckpointResponse(checkpoint=wire.checkpoint(decided), already_decided=not holds)
+
+    async def RequestChanges(self, request: pb.RequestChangesRequest, context: Context) -> pb.RequestChangesResponse:
+        """See the contract."""
+        decided, holds = await self._store.answer(*wire.changes(request, _decider(context)))
+        return pb.RequestChangesResponse(checkpoint=wire.checkpoint(decided), already_decided=not holds)
+
+
+def _decider(context: Context) -> Decider:
+    """Say who calls, from where, and with what."""
+    via = dict(context.invocation_metadata() or ()).get("user-agent", "")
+    return Decider(name=current_caller(), peer=context.peer(), via=via[:255] if isinstance(via, str) else "")

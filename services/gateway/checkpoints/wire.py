@@ -1,0 +1,88 @@
+"""Checkpoints between messages and values."""
+
+from dataclasses import replace
+from typing import Final
+
+from boatyard.gateway.v1 import checkpoint_pb2 as pb
+
+from services.common.db.paging import Page
+from services.gateway.checkpoints.model import Answer, Checkpoint, CheckpointFilter, Decider
+from services.gateway.jobs.output_wire import output
+from services.gateway.wire import Checks, timestamp
+from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES, CheckpointState, Origin
+
+_BRIEF_CHARACTERS: Final = 512
+_STATES: Final = {pb.Checkpoint.State.Value(f"STATE_{state}"): state for state in CheckpointState}
+_STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
+_ORIGIN_NUMBERS: Final = {origin: pb.Checkpoint.Origin.Value(f"ORIGIN_{origin}") for origin in Origin}
+
+
+def wanted(request: pb.ListCheckpointsRequest) -> tuple[CheckpointFilter, Page]:
+    """Read which checkpoints to list. Raises Invalid with all violations."""
+    with Checks() as check:
+        which = CheckpointFilter(
+            project_id=check.optional_id("project_id", request.project_id),
+            job_id=check.optional_id("job_id", request.job_id),
+            states=check.choices("states", request.states, _STATES),
+        )
+        page = check.page(request, request.page_size, request.page_token)
+    return which, page
+
+
+def checkpoint_id(value: str) -> str:
+    """Read a required id. Raises Invalid."""
+    with Checks() as check:
+        return check.required_id("checkpoint_id", value)
+
+
+def approval(request: pb.ApproveCheckpointRequest, decider: Decider) -> tuple[str, Answer]:
+    """Read a yes. Raises Invalid with all violations."""
+    with Checks() as check:
+        found = check.required_id("checkpoint_id", request.checkpoint_id)
+        comment = check.text("comment", request.comment, MAX_WORDS_BYTES)
+    return found, Answer(state=CheckpointState.APPROVED, comment=comment, decider=decider)
+
+
+def rejection(request: pb.RejectCheckpointRequest, decider: Decider) -> tuple[str, Answer]:
+    """Read a no. Raises Invalid with all violations."""
+    with Checks() as check:
+        found = check.required_id("checkpoint_id", request.checkpoint_id)
+        reason = check.text("reason", request.reason, MAX_WORDS_BYTES, required=True)
+    return found, Answer(state=CheckpointState.REJECTED, comment=reason, decider=decider)
+
+
+def changes(request: pb.RequestChangesRequest, decider: Decider) -> tuple[str, Answer]:
+    """Read a "not yet". Raises Invalid with all violations."""
+    with Checks() as check:
+        found = check.required_id("checkpoint_id", request.checkpoint_id)
+        comment = check.text("comment", request.comment, MAX_WORDS_BYTES, required=True)
+    return found, Answer(state=CheckpointState.CHANGES_REQUESTED, comment=comment, decider=decider)
+
+
+def checkpoint(value: Checkpoint, *, brief: bool = False) -> pb.Checkpoint:
+    """Write a checkpoint; in brief with long texts cut and without the changed files, as lists have it."""
+    seen = value.output
+    if brief:
+        seen = replace(seen, summary=_cut(seen.summary), changes=replace(seen.changes, files=()))
+    return pb.Checkpoint(
+        checkpoint_id=value.checkpoint_id,
+        job_id=value.job_id,
+        project_id=value.project_id,
+        execution_id=value.execution_id,
+        name=value.name,
+        origin=_ORIGIN_NUMBERS[value.origin],
+        question=_cut(value.question) if brief else value.question,
+        round=value.round,
+        takes_changes=value.takes_changes,
+        output=output(seen),
+        state=_STATE_NUMBERS[value.state],
+        comment=_cut(value.comment) if brief else value.comment,
+        decider=pb.Decider(name=value.decider.name, peer=value.decider.peer, via=value.decider.via),
+        create_time=timestamp(value.create_time),
+        expire_time=timestamp(value.expire_time),
+        decide_time=None if value.decide_time is None else timestamp(value.decide_time),
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _BRIEF_CHARACTERS else text[: _BRIEF_CHARACTERS - 1] + "…"

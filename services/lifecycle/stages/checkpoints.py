@@ -1,0 +1,137 @@
+"""Asking people, in a job's life: a question that has no answer parks the job, and holds nothing while it waits."""
+
+from dataclasses import replace
+
+from services.lifecycle.failures import JobFailed, Parked
+from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES, CheckpointState, Decision, Origin, Question
+from services.lifecycle.model.order import MODEL_ENGINE
+from services.lifecycle.model.outcome import Failure
+from services.lifecycle.model.output import Output
+from services.lifecycle.model.states import PromptDelivery, Purpose
+from services.lifecycle.model.surroundings import Called
+from services.lifecycle.model.work import Base, Layout
+from services.lifecycle.run import JobRun
+from services.lifecycle.stages.agent import ASK_FILE
+from services.lifecycle.stages.executions import Errand, run_errand
+
+_MAX_FILES = 100
+_MAX_ARGUMENT_BYTES = (128 << 10) - 1  # the kernel's
+_ASK_SECONDS = 60.0
+_READ_ASKED = f"[ ! -f {ASK_FILE} ] || {{ head -c {MAX_WORDS_BYTES} {ASK_FILE} && rm -f {ASK_FILE}; }}"
+_TEXTS = {
+    "base": "May the job begin?",
+    "start": "May the agent begin?",
+    "verify": "May the result be checked?",
+    "push": "May the result be pushed?",
+    "end": "Is the job done?",
+}
+
+
+async def ask(job: JobRun, name: str, origin: Origin, text: str, *, takes_changes: bool = False) -> Decision:
+    """Have a person decide, and return the decision: APPROVED, or with `takes_changes` CHANGES_REQUESTED.
+
+    `name` is the question's, unique in the attempt, at most 30 characters of an id. `text` is cut to 16 KiB.
+    Raises Parked while there is no answer, JobFailed (REJECTED, EXPIRED), JobCancelled.
+    """
+
+    async def decided() -> Decision:
+        decision = await job.insist(lambda: job.ledger.decision(job.lease, name))
+        if decision is None:
+            job.check_cancelled()
+            await job.insist(lambda: job.ledger.park(job.lease, _question(job, name, origin, text, takes_changes)))
+            raise Parked
+        if decision.state is CheckpointState.EXPIRED:
+            raise JobFailed(Failure("EXPIRED", f"nobody answered in time: {text}"))
+        if decision.state is CheckpointState.REJECTED:
+            raise JobFailed(Failure("REJECTED", decision.comment))
+        return decision
+
+    return await job.step(f"approval-{name}", Decision, decided, tell=_told)
+
+
+async def approval(job: JobRun, stage: str) -> str:
+    """Ask before a stage, where the policy wants it.
+
+    Return what the agent is to be told in another round; empty when the stage may begin. Raises as `ask`.
+    """
+    if stage not in job.order.policy.checkpoints:
+        return ""
+    has_result = stage in {"verify", "push"}
+    takes_changes = has_result and job.round <= job.order.policy.max_extra_rounds
+    name = job.in_round(stage) if has_result else stage
+    decision = await ask(job, name, Origin.POLICY, _TEXTS[stage], takes_changes=takes_changes)
+    if decision.state is CheckpointState.APPROVED:
+        return ""
+    return _told_again(job, f"## Changes that were asked for\n\n{decision.comment}")
+
+
+async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
+    """Pass on what the agent asks, if it may and does; return what it is to be told, or nothing.
+
+    Raises JobFailed (ROUNDS_EXCEEDED) where it could not go on after an answer; otherwise as `ask`.
+    """
+    if not job.order.policy.agent_may_ask:
+        return ""
+
+    async def read() -> Called:
+        errand = Errand(f"{job.agent_id}-ask", Purpose.HOOK, _READ_ASKED, _ASK_SECONDS, base=base, layout=layout)
+        run = await run_errand(job, errand)
+        return Called((await job.nodes.tail(run, MAX_WORDS_BYTES)).decode(errors="replace").strip())
+
+    question = (await job.step(job.in_round("ask"), Called, read)).message
+    if not question:
+        return ""
+    bound = job.order.policy.max_extra_rounds
+    if job.round > bound:
+        raise JobFailed(Failure("ROUNDS_EXCEEDED", f"the agent asks again after {bound} answers: {question}"))
+    decision = await ask(job, job.in_round("agent"), Origin.AGENT, question, takes_changes=True)
+    how = "Yes." if decision.state is CheckpointState.APPROVED else "Not yet."
+    return _told_again(job, f"## What you asked\n\n{question}\n\n## The answer\n\n{how} {decision.comment}".rstrip())
+
+
+def first_task(job: JobRun) -> str:
+    """Return what the agent is told in its first round."""
+    if not job.order.policy.agent_may_ask:
+        return job.order.task
+    whole = (
+        f"{job.order.task.rstrip()}\n\n## If you need a person's decision\n\nWrite your question to the file {ASK_FILE}"
+        " in the directory that you have begun in, and end. You will be started again there, with the answer.\n"
+    )
+    return whole if _fits(job, whole) else job.order.task
+
+
+def _told_again(job: JobRun, words: str) -> str:
+    """Return the task and what came of it so far; where that is too long for one argument, the latter alone."""
+    whole = f"{first_task(job).rstrip()}\n\n{words}\n"
+    return whole if _fits(job, whole) else words + "\n"
+
+
+def _fits(job: JobRun, task: str) -> bool:
+    agent = job.order.agent
+    as_argument = agent.engine != MODEL_ENGINE and agent.prompt_delivery is PromptDelivery.ARGUMENT
+    return not as_argument or len(task.encode()) <= _MAX_ARGUMENT_BYTES
+
+
+def _question(job: JobRun, name: str, origin: Origin, text: str, takes_changes: bool) -> Question:
+    return Question(
+        name=name,
+        origin=origin,
+        text=text.encode()[:MAX_WORDS_BYTES].decode(errors="ignore"),
+        execution_id=job.agent_id,
+        seconds=job.order.policy.checkpoint_timeout,
+        round=job.round,
+        takes_changes=takes_changes,
+        output=_seen(job.execution.output),
+    )
+
+
+def _seen(output: Output) -> Output:
+    """Return what a person is shown of an output."""
+    changes = replace(output.changes, files=output.changes.files[:_MAX_FILES], diff=b"", diff_truncated=False)
+    return replace(output, changes=changes, log_tail=b"")
+
+
+def _told(decision: Decision) -> str:
+    how = "approved" if decision.state is CheckpointState.APPROVED else "changes were asked for"
+    by = f" by {decision.name}" if decision.name else ""
+    return f"{how}{by}: {decision.comment}" if decision.comment else f"{how}{by}"
