@@ -114,6 +114,12 @@ class Screen:
             text.rstrip()
             self.out.print(text)
 
+    def row(self, cells: Sequence[str]) -> None:
+        """Write a row of a table whose next one is still to come: tab-separated for programs, else by spaces."""
+        shown = [printable(cell).replace("\t", " ") for cell in cells]
+        sys.stdout.write(("  ".join(filter(None, shown)) if self.out.is_terminal else "\t".join(shown)) + "\n")
+        sys.stdout.flush()
+
 
 def printable(text: str) -> str:
     """Return text without anything that moves a cursor or cannot be encoded."""

@@ -1,6 +1,7 @@
 """What people type, read: texts, files, time spans."""
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -18,6 +19,14 @@ def read_text(file: str) -> str:
         return sys.stdin.read() if file == "-" else Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"cannot read {file}: {error}") from None
+
+
+def moment(option: str, typed: str) -> datetime:
+    """Read a time of ISO 8601; without a zone it is this machine's. Raises click.UsageError."""
+    try:
+        return datetime.fromisoformat(typed).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.UsageError(f"{option} {typed}: must be a time such as 2030-01-31T08:00+01:00") from None
 
 
 def duration(seconds: float) -> Duration:

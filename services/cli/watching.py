@@ -20,6 +20,7 @@ PATIENCE_S = 60.0
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
+_REMEMBERED_JOBS = 10_000
 _PASSING = {Status.UNAVAILABLE, Status.CANCELLED}
 """What a gateway's restart looks like from here."""
 
@@ -67,6 +68,29 @@ async def job_changes(gateway: Gateway, job_id: str, outage: Outage) -> AsyncGen
                 yield answer.job
             if answer.job.state in ENDED:
                 return
+
+
+async def changes_of_jobs(
+    gateway: Gateway, wanted: job_pb2.JobFilter, outage: Outage
+) -> AsyncGenerator[job_pb2.Job, None]:
+    """Yield all jobs that match, and again those that change, for as long as anybody reads."""
+    position = 0
+
+    def connect() -> Stream[job_pb2.WatchJobsResponse]:
+        return gateway.jobs.WatchJobs(job_pb2.WatchJobsRequest(filter=wanted, from_position=position))
+
+    seen: dict[str, int] = {}
+    async with aclosing(_lasting(gateway, connect, outage)) as answers:
+        async for answer in answers:
+            position = answer.next_position
+            job = answer.job
+            # What we know already is told again where a connection was made anew.
+            if answer.HasField("job") and job.revision_number > seen.pop(job.job_id, 0):
+                yield job
+            if answer.HasField("job"):
+                seen[job.job_id] = job.revision_number
+                if len(seen) > _REMEMBERED_JOBS:
+                    del seen[next(iter(seen))]
 
 
 async def events(

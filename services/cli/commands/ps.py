@@ -1,30 +1,90 @@
 """`boatyard ps`."""
 
 import asyncio
+from contextlib import aclosing
 
 import click
 from boatyard.gateway.v1 import job_pb2
 
 from services.cli import options, shapes, words
-from services.cli.clients import gateway
+from services.cli.clients import Gateway, gateway
+from services.cli.fields import choices
+from services.cli.inputs import selector
 from services.cli.screen import Screen, one_line
+from services.cli.typed import moment
+from services.cli.watching import Outage, changes_of_jobs
 
 _COLUMNS = ("JOB", "STATE", "REASON", "AGE", "TOOK", "BRANCH", "PROMPT")
 _LIVE = (job_pb2.Job.STATE_PENDING, job_pb2.Job.STATE_RUNNING, job_pb2.Job.STATE_AWAITING_APPROVAL)
+_STATES = choices(job_pb2.Job.DESCRIPTOR.enum_types_by_name["State"])
+_PAGE = 1000
 
 
 @click.command("ps", short_help="List jobs.")
 @click.option("--live", is_flag=True, help="Only jobs that have not ended.")
-@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most.")
+@click.option(
+    "--state", "states", type=click.Choice(list(_STATES)), multiple=True, help="In this state; may be repeated."
+)
+@click.option(
+    "--kind", "kinds", type=options.TEXT, metavar="NAME", multiple=True, help="Of this kind; may be repeated."
+)
+@click.option("--project", type=options.TEXT, metavar="ID", help="Of this project (default: of all).")
+@click.option("--worker", type=options.TEXT, metavar="ID", help="Of this worker.")
+@click.option("--item", type=options.TEXT, metavar="ID", help="For this work item.")
+@click.option(
+    "--label",
+    "labels",
+    type=options.TEXT,
+    metavar="SELECTOR",
+    multiple=True,
+    help="With this label: KEY=VALUE or KEY; or without: KEY!=VALUE or !KEY. All of them, where repeated.",
+)
+@click.option(
+    "--since", type=options.TEXT, metavar="TIME", help="Admitted then or later, such as 2030-01-31T08:00+01:00."
+)
+@click.option("--until", type=options.TEXT, metavar="TIME", help="Admitted before then.")
+@click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True, help="How many at most.")
+@click.option("--watch", is_flag=True, help="Show all of them, and go on with a line for every change, until Ctrl-C.")
 @options.as_json
-def command(live: bool, limit: int, as_json: bool) -> None:
-    """List jobs, the newest first."""
+def command(
+    *,
+    live: bool,
+    states: tuple[str, ...],
+    kinds: tuple[str, ...],
+    project: str | None,
+    worker: str | None,
+    item: str | None,
+    labels: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    limit: int,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """List jobs, the newest first; those to which all options apply."""
+    if live and states:
+        raise click.UsageError("--live and --state both say which states: give one of them")
+    wanted = job_pb2.JobFilter(
+        project_id=project or "",
+        states=_LIVE
+        if live
+        else [job_pb2.Job.State.Value(f"STATE_{name.upper().replace('-', '_')}") for name in states],
+        kinds=kinds,
+        worker_id=worker or "",
+        work_item_id=item or "",
+        labels=map(selector, labels),
+    )
+    if since is not None:
+        wanted.created_after_time.FromDatetime(moment("--since", since))
+    if until is not None:
+        wanted.created_before_time.FromDatetime(moment("--until", until))
     screen = Screen()
 
     async def main() -> list[job_pb2.Job]:
         async with gateway() as way:
-            request = job_pb2.ListJobsRequest(filter=job_pb2.JobFilter(states=_LIVE if live else ()), page_size=limit)
-            return list((await way.ask(way.jobs.ListJobs(request))).jobs)
+            if watch:
+                await _watch(way, screen, wanted, as_json=as_json)
+            return await _pages(way, wanted, limit)
 
     jobs = asyncio.run(main())
     if as_json:
@@ -32,6 +92,29 @@ def command(live: bool, limit: int, as_json: bool) -> None:
             screen.json(shapes.line(shapes.job(job)))
     else:
         screen.table(_COLUMNS, map(_row, jobs), cut_last=True)
+
+
+async def _pages(way: Gateway, wanted: job_pb2.JobFilter, limit: int) -> list[job_pb2.Job]:
+    found: list[job_pb2.Job] = []
+    token = ""
+    while True:
+        size = min(limit - len(found), _PAGE)
+        request = job_pb2.ListJobsRequest(filter=wanted, page_size=size, page_token=token)
+        answer = await way.ask(way.jobs.ListJobs(request))
+        found += answer.jobs
+        token = answer.next_page_token
+        if not token or len(found) >= limit:
+            return found
+
+
+async def _watch(way: Gateway, screen: Screen, wanted: job_pb2.JobFilter, *, as_json: bool) -> None:
+    """Show jobs and what becomes of them, until Ctrl-C."""
+    async with aclosing(changes_of_jobs(way, wanted, Outage(screen.say))) as changes:
+        async for job in changes:
+            if as_json:
+                screen.json(shapes.line(shapes.job(job)))
+            else:
+                screen.row(_row(job))
 
 
 def _row(job: job_pb2.Job) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from boatyard.gateway.v1 import job_pb2
 from services.cli import exits, flags, options, shapes
 from services.cli.clients import Gateway, gateway
 from services.cli.following import Follower
+from services.cli.inputs import Input
 from services.cli.requests import (
     execution,
     find_or_create_repository,
@@ -81,6 +82,38 @@ _EXIT_CODES = {
     metavar="LINE",
     help="A line for /bin/sh that checks the result; nothing is pushed unless it exits with 0.",
 )
+@click.option(
+    "--kind", type=options.TEXT, metavar="NAME", help="The kind of job: see `boatyard kinds` (default: task)."
+)
+@click.option(
+    "--file",
+    "files",
+    type=options.TEXT,
+    metavar="NAME=PATH",
+    multiple=True,
+    help="A file to work on, .boatyard/input/NAME for the agent; may be repeated.",
+)
+@click.option(
+    "--data",
+    type=options.TEXT,
+    metavar="JSON|@FILE",
+    help="A JSON object to work on: the agent finds it in the file that BOATYARD_INPUT names.",
+)
+@click.option(
+    "--label", "labels", type=options.TEXT, metavar="KEY=VALUE", multiple=True, help="A label; may be repeated."
+)
+@click.option(
+    "--delay",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Begin so many seconds from now at the earliest.",
+)
+@click.option(
+    "--not-before",
+    type=options.TEXT,
+    metavar="TIME",
+    help="Begin then at the earliest, such as 2030-01-31T08:00+01:00.",
+)
 @click.option("--branch", metavar="NAME", help="The branch of the result (default: boatyard/<job id>).")
 @click.option("--no-push", is_flag=True, help="Keep the result on this machine.")
 @click.option(
@@ -112,6 +145,12 @@ def command(
     model: str | None,
     max_turns: int | None,
     verify: str | None,
+    kind: str | None,
+    files: tuple[str, ...],
+    data: str | None,
+    labels: tuple[str, ...],
+    delay: float | None,
+    not_before: str | None,
     branch: str | None,
     no_push: bool,
     timeout: float | None,
@@ -136,13 +175,30 @@ def command(
       boatyard run --repo https://git.example/team/app.git --ref v2 --detach "Update the changelog."
       boatyard run --from-snapshot ID --command "my-agent" "Go on."
       boatyard run --worker ann --item ticket-7 "Do what the ticket says."
+      boatyard run --kind data-processing --file rows.csv=./rows.csv --command "my-agent" "Sum them up."
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
-    others = (repo, ref, from_snapshot, engine, command, verify, branch, sandbox, no_push or None, *limits.values())
+    wish = (kind, data, delay, not_before, files, labels)
+    others = (
+        repo,
+        ref,
+        from_snapshot,
+        engine,
+        command,
+        verify,
+        branch,
+        sandbox,
+        no_push or None,
+        *wish,
+        *limits.values(),
+    )
     if (worker is None) != (item is None) or (worker is not None and any(each not in (None, ()) for each in others)):
         raise click.UsageError("--worker and --item go together, and beside them --timeout alone of the job's settings")
     if from_snapshot is not None and ref is not None:
         raise click.UsageError("--from-snapshot takes the place of --ref: give one of them")
+    if delay is not None and not_before is not None:
+        raise click.UsageError("--delay and --not-before say the same: give one of them")
     text = _standard_input() if prompt == "-" else prompt
+    given = Input.read(kind=kind, files=files, data=data, labels=labels, delay=delay, not_before=not_before)
     screen = Screen()
     if sandbox == "none":
         screen.say(
@@ -177,6 +233,7 @@ def command(
                     request_id=request_id,
                     limits=limits,
                 )
+                given.fill(request.spec)
                 job = (await way.ask(way.jobs.CreateJob(request))).job
             if detach:
                 _tell_submitted(screen, job, as_json=as_json)

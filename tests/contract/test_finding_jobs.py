@@ -1,0 +1,293 @@
+"""Finding jobs among others, whatever the database: by filters, page by page, and as they change."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import timedelta
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete
+
+from services.common.db.paging import Page
+from services.gateway.jobs.files import job_files
+from services.gateway.jobs.model import JobFilter, JobView, LabelSelector
+from services.gateway.jobs.store import job_key
+from services.gateway.jobs.tables import cells, executions, jobs, stages
+from services.gateway.jobs.watching import Told, watch_jobs
+from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.states import JobState
+from services.lifecycle.model.surroundings import Content
+from tests.kit.ledger import Books, books, claimed
+
+LABELS = ({}, {"env": "prod"}, {"env": "prod", "team": "a b"}, {"env": "test"}, {"team": ""})
+KINDS = ("task", "data-processing")
+STATES = (JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED, JobState.CANCELLED)
+
+
+@pytest_asyncio.fixture(scope="module", params=["sqlite", "postgres"])
+async def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Books]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('finding')}/test.db"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_server").get_uri()
+    async with books(url) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def book(opened: Books) -> Books:
+    await clear(opened)
+    return opened
+
+
+async def clear(book: Books) -> None:
+    async with book.engine.begin() as connection:
+        for table in (stages, executions, jobs, cells):
+            await connection.execute(delete(table))
+
+
+async def remove(book: Books, job_id: str) -> None:
+    async with book.engine.begin() as connection:
+        for table in (stages, executions, jobs):
+            await connection.execute(delete(table).where(table.c.job_id == job_id))
+
+
+async def reach(book: Books, view: JobView, state: JobState) -> None:
+    """Bring a job to a state, that comes before all others that are PENDING."""
+    if state is JobState.CANCELLED:
+        await book.store.cancel_job(view.order.job_id)
+    elif state is not JobState.PENDING:
+        cell = await book.cell(f"of-{view.order.job_id}")  # one that starts anew has its own jobs back
+        lease = await claimed(cell)
+        assert lease.job_id == view.order.job_id
+        if state is JobState.SUCCEEDED:
+            await cell.finish(lease, Outcome(JobState.SUCCEEDED))
+
+
+async def listed(book: Books, wanted: JobFilter, size: int = 3) -> list[str]:
+    found, token = [], ""
+    while True:
+        views, page = await book.store.jobs(wanted, Page.parse(size, token))
+        views, token = page.cut(views, job_key)
+        found += [view.order.job_id for view in views]
+        if not token:
+            return found
+
+
+SELECTORS = st.builds(
+    LabelSelector,
+    key=st.sampled_from(["env", "team", "none"]),
+    values=st.sampled_from([(), ("prod",), ("prod", "test"), ("a b",), ("",)]),
+    lacks=st.booleans(),
+)
+FILTERS = st.fixed_dictionaries(
+    {
+        "project_id": st.sampled_from(["", "default", "other"]),
+        "states": st.frozensets(st.sampled_from(STATES), max_size=2),
+        "kinds": st.frozensets(st.sampled_from(KINDS), max_size=1),
+        "labels": st.lists(SELECTORS, max_size=2).map(tuple),
+        "visible": st.sampled_from([None, frozenset(), frozenset({"default"})]),
+    }
+)
+
+
+def matches(wanted: JobFilter, state: JobState, kind: str, labels: dict[str, str]) -> bool:
+    """Say of a job of the default project what the contract says."""
+
+    def selected(by: LabelSelector) -> bool:
+        return (by.key in labels and (not by.values or labels[by.key] in by.values)) != by.lacks
+
+    return (
+        wanted.project_id in {"", "default"}
+        and (wanted.visible is None or "default" in wanted.visible)
+        and (not wanted.states or state in wanted.states)
+        and (not wanted.kinds or kind in wanted.kinds)
+        and all(map(selected, wanted.labels))
+    )
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    wishes=st.lists(
+        st.tuples(st.sampled_from(STATES), st.sampled_from(KINDS), st.sampled_from(LABELS)), min_size=1, max_size=6
+    ),
+    filters=st.lists(FILTERS, min_size=1, max_size=6),
+)
+async def test_a_filter_means_the_jobs_that_it_says(
+    opened: Books, wishes: list[tuple[JobState, str, dict[str, str]]], filters: list[dict[str, object]]
+) -> None:
+    await clear(opened)
+    made = []
+    for state, kind, labels in wishes:
+        view = await opened.admit(kind=kind, labels=labels, priority=0 if state is JobState.PENDING else 1)
+        await reach(opened, view, state)
+        made.append((view, (state, kind, labels)))
+    for fields in filters:
+        wanted = JobFilter(**fields)  # type: ignore[arg-type]
+        expected = [view.order.job_id for view, facts in reversed(made) if matches(wanted, *facts)]
+        assert await listed(opened, wanted) == expected
+    middle = made[len(made) // 2][0].create_time
+    newer = [view.order.job_id for view, _ in reversed(made) if view.create_time >= middle]
+    assert await listed(opened, JobFilter(created_after=middle)) == newer
+    older = [view.order.job_id for view, _ in reversed(made) if view.create_time < middle]
+    assert await listed(opened, JobFilter(created_before=middle)) == older
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    size=st.integers(1, 3),
+    count=st.integers(1, 7),
+    events=st.lists(st.tuples(st.sampled_from(["new", "remove", "cancel"]), st.integers(0, 6)), max_size=6),
+    live=st.booleans(),
+)
+async def test_pages_stay_right_while_jobs_come_and_go(
+    opened: Books, size: int, count: int, events: list[tuple[str, int]], live: bool
+) -> None:
+    """What matches from the first page to the last is listed exactly once, in order, whatever happens between."""
+    await clear(opened)
+    wanted = JobFilter(states=frozenset({JobState.PENDING}) if live else frozenset())
+    stays = [(await opened.admit()).order.job_id for _ in range(count)]
+    keys, token = [], ""
+    while True:
+        views, page = await opened.store.jobs(wanted, Page.parse(size, token))
+        views, token = page.cut(views, job_key)
+        keys += [job_key(view) for view in views]
+        if not token:
+            break
+        if events:
+            what, number = events.pop()
+            victim = stays[number % len(stays)] if stays else ""
+            if what == "new":
+                await opened.admit()
+            elif victim:
+                await (remove(opened, victim) if what == "remove" else opened.store.cancel_job(victim))
+                stays.remove(victim)
+    assert keys == sorted(set(keys), reverse=True)
+    assert set(stays) <= {job_id for _, job_id in keys}
+
+
+class Watcher:
+    """One that watches, in a task of its own, as a client's stream has it."""
+
+    def __init__(self, book: Books, position: int = 0, **wanted: object) -> None:
+        self.told: list[Told] = []
+        self._heard = asyncio.Condition()
+        self._task = asyncio.create_task(self._watch(book, JobFilter(**wanted), position))  # type: ignore[arg-type]
+
+    async def _watch(self, book: Books, wanted: JobFilter, position: int) -> None:
+        async with aclosing(watch_jobs(book.store, book.changes, wanted, position)) as found:
+            async for told in found:
+                async with self._heard:
+                    self.told.append(told)
+                    self._heard.notify_all()
+
+    async def until_told(self, job_id: str, state: JobState) -> JobView:
+        """Wait until a job was told in a state."""
+
+        def last() -> JobView | None:
+            views = [told.view for told in self.told if told.view and told.view.order.job_id == job_id]
+            return views[-1] if views and views[-1].state is state else None
+
+        async with self._heard, asyncio.timeout(30):
+            await self._heard.wait_for(last)
+        found = last()
+        assert found
+        return found
+
+    async def caught_up(self) -> int:
+        """Wait until all that there was has been told; return the position."""
+        async with self._heard, asyncio.timeout(30):
+            await self._heard.wait_for(lambda: any(told.view is None for told in self.told))
+        return self.told[-1].position
+
+    @property
+    def jobs(self) -> list[str]:
+        return [told.view.order.job_id for told in self.told if told.view]
+
+    async def leave(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def test_who_watches_is_told_what_there_is_and_what_becomes_of_it(book: Books) -> None:
+    ended = await book.admit(labels={"mine": ""})
+    await book.store.cancel_job(ended.order.job_id)
+    pending = await book.admit(labels={"mine": ""})
+    await book.admit(labels={"other": ""})
+    watcher = Watcher(book, labels=(LabelSelector(key="mine"),))
+    try:
+        position = await watcher.caught_up()
+        assert watcher.jobs == [pending.order.job_id, ended.order.job_id], "all that match, the newest first"
+        assert [told.position for told in watcher.told] == [0, 0, position]
+        assert position > 0
+        await book.store.cancel_job(pending.order.job_id)
+        await watcher.until_told(pending.order.job_id, JobState.CANCELLED)
+        new = await book.admit(labels={"mine": "yes"})
+        assert (await watcher.until_told(new.order.job_id, JobState.PENDING)).order.labels == {"mine": "yes"}
+    finally:
+        await watcher.leave()
+
+
+async def test_a_job_that_matches_no_more_is_told_once_more(book: Books) -> None:
+    view = await book.admit()
+    watcher = Watcher(book, states=frozenset({JobState.PENDING}))
+    try:
+        await watcher.caught_up()
+        cell = await book.cell("cell")
+        lease = await claimed(cell)
+        await watcher.until_told(view.order.job_id, JobState.RUNNING)
+        await cell.finish(lease, Outcome(JobState.SUCCEEDED))
+        other = await book.admit()
+        await watcher.until_told(other.order.job_id, JobState.PENDING)
+        assert watcher.jobs == [view.order.job_id] * 2 + [other.order.job_id]
+    finally:
+        await watcher.leave()
+
+
+async def test_from_a_position_on_nothing_is_missed(book: Books) -> None:
+    """Whoever was away is told what lives and what has ended meanwhile, and nothing of old."""
+    old = await book.admit()
+    await book.store.cancel_job(old.order.job_id)
+    async with book.engine.begin() as connection:
+        ended = old.create_time - timedelta(hours=1)
+        await connection.execute(jobs.update().where(jobs.c.job_id == old.order.job_id).values(end_time=ended))
+    ends, lives = await book.admit(), await book.admit()
+    watcher = Watcher(book)
+    position = await watcher.caught_up()
+    await watcher.leave()
+    await book.store.cancel_job(ends.order.job_id)
+    made = await book.admit()
+    again = Watcher(book, position)
+    try:
+        await again.until_told(ends.order.job_id, JobState.CANCELLED)
+        await again.caught_up()
+        assert set(again.jobs) == {view.order.job_id for view in (ends, lives, made)}
+    finally:
+        await again.leave()
+
+
+async def test_files_are_handed_to_whoever_carries_the_job_and_go_with_it(book: Books) -> None:
+    files = (Content("a/b.csv", b"\0\xff"), Content("c", b""))
+    view = await book.admit(files=files, data=b'{"n": 1}')
+    assert [(file.name, file.size) for file in view.order.files] == [("a/b.csv", 2), ("c", 0)]
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    assert (await cell.surroundings(lease)).files == files
+    assert lease.order.data == b'{"n": 1}'
+    await remove(book, view.order.job_id)
+    async with book.engine.begin() as connection:
+        assert (await connection.execute(job_files.select())).all() == []
+
+
+async def test_a_delayed_job_is_taken_when_its_time_has_come(book: Books) -> None:
+    late = await book.admit(delay=timedelta(hours=1))
+    assert late.order.not_before == late.create_time + timedelta(hours=1)
+    past = await book.admit(not_before=late.create_time - timedelta(hours=1))
+    cell = await book.cell("cell")
+    assert (await claimed(cell)).job_id == past.order.job_id
+    assert await cell.claim() is None
+    async with book.engine.begin() as connection:
+        await connection.execute(jobs.update().values(wake_time=jobs.c.wake_time - 3600 * 1_000_000))
+    assert (await claimed(cell)).job_id == late.order.job_id
