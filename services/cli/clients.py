@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc
-from boatyard.gateway.v1 import catalog_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1 import auth_pb2, catalog_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1.auth_pb2_grpc import TokenServiceStub
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceStub
 from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
@@ -23,6 +24,7 @@ from services.supervisor.plan import GATEWAY, default_address, read_cell_address
 T = TypeVar("T")
 
 _DESCRIPTORS = [
+    auth_pb2.DESCRIPTOR.services_by_name["TokenService"],
     catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
     hook_pb2.DESCRIPTOR.services_by_name["HookService"],
     job_pb2.DESCRIPTOR.services_by_name["JobService"],
@@ -38,6 +40,7 @@ class Gateway:
         self.hooks = HookServiceStub(channel)
         self.jobs = JobServiceStub(channel)
         self.runtime = AgentRuntimeServiceStub(channel)
+        self.tokens = TokenServiceStub(channel)
         self.address = address
 
     async def ask(self, call: Awaitable[T]) -> T:

@@ -30,6 +30,7 @@ COMMANDS = {
     "worker": "Manage workers: named agents.",
     "item": "Manage work items: what is to be done.",
     "hook": "Manage what is called before and after jobs, and on their failure.",
+    "token": "Manage tokens: who is let in, and to what.",
 }
 
 

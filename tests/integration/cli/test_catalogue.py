@@ -1,13 +1,14 @@
 """The catalogue and hooks from the command line, and a work item that a worker does, on a whole cell."""
 
 import json
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kit.cell import Cell, running_cell
+from tests.kit.cell import BOATYARD, Cell, running_cell
 from tests.kit.repos import Repo
 
 
@@ -132,3 +133,26 @@ def test_hooks(cell: Cell) -> None:
 )
 def test_wrong_input(cell: Cell, arguments: tuple[str, ...]) -> None:
     assert cell.boatyard(*arguments, code=2) == b""
+
+
+def test_a_token_lets_in_to_what_it_is_for_until_it_is_revoked(cell: Cell) -> None:
+    secret = cell.boatyard("token", "create", "--role", "viewer", "--name", "eyes", "--days", 1).decode().strip()
+    (listed,) = cell.lines("token", "list")
+    assert (listed["role"], listed["name"], listed["project_ids"], listed["creator"]) == ("VIEWER", "eyes", [], "admin")
+    assert (listed["last_use_time"], "secret" in listed) == (None, False)
+    assert secret.encode() not in cell.boatyard("token", "list", "--json")
+
+    def as_viewer(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = cell.environment | {"BOATYARD_TOKEN": secret}
+        return subprocess.run(
+            [BOATYARD, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert as_viewer("ps").returncode == 0
+    refused = as_viewer("project", "create", "mine")
+    assert (refused.returncode, refused.stdout) == (4, "")
+    assert "needs a token of role ADMIN, and this one's is VIEWER" in refused.stderr
+    assert one(cell, "token", "revoke", listed["token_id"])["revoke_time"] is not None
+    assert as_viewer("ps").returncode == 4
+    assert cell.lines("token", "list") == []
+    assert one(cell, "token", "list", "--all")["last_use_time"] is not None

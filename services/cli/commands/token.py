@@ -1,0 +1,125 @@
+"""`boatyard token`."""
+
+import uuid
+
+import click
+from boatyard.gateway.v1 import access_pb2, auth_pb2
+
+from services.cli import options, shapes, words
+from services.cli.catalogue import with_gateway
+from services.cli.clients import Gateway
+from services.cli.fields import choices, plain
+from services.cli.screen import Screen, one_line
+from services.cli.typed import duration
+
+_ROLES = choices(access_pb2.Role.DESCRIPTOR)
+_COLUMNS = ("TOKEN", "ROLE", "PROJECTS", "AGE", "ENDS IN", "LAST USED", "NAME")
+
+
+@click.group("token", short_help="Manage tokens.")
+def command() -> None:
+    """What people and programs are let in by: each with a role, for all projects or for some.
+
+    Every command takes --json.
+    """
+
+
+@command.command("create")
+@click.option("--role", type=click.Choice(list(_ROLES)), required=True, help="What it is for.")
+@click.option(
+    "--project",
+    "projects",
+    type=options.TEXT,
+    metavar="ID",
+    multiple=True,
+    help="A project that it is for; may be repeated (default: all).",
+)
+@click.option("--name", type=options.TEXT, metavar="TEXT", default="", help="What its caller is called in records.")
+@click.option(
+    "--days",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="How long it is good (default: until it is revoked).",
+)
+@options.as_json
+def create(*, role: str, projects: tuple[str, ...], name: str, days: float | None, as_json: bool) -> None:
+    """Make a token, and print its secret, which is never shown again.
+
+    A viewer reads. An operator has work done: jobs, work items, approvals. An admin configures too: projects,
+    repositories, templates, workers, hooks, tokens, cells. A coordinator carries jobs on another machine.
+
+    \b
+    Examples:
+      boatyard token create --role operator --project harbour --name ci --days 90
+      BOATYARD_TOKEN=… boatyard ps
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    request = auth_pb2.CreateTokenRequest(
+        request_id=uuid.uuid4().hex,  # safe to retry
+        name=name,
+        role=_ROLES[role],
+        project_ids=projects,
+        lifetime=None if days is None else duration(days * 86400),
+    )
+    made = with_gateway(lambda way: way.ask(way.tokens.CreateToken(request)))
+    screen = Screen()
+    if as_json:
+        screen.json(shapes.line(_shape(made.token) | {"secret": made.secret}))
+        return
+    screen.say(f"token {made.token.token_id}, of {made.token.name}; its secret is not shown again:")
+    click.echo(made.secret)
+
+
+@command.command("list")
+@click.option("--all", "ended", is_flag=True, help="Those too that were revoked or have expired.")
+@options.as_json
+def show_all(ended: bool, as_json: bool) -> None:
+    """List tokens, the newest first."""
+    screen = Screen()
+    found = with_gateway(lambda way: _all(way, ended))
+    if as_json:
+        for token in found:
+            screen.json(shapes.line(_shape(token)))
+    else:
+        screen.table(_COLUMNS, map(_row, found), cut_last=True)
+
+
+@command.command("revoke")
+@click.argument("id_", metavar="ID", type=options.TEXT)
+@options.as_json
+def revoke(id_: str, as_json: bool) -> None:
+    """Take a token back: within seconds no cell lets it in any more."""
+    answer = with_gateway(lambda way: way.ask(way.tokens.RevokeToken(auth_pb2.RevokeTokenRequest(token_id=id_))))
+    screen = Screen()
+    if as_json:
+        screen.json(shapes.line(_shape(answer.token)))
+    else:
+        screen.say(f"{id_} is revoked", style="")
+
+
+async def _all(way: Gateway, ended: bool) -> list[auth_pb2.Token]:
+    found: list[auth_pb2.Token] = []
+    following = ""
+    while True:
+        request = auth_pb2.ListTokensRequest(include_ended=ended, page_size=1000, page_token=following)
+        answer = await way.ask(way.tokens.ListTokens(request))
+        found += answer.tokens
+        following = answer.next_page_token
+        if not following:
+            return found
+
+
+def _shape(token: auth_pb2.Token) -> shapes.Shape:
+    return {"kind": "token", **plain(token)}
+
+
+def _row(token: auth_pb2.Token) -> tuple[str, ...]:
+    ends = words.until(token.expire_time) if token.HasField("expire_time") else ""
+    return (
+        token.token_id,
+        str(_shape(token)["role"]).lower(),
+        " ".join(token.project_ids) or "all",
+        words.age(token.create_time),
+        "revoked" if token.HasField("revoke_time") else ends,
+        words.age(token.last_use_time) if token.HasField("last_use_time") else "never",
+        one_line(token.name, 80),
+    )
