@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +13,7 @@ from typing import Any
 import grpc
 import structlog
 from boatyard.execution.v1 import execution_pb2
-from boatyard.gateway.v1 import auth_pb2, catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2
-from boatyard.gateway.v1.auth_pb2_grpc import add_TokenServiceServicer_to_server
+from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2
 from boatyard.gateway.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from boatyard.gateway.v1.checkpoint_pb2_grpc import add_CheckpointServiceServicer_to_server
 from boatyard.gateway.v1.hook_pb2_grpc import add_HookServiceServicer_to_server
@@ -36,12 +35,8 @@ from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.gateway import requests
-from services.gateway.auth.authenticator import AdminToken, GatewayAuthenticator, Knows
+from services.gateway.auth.app import door
 from services.gateway.auth.forwarding import PeerToken
-from services.gateway.auth.known import StoredTokens
-from services.gateway.auth.servicer import TokenServicer
-from services.gateway.auth.store import TokenStore
-from services.gateway.auth.wire import required_roles
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.cells.model import Cell
@@ -120,20 +115,13 @@ async def _main() -> None:
         store = JobStore(engine, changes)
         here = NodeClients(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
         found = await stack.enter_async_context(places(here, cells, store))
-        tokens = TokenStore(engine)
-        known = StoredTokens(tokens)
-        registrations = [
-            *_registrations(engine, store, changes, found=found, draining=draining, settings=settings),
-            Registration(
-                auth_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name,
-                add_TokenServiceServicer_to_server,
-                TokenServicer(tokens, known),
-            ),
-        ]
+        registrations = _registrations(engine, store, changes, found=found, draining=draining, settings=settings)
+        before, tokens = door(engine, _admin_token(settings), registrations, [PeerToken(cell.peer_token)])
         await serve(
             listen=settings.listen,
-            registrations=registrations,
-            authenticator=_authenticator(settings, [PeerToken(cell.peer_token), known], registrations),
+            registrations=[*registrations, tokens],
+            authenticator=before.authenticator,
+            inspect=before.inspect,
             draining=draining,
             reflection=settings.reflection,
         )
@@ -213,11 +201,8 @@ def _registrations(
     ]
 
 
-def _authenticator(
-    settings: GatewaySettings, known: Sequence[Knows], registrations: Sequence[Registration]
-) -> GatewayAuthenticator:
-    token = settings.token.get_secret_value() if settings.token else settings.home.admin_token()
-    return GatewayAuthenticator([AdminToken(token), *known], required_roles(served.name for served in registrations))
+def _admin_token(settings: GatewaySettings) -> str:
+    return settings.token.get_secret_value() if settings.token else settings.home.admin_token()
 
 
 def _cell(directory: Path, settings: GatewaySettings) -> Cell:

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
+from services.gateway.auth import scope
 from services.gateway.requests import Request
 
 KIB: Final = 1024
@@ -115,7 +116,9 @@ class Checks:
             return None
         if not _REQUEST_ID.fullmatch(request_id):
             self.add("request_id", "must be 1 to 63 of A-Z, a-z, 0-9, '_' and '-'")
-        digest = hashlib.sha256(message.SerializeToString(deterministic=True)).digest()
+        # The same words of a caller who sees other projects may mean another one.
+        said = message.SerializeToString(deterministic=True) + repr(sorted(scope.visible() or ())).encode()
+        digest = hashlib.sha256(said).digest()
         return Request(request_id, message.DESCRIPTOR.full_name, digest)
 
     def page(self, message: Message, page_size: int, page_token: str) -> Page:

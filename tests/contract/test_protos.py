@@ -6,6 +6,8 @@ import pytest
 from boatyard.gateway.v1 import access_pb2
 from google.protobuf.descriptor_pb2 import MethodOptions
 
+from services.gateway.auth.owners import WITHOUT_PROJECT
+from services.gateway.auth.wire import kind_of
 from tests.kit.contract import STATUSES, Method, documented_reasons, files, messages, methods
 
 _STATUS_LINE = re.compile(rf"- ({'|'.join(STATUSES)}) \([A-Z0-9_]+(, [A-Z0-9_]+)*\): .+", re.DOTALL)
@@ -36,6 +38,19 @@ def test_every_rpc_of_the_gateway_says_who_may_call_it(method: Method) -> None:
     assert role in access_pb2.Role.values()
     assert role != access_pb2.ROLE_UNSPECIFIED
     assert "PERMISSION_DENIED (ROLE_REQUIRED" in method.comment + method.service_comment
+
+
+def test_whose_every_id_is_can_be_said() -> None:
+    """Of what a request of the gateway may name: else a token of one project could name another one's."""
+    nobodys = [
+        f"{name}.{field.name}"
+        for name, message in messages().items()
+        if name.startswith("boatyard.gateway.")
+        for field in message.field
+        if field.type == field.TYPE_STRING and field.name.endswith(("_id", "_ids"))
+        if kind_of(field.name) is None and field.name.rpartition("_id")[0] not in WITHOUT_PROJECT
+    ]
+    assert nobodys == []
 
 
 @pytest.mark.parametrize("method", [one for one in methods() if one.proto.name.startswith("List")], ids=str)

@@ -56,7 +56,7 @@ def create(*, role: str, projects: tuple[str, ...], name: str, days: float | Non
     request = auth_pb2.CreateTokenRequest(
         request_id=uuid.uuid4().hex,  # safe to retry
         name=name,
-        role=_ROLES[role],
+        role=access_pb2.Role.Value(f"ROLE_{role.upper()}"),
         project_ids=projects,
         lifetime=None if days is None else duration(days * 86400),
     )

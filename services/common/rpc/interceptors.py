@@ -73,6 +73,8 @@ class Call:
 
 
 Layer = Callable[[Call], AbstractAsyncContextManager[None]]
+Inspect = Callable[[Call, Any], Awaitable[None]]
+"""Looks at a call's request, or the first message of its stream, before it is served; may refuse it."""
 
 
 def layers(authenticator: Authenticator, unary_limit_seconds: float) -> Sequence[Layer]:
@@ -88,10 +90,11 @@ def layers(authenticator: Authenticator, unary_limit_seconds: float) -> Sequence
 
 
 class Gate(grpc.aio.ServerInterceptor):
-    """Puts every handler behind the layers."""
+    """Puts every handler behind the layers, and behind an inspection of what is asked, where there is one."""
 
-    def __init__(self, passed: Sequence[Layer]) -> None:
+    def __init__(self, passed: Sequence[Layer], inspect: Inspect | None = None) -> None:
         self._layers = passed
+        self._inspect = inspect
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
@@ -122,6 +125,11 @@ class Gate(grpc.aio.ServerInterceptor):
             async with AsyncExitStack() as stack:
                 for layer in self._layers:
                     await stack.enter_async_context(layer(call))
+                if self._inspect is not None:
+                    if handler.request_streaming:
+                        request = _Inspected(request, call, self._inspect)
+                    else:
+                        await self._inspect(call, request)
                 if not yields:
                     return await behaviour(request, context)
                 async with aclosing(behaviour(request, context)) as messages:
@@ -134,6 +142,25 @@ class Gate(grpc.aio.ServerInterceptor):
             request_deserializer=handler.request_deserializer,
             response_serializer=serializer(handler.response_serializer),
         )
+
+
+class _Inspected:
+    """What a client streams, with its first message inspected; no generator, for who would end one?"""
+
+    def __init__(self, messages: AsyncIterator[Any], call: Call, inspect: Inspect) -> None:
+        self._messages = aiter(messages)
+        self._call = call
+        self._inspect: Inspect | None = inspect
+
+    def __aiter__(self) -> "_Inspected":
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await anext(self._messages)
+        if self._inspect is not None:
+            inspect, self._inspect = self._inspect, None
+            await inspect(self._call, message)
+        return message
 
 
 @asynccontextmanager

@@ -1,12 +1,32 @@
 """What a caller's projects let it see. Ask before looking whether anything is there: permission before existence."""
 
+from sqlalchemy import ColumnElement
+
 from services.common.errors import PermissionDenied
 from services.gateway.auth.current import current_access
+from services.gateway.catalog.model import DEFAULT_PROJECT_ID
 
 
 def visible() -> frozenset[str] | None:
     """Return the projects that the caller sees, for a list's filter; None means all."""
     return current_access().projects
+
+
+def within(project_id: ColumnElement[str]) -> list[ColumnElement[bool]]:
+    """Return the condition, none or one, that keeps a list to what the caller sees."""
+    projects = visible()
+    return [] if projects is None else [project_id.in_(sorted(projects))]
+
+
+def default_project() -> str:
+    """Return the project of what is made without one: the token's, if it is for one alone, and else `default`.
+
+    Raises PermissionDenied (PROJECT_NOT_ALLOWED) for a token of several others.
+    """
+    projects = visible()
+    project_id = next(iter(projects)) if projects is not None and len(projects) == 1 else DEFAULT_PROJECT_ID
+    check(project_id)
+    return project_id
 
 
 def check(project_id: str) -> None:

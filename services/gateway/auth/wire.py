@@ -1,14 +1,17 @@
 """Between the contract's messages and what callers are allowed. Checks everything that a request can get wrong."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from boatyard.gateway.v1 import access_pb2, auth_pb2
 from google.protobuf.descriptor_pool import Default
+from google.protobuf.message import Message
 
-from services.common.ids import new_id
+from services.common.ids import is_id, new_id
 from services.gateway.auth.model import FIRST_ADMINISTRATOR, Role, Token
+from services.gateway.auth.owners import OWNERS, PROJECT, Named
 from services.gateway.wire import Checks, timestamp
 
 ROLES: Final = {
@@ -19,6 +22,8 @@ ROLES: Final = {
 }
 ROLE_NUMBERS: Final = {role: number for number, role in ROLES.items()}
 
+_MAKING: Final = re.compile(r"(?:Create|Register)(\w+)Request")
+_ID_FIELD: Final = re.compile(r"(\w+)_ids?")
 _MAX_PROJECTS: Final = 100
 _LONGEST: Final = timedelta(days=3653)
 
@@ -31,6 +36,37 @@ def required_roles(services: Iterable[str]) -> dict[str, Role]:
         for method in service.methods
         if method.GetOptions().HasExtension(access_pb2.required_role)
     }
+
+
+def named_in(message: Message) -> list[Named]:
+    """Return all that a request names by well-formed ids; others are refused by whoever serves it."""
+    made = _MAKING.match(message.DESCRIPTOR.name)
+    own = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", made[1]).lower() if made else ""
+    return list(_named_below(message, own, ""))
+
+
+def kind_of(field: str) -> str | None:
+    """Return the kind of thing that a field of this name names, such as work_item for related_work_item_ids."""
+    found = _ID_FIELD.fullmatch(field)
+    if found is None:
+        return None
+    words = found[1].split("_")
+    stems = ("_".join(words[first:]) for first in range(len(words)))
+    return next((stem for stem in stems if stem == PROJECT or stem in OWNERS), None)
+
+
+def _named_below(message: Message, own: str, path: str) -> Iterator[Named]:
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            if field.message_type.GetOptions().map_entry:
+                continue
+            for part in value if field.is_repeated else (value,):
+                yield from _named_below(part, own, f"{path}{field.name}.")
+        elif kind := kind_of(field.name):
+            is_new = path + field.name == f"{own}.{own}_id"
+            for thing_id in value if field.is_repeated else (value,):
+                if is_id(thing_id):
+                    yield Named(kind, thing_id, is_new)
 
 
 def token_of(check: Checks, request: auth_pb2.CreateTokenRequest, creator: str) -> Token:

@@ -7,6 +7,7 @@ from boatyard.gateway.v1 import catalog_pb2 as pb
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceServicer
 from grpc import aio
 
+from services.gateway.auth import scope
 from services.gateway.catalog import update_wire, wire
 from services.gateway.catalog.model import DEFAULT_PROJECT_ID, Filter
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
@@ -23,6 +24,7 @@ class CatalogServicer(CatalogServiceServicer):
 
     async def CreateProject(self, request: pb.CreateProjectRequest, context: Context) -> pb.CreateProjectResponse:
         """See the contract."""
+        scope.check_all()
         with Checks() as check:
             check.part(request, "project")
             project = wire.project_of(check, request.project)

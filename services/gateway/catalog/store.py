@@ -16,6 +16,7 @@ from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, NotFound
 from services.gateway import requests
+from services.gateway.auth import scope
 from services.gateway.catalog.model import Filter, Project, Repository, Template, Worker, WorkItem, WorkItemState
 from services.gateway.catalog.tables import (
     projects,
@@ -97,7 +98,7 @@ class Kind(Generic[Thing]):
 
     async def page(self, connection: AsyncConnection, wanted: Filter, page: Page) -> tuple[list[Thing], str]:
         """Return a page of those wanted, the newest first, and the token of the next; shorter where they are large."""
-        statement = select(*self._columns).where(self._there)
+        statement = select(*self._columns).where(self._there, *scope.within(self.table.c.project_id))
         if wanted.project_id:
             statement = statement.where(self.table.c.project_id == wanted.project_id)
         if wanted.url:

@@ -6,9 +6,9 @@ from typing import Final
 from boatyard.gateway.v1 import catalog_pb2 as pb
 
 from services.common.ids import new_id
+from services.gateway.auth import scope
 from services.gateway.catalog.agent_wire import agent_message, agent_of, policy_message, policy_of
 from services.gateway.catalog.model import (
-    DEFAULT_PROJECT_ID,
     Document,
     Filter,
     Project,
@@ -202,8 +202,8 @@ def wanted_state(check: Checks, state: "pb.WorkItem.State.ValueType") -> WorkIte
 
 
 def project_id_of(check: Checks, field: str, value: str) -> str:
-    """Read which project something is of; empty means the one that is always there."""
-    return check.optional_id(field, value) or DEFAULT_PROJECT_ID
+    """Read which project something is of; empty means the caller's only one, or the one that is always there."""
+    return check.optional_id(field, value) or scope.default_project()
 
 
 def _id_of(check: Checks, field: str, value: str, prefix: str) -> str:

@@ -12,6 +12,7 @@ from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import NotFound
 from services.gateway import requests
+from services.gateway.auth import scope
 from services.gateway.catalog.store import PROJECTS, TEMPLATES
 from services.gateway.hooks.model import Hook
 from services.gateway.hooks.tables import hooks
@@ -67,7 +68,8 @@ class HookStore:
 
     async def page(self, project_id: str, page: Page) -> tuple[list[Hook], str]:
         """Return a page of the hooks in force, in the order of their calls: those for a project, or ("") all."""
-        statement = _IN_FORCE.where(_for_project(project_id)) if project_id else _IN_FORCE
+        wanted = [_for_project(project_id)] if project_id else []
+        statement = _IN_FORCE.where(*wanted, *scope.within(hooks.c.project_id))
         async with self._engine.begin() as connection:
             return await read_page(
                 connection,

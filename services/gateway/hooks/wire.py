@@ -8,6 +8,7 @@ from typing import Final
 from boatyard.gateway.v1 import hook_pb2 as pb
 
 from services.common.ids import new_id
+from services.gateway.auth import scope
 from services.gateway.catalog.update_wire import Form
 from services.gateway.catalog.wire import project_id_of
 from services.gateway.hooks.model import (
@@ -45,6 +46,8 @@ def hook_of(check: Checks, message: pb.Hook, allowed: AllowList) -> Hook:
         check.add("hook.webhook.url", complaint)
     if webhook.secret and (complaint := secret_complaint(webhook.secret)):
         check.add("hook.webhook.secret", complaint)
+    if message.all_projects:
+        scope.check_all()
     if message.all_projects and message.project_id:
         check.add("hook.all_projects", "excludes `project_id`: one of them alone")
     return Hook(

@@ -14,9 +14,9 @@ from services.common.db.columns import microseconds
 from services.common.errors import FailedPrecondition, NotFound
 from services.common.ids import new_id
 from services.gateway import requests
+from services.gateway.auth import scope
 from services.gateway.catalog.agent import DEFAULT_AGENT, DEFAULT_POLICY, AgentSettings, overlay
 from services.gateway.catalog.model import (
-    DEFAULT_PROJECT_ID,
     Repository,
     Template,
     Worker,
@@ -162,7 +162,7 @@ async def _look_up(connection: AsyncConnection, draft: Draft) -> _Named:
         return await kind.get(connection, thing_id, project_id, hold=hold) if thing_id else None
 
     worker = await named(WORKERS, draft.worker_id, draft.project_id)
-    project_id = draft.project_id or (worker.project_id if worker else DEFAULT_PROJECT_ID)
+    project_id = draft.project_id or (worker.project_id if worker else scope.default_project())
     await PROJECTS.get(connection, project_id, hold="share")
     template = await named(TEMPLATES, draft.template_id or (worker.template_id if worker else ""), project_id)
     work_item = await named(WORK_ITEMS, draft.work_item_id, project_id, "change")

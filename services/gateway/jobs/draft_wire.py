@@ -8,8 +8,8 @@ from typing import Final
 
 from boatyard.gateway.v1 import job_pb2 as pb
 
+from services.gateway.auth import scope
 from services.gateway.catalog.agent_wire import agent_of, policy_of
-from services.gateway.catalog.model import DEFAULT_PROJECT_ID
 from services.gateway.jobs.drafts import MAX_PROMPT_BYTES, Draft
 from services.gateway.jobs.files import MAX_NAME_BYTES
 from services.gateway.jobs.kinds import DEFAULT_KIND, Kinds
@@ -42,7 +42,7 @@ def new_job(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[Draft, Request 
         if spec.revision and spec.snapshot_id:
             check.add("spec.snapshot_id", "takes the place of `revision`: one of them alone")
         draft = Draft(
-            project_id=check.optional_id("spec.project_id", spec.project_id) or DEFAULT_PROJECT_ID,
+            project_id=check.optional_id("spec.project_id", spec.project_id) or scope.default_project(),
             kind=spec.kind or DEFAULT_KIND,
             priority=spec.priority,
             prompt=check.text("spec.prompt", spec.prompt, MAX_PROMPT_BYTES, required=True),

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
+from services.gateway.auth import scope
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.filtering import conditions
@@ -211,4 +212,5 @@ async def _bounded(connection: AsyncConnection, statement: Select[Any], page: Pa
 
 
 def _conditions(*wanted: tuple[str, ColumnElement[str]]) -> list[ColumnElement[bool]]:
-    return [column == value for value, column in wanted if value]
+    """Return what narrows a list to what is wanted, and to what the caller sees."""
+    return [*(column == value for value, column in wanted if value), *scope.within(jobs.c.project_id)]

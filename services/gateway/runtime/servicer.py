@@ -10,6 +10,7 @@ from grpc import aio
 
 from services.common.errors import NotFound
 from services.common.rpc.draining import Draining
+from services.gateway.auth import scope
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore, execution_key
 from services.gateway.jobs.wire import fitted
@@ -119,6 +120,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
         """See the contract."""
+        request = wire.seen_workspaces(request)
 
         async def ask(place: Place, size: int, token: str) -> Part[pb.ListWorkspacesResponse]:
             answer = await place.list_workspaces(wire.part_of(request, size, token))
@@ -132,6 +134,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         self, request: pb.UsageOfWorkspacesRequest, context: Context
     ) -> pb.UsageOfWorkspacesResponse:
         """See the contract."""
+        scope.check_all()
 
         async def ask(place: Place, size: int, token: str) -> Part[pb.UsageOfWorkspacesResponse]:
             answer = await place.workspace_usage(wire.part_of(request, size, token))

@@ -9,6 +9,7 @@ from boatyard.workspace.v1 import workspace_pb2
 
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
+from services.gateway.auth import scope
 from services.gateway.catalog.agent import MAX_TIMEOUT, AgentSettings
 from services.gateway.jobs.drafts import MAX_PROMPT_BYTES, Draft
 from services.gateway.jobs.model import ExecutionFilter, ExecutionView
@@ -138,7 +139,22 @@ def snapshots_wanted(request: pb.ListSnapshotsRequest) -> Page:
     """Read which page is wanted, and what a git service would refuse in its own words. Raises Invalid."""
     with Checks() as check:
         check.optional_id("repository_id", request.repository_id)
+        if scope.visible() is not None and not request.repository_id:
+            check.add("repository_id", "is required: the token is for some projects alone")
         return check.page(request, request.page_size, request.page_token)
+
+
+def seen_workspaces(request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesRequest:
+    """Return what a caller asks for who sees some projects alone: those of its only one. Raises Invalid."""
+    projects = scope.visible()
+    if projects is None or request.project_id or request.job_id:
+        return request
+    with Checks() as check:
+        if len(projects) > 1:
+            check.add("project_id", "is required, or else `job_id`: the token is for several projects")
+    seen = pb.ListWorkspacesRequest(project_id=min(projects))
+    seen.MergeFrom(request)
+    return seen
 
 
 def workspaces_wanted(request: pb.ListWorkspacesRequest) -> Page:

@@ -1,0 +1,232 @@
+"""Every RPC of the public API, called with tokens that are for less: what they see, and that nothing else shows."""
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+import pytest_asyncio
+from boatyard.gateway.v1 import access_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from services.common.errors import ServiceError
+from services.common.rpc.channel import open_channel
+from services.common.rpc.status import service_error
+from services.gateway.auth.wire import kind_of
+from tests.kit.gateway import METHODS, answers, running_gateway
+
+THINGS = {
+    "repository": {"url": "/srv/git/x"},
+    "template": {},
+    "worker": {},
+    "work_item": {"title": "x"},
+}
+ROLES = {name: METHODS[name].GetOptions().Extensions[access_pb2.required_role] for name in METHODS}
+
+
+@dataclass
+class House:
+    """A running gateway with two projects, `a` and `b`, and a way to call it."""
+
+    address: str
+    admin: str
+    channels: AsyncExitStack
+    open: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+    ids: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    async def ask(self, token: str, name: str, request: dict | Message) -> list[Message]:
+        """Call a method; return all that it answers, or raise what it refuses with."""
+        message = GetMessageClass(METHODS[name].input_type)(**request) if isinstance(request, dict) else request
+        if token not in self.open:
+            self.open[token] = await self.channels.enter_async_context(open_channel(self.address, token))
+        for _ in range(20):
+            try:
+                return await answers(self.open[token], METHODS[name], message)
+            except grpc.aio.AioRpcError as error:
+                refusal = service_error(error)
+                # grpc.aio's client may lose the answer to a stream that was refused; so it is asked again.
+                if not (METHODS[name].client_streaming and refusal.reason == "INTERNAL"):
+                    raise refusal from None
+        raise AssertionError(f"{name} is never answered")
+
+    async def make(self, project: str) -> dict[str, str]:
+        """Make one of everything in a project; return their ids by their kinds."""
+        ids = {"project": project}
+        await self.ask(self.admin, "CatalogService.CreateProject", {"project": {"project_id": project}})
+        for kind, fields in THINGS.items():
+            thing_id = ids[kind] = f"{project}-{kind.replace('_', '-')}"
+            rpc = f"CatalogService.Create{kind.title().replace('_', '')}"
+            await self.ask(self.admin, rpc, {kind: {f"{kind}_id": thing_id, "project_id": project, **fields}})
+        spec = {"project_id": project, "prompt": f"of {project}", "agent": {"command": "true"}}
+        spec |= {"work_item_id": ids["work_item"], "worker_id": ids["worker"], "repository_id": ids["repository"]}
+        (made,) = await self.ask(self.admin, "JobService.CreateJob", {"spec": spec})
+        ids |= {"job": made.job.job_id, "execution": made.job.execution_ids[-1]}
+        ids["snapshot"] = ids["execution"].replace("exec-", "snap-")
+        hook = {"project_id": project, "event": "EVENT_PRE", "command": f"true of {project}"}
+        (registered,) = await self.ask(self.admin, "HookService.RegisterHook", {"hook": hook})
+        return ids | {"hook": registered.hook.hook_id}
+
+    async def token(self, role: str, *projects: str) -> str:
+        request = {"role": f"ROLE_{role}", "project_ids": projects}
+        (made,) = await self.ask(self.admin, "TokenService.CreateToken", request)
+        return made.secret
+
+
+@pytest_asyncio.fixture(scope="module")
+async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    directory = tmp_path_factory.mktemp("access")
+    with running_gateway(directory, BOATYARD_GATEWAY_MAX_JOBS="0") as (address, admin):
+        async with AsyncExitStack() as channels:
+            built = House(address, admin, channels)
+            yield await furnished(built)
+
+
+async def furnished(built: House) -> House:
+    for project in ("a", "b"):
+        built.ids[project] = await built.make(project)
+    for role in ("VIEWER", "OPERATOR", "COORDINATOR", "ADMIN"):
+        built.tokens[role] = await built.token(role)
+    built.tokens["a"] = await built.token("ADMIN", "a")
+    built.tokens["a and c"] = await built.token("ADMIN", "a", "default")
+    return built
+
+
+def filled(descriptor: Descriptor, ids: dict[str, str], depth: int = 0) -> Message:
+    """Make a request in which every field that names something has the id of that kind."""
+    message = GetMessageClass(descriptor)()
+    for one in descriptor.fields:
+        if one.containing_oneof is not None and message.WhichOneof(one.containing_oneof.name):
+            continue
+        kind = kind_of(one.name)
+        if one.type == FieldDescriptor.TYPE_STRING and kind:
+            value = ids.get(kind, f"{kind.replace('_', '-')}-of-nobody")
+            if one.is_repeated:
+                getattr(message, one.name).append(value)
+            else:
+                setattr(message, one.name, value)
+        elif one.message_type is not None and not one.is_repeated and depth < 3:
+            inner = filled(one.message_type, ids, depth + 1)
+            if inner.ByteSize():
+                getattr(message, one.name).CopyFrom(inner)
+    return message
+
+
+async def refusal(house: House, token: str, name: str, request: dict | Message) -> ServiceError:
+    with pytest.raises(ServiceError) as refused:
+        await house.ask(token, name, request)
+    return refused.value
+
+
+def told(error: ServiceError) -> tuple[object, ...]:
+    return error.status, error.reason, error.message, error.metadata
+
+
+@pytest.mark.parametrize("name", METHODS)
+async def test_a_token_opens_what_its_role_is_for_and_nothing_else(house: House, name: str) -> None:
+    required = access_pb2.Role.Name(ROLES[name]).removeprefix("ROLE_")
+    opened_by = {
+        "VIEWER": {"VIEWER", "OPERATOR"},
+        "OPERATOR": {"OPERATOR"},
+        "COORDINATOR": {"COORDINATOR"},
+        "ADMIN": set(),
+    }[required]
+    for role in {"VIEWER", "OPERATOR", "COORDINATOR"} - opened_by:
+        refused = await refusal(house, house.tokens[role], name, {})
+        assert (refused.status, refused.reason) == ("PERMISSION_DENIED", "ROLE_REQUIRED")
+        assert refused.metadata == {"role": role, "required_role": required}
+
+
+@pytest.mark.parametrize("name", METHODS)
+async def test_a_token_of_one_project_cannot_tell_another_ones_things_from_nothing(house: House, name: str) -> None:
+    """Neither by an answer, nor by the difference between two refusals."""
+    token, descriptor = house.tokens["a"], METHODS[name].input_type
+    others = filled(descriptor, house.ids["b"])
+    if not others.ByteSize():  # it names nothing
+        found = ""
+        try:
+            found = "".join(map(MessageToJson, await house.ask(token, name, {})))
+        except ServiceError as error:
+            assert error.reason == "PROJECT_NOT_ALLOWED"  # noqa: PT017 - or it answers, without them
+        assert [thing for thing in house.ids["b"].values() if f'"{thing}"' in found] == []
+        return
+    nothing = {kind: f"{kind.replace('_', '-')}-of-nobody" for kind in house.ids["b"]}
+    refused = await refusal(house, token, name, others)
+    assert (refused.status, refused.reason) == ("PERMISSION_DENIED", "PROJECT_NOT_ALLOWED")
+    assert told(refused) == told(await refusal(house, token, name, filled(descriptor, nothing)))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (name, kind)
+        for name, kind in itertools.product(METHODS, ("project", *THINGS, "job", "execution", "hook", "snapshot"))
+        if any(kind_of(one.name) == kind for one in METHODS[name].input_type.fields)
+    ],
+)
+async def test_one_foreign_name_is_enough_to_be_refused(house: House, name: str, kind: str) -> None:
+    """Among its own, which are let through: so each name is looked at."""
+    own = house.ids["a"] | {kind: house.ids["b"][kind]}
+    refused = await refusal(house, house.tokens["a"], name, filled(METHODS[name].input_type, own))
+    assert refused.reason == "PROJECT_NOT_ALLOWED"
+
+
+async def test_a_token_of_one_project_works_in_it(house: House) -> None:
+    token, own = house.tokens["a"], house.ids["a"]
+    for name, kind in (
+        ("CatalogService.GetRepository", "repository"),
+        ("CatalogService.GetWorkItem", "work_item"),
+        ("JobService.GetJob", "job"),
+        ("AgentRuntimeService.GetExecution", "execution"),
+    ):
+        (answer,) = await house.ask(token, name, {f"{kind}_id": own[kind]})
+        assert own[kind] in MessageToJson(answer)
+    for name, kind in (
+        ("CatalogService.ListProjects", "project"),
+        ("CatalogService.ListWorkItems", "work_item"),
+        ("JobService.ListJobs", "job"),
+        ("AgentRuntimeService.ListExecutions", "execution"),
+        ("HookService.ListHooks", "hook"),
+    ):
+        (answer,) = await house.ask(token, name, {"page_size": 1})
+        assert f'"{own[kind]}"' in MessageToJson(answer), f"{name}, though the other project has newer ones"
+    (answer,) = await house.ask(token, "AgentRuntimeService.ListWorkspaces", {})
+    assert answer.workspaces == []
+
+
+async def test_what_a_token_of_one_project_makes_is_of_that_project(house: House) -> None:
+    (made,) = await house.ask(house.tokens["a"], "CatalogService.CreateWorkItem", {"work_item": {"title": "mine"}})
+    assert made.work_item.project_id == "a"
+    spec = {"prompt": "mine", "agent": {"command": "true"}}
+    (made,) = await house.ask(house.tokens["a"], "JobService.CreateJob", {"spec": spec})
+    assert made.job.spec.project_id == "a"
+    hook = {"event": "EVENT_PRE", "command": "true", "all_projects": True}
+    assert (await refusal(house, house.tokens["a"], "HookService.RegisterHook", {"hook": hook})).reason == (
+        "PROJECT_NOT_ALLOWED"
+    )
+    (made,) = await house.ask(house.tokens["a and c"], "JobService.CreateJob", {"spec": spec})
+    assert made.job.spec.project_id == "default"
+
+
+async def test_the_same_words_of_two_callers_are_two_requests(house: House) -> None:
+    request = {"request_id": "same-words", "work_item": {"title": "whose?"}}
+    (made,) = await house.ask(house.tokens["a"], "CatalogService.CreateWorkItem", request)
+    assert made.work_item.project_id == "a"
+    refused = await refusal(house, house.tokens["ADMIN"], "CatalogService.CreateWorkItem", request)
+    assert refused.reason == "REQUEST_ID_REUSED"
+
+
+async def test_an_id_of_another_project_cannot_be_taken_nor_a_project_made(house: House) -> None:
+    taken = {"template": {"template_id": house.ids["b"]["template"]}}
+    assert (await refusal(house, house.tokens["a"], "CatalogService.CreateTemplate", taken)).reason == (
+        "PROJECT_NOT_ALLOWED"
+    )
+    for project in ("a", "new", ""):
+        request = {"project": {"project_id": project}}
+        refused = await refusal(house, house.tokens["a"], "CatalogService.CreateProject", request)
+        assert refused.reason == "PROJECT_NOT_ALLOWED"
