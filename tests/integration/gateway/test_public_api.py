@@ -48,6 +48,11 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
         "PROJECT_NOT_FOUND",
     ),
     "HookService.UnregisterHook": ({"hook_id": "nothing"}, "HOOK_NOT_FOUND"),
+    "HookService.GetHook": ({"hook_id": "nothing"}, "HOOK_NOT_FOUND"),
+    "HookService.UpdateHook": (
+        {"hook": {"hook_id": "nothing", "command": "true"}, "update_mask": {"paths": ["command"]}},
+        "HOOK_NOT_FOUND",
+    ),
     **{
         f"CatalogService.Get{kind.title().replace('_', '')}": ({f"{kind}_id": "nothing"}, f"{kind.upper()}_NOT_FOUND")
         for kind in ("project", "repository", "template", "worker", "work_item")
