@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
+from services.gateway.auth import scope
 from services.gateway.checkpoints.model import Answer, Checkpoint, CheckpointFilter
 from services.gateway.checkpoints.parking import wake
 from services.gateway.checkpoints.rows import IS_OPEN, SELECT, checkpoint_of, in_states
@@ -32,7 +33,7 @@ class CheckpointStore:
 
     async def page(self, wanted: CheckpointFilter, page: Page) -> list[Checkpoint]:
         """Return a page of checkpoints, the newest first, and one more where there is a next."""
-        statement = SELECT
+        statement = SELECT.where(*scope.within(checkpoints.c.project_id))
         if wanted.project_id:
             statement = statement.where(checkpoints.c.project_id == wanted.project_id)
         if wanted.job_id:
