@@ -81,6 +81,15 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
             ("work_item", "title"),
         )
     },
+    **{
+        f"CheckpointService.{name}": ({"checkpoint_id": "nothing", **said}, "CHECKPOINT_NOT_FOUND")
+        for name, said in (
+            ("GetCheckpoint", {}),
+            ("ApproveCheckpoint", {}),
+            ("RejectCheckpoint", {"reason": "no"}),
+            ("RequestChanges", {"comment": "more"}),
+        )
+    },
     "TokenService.CreateToken": ({"role": "ROLE_VIEWER", "project_ids": ["nowhere"]}, "PROJECT_NOT_FOUND"),
     "TokenService.RevokeToken": ({"token_id": "nothing"}, "TOKEN_NOT_FOUND"),
     "CatalogService.MoveWorkItem": ({"work_item_id": "nothing", "state": "STATE_DONE"}, "WORK_ITEM_NOT_FOUND"),
