@@ -9,6 +9,7 @@ from services.cli import exits
 
 COMMANDS = {
     "up": "Start a cell on this machine and keep it running.",
+    "coordinator": "Carry jobs of a gateway elsewhere on this machine.",
     "down": "End the cell, and every agent that runs in it.",
     "doctor": "Check what Boatyard needs here, and say how to mend what is missing.",
     "run": "Run an agent on a repository and follow it to its end.",

@@ -43,6 +43,9 @@ from services.gateway.cells.model import Cell
 from services.gateway.cells.store import CellStore
 from services.gateway.checkpoints.servicer import CheckpointServicer
 from services.gateway.checkpoints.store import CheckpointStore
+from services.gateway.coordinators import app as coordinators
+from services.gateway.coordinators.events import EventStore
+from services.gateway.coordinators.place import RemoteMachines
 from services.gateway.hooks.servicer import HookServicer
 from services.gateway.hooks.store import HookStore
 from services.gateway.jobs.admission import Admission
@@ -113,9 +116,22 @@ async def _main() -> None:
         await stack.enter_async_context(_beside(strays.keep_ended(settings.lease_seconds), "strays"))
         await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))
         store = JobStore(engine, changes)
+        events = EventStore(engine)
         here = NodeClients(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
-        found = await stack.enter_async_context(places(here, cells, store))
-        registrations = _registrations(engine, store, changes, found=found, draining=draining, settings=settings)
+        found = await stack.enter_async_context(places(here, RemoteMachines(store, events, changes), cells, store))
+        registrations = [
+            *_registrations(engine, store, changes, found=found, draining=draining, settings=settings),
+            *coordinators.registrations(
+                engine,
+                cells=cells,
+                jobs=store,
+                events=events,
+                changes=changes,
+                draining=draining,
+                lease_seconds=settings.lease_seconds,
+                ageing_seconds=settings.ageing_seconds,
+            ),
+        ]
         before, tokens = door(engine, _admin_token(settings), registrations, [PeerToken(cell.peer_token)])
         await serve(
             listen=settings.listen,

@@ -14,7 +14,7 @@ from services.common.settings import Home
 from services.supervisor.clients import Agents, wait_until_serving
 from services.supervisor.keeper import Say
 from services.supervisor.orders import END_AGENTS_SIGNAL
-from services.supervisor.plan import EXECUTION, SERVICES, CellPlan, cell_file, service_lock, supervisor_lock
+from services.supervisor.plan import EVERY_SERVICE, EXECUTION, CellPlan, cell_file, service_lock, supervisor_lock
 from services.supervisor.process import ServiceProcess, log_tail
 
 AGENT_GRACE_S = 5.0
@@ -38,7 +38,7 @@ async def down(home: Home, say: Say) -> None:
     if pid is not None:
         say(f"ending the cell in {home.root} (process {pid})")
         await _end_supervisor(home, pid)
-    for service in SERVICES:
+    for service in EVERY_SERVICE:
         await _end_service(home, service)
     try:
         lock = FileLock(supervisor_lock(home))  # nobody starts the cell meanwhile

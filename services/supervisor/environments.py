@@ -6,13 +6,13 @@ A service that is broken into, or whose memory or /proc somebody reads, then giv
 from collections.abc import Mapping
 from typing import Final
 
-from services.supervisor.plan import EXECUTION, GATEWAY, SERVICES
+from services.supervisor.plan import COORDINATOR, EVERY_SERVICE, EXECUTION, GATEWAY
 
 _OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
     # The database holds tokens of remotes and keys of webhooks.
     "BOATYARD_DATABASE_URL": (GATEWAY,),
     # What users show; the node services take the cell's own token alone.
-    "BOATYARD_TOKEN": (GATEWAY,),
+    "BOATYARD_TOKEN": (GATEWAY, COORDINATOR),
     "AGENT_COMMAND": (GATEWAY,),
     # A model's name is no secret: the gateway settles it for jobs that name none.
     "ANTHROPIC_MODEL": (GATEWAY, EXECUTION),
@@ -20,7 +20,7 @@ _OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
 # The first that a name begins with; a service's own settings may hold secrets too.
 _OWNERS_OF_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "ANTHROPIC_": (EXECUTION,),
-    **{f"BOATYARD_{service.upper()}_": (service,) for service in SERVICES},
+    **{f"BOATYARD_{service.upper()}_": (service,) for service in EVERY_SERVICE},
 }
 
 
@@ -32,4 +32,4 @@ def environment_of(service: str, environment: Mapping[str, str]) -> dict[str, st
 def _owners(name: str) -> tuple[str, ...]:
     if name in _OWNERS:
         return _OWNERS[name]
-    return next((owners for prefix, owners in _OWNERS_OF_PREFIXES.items() if name.startswith(prefix)), SERVICES)
+    return next((owners for prefix, owners in _OWNERS_OF_PREFIXES.items() if name.startswith(prefix)), EVERY_SERVICE)

@@ -10,43 +10,61 @@ from services.common.errors import StartError
 from services.common.settings import Home
 
 GATEWAY, WORKSPACE, GIT, EXECUTION, HTTP = "gateway", "workspace", "git", "execution", "http"
+COORDINATOR = "coordinator"
 NODE_SERVICES = (WORKSPACE, GIT, EXECUTION)
 SERVICES = (*NODE_SERVICES, GATEWAY)
+EVERY_SERVICE = (*SERVICES, COORDINATOR)
+"""What may run in a data directory; a cell has a gateway or a coordinator."""
 
 DEFAULT_PORT_BASE = 7460
-_OFFSETS = {GATEWAY: 0, WORKSPACE: 1, GIT: 2, EXECUTION: 3, HTTP: 20}
+_OFFSETS = {GATEWAY: 0, WORKSPACE: 1, GIT: 2, EXECUTION: 3, COORDINATOR: 4, HTTP: 20}
 _HIGHEST_BASE = 65535 - max(_OFFSETS.values())
 
 
 @dataclass(frozen=True, slots=True)
 class CellPlan:
-    """A cell before it runs. `addresses` has host:port by service; of `environment` each service gets its share."""
+    """A cell before it runs. `addresses` has host:port by service; of `environment` each service gets its share.
+
+    `driver` is the service that drives the node services.
+    """
 
     home: Home
     addresses: Mapping[str, str]
     environment: Mapping[str, str]
+    driver: str = GATEWAY
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """What runs."""
+        return (*NODE_SERVICES, self.driver)
+
+    @property
+    def command(self) -> str:
+        """What a person types to run it."""
+        return "boatyard up" if self.driver == GATEWAY else "boatyard coordinator"
 
     def log_file(self, service: str) -> Path:
         """Where a service's output goes."""
         return self.home.root / "logs" / f"{service}.log"
 
 
-def plan(home: Home, port_base: int | None, environment: Mapping[str, str]) -> CellPlan:
+def plan(home: Home, port_base: int | None, environment: Mapping[str, str], *, driver: str = GATEWAY) -> CellPlan:
     """Plan a cell. With `port_base` every address moves; without it, settings may move single ones.
 
     Raises StartError for a base that leaves no room for its ports.
     """
     if port_base is not None and not 1024 <= port_base <= _HIGHEST_BASE:
         raise StartError(f"--port-base must be from 1024 to {_HIGHEST_BASE}, not {port_base}")
-    addresses = {service: _address(service, port_base, environment) for service in _OFFSETS}
+    served = (*NODE_SERVICES, GATEWAY, HTTP) if driver == GATEWAY else (*NODE_SERVICES, driver)
+    addresses = {service: _address(service, port_base, environment) for service in served}
     settings = {
         "BOATYARD_HOME": str(home.root),
         **{_listen_variable(service): address for service, address in addresses.items()},
-        **{f"BOATYARD_GATEWAY_{service.upper()}_ADDRESS": addresses[service] for service in NODE_SERVICES},
+        **{f"BOATYARD_{driver.upper()}_{service.upper()}_ADDRESS": addresses[service] for service in NODE_SERVICES},
         # One's own machine is where local remotes are wanted; a service started by hand allows none.
         "BOATYARD_GIT_FILE_ROOTS": environment.get("BOATYARD_GIT_FILE_ROOTS", "/"),
     }
-    return CellPlan(home, addresses, {**environment, **settings})
+    return CellPlan(home, addresses, {**environment, **settings}, driver)
 
 
 def default_address(service: str, environment: Mapping[str, str]) -> str:

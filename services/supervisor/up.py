@@ -1,4 +1,4 @@
-"""`boatyard up`: starts a cell, keeps it, and stops it when told."""
+"""`boatyard up` and `boatyard coordinator`: starts a cell, keeps it, and stops it when told."""
 
 import asyncio
 import os
@@ -13,9 +13,9 @@ from services.supervisor.down import end_agents
 from services.supervisor.keeper import Say, ServiceKeeper
 from services.supervisor.orders import Orders
 from services.supervisor.plan import (
+    EVERY_SERVICE,
     EXECUTION,
     GATEWAY,
-    SERVICES,
     CellPlan,
     cell_file,
     service_lock,
@@ -44,7 +44,8 @@ async def up(plan: CellPlan, announce: Callable[[], None], say: Say) -> None:
     with orders.from_signals(), _alone(plan):
         await _wait_for_predecessors(plan, orders, say)
         plan.home.cell_token()  # before four processes need them at once
-        plan.home.admin_token()
+        if plan.driver == GATEWAY:
+            plan.home.admin_token()
         if not orders.stop.is_set():
             await _Cell(plan, orders, announce, say).run()
         if orders.end_agents.is_set():  # said too late for the services that knew of the agents
@@ -52,7 +53,7 @@ async def up(plan: CellPlan, announce: Callable[[], None], say: Say) -> None:
 
 
 class _Cell:
-    """The four services of one `up`."""
+    """The services of one `up`."""
 
     def __init__(self, plan: CellPlan, orders: Orders, announce: Callable[[], None], say: Say) -> None:
         self._plan = plan
@@ -63,7 +64,9 @@ class _Cell:
 
     async def run(self) -> None:
         with _lifeline() as lifeline:
-            keepers = {service: ServiceKeeper(self._plan, service, lifeline, self._say) for service in SERVICES}
+            keepers = {
+                service: ServiceKeeper(self._plan, service, lifeline, self._say) for service in self._plan.services
+            }
             async with _running([keeper.run() for keeper in keepers.values()]) as kept:
                 try:
                     await self._until_told(kept)
@@ -82,9 +85,11 @@ class _Cell:
     async def _announce_when_serving(self) -> None:
         try:
             async with asyncio.timeout(_STARTED_WITHIN_S):
-                await asyncio.gather(*(wait_until_serving(self._plan.addresses[service]) for service in SERVICES))
+                await asyncio.gather(
+                    *(wait_until_serving(self._plan.addresses[service]) for service in self._plan.services)
+                )
         except TimeoutError:
-            logs = self._plan.log_file(GATEWAY).parent
+            logs = self._plan.log_file(self._plan.driver).parent
             raise StartError(f"not every service was SERVING within {_STARTED_WITHIN_S:g} s: see {logs}") from None
         write_cell_file(self._plan)
         self._announce()
@@ -92,12 +97,12 @@ class _Cell:
     async def _bound_logs(self) -> None:
         while True:
             await asyncio.sleep(_LOGS_EVERY_S)
-            for service in SERVICES:
+            for service in self._plan.services:
                 await asyncio.to_thread(bound_log, self._plan.log_file(service))
 
     async def _stop(self, keepers: dict[str, ServiceKeeper]) -> None:
         await self._say_what_becomes_of_agents()
-        await keepers[GATEWAY].stop()  # first, for it might start another agent
+        await keepers[self._plan.driver].stop()  # first, for it might start another agent
         if self._orders.end_agents.is_set():
             await self._end_agents()
         await asyncio.gather(*(keeper.stop() for keeper in keepers.values()))
@@ -116,7 +121,8 @@ class _Cell:
         else:
             left, them = ("is left running", "it") if count == 1 else ("are left running", "them")
             self._say(
-                f"stopping; {agents(count)} {left}: `boatyard up` goes on with {them}, `boatyard down` ends {them}"
+                f"stopping; {agents(count)} {left}: `{self._plan.command}` goes on with {them},"
+                f" `boatyard down` ends {them}"
             )
             if self._orders.by_hand:
                 self._say(f"Ctrl-C again within {_SECOND_CTRL_C_WITHIN_S:g} s ends {them} now")
@@ -160,7 +166,7 @@ async def _wait_for_predecessors(plan: CellPlan, orders: Orders, say: Say) -> No
     """Wait until services of a supervisor that was killed have drained, and make sure that the ports are free."""
     deadline = asyncio.get_running_loop().time() + _PREDECESSOR_GONE_WITHIN_S
     said = False
-    while held := [service for service in SERVICES if is_held(service_lock(plan.home, service))]:
+    while held := [service for service in EVERY_SERVICE if is_held(service_lock(plan.home, service))]:
         if asyncio.get_running_loop().time() > deadline:
             raise StartError(f"{', '.join(held)} of an earlier run does not end: `boatyard down` ends it")
         if orders.stop.is_set():
@@ -169,11 +175,11 @@ async def _wait_for_predecessors(plan: CellPlan, orders: Orders, say: Say) -> No
             say("waiting for the services of an earlier run to end")
             said = True
         await asyncio.sleep(_PAUSE_S)
-    for service in SERVICES:
+    for service in plan.services:
         if not _is_free(plan.addresses[service]):
             raise StartError(
                 f"another program listens on {plan.addresses[service]}, the address of {service}:"
-                " `boatyard up --port-base N` moves all addresses"
+                f" `{plan.command} --port-base N` moves all addresses"
             )
 
 

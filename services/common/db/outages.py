@@ -31,6 +31,11 @@ def tell_outage(context: ExceptionContext) -> Unavailable | None:
         return None
     # The driver's own words: SQLAlchemy's would repeat the statement.
     log.warning("the database is away", error=f"{type(context.original_exception).__name__}: {_words(context)}")
+    return outage()
+
+
+def outage() -> Unavailable:
+    """Return what callers are told while the database is away."""
     return Unavailable("DATABASE_UNAVAILABLE", "the database cannot be used now: ask again", retry_after=_RETRY_SECONDS)
 
 

@@ -49,7 +49,7 @@ def new_job(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[Draft, Request 
             repository_id=check.optional_id("spec.repository_id", spec.repository_id),
             revision=check.revision("spec.revision", spec.revision),
             snapshot_id=check.optional_id("spec.snapshot_id", spec.snapshot_id),
-            branch=_branch(check, "spec.branch", spec.branch),
+            branch=branch_of(check, "spec.branch", spec.branch),
             worker_id=check.optional_id("spec.worker_id", spec.worker_id),
             work_item_id=check.optional_id("spec.work_item_id", spec.work_item_id),
             template_id=check.optional_id("spec.template_id", spec.template_id),
@@ -66,7 +66,8 @@ def new_job(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[Draft, Request 
     return draft, once
 
 
-def _branch(check: Checks, field: str, value: bytes) -> bytes:
+def branch_of(check: Checks, field: str, value: bytes) -> bytes:
+    """Read a branch's name that may be empty."""
     if value and (
         len(value) > 244
         or value.startswith((b"-", b"/", b"."))

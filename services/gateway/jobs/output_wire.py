@@ -25,6 +25,9 @@ def output(value: Output) -> output_pb2.Output:
         diff_truncated=changes.diff_truncated,
         log_tail=value.log_tail,
         output_bytes=value.output_bytes,
+        pull_request_url=value.pull_request_url,
+        pull_request_number=value.pull_request_number,
+        review_comment=value.review_comment,
     )
     if value.exit_code is not None:
         message.exit_code = value.exit_code

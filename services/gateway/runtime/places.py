@@ -5,7 +5,7 @@ A call that another gateway has passed on is answered here, whoever has what it 
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Protocol
 
 import grpc
 from boatyard.gateway.v1 import runtime_pb2
@@ -15,7 +15,7 @@ from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY
 from services.common.rpc.channel import open_channel
 from services.gateway.auth.current import current_access
 from services.gateway.auth.forwarding import forwarded_metadata
-from services.gateway.cells.model import CellKind, CellView
+from services.gateway.cells.model import Cell, CellKind, CellView
 from services.gateway.cells.store import CellStore
 from services.gateway.jobs.store import JobStore
 from services.gateway.runtime.elsewhere import PeerClients
@@ -25,11 +25,20 @@ from services.lifecycle.run import execution_of_snapshot
 _SERVICE: Final = runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"]
 
 
+class Coordinators(Protocol):
+    """Answers for machines whose gateway nobody can ask, as far as that can be done."""
+
+    def of_cell(self, cell: Cell) -> Place:
+        """Return what is known of such a cell."""
+        ...
+
+
 class Places:
     """Knows this cell and the way to all others. Made by `places`, which ends the ways."""
 
-    def __init__(self, here: Place, cells: CellStore, jobs: JobStore) -> None:
+    def __init__(self, here: Place, coordinators: Coordinators, cells: CellStore, jobs: JobStore) -> None:
         self._here = here
+        self._coordinators = coordinators
         self._cells = cells
         self._jobs = jobs
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -39,6 +48,8 @@ class Places:
         if cell_id in {"", self._here.cell_id} or current_access().forwarded_by:
             return self._here
         cell = await self._cells.find(cell_id)
+        if cell is not None and cell.kind is CellKind.COORDINATOR:
+            return self._coordinators.of_cell(cell)
         if cell is None or not _answers(cell):
             raise cell_unavailable(cell_id, "" if cell is None else cell.host)
         return self._peer(cell)
@@ -88,9 +99,9 @@ class Places:
 
 
 @asynccontextmanager
-async def places(here: Place, cells: CellStore, jobs: JobStore) -> AsyncIterator[Places]:
+async def places(here: Place, coordinators: Coordinators, cells: CellStore, jobs: JobStore) -> AsyncIterator[Places]:
     """Give the ways to all cells, and end them."""
-    found = Places(here, cells, jobs)
+    found = Places(here, coordinators, cells, jobs)
     try:
         yield found
     finally:

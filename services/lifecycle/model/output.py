@@ -62,6 +62,9 @@ class Output(Recorded):
     turns: int | None = None
     cpu_seconds: float | None = None
     memory_peak_bytes: int | None = None
+    pull_request_url: str = ""
+    pull_request_number: int = 0
+    review_comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)

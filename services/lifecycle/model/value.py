@@ -1,5 +1,9 @@
-"""Values that are written down: `dump` makes JSON of each, and `load` the same value of that."""
+"""Values that are written down: `dump` makes JSON of each, and `load` the same value of that.
 
+`pack` and `unpack` do the same for values that travel: compressed, for a prompt in JSON may be larger than a message.
+"""
+
+import zlib
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 
@@ -14,6 +18,9 @@ class Recorded:
 
 
 Value = TypeVar("Value", bound=Recorded)
+
+_MAX_TEXT_BYTES = 64 << 20
+"""Far beyond what any value takes: the work of unpacking what somebody sends has an end."""
 
 
 @cache
@@ -33,3 +40,20 @@ def load(kind: type[Value], text: str) -> Value:
     known: Any = kind
     value: Value = _adapter(known).validate_json(text)
     return value
+
+
+def pack(value: Recorded) -> bytes:
+    """Write a value as few bytes."""
+    return zlib.compress(dump(value).encode())
+
+
+def unpack(kind: type[Value], data: bytes) -> Value:
+    """Read what `pack` wrote. Raises ValueError for anything else."""
+    unpacking = zlib.decompressobj()
+    try:
+        text = unpacking.decompress(data, _MAX_TEXT_BYTES)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if not unpacking.eof:
+        raise ValueError("it is cut short, or too large")
+    return load(kind, text.decode())

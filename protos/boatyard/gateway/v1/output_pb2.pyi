@@ -46,6 +46,9 @@ class Output(message.Message):
     SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     CPU_SECONDS_FIELD_NUMBER: builtins.int
     MEMORY_PEAK_BYTES_FIELD_NUMBER: builtins.int
+    PULL_REQUEST_URL_FIELD_NUMBER: builtins.int
+    PULL_REQUEST_NUMBER_FIELD_NUMBER: builtins.int
+    REVIEW_COMMENT_FIELD_NUMBER: builtins.int
     summary: builtins.str
     """The agent's last words: what its model said last, or the last lines of its output; at most 2 KiB."""
     total_files_changed: builtins.int
@@ -86,6 +89,12 @@ class Output(message.Message):
     """Seconds on a processor, user and system, of all the agent's processes; absent where nobody counts them."""
     memory_peak_bytes: builtins.int
     """The most memory that its processes had at a time, in bytes; absent where nobody counts it."""
+    pull_request_url: builtins.str
+    """The pull request that a coordinator's client has opened; empty means none."""
+    pull_request_number: builtins.int
+    """Its number; 0 means none."""
+    review_comment: builtins.str
+    """What a coordinator's client has to say in review."""
     @builtins.property
     def files_changed(self) -> containers.RepeatedCompositeFieldContainer[FileChange]:
         """The files that differ between base and result; at most 1000 of them."""
@@ -118,10 +127,13 @@ class Output(message.Message):
         snapshot_id: builtins.str = ...,
         cpu_seconds: builtins.float | None = ...,
         memory_peak_bytes: builtins.int | None = ...,
+        pull_request_url: builtins.str = ...,
+        pull_request_number: builtins.int = ...,
+        review_comment: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "exit_code", b"exit_code", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "output_bytes", b"output_bytes", "pushed", b"pushed", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_files_changed", b"total_files_changed", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "output_bytes", b"output_bytes", "pull_request_number", b"pull_request_number", "pull_request_url", b"pull_request_url", "pushed", b"pushed", "review_comment", b"review_comment", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_files_changed", b"total_files_changed", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015

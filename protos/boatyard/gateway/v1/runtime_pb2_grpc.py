@@ -30,7 +30,8 @@ class AgentRuntimeServiceStub:
 
     With several cells on one database any gateway answers, and passes on to the cell that has it what is asked of an
     execution, a workspace or a snapshot. While that cell does not answer: UNAVAILABLE (CELL_UNAVAILABLE), whose details name it.
-    Lists go cell by cell, and name the cells that did not answer.
+    Lists go cell by cell, and name the cells that did not answer. What is on a coordinator's machine, which gateways cannot
+    call, is refused with FAILED_PRECONDITION (ON_COORDINATOR), but for the events that it sends, and a diff that is kept whole.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
@@ -125,7 +126,8 @@ class AgentRuntimeServiceServicer:
 
     With several cells on one database any gateway answers, and passes on to the cell that has it what is asked of an
     execution, a workspace or a snapshot. While that cell does not answer: UNAVAILABLE (CELL_UNAVAILABLE), whose details name it.
-    Lists go cell by cell, and name the cells that did not answer.
+    Lists go cell by cell, and name the cells that did not answer. What is on a coordinator's machine, which gateways cannot
+    call, is refused with FAILED_PRECONDITION (ON_COORDINATOR), but for the events that it sends, and a diff that is kept whole.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
@@ -405,7 +407,8 @@ class AgentRuntimeService:
 
     With several cells on one database any gateway answers, and passes on to the cell that has it what is asked of an
     execution, a workspace or a snapshot. While that cell does not answer: UNAVAILABLE (CELL_UNAVAILABLE), whose details name it.
-    Lists go cell by cell, and name the cells that did not answer.
+    Lists go cell by cell, and name the cells that did not answer. What is on a coordinator's machine, which gateways cannot
+    call, is refused with FAILED_PRECONDITION (ON_COORDINATOR), but for the events that it sends, and a diff that is kept whole.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services

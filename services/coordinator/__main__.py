@@ -1,0 +1,5 @@
+"""`python -m services.coordinator`."""
+
+from services.coordinator.app import main
+
+main()

@@ -1,0 +1,162 @@
+"""Puts the coordinator together."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import structlog
+from boatyard.execution.v1 import execution_pb2
+from boatyard.git.v1 import git_pb2
+from boatyard.workspace.v1 import workspace_pb2
+from google.protobuf.descriptor import ServiceDescriptor
+
+from services.common import program
+from services.common.errors import PermissionDenied, StartError, Unauthenticated
+from services.common.ids import new_id
+from services.common.lock import FileLock, LockHeldError
+from services.common.rpc.auth import cell_authenticator
+from services.common.rpc.channel import open_channel
+from services.common.rpc.draining import Draining
+from services.common.rpc.server import serve
+from services.common.settings import load_settings
+from services.coordinator.clients import LocalEvents, NotReached, Upstream
+from services.coordinator.ledger import RemoteLedger, Wishes
+from services.coordinator.settings import CoordinatorSettings, listed
+from services.coordinator.shipping import Shipping
+from services.lifecycle.driver import Driver
+from services.lifecycle.ledger import LedgerUnavailable
+from services.lifecycle.nodes import Machine, Nodes, Patience
+from services.lifecycle.strays import Strays
+from services.lifecycle.webhooks import AllowList, Webhooks
+
+_WORKSPACE: ServiceDescriptor = workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]
+_GIT: ServiceDescriptor = git_pb2.DESCRIPTOR.services_by_name["GitService"]
+_EXECUTION: ServiceDescriptor = execution_pb2.DESCRIPTOR.services_by_name["ExecutionService"]
+
+_RETRY_SECONDS: Final = 1.0
+_STRAYS_SECONDS: Final = 5.0
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    """Run the coordinator until it is told to stop."""
+    program.run("coordinator", _main)
+
+
+async def _main() -> None:
+    settings = load_settings(CoordinatorSettings)
+    directory = settings.home.directory("coordinator")
+    async with AsyncExitStack() as stack:
+        try:
+            # The lock makes this the one process that may take this machine's own jobs back.
+            stack.callback(FileLock(directory / "lock").release)
+        except LockHeldError as error:
+            raise StartError(f"process {error.pid} already is the coordinator of {directory}") from None
+        coordinator_id = _coordinator_id(directory)
+        upstream = await stack.enter_async_context(Upstream(listed(settings.upstream), settings.shown_token()))
+        nodes = await _nodes(stack, settings)
+        shipping = Shipping(partial(upstream.append, coordinator_id), LocalEvents(nodes.execution))
+        stack.push_async_callback(shipping.stop)
+        wishes = Wishes(settings.capacity, listed(settings.projects), listed(settings.kinds), listed(settings.engines))
+        ledger = RemoteLedger(upstream, coordinator_id, wishes, shipping)
+        is_known = await _first_word(ledger)
+        driver = Driver(
+            ledger,
+            nodes,
+            capacity=settings.capacity,
+            webhooks=Webhooks(AllowList.parse(settings.webhook_allow)),
+            keeping=settings.keeping,
+        )
+        strays = Strays(Machine(nodes), partial(upstream.standings, coordinator_id), settings.keeping)
+
+        async def carry() -> None:
+            if not is_known:
+                await _registered(ledger)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(driver.run(), name="driver")
+                group.create_task(strays.keep_ended(_STRAYS_SECONDS), name="strays")
+                group.create_task(_listen(upstream, coordinator_id, driver), name="wishes")
+
+        await stack.enter_async_context(_beside(carry()))
+        await serve(
+            listen=settings.listen,
+            registrations=[],
+            authenticator=cell_authenticator(settings.home.cell_token()),
+            draining=Draining(),
+            reflection=settings.reflection,
+        )
+
+
+async def _first_word(ledger: RemoteLedger) -> bool:
+    """Say that we are here; whether a gateway has heard it. Raises StartError when it does not let us in."""
+    try:
+        held = await ledger.register(socket.gethostname())
+    except LedgerUnavailable as error:
+        if isinstance(error, NotReached) and isinstance(error.error, Unauthenticated | PermissionDenied):
+            raise StartError(f"the gateway does not let this coordinator in: {error.error.message}") from error
+        log.warning("waiting for a gateway", error=str(error))
+        return False
+    log.info("registered", jobs_held=held)
+    return True
+
+
+async def _registered(ledger: RemoteLedger) -> None:
+    """Say that we are here, until a gateway has heard it."""
+    while True:
+        await asyncio.sleep(_RETRY_SECONDS)
+        try:
+            held = await ledger.register(socket.gethostname())
+        except LedgerUnavailable as error:
+            log.warning("waiting for a gateway", error=str(error))
+        else:
+            log.info("registered", jobs_held=held)
+            return
+
+
+async def _listen(upstream: Upstream, coordinator_id: str, driver: Driver) -> None:
+    """Have the driver look at once when one of its jobs is to end."""
+    while True:
+        try:
+            await upstream.watch(coordinator_id, driver.poke)
+        except LedgerUnavailable as error:
+            log.info("not told at once what is to end", error=str(error))
+        await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _nodes(stack: AsyncExitStack, settings: CoordinatorSettings) -> Nodes:
+    token = settings.home.cell_token()
+
+    async def connected(address: str, service: ServiceDescriptor) -> grpc.aio.Channel:
+        return await stack.enter_async_context(open_channel(address, token, services=[service]))
+
+    return Nodes(
+        await connected(settings.workspace_address, _WORKSPACE),
+        await connected(settings.git_address, _GIT),
+        await connected(settings.execution_address, _EXECUTION),
+        Patience(away=settings.node_patience_seconds),
+    )
+
+
+def _coordinator_id(directory: Path) -> str:
+    """Return this data directory's coordinator, the same for as long as the directory lives. Called under its lock."""
+    file = directory / "coordinator-id"
+    if not file.exists():
+        temporary = directory / "coordinator-id.new"
+        temporary.write_text(new_id("coordinator") + "\n")
+        temporary.rename(file)
+    return file.read_text().strip()
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do work beside what is inside; when it breaks, so does that."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work)
+        yield
+        task.cancel()

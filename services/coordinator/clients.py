@@ -1,0 +1,175 @@
+"""The ways to the gateways, one of several addresses, and to the events that this machine has."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Self, TypeVar
+
+import grpc
+import structlog
+from boatyard.execution.v1 import event_pb2, execution_pb2
+from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
+from boatyard.gateway.v1 import coordinator_pb2, ledger_pb2
+from boatyard.gateway.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from boatyard.gateway.v1.ledger_pb2_grpc import LedgerServiceStub
+
+from services.common.errors import ServiceError, Status
+from services.common.rpc.channel import open_channel
+from services.common.rpc.status import service_error
+from services.common.rpc.streaming import streaming
+from services.coordinator import wire
+from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
+from services.lifecycle.strays import Standing
+
+T = TypeVar("T")
+
+_DESCRIPTORS: Final = (
+    coordinator_pb2.DESCRIPTOR.services_by_name["CoordinatorService"],
+    ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"],
+)
+# No answer to what was asked, from this gateway at this moment: it may be had later, or elsewhere. A token that is
+# not known any more is one that an administrator is about to replace; meanwhile nothing is thrown away.
+_NO_ANSWER: Final = frozenset(
+    {
+        *(Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.CANCELLED, Status.RESOURCE_EXHAUSTED),
+        *(Status.UNAUTHENTICATED, Status.PERMISSION_DENIED),
+    }
+)
+_APPEND_SECONDS: Final = 30.0  # of up to a MiB, over a slow link
+_STANDINGS: Final = 1000  # asked for at once
+_LOST: Final = frozenset({"LEASE_LOST", "JOB_NOT_FOUND"})
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Stubs:
+    """One gateway's."""
+
+    address: str
+    coordinator: CoordinatorServiceStub
+    ledger: LedgerServiceStub
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Some events of an execution, in order; with `is_last` it has ended, and there are no more."""
+
+    events: tuple[event_pb2.Event, ...]
+    is_last: bool
+
+
+class LocalEvents:
+    """The events of what runs on this machine. What its execution service refuses is raised as ServiceError."""
+
+    def __init__(self, execution: grpc.aio.Channel) -> None:
+        self._stub = ExecutionServiceStub(execution)
+
+    async def of(self, execution_id: str, first: int) -> AsyncGenerator[Events, None]:
+        """Yield an execution's events from a number on, to its end; heartbeats (without events) too."""
+        request = execution_pb2.WatchEventsRequest(execution_id=execution_id, from_sequence=first, follow=True)
+        try:
+            async with streaming(self._stub.WatchEvents(request)) as messages:
+                async for message in messages:
+                    yield Events(tuple(message.events), message.HasField("end"))
+        except grpc.aio.AioRpcError as error:
+            raise service_error(error) from error
+
+
+class NotReached(LedgerUnavailable):
+    """No gateway has answered; `error` is what was heard instead."""
+
+    def __init__(self, address: str, error: ServiceError) -> None:
+        super().__init__(f"{address}: {error.message}")
+        self.error = error
+
+
+class Upstream:
+    """The gateways. One is asked for as long as it answers, and then the next. Use it as `async with`."""
+
+    def __init__(self, addresses: Sequence[str], token: str) -> None:
+        self._channels = [open_channel(address, token, services=_DESCRIPTORS) for address in addresses]
+        self._stubs = [
+            Stubs(address, CoordinatorServiceStub(channel), LedgerServiceStub(channel))
+            for address, channel in zip(addresses, self._channels, strict=True)
+        ]
+        self._current = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+    async def ask(self, call: Callable[[Stubs], Awaitable[T]]) -> T:
+        """Return a gateway's answer.
+
+        Raises LeaseLost when it says so, LedgerUnavailable when there is no answer; other refusals as they are.
+        """
+        asked = self._current
+        try:
+            return await call(self._stubs[asked])
+        except grpc.aio.AioRpcError as raw:
+            error = service_error(raw)
+            if error.status in _NO_ANSWER:
+                self._leave(asked, error)
+                raise NotReached(self._stubs[asked].address, error) from error
+            if error.reason in _LOST:
+                raise LeaseLost(error.message) from error
+            raise error from raw
+
+    async def append(self, coordinator_id: str, lease: Lease, execution_id: str, events: Events) -> int:
+        """Send events of an execution, and return the number of the one that comes next; none only asks for that.
+
+        Raises LeaseLost, LedgerUnavailable, OutOfRange (EVENTS_OUT_OF_RANGE).
+        """
+        request = coordinator_pb2.AppendEventsRequest(
+            coordinator_id=coordinator_id,
+            lease=wire.lease_message(lease),
+            execution_id=execution_id,
+            events=events.events,
+            is_last=events.is_last,
+        )
+
+        async def once() -> AsyncIterator[coordinator_pb2.AppendEventsRequest]:
+            yield request
+
+        answer = await self.ask(lambda stubs: stubs.coordinator.AppendEvents(once(), timeout=_APPEND_SECONDS))
+        return answer.next_sequence
+
+    async def watch(self, coordinator_id: str, told: Callable[[], None]) -> None:
+        """Call `told` whenever a job of ours is to end, for as long as the link holds. Raises LedgerUnavailable."""
+        request = coordinator_pb2.WatchCoordinatorRequest(coordinator_id=coordinator_id)
+
+        async def listen(stubs: Stubs) -> None:
+            async with streaming(stubs.coordinator.WatchCoordinator(request)) as messages:
+                async for message in messages:
+                    if message.cancel_requested_job_ids:
+                        told()
+
+        await self.ask(listen)
+
+    async def standings(self, coordinator_id: str, job_ids: Collection[str]) -> Mapping[str, Standing]:
+        """Return how we stand to jobs; those that are not known are left out. Raises ServiceError."""
+        found: dict[str, Standing] = {}
+        wanted = sorted(job_ids)
+        for start in range(0, len(wanted), _STANDINGS):
+            some = wanted[start : start + _STANDINGS]
+            request = ledger_pb2.ReadStandingsRequest(coordinator_id=coordinator_id, job_ids=some)
+            try:
+                answer = await self.ask(partial(_standings, request))
+            except NotReached as error:
+                raise error.error from error
+            found.update((each.job_id, wire.standing_from(each)) for each in answer.standings)
+        return found
+
+    def _leave(self, asked: int, error: ServiceError) -> None:
+        """Ask another the next time, unless somebody else who was not answered has seen to that."""
+        if self._current == asked and len(self._stubs) > 1:
+            self._current = (asked + 1) % len(self._stubs)
+            log.warning("asking another gateway", address=self._stubs[self._current].address, error=error.message)
+
+
+async def _standings(request: ledger_pb2.ReadStandingsRequest, stubs: Stubs) -> ledger_pb2.ReadStandingsResponse:
+    return await stubs.ledger.ReadStandings(request)

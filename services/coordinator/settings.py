@@ -1,0 +1,84 @@
+"""What a coordinator can be told."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr
+
+from services.common.errors import StartError
+from services.common.settings import ListenAddress, ServiceSettings, read_token
+from services.lifecycle.model.outcome import Keeping
+from services.lifecycle.webhooks import AllowList
+
+
+def _addresses(text: str) -> str:
+    for address in listed(text):
+        host, _, port = address.rpartition(":")
+        if not (host and port.isascii() and port.isdigit() and int(port) < 65536):
+            raise ValueError("must be host:port, such as 10.0.0.1:7460, or several, separated by commas")
+    if not listed(text):
+        raise ValueError("must name a gateway, host:port")
+    return text
+
+
+def _checked(text: str) -> str:
+    AllowList.parse(text)
+    return text
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return what stands between commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+Hours = Annotated[float, Field(ge=0, le=87600)]
+
+
+class CoordinatorSettings(ServiceSettings, env_prefix="BOATYARD_COORDINATOR_"):
+    """Variables BOATYARD_COORDINATOR_<NAME>, and BOATYARD_HOME and BOATYARD_TOKEN."""
+
+    listen: ListenAddress = "127.0.0.1:7464"
+    """Where it says that it is well: health, and nothing else."""
+    workspace_address: str = "127.0.0.1:7461"
+    git_address: str = "127.0.0.1:7462"
+    execution_address: str = "127.0.0.1:7463"
+    upstream: Annotated[str, AfterValidator(_addresses)]
+    """The gateways, host:port, separated by commas: another is asked when one does not answer."""
+    token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("BOATYARD_TOKEN", "token"))
+    """A token with the role coordinator, or admin; or else `token_file` has it."""
+    token_file: Path | None = None
+    capacity: Annotated[int, Field(ge=1, le=1000)] = 4
+    """How many jobs it carries at once."""
+    projects: str = ""
+    """Only jobs of these projects, separated by commas; empty means all that the token is for."""
+    kinds: str = ""
+    """Only jobs of these kinds; empty means all."""
+    engines: str = ""
+    """Only jobs of these engines; empty means all."""
+    node_patience_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
+    """How long a node service that is away is waited for; then the job that needs it ends with NODE_LOST."""
+    keep_succeeded_hours: Hours = 24.0
+    """How long the workspace of a job that has succeeded is kept, where its policy keeps it; 0 removes it at once."""
+    keep_failed_hours: Hours = 72.0
+    """The same of a job that has failed, or was taken over by another machine."""
+    keep_cancelled_hours: Hours = 24.0
+    """The same of a job that was cancelled."""
+    webhook_allow: Annotated[str, AfterValidator(_checked)] = ""
+    """Addresses, networks and host names, separated by commas, that webhooks may call though they are not public."""
+
+    @property
+    def keeping(self) -> Keeping:
+        """Return how long workspaces are kept."""
+        hours = (self.keep_succeeded_hours, self.keep_failed_hours, self.keep_cancelled_hours)
+        return Keeping(*(each * 3600 for each in hours))
+
+    def shown_token(self) -> str:
+        """Return the token that the gateways are shown. Raises StartError when there is none."""
+        if self.token_file is not None:
+            return read_token(self.token_file.expanduser())
+        if self.token is None:
+            raise StartError(
+                "a token for the gateway is needed, in BOATYARD_TOKEN or a file (--token-file): there,"
+                " `boatyard token create --role coordinator` makes one"
+            )
+        return self.token.get_secret_value()

@@ -1,0 +1,130 @@
+"""Events of the executions that run here, sent to a gateway as they come: by number, so that none is sent in vain."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from services.common.errors import DeadlineExceeded, NotFound, ServiceError, Unavailable
+from services.coordinator.clients import Events, LocalEvents
+from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
+
+_LINGER_SECONDS: Final = 0.2
+"""How long events are gathered: a program that writes line by line costs its gateway five writes a second, no more."""
+_BATCH_BYTES: Final = 512 << 10
+_RETRY_SECONDS: Final = 1.0
+_SETTLED_SECONDS: Final = 10.0
+_REMEMBERED: Final = 1000
+
+log = structlog.get_logger()
+
+
+class Send(Protocol):
+    """Sends events of an execution, and returns the number of the one that comes next; none only asks for that."""
+
+    def __call__(self, lease: Lease, execution_id: str, events: Events) -> Awaitable[int]:
+        """Raises LeaseLost, LedgerUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Shipment:
+    lease: Lease
+    task: asyncio.Task[None]
+
+
+class Shipping:
+    """One task an execution, until its last event is sent, or its job is no longer ours."""
+
+    def __init__(self, send: Send, local: LocalEvents) -> None:
+        self._send = send
+        self._local = local
+        self._shipments: OrderedDict[str, _Shipment] = OrderedDict()
+
+    def follow(self, lease: Lease, execution_id: str) -> None:
+        """Send an execution's events under a lease, from wherever the gateway has them; once more does nothing."""
+        known = self._shipments.get(execution_id)
+        if known is not None and known.lease.fence >= lease.fence:
+            return
+        if known is not None:
+            known.task.cancel()
+        task = asyncio.create_task(self._ship(lease, execution_id), name=f"events of {execution_id}")
+        self._shipments[execution_id] = _Shipment(lease, task)
+        for finished in [name for name, each in self._shipments.items() if each.task.done()][:-_REMEMBERED]:
+            del self._shipments[finished]
+
+    async def settle(self, job_id: str) -> None:
+        """Wait a while for the last events of a job, all of whose executions have ended."""
+        tasks = [each.task for each in self._shipments.values() if each.lease.job_id == job_id]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_SETTLED_SECONDS)
+
+    async def stop(self) -> None:
+        """Send nothing more; whoever follows an execution next goes on where the gateway says."""
+        tasks = [each.task for each in self._shipments.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ship(self, lease: Lease, execution_id: str) -> None:
+        while True:
+            try:
+                if await self._ship_once(lease, execution_id):
+                    return
+            except LeaseLost:
+                return
+            except (LedgerUnavailable, Unavailable, DeadlineExceeded) as error:
+                log.info("events wait", execution_id=execution_id, error=str(error))
+            except NotFound:  # it was noted, and never began
+                return
+            except ServiceError as error:
+                log.warning("events are not sent", execution_id=execution_id, reason=error.reason, error=error.message)
+                return
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _ship_once(self, lease: Lease, execution_id: str) -> bool:
+        """Send what there is; say whether that was all that there will ever be."""
+        position = await self._send(lease, execution_id, Events((), is_last=False))
+        async with aclosing(gathered(self._local.of(execution_id, position))) as batches:
+            async for batch in batches:
+                await self._send(lease, execution_id, batch)
+                if batch.is_last:
+                    return True
+        return False
+
+
+async def gathered(source: AsyncGenerator[Events, None]) -> AsyncGenerator[Events, None]:
+    """Yield what comes within a moment as one; heartbeats are left out."""
+    async with aclosing(source):
+        coming = asyncio.ensure_future(anext(source, None))
+        try:
+            while (first := await coming) is not None:
+                found, until = [first], asyncio.get_running_loop().time() + _LINGER_SECONDS
+                coming = asyncio.ensure_future(anext(source, None))
+                while not found[-1].is_last and _size(found) < _BATCH_BYTES and await _comes(coming, until):
+                    following = coming.result()
+                    if following is None:
+                        break
+                    found.append(following)
+                    coming = asyncio.ensure_future(anext(source, None))
+                together = Events(tuple(event for each in found for event in each.events), found[-1].is_last)
+                if together.events or together.is_last:
+                    yield together
+        finally:
+            coming.cancel()
+            await asyncio.wait({coming})
+
+
+async def _comes(coming: "asyncio.Future[Events | None]", until: float) -> bool:
+    """Wait for the next, no longer than to a moment of the loop's clock; say whether it came."""
+    left = until - asyncio.get_running_loop().time()
+    done, _ = await asyncio.wait({coming}, timeout=max(0.0, left))
+    return bool(done)
+
+
+def _size(found: Sequence[Events]) -> int:
+    return sum(event.ByteSize() for each in found for event in each.events)

@@ -1,0 +1,49 @@
+"""Puts together what coordinators call."""
+
+from boatyard.gateway.v1 import coordinator_pb2, ledger_pb2
+from boatyard.gateway.v1.coordinator_pb2_grpc import add_CoordinatorServiceServicer_to_server
+from boatyard.gateway.v1.ledger_pb2_grpc import add_LedgerServiceServicer_to_server
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common.rpc.draining import Draining
+from services.common.rpc.server import Registration
+from services.gateway.cells.store import CellStore
+from services.gateway.coordinators.desk import Desk
+from services.gateway.coordinators.events import EventStore
+from services.gateway.coordinators.seam.servicer import LedgerServicer
+from services.gateway.coordinators.servicer import CoordinatorServicer
+from services.gateway.coordinators.store import CoordinatorStore
+from services.gateway.jobs.changes import Changes
+from services.gateway.jobs.store import JobStore
+from services.gateway.jobs.wire import document
+
+
+def registrations(
+    engine: AsyncEngine,
+    *,
+    cells: CellStore,
+    jobs: JobStore,
+    events: EventStore,
+    changes: Changes,
+    draining: Draining,
+    lease_seconds: float,
+    ageing_seconds: float,
+) -> list[Registration]:
+    """Return the services for coordinators; `lease_seconds` is how long one keeps a job without a heartbeat.
+
+    `ageing_seconds` is how long a point of priority is worth.
+    """
+    store = CoordinatorStore(engine, changes, events, lease_seconds=lease_seconds, ageing_seconds=ageing_seconds)
+    desk = Desk(engine, store, changes, document, lease_seconds)
+    return [
+        Registration(
+            coordinator_pb2.DESCRIPTOR.services_by_name["CoordinatorService"].full_name,
+            add_CoordinatorServiceServicer_to_server,
+            CoordinatorServicer(store, desk, cells=cells, jobs=jobs, changes=changes, draining=draining),
+        ),
+        Registration(
+            ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
+            add_LedgerServiceServicer_to_server,
+            LedgerServicer(store, desk),
+        ),
+    ]

@@ -1,0 +1,139 @@
+"""The RPCs of CoordinatorService: from the wire to the ledger and back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any
+
+from boatyard.gateway.v1 import coordinator_pb2 as pb
+from boatyard.gateway.v1.coordinator_pb2_grpc import CoordinatorServiceServicer
+from grpc import aio
+
+from services.common.rpc.draining import Draining
+from services.gateway.cells.store import CellStore
+from services.gateway.coordinators import wire
+from services.gateway.coordinators.desk import Desk
+from services.gateway.coordinators.endings import complete, fail
+from services.gateway.coordinators.store import CoordinatorStore
+from services.gateway.jobs import wire as job_wire
+from services.gateway.jobs.changes import WORK, Changes
+from services.gateway.jobs.store import JobStore
+from services.gateway.jobs.watching import looks
+from services.gateway.wire import Checks, duration
+from services.lifecycle.model.states import JobState
+
+Context = aio.ServicerContext[Any, Any]
+
+_FAILED = (JobState.FAILED, JobState.CANCELLED)
+_CLAIM_POLL_SECONDS = 1.0
+"""How long a job that another gateway has admitted may wait for a claimer that waits."""
+
+
+class CoordinatorServicer(CoordinatorServiceServicer):
+    """Serves boatyard.gateway.v1.CoordinatorService."""
+
+    def __init__(
+        self,
+        store: CoordinatorStore,
+        desk: Desk,
+        *,
+        cells: CellStore,
+        jobs: JobStore,
+        changes: Changes,
+        draining: Draining,
+    ) -> None:
+        self._store = store
+        self._cells = cells
+        self._desk = desk
+        self._jobs = jobs
+        self._changes = changes
+        self._draining = draining
+
+    async def RegisterCoordinator(
+        self, request: pb.RegisterCoordinatorRequest, context: Context
+    ) -> pb.RegisterCoordinatorResponse:
+        """See the contract."""
+        coordinator = wire.registered(request)
+        async with self._desk.ledger(coordinator) as ledger:
+            await self._cells.register(coordinator)
+            jobs_held = await ledger.take_over_own(coordinator.host)
+        return pb.RegisterCoordinatorResponse(
+            lease_duration=duration(timedelta(seconds=self._desk.lease_seconds)), jobs_held=jobs_held
+        )
+
+    async def ClaimJob(self, request: pb.ClaimJobRequest, context: Context) -> pb.ClaimJobResponse:
+        """See the contract."""
+        coordinator, wanted, once, seconds = wire.wanted(request, context.time_remaining())
+        await self._store.enrol(coordinator)
+        deadline = asyncio.get_running_loop().time() + seconds
+        with self._changes.subscribed(WORK) as news:
+            while True:
+                lease = await self._store.claim(coordinator.cell_id, wanted, once)
+                left = deadline - asyncio.get_running_loop().time()
+                if lease is not None:
+                    return pb.ClaimJobResponse(job=wire.claimed(lease, self._desk.lease_seconds))
+                if left <= 0:
+                    return pb.ClaimJobResponse()
+                async with self._draining.interrupting():
+                    await news.wait(min(left, _CLAIM_POLL_SECONDS))
+
+    async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
+        """See the contract."""
+        coordinator, fences = wire.leases(request)
+        async with self._desk.ledger(coordinator) as ledger:
+            return wire.renewed(await ledger.prolong(fences), self._desk.lease_seconds)
+
+    async def WatchCoordinator(
+        self, request: pb.WatchCoordinatorRequest, context: Context
+    ) -> AsyncIterator[pb.WatchCoordinatorResponse]:
+        """See the contract."""
+        with Checks() as check:
+            coordinator_id = check.required_id("coordinator_id", request.coordinator_id)
+        await self._store.enrol(wire.coordinator(coordinator_id))
+        told: frozenset[str] = frozenset()
+
+        async def look() -> frozenset[str] | None:
+            nonlocal told
+            known, told = told, await self._store.cancelled(coordinator_id)
+            return told if told - known else None
+
+        seen = looks(self._changes, WORK, look)
+        async with aclosing(self._draining.stream(seen, start=0, position_after=lambda _: 0)) as wishes:
+            async for wish in wishes:
+                yield pb.WatchCoordinatorResponse(cancel_requested_job_ids=sorted(wish or ()))
+
+    async def GetWorkContext(self, request: pb.GetWorkContextRequest, context: Context) -> pb.GetWorkContextResponse:
+        """See the contract."""
+        with Checks() as check:
+            held = wire.held(check, request.coordinator_id, request.lease)
+        return wire.context(await self._store.context(held))
+
+    async def AppendEvents(
+        self, request_iterator: AsyncIterator[pb.AppendEventsRequest], context: Context
+    ) -> pb.AppendEventsResponse:
+        """See the contract."""
+        first = await anext(aiter(request_iterator), pb.AppendEventsRequest())
+        with Checks() as check:
+            held = wire.held(check, first.coordinator_id, first.lease)
+            execution_id = check.required_id("execution_id", first.execution_id)
+        following = await self._store.append(held, execution_id, wire.events(first), last=first.is_last)
+        async for request in request_iterator:
+            following = await self._store.append(held, execution_id, wire.events(request), last=request.is_last)
+        return pb.AppendEventsResponse(next_sequence=following)
+
+    async def CompleteJob(self, request: pb.CompleteJobRequest, context: Context) -> pb.CompleteJobResponse:
+        """See the contract."""
+        held, output = wire.completed(request)
+        async with self._desk.holding(held) as (ledger, lease):
+            if (await self._jobs.job(held.job_id)).state is not JobState.SUCCEEDED:  # else it is a repetition
+                await complete(ledger, lease, output)
+        return pb.CompleteJobResponse(job=job_wire.job(await self._jobs.job(held.job_id)))
+
+    async def FailJob(self, request: pb.FailJobRequest, context: Context) -> pb.FailJobResponse:
+        """See the contract."""
+        held, failure, output = wire.failed(request)
+        async with self._desk.holding(held) as (ledger, lease):
+            if (await self._jobs.job(held.job_id)).state not in _FAILED:
+                await fail(ledger, lease, failure, output)
+        return pb.FailJobResponse(job=job_wire.job(await self._jobs.job(held.job_id)))

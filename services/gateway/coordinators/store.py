@@ -1,0 +1,170 @@
+"""What coordinators claim, hold and are told. Each method is one transaction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Row, and_, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.common.errors import Aborted, FailedPrecondition, NotFound
+from services.gateway import requests
+from services.gateway.auth import scope
+from services.gateway.catalog.store import PROJECTS, REPOSITORIES, WORK_ITEMS
+from services.gateway.cells.model import Cell, CellKind
+from services.gateway.coordinators.events import EventStore
+from services.gateway.coordinators.model import Held, NumberedEvent, WorkContext
+from services.gateway.hooks.store import hooks_in_force
+from services.gateway.jobs.changes import Changes
+from services.gateway.jobs.claiming import Claimer, Wanted
+from services.gateway.jobs.rows import job_view
+from services.gateway.jobs.standing import JobStandings
+from services.gateway.jobs.tables import NOW, cells, jobs
+from services.gateway.requests import Request
+from services.gateway.sql import insert_if_absent
+from services.lifecycle.ledger import Lease
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.states import JobState
+from services.lifecycle.model.value import load
+from services.lifecycle.strays import Standing
+
+
+class CoordinatorStore:
+    """Knows what coordinators have. `lease_seconds` is how long a claim lasts."""
+
+    def __init__(
+        self, engine: AsyncEngine, changes: Changes, events: EventStore, *, lease_seconds: float, ageing_seconds: float
+    ) -> None:
+        self._engine = engine
+        self._changes = changes
+        self._lease_seconds = lease_seconds
+        self._ageing_seconds = ageing_seconds
+        self._events = events
+
+    async def enrol(self, cell: Cell) -> None:
+        """Write down a coordinator, unless it is known. Raises FailedPrecondition (NOT_A_COORDINATOR)."""
+        row = asdict(cell) | {"start_time": NOW, "beat_time": NOW}
+        async with self._engine.begin() as connection:
+            await insert_if_absent(connection, cells, row)
+            kind = select(cells.c.kind).where(cells.c.cell_id == cell.cell_id)
+            if (await connection.execute(kind)).scalar_one() != CellKind.COORDINATOR:
+                raise FailedPrecondition(
+                    "NOT_A_COORDINATOR", f"{cell.cell_id!r} is a gateway's cell: take another id", cell.cell_id
+                )
+
+    async def claim(self, coordinator_id: str, wanted: Wanted, request: Request | None) -> Lease | None:
+        """Take a job; for a request that was made before, the job that it took, if that lease still holds.
+
+        Raises AlreadyExists (REQUEST_ID_REUSED).
+        """
+        async with self._engine.connect() as connection, connection.begin() as transaction:
+            lease = await Claimer(coordinator_id, self._lease_seconds, self._ageing_seconds).claim(connection, wanted)
+            reference = "" if lease is None else str(lease.token)
+            earlier = await requests.claim(connection, request, reference)
+            if lease is None or earlier is not None:
+                await transaction.rollback()  # an answer without a job may still become one with a job
+        if earlier is not None:
+            return await self._taken(coordinator_id, earlier)
+        if lease is not None:
+            self._changes.changed(lease.job_id)
+        return lease
+
+    async def lease(self, held: Held) -> Lease:
+        """Return a lease that a coordinator has, though its job may have ended.
+
+        Raises NotFound, PermissionDenied (PROJECT_NOT_ALLOWED), Aborted (LEASE_LOST).
+        """
+        async with self._engine.begin() as connection:
+            row = await _held(connection, held)
+        return _lease(row)
+
+    async def context(self, held: Held) -> WorkContext:
+        """Return all that is needed to do a job. Raises what `lease` raises, also when the job has ended."""
+        async with self._engine.begin() as connection:
+            row = await _held(connection, held)
+            if row.state != JobState.RUNNING:
+                raise lost(held, row.fence)
+            view = await job_view(connection, held.job_id)
+            order = view.order
+            work_item, related = None, []
+            if order.work_item_id:
+                work_item = await WORK_ITEMS.made(connection, order.work_item_id)
+                for work_item_id in work_item.related_work_item_ids:
+                    try:
+                        related.append(await WORK_ITEMS.get(connection, work_item_id, order.project_id))
+                    except NotFound:  # it has been deleted since
+                        continue
+            return WorkContext(
+                view=view,
+                project=await PROJECTS.made(connection, order.project_id),
+                work_item=work_item,
+                related=related,
+                repository=await REPOSITORIES.get(connection, order.repository_id) if order.repository_id else None,
+                hooks=[
+                    hook
+                    for hook in await hooks_in_force(connection, order.project_id)
+                    if hook.fits(order.template_id, order.kind)
+                ],
+            )
+
+    async def append(self, held: Held, execution_id: str, events: list[NumberedEvent], *, last: bool) -> int:
+        """Keep events of a job that is held, or has ended under this lease; return the number of the next.
+
+        Raises what `lease` raises, and what EventStore.append does.
+        """
+        async with self._engine.begin() as connection:
+            await _held(connection, held)
+            following = await self._events.append(connection, held.job_id, execution_id, events, last=last)
+        self._changes.changed(held.job_id)
+        return following
+
+    async def cancelled(self, coordinator_id: str) -> frozenset[str]:
+        """Return the jobs that a coordinator holds and somebody wants to end."""
+        wanted = select(jobs.c.job_id).where(
+            jobs.c.cell_id == coordinator_id, jobs.c.state == JobState.RUNNING, jobs.c.cancel_requested
+        )
+        async with self._engine.begin() as connection:
+            return frozenset((await connection.execute(wanted)).scalars())
+
+    async def standings(self, coordinator_id: str, job_ids: Sequence[str]) -> Mapping[str, Standing]:
+        """Return how a coordinator stands to jobs; those that are not known are left out."""
+        return await JobStandings(self._engine, coordinator_id).of(job_ids)
+
+    async def _taken(self, coordinator_id: str, reference: str) -> Lease | None:
+        job_id, _, fence = reference.partition("/")
+        mine = and_(jobs.c.job_id == job_id, jobs.c.fence == int(fence), jobs.c.cell_id == coordinator_id)
+        async with self._engine.begin() as connection:
+            held = select(jobs).where(mine, jobs.c.state == JobState.RUNNING)
+            row = (await connection.execute(held)).first()
+        return None if row is None else _lease(row)
+
+
+def lost(held: Held, actual: int | None = None) -> Aborted:
+    """Return what is said to a coordinator that no longer has a job; `actual` is whose turn it is now, if known."""
+    return Aborted(
+        "LEASE_LOST",
+        f"job {held.job_id!r} is no longer this coordinator's, or has ended: drop it, and end what runs of it",
+        expected=str(held.fence),
+        actual="" if actual is None else str(actual),
+    )
+
+
+async def _held(connection: AsyncConnection, held: Held) -> Row[Any]:
+    # What a gateway's own cell holds is nobody else's, whoever names it.
+    found = select(jobs, cells.c.kind.label("holder")).join_from(
+        jobs, cells, jobs.c.cell_id == cells.c.cell_id, isouter=True
+    )
+    row = (await connection.execute(found.where(jobs.c.job_id == held.job_id))).first()
+    if row is None:
+        if scope.visible() is not None:
+            raise scope.not_allowed()
+        raise NotFound("job", held.job_id)
+    scope.check(row.project_id)
+    if (row.fence, row.cell_id, row.holder) != (held.fence, held.coordinator_id, CellKind.COORDINATOR):
+        raise lost(held, row.fence)
+    return row
+
+
+def _lease(row: Row[Any]) -> Lease:
+    order = load(Order, row.definition)
+    return Lease(row.job_id, row.fence, row.attempt, row.execution_id, order, row.cancel_requested)
