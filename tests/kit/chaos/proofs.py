@@ -58,6 +58,9 @@ class Proofs:
         """In the one right state for what it was to do, or lost in every one of its attempts."""
         for order, job in self._pairs:
             state, work = (state_of(job), job.reason), order.work
+            waited = (job.start_time.ToMicroseconds() - job.create_time.ToMicroseconds()) / 1e6
+            if job.HasField("start_time") and waited < work.delay:
+                yield f"{job.job_id} was to wait for {work.delay} s, and waited for {waited:.3f} s"
             right = {(work.state, work.reason)}
             if order.cancel_after is not None:
                 # Where the agent does not end by itself there is one right end; else either, by who was faster.

@@ -43,6 +43,9 @@ class Work:
     output_bytes: int = 0
     verify: str = ""
     keeps: bool = False
+    delay: int = 0
+    is_fed: bool = False
+    """Whether it gets a file and data to work on."""
     cancelled_within: float = 0.0
     """Seconds after its submission in which somebody cancels it."""
     may_outrun_cancel: bool = False
@@ -73,6 +76,8 @@ WORKS: Sequence[Work] = (
     Work("daemon", f"{_DAEMON}; {_NOTED}; echo done", pushes=True, output=b"done\n", files={"starts.txt": "started"}),
     Work("nothing", "echo looked around", output=b"looked around\n"),
     Work("empty", "cat > prompt.txt; echo done", output=b"done\n", has_repository=False),
+    Work("fed", "cat .boatyard/input/in/numbers.txt $BOATYARD_INPUT", output=b"1 2 3\n{}", is_fed=True),
+    Work("delayed", f"{_NOTED}; echo done", pushes=True, output=b"done\n", delay=5, files={"starts.txt": "started"}),
     Work("fails", "echo trying; exit 3", state="FAILED", reason="AGENT_FAILED", output=b"trying\n", keeps=True),
     Work("unchecked", _NOTED, state="FAILED", reason="VERIFY_FAILED", output=b"", verify="echo no; exit 1"),
     Work("slow", "echo waiting; sleep 600", state="FAILED", reason="TIMED_OUT", output=b"waiting\n", timeout=2),
@@ -105,6 +110,10 @@ def spec(work: Work, number: int, mark: str, repository_id: str, priority: int) 
     if work.verify:
         policy.verify_command = work.verify
     more: dict[str, Any] = {"repository_id": repository_id} if work.has_repository else {}
+    if work.is_fed:
+        more |= {"files": [job_pb2.InputFile(name="in/numbers.txt", content=b"1 2 3\n")], "data": b"{}"}
+    if work.delay:
+        more["delay"] = Duration(seconds=work.delay)
     return job_pb2.JobSpec(
         project_id=work.project_id,
         prompt=f"{work.name} {number}",
