@@ -36,6 +36,9 @@ class Lease:
     """The attempt's agent."""
     order: Order
     cancel_requested: bool = False
+    is_moved: bool = False
+    """Whether the attempt was another machine's, and goes on here because others know of its end already: what is left
+    to be done is to tell the rest of them. Its workspace is not here."""
 
     @property
     def token(self) -> Fence:
@@ -75,7 +78,8 @@ class Ledger(Protocol):
         MUST give one job to one claimer, however many claim at once, with a fence higher than all before. A job may be
         taken that is PENDING and whose time has come; that was parked and is awake again (another cell's only when
         that cell is away); or whose lease has run out. One that was this cell's own before the cell restarted comes
-        before all others. One that was worked on by another cell MUST get a new attempt, with another execution.
+        before all others. One that was worked on by another cell MUST get a new attempt, with another execution,
+        unless others know how its attempt ended: it has pushed, or the hooks after its end are being called.
         """
         ...
 

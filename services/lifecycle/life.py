@@ -9,7 +9,7 @@ from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parke
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
-from services.lifecycle.model.surroundings import Remote, Surroundings
+from services.lifecycle.model.surroundings import Surroundings
 from services.lifecycle.model.work import Base, Layout, Run, Taken
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
@@ -78,15 +78,16 @@ async def _work(job: JobRun, surroundings: Surroundings) -> None:
         await make_branch(job, layout, base)
     await approval(job, "start")
     task = first_task(job)
-    while task := await _round(job, remote, layout, base, task):
+    while task := await _round(job, surroundings, layout, base, task):
         job.begin_round()
     await approval(job, "end")
     with suppress(JobCancelled):  # all is done that the job was for: too late
         await call_post_hooks(job)
 
 
-async def _round(job: JobRun, remote: Remote | None, layout: Layout, base: Base | None, task: str) -> str:
+async def _round(job: JobRun, surroundings: Surroundings, layout: Layout, base: Base | None, task: str) -> str:
     """Have the agent do a task, and do with its result what is to be done. Return its next task, or nothing."""
+    remote = surroundings.remote
     await start_agent(job, layout, base, task)
     with job.uninterrupted():  # from here to its result: what the agent has done is never left lying
         run = await follow_agent(job)
@@ -103,7 +104,7 @@ async def _round(job: JobRun, remote: Remote | None, layout: Layout, base: Base 
     if is_to_publish(job, taken):
         if more := await approval(job, "push"):
             return more
-        await publish(job, remote, taken)
+        await publish(job, remote, taken, surroundings.pushed_before)
     return ""
 
 
@@ -125,12 +126,12 @@ async def _end_agent(job: JobRun) -> None:
 
 async def _keep_state(job: JobRun, outcome: Outcome) -> None:
     """Before error hooks, which may change it, and before the workspace is let go."""
-    if outcome.state is not JobState.SUCCEEDED and is_agent_gone(job):
+    if outcome.state is not JobState.SUCCEEDED and is_agent_gone(job) and not job.lease.is_moved:
         await keep_state(job)
 
 
 async def _clean_up(job: JobRun, outcome: Outcome) -> None:
-    if job.has_begun("workspace") and is_agent_gone(job):
+    if job.has_begun("workspace") and is_agent_gone(job) and not job.lease.is_moved:
         await clean_up(job, outcome.state)
 
 

@@ -14,12 +14,12 @@ from services.common.ids import new_id
 from services.gateway.checkpoints.rows import withdraw
 from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.notes import end_executions, new_execution
-from services.gateway.jobs.tables import IS_QUEUED, IS_RUNNING, executions, jobs, now
+from services.gateway.jobs.tables import IS_QUEUED, IS_RUNNING, executions, jobs, now, stages
 from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS, next_of_projects
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.outcome import Failure, Outcome
-from services.lifecycle.model.states import ExecutionState, JobState, Purpose
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from services.lifecycle.model.value import load
 
 MAX_ATTEMPTS: Final = 3
@@ -107,7 +107,8 @@ class Claimer:
     async def _take(self, connection: AsyncConnection, row: Row[Any]) -> Lease | None:
         """Give a locked row to this cell; None when it was ended, because too many cells were lost over it."""
         attempt, execution_id = row.attempt, row.execution_id
-        if row.state != JobState.PENDING and row.cell_id != self.cell_id:
+        is_anothers = row.state != JobState.PENDING and row.cell_id != self.cell_id
+        if is_anothers and not await _is_told(connection, row):
             attempt += 1
             if attempt > MAX_ATTEMPTS:
                 await end_job(connection, row, Outcome(JobState.FAILED, _CELL_LOST))
@@ -127,10 +128,26 @@ class Claimer:
                 start_time=func.coalesce(jobs.c.start_time, now()),
             )
         )
-        ours = update(executions).where(executions.c.execution_id == execution_id)
-        await connection.execute(ours.values(cell_id=self.cell_id))
+        is_moved = not await self._lies_here(connection, execution_id)
         order = load(Order, row.definition)
-        return Lease(row.job_id, row.fence + 1, attempt, execution_id, order, row.cancel_requested)
+        return Lease(row.job_id, row.fence + 1, attempt, execution_id, order, row.cancel_requested, is_moved)
+
+    async def _lies_here(self, connection: AsyncConnection, execution_id: str) -> bool:
+        """Whether an attempt is this cell's; one that nobody has taken becomes so."""
+        of_attempt = executions.c.execution_id == execution_id
+        await connection.execute(
+            update(executions).where(of_attempt, executions.c.cell_id == "").values(cell_id=self.cell_id)
+        )
+        lies = (await connection.execute(select(executions.c.cell_id).where(of_attempt))).scalar_one()
+        return bool(lies == self.cell_id)
+
+
+async def _is_told(connection: AsyncConnection, row: Row[Any]) -> bool:
+    """Whether others know how a job's attempt ended: it is not begun anew then, but goes on where it was."""
+    ended = and_(stages.c.name.in_(("push", "error")), stages.c.state == StageState.DONE)
+    told = or_(ended, stages.c.name == "post-hook-1")
+    of_attempt = (stages.c.job_id == row.job_id, stages.c.attempt == row.attempt)
+    return (await connection.execute(select(stages.c.name).where(*of_attempt, told).limit(1))).first() is not None
 
 
 async def _locked(connection: AsyncConnection, one: Select[Any]) -> Row[Any] | None:

@@ -23,7 +23,7 @@ from services.gateway.jobs.claiming import ANY, Claimer, Wanted, lease_end
 from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.files import read_files
 from services.gateway.jobs.model import JobView
-from services.gateway.jobs.notes import text_of, write_note
+from services.gateway.jobs.notes import pushed_before, text_of, write_note
 from services.gateway.jobs.rows import job_row, job_view, joined
 from services.gateway.jobs.tables import NOW, cells, executions, jobs, stages
 from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS
@@ -117,8 +117,9 @@ class SqlLedger:
                 remote = Remote(repository.repository_id, repository.url, repository.token)
             found = await hooks_in_force(connection, order.project_id)
             files = await read_files(connection, lease.job_id) if order.files else ()
+            pushed = await pushed_before(connection, lease)
         fitting = tuple(_hook(hook) for hook in found if hook.fits(order.template_id, order.kind))
-        return Surroundings(remote, fitting, files)
+        return Surroundings(remote, fitting, files, pushed)
 
     async def document(self, lease: Lease, outcome: Outcome | None) -> bytes:
         """See Ledger."""

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import and_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.jobs.rows import parted
-from services.gateway.jobs.tables import NOW, executions
+from services.gateway.jobs.rows import joined, parted
+from services.gateway.jobs.tables import NOW, executions, stages
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.output import ExecutionNote, Output
@@ -59,6 +59,24 @@ async def end_executions(
         .where(executions.c.job_id == job_id, executions.c.state.in_(live))
         .values(state=state, reason=reason, message=text_of(message), end_time=NOW)
     )
+
+
+async def pushed_before(connection: AsyncConnection, lease: Lease) -> tuple[str, ...]:
+    """Return the commits of earlier attempts whose push had begun: the branch may be there, whoever has said so."""
+    begun = and_(
+        stages.c.job_id == executions.c.job_id, stages.c.attempt == executions.c.attempt, stages.c.name == "push"
+    )
+    earlier = (
+        select(executions.c.output, executions.c.bulk)
+        .join(stages, begun)
+        .where(
+            executions.c.job_id == lease.job_id,
+            executions.c.attempt < lease.attempt,
+            executions.c.purpose == Purpose.AGENT,
+        )
+    )
+    rows = (await connection.execute(earlier)).all()
+    return tuple(joined(row.output, row.bulk).commit_id for row in rows)
 
 
 def text_of(message: str) -> str:

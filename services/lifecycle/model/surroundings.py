@@ -61,3 +61,5 @@ class Surroundings(Recorded):
     remote: Remote | None
     hooks: tuple[Hook, ...]
     files: tuple[Content, ...] = ()
+    pushed_before: tuple[str, ...] = ()
+    """Commits that earlier attempts of the job had begun to push, when they were lost."""

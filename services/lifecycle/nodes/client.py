@@ -178,9 +178,11 @@ class JobNodes:
         diff, truncated = await self._persist(read)
         return Changes(_bounded(map(wire.file_change_from, listed.files)), listed.total_files, diff, truncated)
 
-    async def push(self, remote: Remote, commit_id: str, branch: bytes) -> None:
-        """Push a taken commit to a branch that is not there yet, or is there at that commit."""
-        request = git_pb.PushRequest(remote=wire.remote(remote), commit_id=commit_id, branch=branch)
+    async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str = "") -> None:
+        """Push a taken commit to a branch that is at `expected` (empty: not there yet), or at that commit already."""
+        request = git_pb.PushRequest(
+            remote=wire.remote(remote), commit_id=commit_id, branch=branch, expected_commit_id=expected
+        )
 
         async def publish() -> None:
             call = self._git.Push(request, timeout=_LONG_SECONDS, metadata=self._metadata)

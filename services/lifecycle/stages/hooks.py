@@ -119,7 +119,7 @@ async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> 
 
 async def _run(job: JobRun, name: str, hook: Hook, document: bytes) -> str:
     """Run a command, in the job's workspace when that is made and no agent is in it. Return what it said last."""
-    layout = job.recorded("workspace", Layout) if is_agent_gone(job) else None
+    layout = job.recorded("workspace", Layout) if is_agent_gone(job) and not job.lease.is_moved else None
     errand = Errand(
         f"{job.execution_id}-{name}",
         Purpose.HOOK,

@@ -1,7 +1,9 @@
 """What came out: taken as a commit, compared with the base, checked by us, and published."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
+from services.common.errors import Aborted
 from services.lifecycle.failures import JobFailed
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import Changes, ExecutionNote, Verification
@@ -86,12 +88,17 @@ def is_to_publish(job: JobRun, taken: Taken) -> bool:
     return job.order.policy.publish is Publish.PUSH and taken.changed
 
 
-async def publish(job: JobRun, remote: Remote, taken: Taken) -> None:
+async def publish(job: JobRun, remote: Remote, taken: Taken, pushed_before: Collection[str]) -> None:
     """Push the result. Raises JobFailed (PUSH_REJECTED, REF_MOVED)."""
 
     async def push() -> Nothing:
         with job.uninterrupted():  # once begun nobody knows how far it is
-            await job.nodes.push(remote, taken.commit_id, job.order.branch)
+            try:
+                await job.nodes.push(remote, taken.commit_id, job.order.branch)
+            except Aborted as moved:  # by an attempt that was lost before it could say so?
+                if moved.actual not in pushed_before:
+                    raise
+                await job.nodes.push(remote, taken.commit_id, job.order.branch, expected=moved.actual)
         return Nothing()
 
     await job.step("push", Nothing, push, lambda note, _: replace(note, output=replace(note.output, pushed=True)))

@@ -1,0 +1,119 @@
+"""A cell is lost in the midst of a job's end, and another takes over: what others see of the job is done once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from services.common.db.engine import sqlite_url
+from services.common.rpc.channel import open_channel
+from services.gateway.catalog.agent import AgentSettings
+from services.gateway.catalog.model import Repository
+from services.gateway.catalog.store import REPOSITORIES, CatalogStore
+from services.gateway.jobs.ledger import SqlLedger
+from services.gateway.jobs.model import JobView
+from services.gateway.jobs.tables import jobs, now
+from services.lifecycle.driver import Driver
+from services.lifecycle.ledger import Lease, Stage
+from services.lifecycle.model.states import JobState
+from services.lifecycle.nodes import Nodes, Patience
+from tests.kit.ledger import Books, books
+from tests.kit.repos import Repo
+from tests.kit.services import Services
+
+# What a model writes is never the same twice.
+FICKLE = "echo started; od -An -N8 -tx1 /dev/urandom > fickle.txt"
+
+
+class Dying:
+    """A ledger whose process is lost as it is about to record the end of a stage, or of the job."""
+
+    def __init__(self, ledger: SqlLedger, stage: str) -> None:
+        self._ledger = ledger
+        self._stage = stage
+        self.died = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    async def end_stage(self, lease: Lease, stage: Stage, *notes: Any) -> None:
+        if stage.name == self._stage:
+            await self._die()
+        await self._ledger.end_stage(lease, stage, *notes)
+
+    async def finish(self, *_: Any) -> None:
+        await self._die()
+
+    async def _die(self) -> None:
+        self.died.set()
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+async def nodes(services: Services) -> AsyncIterator[Nodes]:
+    async with AsyncExitStack() as stack:
+        token = services.home.cell_token()
+        names = ("workspace", "git", "execution")
+        channels = [await stack.enter_async_context(open_channel(services.address(name), token)) for name in names]
+        yield Nodes(*channels, Patience(away=5))
+
+
+@pytest.fixture
+async def book(tmp_path: Path) -> AsyncIterator[Books]:
+    async with books(sqlite_url(tmp_path / "gateway.db")) as opened_books:
+        yield opened_books
+
+
+@asynccontextmanager
+async def driving(ledger: Any, nodes: Nodes) -> AsyncIterator[None]:
+    task = asyncio.create_task(Driver(ledger, nodes, capacity=1).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def lost_and_taken_over(book: Books, nodes: Nodes, remote: Repo, stage: str) -> tuple[JobView, list[str]]:
+    """Lose a cell before it records a stage's end, and have another end the job; return its branch's commits too."""
+    remote.git("config", "core.logAllRefUpdates", "always")
+    added = Repository(
+        repository_id="repo-1", project_id="default", url=str(remote.path), create_time=datetime.now(UTC)
+    )
+    await CatalogStore(book.engine).create(REPOSITORIES, added)
+    admitted = await book.admit(agent=AgentSettings(command=FICKLE), repository_id="repo-1")
+    job_id = admitted.order.job_id
+    dying = Dying(await book.cell("one"), stage)
+    async with asyncio.timeout(60):
+        async with driving(dying, nodes):
+            await dying.died.wait()
+        async with book.engine.begin() as connection:
+            await connection.execute(update(jobs).values(lease_until=now() - 1))
+        async with driving(await book.cell("two"), nodes):
+            while not (job := await book.store.job(job_id)).state.is_final:
+                await asyncio.sleep(0.02)
+    log = (remote.path / "logs" / "refs" / "heads" / "boatyard" / job_id).read_text()
+    return job, [line.split(" ")[1] for line in log.splitlines()]
+
+
+async def test_a_job_that_has_pushed_is_not_begun_anew(book: Books, nodes: Nodes, remote: Repo) -> None:
+    job, commits = await lost_and_taken_over(book, nodes, remote, "finish")
+
+    assert (job.state, job.cell_id) == (JobState.SUCCEEDED, "two")
+    (execution,) = job.executions
+    assert commits == [execution.output.commit_id]
+
+
+async def test_a_push_of_which_nobody_knows_whether_it_was_done(book: Books, nodes: Nodes, remote: Repo) -> None:
+    job, commits = await lost_and_taken_over(book, nodes, remote, "push")
+
+    assert job.state is JobState.SUCCEEDED, job
+    first, second = job.executions
+    assert commits == [first.output.commit_id, second.output.commit_id]
+    assert second.output.pushed
+    assert not first.output.pushed
