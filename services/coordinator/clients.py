@@ -156,7 +156,7 @@ class Upstream:
         wanted = sorted(job_ids)
         for start in range(0, len(wanted), _STANDINGS):
             some = wanted[start : start + _STANDINGS]
-            request = ledger_pb2.ReadStandingsRequest(coordinator_id=coordinator_id, job_ids=some)
+            request = ledger_pb2.ReadStandingsRequest(coordinator_id=coordinator_id, jobs=some)
             try:
                 answer = await self.ask(partial(_standings, request))
             except NotReached as error:

@@ -69,8 +69,17 @@ async def claim(connection: AsyncConnection, request: Request | None, reference:
     }
     if await insert_if_absent(connection, request_ids, values):
         return None
+    return await find(connection, request)
+
+
+async def find(connection: AsyncConnection, request: Request | None) -> str | None:
+    """Return what the first call of a request's id made; None when there was none. Raises as `claim`."""
+    if request is None:
+        return None
     query = select(request_ids).where(request_ids.c.request_id == request.request_id)
-    row = (await connection.execute(query)).one()
+    row = (await connection.execute(query)).first()
+    if row is None:
+        return None
     if (row.method, row.digest) != (request.method, request.digest):
         raise AlreadyExists(
             "request",

@@ -57,12 +57,15 @@ class CoordinatorStore:
 
         Raises AlreadyExists (REQUEST_ID_REUSED).
         """
+        claimer = Claimer(coordinator_id, self._lease_seconds, self._ageing_seconds)
         async with self._engine.connect() as connection, connection.begin() as transaction:
-            lease = await Claimer(coordinator_id, self._lease_seconds, self._ageing_seconds).claim(connection, wanted)
-            reference = "" if lease is None else str(lease.token)
-            earlier = await requests.claim(connection, request, reference)
-            if lease is None or earlier is not None:
-                await transaction.rollback()  # an answer without a job may still become one with a job
+            lease = await claimer.claim(connection, wanted)
+            if lease is None:  # this answer is not kept: the same call may still become one with a job
+                earlier = await requests.find(connection, request)
+            else:
+                earlier = await requests.claim(connection, request, str(lease.token))
+                if earlier is not None:
+                    await transaction.rollback()
         if earlier is not None:
             return await self._taken(coordinator_id, earlier)
         if lease is not None:
@@ -127,7 +130,12 @@ class CoordinatorStore:
             return frozenset((await connection.execute(wanted)).scalars())
 
     async def standings(self, coordinator_id: str, job_ids: Sequence[str]) -> Mapping[str, Standing]:
-        """Return how a coordinator stands to jobs; those that are not known are left out."""
+        """Return how a coordinator stands to jobs; those that are not known, or not allowed, are left out."""
+        projects = scope.visible()
+        if projects is not None:
+            seen = select(jobs.c.job_id).where(jobs.c.job_id.in_(job_ids), jobs.c.project_id.in_(sorted(projects)))
+            async with self._engine.begin() as connection:
+                job_ids = (await connection.execute(seen)).scalars().all()
         return await JobStandings(self._engine, coordinator_id).of(job_ids)
 
     async def _taken(self, coordinator_id: str, reference: str) -> Lease | None:

@@ -527,22 +527,22 @@ class ReadStandingsRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     COORDINATOR_ID_FIELD_NUMBER: builtins.int
-    JOB_IDS_FIELD_NUMBER: builtins.int
+    JOBS_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
     """Required. The coordinator."""
     @builtins.property
-    def job_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The jobs; at most 1000."""
+    def jobs(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The jobs' ids; at most 1000. Not named as ids are: one that is gone is left out, whatever the token is for."""
 
     def __init__(
         self,
         *,
         coordinator_id: builtins.str = ...,
-        job_ids: abc.Iterable[builtins.str] | None = ...,
+        jobs: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["coordinator_id", b"coordinator_id", "job_ids", b"job_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["coordinator_id", b"coordinator_id", "jobs", b"jobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -555,7 +555,7 @@ class ReadStandingsResponse(message.Message):
     STANDINGS_FIELD_NUMBER: builtins.int
     @builtins.property
     def standings(self) -> containers.RepeatedCompositeFieldContainer[Standing]:
-        """Of those jobs that are known."""
+        """Of those jobs that are known, and of a project that the token is for."""
 
     def __init__(
         self,

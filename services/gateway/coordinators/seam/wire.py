@@ -99,11 +99,11 @@ def document_wanted(request: pb.ReadDocumentRequest) -> tuple[Held, Outcome | No
 def standings_wanted(request: pb.ReadStandingsRequest) -> tuple[str, Sequence[str]]:
     """Read whose jobs are asked for. Raises Invalid with all violations."""
     with Checks() as check:
-        if len(request.job_ids) > _MAX_JOBS:
-            check.add("job_ids", f"must be at most {_MAX_JOBS}")
-        for number, job_id in enumerate(request.job_ids):
-            check.required_id(f"job_ids[{number}]", job_id)
-        return check.required_id("coordinator_id", request.coordinator_id), request.job_ids
+        if len(request.jobs) > _MAX_JOBS:
+            check.add("jobs", f"must be at most {_MAX_JOBS}")
+        for number, job_id in enumerate(request.jobs):
+            check.required_id(f"jobs[{number}]", job_id)
+        return check.required_id("coordinator_id", request.coordinator_id), request.jobs
 
 
 def standing(job_id: str, value: Standing) -> pb.Standing:
