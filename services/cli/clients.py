@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc
-from boatyard.gateway.v1 import auth_pb2, catalog_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1 import auth_pb2, catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2
 from boatyard.gateway.v1.auth_pb2_grpc import TokenServiceStub
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceStub
+from boatyard.gateway.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
@@ -26,6 +27,7 @@ T = TypeVar("T")
 _DESCRIPTORS = [
     auth_pb2.DESCRIPTOR.services_by_name["TokenService"],
     catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+    checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"],
     hook_pb2.DESCRIPTOR.services_by_name["HookService"],
     job_pb2.DESCRIPTOR.services_by_name["JobService"],
     runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"],
@@ -37,6 +39,7 @@ class Gateway:
 
     def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
         self.catalog = CatalogServiceStub(channel)
+        self.checkpoints = CheckpointServiceStub(channel)
         self.hooks = HookServiceStub(channel)
         self.jobs = JobServiceStub(channel)
         self.runtime = AgentRuntimeServiceStub(channel)

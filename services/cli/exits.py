@@ -12,6 +12,7 @@ FAILED = 1
 USAGE = 2
 CANCELLED = 3
 UNREACHABLE = 4
+WAITING = 5
 INTERRUPTED = 130
 
 _OF_STATUS = {
@@ -35,6 +36,7 @@ _ADVICE = {
     "EVENTS_OUT_OF_RANGE": "`boatyard logs --from` begins with one that is held",
     "DATABASE_UNAVAILABLE": "the gateway goes on by itself when it is back",
     "NO_RESULT": "`boatyard show` says how far it has come",
+    "CHANGES_NOT_POSSIBLE": "`boatyard checkpoints` shows what waits",
     "WORK_ITEM_BUSY": "`boatyard cancel` ends a job",
     "INTERNAL": "the services' logs are in $BOATYARD_HOME/logs",
 }
@@ -59,6 +61,11 @@ _WHERE_TYPED = {
     "spec.agent.allowed_hosts": "--allow-host",
     "spec.agent.ask_before": "--ask-before",
     "spec.agent.terminal": "--terminal",
+    "spec.policy.checkpoints.before": "--approve-before",
+    "spec.policy.checkpoint_timeout": "--answer-within",
+    "spec.policy.max_extra_rounds": "--max-extra-rounds",
+    "checkpoint_id": "ID",
+    "comment": "the comment",
     "permission_id": "PERMISSION",
     "snapshot_id": "ID",
     "text": "TEXT",

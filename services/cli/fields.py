@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from boatyard.gateway.v1 import catalog_pb2
+from boatyard.gateway.v1 import agent_pb2, catalog_pb2
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -18,6 +18,7 @@ from services.cli.typed import duration, read_text, text_or_file
 
 Number = TypeVar("Number", int, float)
 
+_NOWHERE = "none"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(?:[iI]?[bB])?")
 
 
@@ -72,6 +73,9 @@ def _set(target: Any, field: FieldDescriptor, typed: Any) -> None:  # noqa: ANN4
         setattr(target, field.name, typed)
     elif field.name.endswith("_bytes"):
         setattr(target, field.name, _size(typed))
+    elif field.message_type is agent_pb2.Checkpoints.DESCRIPTOR:
+        stages = () if typed == _NOWHERE else map(str.strip, typed.split(","))
+        getattr(target, field.name).CopyFrom(agent_pb2.Checkpoints(before=stages))
     elif field.message_type is Duration.DESCRIPTOR:
         getattr(target, field.name).CopyFrom(duration(_number(float, typed)))
     elif field.enum_type is not None:

@@ -39,6 +39,21 @@ LIMIT_FLAGS = (
 )
 """How far an agent may go, and who is asked."""
 
+CHECKPOINT_FLAGS = (
+    Flag(
+        "--approve-before",
+        "policy.checkpoints",
+        "Stages before which a person is asked: of base, start, verify, push, end; or none.",
+        "STAGE,…",
+    ),
+    Flag(
+        "--answer-within", "policy.checkpoint_timeout", "Seconds after which no answer means no (default: a day).", "S"
+    ),
+    Flag("--max-extra-rounds", "policy.max_extra_rounds", "How often changes may be asked for (default: 5).", "N"),
+    Flag("--agent-may-ask", "policy.agent_may_ask", "Let the agent ask a person, by the file $BOATYARD_ASK_FILE."),
+)
+"""Where the work waits for a person."""
+
 AGENT_FLAGS = (
     Flag("--engine", "agent.engine", "What drives the agent.", "NAME"),
     Flag("--command", "agent.command", "The agent: a line for /bin/sh.", "LINE"),
@@ -56,6 +71,7 @@ AGENT_FLAGS = (
     Flag("--verify-timeout", "policy.verify_timeout", "Seconds that the check may take.", "S"),
     Flag("--publish", "policy.publish", "What becomes of a result."),
     Flag("--retention", "policy.retention", "What becomes of a workspace when its job has ended."),
+    *CHECKPOINT_FLAGS,
 )
 
 

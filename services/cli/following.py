@@ -5,8 +5,9 @@ from contextlib import ExitStack, aclosing
 
 from boatyard.execution.v1 import event_pb2
 from boatyard.gateway.v1 import job_pb2
+from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
 
-from services.cli import shapes
+from services.cli import shapes, words
 from services.cli.clients import Gateway
 from services.cli.screen import Screen
 from services.cli.telling import stage_line
@@ -29,11 +30,12 @@ class Follower:
         self._outage = Outage(screen.say)
         self._as_json = as_json
         self._stages: dict[tuple[int, str], int] = {}
+        self._asked: set[str] = set()
         self._viewers: dict[str, asyncio.Task[None]] = {}
         self._batches = 0
 
-    async def to_end(self, job_id: str) -> job_pb2.Job:
-        """Show the job until it has ended, and return it as it is then."""
+    async def to_end(self, job_id: str, *, wait: bool = True) -> job_pb2.Job:
+        """Show the job until it has ended, or without `wait` asks a person, and return it as it is then."""
         job = job_pb2.Job()
         try:
             with ExitStack() as status:
@@ -41,6 +43,9 @@ class Follower:
                     async for job in changes:
                         status.close()
                         await self._show(job)
+                        if job.state == job_pb2.Job.STATE_AWAITING_APPROVAL and not wait:
+                            await self._all_seen()
+                            break
                         if doing := _in_silence(job):
                             status.enter_context(self._screen.waiting(doing))
         finally:
@@ -55,11 +60,28 @@ class Follower:
                 before = list(self._viewers.values())
                 self._viewers[execution_id] = asyncio.create_task(self._view(execution_id, before))
         for number, record in enumerate(job.timeline):
-            if number and job.timeline[number - 1].name == _AGENT_STAGE:
+            is_new = (number, record.name) not in self._stages
+            if is_new and number and _is_agents(job.timeline[number - 1]):
                 await self._all_seen()  # what comes after the agent is told after all that the agent wrote
             self._tell_stage(number, record)
         if job.state in ENDED:
             await self._all_seen()
+        for checkpoint in job.checkpoints:
+            if checkpoint.state == Checkpoint.STATE_PENDING and checkpoint.checkpoint_id not in self._asked:
+                self._tell_question(checkpoint)
+
+    def _tell_question(self, checkpoint: Checkpoint) -> None:
+        self._asked.add(checkpoint.checkpoint_id)
+        if self._as_json:
+            self._screen.json(shapes.line(shapes.checkpoint(checkpoint)))
+            return
+        job_id, left = checkpoint.job_id, words.until(checkpoint.expire_time)
+        changes = f", `boatyard request-changes {job_id} TEXT`" if checkpoint.takes_changes else ""
+        self._screen.say(f"? {checkpoint.question}", style="magenta")
+        self._screen.say(
+            f"  waits for {left}: `boatyard approve {job_id}`, `boatyard reject {job_id} --reason TEXT`{changes}",
+            style="magenta",
+        )
 
     def _tell_stage(self, number: int, record: job_pb2.StageRecord) -> None:
         key = (number, record.name)
@@ -68,7 +90,7 @@ class Follower:
         self._stages[key] = record.state
         if self._as_json:
             self._screen.json(shapes.line({"kind": "stage", **shapes.stage(record)}))
-        elif record.state != job_pb2.StageRecord.STATE_RUNNING or record.name == _AGENT_STAGE:
+        elif record.state != job_pb2.StageRecord.STATE_RUNNING or _is_agents(record):
             self._screen.line(stage_line(record))
 
     async def _view(self, execution_id: str, before: list[asyncio.Task[None]]) -> None:
@@ -125,9 +147,16 @@ def show_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> None
             tell_model_event(screen, event)
 
 
+def _is_agents(record: job_pb2.StageRecord) -> bool:
+    """Whether the agent works in a step: `agent`, and in later rounds `agent-2` and so on."""
+    return record.name.partition("-")[0] == _AGENT_STAGE
+
+
 def _in_silence(job: job_pb2.Job) -> str | None:
     """Say what goes on while nothing else is to be seen; None while an agent may be writing."""
     if job.state == job_pb2.Job.STATE_PENDING:
         return "waiting for a free slot"
+    if job.state == job_pb2.Job.STATE_AWAITING_APPROVAL:
+        return "waiting for a person"
     running = [record.name for record in job.timeline if record.state == job_pb2.StageRecord.STATE_RUNNING]
-    return running[-1] if running and _SPOKEN.isdisjoint(running) else None
+    return running[-1] if running and _SPOKEN.isdisjoint(name.partition("-")[0] for name in running) else None

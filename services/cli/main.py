@@ -23,6 +23,10 @@ COMMANDS = {
     "allow": "Allow what a model asks.",
     "deny": "Deny what a model asks.",
     "attach": "Type on an agent's terminal.",
+    "checkpoints": "List what waits for a person.",
+    "approve": "Approve what a job waits for.",
+    "reject": "Reject what a job waits for.",
+    "request-changes": "Have an agent change its result.",
     "workspaces": "List the working copies on this cell.",
     "snapshots": "List what jobs left that did not succeed.",
     "project": "Manage projects.",
@@ -46,7 +50,7 @@ class LazyGroup(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"services.cli.commands.{cmd_name}").command
+        command = importlib.import_module(f"services.cli.commands.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
         return command
 
@@ -74,6 +78,7 @@ Exit codes:
   2    wrong usage or input
   3    the job was cancelled
   4    the gateway is not reachable, or does not let us in
+  5    the job waits for a person (with --no-wait)
   130  Ctrl-C; a job that was followed goes on
 
 \b

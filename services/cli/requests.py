@@ -10,7 +10,7 @@ from typing import Any
 
 from boatyard.execution.v1.execution_pb2 import CommandEngine
 from boatyard.execution.v1.sandbox_pb2 import NETWORK_ALLOW_LIST
-from boatyard.gateway.v1 import agent_pb2, catalog_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1 import agent_pb2, catalog_pb2, checkpoint_pb2, job_pb2, runtime_pb2
 from boatyard.git.v1 import git_pb2
 
 from services.cli import shapes
@@ -104,6 +104,20 @@ def execution(
 async def get_job(gateway: Gateway, job_id: str) -> job_pb2.Job:
     """Return a job. Raises NotFound."""
     return (await gateway.ask(gateway.jobs.GetJob(job_pb2.GetJobRequest(job_id=job_id)))).job
+
+
+async def get_checkpoint(gateway: Gateway, id_: str) -> checkpoint_pb2.Checkpoint:
+    """Return the checkpoint of this id, or the last one of the job of this id. Raises NotFound."""
+    try:
+        request = checkpoint_pb2.GetCheckpointRequest(checkpoint_id=id_)
+        return (await gateway.ask(gateway.checkpoints.GetCheckpoint(request))).checkpoint
+    except NotFound:
+        pass
+    wanted = checkpoint_pb2.ListCheckpointsRequest(job_id=id_, page_size=1)
+    found = (await gateway.ask(gateway.checkpoints.ListCheckpoints(wanted))).checkpoints
+    if not found:
+        raise NotFound("checkpoint, or job that has asked anybody,", id_)
+    return found[0]
 
 
 async def get_snapshot(gateway: Gateway, snapshot_id: str) -> git_pb2.Snapshot:

@@ -11,7 +11,7 @@ from typing import Any
 
 from boatyard.execution.v1 import event_pb2, sandbox_pb2
 from boatyard.execution.v1.execution_pb2 import ExecutionSpec
-from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
+from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, output_pb2, runtime_pb2
 from boatyard.git.v1 import git_pb2
 from boatyard.workspace.v1 import workspace_pb2
 from google.protobuf.descriptor import FieldDescriptor
@@ -124,6 +124,7 @@ def job(value: job_pb2.Job) -> Shape:
         "end_time": _time_of(value, "end_time"),
         "duration_ms": duration_ms(value),
         "timeline": [stage(record) for record in value.timeline],
+        "checkpoints": [checkpoint(asked) for asked in value.checkpoints],
     }
 
 
@@ -145,6 +146,34 @@ def execution(value: runtime_pb2.Execution) -> Shape:
         "end_time": _time_of(value, "end_time"),
         "duration_ms": value.duration.ToMilliseconds() if value.HasField("duration") else None,
     }
+
+
+def checkpoint(value: checkpoint_pb2.Checkpoint) -> Shape:
+    """Describe a question to a person, and its answer."""
+    return {
+        "kind": "checkpoint",
+        "checkpoint_id": value.checkpoint_id,
+        "job_id": value.job_id,
+        "execution_id": value.execution_id,
+        "name": value.name,
+        "origin": name(checkpoint_pb2.Checkpoint.Origin.Name, value.origin, "ORIGIN_"),
+        "question": value.question,
+        "round": value.round,
+        "takes_changes": value.takes_changes,
+        "state": checkpoint_state(value),
+        "comment": value.comment or None,
+        "decided_by": value.decider.name or None,
+        "decided_from": value.decider.peer or None,
+        "decided_via": value.decider.via or None,
+        "create_time": _time_of(value, "create_time"),
+        "expire_time": _time_of(value, "expire_time"),
+        "decide_time": _time_of(value, "decide_time"),
+    }
+
+
+def checkpoint_state(value: checkpoint_pb2.Checkpoint) -> str:
+    """Return where a question stands, such as PENDING."""
+    return name(checkpoint_pb2.Checkpoint.State.Name, value.state)
 
 
 def workspace_path(value: workspace_pb2.Workspace) -> str | None:

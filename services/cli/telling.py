@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
+from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
@@ -79,6 +80,8 @@ def tell_job(screen: Screen, job: job_pb2.Job) -> None:
             screen.out.print(_fact(label, value))
     for line in _facts(job):
         screen.out.print(line)
+    for checkpoint in job.checkpoints:
+        screen.out.print(_question(checkpoint))
     if job.timeline:
         screen.out.print()
     for record in job.timeline:
@@ -121,6 +124,18 @@ def _facts(job: job_pb2.Job) -> Iterable[Text]:
     elapsed = shapes.duration_ms(job)
     if elapsed is not None:
         yield _fact("duration", words.duration(elapsed))
+
+
+def _question(checkpoint: Checkpoint) -> Text:
+    state = shapes.checkpoint_state(checkpoint)
+    line = _fact("asked", "").append(state, STATE_STYLES.get(state, ""))
+    if checkpoint.state == Checkpoint.STATE_PENDING:
+        left = words.until(checkpoint.expire_time)
+        line.append(f" for {left}, `boatyard approve {checkpoint.job_id}` or `reject`")
+    if checkpoint.decider.name:
+        line.append(f" by {printable(checkpoint.decider.name)} {words.age(checkpoint.decide_time)} ago")
+    said = f" — {one_line(printable(checkpoint.comment), 80)}" if checkpoint.comment else ""
+    return line.append(f": {one_line(printable(checkpoint.question), 80)}{said}")
 
 
 def _files(output: output_pb2.Output) -> Iterable[Text]:

@@ -27,6 +27,7 @@ _EXIT_CODES = {
     job_pb2.Job.STATE_SUCCEEDED: exits.SUCCEEDED,
     job_pb2.Job.STATE_FAILED: exits.FAILED,
     job_pb2.Job.STATE_CANCELLED: exits.CANCELLED,
+    job_pb2.Job.STATE_AWAITING_APPROVAL: exits.WAITING,
 }
 
 
@@ -130,6 +131,9 @@ _EXIT_CODES = {
 @click.option(
     "--request-id", type=options.TEXT, metavar="ID", help="Makes the call safe to repeat: the same id is the same job."
 )
+@click.option(
+    "--no-wait", is_flag=True, help="Return with exit code 5 when the job waits for a person; it goes on waiting."
+)
 @click.option("--detach", is_flag=True, help="Print the job's id and return at once.")
 @options.as_json
 def command(
@@ -156,6 +160,7 @@ def command(
     timeout: float | None,
     sandbox: str | None,
     request_id: str | None,
+    no_wait: bool,
     detach: bool,
     as_json: bool,
     **limits: Any,  # noqa: ANN401 - text, texts or a bool: see `flags`
@@ -238,12 +243,12 @@ def command(
             if detach:
                 _tell_submitted(screen, job, as_json=as_json)
                 return exits.SUCCEEDED
-            return await _follow(way, screen, job, as_json=as_json)
+            return await _follow(way, screen, job, wait=not no_wait, as_json=as_json)
 
     return asyncio.run(main())
 
 
-command.params += flags.options_of(job_pb2.JobSpec, flags.LIMIT_FLAGS)
+command.params += flags.options_of(job_pb2.JobSpec, (*flags.LIMIT_FLAGS, *flags.CHECKPOINT_FLAGS))
 
 
 def _standard_input() -> str:
@@ -261,13 +266,13 @@ def _tell_submitted(screen: Screen, job: job_pb2.Job, *, as_json: bool) -> None:
     screen.say(f"`boatyard logs -f {job.job_id}` follows it, `boatyard show {job.job_id}` says how it stands")
 
 
-async def _follow(way: Gateway, screen: Screen, job: job_pb2.Job, *, as_json: bool) -> int:
+async def _follow(way: Gateway, screen: Screen, job: job_pb2.Job, *, wait: bool, as_json: bool) -> int:
     if as_json:
         screen.json(shapes.line(shapes.submitted(job)))
     else:
         screen.say(f"{job.job_id}, execution {shapes.last_execution(job)}")
     try:
-        ended = await Follower(way, screen, as_json=as_json).to_end(job.job_id)
+        ended = await Follower(way, screen, as_json=as_json).to_end(job.job_id, wait=wait)
     except (asyncio.CancelledError, ServiceError):
         screen.say(
             f"left; the job goes on: `boatyard logs -f {job.job_id}` follows it again,"

@@ -1,0 +1,45 @@
+"""`boatyard approve`, `reject` and `request-changes`: answers to what a job waits for."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
+
+from services.cli import exits, shapes
+from services.cli.clients import Gateway, gateway
+from services.cli.requests import get_checkpoint
+from services.cli.screen import Screen
+
+Give = Callable[[Gateway, str], Awaitable[Any]]
+
+WORDS = {
+    Checkpoint.STATE_APPROVED: "approved",
+    Checkpoint.STATE_REJECTED: "rejected",
+    Checkpoint.STATE_EXPIRED: "expired",
+    Checkpoint.STATE_CHANGES_REQUESTED: "sent back for changes",
+    Checkpoint.STATE_WITHDRAWN: "withdrawn",
+}
+
+ID_HELP = "ID is a checkpoint's, or a job's: then the last that it asked. The first answer holds."
+
+
+def answer(id_: str, wanted: "Checkpoint.State.ValueType", give: Give, *, as_json: bool) -> int:
+    """Give an answer by `give`, which gets the id of the checkpoint, and tell what holds; return the exit code."""
+    screen = Screen()
+
+    async def main() -> Any:  # noqa: ANN401 - one of three responses
+        async with gateway() as way:
+            checkpoint = await get_checkpoint(way, id_)
+            return await way.ask(give(way, checkpoint.checkpoint_id))
+
+    response = asyncio.run(main())
+    decided = response.checkpoint
+    if as_json:
+        screen.json(shapes.line(shapes.checkpoint(decided) | {"already_decided": response.already_decided}))
+    elif response.already_decided:
+        by = f" by {decided.decider.name}" if decided.decider.name else ""
+        screen.say(f"it was {WORDS.get(decided.state, 'decided')}{by} before", style="yellow")
+    else:
+        screen.say(f"{WORDS[wanted]}: `boatyard show {decided.job_id}` says how the job goes on", style="")
+    return exits.SUCCEEDED if decided.state == wanted else exits.FAILED

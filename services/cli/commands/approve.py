@@ -1,0 +1,27 @@
+"""`boatyard approve`."""
+
+import click
+from boatyard.gateway.v1.checkpoint_pb2 import ApproveCheckpointRequest, Checkpoint
+
+from services.cli import answers, options
+
+
+@click.command("approve", short_help="Approve what a job waits for.", epilog=answers.ID_HELP)
+@click.argument("id_", metavar="ID", type=options.TEXT)
+@click.option(
+    "--comment", type=options.TEXT, default="", metavar="TEXT", help="For the record; an agent that asked reads it."
+)
+@options.as_json
+def command(id_: str, comment: str, as_json: bool) -> int:
+    """Approve what a job waits for: it goes on.
+
+    Exits with 1 when it was decided otherwise before.
+    """
+    return answers.answer(
+        id_,
+        Checkpoint.STATE_APPROVED,
+        lambda way, found: way.checkpoints.ApproveCheckpoint(
+            ApproveCheckpointRequest(checkpoint_id=found, comment=comment)
+        ),
+        as_json=as_json,
+    )
