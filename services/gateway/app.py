@@ -55,6 +55,7 @@ from services.gateway.jobs.ledger import SqlLedger
 from services.gateway.jobs.servicer import JobServicer
 from services.gateway.jobs.standing import JobStandings
 from services.gateway.jobs.store import JobStore
+from services.gateway.jobs.tickets import Tickets
 from services.gateway.jobs.wire import document
 from services.gateway.runtime.clients import NodeClients
 from services.gateway.runtime.places import Places, places
@@ -192,7 +193,7 @@ def _registrations(
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             add_CatalogServiceServicer_to_server,
-            CatalogServicer(CatalogStore(engine)),
+            CatalogServicer(CatalogStore(engine), Tickets(engine, admission).start),
         ),
         Registration(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,

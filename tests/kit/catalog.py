@@ -1,4 +1,4 @@
-"""The gateway's catalogue and hooks behind a real server, on a database of their own."""
+"""The gateway's catalogue, hooks and jobs that nobody carries behind a real server, on a database of their own."""
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -8,18 +8,24 @@ from typing import TypeVar
 
 import grpc
 import pytest
-from boatyard.gateway.v1 import catalog_pb2, catalog_pb2_grpc, hook_pb2, hook_pb2_grpc
+from boatyard.gateway.v1 import catalog_pb2, catalog_pb2_grpc, hook_pb2, hook_pb2_grpc, job_pb2, job_pb2_grpc
 
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.common.errors import ServiceError
 from services.common.rpc.channel import open_channel
+from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration
 from services.common.rpc.status import service_error
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.hooks.servicer import HookServicer
 from services.gateway.hooks.store import HookStore
+from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.changes import Changes
+from services.gateway.jobs.servicer import JobServicer
+from services.gateway.jobs.store import JobStore
+from services.gateway.jobs.tickets import Tickets
 from services.lifecycle.webhooks import AllowList
 from tests.kit.servers import TOKEN, serving
 
@@ -30,13 +36,18 @@ Error = TypeVar("Error", bound=ServiceError)
 class Stubs:
     catalog: catalog_pb2_grpc.CatalogServiceStub
     hooks: hook_pb2_grpc.HookServiceStub
+    jobs: job_pb2_grpc.JobServiceStub
 
 
 @asynccontextmanager
 async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIterator[Stubs]:
     """Serve the catalogue kept in `directory`; call it with `token`."""
     engine = open_database(sqlite_url(directory / "gateway.db"))
-    catalog, hooks = CatalogServicer(CatalogStore(engine)), HookServicer(HookStore(engine), AllowList())
+    changes = Changes()
+    admission = Admission(engine, changes, "")
+    catalog = CatalogServicer(CatalogStore(engine), Tickets(engine, admission).start)
+    jobs = JobServicer(admission, JobStore(engine, changes), changes, Draining())
+    hooks = HookServicer(HookStore(engine), AllowList())
     registrations = [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
@@ -48,11 +59,20 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
             hook_pb2_grpc.add_HookServiceServicer_to_server,
             hooks,
         ),
+        Registration(
+            job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
+            job_pb2_grpc.add_JobServiceServicer_to_server,
+            jobs,
+        ),
     ]
     try:
         await migrate(engine, "services.gateway.migrations")
         async with serving(*registrations) as server, open_channel(server.address, token) as channel:
-            yield Stubs(catalog_pb2_grpc.CatalogServiceStub(channel), hook_pb2_grpc.HookServiceStub(channel))
+            yield Stubs(
+                catalog_pb2_grpc.CatalogServiceStub(channel),
+                hook_pb2_grpc.HookServiceStub(channel),
+                job_pb2_grpc.JobServiceStub(channel),
+            )
     finally:
         await engine.dispose()
 

@@ -1,10 +1,12 @@
 """`boatyard item`."""
 
+import uuid
+
 import click
 from boatyard.gateway.v1 import catalog_pb2
 
-from services.cli import options
-from services.cli.catalogue import PROJECT, Kind, group, tell, with_gateway
+from services.cli import options, shapes
+from services.cli.catalogue import PROJECT, Kind, group, shape, with_gateway
 from services.cli.flags import Flag
 from services.cli.screen import Screen
 
@@ -19,13 +21,19 @@ KIND = Kind(
         Flag("--note", "notes", "Something noted; may be repeated, and an update replaces all.", "TEXT"),
         Flag("--document", "documents", "A text that the agent gets too; may be repeated.", "FILE"),
         Flag("--related", "related_work_item_ids", "An item that has to do with it; may be repeated.", "ID"),
+        Flag("--worker", "worker_id", "The worker that does it when it is moved to in-progress.", "ID"),
+        Flag("--template", "template_id", "The template, in place of the worker's.", "ID"),
         Flag("--repository", "repository_id", "The repository that it is about.", "ID"),
         PROJECT,
     ],
     ["work_item_id", "state", "title"],
 )
 
-_STATES = {"todo": catalog_pb2.WorkItem.STATE_TODO, "done": catalog_pb2.WorkItem.STATE_DONE}
+_STATES = {
+    "in-progress": catalog_pb2.WorkItem.STATE_IN_PROGRESS,
+    "todo": catalog_pb2.WorkItem.STATE_TODO,
+    "done": catalog_pb2.WorkItem.STATE_DONE,
+}
 
 command = group(
     KIND,
@@ -39,7 +47,14 @@ command = group(
 @click.argument("state", type=click.Choice(list(_STATES)))
 @options.as_json
 def move(id_: str, state: str, as_json: bool) -> None:
-    """Say that an item is done, or is to be done again. Not while a job works on it."""
-    request = catalog_pb2.MoveWorkItemRequest(work_item_id=id_, state=_STATES[state])
+    """Have an item done, or say that it is done, or is to be done again.
+
+    Moved to in-progress it gets a job, whose id is printed: for its worker or template, or the default worker of its
+    project. To todo and done it moves when no job works on it.
+    """
+    request = catalog_pb2.MoveWorkItemRequest(work_item_id=id_, state=_STATES[state], request_id=uuid.uuid4().hex)
     answer = with_gateway(lambda way: way.ask(way.catalog.MoveWorkItem(request)))
-    tell(Screen(), KIND, answer.work_item, as_json=as_json)
+    if as_json:
+        Screen().json(shapes.line({**shape(KIND, answer.work_item), "job_id": answer.job_id or None}))
+    else:
+        click.echo(answer.job_id or id_)

@@ -25,6 +25,7 @@ class Project:
     project_id: str
     display_name: str = ""
     max_running_jobs: int = 0
+    default_worker_id: str = ""
     create_time: datetime
 
 
@@ -87,6 +88,8 @@ class WorkItem:
     related_work_item_ids: tuple[str, ...] = ()
     repository_id: str = ""
     documents: tuple[Document, ...] = ()
+    worker_id: str = ""
+    template_id: str = ""
     state: WorkItemState = WorkItemState.TODO
     create_time: datetime
 

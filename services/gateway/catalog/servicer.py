@@ -1,5 +1,6 @@
 """The catalogue's RPCs: from the wire to the store and back."""
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,18 +10,22 @@ from grpc import aio
 
 from services.gateway.auth import scope
 from services.gateway.catalog import update_wire, wire
-from services.gateway.catalog.model import DEFAULT_PROJECT_ID, Filter
+from services.gateway.catalog.model import DEFAULT_PROJECT_ID, Filter, WorkItemState
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
+from services.gateway.requests import Request
 from services.gateway.wire import Checks
 
+Start = Callable[[str, Request | None], Awaitable[str]]
 Context = aio.ServicerContext[Any, Any]
 
 
 class CatalogServicer(CatalogServiceServicer):
     """Serves boatyard.gateway.v1.CatalogService."""
 
-    def __init__(self, catalog: CatalogStore) -> None:
+    def __init__(self, catalog: CatalogStore, start: Start) -> None:
+        """`start` makes a work item's job, and returns its id."""
         self._catalog = catalog
+        self._start = start
 
     async def CreateProject(self, request: pb.CreateProjectRequest, context: Context) -> pb.CreateProjectResponse:
         """See the contract."""
@@ -229,5 +234,10 @@ class CatalogServicer(CatalogServiceServicer):
         with Checks() as check:
             work_item_id = check.required_id("work_item_id", request.work_item_id)
             state = wire.wanted_state(check, request.state)
-        work_item = await self._catalog.move(work_item_id, state)
-        return pb.MoveWorkItemResponse(work_item=wire.work_item_message(work_item))
+            call = check.request(request, request.request_id)
+        if state is WorkItemState.IN_PROGRESS:
+            job_id = await self._start(work_item_id, call)
+            work_item = await self._catalog.get(WORK_ITEMS, work_item_id)
+        else:
+            job_id, work_item = "", await self._catalog.move(work_item_id, state)
+        return pb.MoveWorkItemResponse(work_item=wire.work_item_message(work_item), job_id=job_id)

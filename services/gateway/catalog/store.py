@@ -189,23 +189,28 @@ async def set_work_item_state(connection: AsyncConnection, work_item_id: str, st
 
 async def _check_references(connection: AsyncConnection, thing: Thing, before: Thing | None = None) -> None:
     """Look up what a thing names, but for what it named before: that may have gone."""
-    if isinstance(thing, Project):
-        return
-    await PROJECTS.get(connection, thing.project_id, hold="share")
+    if not isinstance(thing, Project):
+        await PROJECTS.get(connection, thing.project_id, hold="share")
     known = set() if before is None else set(_named(before))
     for kind, thing_id in _named(thing):
-        if (kind, thing_id) not in known:
+        if thing_id and (kind, thing_id) not in known:
             await kind.get(connection, thing_id, thing.project_id, hold="share")
 
 
 def _named(thing: Thing) -> list[tuple[Kind[Any], str]]:
-    """Return what a thing names, beside its project."""
+    """Return what a thing names, beside its project; empty ids name nothing."""
     match thing:
+        case Project():
+            return [(WORKERS, thing.default_worker_id)]
         case Worker():
-            return [(TEMPLATES, thing.template_id)] if thing.template_id else []
+            return [(TEMPLATES, thing.template_id)]
         case WorkItem():
-            named: list[tuple[Kind[Any], str]] = [(WORK_ITEMS, related) for related in thing.related_work_item_ids]
-            return [(REPOSITORIES, thing.repository_id), *named] if thing.repository_id else named
+            return [
+                (REPOSITORIES, thing.repository_id),
+                (WORKERS, thing.worker_id),
+                (TEMPLATES, thing.template_id),
+                *((WORK_ITEMS, related) for related in thing.related_work_item_ids),
+            ]
         case _:
             return []
 

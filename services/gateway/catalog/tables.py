@@ -36,6 +36,7 @@ projects = Table(
     _key("project_id"),
     Column("display_name", Text, nullable=False),
     _limit(),
+    Column("default_worker_id", OptionalId, nullable=True),  # no foreign key: the worker's own is to the project
     *_times(),
 )
 
@@ -88,6 +89,8 @@ work_items = Table(
     Column("related_work_item_ids", JsonValue(tuple[str, ...]), nullable=False),
     Column("repository_id", OptionalId, ForeignKey("repositories.repository_id"), nullable=True),
     Column("documents", JsonValue(tuple[Document, ...]), nullable=False),
+    Column("worker_id", OptionalId, ForeignKey("workers.worker_id"), nullable=True),
+    Column("template_id", OptionalId, ForeignKey("templates.template_id"), nullable=True),
     Column("state", Enum(WorkItemState, native_enum=False, length=16), nullable=False),
     *_times(),
 )

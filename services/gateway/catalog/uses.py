@@ -7,7 +7,7 @@ from sqlalchemy import Column, Select, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import FailedPrecondition
-from services.gateway.catalog.tables import repositories, templates, work_items, workers
+from services.gateway.catalog.tables import projects, repositories, templates, work_items, workers
 from services.gateway.hooks.tables import hooks
 from services.gateway.jobs.tables import jobs
 from services.lifecycle.model.states import JobState
@@ -28,8 +28,8 @@ _USES: Final[dict[str, tuple[Column[Any], ...]]] = {
         jobs.c.project_id,
     ),
     "repository": (jobs.c.repository_id, work_items.c.repository_id),
-    "template": (jobs.c.template_id, workers.c.template_id),
-    "worker": (jobs.c.worker_id,),
+    "template": (jobs.c.template_id, workers.c.template_id, work_items.c.template_id),
+    "worker": (jobs.c.worker_id, work_items.c.worker_id, projects.c.default_worker_id),
     "work item": (jobs.c.work_item_id,),
 }
 

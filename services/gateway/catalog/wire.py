@@ -27,7 +27,7 @@ _STATES: Final = {
     pb.WorkItem.STATE_REVIEW: WorkItemState.REVIEW,
     pb.WorkItem.STATE_DONE: WorkItemState.DONE,
 }
-_MOVES: Final = {number: _STATES[number] for number in (pb.WorkItem.STATE_TODO, pb.WorkItem.STATE_DONE)}
+_MOVES: Final = {number: state for number, state in _STATES.items() if number != pb.WorkItem.STATE_REVIEW}
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 _MAX_LIMIT: Final = 100_000
@@ -45,6 +45,7 @@ def project_of(check: Checks, message: pb.Project) -> Project:
         project_id=_id_of(check, "project.project_id", message.project_id, "project"),
         display_name=check.line("project.display_name", message.display_name),
         max_running_jobs=_limit_of(check, "project.max_running_jobs", message.max_running_jobs),
+        default_worker_id=check.optional_id("project.default_worker_id", message.default_worker_id),
         create_time=datetime.now(UTC),
     )
 
@@ -112,6 +113,8 @@ def work_item_of(check: Checks, message: pb.WorkItem) -> WorkItem:
         related_work_item_ids=tuple(dict.fromkeys(related)),
         repository_id=check.optional_id("work_item.repository_id", message.repository_id),
         documents=_documents_of(check, message),
+        worker_id=check.optional_id("work_item.worker_id", message.worker_id),
+        template_id=check.optional_id("work_item.template_id", message.template_id),
         create_time=datetime.now(UTC),
     )
 
@@ -137,6 +140,7 @@ def project_message(value: Project) -> pb.Project:
         project_id=value.project_id,
         display_name=value.display_name,
         max_running_jobs=value.max_running_jobs,
+        default_worker_id=value.default_worker_id,
         create_time=timestamp(value.create_time),
     )
 
@@ -191,6 +195,8 @@ def work_item_message(value: WorkItem) -> pb.WorkItem:
         related_work_item_ids=value.related_work_item_ids,
         repository_id=value.repository_id,
         documents=[pb.Document(name=document.name, content=document.content) for document in value.documents],
+        worker_id=value.worker_id,
+        template_id=value.template_id,
         state=_STATE_NUMBERS[value.state],
         create_time=timestamp(value.create_time),
     )

@@ -87,6 +87,11 @@ class Admission:
         self._model = agent_model
         self._ageing_seconds = ageing_seconds
 
+    @property
+    def has_agent(self) -> bool:
+        """Whether there is an agent for jobs for which nobody has said another."""
+        return bool((self._default.command or "").strip())
+
     async def admit(self, draft: Draft, request: Request | None) -> JobView:
         """Write a job, PENDING; for a request that was made before, return the job that it made.
 

@@ -10,7 +10,10 @@ down_revision = None
 
 
 def upgrade() -> None:
-    projects = op.create_table("projects", _id("project_id"), _text("display_name"), _limit(), _create_time())
+    default_worker = sa.Column("default_worker_id", sa.String(63), nullable=True)
+    projects = op.create_table(
+        "projects", _id("project_id"), _text("display_name"), _limit(), default_worker, _create_time()
+    )
     _create_in_project(
         "repositories", "repository_id", _text("url"), _bytes("default_revision"), _text("token"), _limit()
     )
@@ -33,6 +36,8 @@ def upgrade() -> None:
         _json("notes"),
         _json("related_work_item_ids"),
         _reference("repository_id", "repositories"),
+        _reference("worker_id", "workers"),
+        _reference("template_id", "templates"),
         sa.Column("state", sa.String(16), nullable=False),
     )
     _create_in_project(

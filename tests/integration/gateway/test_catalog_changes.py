@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from boatyard.gateway.v1 import agent_pb2
+from boatyard.gateway.v1 import agent_pb2, job_pb2
 from boatyard.gateway.v1 import catalog_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -127,7 +127,7 @@ async def test_work_items_with_documents_are_moved(stubs: Stubs) -> None:
 
     assert (await move(pb.WorkItem.STATE_DONE)).state == pb.WorkItem.STATE_DONE
     assert (await move(pb.WorkItem.STATE_TODO)).state == pb.WorkItem.STATE_TODO
-    for state in (pb.WorkItem.STATE_UNSPECIFIED, pb.WorkItem.STATE_IN_PROGRESS, pb.WorkItem.STATE_REVIEW):
+    for state in (pb.WorkItem.STATE_UNSPECIFIED, pb.WorkItem.STATE_REVIEW):
         assert [field for field, _ in (await refusal(move(state), Invalid)).violations] == ["state"]
 
     too_many = [pb.Document(name=str(number)) for number in range(21)]
@@ -143,3 +143,44 @@ async def test_work_items_with_documents_are_moved(stubs: Stubs) -> None:
         request = pb.UpdateWorkItemRequest(work_item=item, update_mask=FieldMask(paths=["documents"]))
         error = await refusal(stubs.catalog.UpdateWorkItem(request), Invalid)
         assert [name for name, _ in error.violations] == [field]
+
+
+async def test_a_work_item_in_progress_has_a_job(stubs: Stubs) -> None:
+    await stubs.catalog.CreateWorkItem(
+        pb.CreateWorkItemRequest(work_item=pb.WorkItem(work_item_id="other", title="The mast"))
+    )
+    wanted = pb.WorkItem(work_item_id="leak", title="It leaks", related_work_item_ids=["other"])
+    await stubs.catalog.CreateWorkItem(pb.CreateWorkItemRequest(work_item=wanted))
+
+    async def move(work_item_id: str, request_id: str = "") -> pb.MoveWorkItemResponse:
+        state = pb.WorkItem.STATE_IN_PROGRESS
+        request = pb.MoveWorkItemRequest(work_item_id=work_item_id, state=state, request_id=request_id)
+        return await stubs.catalog.MoveWorkItem(request)
+
+    refused = await refusal(move("leak"), FailedPrecondition)
+    assert refused.reason == "WORK_ITEM_INCOMPLETE"
+    assert "default worker" in refused.message
+
+    worker = pb.Worker(worker_id="ada", agent=agent_pb2.AgentSettings(command="true"))
+    await stubs.catalog.CreateWorker(pb.CreateWorkerRequest(worker=worker))
+    project = pb.Project(project_id="default", default_worker_id="ada")
+    mask = FieldMask(paths=["default_worker_id"])
+    await stubs.catalog.UpdateProject(pb.UpdateProjectRequest(project=project, update_mask=mask))
+    moved = await move("leak", "once")
+    assert moved.work_item.state == pb.WorkItem.STATE_IN_PROGRESS
+    job = (await stubs.jobs.GetJob(job_pb2.GetJobRequest(job_id=moved.job_id))).job
+    assert (job.spec.kind, job.spec.worker_id, job.spec.work_item_id) == ("ticket", "ada", "leak")
+    assert (await move("leak")).job_id == moved.job_id, "it has one already"
+
+    cancelled = (await stubs.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=moved.job_id))).job
+    assert cancelled.state == job_pb2.Job.STATE_CANCELLED
+    item = (await stubs.catalog.GetWorkItem(pb.GetWorkItemRequest(work_item_id="leak"))).work_item
+    assert item.state == pb.WorkItem.STATE_TODO
+    assert (await move("leak", "once")).job_id == moved.job_id, (
+        "the same request is the same job, whatever became of it"
+    )
+    again = await move("leak", "twice")
+    assert again.job_id != moved.job_id
+
+    deleted = stubs.catalog.DeleteWorker(pb.DeleteWorkerRequest(worker_id="ada"))
+    assert (await refusal(deleted, FailedPrecondition)).reason == "WORKER_IN_USE"

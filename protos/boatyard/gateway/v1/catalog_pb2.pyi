@@ -1181,19 +1181,25 @@ class MoveWorkItemRequest(message.Message):
 
     WORK_ITEM_ID_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     work_item_id: builtins.str
     """Required. The work item."""
     state: WorkItem.State.ValueType
-    """Required. DONE or TODO."""
+    """Required. IN_PROGRESS, DONE or TODO."""
+    request_id: builtins.str
+    """Makes a move to IN_PROGRESS safe to repeat, also when the job has ended meanwhile: the same id is the same job. At most
+    63 characters of [A-Za-z0-9_-]; empty means that every call may make a job.
+    """
     def __init__(
         self,
         *,
         work_item_id: builtins.str = ...,
         state: WorkItem.State.ValueType = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["state", b"state", "work_item_id", b"work_item_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["request_id", b"request_id", "state", b"state", "work_item_id", b"work_item_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1204,6 +1210,9 @@ class MoveWorkItemResponse(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     WORK_ITEM_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    job_id: builtins.str
+    """The job that works on it, after a move to IN_PROGRESS; empty otherwise."""
     @builtins.property
     def work_item(self) -> WorkItem:
         """The work item as it is now."""
@@ -1212,10 +1221,11 @@ class MoveWorkItemResponse(message.Message):
         self,
         *,
         work_item: WorkItem | None = ...,
+        job_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["work_item", b"work_item"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["work_item", b"work_item"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "work_item", b"work_item"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1229,12 +1239,15 @@ class Project(message.Message):
     DISPLAY_NAME_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     MAX_RUNNING_JOBS_FIELD_NUMBER: builtins.int
+    DEFAULT_WORKER_ID_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """Its id; chosen by its creator, or made."""
     display_name: builtins.str
     """A name for people; at most 255 characters."""
     max_running_jobs: builtins.int
     """How many of its jobs may run at once, in all cells together: up to 100000; 0, the default, is no limit. The others wait."""
+    default_worker_id: builtins.str
+    """The worker, of this project, that does work items which have neither worker nor template; empty means none."""
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was made."""
@@ -1246,10 +1259,11 @@ class Project(message.Message):
         display_name: builtins.str = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
         max_running_jobs: builtins.int = ...,
+        default_worker_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "display_name", b"display_name", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "default_worker_id", b"default_worker_id", "display_name", b"display_name", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1422,7 +1436,7 @@ class WorkItem(message.Message):
         STATE_UNSPECIFIED: WorkItem._State.ValueType  # 0
         """Never sent."""
         STATE_TODO: WorkItem._State.ValueType  # 1
-        """Nobody works on it. Goes to IN_PROGRESS, or to DONE by MoveWorkItem."""
+        """Nobody works on it. Goes to IN_PROGRESS by a job or MoveWorkItem, or to DONE by MoveWorkItem."""
         STATE_IN_PROGRESS: WorkItem._State.ValueType  # 2
         """A job works on it. Goes to REVIEW when the job succeeds, else to TODO."""
         STATE_REVIEW: WorkItem._State.ValueType  # 3
@@ -1436,7 +1450,7 @@ class WorkItem(message.Message):
     STATE_UNSPECIFIED: WorkItem.State.ValueType  # 0
     """Never sent."""
     STATE_TODO: WorkItem.State.ValueType  # 1
-    """Nobody works on it. Goes to IN_PROGRESS, or to DONE by MoveWorkItem."""
+    """Nobody works on it. Goes to IN_PROGRESS by a job or MoveWorkItem, or to DONE by MoveWorkItem."""
     STATE_IN_PROGRESS: WorkItem.State.ValueType  # 2
     """A job works on it. Goes to REVIEW when the job succeeds, else to TODO."""
     STATE_REVIEW: WorkItem.State.ValueType  # 3
@@ -1454,6 +1468,8 @@ class WorkItem(message.Message):
     STATE_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     DOCUMENTS_FIELD_NUMBER: builtins.int
+    WORKER_ID_FIELD_NUMBER: builtins.int
+    TEMPLATE_ID_FIELD_NUMBER: builtins.int
     work_item_id: builtins.str
     """Its id; chosen by its creator, or made."""
     project_id: builtins.str
@@ -1466,6 +1482,10 @@ class WorkItem(message.Message):
     """The repository that it is about, of the same project; empty means none."""
     state: WorkItem.State.ValueType
     """Output only. Changed by the jobs that work on it, and by MoveWorkItem."""
+    worker_id: builtins.str
+    """The worker, of the same project, that does it when it is moved to IN_PROGRESS; empty means none."""
+    template_id: builtins.str
+    """The template, of the same project, in place of the worker's; empty means none."""
     @builtins.property
     def notes(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """What people have noted; at most 100 notes, 256 KiB together."""
@@ -1495,10 +1515,12 @@ class WorkItem(message.Message):
         state: WorkItem.State.ValueType = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
         documents: abc.Iterable[Document] | None = ...,
+        worker_id: builtins.str = ...,
+        template_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "description", b"description", "documents", b"documents", "notes", b"notes", "project_id", b"project_id", "related_work_item_ids", b"related_work_item_ids", "repository_id", b"repository_id", "state", b"state", "title", b"title", "work_item_id", b"work_item_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "description", b"description", "documents", b"documents", "notes", b"notes", "project_id", b"project_id", "related_work_item_ids", b"related_work_item_ids", "repository_id", b"repository_id", "state", b"state", "template_id", b"template_id", "title", b"title", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -458,11 +458,19 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MoveWorkItem(self, request, context):
-        """Puts a work item where a person wants it: DONE, or TODO again. One that is there already is a success.
+        """Puts a work item where a person wants it: IN_PROGRESS, DONE, or TODO again. One that is there already is a success.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the state is another.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job works on it, which the details name.
+        Moving it to IN_PROGRESS makes a job of kind `ticket`, for the item's worker or template, else for the project's default
+        worker, else for the gateway's own agent. The item then follows that job: to REVIEW when it succeeds, else back to TODO.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the state is another; or what worker, template
+        and item say together makes no job.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): there is none of that id,
+        or what it names is not there any more.
+        - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job works on it, which the details name; to DONE and TODO it moves when
+        that has ended.
+        - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): to IN_PROGRESS, and neither item, project nor gateway says who is to do it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
