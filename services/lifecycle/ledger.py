@@ -79,7 +79,8 @@ class Ledger(Protocol):
         taken that is PENDING and whose time has come; that was parked and is awake again (another cell's only when
         that cell is away); or whose lease has run out. One that was this cell's own before the cell restarted comes
         before all others. One that was worked on by another cell MUST get a new attempt, with another execution,
-        unless others know how its attempt ended: it has pushed, or the hooks after its end are being called.
+        unless others know how its attempt ended: it has pushed, or the hooks after its end are being called. Nothing
+        of another cell's is taken in the first lease after the ledger was away, when no cell could prolong anything.
         """
         ...
 

@@ -7,7 +7,7 @@ transaction has the only write lock. So what a claim counts stays true until it 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, or_, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.ids import new_id
@@ -65,13 +65,18 @@ class Claimer:
     lease_seconds: float
     ageing_seconds: float = DEFAULT_AGEING_SECONDS
 
-    async def claim(self, connection: AsyncConnection, wanted: Wanted = ANY) -> Lease | None:
-        """Take the next job that may be taken, and is wanted; see Ledger.claim."""
+    async def claim(
+        self, connection: AsyncConnection, wanted: Wanted = ANY, *, takes_over: bool = True
+    ) -> Lease | None:
+        """Take the next job that may be taken, and is wanted; see Ledger.claim.
+
+        Without `takes_over` nothing is taken that was another cell's.
+        """
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS})
         if wanted.capacity is not None and await self._held(connection) >= wanted.capacity:
             return None
-        while (row := await self._lost(connection, wanted)) is not None:
+        while (row := await self._lost(connection, wanted, takes_over)) is not None:
             lease = await self._take(connection, row)
             if lease is not None:
                 return lease
@@ -79,6 +84,7 @@ class Claimer:
             connection,
             self.cell_id,
             wanted.conditions,
+            takes_over=takes_over,
             lease_seconds=self.lease_seconds,
             ageing_seconds=self.ageing_seconds,
         )
@@ -94,13 +100,14 @@ class Claimer:
         held = select(func.count()).where(IS_RUNNING, jobs.c.cell_id == self.cell_id, jobs.c.held)
         return int((await connection.execute(held)).scalar_one())
 
-    async def _lost(self, connection: AsyncConnection, wanted: Wanted) -> Row[Any] | None:
+    async def _lost(self, connection: AsyncConnection, wanted: Wanted, takes_over: bool) -> Row[Any] | None:
         """Lock a job whose lease is over: our own from before a restart, or one whose lease has run out.
 
         It counts as running all the while, so no limit is in its way, and it comes before all that waits.
         """
         own = and_(jobs.c.cell_id == self.cell_id, jobs.c.held.is_(False))
-        run_out = and_(jobs.c.lease_until < now(), *wanted.conditions)
+        whose = true() if takes_over else jobs.c.cell_id == self.cell_id
+        run_out = and_(jobs.c.lease_until < now(), whose, *wanted.conditions)
         lost = select(jobs).where(IS_RUNNING, or_(own, run_out)).order_by(own.desc(), jobs.c.turn, jobs.c.job_id)
         return await _locked(connection, lost.limit(1))
 

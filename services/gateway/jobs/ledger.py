@@ -3,6 +3,7 @@
 A cell's own leases are its own again as soon as it is back: `take_over_own` is called under the cell's lock.
 """
 
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -56,6 +57,8 @@ class SqlLedger:
         self._document = document
         self._lease_seconds = lease_seconds
         self._claimer = Claimer(cell_id, lease_seconds, ageing_seconds)
+        self._is_away = False
+        self._back_since = float("-inf")  # monotonic
 
     @property
     def lease_seconds(self) -> float:
@@ -78,8 +81,10 @@ class SqlLedger:
 
     async def claim(self, wanted: Wanted = ANY) -> Lease | None:
         """See Ledger; `wanted` narrows it, for a cell that cannot do everything."""
+        # While the database was away nobody could beat: who is alive is known when all have had the time to.
+        takes_over = not self._is_away and time.monotonic() - self._back_since > self._lease_seconds
         async with self._transaction() as connection:
-            lease = await self._claimer.claim(connection, wanted)
+            lease = await self._claimer.claim(connection, wanted, takes_over=takes_over)
         if lease is not None:
             self._changes.changed(lease.job_id)
         return lease
@@ -241,7 +246,10 @@ class SqlLedger:
             async with self._engine.begin() as connection:
                 yield connection
         except (Unavailable, exc.TimeoutError) as error:  # away, or every connection waits for it
+            self._is_away = True
             raise LedgerUnavailable(str(error)) from error
+        if self._is_away:
+            self._is_away, self._back_since = False, time.monotonic()
 
 
 def _hook(hook: registered.Hook) -> Hook:

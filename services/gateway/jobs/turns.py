@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Table, case, exists, func, or_, select
+from sqlalchemy import Column, ColumnElement, Table, case, exists, false, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import as_number, microseconds
@@ -39,15 +39,19 @@ async def next_of_projects(
     cell_id: str,
     wanted: Iterable[ColumnElement[bool]],
     *,
+    takes_over: bool,
     lease_seconds: float,
     ageing_seconds: float,
 ) -> Sequence[str]:
-    """Return the job that comes next in each project, of those `wanted`, the one whose turn it is first."""
+    """Return the job that comes next in each project, of those `wanted`, the one whose turn it is first.
+
+    With `takes_over` also what a cell had parked that is away.
+    """
     queued = (
         IS_QUEUED,
         jobs.c.wake_time <= now(),
         jobs.c.bound_cell_id.in_(("", cell_id)),
-        or_(jobs.c.state == PENDING, jobs.c.cell_id == cell_id, ~_is_here(lease_seconds)),
+        or_(jobs.c.state == PENDING, jobs.c.cell_id == cell_id, ~_is_here(lease_seconds) if takes_over else false()),
         *wanted,
         *(_has_room(table, table.primary_key.columns[0]) for table in (repositories, workers)),
     )

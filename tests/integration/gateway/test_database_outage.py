@@ -9,6 +9,8 @@ import pytest
 from boatyard.gateway.v1 import job_pb2
 from sqlalchemy import make_url
 
+from services.lifecycle.ledger import LedgerUnavailable
+from tests.kit.ledger import books, claimed
 from tests.kit.repos import Repo
 from tests.kit.services import running_services
 
@@ -80,3 +82,24 @@ async def test_an_outage_in_mid_run_is_waited_out(tmp_path: Path, remote: Repo, 
             assert ended.state == job_pb2.Job.STATE_SUCCEEDED, ended
             assert len(ended.execution_ids) == 1
             assert remote.files(ended.output.branch.decode())["starts.txt"] == "started"
+
+
+async def test_no_cell_takes_for_lost_what_an_outage_kept_others_from_prolonging(proxy: tuple[Proxy, str]) -> None:
+    way, url = proxy
+    async with books(url) as book:
+        one, two = await book.cell("one", lease_seconds=2), await book.cell("two", lease_seconds=2)
+        await book.admit()
+        lease = await claimed(one)
+        await way.cut()
+        for beating in (one.beat([lease]), two.beat([])):
+            with pytest.raises(LedgerUnavailable):
+                await beating
+        await asyncio.sleep(3)  # the lease runs out
+        await way.open()
+
+        assert await two.claim() is None
+        assert (await claimed(one)).attempt == 1
+        async with asyncio.timeout(30):  # from which nothing more is heard
+            while (taken := await two.claim()) is None:
+                await asyncio.sleep(0.1)
+        assert taken.attempt == 2
