@@ -30,6 +30,7 @@ def lease_from(message: pb.ClaimedJob) -> Lease:
         execution_id=message.execution_id,
         order=unpack(Order, message.order),
         cancel_requested=message.cancel_requested,
+        is_moved=message.is_moved,
     )
 
 

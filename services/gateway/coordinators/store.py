@@ -1,7 +1,7 @@
 """What coordinators claim, hold and are told. Each method is one transaction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import Row, and_, select
@@ -19,7 +19,7 @@ from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.claiming import Claimer, Wanted
 from services.gateway.jobs.rows import job_view
 from services.gateway.jobs.standing import JobStandings
-from services.gateway.jobs.tables import NOW, cells, jobs
+from services.gateway.jobs.tables import NOW, cells, executions, jobs
 from services.gateway.requests import Request
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Lease
@@ -142,9 +142,10 @@ class CoordinatorStore:
         job_id, _, fence = reference.partition("/")
         mine = and_(jobs.c.job_id == job_id, jobs.c.fence == int(fence), jobs.c.cell_id == coordinator_id)
         async with self._engine.begin() as connection:
-            held = select(jobs).where(mine, jobs.c.state == JobState.RUNNING)
-            row = (await connection.execute(held)).first()
-        return None if row is None else _lease(row)
+            attempt = executions.c.execution_id == jobs.c.execution_id
+            held = select(jobs, executions.c.cell_id.label("lies_on")).join_from(jobs, executions, attempt)
+            row = (await connection.execute(held.where(mine, jobs.c.state == JobState.RUNNING))).first()
+        return None if row is None else replace(_lease(row), is_moved=row.lies_on != coordinator_id)
 
 
 def lost(held: Held, actual: int | None = None) -> Aborted:

@@ -127,6 +127,7 @@ def claimed(lease: Lease, lease_seconds: float) -> pb.ClaimedJob:
         lease_duration=duration(timedelta(seconds=lease_seconds)),
         cancel_requested=lease.cancel_requested,
         order=pack(lease.order),
+        is_moved=lease.is_moved,
     )
 
 

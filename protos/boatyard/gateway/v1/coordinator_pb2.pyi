@@ -188,6 +188,7 @@ class ClaimedJob(message.Message):
     LEASE_DURATION_FIELD_NUMBER: builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: builtins.int
     ORDER_FIELD_NUMBER: builtins.int
+    IS_MOVED_FIELD_NUMBER: builtins.int
     attempt: builtins.int
     """Which attempt at the job it is, from 1."""
     execution_id: builtins.str
@@ -196,6 +197,10 @@ class ClaimedJob(message.Message):
     """Whether somebody wants it to end."""
     order: builtins.bytes
     """The job as Boatyard's own driver reads it: opaque, and of no use to others, which call GetWorkContext."""
+    is_moved: builtins.bool
+    """Whether the attempt was another machine's, which was lost when others knew of its end already: what it has pushed, or
+    told hooks. Its agent must not be run again; what is left is to end the job as its timeline says.
+    """
     @builtins.property
     def lease(self) -> Lease:
         """What is shown with every call for it."""
@@ -213,10 +218,11 @@ class ClaimedJob(message.Message):
         lease_duration: duration_pb2.Duration | None = ...,
         cancel_requested: builtins.bool = ...,
         order: builtins.bytes = ...,
+        is_moved: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["lease", b"lease", "lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "execution_id", b"execution_id", "lease", b"lease", "lease_duration", b"lease_duration", "order", b"order"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "execution_id", b"execution_id", "is_moved", b"is_moved", "lease", b"lease", "lease_duration", b"lease_duration", "order", b"order"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
