@@ -31,6 +31,7 @@ _MAX_CAPACITY: Final = 1000
 _MAX_FILTERS: Final = 100
 _MAX_NAME_CHARACTERS: Final = 63
 _MAX_WAIT_SECONDS: Final = 300.0
+_ANSWER_SECONDS: Final = 1.0  # before the deadline, for the answer to arrive
 _MAX_TEXT_BYTES: Final = 64 * KIB
 _MAX_MESSAGE_BYTES: Final = 4 * KIB
 _MAX_EVENTS_BYTES: Final = 2 << 20
@@ -110,12 +111,10 @@ def wanted(request: pb.ClaimJobRequest, remaining: float | None) -> tuple[Cell, 
         engines=frozenset(request.engines) or None,
         capacity=request.capacity or 1,
     )
-    return (
-        coordinator(coordinator_id, capacity=which.capacity or 1),
-        which,
-        once,
-        _MAX_WAIT_SECONDS if remaining is None else min(0.8 * remaining, _MAX_WAIT_SECONDS),
-    )
+    seconds = _MAX_WAIT_SECONDS
+    if remaining is not None:
+        seconds = min(seconds, 0.8 * remaining, remaining - _ANSWER_SECONDS)
+    return coordinator(coordinator_id, capacity=request.capacity), which, once, seconds
 
 
 def claimed(lease: Lease, lease_seconds: float) -> pb.ClaimedJob:

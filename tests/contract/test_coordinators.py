@@ -1,0 +1,328 @@
+"""What a driver far from the database may rely on, and what nobody can do who does not hold a job."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import grpc
+import pytest
+import pytest_asyncio
+from boatyard.execution.v1.event_pb2 import Event
+from boatyard.gateway.v1 import coordinator_pb2 as pb
+from boatyard.gateway.v1 import ledger_pb2
+
+from services.common.errors import Aborted, FailedPrecondition, Invalid, OutOfRange, ServiceError
+from services.common.rpc.status import service_error
+from services.coordinator.clients import Upstream
+from services.coordinator.ledger import RemoteLedger, Wishes
+from services.gateway.coordinators.events import EventStore
+from services.gateway.coordinators.model import NumberedEvent
+from services.gateway.coordinators.wire import events_from
+from services.gateway.hooks.model import Hook, HookEvent
+from services.gateway.hooks.store import HookStore
+from services.lifecycle.ledger import Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
+from services.lifecycle.model.checkpoint import Origin, Question
+from services.lifecycle.model.outcome import Failure, Outcome
+from services.lifecycle.model.output import Changes, ExecutionNote, FileChange, Output
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
+from tests.kit.coordinators import LEASE_SECONDS, Api, coordinator_api, remote_ledger
+from tests.kit.ledger import Books, books, clear, expire
+from tests.kit.servers import TOKEN
+
+FAILED = Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it broke"))
+BYTES = Changes(files=(FileChange(b"\xff", "A"),), diff=b"\x00\xff" * 999)
+WEBHOOK = Hook(
+    hook_id="hook-1",
+    project_id="default",
+    event=HookEvent.PRE,
+    url="https://a.example/",
+    secret="whsec_QQ==",
+    create_time=datetime.now(UTC),
+)
+
+
+@pytest_asyncio.fixture(scope="module", params=["sqlite", "postgres"])
+async def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Books]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('coordinators')}/test.db"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_server").get_uri()
+    async with books(url) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def book(opened: Books) -> Books:
+    await clear(opened)
+    return opened
+
+
+@pytest_asyncio.fixture
+async def api(book: Books) -> AsyncIterator[Api]:
+    async with coordinator_api(book) as served:
+        yield served
+
+
+@pytest_asyncio.fixture
+async def remote(api: Api) -> AsyncIterator[RemoteLedger]:
+    async with remote_ledger(api.address) as ledger:
+        yield ledger
+
+
+async def claimed(ledger: Ledger) -> Lease:
+    lease = await ledger.claim()
+    assert lease
+    return lease
+
+
+async def refusal(call: "grpc.aio.UnaryUnaryCall[object, object]") -> ServiceError:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return service_error(error.value)
+
+
+async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) -> None:
+    """Whatever a driver writes there is what it, and everybody else, reads."""
+    await HookStore(book.engine).register(WEBHOOK)
+    view = await book.admit("Mend it.\N{ROCKET}", labels={"team": "é"})
+    lease = await claimed(remote)
+    here = await book.cell("elsewhere")
+    assert remote.lease_seconds == LEASE_SECONDS
+    assert (lease.order, lease.attempt, lease.fence) == (view.order, 1, 1)
+    await remote.begin_stage(lease, "base")
+    output = Output(summary="é\0", changes=BYTES, log_tail=b"\x80")
+    note = ExecutionNote(lease.execution_id, Purpose.AGENT, "ws-1", ExecutionState.RUNNING, output=output)
+    done = Stage("base", StageState.DONE, '{"a": 1}', "done")
+    for _ in range(2):  # the answer to the first try was lost
+        await remote.end_stage(lease, done, [note])
+    await remote.note(lease, ExecutionNote("exec-verify", Purpose.VERIFY, state=ExecutionState.RUNNING))
+    assert await remote.stages(lease) == await here.stages(lease) == {"base": done}
+    assert await remote.execution(lease) == await here.execution(lease) == note
+    surroundings = await remote.surroundings(lease)
+    assert surroundings == await here.surroundings(lease)
+    assert [hook.hook_id for hook in surroundings.hooks] == ["hook-1"]
+    assert await remote.document(lease, FAILED) == await here.document(lease, FAILED)
+    assert await remote.signing_key(lease, "hook-1") == await here.signing_key(lease, "hook-1")
+    for _ in range(2):
+        await remote.finish(lease, FAILED)
+    job = await book.store.job(lease.job_id)
+    assert (job.state, job.reason, job.message, job.cell_id) == (JobState.FAILED, "AGENT_FAILED", "it broke", "remote")
+
+
+async def test_a_parked_job_waits_without_its_driver(book: Books, remote: RemoteLedger) -> None:
+    await book.admit()
+    lease = await claimed(remote)
+    question = Question("push", Origin.POLICY, "May it?", lease.execution_id, 600.0)
+    for _ in range(2):
+        await remote.park(lease, question)
+    assert (await book.store.job(lease.job_id)).state is JobState.AWAITING_APPROVAL
+    assert (await remote.beat([lease])).held == frozenset()
+    with pytest.raises(LeaseLost):
+        await remote.decision(lease, "push")
+
+
+async def test_whoever_lost_the_lease_is_told_so_by_every_call(book: Books, remote: RemoteLedger) -> None:
+    await book.admit()
+    lease = await claimed(remote)
+    await remote.begin_stage(lease, "base")
+    await expire(book)
+    new = await claimed(await book.cell("other"))
+    before = await book.store.job(lease.job_id)
+    note = ExecutionNote(lease.execution_id, Purpose.AGENT, state=ExecutionState.SUCCEEDED)
+    for late in (
+        remote.begin_stage(lease, "workspace"),
+        remote.end_stage(lease, Stage("base", StageState.DONE), [note]),
+        remote.note(lease, note),
+        remote.stages(lease),
+        remote.execution(lease),
+        remote.surroundings(lease),
+        remote.document(lease, None),
+        remote.park(lease, Question("push", Origin.POLICY, "?", lease.execution_id, 60.0)),
+        remote.finish(lease, FAILED),
+    ):
+        with pytest.raises(LeaseLost):
+            await late
+    assert (await remote.beat([lease, new])).held == frozenset(), "another's lease is not ours to prolong either"
+    assert await book.store.job(lease.job_id) == before
+
+
+async def test_a_claim_whose_answer_was_lost_is_given_again(book: Books, api: Api) -> None:
+    await book.admit()
+    await book.admit()
+    request = pb.ClaimJobRequest(request_id="claim-1", coordinator_id="simple", capacity=2)
+    first = await api.coordinator.ClaimJob(request)
+    again = await api.coordinator.ClaimJob(request)
+    assert first.job.lease == again.job.lease
+    assert first.job == again.job
+    other = await api.coordinator.ClaimJob(
+        pb.ClaimJobRequest(request_id="claim-2", coordinator_id="simple", capacity=2)
+    )
+    assert other.job.lease.job_id not in {"", first.job.lease.job_id}
+    await expire(book)
+    await claimed(await book.cell("other"))
+    await claimed(await book.cell("other"))
+    assert not (await api.coordinator.ClaimJob(request, timeout=1.1)).HasField("job"), (
+        "what was taken over is not given"
+    )
+    reused = await refusal(api.coordinator.ClaimJob(pb.ClaimJobRequest(request_id="claim-1", coordinator_id="else")))
+    assert reused.reason == "REQUEST_ID_REUSED"
+
+
+async def test_a_claim_waits_for_what_it_wants(book: Books, api: Api) -> None:
+    await book.admit()
+    wishes = Wishes(capacity=1, kinds=("review",), engines=("command",), project_ids=("default",))
+    async with remote_ledger(api.address, wishes=wishes) as picky, remote_ledger(api.address, name="other") as other:
+        none = await api.coordinator.ClaimJob(
+            pb.ClaimJobRequest(coordinator_id="remote", kinds=["review"]), timeout=1.1
+        )
+        assert not none.HasField("job"), "an answer, and no DEADLINE_EXCEEDED"
+        lease = await claimed(other)
+        assert (await picky.beat([lease])).held == frozenset()
+
+
+async def test_a_wish_to_end_comes_with_the_beat_and_at_once(book: Books, api: Api, remote: RemoteLedger) -> None:
+    await book.admit()
+    lease = await claimed(remote)
+    call = api.coordinator.WatchCoordinator(pb.WatchCoordinatorRequest(coordinator_id="remote"))
+    assert (await remote.beat([lease])).cancel_requested == frozenset()
+    await book.store.cancel_job(lease.job_id)
+    told = await call.read()
+    assert isinstance(told, pb.WatchCoordinatorResponse)
+    assert list(told.cancel_requested_job_ids) == [lease.job_id]
+    call.cancel()
+    assert (await remote.beat([lease])).cancel_requested == {lease.job_id}
+
+
+async def test_a_restarted_coordinator_has_its_jobs_back_at_once(book: Books, api: Api, remote: RemoteLedger) -> None:
+    await book.admit()
+    lease = await claimed(remote)
+    async with remote_ledger(api.address) as restarted:
+        again = await claimed(restarted)
+        assert (again.job_id, again.execution_id, again.fence) == (lease.job_id, lease.execution_id, lease.fence + 1)
+        with pytest.raises(LeaseLost):
+            await remote.begin_stage(lease, "base")
+
+
+async def test_a_gateway_that_is_away_is_left_for_another(book: Books, api: Api) -> None:
+    nobody = "127.0.0.1:1"
+    async with Upstream([nobody, api.address], TOKEN) as upstream:
+        request = pb.RenewLeaseRequest(coordinator_id="remote")
+        with pytest.raises(LedgerUnavailable, match=nobody):
+            await upstream.ask(lambda stubs: stubs.coordinator.RenewLease(request))
+        assert (await upstream.ask(lambda stubs: stubs.coordinator.RenewLease(request))).HasField("lease_duration")
+
+
+async def test_what_a_gateway_holds_is_nobody_elses(book: Books, api: Api) -> None:
+    await book.admit()
+    lease = await claimed(await book.cell("cell-of-a-gateway"))
+    held = ledger_pb2.Holder(coordinator_id="cell-of-a-gateway", lease=pb.Lease(job_id=lease.job_id, fence=lease.fence))
+    stolen = await refusal(api.ledger.BeginStage(ledger_pb2.BeginStageRequest(holder=held, name="base")))
+    assert isinstance(stolen, Aborted)
+    for call in (
+        api.coordinator.RegisterCoordinator(pb.RegisterCoordinatorRequest(coordinator_id=held.coordinator_id)),
+        api.coordinator.ClaimJob(pb.ClaimJobRequest(coordinator_id=held.coordinator_id)),
+        api.coordinator.RenewLease(pb.RenewLeaseRequest(coordinator_id=held.coordinator_id, leases=[held.lease])),
+        api.ledger.ReadStandings(ledger_pb2.ReadStandingsRequest(coordinator_id=held.coordinator_id)),
+    ):
+        refused = await refusal(call)
+        assert isinstance(refused, FailedPrecondition)
+        assert refused.reason == "NOT_A_COORDINATOR"
+
+
+async def test_values_that_no_driver_packs_are_refused(book: Books, api: Api, remote: RemoteLedger) -> None:
+    await book.admit()
+    lease = await claimed(remote)
+    holder = ledger_pb2.Holder(coordinator_id="remote", lease=pb.Lease(job_id=lease.job_id, fence=lease.fence))
+    for call in (
+        api.ledger.FinishJob(ledger_pb2.FinishJobRequest(holder=holder, outcome=b"no")),
+        api.ledger.NoteExecution(ledger_pb2.NoteExecutionRequest(holder=holder)),
+        api.ledger.ParkJob(ledger_pb2.ParkJobRequest(holder=holder, question=b"{}")),
+    ):
+        assert isinstance(await refusal(call), Invalid)
+    assert (await book.store.job(lease.job_id)).state is JobState.RUNNING
+
+
+def output(sequence: int, data: bytes = b"x") -> Event:
+    return Event(sequence=sequence, output={"data": data})
+
+
+async def append(api: Api, lease: Lease, *batches: list[Event], last: bool = False, execution_id: str = "") -> int:
+    key = pb.Lease(job_id=lease.job_id, fence=lease.fence)
+
+    async def requests() -> AsyncIterator[pb.AppendEventsRequest]:
+        for number, batch in enumerate(batches):
+            is_last = last and number == len(batches) - 1
+            yield pb.AppendEventsRequest(
+                coordinator_id="remote",
+                lease=key,
+                execution_id=execution_id or lease.execution_id,
+                events=batch,
+                is_last=is_last,
+            )
+
+    try:
+        return (await api.coordinator.AppendEvents(requests())).next_sequence
+    except grpc.aio.AioRpcError as error:
+        raise service_error(error) from error
+
+
+async def test_events_are_kept_once_and_in_order(book: Books, api: Api, remote: RemoteLedger) -> None:
+    await book.admit()
+    lease = await claimed(remote)
+    assert await append(api, lease, []) == 1, "none yet: begin with the first"
+    assert await append(api, lease, [output(1), output(2)], [output(3)]) == 4
+    assert await append(api, lease, [output(2), output(3), output(4)]) == 5, "what was there is not doubled"
+    with pytest.raises(OutOfRange) as gap:
+        await append(api, lease, [output(9)])
+    assert (gap.value.reason, gap.value.end) == ("EVENTS_OUT_OF_RANGE", 5)
+    with pytest.raises(Invalid):
+        await append(api, lease, [output(5), output(7)])
+    assert (await book.store.execution(lease.execution_id)).state is ExecutionState.RUNNING
+    await remote.finish(lease, FAILED)
+    assert await append(api, lease, [output(5)], last=True) == 6, "its last words may come after its end"
+    data, following = await EventStore(book.engine).read(lease.execution_id, 1)
+    assert [event.sequence for event in events_from(data, 1, ())] == [1, 2, 3, 4, 5]
+    assert following == 6
+
+
+async def test_events_of_others_are_not_taken(book: Books, api: Api, remote: RemoteLedger) -> None:
+    await book.admit()
+    other = await book.admit()
+    lease = await claimed(remote)
+    with pytest.raises(ServiceError) as error:
+        await append(api, lease, [output(1)], execution_id=other.executions[-1].execution_id)
+    assert error.value.reason == "EXECUTION_NOT_FOUND"
+    await expire(book)
+    await claimed(await book.cell("other"))
+    with pytest.raises(Aborted):
+        await append(api, lease, [output(1)])
+
+
+async def test_the_oldest_events_make_room(book: Books, remote: RemoteLedger) -> None:
+    await book.admit()
+    lease = await claimed(remote)
+    store = EventStore(book.engine, max_log_bytes=10_000)
+    for number in range(1, 31):
+        async with book.engine.begin() as connection:
+            data = pb.AppendEventsRequest(events=[output(number, b"x" * 1000)]).SerializeToString()
+            await store.append(connection, lease.job_id, lease.execution_id, [NumberedEvent(number, data)], last=False)
+    log = await store.log(lease.execution_id)
+    assert log
+    assert 20 < log.first < 30
+    assert log.next == 31
+    data, _ = await store.read(lease.execution_id, log.first)
+    assert [event.sequence for event in events_from(data, log.first, ())] == list(range(log.first, 31))
+
+
+async def test_what_is_still_ones_own_is_told(book: Books, api: Api, remote: RemoteLedger) -> None:
+    await book.admit()
+    lease = await claimed(remote)
+
+    async def standing() -> ledger_pb2.Standing:
+        asked = ledger_pb2.ReadStandingsRequest(coordinator_id="remote", jobs=[lease.job_id, "job-of-nobody"])
+        (found,) = (await api.ledger.ReadStandings(asked)).standings
+        return found
+
+    assert (await standing()).execution_id == lease.execution_id
+    await expire(book)
+    assert (await standing()).execution_id == lease.execution_id, "nobody has taken it over yet"
+    await claimed(await book.cell("other"))
+    assert (await standing()).execution_id == ""

@@ -1,0 +1,75 @@
+"""The API for coordinators, served in this process on a database, and remote ledgers that call it."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from boatyard.gateway.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from boatyard.gateway.v1.ledger_pb2_grpc import LedgerServiceStub
+
+from services.common.rpc.channel import open_channel
+from services.common.rpc.draining import Draining
+from services.coordinator.clients import Events, Upstream
+from services.coordinator.ledger import RemoteLedger, Wishes
+from services.coordinator.shipping import Shipping
+from services.gateway.cells.store import CellStore
+from services.gateway.coordinators.app import registrations
+from services.gateway.coordinators.events import EventStore
+from services.lifecycle.ledger import Lease
+from tests.kit.ledger import Books
+from tests.kit.servers import TOKEN, serving
+
+LEASE_SECONDS = 60.0
+
+
+@dataclass
+class Api:
+    """Where it is served, and stubs of it."""
+
+    address: str
+    coordinator: CoordinatorServiceStub
+    ledger: LedgerServiceStub
+
+
+@asynccontextmanager
+async def coordinator_api(book: Books) -> AsyncIterator[Api]:
+    """Serve it on a ledger's database."""
+    draining = Draining()
+    served = registrations(
+        book.engine,
+        cells=CellStore(book.engine, LEASE_SECONDS),
+        jobs=book.store,
+        events=EventStore(book.engine),
+        changes=book.changes,
+        draining=draining,
+        lease_seconds=LEASE_SECONDS,
+        ageing_seconds=0,
+    )
+    async with serving(*served, draining=draining) as server, open_channel(server.address, TOKEN) as channel:
+        yield Api(server.address, CoordinatorServiceStub(channel), LedgerServiceStub(channel))
+
+
+class NoEvents:
+    """What runs nowhere has no events."""
+
+    async def of(self, execution_id: str, first: int) -> AsyncGenerator[Events, None]:
+        yield Events((), is_last=True)
+
+
+async def _nowhere(lease: Lease, execution_id: str, events: Events) -> int:
+    return 1
+
+
+@asynccontextmanager
+async def remote_ledger(
+    address: str, name: str = "remote", wishes: Wishes | None = None
+) -> AsyncIterator[RemoteLedger]:
+    """Give the ledger of a coordinator that has just been started, with events of nothing."""
+    shipping = Shipping(_nowhere, NoEvents())
+    async with Upstream([address], TOKEN) as upstream:
+        ledger = RemoteLedger(upstream, name, wishes or Wishes(capacity=10), shipping)
+        await ledger.register("host")
+        try:
+            yield ledger
+        finally:
+            await shipping.stop()
