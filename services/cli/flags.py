@@ -54,6 +54,18 @@ CHECKPOINT_FLAGS = (
 )
 """Where the work waits for a person."""
 
+RETRY_FLAGS = (
+    Flag("--max-attempts", "policy.max_attempts", "How often the job is tried, at most.", "N"),
+    Flag(
+        "--retry-on",
+        "policy.retry_on",
+        "A reason of failure after which it is tried again, such as AGENT_FAILED; may be repeated.",
+        "REASON",
+    ),
+    Flag("--retry-from", "policy.retry_from", "What the next try begins from."),
+)
+"""How often a job is tried, and when."""
+
 AGENT_FLAGS = (
     Flag("--engine", "agent.engine", "What drives the agent.", "NAME"),
     Flag("--command", "agent.command", "The agent: a line for /bin/sh.", "LINE"),
@@ -70,6 +82,7 @@ AGENT_FLAGS = (
     Flag("--verify", "policy.verify_command", "A line for /bin/sh that checks the result.", "LINE"),
     Flag("--verify-timeout", "policy.verify_timeout", "Seconds that the check may take.", "S"),
     Flag("--publish", "policy.publish", "What becomes of a result."),
+    *RETRY_FLAGS,
     Flag("--retention", "policy.retention", "What becomes of a workspace when its job has ended."),
     *CHECKPOINT_FLAGS,
 )

@@ -19,6 +19,7 @@ COMMANDS = {
     "show": "Show one job or execution in full.",
     "diff": "Show what a job changed, as a unified diff.",
     "cancel": "End a job. What it has done so far is kept.",
+    "retry": "Try a job again that failed or was cancelled.",
     "tell": "Tell a model something while it works.",
     "allow": "Allow what a model asks.",
     "deny": "Deny what a model asks.",

@@ -12,7 +12,7 @@ from services.coordinator.clients import Upstream
 from services.coordinator.shipping import Shipping
 from services.lifecycle.ledger import Beat, Lease, Stage
 from services.lifecycle.model.checkpoint import Decision, Question
-from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.model.surroundings import Surroundings
@@ -147,6 +147,12 @@ class RemoteLedger:
         request = ledger_pb2.ReadDecisionRequest(holder=self._holder(lease), name=name)
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadDecision(request, timeout=_CALL_SECONDS))
         return unpack(Decision, answer.decision) if answer.decision else None
+
+    async def retry(self, lease: Lease, retry: Retry) -> None:
+        """See Ledger. Its last events go before."""
+        await self._shipping.settle(lease.job_id)
+        request = ledger_pb2.RetryLaterRequest(holder=self._holder(lease), retry=pack(retry))
+        await self._upstream.ask(lambda stubs: stubs.ledger.RetryLater(request, timeout=_CALL_SECONDS))
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
         """See Ledger. Its last events go before: whoever watches the job to its end has seen them then."""

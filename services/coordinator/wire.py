@@ -31,6 +31,8 @@ def lease_from(message: pb.ClaimedJob) -> Lease:
         order=unpack(Order, message.order),
         cancel_requested=message.cancel_requested,
         is_moved=message.is_moved,
+        last_attempt=message.last_attempt,
+        snapshot_id=message.snapshot_id,
     )
 
 

@@ -49,6 +49,7 @@ from services.gateway.coordinators.place import RemoteMachines
 from services.gateway.hooks.servicer import HookServicer
 from services.gateway.hooks.store import HookStore
 from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.attempts import Retries
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.ledger import SqlLedger
@@ -208,7 +209,7 @@ def _registrations(
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             add_JobServiceServicer_to_server,
-            JobServicer(admission, store, changes, draining),
+            JobServicer(admission, store, Retries(engine, changes), changes, draining),
         ),
         Registration(
             runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"].full_name,

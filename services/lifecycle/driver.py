@@ -95,7 +95,10 @@ class Driver:
             log.info("job taken", fence=lease.fence, attempt=lease.attempt)
             try:
                 outcome = await carry(job)
-                log.info("job ended", state=outcome.state, reason=outcome.failure.reason if outcome.failure else "")
+                if outcome is None:
+                    log.info("the job is to be tried again", attempt=lease.attempt)
+                else:
+                    log.info("job ended", state=outcome.state, reason=outcome.failure.reason if outcome.failure else "")
             except Parked:
                 log.info("the job waits for a person")
             except LeaseLost:

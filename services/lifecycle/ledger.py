@@ -11,7 +11,7 @@ from typing import Protocol
 from services.common.fence import Fence
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.order import Order
-from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import StageState
 from services.lifecycle.model.surroundings import Surroundings
@@ -39,6 +39,10 @@ class Lease:
     is_moved: bool = False
     """Whether the attempt was another machine's, and goes on here because others know of its end already: what is left
     to be done is to tell the rest of them. Its workspace is not here."""
+    last_attempt: int = 1
+    """The attempt after which there is no other."""
+    snapshot_id: str = ""
+    """What this attempt begins from in place of what the order says; of this cell."""
 
     @property
     def token(self) -> Fence:
@@ -133,6 +137,13 @@ class Ledger(Protocol):
 
     async def decision(self, lease: Lease, name: str) -> Decision | None:
         """Return what a question of this attempt came to; None while it waits, or where it was never asked."""
+        ...
+
+    async def retry(self, lease: Lease, retry: Retry) -> None:
+        """End the attempt, FAILED, and have the job wait for the next one, which has another execution, PENDING.
+
+        A job that is asked to end is CANCELLED instead. MUST be a success when the same lease has done so already.
+        """
         ...
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:

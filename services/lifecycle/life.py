@@ -11,6 +11,7 @@ from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from services.lifecycle.model.surroundings import Surroundings
 from services.lifecycle.model.work import Base, Layout, Run, Taken
+from services.lifecycle.retrying import counted, is_to_retry, retry_after
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
 from services.lifecycle.stages.checkpoints import answer_agent, approval, first_task
@@ -30,21 +31,26 @@ from services.lifecycle.stages.result import compare, is_to_publish, publish, ta
 log = structlog.get_logger()
 
 
-async def carry(job: JobRun) -> Outcome:
-    """Carry a job from wherever it is to its end, and record that.
+async def carry(job: JobRun) -> Outcome | None:
+    """Carry a job from wherever it is to its end, and record that; return None when it is to be tried again.
 
     Raises LeaseLost when it is no longer ours, and Parked when it waits for a person.
     """
     await job.load()
     surroundings = await job.insist(lambda: job.ledger.surroundings(job.lease))
-    outcome = failed_before(job) or await _outcome(job, surroundings)
+    outcome = failed_before(job) or counted(job, await _outcome(job, surroundings))
+    again = is_to_retry(job, outcome)
     with job.uninterrupted():
         await _tried(_end_agent(job))
         await _tried(_keep_state(job, outcome))
-    if outcome.failure is not None:
+    if outcome.failure is not None and not again:
         await _tried(call_error_hooks(job, outcome))
     with job.uninterrupted():
         await _tried(_clean_up(job, outcome))
+        if outcome.failure is not None and again:
+            retry = retry_after(job, outcome.failure)
+            await job.insist(lambda: job.ledger.retry(job.lease, retry))
+            return None
         await job.insist(lambda: job.ledger.finish(job.lease, outcome))
     return outcome
 

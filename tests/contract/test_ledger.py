@@ -11,7 +11,7 @@ from services.common.errors import FailedPrecondition
 from services.gateway.catalog.agent import AgentSettings
 from services.gateway.catalog.model import WorkItem, WorkItemState
 from services.gateway.catalog.store import WORK_ITEMS, CatalogStore
-from services.gateway.jobs.claiming import MAX_ATTEMPTS, Wanted
+from services.gateway.jobs.claiming import Wanted
 from services.gateway.jobs.tables import now
 from services.gateway.jobs.turns import AWAY_LEASES
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
@@ -120,7 +120,7 @@ async def test_another_cell_begins_a_new_attempt(book: Books) -> None:
 
 async def test_a_job_that_no_cell_survives_is_given_up(book: Books) -> None:
     admitted = await book.admit()
-    for number in range(MAX_ATTEMPTS):
+    for number in range(admitted.order.policy.max_attempts):
         assert (await claimed(await book.cell(f"cell-{number}"))).attempt == number + 1
         await expire(book)
     assert await (await book.cell("last")).claim() is None

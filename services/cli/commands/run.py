@@ -248,7 +248,7 @@ def command(
     return asyncio.run(main())
 
 
-command.params += flags.options_of(job_pb2.JobSpec, (*flags.LIMIT_FLAGS, *flags.CHECKPOINT_FLAGS))
+command.params += flags.options_of(job_pb2.JobSpec, (*flags.LIMIT_FLAGS, *flags.RETRY_FLAGS, *flags.CHECKPOINT_FLAGS))
 
 
 def _standard_input() -> str:

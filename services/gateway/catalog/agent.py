@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from services.lifecycle.model.states import PromptDelivery, Publish, Retention
+from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 
 MAX_COMMAND_BYTES = 64 * 1024
 MAX_SYSTEM_PROMPT_BYTES = 64 * 1024
@@ -22,6 +22,10 @@ MAX_CHECKPOINT_TIMEOUT = timedelta(days=30)
 MAX_EXTRA_ROUNDS = 50
 
 ENGINES = ("command", "anthropic")
+MAX_ATTEMPTS = 20
+MAX_RETRY_ON = 64
+NEVER_RETRIED = ("BUDGET_EXCEEDED", "CANCELLED", "EXPIRED", "REJECTED", "VETOED")
+"""Reasons that are a decision, or would cost the same again."""
 MAX_ASK_BEFORE = 64
 MAX_ALLOWED_HOSTS = 256
 BOUNDS: Mapping[str, tuple[int, int]] = {
@@ -101,6 +105,9 @@ class Policy:
     checkpoint_timeout: timedelta | None = None
     max_extra_rounds: int | None = None
     agent_may_ask: bool | None = None
+    max_attempts: int | None = None
+    retry_on: tuple[str, ...] = ()
+    retry_from: RetryFrom | None = None
 
 
 DEFAULT_AGENT = AgentSettings(

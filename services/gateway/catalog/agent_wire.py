@@ -15,12 +15,15 @@ from services.gateway.catalog.agent import (
     LEAST_CHECKPOINT_TIMEOUT,
     MAX_ALLOWED_HOSTS,
     MAX_ASK_BEFORE,
+    MAX_ATTEMPTS,
     MAX_CHECKPOINT_TIMEOUT,
     MAX_COMMAND_BYTES,
     MAX_EXTRA_ROUNDS,
+    MAX_RETRY_ON,
     MAX_SYSTEM_PROMPT_BYTES,
     MAX_TIMEOUT,
     MAX_VERIFY_TIMEOUT,
+    NEVER_RETRIED,
     AgentSettings,
     Checkpoints,
     Network,
@@ -30,8 +33,9 @@ from services.gateway.catalog.agent import (
 )
 from services.gateway.wire import Checks, duration
 from services.lifecycle.model.checkpoint import STAGES
-from services.lifecycle.model.states import PromptDelivery, Publish, Retention
+from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 
+_REASON: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 _TOOL: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
@@ -68,7 +72,16 @@ _AGENT_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {
     "sandbox_tier": _TIERS,
     "network": _NETWORKS,
 }
-_POLICY_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {"publish": _PUBLISHES, "retention": _RETENTIONS}
+_RETRIES: Final = {
+    pb.Policy.RETRY_FROM_UNSPECIFIED: RetryFrom.BASE,
+    pb.Policy.RETRY_FROM_BASE: RetryFrom.BASE,
+    pb.Policy.RETRY_FROM_SNAPSHOT: RetryFrom.SNAPSHOT,
+}
+_POLICY_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {
+    "publish": _PUBLISHES,
+    "retention": _RETENTIONS,
+    "retry_from": _RETRIES,
+}
 
 
 def agent_of(check: Checks, field: str, message: pb.AgentSettings) -> AgentSettings:
@@ -115,6 +128,11 @@ def policy_of(check: Checks, field: str, message: pb.Policy) -> Policy:
             check.add(f"{field}.max_extra_rounds", f"must be from 0 to {MAX_EXTRA_ROUNDS}")
     if message.HasField("agent_may_ask"):
         layer["agent_may_ask"] = message.agent_may_ask
+    if message.HasField("max_attempts"):
+        layer["max_attempts"] = message.max_attempts
+        if not 1 <= message.max_attempts <= MAX_ATTEMPTS:
+            check.add(f"{field}.max_attempts", f"must be from 1 to {MAX_ATTEMPTS}")
+    layer["retry_on"] = _reasons(check, f"{field}.retry_on", message.retry_on)
     return Policy(**layer)
 
 
@@ -163,6 +181,17 @@ def _checkpoints(check: Checks, field: str, before: Sequence[str]) -> Checkpoint
     if not set(before) <= set(STAGES):
         check.add(field, f"must be of {', '.join(STAGES)}")
     return Checkpoints(tuple(stage for stage in STAGES if stage in before))
+
+
+def _reasons(check: Checks, field: str, reasons: Sequence[str]) -> tuple[str, ...]:
+    if len(reasons) > MAX_RETRY_ON:
+        check.add(field, f"must be at most {MAX_RETRY_ON}")
+    for index, reason in enumerate(reasons[:MAX_RETRY_ON]):
+        if not _REASON.fullmatch(reason):
+            check.add(f"{field}[{index}]", "must be a reason, such as AGENT_FAILED")
+        elif reason in NEVER_RETRIED:
+            check.add(f"{field}[{index}]", f"{reason} is never tried again")
+    return tuple(reasons)
 
 
 def _tools(check: Checks, field: str, names: Sequence[str]) -> tuple[str, ...]:

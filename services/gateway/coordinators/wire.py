@@ -127,6 +127,8 @@ def claimed(lease: Lease, lease_seconds: float) -> pb.ClaimedJob:
         cancel_requested=lease.cancel_requested,
         order=pack(lease.order),
         is_moved=lease.is_moved,
+        last_attempt=lease.last_attempt,
+        snapshot_id=lease.snapshot_id,
     )
 
 

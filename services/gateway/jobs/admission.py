@@ -106,7 +106,7 @@ class Admission:
                 return await job_view(connection, earlier)
             named = await _look_up(connection, draft)
             if named.work_item is not None:
-                await _occupy(connection, named.work_item)
+                await occupy(connection, named.work_item.work_item_id)
             create_time = (await connection.execute(select(NOW))).scalar_one()
             kind = self.kinds[draft.kind]
             order = self._order(job_id, draft, named, kind, create_time)
@@ -186,9 +186,8 @@ async def _related(connection: AsyncConnection, work_item: WorkItem) -> tuple[Wo
     return tuple(found)
 
 
-async def _occupy(connection: AsyncConnection, work_item: WorkItem) -> None:
+async def occupy(connection: AsyncConnection, work_item_id: str) -> None:
     """Put a work item in progress. Raises FailedPrecondition when a job works on it already."""
-    work_item_id = work_item.work_item_id
     # The update comes first, for its lock: of two admissions at once the second sees the first one's job.
     await set_work_item_state(connection, work_item_id, WorkItemState.IN_PROGRESS)
     live = select(jobs.c.job_id).where(jobs.c.work_item_id == work_item_id, jobs.c.state.in_(LIVE))
@@ -222,7 +221,9 @@ async def _write(connection: AsyncConnection, order: Order, ageing_seconds: floa
             revision=1,
             cancel_requested=False,
             attempt=1,
+            last_attempt=order.policy.max_attempts,
             execution_id=execution_id,
+            snapshot_id="",
             turn=turn_of(order.priority, max(order.create_time, order.not_before or order.create_time), ageing_seconds),
             wake_time=0 if order.not_before is None else microseconds(order.not_before),
             bound_cell_id="",

@@ -7,24 +7,24 @@ transaction has the only write lock. So what a claim counts stays true until it 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, or_, select, text, true, update
+from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.common.ids import new_id
-from services.gateway.checkpoints.rows import withdraw
+from services.gateway.jobs.attempts import next_attempt
 from services.gateway.jobs.ending import end_job
-from services.gateway.jobs.notes import end_executions, new_execution
 from services.gateway.jobs.tables import IS_QUEUED, IS_RUNNING, executions, jobs, now, stages
-from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS, next_of_projects
+from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS, may_be_taken, next_of_projects
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.outcome import Failure, Outcome
-from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
+from services.lifecycle.model.states import JobState, StageState
 from services.lifecycle.model.value import load
 
-MAX_ATTEMPTS: Final = 3
 _CELL_LOST: Final = Failure(
     "NODE_LOST", "the machine that worked on it did not come back; what it had done there is on that machine"
+)
+_SNAPSHOT_LOST: Final = Failure(
+    "NODE_LOST", "the machine did not come back that has the snapshot from which the job was to begin"
 )
 _SECOND: Final = 1_000_000
 _CLAIMS: Final = 0x636C6169  # any number that every claim takes
@@ -106,27 +106,36 @@ class Claimer:
         It counts as running all the while, so no limit is in its way, and it comes before all that waits.
         """
         own = and_(jobs.c.cell_id == self.cell_id, jobs.c.held.is_(False))
-        whose = true() if takes_over else jobs.c.cell_id == self.cell_id
+        whose = may_be_taken(self.cell_id, self.lease_seconds) if takes_over else jobs.c.cell_id == self.cell_id
         run_out = and_(jobs.c.lease_until < now(), whose, *wanted.conditions)
         lost = select(jobs).where(IS_RUNNING, or_(own, run_out)).order_by(own.desc(), jobs.c.turn, jobs.c.job_id)
         return await _locked(connection, lost.limit(1))
 
     async def _take(self, connection: AsyncConnection, row: Row[Any]) -> Lease | None:
         """Give a locked row to this cell; None when it was ended, because too many cells were lost over it."""
-        attempt, execution_id = row.attempt, row.execution_id
+        attempt, execution_id, snapshot_id = row.attempt, row.execution_id, row.snapshot_id
+        order = load(Order, row.definition)
         is_anothers = row.state != JobState.PENDING and row.cell_id != self.cell_id
-        if is_anothers and not await _is_told(connection, row):
-            attempt += 1
-            if attempt > MAX_ATTEMPTS:
-                await end_job(connection, row, Outcome(JobState.FAILED, _CELL_LOST))
+        is_told = is_anothers and await _is_told(connection, row)
+        if row.bound_cell_id not in {"", self.cell_id} and not is_told:
+            if order.snapshot_id and not snapshot_id:  # that is what was ordered
+                await end_job(connection, row, Outcome(JobState.FAILED, _SNAPSHOT_LOST))
                 return None
-            execution_id = await _next_attempt(connection, row.job_id, attempt)
+            snapshot_id = ""
+        if is_anothers and not is_told:
+            if attempt >= row.last_attempt or _CELL_LOST.reason not in order.policy.retry_on:
+                await end_job(connection, row, Outcome(JobState.FAILED, _given_up(attempt)))
+                return None
+            execution_id = await next_attempt(connection, row, _CELL_LOST)
+            attempt += 1
         taken = update(jobs).where(jobs.c.job_id == row.job_id)
         await connection.execute(
             taken.values(
                 state=JobState.RUNNING,
                 attempt=attempt,
                 execution_id=execution_id,
+                snapshot_id=snapshot_id,
+                bound_cell_id=row.bound_cell_id if row.bound_cell_id == self.cell_id else "",
                 fence=row.fence + 1,
                 cell_id=self.cell_id,
                 held=True,
@@ -136,8 +145,17 @@ class Claimer:
             )
         )
         is_moved = not await self._lies_here(connection, execution_id)
-        order = load(Order, row.definition)
-        return Lease(row.job_id, row.fence + 1, attempt, execution_id, order, row.cancel_requested, is_moved)
+        return Lease(
+            row.job_id,
+            row.fence + 1,
+            attempt,
+            execution_id,
+            order,
+            cancel_requested=row.cancel_requested,
+            is_moved=is_moved,
+            last_attempt=row.last_attempt,
+            snapshot_id=snapshot_id,
+        )
 
     async def _lies_here(self, connection: AsyncConnection, execution_id: str) -> bool:
         """Whether an attempt is this cell's; one that nobody has taken becomes so."""
@@ -157,14 +175,10 @@ async def _is_told(connection: AsyncConnection, row: Row[Any]) -> bool:
     return (await connection.execute(select(stages.c.name).where(*of_attempt, told).limit(1))).first() is not None
 
 
+def _given_up(attempts: int) -> Failure:
+    return Failure(_CELL_LOST.reason, f"{_CELL_LOST.message} (attempt {attempts})")
+
+
 async def _locked(connection: AsyncConnection, one: Select[Any]) -> Row[Any] | None:
     row: Row[Any] | None = (await connection.execute(one.with_for_update(skip_locked=True))).first()
     return row
-
-
-async def _next_attempt(connection: AsyncConnection, job_id: str, attempt: int) -> str:
-    execution_id = new_id("exec")
-    await withdraw(connection, job_id)
-    await end_executions(connection, job_id, ExecutionState.FAILED, _CELL_LOST.reason, _CELL_LOST.message)
-    await connection.execute(insert(executions).values(new_execution(execution_id, job_id, attempt, Purpose.AGENT)))
-    return execution_id

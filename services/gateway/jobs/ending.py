@@ -13,7 +13,7 @@ from services.gateway.jobs.tables import NOW, jobs, stages
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import ExecutionState, JobState, StageState
 
-_UNFINISHED = "it was not finished when the job ended"
+_UNFINISHED = "it was not finished when the attempt ended"
 
 
 async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) -> None:
@@ -32,11 +32,7 @@ async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) 
             end_time=NOW,
         )
     )
-    await connection.execute(
-        update(stages)
-        .where(stages.c.job_id == job.job_id, stages.c.state == StageState.RUNNING)
-        .values(state=StageState.FAILED, message=_UNFINISHED, end_time=NOW)
-    )
+    await end_stages(connection, job.job_id)
     await withdraw(connection, job.job_id)
     cancelled = outcome.state is JobState.CANCELLED
     await end_executions(
@@ -51,3 +47,9 @@ async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) 
         await set_work_item_state(
             connection, job.work_item_id, WorkItemState.REVIEW if succeeded else WorkItemState.TODO
         )
+
+
+async def end_stages(connection: AsyncConnection, job_id: str) -> None:
+    """End what has not ended of a job's stages."""
+    running = update(stages).where(stages.c.job_id == job_id, stages.c.state == StageState.RUNNING)
+    await connection.execute(running.values(state=StageState.FAILED, message=_UNFINISHED, end_time=NOW))

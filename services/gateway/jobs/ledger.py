@@ -19,6 +19,7 @@ from services.gateway.checkpoints.parking import park
 from services.gateway.checkpoints.rows import decision_on
 from services.gateway.hooks import model as registered
 from services.gateway.hooks.store import hooks_in_force, secret_of
+from services.gateway.jobs.attempts import retry_later
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.claiming import ANY, Claimer, Wanted, lease_end
 from services.gateway.jobs.ending import end_job
@@ -31,7 +32,7 @@ from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, LedgerUnavailable, Stage
 from services.lifecycle.model.checkpoint import Decision, Question
-from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from services.lifecycle.model.surroundings import Hook, Remote, Surroundings
@@ -214,6 +215,12 @@ class SqlLedger:
         async with self._transaction() as connection:
             await _check(connection, lease)
             return await decision_on(connection, lease, name)
+
+    async def retry(self, lease: Lease, retry: Retry) -> None:
+        """See Ledger."""
+        async with self._transaction() as connection:
+            await retry_later(connection, self._cell_id, lease, retry)
+        self._changes.changed(lease.job_id)
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
         """See Ledger."""

@@ -12,6 +12,7 @@ from services.common.rpc.draining import Draining
 from services.gateway.auth.scope import visible
 from services.gateway.jobs import draft_wire, wire
 from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.attempts import Retries
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.store import JobStore, job_key
 from services.gateway.jobs.watching import watch_job, watch_jobs
@@ -22,8 +23,11 @@ Context = aio.ServicerContext[Any, Any]
 class JobServicer(JobServiceServicer):
     """Serves boatyard.gateway.v1.JobService."""
 
-    def __init__(self, admission: Admission, store: JobStore, changes: Changes, draining: Draining) -> None:
+    def __init__(
+        self, admission: Admission, store: JobStore, retries: Retries, changes: Changes, draining: Draining
+    ) -> None:
         self._admission = admission
+        self._retries = retries
         self._store = store
         self._changes = changes
         self._draining = draining
@@ -47,6 +51,12 @@ class JobServicer(JobServiceServicer):
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         """See the contract."""
         return pb.CancelJobResponse(job=wire.job(await self._store.cancel_job(wire.job_id(request.job_id))))
+
+    async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
+        """See the contract."""
+        job_id, call = wire.retried(request)
+        view = await self._retries.retry(job_id, from_snapshot=request.from_snapshot, request=call)
+        return pb.RetryJobResponse(job=wire.job(view))
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
         """See the contract."""

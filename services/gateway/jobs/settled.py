@@ -45,6 +45,9 @@ def settled_policy(layer: layers.Policy) -> Policy:
         checkpoint_timeout=_seconds(layer.checkpoint_timeout, _OPEN_POLICY.checkpoint_timeout),
         max_extra_rounds=_OPEN_POLICY.max_extra_rounds if layer.max_extra_rounds is None else layer.max_extra_rounds,
         agent_may_ask=bool(layer.agent_may_ask),
+        max_attempts=layer.max_attempts or _OPEN_POLICY.max_attempts,
+        retry_on=layer.retry_on or _OPEN_POLICY.retry_on,
+        retry_from=layer.retry_from or _OPEN_POLICY.retry_from,
     )
 
 
@@ -82,6 +85,9 @@ def policy_layer(settled: Policy) -> layers.Policy:
         checkpoint_timeout=timedelta(seconds=settled.checkpoint_timeout),
         max_extra_rounds=settled.max_extra_rounds,
         agent_may_ask=settled.agent_may_ask,
+        max_attempts=settled.max_attempts,
+        retry_on=settled.retry_on,
+        retry_from=settled.retry_from,
     )
 
 

@@ -66,7 +66,10 @@ jobs = Table(
     Column("revision", BigInteger, nullable=False),
     Column("cancel_requested", Boolean, nullable=False),
     Column("attempt", Integer, nullable=False),
+    Column("last_attempt", Integer, nullable=False),
     Column("execution_id", String(63), nullable=False),  # the attempt's agent
+    # What the attempt begins from in place of what was ordered; it is the bound cell's. Empty: as ordered.
+    Column("snapshot_id", String(63), nullable=False),
     Column("turn", BigInteger, nullable=False),  # where it stands in its project's queue: see `turns`
     # Nobody takes it before: microseconds by the database's clock, of a delay, a retry, or a question's expiry.
     Column("wake_time", BigInteger, nullable=False),

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Table, case, exists, false, func, or_, select
+from sqlalchemy import Column, ColumnElement, Table, and_, case, exists, false, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import as_number, microseconds
@@ -24,6 +24,7 @@ from services.gateway.jobs.tables import IS_QUEUED, PENDING, RUNNING, cells, job
 AWAY_LEASES: Final = 3
 """A cell that has not beaten for so many leases is away."""
 DEFAULT_AGEING_SECONDS: Final = 60.0
+_BOUND_PATIENCE_SECONDS: Final = 3600.0
 _SECOND: Final = 1_000_000
 _NO_AGEING: Final = 10 * 365 * 86400.0
 """Seconds that a point of priority is worth where nothing ages: longer than anything waits."""
@@ -47,11 +48,12 @@ async def next_of_projects(
 
     With `takes_over` also what a cell had parked that is away.
     """
+    is_away = ~_is_here(jobs.c.cell_id, AWAY_LEASES * lease_seconds)
     queued = (
         IS_QUEUED,
         jobs.c.wake_time <= now(),
-        jobs.c.bound_cell_id.in_(("", cell_id)),
-        or_(jobs.c.state == PENDING, jobs.c.cell_id == cell_id, ~_is_here(lease_seconds) if takes_over else false()),
+        may_be_taken(cell_id, lease_seconds) if takes_over else jobs.c.bound_cell_id.in_(("", cell_id)),
+        or_(jobs.c.state == PENDING, jobs.c.cell_id == cell_id, is_away if takes_over else false()),
         *wanted,
         *(_has_room(table, table.primary_key.columns[0]) for table in (repositories, workers)),
     )
@@ -80,10 +82,21 @@ async def next_of_projects(
     return (await connection.execute(ordered)).scalars().all()
 
 
-def _is_here(lease_seconds: float) -> ColumnElement[bool]:
-    """Whether the job's cell has beaten of late."""
-    since = now() - round(AWAY_LEASES * lease_seconds * _SECOND)
-    return exists().where(cells.c.cell_id == jobs.c.cell_id, as_number(cells.c.beat_time) >= since)
+def may_be_taken(cell_id: str, lease_seconds: float) -> ColumnElement[bool]:
+    """Whether a cell may take a job though it is bound to another one, or is not bound.
+
+    One that is bound for a retry's snapshot can begin without it, as soon as its cell is away; one that was ordered to
+    begin from a snapshot waits for the cell much longer, and then fails.
+    """
+    bound = jobs.c.bound_cell_id
+    for_a_retry = and_(jobs.c.snapshot_id != "", ~_is_here(bound, AWAY_LEASES * lease_seconds))
+    return or_(bound.in_(("", cell_id)), for_a_retry, ~_is_here(bound, _BOUND_PATIENCE_SECONDS))
+
+
+def _is_here(cell_id: ColumnElement[str], seconds: float) -> ColumnElement[bool]:
+    """Whether a cell has beaten within so many seconds."""
+    since = now() - round(seconds * _SECOND)
+    return exists().where(cells.c.cell_id == cell_id, as_number(cells.c.beat_time) >= since)
 
 
 def _has_room(table: Table, key: Column[Any], of: ColumnElement[Any] | None = None) -> ColumnElement[bool]:

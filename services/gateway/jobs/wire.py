@@ -17,6 +17,7 @@ from services.gateway.jobs.kinds import JobKind
 from services.gateway.jobs.model import JobFilter, JobView, LabelSelector, StageView
 from services.gateway.jobs.output_wire import output
 from services.gateway.jobs.settled import agent_layer, policy_layer
+from services.gateway.requests import Request
 from services.gateway.wire import Checks, moment, timestamp
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.states import JobState, StageState
@@ -39,6 +40,12 @@ def job_id(value: str) -> str:
     """Read a required id. Raises Invalid."""
     with Checks() as check:
         return check.required_id("job_id", value)
+
+
+def retried(request: pb.RetryJobRequest) -> tuple[str, Request | None]:
+    """Read which job to try again. Raises Invalid."""
+    with Checks() as check:
+        return check.required_id("job_id", request.job_id), check.request(request, request.request_id)
 
 
 def wanted(request: pb.ListJobsRequest) -> tuple[JobFilter, Page]:

@@ -5,8 +5,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.common.sandbox.spec import Network, Tier
-from services.lifecycle.model.states import PromptDelivery, Publish, Retention
+from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 from services.lifecycle.model.value import Recorded
+
+RETRY_ON = (
+    "NODE_LOST",
+    "NODE_BUSY",
+    "RUNNER_LOST",
+    "CLONE_FAILED",
+    "DISK_FULL",
+    "MODEL_UNAVAILABLE",
+)
+"""Failures after which a job is tried again unless its policy says otherwise: of machines and networks, not of work."""
 
 MODEL_ENGINE = "anthropic"
 """The engine that asks a model; every other runs a command."""
@@ -64,6 +74,9 @@ class Policy(Recorded):
     checkpoint_timeout: float = 86400.0
     max_extra_rounds: int = 5
     agent_may_ask: bool = False
+    max_attempts: int = 3
+    retry_on: tuple[str, ...] = RETRY_ON
+    retry_from: RetryFrom = RetryFrom.BASE
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,15 @@ class Outcome(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
+class Retry(Recorded):
+    """How a job goes on whose attempt has failed: in so many seconds, from a snapshot of its cell if one is named."""
+
+    failure: Failure
+    seconds: float
+    snapshot_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Keeping:
     """For how many seconds the workspace of a job is kept, where its policy keeps it, by how the job ended."""
 

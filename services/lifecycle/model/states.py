@@ -88,6 +88,13 @@ class Publish(enum.StrEnum):
     NONE = "NONE"
 
 
+class RetryFrom(enum.StrEnum):
+    """What the next attempt of a job begins from."""
+
+    BASE = "BASE"
+    SNAPSHOT = "SNAPSHOT"
+
+
 class Retention(enum.StrEnum):
     """What becomes of a workspace when its job has ended."""
 

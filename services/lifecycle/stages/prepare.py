@@ -22,9 +22,10 @@ async def prepare_base(job: JobRun, remote: Remote) -> Base:
 
 
 async def _prepare(job: JobRun, remote: Remote) -> Base:
-    if not job.order.snapshot_id:
+    snapshot_id = job.lease.snapshot_id or job.order.snapshot_id
+    if not snapshot_id:
         return await job.nodes.prepare_base(remote, revision=job.order.revision)
-    snapshot = await job.nodes.find_snapshot(job.order.snapshot_id)
+    snapshot = await job.nodes.find_snapshot(snapshot_id)
     if snapshot.repository_id != remote.repository_id:
         raise JobFailed(Failure("SNAPSHOT_NOT_FOUND", f"{snapshot.snapshot_id} is of another repository"))
     if snapshot.changed:

@@ -189,3 +189,16 @@ async def test_a_node_that_stays_away_ends_the_job(book: Books, services: Servic
         async with driving(Driver(await book.cell("cell"), nodes, capacity=1)):
             job = await ended(book, job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
+
+
+@pytest.mark.slow
+async def test_a_job_is_tried_again_after_what_its_policy_names(book: Books, nodes: Nodes) -> None:
+    job_id = await admit(book, "exit 3", max_attempts=2, retry_on=("AGENT_FAILED",))
+    other_id = await admit(book, "exit 3", max_attempts=2)
+    async with driving(Driver(await book.cell("cell"), nodes, capacity=2, poll_seconds=0.02)):
+        job, other = await ended(book, job_id), await ended(book, other_id)
+    assert (job.state, job.reason) == (JobState.FAILED, "AGENT_FAILED")
+    assert job.message.endswith("(attempt 2)")
+    assert [run.reason for run in job.executions] == ["AGENT_FAILED", "AGENT_FAILED"]
+    assert all(run.output.exit_code == 3 for run in job.executions)
+    assert len(other.executions) == 1, "nobody said that its own failures are worth another try"

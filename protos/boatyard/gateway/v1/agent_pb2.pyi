@@ -298,6 +298,29 @@ class Policy(message.Message):
     RETENTION_REMOVE: Policy.Retention.ValueType  # 3
     """It is removed."""
 
+    class _RetryFrom:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RetryFromEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Policy._RetryFrom.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        RETRY_FROM_UNSPECIFIED: Policy._RetryFrom.ValueType  # 0
+        """BASE."""
+        RETRY_FROM_BASE: Policy._RetryFrom.ValueType  # 1
+        """From what the job began from."""
+        RETRY_FROM_SNAPSHOT: Policy._RetryFrom.ValueType  # 2
+        """From the snapshot of what the failed attempt left, where there is one and its cell is there; otherwise from BASE."""
+
+    class RetryFrom(_RetryFrom, metaclass=_RetryFromEnumTypeWrapper):
+        """What the next attempt begins from, when one has failed."""
+
+    RETRY_FROM_UNSPECIFIED: Policy.RetryFrom.ValueType  # 0
+    """BASE."""
+    RETRY_FROM_BASE: Policy.RetryFrom.ValueType  # 1
+    """From what the job began from."""
+    RETRY_FROM_SNAPSHOT: Policy.RetryFrom.ValueType  # 2
+    """From the snapshot of what the failed attempt left, where there is one and its cell is there; otherwise from BASE."""
+
     VERIFY_COMMAND_FIELD_NUMBER: builtins.int
     VERIFY_TIMEOUT_FIELD_NUMBER: builtins.int
     PUBLISH_FIELD_NUMBER: builtins.int
@@ -306,6 +329,9 @@ class Policy(message.Message):
     CHECKPOINT_TIMEOUT_FIELD_NUMBER: builtins.int
     MAX_EXTRA_ROUNDS_FIELD_NUMBER: builtins.int
     AGENT_MAY_ASK_FIELD_NUMBER: builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
+    RETRY_ON_FIELD_NUMBER: builtins.int
+    RETRY_FROM_FIELD_NUMBER: builtins.int
     verify_command: builtins.str
     """A line for /bin/sh that we run on the taken commit, in a fresh tree and sandbox; exit code 0 means that it passed.
     A job whose check does not pass ends FAILED and publishes nothing. At most 64 KiB; the default is none.
@@ -321,6 +347,12 @@ class Policy(message.Message):
     writes its question there and ends; when it is approved, it is started again in its workspace and told what was said.
     The default is no.
     """
+    max_attempts: builtins.int
+    """How many attempts the job has, those that a lost machine ended among them: 1 to 20. The default is 3. Each is an execution
+    of its own, 2 s after the first and then twice as long each time, at most 5 min. Hooks of errors are called after the last.
+    """
+    retry_from: Policy.RetryFrom.ValueType
+    """What the next attempt begins from. The default is BASE."""
     @builtins.property
     def verify_timeout(self) -> duration_pb2.Duration:
         """How long the check may run: more than 0, at most 1 day. The default is 10 min."""
@@ -333,6 +365,13 @@ class Policy(message.Message):
     def checkpoint_timeout(self) -> duration_pb2.Duration:
         """How long a question waits for its answer before it counts as refused: 1 s to 30 days. The default is 24 h."""
 
+    @builtins.property
+    def retry_on(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """After which reasons (of a job) there is another attempt, at most 64. Never after BUDGET_EXCEEDED, CANCELLED, EXPIRED, REJECTED
+        and VETOED, nor once the result is being pushed. An empty list inherits, and at last means NODE_LOST, NODE_BUSY, RUNNER_LOST,
+        CLONE_FAILED, DISK_FULL, MODEL_UNAVAILABLE.
+        """
+
     def __init__(
         self,
         *,
@@ -344,21 +383,28 @@ class Policy(message.Message):
         checkpoint_timeout: duration_pb2.Duration | None = ...,
         max_extra_rounds: builtins.int | None = ...,
         agent_may_ask: builtins.bool | None = ...,
+        max_attempts: builtins.int | None = ...,
+        retry_on: abc.Iterable[builtins.str] | None = ...,
+        retry_from: Policy.RetryFrom.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "retry_on", b"retry_on", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_may_ask: _TypeAlias = typing.Literal["agent_may_ask"]  # noqa: Y015
     _WhichOneofArgType__agent_may_ask: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask"]  # noqa: Y015
     _WhichOneofReturnType__checkpoints: _TypeAlias = typing.Literal["checkpoints"]  # noqa: Y015
     _WhichOneofArgType__checkpoints: _TypeAlias = typing.Literal["_checkpoints", b"_checkpoints"]  # noqa: Y015
+    _WhichOneofReturnType__max_attempts: _TypeAlias = typing.Literal["max_attempts"]  # noqa: Y015
+    _WhichOneofArgType__max_attempts: _TypeAlias = typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
     _WhichOneofReturnType__max_extra_rounds: _TypeAlias = typing.Literal["max_extra_rounds"]  # noqa: Y015
     _WhichOneofArgType__max_extra_rounds: _TypeAlias = typing.Literal["_max_extra_rounds", b"_max_extra_rounds"]  # noqa: Y015
     _WhichOneofReturnType__publish: _TypeAlias = typing.Literal["publish"]  # noqa: Y015
     _WhichOneofArgType__publish: _TypeAlias = typing.Literal["_publish", b"_publish"]  # noqa: Y015
     _WhichOneofReturnType__retention: _TypeAlias = typing.Literal["retention"]  # noqa: Y015
     _WhichOneofArgType__retention: _TypeAlias = typing.Literal["_retention", b"_retention"]  # noqa: Y015
+    _WhichOneofReturnType__retry_from: _TypeAlias = typing.Literal["retry_from"]  # noqa: Y015
+    _WhichOneofArgType__retry_from: _TypeAlias = typing.Literal["_retry_from", b"_retry_from"]  # noqa: Y015
     _WhichOneofReturnType__verify_command: _TypeAlias = typing.Literal["verify_command"]  # noqa: Y015
     _WhichOneofArgType__verify_command: _TypeAlias = typing.Literal["_verify_command", b"_verify_command"]  # noqa: Y015
     @typing.overload
@@ -366,11 +412,15 @@ class Policy(message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__checkpoints) -> _WhichOneofReturnType__checkpoints | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_extra_rounds) -> _WhichOneofReturnType__max_extra_rounds | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__publish) -> _WhichOneofReturnType__publish | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retention) -> _WhichOneofReturnType__retention | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_from) -> _WhichOneofReturnType__retry_from | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__verify_command) -> _WhichOneofReturnType__verify_command | None: ...
 

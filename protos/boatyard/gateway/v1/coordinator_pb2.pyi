@@ -189,6 +189,8 @@ class ClaimedJob(message.Message):
     CANCEL_REQUESTED_FIELD_NUMBER: builtins.int
     ORDER_FIELD_NUMBER: builtins.int
     IS_MOVED_FIELD_NUMBER: builtins.int
+    LAST_ATTEMPT_FIELD_NUMBER: builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     attempt: builtins.int
     """Which attempt at the job it is, from 1."""
     execution_id: builtins.str
@@ -201,6 +203,10 @@ class ClaimedJob(message.Message):
     """Whether the attempt was another machine's, which was lost when others knew of its end already: what it has pushed, or
     told hooks. Its agent must not be run again; what is left is to end the job as its timeline says.
     """
+    last_attempt: builtins.int
+    """The attempt after which there is no other."""
+    snapshot_id: builtins.str
+    """The snapshot of this machine that the attempt begins from; empty means as the job was ordered."""
     @builtins.property
     def lease(self) -> Lease:
         """What is shown with every call for it."""
@@ -219,10 +225,12 @@ class ClaimedJob(message.Message):
         cancel_requested: builtins.bool = ...,
         order: builtins.bytes = ...,
         is_moved: builtins.bool = ...,
+        last_attempt: builtins.int = ...,
+        snapshot_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["lease", b"lease", "lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "execution_id", b"execution_id", "is_moved", b"is_moved", "lease", b"lease", "lease_duration", b"lease_duration", "order", b"order"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "execution_id", b"execution_id", "is_moved", b"is_moved", "last_attempt", b"last_attempt", "lease", b"lease", "lease_duration", b"lease_duration", "order", b"order", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,6 +59,11 @@ class JobServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.RetryJob = channel.unary_unary(
+                '/boatyard.gateway.v1.JobService/RetryJob',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.RetryJobRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.RetryJobResponse.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/boatyard.gateway.v1.JobService/WatchJob',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobRequest.SerializeToString,
@@ -134,6 +139,21 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryJob(self, request, context):
+        """Puts a job that has ended FAILED or CANCELLED into the queue again, as if it came now, with as many attempts as its policy
+        allows. Its work item is in progress again. The earlier attempts stay what they were.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (JOB_STATE): it has not ended, or has succeeded; the state is in the details.
+        - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job works on its work item, which the details name.
+        - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchJob(self, request, context):
         """Streams a job as it is now, and again at every change, until it has ended.
 
@@ -197,6 +217,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.CancelJobRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'RetryJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJob,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.RetryJobRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.RetryJobResponse.SerializeToString,
             ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
@@ -327,6 +352,33 @@ class JobService:
             '/boatyard.gateway.v1.JobService/CancelJob',
             boatyard_dot_gateway_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_job__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.JobService/RetryJob',
+            boatyard_dot_gateway_dot_v1_dot_job__pb2.RetryJobRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_job__pb2.RetryJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

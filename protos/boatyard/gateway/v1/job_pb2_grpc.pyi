@@ -55,6 +55,17 @@ class JobServiceStub:
     - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
     - FAILED_PRECONDITION (JOB_STATE): it has ended already; the state is in the details.
     """
+    RetryJob: aio.UnaryUnaryMultiCallable[job_pb2.RetryJobRequest, job_pb2.RetryJobResponse]
+    """Puts a job that has ended FAILED or CANCELLED into the queue again, as if it came now, with as many attempts as its policy
+    allows. Its work item is in progress again. The earlier attempts stay what they were.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+    - FAILED_PRECONDITION (JOB_STATE): it has not ended, or has succeeded; the state is in the details.
+    - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
+    - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job works on its work item, which the details name.
+    - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+    """
     WatchJob: aio.UnaryStreamMultiCallable[job_pb2.WatchJobRequest, job_pb2.WatchJobResponse]
     """Streams a job as it is now, and again at every change, until it has ended.
 
@@ -149,6 +160,23 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
         - FAILED_PRECONDITION (JOB_STATE): it has ended already; the state is in the details.
+        """
+
+    @abc_1.abstractmethod
+    def RetryJob(
+        self,
+        request: job_pb2.RetryJobRequest,
+        context: aio.ServicerContext[job_pb2.RetryJobRequest, abc.Awaitable[job_pb2.RetryJobResponse]],
+    ) -> abc.Awaitable[job_pb2.RetryJobResponse]:
+        """Puts a job that has ended FAILED or CANCELLED into the queue again, as if it came now, with as many attempts as its policy
+        allows. Its work item is in progress again. The earlier attempts stay what they were.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (JOB_STATE): it has not ended, or has succeeded; the state is in the details.
+        - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job works on its work item, which the details name.
+        - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
 
     @abc_1.abstractmethod

@@ -480,6 +480,47 @@ class ReadDecisionResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class RetryLaterRequest(message.Message):
+    """Ends an attempt."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: builtins.int
+    RETRY_FIELD_NUMBER: builtins.int
+    retry: builtins.bytes
+    """Required. Why the attempt failed, and how the job goes on: the driver's own value."""
+    @builtins.property
+    def holder(self) -> Holder:
+        """Required. The lease."""
+
+    def __init__(
+        self,
+        *,
+        holder: Holder | None = ...,
+        retry: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["holder", b"holder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["holder", b"holder", "retry", b"retry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RetryLaterResponse(message.Message):
+    """Answers RetryLater."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class FinishJobRequest(message.Message):
     """Ends a job."""
 

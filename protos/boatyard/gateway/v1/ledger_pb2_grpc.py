@@ -87,6 +87,11 @@ class LedgerServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDecisionRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDecisionResponse.FromString,
                 _registered_method=True)
+        self.RetryLater = channel.unary_unary(
+                '/boatyard.gateway.v1.LedgerService/RetryLater',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RetryLaterRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RetryLaterResponse.FromString,
+                _registered_method=True)
         self.FinishJob = channel.unary_unary(
                 '/boatyard.gateway.v1.LedgerService/FinishJob',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.FinishJobRequest.SerializeToString,
@@ -209,6 +214,17 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryLater(self, request, context):
+        """Ends the attempt, and has the job wait for its next one. Ends the lease.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FinishJob(self, request, context):
         """Ends the job, and gives the lease back.
 
@@ -277,6 +293,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.ReadDecision,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDecisionRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDecisionResponse.SerializeToString,
+            ),
+            'RetryLater': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryLater,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RetryLaterRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RetryLaterResponse.SerializeToString,
             ),
             'FinishJob': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishJob,
@@ -540,6 +561,33 @@ class LedgerService:
             '/boatyard.gateway.v1.LedgerService/ReadDecision',
             boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDecisionRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDecisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryLater(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.LedgerService/RetryLater',
+            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RetryLaterRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RetryLaterResponse.FromString,
             options,
             channel_credentials,
             insecure,

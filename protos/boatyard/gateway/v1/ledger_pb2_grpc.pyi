@@ -87,6 +87,13 @@ class LedgerServiceStub:
     - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
     - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
     """
+    RetryLater: aio.UnaryUnaryMultiCallable[ledger_pb2.RetryLaterRequest, ledger_pb2.RetryLaterResponse]
+    """Ends the attempt, and has the job wait for its next one. Ends the lease.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    """
     FinishJob: aio.UnaryUnaryMultiCallable[ledger_pb2.FinishJobRequest, ledger_pb2.FinishJobResponse]
     """Ends the job, and gives the lease back.
 
@@ -223,6 +230,19 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[ledger_pb2.ReadDecisionRequest, abc.Awaitable[ledger_pb2.ReadDecisionResponse]],
     ) -> abc.Awaitable[ledger_pb2.ReadDecisionResponse]:
         """Returns what a question of this attempt came to.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        """
+
+    @abc_1.abstractmethod
+    def RetryLater(
+        self,
+        request: ledger_pb2.RetryLaterRequest,
+        context: aio.ServicerContext[ledger_pb2.RetryLaterRequest, abc.Awaitable[ledger_pb2.RetryLaterResponse]],
+    ) -> abc.Awaitable[ledger_pb2.RetryLaterResponse]:
+        """Ends the attempt, and has the job wait for its next one. Ends the lease.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.

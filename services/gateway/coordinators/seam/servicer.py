@@ -94,6 +94,13 @@ class LedgerServicer(LedgerServiceServicer):
             decision = await ledger.decision(lease, name)
         return pb.ReadDecisionResponse(decision=b"" if decision is None else pack(decision))
 
+    async def RetryLater(self, request: pb.RetryLaterRequest, context: Context) -> pb.RetryLaterResponse:
+        """See the contract."""
+        held, retry = wire.retry(request)
+        async with self._desk.holding(held) as (ledger, lease):
+            await ledger.retry(lease, retry)
+        return pb.RetryLaterResponse()
+
     async def FinishJob(self, request: pb.FinishJobRequest, context: Context) -> pb.FinishJobResponse:
         """See the contract."""
         held, outcome = wire.outcome(request)

@@ -11,7 +11,7 @@ from services.gateway.coordinators.model import Held
 from services.gateway.wire import KIB, Checks
 from services.lifecycle.ledger import Stage
 from services.lifecycle.model.checkpoint import Question
-from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import StageState
 from services.lifecycle.strays import Standing
@@ -20,6 +20,7 @@ _MAX_NAME_CHARACTERS: Final = 63
 _MAX_RESULT_BYTES: Final = 3 << 20
 _MAX_MESSAGE_BYTES: Final = 4 * KIB  # 1 KiB of characters
 _MAX_JOBS: Final = 1000
+_MAX_RETRY_SECONDS: Final = 3600
 
 _STATES: Final = {
     job_pb2.StageRecord.STATE_DONE: StageState.DONE,
@@ -76,6 +77,17 @@ def question(request: pb.ParkJobRequest) -> tuple[Held, Question]:
     with Checks() as check:
         whose = held(check, request.holder)
     return whose, wire.value("question", Question, request.question)
+
+
+def retry(request: pb.RetryLaterRequest) -> tuple[Held, Retry]:
+    """Read how a job goes on. Raises Invalid."""
+    with Checks() as check:
+        whose = held(check, request.holder)
+    found = wire.value("retry", Retry, request.retry)
+    with Checks() as check:
+        if not 0 <= found.seconds <= _MAX_RETRY_SECONDS:
+            check.add("retry", f"must wait for at most {_MAX_RETRY_SECONDS} s")
+    return whose, found
 
 
 def outcome(request: pb.FinishJobRequest) -> tuple[Held, Outcome]:

@@ -20,6 +20,7 @@ from services.gateway.catalog.agent import (
     PromptDelivery,
     Publish,
     Retention,
+    RetryFrom,
     SandboxTier,
     overlay,
 )
@@ -48,6 +49,9 @@ policies = st.builds(
     verify_timeout=spans,
     publish=st.none() | st.sampled_from(Publish),
     retention=st.none() | st.sampled_from(Retention),
+    max_attempts=st.none() | st.integers(1, 20),
+    retry_on=st.lists(st.from_regex(r"X[A-Z_]{0,5}", fullmatch=True), max_size=3).map(tuple),
+    retry_from=st.none() | st.sampled_from(RetryFrom),
 )
 
 

@@ -1,0 +1,42 @@
+"""`boatyard retry`."""
+
+import asyncio
+import uuid
+
+import click
+from boatyard.gateway.v1 import job_pb2
+
+from services.cli import options, shapes
+from services.cli.clients import gateway
+from services.cli.requests import get_job_or_execution
+from services.cli.screen import Screen
+
+
+@click.command("retry", short_help="Try a job again.")
+@options.job_or_execution
+@click.option(
+    "--from-snapshot", is_flag=True, help="Go on from what the last attempt left, and not from the job's beginning."
+)
+@options.as_json
+def command(id_: str, from_snapshot: bool, as_json: bool) -> None:
+    """Put a job that failed, or was cancelled, into the queue again.
+
+    It is the same job, with the same settings and a new execution. Returns at once; `boatyard logs -f` follows it.
+    """
+    screen = Screen()
+
+    async def main() -> job_pb2.Job:
+        async with gateway() as way:
+            job_id = (await get_job_or_execution(way, id_)).job_id
+            request = job_pb2.RetryJobRequest(
+                request_id=uuid.uuid4().hex,  # safe to retry
+                job_id=job_id,
+                from_snapshot=from_snapshot,
+            )
+            return (await way.ask(way.jobs.RetryJob(request))).job
+
+    job = asyncio.run(main())
+    if as_json:
+        screen.json(shapes.line(shapes.job(job)))
+    else:
+        screen.say(f"{job.job_id} is tried again: `boatyard logs -f {job.execution_ids[-1]}` follows it", style="")

@@ -1,0 +1,197 @@
+"""Trying again: each attempt has an execution of its own, they are counted, and nobody writes for an earlier one."""
+
+from dataclasses import replace
+
+import pytest
+
+from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
+from services.gateway.catalog.agent import Policy
+from services.gateway.catalog.model import WorkItem, WorkItemState
+from services.gateway.catalog.store import WORK_ITEMS, CatalogStore
+from services.gateway.jobs.attempts import Retries
+from services.gateway.jobs.tables import now
+from services.gateway.requests import Request
+from services.lifecycle.ledger import LeaseLost
+from services.lifecycle.model.outcome import Failure, Outcome, Retry
+from services.lifecycle.model.output import ExecutionNote, Output
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
+from services.lifecycle.model.value import dump
+from tests.kit.ledger import Books, claimed, expire, go_away, set_job
+
+FAILURE = Failure("AGENT_FAILED", "it broke\0")
+FAILED = Outcome(JobState.FAILED, FAILURE)
+SOON = Retry(FAILURE, seconds=0.0)
+
+
+async def test_the_next_attempt_waits_and_is_another_execution(book: Books) -> None:
+    await book.admit()
+    cell, other = await book.cell("cell"), await book.cell("other")
+    first = await claimed(cell)
+    await cell.begin_stage(first, "agent")
+    await cell.retry(first, Retry(FAILURE, seconds=3600))
+    await cell.retry(first, Retry(FAILURE, seconds=3600))  # the answer to the first was lost
+    job = await book.store.job(first.job_id)
+    assert (job.state, job.reason, job.end_time) == (JobState.PENDING, "", None)
+    ended, fresh = job.executions
+    assert (ended.state, ended.reason, ended.attempt) == (ExecutionState.FAILED, "AGENT_FAILED", 1)
+    assert (fresh.state, fresh.attempt) == (ExecutionState.PENDING, 2)
+    assert [stage.state for stage in job.timeline] == [StageState.FAILED]
+    assert await other.claim() is None, "its time has not come"
+    for late in (cell.begin_stage(first, "more"), cell.note(first, ExecutionNote("e", Purpose.AGENT))):
+        with pytest.raises(LeaseLost):
+            await late
+    assert (await cell.beat([first])).held == frozenset()
+    await set_job(book, first.job_id, wake_time=now() - 1)
+    second = await claimed(other)
+    assert (second.attempt, second.execution_id) == (2, fresh.execution_id)
+    assert second.fence > first.fence
+    assert await other.stages(second) == {}
+    with pytest.raises(LeaseLost):
+        await cell.retry(first, SOON)
+
+
+async def test_a_job_that_is_to_end_is_not_tried_again(book: Books) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    await book.store.cancel_job(lease.job_id)
+    await cell.retry(lease, SOON)
+    job = await book.store.job(lease.job_id)
+    assert (job.state, len(job.executions)) == (JobState.CANCELLED, 1)
+
+
+async def test_what_waits_to_be_tried_again_ends_at_once_when_it_is_to(book: Books) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    await cell.retry(lease, Retry(FAILURE, seconds=3600))
+    assert (await book.store.cancel_job(lease.job_id)).state is JobState.CANCELLED
+    assert [run.state for run in (await book.store.job(lease.job_id)).executions] == [
+        ExecutionState.FAILED,
+        ExecutionState.CANCELLED,
+    ]
+
+
+async def test_failures_and_lost_cells_are_counted_together(book: Books) -> None:
+    view = await book.admit(policy=Policy(max_attempts=3))
+    cell, other = await book.cell("cell"), await book.cell("other")
+    first = await claimed(cell)
+    assert (first.attempt, first.last_attempt) == (1, 3)
+    await cell.retry(first, SOON)
+    assert (await claimed(cell)).attempt == 2
+    await expire(book)
+    assert (await claimed(other)).attempt == 3
+    await expire(book)
+    assert await cell.claim() is None
+    job = await book.store.job(view.order.job_id)
+    assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
+    assert "attempt 3" in job.message
+    assert [run.reason for run in job.executions] == ["AGENT_FAILED", "NODE_LOST", "NODE_LOST"]
+
+
+async def test_a_lost_cell_ends_a_job_whose_policy_says_so(book: Books) -> None:
+    view = await book.admit(policy=Policy(retry_on=("AGENT_FAILED",)))
+    await claimed(await book.cell("cell"))
+    await expire(book)
+    assert await (await book.cell("other")).claim() is None
+    assert (await book.store.job(view.order.job_id)).reason == "NODE_LOST"
+
+
+async def test_an_attempt_begins_from_a_snapshot_on_its_cell_or_without_one_elsewhere(book: Books) -> None:
+    await book.admit()
+    cell, other = await book.cell("cell"), await book.cell("other", lease_seconds=20)
+    await cell.retry(await claimed(cell), replace(SOON, snapshot_id="snap-1"))
+    assert await other.claim() is None, "it lies on the first cell, which is there"
+    lease = await claimed(cell)
+    assert lease.snapshot_id == "snap-1"
+    await cell.retry(lease, replace(SOON, snapshot_id="snap-2"))
+    await go_away(book, "cell", 61)
+    lease = await claimed(other)
+    assert (lease.attempt, lease.snapshot_id) == (3, "")
+
+
+async def test_what_was_ordered_to_begin_from_a_lost_snapshot_fails(book: Books) -> None:
+    view = await book.admit()
+    other = await book.cell("other", lease_seconds=20)
+    await book.cell("cell")
+    from_it = replace(view.order, snapshot_id="snap-1")
+    await set_job(book, view.order.job_id, bound_cell_id="cell", definition=dump(from_it))
+    await go_away(book, "cell", 600)
+    assert await other.claim() is None, "it may yet come back"
+    await go_away(book, "cell", 3601)
+    assert await other.claim() is None
+    job = await book.store.job(view.order.job_id)
+    assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
+
+
+@pytest.mark.parametrize("outcome", [FAILED, Outcome(JobState.CANCELLED)], ids=["failed", "cancelled"])
+async def test_a_person_has_a_job_tried_again(book: Books, outcome: Outcome) -> None:
+    retries = Retries(book.engine, book.changes)
+    await book.admit(policy=Policy(max_attempts=2))
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    await cell.retry(lease, SOON)
+    await cell.finish(await claimed(cell), outcome)
+    request = Request("again", "RetryJob", b"digest")
+    again = await retries.retry(lease.job_id, from_snapshot=False, request=request)
+    assert (again.state, again.reason, again.message, again.end_time) == (JobState.PENDING, "", "", None)
+    assert (await retries.retry(lease.job_id, from_snapshot=False, request=request)).state is JobState.PENDING
+    with pytest.raises(AlreadyExists):
+        await retries.retry(lease.job_id, from_snapshot=True, request=replace(request, digest=b"other"))
+    third = await claimed(cell)
+    assert (third.attempt, third.last_attempt, third.cancel_requested) == (3, 4, False)
+    with pytest.raises(FailedPrecondition) as refused:
+        await retries.retry(lease.job_id, from_snapshot=False, request=None)
+    assert refused.value.metadata["state"] == "RUNNING"
+    await cell.finish(third, Outcome(JobState.SUCCEEDED))
+    with pytest.raises(FailedPrecondition):
+        await retries.retry(lease.job_id, from_snapshot=False, request=None)
+    with pytest.raises(NotFound):
+        await retries.retry("job-nowhere", from_snapshot=False, request=None)
+
+
+async def test_a_person_has_a_job_go_on_from_what_was_left(book: Books) -> None:
+    retries = Retries(book.engine, book.changes)
+    await book.admit()
+    cell, other = await book.cell("cell"), await book.cell("other")
+    lease = await claimed(cell)
+    await cell.finish(lease, FAILED)
+    with pytest.raises(FailedPrecondition) as refused:
+        await retries.retry(lease.job_id, from_snapshot=True, request=None)
+    assert refused.value.reason == "NO_SNAPSHOT"
+    await retries.retry(lease.job_id, from_snapshot=False, request=None)
+    lease = await claimed(cell)
+    note = ExecutionNote(lease.execution_id, Purpose.AGENT, output=Output(snapshot_id="snap-1"))
+    await cell.note(lease, note)
+    await cell.finish(lease, FAILED)
+    await retries.retry(lease.job_id, from_snapshot=True, request=None)
+    assert await other.claim() is None
+    assert (await claimed(cell)).snapshot_id == "snap-1"
+
+
+async def test_a_work_item_is_in_progress_again(book: Books) -> None:
+    catalog, retries = CatalogStore(book.engine), Retries(book.engine, book.changes)
+    created = (await book.admit()).create_time
+    item = WorkItem(work_item_id="item", project_id="default", title="Mend it", create_time=created)
+    await catalog.create(WORK_ITEMS, item)
+    cell = await book.cell("cell")
+    await cell.finish(await claimed(cell), FAILED)
+    first = (await book.admit(work_item_id="item")).order.job_id
+    await cell.finish(await claimed(cell), FAILED)
+    second = (await book.admit(work_item_id="item")).order.job_id
+    with pytest.raises(FailedPrecondition) as refused:
+        await retries.retry(first, from_snapshot=False, request=None)
+    assert (refused.value.reason, refused.value.metadata["job_id"]) == ("WORK_ITEM_BUSY", second)
+    await cell.finish(await claimed(cell), FAILED)
+    assert (await catalog.get(WORK_ITEMS, "item")).state is WorkItemState.TODO
+    await retries.retry(first, from_snapshot=False, request=None)
+    assert (await catalog.get(WORK_ITEMS, "item")).state is WorkItemState.IN_PROGRESS
+
+
+async def test_a_job_that_is_tried_again_stands_in_the_queue_as_if_it_came_now(book: Books) -> None:
+    again = (await book.admit("again")).order.job_id
+    await book.store.cancel_job(again)
+    await book.admit("waits")
+    await Retries(book.engine, book.changes).retry(again, from_snapshot=False, request=None)
+    cell = await book.cell("cell")
+    assert [(await claimed(cell)).order.prompt for _ in range(2)] == ["waits", "again"]
