@@ -12,6 +12,8 @@ from services.common.db.engine import open_database
 from services.common.db.migrate import migrate
 from services.gateway.catalog.model import DEFAULT_PROJECT_ID
 from services.gateway.catalog.tables import projects
+from services.gateway.checkpoints.store import CheckpointStore
+from services.gateway.checkpoints.tables import checkpoints
 from services.gateway.database import metadata
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.changes import Changes
@@ -22,6 +24,7 @@ from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.tables import cells, jobs, now
 from services.gateway.jobs.wire import document
 from services.lifecycle.ledger import Lease
+from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.states import JobState
 
 
@@ -35,6 +38,10 @@ class Books:
     @property
     def store(self) -> JobStore:
         return JobStore(self.engine, self.changes)
+
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        return CheckpointStore(self.engine, self.changes)
 
     async def cell(self, name: str, lease_seconds: float = 60.0, **settings: float) -> SqlLedger:
         """Return the ledger of a cell that has just been started."""
@@ -87,10 +94,23 @@ async def set_job(book: Books, job_id: str, **values: object) -> None:
         await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(**values))
 
 
+def question(lease: Lease, name: str = "push", seconds: float = 3600, *, takes_changes: bool = True) -> Question:
+    """Make a question about a lease's agent, which waits for so long."""
+    return Question(name, Origin.POLICY, "May it go on?\0", lease.execution_id, seconds, takes_changes=takes_changes)
+
+
 async def park(book: Books, lease: Lease, seconds: float) -> None:
     """Have a job wait for an answer, for so long."""
     until = now() + round(seconds * 1e6)
     await set_job(book, lease.job_id, state=JobState.AWAITING_APPROVAL, held=False, lease_until=0, wake_time=until)
+
+
+async def let_expire(book: Books) -> None:
+    """Let the time of every question be over."""
+    over = type_coerce(now() - 1, Moment)
+    async with book.engine.begin() as connection:
+        await connection.execute(update(checkpoints).values(expire_time=over))
+        await connection.execute(update(jobs).where(jobs.c.state == JobState.AWAITING_APPROVAL).values(wake_time=now()))
 
 
 async def go_away(book: Books, cell_id: str, seconds: float) -> None:
