@@ -53,6 +53,7 @@ from services.gateway.jobs.attempts import Retries
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.ledger import SqlLedger
+from services.gateway.jobs.notices import Notices
 from services.gateway.jobs.servicer import JobServicer
 from services.gateway.jobs.standing import JobStandings
 from services.gateway.jobs.store import JobStore
@@ -113,6 +114,7 @@ async def _main() -> None:
         webhooks = Webhooks(AllowList.parse(settings.webhook_allow))
         driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
         changes.call_on_work(driver.poke)
+        await stack.enter_async_context(_beside(Notices(engine, changes).run(), "notices"))
         await stack.enter_async_context(_beside(driver.run(), "driver"))
         strays = Strays(Machine(nodes), JobStandings(engine, cell.cell_id).of, settings.keeping)
         await stack.enter_async_context(_beside(strays.keep_ended(settings.lease_seconds), "strays"))

@@ -1,6 +1,7 @@
-"""Who waits for a change of a job in this process is woken at once; what other processes change is found by looking.
+"""Who waits for a change of a job is woken at once by what this process changes, and by what it hears of others.
 
-So a waiter subscribes, looks, and waits no longer than a poll interval: a notice that is lost costs that much time.
+A notice of others may be lost, or there are none (see `notices`). So a waiter subscribes, looks, and waits no longer
+than a poll interval: a notice that is lost costs that much time.
 """
 
 import asyncio
@@ -21,13 +22,29 @@ class Changes:
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._on_work: Callable[[], None] = lambda: None
+        self._on_change: Callable[[str, bool], None] = lambda _job_id, _work: None
 
     def call_on_work(self, poke: Callable[[], None]) -> None:
         """Have `poke` called when a job was admitted, or is to end."""
         self._on_work = poke
 
+    def call_on_change(self, tell: Callable[[str, bool], None]) -> None:
+        """Have `tell` called with what this process has changed, for others to hear."""
+        self._on_change = tell
+
     def changed(self, job_id: str, *, work: bool = False) -> None:
-        """A job has changed; `work` says that the driver should look."""
+        """A job has changed; `work` says that the driver should look. MUST come after the change was committed."""
+        self.heard(job_id, work=work)
+        self._on_change(job_id, work)
+
+    def missed(self) -> None:
+        """Any job may have changed."""
+        for event in [event for events in self._waiting.values() for event in events]:
+            event.set()
+        self._on_work()
+
+    def heard(self, job_id: str, *, work: bool = False) -> None:
+        """Wake those who wait in this process."""
         for event in (*self._waiting.get(job_id, ()), *self._waiting.get(ALL, ())):
             event.set()
         if work:

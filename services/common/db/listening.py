@@ -1,0 +1,59 @@
+"""Words between the processes that share a PostgreSQL: NOTIFY, and a connection of its own that listens."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import psycopg
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+MAX_PAYLOAD_BYTES: Final = 7999
+"""PostgreSQL's limit."""
+
+_AGAIN_SECONDS: Final = 1.0
+_PROBE_SECONDS: Final = 30.0
+_ANSWER_SECONDS: Final = 10.0
+_CONNECT_SECONDS: Final = 10
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def _closing(connection: psycopg.AsyncConnection) -> AsyncIterator[None]:
+    """Close a connection in any case: psycopg's own context would first talk to a server that may be gone."""
+    try:
+        yield
+    finally:
+        await connection.close()
+
+
+async def tell(engine: AsyncEngine, channel: str, payload: str) -> None:
+    """Send a word to whoever listens to a channel now, this process included. Raises Unavailable."""
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})
+
+
+async def heard(engine: AsyncEngine, channel: str) -> AsyncGenerator[str | None, None]:
+    """Yield the words of a channel until closed; None after each time that some may have been missed, the first too.
+
+    A connection that is lost is made anew for as long as it takes.
+    """
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    while True:
+        try:
+            connection = await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=_CONNECT_SECONDS)
+            async with _closing(connection):
+                await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
+                yield None
+                while True:
+                    async for notice in connection.notifies(timeout=_PROBE_SECONDS):
+                        yield notice.payload
+                    # A peer that is gone without a word is noticed when it is asked something.
+                    async with asyncio.timeout(_ANSWER_SECONDS):
+                        await connection.execute("SELECT 1")
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            log.info("notices are not heard for now", error=" ".join(str(error).split()))
+        await asyncio.sleep(_AGAIN_SECONDS)
