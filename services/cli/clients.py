@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc
-from boatyard.gateway.v1 import auth_pb2, catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1 import admin_pb2, auth_pb2, catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1.admin_pb2_grpc import AdminServiceStub
 from boatyard.gateway.v1.auth_pb2_grpc import TokenServiceStub
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceStub
 from boatyard.gateway.v1.checkpoint_pb2_grpc import CheckpointServiceStub
@@ -28,6 +29,7 @@ _DESCRIPTORS = [
     auth_pb2.DESCRIPTOR.services_by_name["TokenService"],
     catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
     checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"],
+    admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
     hook_pb2.DESCRIPTOR.services_by_name["HookService"],
     job_pb2.DESCRIPTOR.services_by_name["JobService"],
     runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"],
@@ -38,6 +40,7 @@ class Gateway:
     """The stubs of one gateway."""
 
     def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
+        self.admin = AdminServiceStub(channel)
         self.catalog = CatalogServiceStub(channel)
         self.checkpoints = CheckpointServiceStub(channel)
         self.hooks = HookServiceStub(channel)

@@ -35,6 +35,8 @@ _ADVICE = {
     "NO_TERMINAL": "`boatyard run --terminal` gives one",
     "EVENTS_OUT_OF_RANGE": "`boatyard logs --from` begins with one that is held",
     "DATABASE_UNAVAILABLE": "the gateway goes on by itself when it is back",
+    "CELL_UNAVAILABLE": "`boatyard cells` shows which cells answer",
+    "CELL_STATE": "`boatyard cells` shows how it is",
     "NO_RESULT": "`boatyard show` says how far it has come",
     "CHANGES_NOT_POSSIBLE": "`boatyard checkpoints` shows what waits",
     "WORK_ITEM_BUSY": "`boatyard cancel` ends a job",

@@ -11,7 +11,7 @@ from typing import Any
 
 from boatyard.execution.v1 import event_pb2, sandbox_pb2
 from boatyard.execution.v1.execution_pb2 import ExecutionSpec
-from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, output_pb2, runtime_pb2
+from boatyard.gateway.v1 import admin_pb2, checkpoint_pb2, job_pb2, output_pb2, runtime_pb2
 from boatyard.git.v1 import git_pb2
 from boatyard.workspace.v1 import workspace_pb2
 from google.protobuf.descriptor import FieldDescriptor
@@ -180,6 +180,39 @@ def workspace_path(value: workspace_pb2.Workspace) -> str | None:
     """Return where a workspace's files are: all of them, or of one that each sandbox mounts for itself the changes."""
     layers = value.layout.layers
     return text(value.layout.path or layers.mounted_path or layers.upper)
+
+
+def cell(value: admin_pb2.Cell) -> Shape:
+    """Describe a machine that takes jobs."""
+    return {
+        "kind": "cell",
+        "cell_id": value.cell_id,
+        "cell_kind": name(admin_pb2.Cell.Kind.Name, value.kind, "KIND_"),
+        "state": name(admin_pb2.Cell.State.Name, value.state),
+        "host": value.host,
+        "version": value.version,
+        "address": value.address or None,
+        "capacity": value.capacity,
+        "running_jobs": value.running_jobs,
+        "paused": value.paused,
+        "start_time": _time_of(value, "start_time"),
+        "beat_time": _time_of(value, "beat_time"),
+    }
+
+
+def status(value: admin_pb2.GetStatusResponse) -> Shape:
+    """Say how much there is to do, and by whom."""
+    return {
+        "kind": "status",
+        "version": value.version,
+        "cell_id": value.cell_id,
+        "active_cells": value.active_cells,
+        "paused_cells": value.paused_cells,
+        "away_cells": value.away_cells,
+        "capacity": value.capacity,
+        "jobs": dict(sorted(value.jobs.items())),
+        "oldest_wait_time": _time_of(value, "oldest_wait_time"),
+    }
 
 
 def workspace(value: workspace_pb2.Workspace, cell_id: str, usage: workspace_pb2.WorkspaceUsage | None = None) -> Shape:

@@ -252,7 +252,7 @@ def cell_unavailable(cell_id: str, host: str = "") -> Unavailable:
     where = f" on {host}" if host else ""
     return Unavailable(
         "CELL_UNAVAILABLE",
-        f"cell {cell_id}{where}, which has what is asked for, does not answer: `boatyard cells` shows which do",
+        f"cell {cell_id}{where}, which has what is asked for, does not answer now",
         retry_after=5.0,
         metadata={"cell_id": cell_id, "host": host},
     )

@@ -13,7 +13,8 @@ from typing import Any
 import grpc
 import structlog
 from boatyard.execution.v1 import execution_pb2
-from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1 import admin_pb2, catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from boatyard.gateway.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from boatyard.gateway.v1.checkpoint_pb2_grpc import add_CheckpointServiceServicer_to_server
 from boatyard.gateway.v1.hook_pb2_grpc import add_HookServiceServicer_to_server
@@ -39,7 +40,10 @@ from services.gateway.auth.app import door
 from services.gateway.auth.forwarding import PeerToken
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
+from services.gateway.cells.forgetting import forget_in_time
 from services.gateway.cells.model import Cell
+from services.gateway.cells.servicer import AdminServicer
+from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
 from services.gateway.checkpoints.servicer import CheckpointServicer
 from services.gateway.checkpoints.store import CheckpointStore
@@ -94,13 +98,16 @@ async def _main() -> None:
         except LockHeldError as error:
             raise StartError(f"process {error.pid} already is the gateway of {directory}") from None
         url = settings.database_url
-        engine = open_database(sqlite_url(directory / "gateway.db") if url is None else url.get_secret_value())
+        cell = _cell(directory, settings)
+        engine = open_database(
+            sqlite_url(directory / "gateway.db") if url is None else url.get_secret_value(), f"boatyard {cell.cell_id}"
+        )
         stack.push_async_callback(engine.dispose)
         await _await_database(engine)
         await migrate(engine, "services.gateway.migrations")
         nodes = await _nodes(stack, settings)
         changes, draining = Changes(), Draining()
-        cell, cells = _cell(directory, settings), CellStore(engine, settings.lease_seconds)
+        cells = CellStore(engine, settings.lease_seconds)
         await cells.register(cell)
         ledger = SqlLedger(
             engine,
@@ -119,12 +126,19 @@ async def _main() -> None:
         strays = Strays(Machine(nodes), JobStandings(engine, cell.cell_id).of, settings.keeping)
         await stack.enter_async_context(_beside(strays.keep_ended(settings.lease_seconds), "strays"))
         await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))
+        gone = forget_in_time(cells, settings.forget_cell_days * 86400)
+        await stack.enter_async_context(_beside(gone, "cells that are gone"))
         store = JobStore(engine, changes)
         events = EventStore(engine)
         here = NodeClients(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
         found = await stack.enter_async_context(places(here, RemoteMachines(store, events, changes), cells, store))
         registrations = [
             *_registrations(engine, store, changes, found=found, draining=draining, settings=settings),
+            Registration(
+                admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
+                add_AdminServiceServicer_to_server,
+                AdminServicer(cell, cells, StateStore(engine)),
+            ),
             *coordinators.registrations(
                 engine,
                 cells=cells,

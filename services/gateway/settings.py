@@ -24,6 +24,8 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     listen: ListenAddress = "127.0.0.1:7460"
     advertised_address: str = ""
     """Where the gateways of other cells reach this one, host:port; `listen` unless given."""
+    forget_cell_days: Annotated[float, Field(ge=0.1, le=3650)] = 7.0
+    """How long a cell is remembered that is not heard of any more."""
     workspace_address: str = "127.0.0.1:7461"
     git_address: str = "127.0.0.1:7462"
     execution_address: str = "127.0.0.1:7463"

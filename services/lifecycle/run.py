@@ -42,7 +42,7 @@ class JobRun:
         self.lease = lease
         self.order = lease.order
         self.ledger = ledger
-        self.nodes: JobNodes = nodes.for_job(lease.token, self.pause)
+        self.nodes: JobNodes = nodes.for_job(lease.token, self.pause, self.check_held)
         self.webhooks = webhooks
         self.keeping = keeping
         self.stages: dict[str, Stage] = {}
@@ -108,6 +108,11 @@ class JobRun:
     def is_stale(self) -> bool:
         """Whether the lease has run out, for all that we know."""
         return time.monotonic() > self._held_until
+
+    def check_held(self) -> None:
+        """Raise LeaseLost when the lease has run out: somebody else may have the job."""
+        if self.is_stale:
+            raise LeaseLost
 
     @property
     def cancel_requested(self) -> bool:

@@ -8,16 +8,41 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, Connection, PoolProxiedConnection, event, exc, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
-from services.common.db.outages import tell_outage
+from services.common.db.outages import outage, tell_outage
 from services.common.errors import StartError
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 _LOCK_WAIT_MS = 20_000
+_POSTGRESQL: dict[str, Any] = {
+    # READ COMMITTED, as PostgreSQL has it; pre-ping, so that a database that came back is used without an error.
+    "pool_pre_ping": True,
+    # Transactions take milliseconds: 8 connections carry hundreds of them a second. PostgreSQL allows 100 unless told
+    # otherwise, and all cells share them.
+    "pool_size": 8,
+    "max_overflow": 4,
+    "pool_timeout": 8,  # seconds: below the 10 that callers wait, so that they are told why
+}
+_CONNECTION = {
+    "connect_timeout": 10,  # seconds
+    # A process that stands still (SIGSTOP, a machine that hangs) in mid-transaction would keep its locks from all.
+    "options": "-c idle_in_transaction_session_timeout=10s",
+}
+
+
+class _Pool(AsyncAdaptedQueuePool):
+    """A pool that says in the words of an outage that every connection is taken, for longer than callers wait."""
+
+    def connect(self) -> PoolProxiedConnection:
+        """See Pool."""
+        try:
+            return super().connect()
+        except exc.TimeoutError as error:
+            raise outage() from error
 
 
 def sqlite_url(path: Path) -> str:
@@ -25,8 +50,10 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def open_database(url: str) -> AsyncEngine:
+def open_database(url: str, name: str = "boatyard") -> AsyncEngine:
     """Open `sqlite:///path` or `postgresql://…`; dispose of the engine at the end. Connects at first use.
+
+    `name` is what PostgreSQL shows of who is connected.
 
     What is done with it raises Unavailable (DATABASE_UNAVAILABLE) while the database is away. Transactions are
     `async with engine.begin() as connection:`, short, and never held over other waits. Raises StartError for any other
@@ -34,20 +61,21 @@ def open_database(url: str) -> AsyncEngine:
     """
     parsed = parse_database_url(url)
     if parsed.get_backend_name() == "postgresql":
-        # READ COMMITTED, as PostgreSQL has it; pre-ping, so that a database that came back is used without an error.
         engine = create_async_engine(
             parsed,
             hide_parameters=True,
-            pool_pre_ping=True,
-            pool_size=10,
-            connect_args={"connect_timeout": 10, "application_name": "boatyard"},
+            poolclass=_Pool,
+            connect_args={**_CONNECTION, "application_name": name},
+            **_POSTGRESQL,
         )
         event.listen(engine.sync_engine, "handle_error", tell_outage)
         return engine
     _make_private(Path(str(parsed.database)))
     # One connection: BEGIN IMMEDIATE lets one transaction in at a time, and those that wait for it in SQLite poll,
     # up to every 100 ms: a hundred at once took many times as long as one after the other.
-    engine = create_async_engine(parsed, hide_parameters=True, pool_size=1, max_overflow=0, pool_timeout=60)
+    engine = create_async_engine(
+        parsed, hide_parameters=True, poolclass=_Pool, pool_size=1, max_overflow=0, pool_timeout=60
+    )
     event.listen(engine.sync_engine, "handle_error", tell_outage)
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_immediate)

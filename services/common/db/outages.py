@@ -35,7 +35,7 @@ def tell_outage(context: ExceptionContext) -> Unavailable | None:
 
 
 def outage() -> Unavailable:
-    """Return what callers are told while the database is away."""
+    """Return what callers are told while the database is away, or is asked for more than it can do."""
     return Unavailable("DATABASE_UNAVAILABLE", "the database cannot be used now: ask again", retry_after=_RETRY_SECONDS)
 
 

@@ -4,9 +4,6 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
-LEASES_UNTIL_AWAY = 3
-"""After so many leases without a beat a cell counts as away: what is left of its jobs is taken over."""
-
 
 class CellKind(enum.StrEnum):
     """What a cell is; the names are those of the contract, without prefix."""
@@ -15,6 +12,14 @@ class CellKind(enum.StrEnum):
     """A gateway with its node services, on this database."""
     COORDINATOR = "COORDINATOR"
     """A machine without access to it."""
+
+
+class CellState(enum.StrEnum):
+    """Where a cell stands; the names are those of the contract, without prefix."""
+
+    ACTIVE = "ACTIVE"
+    PAUSED = "PAUSED"
+    AWAY = "AWAY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +48,38 @@ class CellView(Cell):
     beat_time: datetime
     is_away: bool
     """Whether it has not been heard of for so long that its jobs are taken over."""
+
+    @property
+    def state(self) -> CellState:
+        """Where it stands."""
+        if self.is_away:
+            return CellState.AWAY
+        return CellState.PAUSED if self.paused else CellState.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What there is to do: jobs by state, and since when the oldest that waits does; None where none waits."""
+
+    jobs: dict[str, int]
+    oldest_wait_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Somebody who is connected to the database; the address is empty where that is on the same machine."""
+
+    name: str
+    address: str
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseState:
+    """What a database says of itself. `latency` is in seconds."""
+
+    kind: str
+    server_version: str
+    schema_version: str
+    latency: float
+    clients: tuple[Client, ...]

@@ -3,16 +3,22 @@
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy import Row, Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import as_number
-from services.gateway.cells.model import LEASES_UNTIL_AWAY, Cell, CellKind, CellView
+from services.common.db.paging import Page
+from services.common.errors import FailedPrecondition, NotFound
+from services.gateway.cells.model import Cell, CellKind, CellState, CellView
+from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.tables import NOW, cells, jobs, now
+from services.gateway.jobs.turns import AWAY_LEASES
 from services.gateway.sql import insert_if_absent
+from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState
 
 _SECOND = 1_000_000
+_FORGOTTEN = Failure("NODE_LOST", "it could run on one machine alone, which has what it starts from, and that is gone")
 
 
 class CellStore:
@@ -20,7 +26,7 @@ class CellStore:
 
     def __init__(self, engine: AsyncEngine, lease_seconds: float) -> None:
         self._engine = engine
-        self._silence = round(LEASES_UNTIL_AWAY * lease_seconds * _SECOND)
+        self._silence = round(AWAY_LEASES * lease_seconds * _SECOND)
 
     async def register(self, cell: Cell) -> None:
         """Write down a cell that starts, and what it is now. A pause is kept."""
@@ -40,6 +46,50 @@ class CellStore:
         async with self._engine.begin() as connection:
             rows = (await connection.execute(self._views().order_by(cells.c.cell_id))).all()
         return list(map(_view, rows))
+
+    async def page(self, page: Page) -> tuple[list[CellView], str]:
+        """Return a page of cells by id, and the token of the next."""
+        async with self._engine.begin() as connection:
+            rows = (await connection.execute(page.select(self._views(), [cells.c.cell_id]))).all()
+        return page.cut(list(map(_view, rows)), lambda cell: (cell.cell_id,))
+
+    async def set_paused(self, cell_id: str, *, paused: bool) -> CellView:
+        """Have a cell take no jobs, or take them again. Raises NotFound."""
+        async with self._engine.begin() as connection:
+            await connection.execute(update(cells).where(cells.c.cell_id == cell_id).values(paused=paused))
+            row = (await connection.execute(self._views().where(cells.c.cell_id == cell_id))).first()
+        if row is None:
+            raise NotFound("cell", cell_id)
+        return _view(row)
+
+    async def forget(self, cell_id: str) -> None:
+        """Forget a cell that is away, and end the jobs that could run on it alone.
+
+        One that is not there is a success. Raises FailedPrecondition (CELL_STATE) for one that is not away.
+        """
+        async with self._engine.begin() as connection:
+            row = (await connection.execute(self._views().where(cells.c.cell_id == cell_id))).first()
+            if row is None:
+                return
+            cell = _view(row)
+            if not cell.is_away:
+                raise FailedPrecondition(
+                    "CELL_STATE",
+                    f"cell {cell_id} on {cell.host} is not away: end it first, for as long as three leases",
+                    cell_id,
+                    state=cell.state,
+                    allowed_states=[CellState.AWAY],
+                )
+            bound = select(jobs).where(jobs.c.bound_cell_id == cell_id, jobs.c.state == JobState.PENDING)
+            for job in (await connection.execute(bound.with_for_update())).all():
+                await end_job(connection, job, Outcome(JobState.FAILED, _FORGOTTEN))
+            await connection.execute(delete(cells).where(cells.c.cell_id == cell_id))
+
+    async def silent_for(self, seconds: float) -> list[str]:
+        """Return the cells that have not been heard of for so long."""
+        silent = as_number(cells.c.beat_time) < now() - round(seconds * _SECOND)
+        async with self._engine.begin() as connection:
+            return list((await connection.execute(select(cells.c.cell_id).where(silent))).scalars())
 
     def _views(self) -> Select[Any]:
         running = select(func.count()).where(jobs.c.cell_id == cells.c.cell_id, jobs.c.state == JobState.RUNNING)

@@ -4,6 +4,7 @@ Claims come one after the other, over all cells: on PostgreSQL by a lock of thei
 transaction has the only write lock. So what a claim counts stays true until it is committed, and limits are exact.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.jobs.attempts import next_attempt
 from services.gateway.jobs.ending import end_job
-from services.gateway.jobs.tables import IS_QUEUED, IS_RUNNING, executions, jobs, now, stages
+from services.gateway.jobs.tables import IS_QUEUED, IS_RUNNING, cells, executions, jobs, now, stages
 from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS, may_be_taken, next_of_projects
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.order import Order
@@ -70,20 +71,23 @@ class Claimer:
     ) -> Lease | None:
         """Take the next job that may be taken, and is wanted; see Ledger.claim.
 
-        Without `takes_over` nothing is taken that was another cell's.
+        Without `takes_over` nothing is taken that was another cell's. A cell that is paused takes only what it has begun.
         """
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS})
         if wanted.capacity is not None and await self._held(connection) >= wanted.capacity:
             return None
-        while (row := await self._lost(connection, wanted, takes_over)) is not None:
+        conditions = wanted.conditions
+        if await self._is_paused(connection):
+            conditions.append(and_(jobs.c.cell_id == self.cell_id, jobs.c.state != JobState.PENDING))
+        while (row := await self._lost(connection, conditions, takes_over)) is not None:
             lease = await self._take(connection, row)
             if lease is not None:
                 return lease
         waiting = await next_of_projects(
             connection,
             self.cell_id,
-            wanted.conditions,
+            conditions,
             takes_over=takes_over,
             lease_seconds=self.lease_seconds,
             ageing_seconds=self.ageing_seconds,
@@ -100,14 +104,20 @@ class Claimer:
         held = select(func.count()).where(IS_RUNNING, jobs.c.cell_id == self.cell_id, jobs.c.held)
         return int((await connection.execute(held)).scalar_one())
 
-    async def _lost(self, connection: AsyncConnection, wanted: Wanted, takes_over: bool) -> Row[Any] | None:
+    async def _is_paused(self, connection: AsyncConnection) -> bool:
+        paused = select(cells.c.paused).where(cells.c.cell_id == self.cell_id)
+        return bool((await connection.execute(paused)).scalar_one_or_none())
+
+    async def _lost(
+        self, connection: AsyncConnection, wanted: Sequence[ColumnElement[bool]], takes_over: bool
+    ) -> Row[Any] | None:
         """Lock a job whose lease is over: our own from before a restart, or one whose lease has run out.
 
         It counts as running all the while, so no limit is in its way, and it comes before all that waits.
         """
         own = and_(jobs.c.cell_id == self.cell_id, jobs.c.held.is_(False))
         whose = may_be_taken(self.cell_id, self.lease_seconds) if takes_over else jobs.c.cell_id == self.cell_id
-        run_out = and_(jobs.c.lease_until < now(), whose, *wanted.conditions)
+        run_out = and_(jobs.c.lease_until < now(), whose, *wanted)
         lost = select(jobs).where(IS_RUNNING, or_(own, run_out)).order_by(own.desc(), jobs.c.turn, jobs.c.job_id)
         return await _locked(connection, lost.limit(1))
 

@@ -48,15 +48,18 @@ class Nodes:
     execution: grpc.aio.Channel
     patience: Patience = field(default_factory=Patience)
 
-    def for_job(self, fence: Fence, pause: Pause) -> "JobNodes":
-        """Return a client that shows `fence`, and waits between tries by `pause`, which may raise."""
-        return JobNodes(self, fence, pause)
+    def for_job(self, fence: Fence, pause: Pause, check: Callable[[], None] = lambda: None) -> "JobNodes":
+        """Return a client that shows `fence`, and waits between tries by `pause`; before each it calls `check`.
+
+        Both may raise: whoever has stood still past the end of its lease is not to go on where it was.
+        """
+        return JobNodes(self, fence, pause, check)
 
 
 class JobNodes:
     """The node services, for one job. What they refuse is raised as ServiceError; NodeLost when patience is over."""
 
-    def __init__(self, nodes: Nodes, fence: Fence, pause: Pause) -> None:
+    def __init__(self, nodes: Nodes, fence: Fence, pause: Pause, check: Callable[[], None]) -> None:
         self._workspace = workspace_rpc.WorkspaceServiceStub(nodes.workspace)
         self._git = git_rpc.GitServiceStub(nodes.git)
         self._execution = execution_rpc.ExecutionServiceStub(nodes.execution)
@@ -64,6 +67,7 @@ class JobNodes:
         self._job_id = fence.job_id
         self._patience = nodes.patience
         self._pause = pause
+        self._check = check
 
     # Workspaces.
 
@@ -261,7 +265,11 @@ class JobNodes:
         return await self._persist(once)
 
     async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await persist(call, patience=self._patience, pause=self._pause)
+        async def checked() -> T:
+            self._check()
+            return await call()
+
+        return await persist(checked, patience=self._patience, pause=self._pause)
 
 
 def _bounded(files: Iterable[FileChange]) -> tuple[FileChange, ...]:

@@ -41,6 +41,8 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
         {"execution_id": "nothing", "permission_id": "one"},
         "EXECUTION_NOT_FOUND",
     ),
+    "AdminService.PauseCell": ({"cell_id": "nothing"}, "CELL_NOT_FOUND"),
+    "AdminService.ResumeCell": ({"cell_id": "nothing"}, "CELL_NOT_FOUND"),
     "AgentRuntimeService.GetSnapshot": ({"snapshot_id": "nothing"}, "SNAPSHOT_NOT_FOUND"),
     "JobService.CreateJob": ({"spec": {"prompt": "x", "repository_id": "nothing"}}, "REPOSITORY_NOT_FOUND"),
     **{f"JobService.{name}": ({"job_id": "nothing"}, "JOB_NOT_FOUND") for name in ("GetJob", "CancelJob", "WatchJob")},

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.common.db import engine as engines
 from services.common.db.engine import open_database
 from services.common.errors import Unavailable
 from tests.kit.postgres import OwnPostgres
@@ -60,5 +61,31 @@ async def test_a_server_that_was_away_is_used_again(own_postgres: OwnPostgres) -
             await run(engine, "SELECT 3")
         own_postgres.start()
         await run(engine, "SELECT 4")
+    finally:
+        await engine.dispose()
+
+
+async def test_a_database_that_has_more_to_do_than_it_can_is_an_outage_too(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("pool_size", 1), ("max_overflow", 0), ("pool_timeout", 0.05)):
+        monkeypatch.setitem(engines._POSTGRESQL, name, value)
+    engine = open_database(postgres_url)
+    try:
+        async with engine.begin():
+            with pytest.raises(Unavailable) as caught:
+                await run(engine, "SELECT 1")
+        assert caught.value.reason == "DATABASE_UNAVAILABLE"
+        await run(engine, "SELECT 1")
+    finally:
+        await engine.dispose()
+
+
+async def test_who_stands_still_in_a_transaction_keeps_its_locks_for_seconds_only(postgres_url: str) -> None:
+    engine = open_database(postgres_url)
+    try:
+        async with engine.begin() as connection:
+            shown = await connection.execute(text("SHOW idle_in_transaction_session_timeout"))
+            assert shown.scalar_one() == "10s"
     finally:
         await engine.dispose()

@@ -1,0 +1,39 @@
+"""`boatyard pause`."""
+
+import asyncio
+
+import click
+from boatyard.gateway.v1 import admin_pb2
+
+from services.cli import options, shapes
+from services.cli.clients import gateway
+from services.cli.screen import Screen
+
+_AGAIN_S = 0.5
+
+
+@click.command("pause", short_help="Have a cell take no more jobs.")
+@click.argument("cell_id", metavar="CELL", type=options.TEXT)
+@click.option("--wait", is_flag=True, help="Return when it carries no job any more.")
+@options.as_json
+def command(cell_id: str, wait: bool, as_json: bool) -> None:
+    """Have a cell take no more jobs, until `boatyard resume`; a restart does not change it.
+
+    It goes on with the jobs that it has. A restart of a cell's services loses none of them; before its machine, or its
+    container, is ended, `--wait` for them, or they are begun anew on another cell.
+    """
+    screen = Screen()
+
+    async def main() -> admin_pb2.Cell:
+        async with gateway() as way:
+            while True:
+                cell = (await way.ask(way.admin.PauseCell(admin_pb2.PauseCellRequest(cell_id=cell_id)))).cell
+                if not (wait and cell.running_jobs):
+                    return cell
+                await asyncio.sleep(_AGAIN_S)
+
+    cell = asyncio.run(main())
+    if as_json:
+        screen.json(shapes.line(shapes.cell(cell)))
+    else:
+        screen.say(f"{cell_id} takes no more jobs; it carries {cell.running_jobs}", style="")

@@ -1,0 +1,36 @@
+"""`boatyard status`."""
+
+import asyncio
+
+import click
+from boatyard.gateway.v1 import admin_pb2
+
+from services.cli import options, shapes, words
+from services.cli.clients import gateway
+from services.cli.screen import Screen
+
+
+@click.command("status", short_help="Show how much there is to do.")
+@options.as_json
+def command(as_json: bool) -> None:
+    """Show how many jobs there are in each state, and how many cells have how much room for them."""
+    screen = Screen()
+
+    async def main() -> admin_pb2.GetStatusResponse:
+        async with gateway() as way:
+            return await way.ask(way.admin.GetStatus(admin_pb2.GetStatusRequest()))
+
+    found = asyncio.run(main())
+    if as_json:
+        screen.json(shapes.line(shapes.status(found)))
+        return
+    cells = f"{found.active_cells} active, {found.paused_cells} paused, {found.away_cells} away"
+    jobs = ", ".join(f"{count} {state.lower()}" for state, count in sorted(found.jobs.items()))
+    lines = [
+        ("version", found.version),
+        ("cells", f"{cells}; {found.jobs['RUNNING']} of {found.capacity} places taken"),
+        ("jobs", jobs or "none"),
+    ]
+    if found.HasField("oldest_wait_time"):
+        lines.append(("waiting", f"the oldest for {words.age(found.oldest_wait_time)}"))
+    screen.table(("WHAT", "HOW MUCH"), lines)

@@ -1,0 +1,58 @@
+"""The RPCs of AdminService: from the wire to the stores and back."""
+
+from typing import Any
+
+from boatyard.gateway.v1 import admin_pb2 as pb
+from boatyard.gateway.v1.admin_pb2_grpc import AdminServiceServicer
+from grpc import aio
+
+from services.gateway.auth import scope
+from services.gateway.cells import wire
+from services.gateway.cells.model import Cell
+from services.gateway.cells.state import StateStore
+from services.gateway.cells.store import CellStore
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class AdminServicer(AdminServiceServicer):
+    """Serves boatyard.gateway.v1.AdminService, on the cell `here`."""
+
+    def __init__(self, here: Cell, cells: CellStore, state: StateStore) -> None:
+        self._here = here
+        self._cells = cells
+        self._state = state
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        """See the contract."""
+        scope.check_all()
+        return wire.status(self._here.version, self._here.cell_id, await self._cells.all(), await self._state.queue())
+
+    async def ListCells(self, request: pb.ListCellsRequest, context: Context) -> pb.ListCellsResponse:
+        """See the contract."""
+        scope.check_all()
+        cells, token = await self._cells.page(wire.page(request))
+        return pb.ListCellsResponse(cells=map(wire.cell, cells), next_page_token=token)
+
+    async def PauseCell(self, request: pb.PauseCellRequest, context: Context) -> pb.PauseCellResponse:
+        """See the contract."""
+        scope.check_all()
+        cell = await self._cells.set_paused(wire.cell_id(request.cell_id), paused=True)
+        return pb.PauseCellResponse(cell=wire.cell(cell))
+
+    async def ResumeCell(self, request: pb.ResumeCellRequest, context: Context) -> pb.ResumeCellResponse:
+        """See the contract."""
+        scope.check_all()
+        cell = await self._cells.set_paused(wire.cell_id(request.cell_id), paused=False)
+        return pb.ResumeCellResponse(cell=wire.cell(cell))
+
+    async def ForgetCell(self, request: pb.ForgetCellRequest, context: Context) -> pb.ForgetCellResponse:
+        """See the contract."""
+        scope.check_all()
+        await self._cells.forget(wire.cell_id(request.cell_id))
+        return pb.ForgetCellResponse()
+
+    async def CheckDatabase(self, request: pb.CheckDatabaseRequest, context: Context) -> pb.CheckDatabaseResponse:
+        """See the contract."""
+        scope.check_all()
+        return wire.database(await self._state.database())

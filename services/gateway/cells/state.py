@@ -1,0 +1,56 @@
+"""What the database says of the queue and of itself, in SQL."""
+
+import statistics
+import time
+
+from sqlalchemy import case, func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.common.db.columns import as_number, from_microseconds
+from services.gateway.cells.model import Client, DatabaseState, Queue
+from services.gateway.jobs.tables import jobs, now
+from services.lifecycle.model.states import JobState
+
+_TRIES = 5
+
+
+class StateStore:
+    """Each method is one transaction."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def queue(self) -> Queue:
+        """Return what there is to do."""
+        counted = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+        # Since when it could have begun: not before its time, and not before it was there.
+        made = as_number(jobs.c.create_time)
+        since = case((jobs.c.wake_time > made, jobs.c.wake_time), else_=made)
+        waiting = select(func.min(since)).where(jobs.c.state == JobState.PENDING, jobs.c.wake_time <= now())
+        async with self._engine.begin() as connection:
+            counts = {state: int(count) for state, count in (await connection.execute(counted)).all()}
+            oldest = (await connection.execute(waiting)).scalar_one_or_none()
+        return Queue(counts, None if oldest is None else from_microseconds(int(oldest)))
+
+    async def database(self) -> DatabaseState:
+        """Return what the database says of itself."""
+        kind = self._engine.dialect.name
+        async with self._engine.begin() as connection:
+            times = []
+            for _ in range(_TRIES):
+                began = time.perf_counter()
+                await connection.execute(text("SELECT 1"))
+                times.append(time.perf_counter() - began)
+            schema = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one()
+            asked = "SHOW server_version" if kind == "postgresql" else "SELECT sqlite_version()"
+            server = (await connection.execute(text(asked))).scalar_one()
+            clients = await _clients(connection) if kind == "postgresql" else ()
+        return DatabaseState(kind, str(server), str(schema), statistics.median(times), clients)
+
+
+async def _clients(connection: AsyncConnection) -> tuple[Client, ...]:
+    connected = text(
+        "SELECT application_name, coalesce(host(client_addr), ''), count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() GROUP BY 1, 2 ORDER BY 1, 2"
+    )
+    return tuple(Client(name, address, count) for name, address, count in (await connection.execute(connected)).all())

@@ -1,0 +1,88 @@
+"""What a cell takes, and what it leaves, whatever the database: a pause, an outage."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from services.gateway.cells.model import Cell
+from services.gateway.cells.store import CellStore
+from services.gateway.jobs.claiming import Claimer
+from services.gateway.jobs.tables import cells, jobs, now
+from services.lifecycle.ledger import Lease
+from tests.kit.ledger import Books, books, claimed
+
+LEASE_SECONDS = 60.0
+
+
+@pytest.fixture
+async def book(database_url: str) -> AsyncIterator[Books]:
+    async with books(database_url) as opened:
+        yield opened
+
+
+async def expire(book: Books) -> None:
+    """Let every lease run out."""
+    async with book.engine.begin() as connection:
+        await connection.execute(update(jobs).values(lease_until=now() - 1))
+
+
+async def take(book: Books, cell_id: str, **how: Any) -> Lease | None:
+    async with book.engine.begin() as connection:
+        return await Claimer(cell_id, LEASE_SECONDS).claim(connection, **how)
+
+
+def a_cell(cell_id: str, **known: Any) -> Cell:
+    here = {"host": "host", "version": "1", "capacity": 4, "address": "127.0.0.1:1", "peer_token": "secret"}
+    return Cell(cell_id=cell_id, **{**here, **known})
+
+
+async def test_a_paused_cell_takes_nothing_new_and_goes_on_with_its_own(book: Books) -> None:
+    store = CellStore(book.engine, LEASE_SECONDS)
+    await store.register(a_cell("one"))
+    one = await book.cell("one")
+    begun = (await book.admit()).order.job_id
+    await claimed(one)
+    await store.set_paused("one", paused=True)
+    waiting = (await book.admit()).order.job_id
+
+    assert await one.claim() is None
+    await store.register(a_cell("one", version="2"))
+    back = await book.cell("one")
+    assert (await claimed(back)).job_id == begun, "a restart changes nothing about it"
+    assert await back.claim() is None
+    (seen,) = await store.all()
+    assert (seen.paused, seen.version, seen.running_jobs) == (True, "2", 1)
+
+    await store.set_paused("one", paused=False)
+    assert (await claimed(back)).job_id == waiting
+
+
+async def test_after_an_outage_a_cell_goes_on_with_its_own_jobs_and_leaves_others_theirs(book: Books) -> None:
+    await book.admit()
+    mine = await claimed(await book.cell("one"))
+    await expire(book)
+
+    assert await take(book, "two", takes_over=False) is None
+    again = await take(book, "one", takes_over=False)
+    assert again is not None
+    assert (again.job_id, again.attempt, again.execution_id) == (mine.job_id, 1, mine.execution_id)
+    await expire(book)
+    taken = await take(book, "two")
+    assert taken is not None
+    assert taken.attempt == 2
+
+
+async def test_a_cell_that_is_silent_for_three_leases_is_away(book: Books) -> None:
+    store = CellStore(book.engine, LEASE_SECONDS)
+    await store.register(a_cell("one"))
+    (seen,) = await store.all()
+    assert not seen.is_away
+    silent = update(cells).values(beat_time=now() - int(3 * LEASE_SECONDS * 1e6) - 1)
+    async with book.engine.begin() as connection:
+        await connection.execute(silent)
+    found = await store.find("one")
+    assert found is not None
+    assert found.is_away
+    assert await store.find("two") is None

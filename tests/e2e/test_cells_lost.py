@@ -1,0 +1,120 @@
+"""Cells that are killed, frozen, restarted and cut off from their database: what becomes of their jobs."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Remote
+from tests.kit import processes
+from tests.kit.cell import eventually
+from tests.kit.cells import LEASE_SECONDS, SharingCell, running_cells
+from tests.kit.postgres import OwnPostgres
+
+Cells = list[SharingCell]
+
+ONCE = "test -e {flag} && exit 0; touch {flag}; echo begun; : {flag}; sleep 600; : {flag}"
+"""An agent that hangs the first time."""
+
+
+@pytest.fixture
+def cells(scratch: Path, postgres_url: str) -> Iterator[Cells]:
+    with running_cells(scratch, 2, postgres_url) as running:
+        yield running
+
+
+def owner_of(cells: Cells, job_id: str) -> tuple[SharingCell, SharingCell]:
+    """Return the cell that has taken a job, and another one."""
+
+    def taker() -> str | None:
+        (shown,) = cells[0].lines("show", job_id)
+        return shown["cell_id"]
+
+    cell_id = eventually(taker, "a cell takes the job")
+    (owner,) = [cell for cell in cells if cell.cell_id == cell_id]
+    return owner, next(cell for cell in cells if cell is not owner)
+
+
+def test_the_jobs_of_a_cell_that_is_killed_for_good_end_elsewhere(cells: Cells, remote: Remote) -> None:
+    flag = remote.path.parent / "begun-once"
+    job = cells[0].submit(remote.path, f"sh -c '{ONCE.format(flag=flag)}' ; echo x > new.txt", "--sandbox", "none")
+    owner, other = owner_of(cells, job["job_id"])
+    eventually(flag.exists, "the agent has begun")
+    with other.start("logs", "--follow", job["execution_id"]) as viewer:
+        eventually(lambda: b"begun" in other.boatyard("logs", job["execution_id"]), "it is seen from the other cell")
+        owner.kill()
+        began = time.monotonic()
+        ended = other.result(job["job_id"], timeout=90)
+        print(f"taken over and ended after {time.monotonic() - began:.1f} s with a lease of {LEASE_SECONDS} s")
+        seen, complaints = viewer.communicate(timeout=60)
+
+    assert (ended["state"], ended["cell_id"]) == ("SUCCEEDED", other.cell_id)
+    assert len(ended["execution_ids"]) == 2
+    assert remote.show(f"boatyard/{job['job_id']}:new.txt") == "x"
+    assert seen == b"begun\n", complaints
+    assert other.lines("show", job["execution_id"])[0]["reason"] == "NODE_LOST"
+
+    def is_away() -> bool:
+        return [cell["state"] for cell in other.lines("cells") if cell["cell_id"] == owner.cell_id] == ["AWAY"]
+
+    eventually(is_away, "the cell is known to be away")
+    refused = other.start("logs", job["execution_id"])
+    _, complaints = refused.communicate(timeout=30)
+    assert refused.returncode == 4
+    assert owner.cell_id.encode() in complaints
+    other.boatyard("cells", "forget", owner.cell_id)
+    assert [cell["cell_id"] for cell in other.lines("cells")] == [other.cell_id]
+
+
+@pytest.mark.slow
+def test_a_cell_that_stood_still_past_its_lease_changes_nothing_more(cells: Cells, remote: Remote) -> None:
+    flag = remote.path.parent / "begun-once"
+    job = cells[0].submit(remote.path, f"sh -c '{ONCE.format(flag=flag)}'; echo x > new.txt", "--sandbox", "none")
+    owner, other = owner_of(cells, job["job_id"])
+    eventually(flag.exists, "the agent has begun")
+    owner.freeze()
+    ended = other.result(job["job_id"], timeout=90)
+    pushed = remote.git("rev-parse", f"boatyard/{job['job_id']}")
+    owner.thaw()
+
+    assert (ended["state"], ended["cell_id"]) == ("SUCCEEDED", other.cell_id)
+    eventually(lambda: not processes.with_marker(str(flag)), "the old agent is ended")
+    assert other.result(job["job_id"]) == ended
+    assert remote.git("rev-parse", f"boatyard/{job['job_id']}") == pushed
+    left = [each for each in other.lines("workspaces") if each["state"] == "ACTIVE"]
+    eventually(lambda: not [e for e in other.lines("workspaces") if e["state"] == "ACTIVE"], f"is let go of: {left}")
+
+
+def test_a_rolling_restart_fails_no_job(cells: Cells, remote: Remote) -> None:
+    jobs = [cells[number % 2].submit(remote.path, "sleep 1; echo x > new.txt") for number in range(4)]
+    for cell, other in (cells, cells[::-1]):
+        other.boatyard("pause", cell.cell_id)
+        cell.stop()
+        jobs.append(other.submit(remote.path, "echo y > new.txt"))
+        cell.up()
+        other.boatyard("resume", cell.cell_id)
+
+    ended = [cells[0].result(job["job_id"]) for job in jobs]
+    assert [one["state"] for one in ended] == ["SUCCEEDED"] * len(jobs), ended
+    assert {len(one["execution_ids"]) for one in ended} == {1}, "none was begun anew"
+    assert [cell["state"] for cell in cells[1].lines("cells")] == ["ACTIVE", "ACTIVE"]
+
+
+@pytest.mark.slow
+def test_a_database_that_is_restarted_under_load_costs_no_job(
+    scratch: Path, remote: Remote, own_postgres: OwnPostgres
+) -> None:
+    with running_cells(scratch, 2, own_postgres.url) as cells:
+        jobs = [cells[number % 2].submit(remote.path, f"sleep {number % 4}; echo x > new.txt") for number in range(8)]
+        own_postgres.stop()
+        refused = cells[0].start("ps")
+        _, complaints = refused.communicate(timeout=30)
+        assert refused.returncode == 4
+        assert b"database" in complaints
+        time.sleep(2 * LEASE_SECONDS)  # every lease runs out: each cell is to go on with its own all the same
+        own_postgres.start()
+        ended = [cells[0].result(job["job_id"], timeout=90) for job in jobs]
+
+    assert [one["state"] for one in ended] == ["SUCCEEDED"] * len(jobs), ended
+    assert {len(one["execution_ids"]) for one in ended} == {1}, "none was begun anew"
