@@ -23,6 +23,8 @@ _LONGEST_PAUSE_S = 2.0
 _REMEMBERED_JOBS = 10_000
 _PASSING = {Status.UNAVAILABLE, Status.CANCELLED}
 """What a gateway's restart looks like from here."""
+_GIVEN_UP = "CELL_UNAVAILABLE"
+"""The gateway itself has waited for another cell, as long as there was hope."""
 
 ENDED = (job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED)
 
@@ -138,7 +140,7 @@ async def _lasting(
                 return
         except grpc.aio.AioRpcError as error:
             problem = gateway.problem(error)
-            if problem.status not in _PASSING:
+            if problem.status not in _PASSING or problem.reason == _GIVEN_UP:
                 raise problem from None
         outage.broke(connect)
         if give_up is None:

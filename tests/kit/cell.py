@@ -19,16 +19,22 @@ BOATYARD = Path(sys.executable).parent / "boatyard"
 OFFSETS = {"gateway": 0, "workspace": 1, "git": 2, "execution": 3, "http": 20}
 
 
+_RESERVED: list[socket.socket] = []
+
+
 def free_port_base() -> int:
-    """Return a base from which every port of a cell is free right now."""
+    """Return a base from which every port of a cell is free, and that no other test of this machine is given."""
     while True:
         base = random.randrange(20000, 30000, 32)
         with contextlib.ExitStack() as stack:
+            mark = stack.enter_context(socket.socket(socket.AF_UNIX))
             try:
+                mark.bind(f"\0boatyard-test-ports-{base}")  # a name without a file: it is free again when we end
                 for offset in OFFSETS.values():
                     stack.enter_context(socket.socket()).bind(("127.0.0.1", base + offset))
             except OSError:
                 continue
+            _RESERVED.append(mark.dup())
             return base
 
 
