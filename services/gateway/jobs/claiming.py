@@ -71,7 +71,7 @@ class Claimer:
     ) -> Lease | None:
         """Take the next job that may be taken, and is wanted; see Ledger.claim.
 
-        Without `takes_over` nothing is taken that was another cell's. A cell that is paused takes only what it has begun.
+        Without `takes_over` nothing is taken that was another cell's. A cell that is paused takes what it has begun.
         """
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS})

@@ -146,7 +146,7 @@ async def test_nobody_gets_in_without_the_token(gateway: tuple[str, str], name: 
     assert details["ErrorInfo"].reason == "TOKEN_REQUIRED"
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.input_type.fields])
 async def test_bad_input_is_refused_field_by_field(gateway: tuple[str, str], name: str) -> None:
     code, details = await fail(gateway, name, BAD.get(name, {}))
     assert (code, details["ErrorInfo"].reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS")
