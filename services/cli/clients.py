@@ -7,8 +7,18 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc
-from boatyard.gateway.v1 import admin_pb2, auth_pb2, catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1 import (
+    admin_pb2,
+    audit_pb2,
+    auth_pb2,
+    catalog_pb2,
+    checkpoint_pb2,
+    hook_pb2,
+    job_pb2,
+    runtime_pb2,
+)
 from boatyard.gateway.v1.admin_pb2_grpc import AdminServiceStub
+from boatyard.gateway.v1.audit_pb2_grpc import AuditServiceStub
 from boatyard.gateway.v1.auth_pb2_grpc import TokenServiceStub
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceStub
 from boatyard.gateway.v1.checkpoint_pb2_grpc import CheckpointServiceStub
@@ -26,6 +36,7 @@ from services.supervisor.plan import GATEWAY, default_address, read_cell_address
 T = TypeVar("T")
 
 _DESCRIPTORS = [
+    audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
     auth_pb2.DESCRIPTOR.services_by_name["TokenService"],
     catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
     checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"],
@@ -46,6 +57,7 @@ class Gateway:
         self.hooks = HookServiceStub(channel)
         self.jobs = JobServiceStub(channel)
         self.runtime = AgentRuntimeServiceStub(channel)
+        self.audit = AuditServiceStub(channel)
         self.tokens = TokenServiceStub(channel)
         self.address = address
 

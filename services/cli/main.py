@@ -41,6 +41,7 @@ COMMANDS = {
     "item": "Manage work items: what is to be done.",
     "hook": "Manage what is called before and after jobs, and on their failure.",
     "token": "Manage tokens: who is let in, and to what.",
+    "audit": "Show who did what.",
 }
 
 

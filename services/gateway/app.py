@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -150,12 +151,21 @@ async def _main() -> None:
                 ageing_seconds=settings.ageing_seconds,
             ),
         ]
-        before, tokens = door(engine, _admin_token(settings), registrations, [PeerToken(cell.peer_token)])
+        before = door(
+            engine,
+            registrations,
+            cell_id=cell.cell_id,
+            admin_token=_admin_token(settings),
+            keep_records=timedelta(days=settings.audit_days),
+            others=[PeerToken(cell.peer_token)],
+        )
+        await stack.enter_async_context(_beside(before.run(), "records of calls"))
         await serve(
             listen=settings.listen,
-            registrations=[*registrations, tokens],
+            registrations=before.registrations,
             authenticator=before.authenticator,
             inspect=before.inspect,
+            around=before.around,
             draining=draining,
             reflection=settings.reflection,
         )

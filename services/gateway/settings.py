@@ -45,6 +45,8 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     """The same of a job that was cancelled."""
     kinds_file: Path | None = None
     """A TOML file with kinds of jobs, beside the shipped ones or in the place of some: see services/gateway/jobs."""
+    audit_days: Annotated[float, Field(gt=0, le=36500)] = 90.0
+    """How long it is kept who did what."""
     webhook_allow: Annotated[str, AfterValidator(_checked)] = ""
     """Addresses, networks and host names, separated by commas, that webhooks may call though they are not public."""
     database_url: SecretStr | None = Field(

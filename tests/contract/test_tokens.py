@@ -14,7 +14,7 @@ from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import NotFound
 from services.gateway.auth.model import Access, Role, Token
-from services.gateway.auth.store import TokenStore, hash_of, new_secret
+from services.gateway.auth.store import TokenStore, forget, hash_of, new_secret
 from services.gateway.auth.tables import tokens
 from services.gateway.requests import Request
 
@@ -106,7 +106,7 @@ async def test_what_ended_long_ago_is_forgotten(store: TokenStore, engine: Async
     await store.create(replace(TOKEN, expire_time=old), "boatyard_old")
     await store.create(replace(TOKEN, token_id="good"), "boatyard_good")
     async with engine.begin() as connection:
-        assert await store.forget(connection, old) == 0
-        assert await store.forget(connection, old + timedelta(days=1)) == 1
+        assert await forget(connection, old) == 0
+        assert await forget(connection, old + timedelta(days=1)) == 1
     ((left,), _) = await store.page(Page(), ended=True)
     assert left.token_id == "good"

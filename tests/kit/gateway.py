@@ -10,7 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-from boatyard.gateway.v1 import admin_pb2, auth_pb2, catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1 import (
+    admin_pb2,
+    audit_pb2,
+    auth_pb2,
+    catalog_pb2,
+    checkpoint_pb2,
+    hook_pb2,
+    job_pb2,
+    runtime_pb2,
+)
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -21,7 +30,7 @@ from tests.kit.cell import eventually, free_port_base
 
 METHODS: dict[str, MethodDescriptor] = {
     method.full_name.removeprefix("boatyard.gateway.v1."): method
-    for file in (admin_pb2, auth_pb2, catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2)
+    for file in (admin_pb2, audit_pb2, auth_pb2, catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }

@@ -50,7 +50,10 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Call:
-    """One incoming call. `status` and `reason` are None while it goes well."""
+    """One incoming call. `status` and `reason` are None while it goes well.
+
+    `request` is what is asked, or the first message of its stream; `answer` is there when one was made, and no stream.
+    """
 
     method: str
     context: Context
@@ -59,6 +62,8 @@ class Call:
     request_id: str = ""
     status: Status | None = None
     reason: str | None = None
+    request: Any = None
+    answer: Any = None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -73,15 +78,16 @@ class Call:
 
 
 Layer = Callable[[Call], AbstractAsyncContextManager[None]]
-Inspect = Callable[[Call, Any], Awaitable[None]]
-"""Looks at a call's request, or the first message of its stream, before it is served; may refuse it."""
+Inspect = Callable[[Call], Awaitable[None]]
+"""Looks at a call's request before it is served, and may refuse it."""
 
 
-def layers(authenticator: Authenticator, unary_limit_seconds: float) -> Sequence[Layer]:
-    """Return what a call passes through, the outermost first."""
+def layers(authenticator: Authenticator, unary_limit_seconds: float, around: Sequence[Layer] = ()) -> Sequence[Layer]:
+    """Return what a call passes through, the outermost first; `around` sees whole calls, refused ones too."""
     return (
         with_request_id,  # first: every line of log and every error below names the request
         with_access_log,  # outside of errors, so that it sees the status that the caller sees
+        *around,  # likewise
         with_errors,  # outside of all that may refuse a call
         authenticating(authenticator),  # before anything of the request is looked at: permission before existence
         limiting_time(unary_limit_seconds),  # inside of errors, which turn its end into a status
@@ -90,9 +96,9 @@ def layers(authenticator: Authenticator, unary_limit_seconds: float) -> Sequence
 
 
 class Gate(grpc.aio.ServerInterceptor):
-    """Puts every handler behind the layers, and behind an inspection of what is asked, where there is one."""
+    """Puts every handler behind the layers, and behind an inspection of what is asked."""
 
-    def __init__(self, passed: Sequence[Layer], inspect: Inspect | None = None) -> None:
+    def __init__(self, passed: Sequence[Layer], inspect: Inspect) -> None:
         self._layers = passed
         self._inspect = inspect
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
@@ -122,16 +128,18 @@ class Gate(grpc.aio.ServerInterceptor):
         async def pass_through(request: Any, context: Context) -> Any:
             metadata = dict(context.invocation_metadata() or ())
             call = Call(method, context, answers_once, metadata)
+            if not handler.request_streaming:
+                call.request = request
             async with AsyncExitStack() as stack:
                 for layer in self._layers:
                     await stack.enter_async_context(layer(call))
-                if self._inspect is not None:
-                    if handler.request_streaming:
-                        request = _Inspected(request, call, self._inspect)
-                    else:
-                        await self._inspect(call, request)
+                if handler.request_streaming:
+                    request = _Inspected(request, call, self._inspect)
+                else:
+                    await self._inspect(call)
                 if not yields:
-                    return await behaviour(request, context)
+                    call.answer = await behaviour(request, context)
+                    return call.answer
                 async with aclosing(behaviour(request, context)) as messages:
                     async for message in messages:
                         await context.write(message)
@@ -150,17 +158,21 @@ class _Inspected:
     def __init__(self, messages: AsyncIterator[Any], call: Call, inspect: Inspect) -> None:
         self._messages = aiter(messages)
         self._call = call
-        self._inspect: Inspect | None = inspect
+        self._inspect = inspect
 
     def __aiter__(self) -> "_Inspected":
         return self
 
     async def __anext__(self) -> Any:
         message = await anext(self._messages)
-        if self._inspect is not None:
-            inspect, self._inspect = self._inspect, None
-            await inspect(self._call, message)
+        if self._call.request is None:
+            self._call.request = message
+            await self._inspect(self._call)
         return message
+
+
+async def let_pass(call: Call) -> None:
+    """Inspect nothing, where being let in at all is enough."""
 
 
 @asynccontextmanager

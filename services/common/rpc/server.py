@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection as grpc_reflection
 from services.common.errors import StartError
 from services.common.rpc.auth import Authenticator
 from services.common.rpc.draining import Draining
-from services.common.rpc.interceptors import Gate, Inspect, layers
+from services.common.rpc.interceptors import Gate, Inspect, Layer, layers, let_pass
 
 LIFELINE_VARIABLE = "BOATYARD_LIFELINE_FD"
 UNARY_LIMIT_SECONDS = 600.0
@@ -74,11 +74,12 @@ async def start_server(
     draining: Draining,
     reflection: bool = True,
     unary_limit_seconds: float = UNARY_LIMIT_SECONDS,
-    inspect: Inspect | None = None,
+    inspect: Inspect = let_pass,
+    around: Sequence[Layer] = (),
 ) -> RunningServer:
     """Start serving at `listen` (host:port; port 0 takes any free one). Raises StartError when the port is taken."""
     server = grpc.aio.server(
-        interceptors=[Gate(layers(authenticator, unary_limit_seconds), inspect)],
+        interceptors=[Gate(layers(authenticator, unary_limit_seconds, around), inspect)],
         options=_OPTIONS,
         maximum_concurrent_rpcs=_MAX_CALLS,
     )
@@ -106,7 +107,8 @@ async def serve(
     draining: Draining,
     reflection: bool = True,
     unary_limit_seconds: float = UNARY_LIMIT_SECONDS,
-    inspect: Inspect | None = None,
+    inspect: Inspect = let_pass,
+    around: Sequence[Layer] = (),
     grace: float = GRACE_SECONDS,
     on_started: Callable[[str], None] | None = None,
 ) -> None:
@@ -124,6 +126,7 @@ async def serve(
             reflection=reflection,
             unary_limit_seconds=unary_limit_seconds,
             inspect=inspect,
+            around=around,
         )
         try:
             log.info("serving", address=running.address)

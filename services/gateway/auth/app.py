@@ -1,14 +1,23 @@
-"""Puts the gateway's door together: who is let in, to what, and the RPCs that say so."""
+"""Puts the gateway's door together: who is let in, to what, and what is recorded of it."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
-from boatyard.gateway.v1 import auth_pb2
+from boatyard.gateway.v1 import audit_pb2, auth_pb2
+from boatyard.gateway.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from boatyard.gateway.v1.auth_pb2_grpc import add_TokenServiceServicer_to_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.rpc.interceptors import Inspect
+from services.common.rpc.interceptors import Inspect, Layer
 from services.common.rpc.server import Registration
+from services.gateway.audit.recording import recording
+from services.gateway.audit.servicer import AuditServicer
+from services.gateway.audit.store import AuditStore
+from services.gateway.audit.trail import Trail
+from services.gateway.audit.upkeep import forget_in_time
+from services.gateway.audit.wire import recorded
 from services.gateway.auth.authenticator import AdminToken, GatewayAuthenticator, Knows
 from services.gateway.auth.checking import ScopeCheck
 from services.gateway.auth.known import StoredTokens
@@ -19,25 +28,58 @@ from services.gateway.auth.wire import required_roles
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What stands before every RPC of the gateway."""
+    """What stands before every RPC of the gateway: before `registrations`, which are all of them."""
 
+    registrations: Sequence[Registration]
     authenticator: GatewayAuthenticator
     inspect: Inspect
+    around: Sequence[Layer]
+    trail: Trail
+    engine: AsyncEngine
+    keep_records: timedelta
+
+    async def run(self) -> None:
+        """Write what is recorded, and forget what is old, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.trail.run())
+            tasks.create_task(forget_in_time(self.engine, self.keep_records))
 
 
 def door(
-    engine: AsyncEngine, admin_token: str, services: Sequence[Registration], others: Sequence[Knows] = ()
-) -> tuple[Door, Registration]:
-    """Return the door before `services`, and the service by which people change who comes through.
+    engine: AsyncEngine,
+    services: Sequence[Registration],
+    *,
+    cell_id: str,
+    admin_token: str,
+    keep_records: timedelta,
+    others: Sequence[Knows] = (),
+) -> Door:
+    """Make the door before `services`, and before those by which people change who comes through.
 
     `others` know tokens that are neither the first administrator's nor in the database, such as another cell's.
     """
-    tokens = TokenStore(engine)
-    known = StoredTokens(tokens)
-    service = Registration(
-        auth_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name,
-        add_TokenServiceServicer_to_server,
-        TokenServicer(tokens, known),
+    tokens, records = TokenStore(engine), AuditStore(engine)
+    known, trail = StoredTokens(tokens), Trail(records)
+    everything = [
+        *services,
+        Registration(
+            auth_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name,
+            add_TokenServiceServicer_to_server,
+            TokenServicer(tokens, known),
+        ),
+        Registration(
+            audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
+            add_AuditServiceServicer_to_server,
+            AuditServicer(records),
+        ),
+    ]
+    names = [served.name for served in everything]
+    return Door(
+        registrations=everything,
+        authenticator=GatewayAuthenticator([AdminToken(admin_token), *others, known], required_roles(names)),
+        inspect=ScopeCheck(engine),
+        around=[recording(trail, cell_id, recorded(names))],
+        trail=trail,
+        engine=engine,
+        keep_records=keep_records,
     )
-    required = required_roles(served.name for served in (*services, service))
-    return Door(GatewayAuthenticator([AdminToken(admin_token), *others, known], required), ScopeCheck(engine)), service

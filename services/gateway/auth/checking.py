@@ -1,7 +1,5 @@
 """Looks at what a request names before it is served: permission before existence, for every RPC in one place."""
 
-from typing import Any
-
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.rpc.interceptors import Call
@@ -15,12 +13,12 @@ class ScopeCheck:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def __call__(self, call: Call, request: Any) -> None:  # noqa: ANN401, ARG002 - any message of the API
+    async def __call__(self, call: Call) -> None:
         """Raise PermissionDenied (PROJECT_NOT_ALLOWED), the same for what is not there."""
         projects = scope.visible()
         if projects is None:
             return
-        named = wire.named_in(request)
+        named = wire.named_in(call.request)
         if not named:
             return
         async with self._engine.begin() as connection:

@@ -44,7 +44,7 @@ OWNERS: Final[Mapping[str, Select[Any]]] = {
 PROJECT: Final = "project"
 
 WITHOUT_PROJECT: Final = frozenset(
-    {"request", "message", "permission", "token", "cell", "coordinator", "commit", "base_commit"}
+    {"request", "resource", "message", "permission", "token", "cell", "coordinator", "commit", "base_commit"}
 )
 """What else is named by an id: parts of things that have an owner, and what is no project's."""
 

@@ -94,10 +94,11 @@ class TokenStore:
             await connection.execute(update(tokens).where(tokens.c.token_id == token_id).values(revoke_time=first))
             return await _get(connection, token_id)
 
-    async def forget(self, connection: AsyncConnection, before: datetime) -> int:
-        """Forget tokens that ended before a moment; return how many."""
-        ended = or_(tokens.c.revoke_time < before, tokens.c.expire_time < before)
-        return (await connection.execute(delete(tokens).where(ended))).rowcount
+
+async def forget(connection: AsyncConnection, before: datetime) -> int:
+    """Forget the tokens that ended before a moment; return how many."""
+    ended = or_(tokens.c.revoke_time < before, tokens.c.expire_time < before)
+    return (await connection.execute(delete(tokens).where(ended))).rowcount
 
 
 def _good() -> ColumnElement[bool]:

@@ -1,5 +1,6 @@
 """Every RPC of the public API, called with tokens that are for less: what they see, and that nothing else shows."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -73,7 +74,7 @@ class House:
         return ids | {"hook": registered.hook.hook_id}
 
     async def token(self, role: str, *projects: str) -> str:
-        request = {"role": f"ROLE_{role}", "project_ids": projects}
+        request = {"role": f"ROLE_{role}", "project_ids": projects, "name": " and ".join(projects) or role}
         (made,) = await self.ask(self.admin, "TokenService.CreateToken", request)
         return made.secret
 
@@ -230,3 +231,38 @@ async def test_an_id_of_another_project_cannot_be_taken_nor_a_project_made(house
         request = {"project": {"project_id": project}}
         refused = await refusal(house, house.tokens["a"], "CatalogService.CreateProject", request)
         assert refused.reason == "PROJECT_NOT_ALLOWED"
+
+
+async def test_who_did_what_is_recorded_and_no_secret(house: House) -> None:
+    spec = {"project_id": "a", "prompt": "a-secret-of-the-request", "agent": {"command": "true"}}
+    (made,) = await house.ask(house.tokens["OPERATOR"], "JobService.CreateJob", {"spec": spec})
+    job_id = made.job.job_id
+    await house.ask(house.tokens["a"], "JobService.GetJob", {"job_id": job_id})
+    await refusal(house, house.tokens["VIEWER"], "JobService.CancelJob", {"job_id": job_id})
+    await refusal(house, "boatyard_" + "x" * 43, "JobService.GetJob", {"job_id": job_id})
+    await house.ask(house.tokens["a"], "JobService.CancelJob", {"job_id": job_id})
+    await refusal(house, house.tokens["a"], "JobService.CancelJob", {"job_id": job_id})
+
+    async def written() -> list[Message]:
+        request = {"resource_id": job_id, "page_size": 1000}
+        (answer,) = await house.ask(house.admin, "AuditService.ListAuditRecords", request)
+        return list(answer.records)
+
+    async with asyncio.timeout(20):
+        while len(records := await written()) < 4:
+            await asyncio.sleep(0.05)
+    assert [(record.method, record.caller, record.status, record.reason) for record in reversed(records)] == [
+        ("JobService/CreateJob", "OPERATOR", "OK", ""),
+        ("JobService/CancelJob", "VIEWER", "PERMISSION_DENIED", "ROLE_REQUIRED"),
+        ("JobService/CancelJob", "a", "OK", ""),
+        ("JobService/CancelJob", "a", "FAILED_PRECONDITION", "JOB_STATE"),
+    ]
+    assert all(record.origin.startswith("ipv4:127.0.0.1:") and record.token_id for record in records)
+    assert len({record.cell_id for record in records}) == 1
+    (answer,) = await house.ask(house.admin, "AuditService.ListAuditRecords", {"only_refused": True, "page_size": 1000})
+    refused = {(record.method, record.caller, record.reason) for record in answer.records}
+    assert {("JobService/CancelJob", "VIEWER", "ROLE_REQUIRED"), ("JobService/GetJob", "", "TOKEN_REQUIRED")} <= refused
+    (everything,) = await house.ask(house.admin, "AuditService.ListAuditRecords", {"page_size": 1000})
+    text = MessageToJson(everything)
+    assert "a-secret-of-the-request" not in text
+    assert not [token for token in (house.admin, *house.tokens.values()) if token in text]

@@ -1,0 +1,75 @@
+"""`boatyard audit`."""
+
+from datetime import UTC, datetime, timedelta
+
+import click
+from boatyard.gateway.v1 import audit_pb2
+
+from services.cli import options, shapes, words
+from services.cli.catalogue import with_gateway
+from services.cli.clients import Gateway
+from services.cli.fields import plain
+from services.cli.screen import Screen
+
+_COLUMNS = ("AGE", "CALLER", "ROLE", "FROM", "CALL", "RESULT", "WHAT")
+_PAGE = 1000
+
+
+@click.command("audit", short_help="Show who did what.")
+@click.option("--caller", type=options.TEXT, metavar="NAME", default="", help="Only of this caller.")
+@click.option(
+    "--call", "method", type=options.TEXT, metavar="NAME", default="", help="Only of this RPC: JobService/CancelJob."
+)
+@click.option(
+    "--of",
+    "resource",
+    type=options.TEXT,
+    metavar="ID",
+    default="",
+    help="Only of this job, token, worker, or other thing.",
+)
+@click.option("--refused", is_flag=True, help="Only what was refused for want of a token, a role or a project.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Only of the last N hours.")
+@click.option("-n", "--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
+@options.as_json
+def command(
+    *, caller: str, method: str, resource: str, refused: bool, hours: float | None, limit: int, as_json: bool
+) -> None:
+    """List who did what, the newest first.
+
+    Every call that changes something stands there, whatever came of it, and every one that was refused.
+    """
+    wanted = audit_pb2.ListAuditRecordsRequest(
+        caller=caller, method=method, resource_id=resource, only_refused=refused, page_size=min(limit, _PAGE)
+    )
+    if hours is not None:
+        wanted.after_time.FromDatetime(datetime.now(UTC) - timedelta(hours=hours))
+    found = with_gateway(lambda way: _all(way, wanted, limit))
+    screen = Screen()
+    if as_json:
+        for record in found:
+            screen.json(shapes.line({"kind": "audit_record", **plain(record)}))
+    else:
+        screen.table(_COLUMNS, map(_row, found), cut_last=True)
+
+
+async def _all(way: Gateway, wanted: audit_pb2.ListAuditRecordsRequest, limit: int) -> list[audit_pb2.AuditRecord]:
+    found: list[audit_pb2.AuditRecord] = []
+    while True:
+        answer = await way.ask(way.audit.ListAuditRecords(wanted))
+        found += answer.records
+        wanted.page_token = answer.next_page_token
+        if not wanted.page_token or len(found) >= limit:
+            return found[:limit]
+
+
+def _row(record: audit_pb2.AuditRecord) -> tuple[str, ...]:
+    return (
+        words.age(record.time),
+        record.caller or "nobody",
+        str(plain(record)["role"] or "").lower(),
+        record.origin,
+        record.method,
+        record.reason or record.status,
+        " ".join(record.resources),
+    )
