@@ -1,0 +1,141 @@
+"""A client without any driver does a job: the example, and what its words lead to."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+from boatyard.gateway.v1 import coordinator_pb2 as pb
+
+from services.common.errors import FailedPrecondition, ServiceError
+from services.common.rpc.status import service_error
+from services.gateway.catalog.model import Document, Repository, WorkItem, WorkItemState
+from services.gateway.catalog.store import REPOSITORIES, WORK_ITEMS, CatalogStore
+from services.gateway.coordinators.events import EventStore
+from services.gateway.coordinators.place import RemoteMachines
+from services.gateway.coordinators.wire import coordinator
+from services.gateway.jobs.model import JobView
+from services.lifecycle.model.states import ExecutionState, JobState
+from tests.kit.contract import ROOT
+from tests.kit.coordinators import Api, coordinator_api
+from tests.kit.ledger import Books, books
+from tests.kit.servers import TOKEN
+
+AT_WORK = 'cat > context.json; printf "\\377 at work\\n"; '
+DONE = """echo '{"summary": "Mended.", "pull_request_url": "https://a.example/pull/7", "pull_request_number": 7, \
+"review_comment": "Look at the hinge."}'"""
+
+
+@pytest_asyncio.fixture
+async def book(tmp_path: Path) -> AsyncIterator[Books]:
+    async with books(f"sqlite:///{tmp_path}/test.db") as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def api(book: Books) -> AsyncIterator[Api]:
+    async with coordinator_api(book) as served:
+        yield served
+
+
+@contextmanager
+def example(api: Api, directory: Path, line: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, str(ROOT / "examples" / "coordinator.py"), api.address, "/bin/sh", "-c", line]
+    process = subprocess.Popen(command, cwd=directory, env={**os.environ, "BOATYARD_TOKEN": TOKEN})
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+async def ended(book: Books, job_id: str) -> JobView:
+    async with asyncio.timeout(60):
+        while not (view := await book.store.job(job_id)).state.is_final:
+            await asyncio.sleep(0.05)
+    return view
+
+
+async def refused(call: "grpc.aio.UnaryUnaryCall[object, object]") -> ServiceError:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return service_error(error.value)
+
+
+async def test_the_example_does_a_ticket(book: Books, api: Api, tmp_path: Path) -> None:
+    catalog, item = CatalogStore(book.engine), await a_ticket(book)
+    view = await book.admit("Mend it.", work_item_id=item.work_item_id)
+    with example(api, tmp_path, AT_WORK + DONE):
+        job = await ended(book, view.order.job_id)
+    context = (tmp_path / "context.json").read_text()
+    for needed in ("The gate squeaks", "since Monday", "oil.md", "a-secret-token", "A hinge", "Mend it."):
+        assert needed in context
+    assert job.state is JobState.SUCCEEDED
+    output = job.executions[-1].output
+    assert (output.summary, output.pull_request_url, output.pull_request_number, output.review_comment) == (
+        "Mended.",
+        "https://a.example/pull/7",
+        7,
+        "Look at the hinge.",
+    )
+    assert (await catalog.get(WORK_ITEMS, item.work_item_id)).state is WorkItemState.REVIEW
+    machine = RemoteMachines(book.store, EventStore(book.engine), book.changes).of_cell(coordinator(job.cell_id))
+    async with aclosing(machine.events(job.executions[-1].execution_id, 1, follow=False)) as batches:
+        events = [event async for batch in batches for event in batch.events]
+    assert events[0].output.data == b"\xff at work\n"
+
+
+async def a_ticket(book: Books) -> WorkItem:
+    catalog, now = CatalogStore(book.engine), datetime.now(UTC)
+    common = {"project_id": "default", "create_time": now}
+    where = {"repository_id": "gate", "url": "https://a.example/gate.git", "default_revision": b""}
+    await catalog.create(REPOSITORIES, Repository(**where, token="a-secret-token", **common))
+    related = WorkItem(work_item_id="hinge", title="A hinge", description="", **common)
+    await catalog.create(WORK_ITEMS, related)
+    item = WorkItem(
+        work_item_id="gate-1",
+        title="The gate squeaks",
+        description="Oil it.",
+        notes=("since Monday",),
+        related_work_item_ids=("hinge",),
+        repository_id="gate",
+        documents=(Document(name="oil.md", content="Use oil."),),
+        **common,
+    )
+    return await catalog.create(WORK_ITEMS, item)
+
+
+async def test_the_example_tells_a_failure(book: Books, api: Api, tmp_path: Path) -> None:
+    failing = await book.admit()
+    with example(api, tmp_path, AT_WORK + "exit 3"):
+        job = await ended(book, failing.order.job_id)
+    assert (job.state, job.reason, job.message) == (JobState.FAILED, "AGENT_FAILED", "the command ended with 3")
+
+
+async def test_a_client_may_say_its_end_twice_and_no_other(book: Books, api: Api) -> None:
+    await book.admit()
+    job = (await api.coordinator.ClaimJob(pb.ClaimJobRequest(coordinator_id="simple"))).job
+    mine = {"coordinator_id": "simple", "lease": job.lease}
+    early = await refused(api.coordinator.FailJob(pb.FailJobRequest(**mine, reason="CANCELLED")))
+    assert isinstance(early, FailedPrecondition)
+    assert early.reason == "CANCEL_NOT_REQUESTED"
+    bad = pb.CompleteJobRequest(**mine, pull_request_url="ftp://x", commit_id="abc", pull_request_number=-1)
+    assert len((await refused(api.coordinator.CompleteJob(bad))).violations) == 3  # type: ignore[attr-defined]
+    await book.store.cancel_job(job.lease.job_id)
+    cancelled = pb.FailJobRequest(**mine, reason="CANCELLED", summary="As far as I came.")
+    for _ in range(2):
+        answer = await api.coordinator.FailJob(cancelled)
+        assert answer.job.state == answer.job.STATE_CANCELLED
+    assert answer.job.output.summary == "As far as I came."
+    late = await refused(api.coordinator.CompleteJob(pb.CompleteJobRequest(**mine, summary="Mended after all.")))
+    assert late.reason == "LEASE_LOST"
+    (run,) = (await book.store.job(job.lease.job_id)).executions
+    assert run.state is ExecutionState.CANCELLED
