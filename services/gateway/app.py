@@ -119,6 +119,7 @@ async def _main() -> None:
             ageing_seconds=settings.ageing_seconds,
         )
         await ledger.take_over_own(cell.host)
+        ledger.wait_for_others()
         webhooks = Webhooks(AllowList.parse(settings.webhook_allow))
         driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
         changes.call_on_work(driver.poke)
@@ -145,6 +146,7 @@ async def _main() -> None:
                 cells=cells,
                 jobs=store,
                 events=events,
+                takes_over=ledger.takes_over,
                 changes=changes,
                 draining=draining,
                 lease_seconds=settings.lease_seconds,

@@ -23,10 +23,15 @@ def is_to_retry(job: JobRun, outcome: Outcome) -> bool:
 
 def retry_after(job: JobRun, failure: Failure) -> Retry:
     """Return how a job goes on after a failure: it waits twice as long each time, and not all jobs alike."""
-    longest: float = min(_FIRST_SECONDS * 2 ** min(job.lease.attempt - 1, 16), _LONGEST_SECONDS)
-    seconds = longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    seconds = back_off(job.lease.attempt)
     from_snapshot = job.order.policy.retry_from is RetryFrom.SNAPSHOT
     return Retry(failure, seconds, job.execution.output.snapshot_id if from_snapshot else "")
+
+
+def back_off(attempt: int) -> float:
+    """Return how many seconds to wait after an attempt, counted from 1."""
+    longest: float = min(_FIRST_SECONDS * 2 ** min(attempt - 1, 16), _LONGEST_SECONDS)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 def counted(job: JobRun, outcome: Outcome) -> Outcome:

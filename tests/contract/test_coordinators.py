@@ -152,6 +152,7 @@ async def test_a_claim_whose_answer_was_lost_is_given_again(book: Books, api: Ap
     again = await api.coordinator.ClaimJob(request)
     assert first.job.lease == again.job.lease
     assert first.job == again.job
+    assert (first.job.attempt, first.job.last_attempt, first.job.is_moved) == (1, 3, False)
     other = await api.coordinator.ClaimJob(
         pb.ClaimJobRequest(request_id="claim-2", coordinator_id="simple", capacity=2)
     )

@@ -40,6 +40,7 @@ async def coordinator_api(book: Books) -> AsyncIterator[Api]:
         cells=CellStore(book.engine, LEASE_SECONDS),
         jobs=book.store,
         events=EventStore(book.engine),
+        takes_over=lambda: True,
         changes=book.changes,
         draining=draining,
         lease_seconds=LEASE_SECONDS,

@@ -1,5 +1,7 @@
 """Puts together what coordinators call."""
 
+from collections.abc import Callable
+
 from boatyard.gateway.v1 import coordinator_pb2, ledger_pb2
 from boatyard.gateway.v1.coordinator_pb2_grpc import add_CoordinatorServiceServicer_to_server
 from boatyard.gateway.v1.ledger_pb2_grpc import add_LedgerServiceServicer_to_server
@@ -24,6 +26,7 @@ def registrations(
     cells: CellStore,
     jobs: JobStore,
     events: EventStore,
+    takes_over: Callable[[], bool],
     changes: Changes,
     draining: Draining,
     lease_seconds: float,
@@ -31,9 +34,12 @@ def registrations(
 ) -> list[Registration]:
     """Return the services for coordinators; `lease_seconds` is how long one keeps a job without a heartbeat.
 
-    `ageing_seconds` is how long a point of priority is worth.
+    `ageing_seconds` is how long a point of priority is worth, and `takes_over` says whether a claimer may have now what
+    others have lost.
     """
-    store = CoordinatorStore(engine, changes, events, lease_seconds=lease_seconds, ageing_seconds=ageing_seconds)
+    store = CoordinatorStore(
+        engine, changes, events, takes_over=takes_over, lease_seconds=lease_seconds, ageing_seconds=ageing_seconds
+    )
     desk = Desk(engine, store, changes, document, lease_seconds)
     return [
         Registration(

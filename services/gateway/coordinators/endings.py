@@ -6,9 +6,10 @@ from typing import Final
 
 from services.common.errors import FailedPrecondition
 from services.lifecycle.ledger import Lease, Ledger
-from services.lifecycle.model.outcome import Failure, Outcome
+from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, JobState
+from services.lifecycle.retrying import back_off
 
 CANCELLED: Final = "CANCELLED"
 """The reason of whoever ends a job because somebody asked for that."""
@@ -22,7 +23,9 @@ async def complete(ledger: Ledger, lease: Lease, output: Output) -> None:
 
 
 async def fail(ledger: Ledger, lease: Lease, failure: Failure, output: Output) -> None:
-    """End a job FAILED, or CANCELLED where the failure's reason says so. Each write may be repeated.
+    """End a job FAILED, or CANCELLED where the failure's reason says so, or have it wait for its next attempt.
+
+    Each write may be repeated.
 
     Raises FailedPrecondition (CANCEL_NOT_REQUESTED), LeaseLost, LedgerUnavailable.
     """
@@ -36,6 +39,9 @@ async def fail(ledger: Ledger, lease: Lease, failure: Failure, output: Output) -
     state = ExecutionState.CANCELLED if cancelled else ExecutionState.FAILED
     note = _ended(await ledger.execution(lease), state, output)
     await ledger.note(lease, replace(note, reason="" if cancelled else failure.reason, message=failure.message))
+    if failure.reason in lease.order.policy.retry_on and lease.attempt < lease.last_attempt:
+        await ledger.retry(lease, Retry(failure, back_off(lease.attempt)))
+        return
     await ledger.finish(lease, Outcome(JobState.CANCELLED) if cancelled else Outcome(JobState.FAILED, failure))
 
 

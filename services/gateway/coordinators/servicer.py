@@ -25,7 +25,8 @@ from services.lifecycle.model.states import JobState
 
 Context = aio.ServicerContext[Any, Any]
 
-_FAILED = (JobState.FAILED, JobState.CANCELLED)
+_GIVEN_UP = (JobState.FAILED, JobState.CANCELLED, JobState.PENDING)
+"""What a job is in whose attempt has failed already: FailJob is repeated."""
 _CLAIM_POLL_SECONDS = 1.0
 """How long a job that another gateway has admitted may wait for a claimer that waits."""
 
@@ -134,6 +135,6 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         """See the contract."""
         held, failure, output = wire.failed(request)
         async with self._desk.holding(held) as (ledger, lease):
-            if (await self._jobs.job(held.job_id)).state not in _FAILED:
+            if (await self._jobs.job(held.job_id)).state not in _GIVEN_UP:
                 await fail(ledger, lease, failure, output)
         return pb.FailJobResponse(job=job_wire.job(await self._jobs.job(held.job_id)))

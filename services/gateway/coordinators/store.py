@@ -1,7 +1,7 @@
 """What coordinators claim, hold and are told. Each method is one transaction."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Row, and_, select
@@ -28,17 +28,31 @@ from services.lifecycle.model.states import JobState
 from services.lifecycle.model.value import load
 from services.lifecycle.strays import Standing
 
+_LEASES = (
+    select(jobs, executions.c.cell_id.label("lies_on"), cells.c.kind.label("holder"))
+    .join_from(jobs, executions, executions.c.execution_id == jobs.c.execution_id)
+    .join(cells, cells.c.cell_id == jobs.c.cell_id, isouter=True)
+)
+
 
 class CoordinatorStore:
     """Knows what coordinators have. `lease_seconds` is how long a claim lasts."""
 
     def __init__(
-        self, engine: AsyncEngine, changes: Changes, events: EventStore, *, lease_seconds: float, ageing_seconds: float
+        self,
+        engine: AsyncEngine,
+        changes: Changes,
+        events: EventStore,
+        *,
+        takes_over: Callable[[], bool],
+        lease_seconds: float,
+        ageing_seconds: float,
     ) -> None:
         self._engine = engine
         self._changes = changes
         self._lease_seconds = lease_seconds
         self._ageing_seconds = ageing_seconds
+        self._takes_over = takes_over
         self._events = events
 
     async def enrol(self, cell: Cell) -> None:
@@ -59,7 +73,7 @@ class CoordinatorStore:
         """
         claimer = Claimer(coordinator_id, self._lease_seconds, self._ageing_seconds)
         async with self._engine.connect() as connection, connection.begin() as transaction:
-            lease = await claimer.claim(connection, wanted)
+            lease = await claimer.claim(connection, wanted, takes_over=self._takes_over())
             if lease is None:  # this answer is not kept: the same call may still become one with a job
                 earlier = await requests.find(connection, request)
             else:
@@ -142,10 +156,8 @@ class CoordinatorStore:
         job_id, _, fence = reference.partition("/")
         mine = and_(jobs.c.job_id == job_id, jobs.c.fence == int(fence), jobs.c.cell_id == coordinator_id)
         async with self._engine.begin() as connection:
-            attempt = executions.c.execution_id == jobs.c.execution_id
-            held = select(jobs, executions.c.cell_id.label("lies_on")).join_from(jobs, executions, attempt)
-            row = (await connection.execute(held.where(mine, jobs.c.state == JobState.RUNNING))).first()
-        return None if row is None else replace(_lease(row), is_moved=row.lies_on != coordinator_id)
+            row = (await connection.execute(_LEASES.where(mine, jobs.c.state == JobState.RUNNING))).first()
+        return None if row is None else _lease(row)
 
 
 def lost(held: Held, actual: int | None = None) -> Aborted:
@@ -159,21 +171,27 @@ def lost(held: Held, actual: int | None = None) -> Aborted:
 
 
 async def _held(connection: AsyncConnection, held: Held) -> Row[Any]:
-    # What a gateway's own cell holds is nobody else's, whoever names it.
-    found = select(jobs, cells.c.kind.label("holder")).join_from(
-        jobs, cells, jobs.c.cell_id == cells.c.cell_id, isouter=True
-    )
-    row = (await connection.execute(found.where(jobs.c.job_id == held.job_id))).first()
+    row = (await connection.execute(_LEASES.where(jobs.c.job_id == held.job_id))).first()
     if row is None:
         if scope.visible() is not None:
             raise scope.not_allowed()
         raise NotFound("job", held.job_id)
     scope.check(row.project_id)
+    # What a gateway's own cell holds is nobody else's, whoever names it.
     if (row.fence, row.cell_id, row.holder) != (held.fence, held.coordinator_id, CellKind.COORDINATOR):
         raise lost(held, row.fence)
     return row
 
 
 def _lease(row: Row[Any]) -> Lease:
-    order = load(Order, row.definition)
-    return Lease(row.job_id, row.fence, row.attempt, row.execution_id, order, row.cancel_requested)
+    return Lease(
+        row.job_id,
+        row.fence,
+        row.attempt,
+        row.execution_id,
+        load(Order, row.definition),
+        cancel_requested=row.cancel_requested,
+        is_moved=row.lies_on != row.cell_id,
+        last_attempt=row.last_attempt,
+        snapshot_id=row.snapshot_id,
+    )

@@ -80,12 +80,22 @@ class SqlLedger:
             result = await connection.execute(own.values(held=False, lease_until=self._until()))
             return result.rowcount
 
+    def takes_over(self) -> bool:
+        """Whether what others have lost may be taken from them.
+
+        While the database was away nobody could beat, nor a coordinator while its gateway was: who is alive is known
+        when all have had the time to.
+        """
+        return not self._is_away and time.monotonic() - self._back_since > self._lease_seconds
+
+    def wait_for_others(self) -> None:
+        """Take nothing from others for as long as a lease: those who beat by this gateway could not until now."""
+        self._back_since = time.monotonic()
+
     async def claim(self, wanted: Wanted = ANY) -> Lease | None:
         """See Ledger; `wanted` narrows it, for a cell that cannot do everything."""
-        # While the database was away nobody could beat: who is alive is known when all have had the time to.
-        takes_over = not self._is_away and time.monotonic() - self._back_since > self._lease_seconds
         async with self._transaction() as connection:
-            lease = await self._claimer.claim(connection, wanted, takes_over=takes_over)
+            lease = await self._claimer.claim(connection, wanted, takes_over=self.takes_over())
         if lease is not None:
             self._changes.changed(lease.job_id)
         return lease

@@ -139,3 +139,14 @@ async def test_a_client_may_say_its_end_twice_and_no_other(book: Books, api: Api
     assert late.reason == "LEASE_LOST"
     (run,) = (await book.store.job(job.lease.job_id)).executions
     assert run.state is ExecutionState.CANCELLED
+
+
+async def test_a_failure_of_the_machine_is_tried_again(book: Books, api: Api) -> None:
+    await book.admit()
+    job = (await api.coordinator.ClaimJob(pb.ClaimJobRequest(coordinator_id="simple"))).job
+    failure = pb.FailJobRequest(coordinator_id="simple", lease=job.lease, reason="CLONE_FAILED", message="no route")
+    for _ in range(2):
+        answer = await api.coordinator.FailJob(failure)
+        assert answer.job.state == answer.job.STATE_PENDING
+    first, second = (await book.store.job(job.lease.job_id)).executions
+    assert (first.state, first.reason, second.state) == (ExecutionState.FAILED, "CLONE_FAILED", ExecutionState.PENDING)
