@@ -46,8 +46,8 @@ class Facts:
     received: list[Received] = field(default_factory=list)
     logs: dict[str, Log] = field(default_factory=dict)
 
-    def agents(self, job_id: str) -> list[dict[str, Any]]:
-        return [row for row in self.executions.get(job_id, []) if row["purpose"] == "AGENT"]
+    def attempts(self, job_id: str) -> int:
+        return len({row["attempt"] for row in self.executions.get(job_id, [])})
 
 
 async def live_jobs(fleet: Fleet) -> list[job_pb2.Job]:
@@ -91,6 +91,7 @@ async def leftovers(fleet: Fleet) -> list[str]:
             ("a lease", "SELECT job_id, state, cell_id FROM jobs WHERE held"),
             ("a live job", "SELECT job_id, state FROM jobs WHERE state NOT IN ('SUCCEEDED', 'FAILED', 'CANCELLED')"),
             ("an open stage", "SELECT job_id, attempt, name FROM stages WHERE state = 'RUNNING'"),
+            ("an open question", "SELECT job_id, name FROM checkpoints WHERE state = 'PENDING'"),
             ("an open execution", "SELECT job_id, execution_id FROM executions WHERE state IN ('PENDING', 'RUNNING')"),
         )
         for row in rows(fleet, query)

@@ -18,6 +18,7 @@ import grpc
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from boatyard.gateway.v1 import catalog_pb2, hook_pb2
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceStub
+from boatyard.gateway.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
@@ -227,6 +228,7 @@ async def _stubs(stack: AsyncExitStack, cell: FleetCell, token: str) -> dict[str
         "runtime": AgentRuntimeServiceStub(gateway),
         "catalog": CatalogServiceStub(gateway),
         "hooks": HookServiceStub(gateway),
+        "checkpoints": CheckpointServiceStub(gateway),
         "workspaces": WorkspaceServiceStub(await channel("workspace", of_nodes)),
         "executions": ExecutionServiceStub(await channel("execution", of_nodes)),
     }

@@ -1,6 +1,7 @@
 """What must be true when all is over. Each proof returns what is not, in words; nothing is proved by silence alone:
 what is looked at must be there."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
@@ -72,15 +73,16 @@ class Proofs:
 
     def _not_lost(self, job: job_pb2.Job) -> str:
         """Say why a job's end is not excused by what befell it: each of its attempts must have been lost to a blow."""
-        agents = self._facts.agents(job.job_id)
+        executions = self._facts.executions[job.job_id]
         if job.state != job.STATE_FAILED or job.reason not in CAN_BE_LOST:
             return "it was not lost"
-        if len(agents) != MAX_ATTEMPTS and job.reason == "NODE_LOST":
-            return f"it had {len(agents)} of {MAX_ATTEMPTS} attempts"
-        for row in self._facts.executions[job.job_id]:
+        attempts = self._facts.attempts(job.job_id)
+        if attempts != MAX_ATTEMPTS and job.reason == "NODE_LOST":
+            return f"it had {attempts} of {MAX_ATTEMPTS} attempts"
+        for row in executions:
             if row["reason"] == "RUNNER_LOST" and row["execution_id"] not in self._record.runners_killed:
                 return f"the runner of {row['execution_id']} was lost, and nobody had killed it"
-        reasons = {row["reason"] for row in agents}
+        reasons = {row["reason"] for row in executions if row["purpose"] == "AGENT" and row["reason"]}
         return "" if reasons <= CAN_BE_LOST else f"its attempts ended with {reasons}"
 
     def every_push_took_effect_once(self) -> Iterator[str]:
@@ -95,8 +97,8 @@ class Proofs:
                 if len(found) > lost:
                     yield f"{where} was not to push, and its ref went {found}"
                 continue
-            if found != [("", job.output.commit_id)]:
-                yield f"{where} has commit {job.output.commit_id!r}, and its ref went {found}"
+            if complaint := self._other_pushes(job, found):
+                yield f"{where} has commit {job.output.commit_id!r}, and its ref went {found}: {complaint}"
                 continue
             remote = self._fleet.remotes[job.spec.repository_id]
             for name, content in order.work.files.items():
@@ -104,6 +106,19 @@ class Proofs:
                     yield f"{where} has {name} as {there!r} and not {content!r}"
         for ref, found in changes.items():
             yield f"nobody was to change {ref}, and it went {found}"
+
+    def _other_pushes(self, job: job_pb2.Job, found: list[tuple[str, str]]) -> str:
+        """Say what is wrong with the changes of a branch: one, and one for each attempt that was lost in it."""
+        pushing = {row["attempt"] for row in self._facts.stages[job.job_id] if row["name"] == "push"}
+        rows = [row for row in self._facts.executions[job.job_id] if row["attempt"] in pushing]
+        commits = {json.loads(row["output"])["commit_id"] for row in rows} - {""}
+        if [old for old, _ in found] != ["", *(new for _, new in found[:-1])]:
+            return "it did not begin with nothing, or somebody was in between"
+        if len({new for _, new in found}) != len(found) or len(found) > len(pushing):
+            return f"it was changed more often than its attempts {pushing} could"
+        if not {new for _, new in found} <= commits or found[-1][1] != job.output.commit_id:
+            return f"its attempts have {commits}"
+        return ""
 
     def every_webhook_was_told(self) -> Iterator[str]:
         """At least once for each event, under one key and with one body a call, and no event that was not."""
@@ -119,7 +134,7 @@ class Proofs:
         for (job_id, event, _), found in keys.items():
             calls[job_id, event.removeprefix("job.")].append(len(found))
         for order, job in self._pairs:
-            attempts = len(self._facts.agents(job.job_id))
+            attempts = self._facts.attempts(job.job_id)
             for event, wanted in self._events(order, job).items():
                 counts = calls.pop((job.job_id, event), [])
                 where = f"{job.job_id} ({order.work.name}, {state_of(job)} {job.reason}) {event}"

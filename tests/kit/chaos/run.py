@@ -1,6 +1,7 @@
 """Chaos from beginning to end: orders and blows for some time, then quiet, then the proofs."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 from boatyard.gateway.v1 import job_pb2
 
 from tests.kit import processes
+from tests.kit.chaos.answers import Answers
 from tests.kit.chaos.blows import Blows, Record
 from tests.kit.chaos.facts import gather, leftovers, live_jobs, rows
 from tests.kit.chaos.fleet import Fleet
@@ -69,9 +71,15 @@ async def wreak(plan: Plan, directory: Path, database: OwnPostgres | None = None
     async with fleet.running():
         orders = drawn_orders(rng, fleet, plan.jobs, plan.seconds * 0.9)
         blows = Blows(fleet, rng, every_seconds=plan.every_seconds)
+        answers = Answers(fleet, orders, rng)
+        answering = asyncio.create_task(answers.give())
         await _storm(plan, fleet, orders, blows, rng)
         quiet = time.monotonic()
         complaints = await _settled(fleet, plan.settle)
+        answering.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await answering
+        complaints += answers.complaints
         settled_in = time.monotonic() - quiet
         if not complaints:
             complaints = await _clean(fleet)
@@ -83,7 +91,7 @@ async def wreak(plan: Plan, directory: Path, database: OwnPostgres | None = None
             blows.record,
             complaints,
             Counter(f"{job.spec.prompt.split()[0]} {state_of(job)} {job.reason}".strip() for job in facts.jobs),
-            Counter(len(facts.agents(job.job_id)) for job in facts.jobs),
+            Counter(facts.attempts(job.job_id) for job in facts.jobs),
             _taken_over(fleet, blows.record),
             settled_in,
         )

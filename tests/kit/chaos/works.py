@@ -43,6 +43,10 @@ class Work:
     output_bytes: int = 0
     verify: str = ""
     keeps: bool = False
+    kind: str = "task"
+    answer: str = ""
+    """What people say to its questions: `approve`, `reject`, `revise` (once, and then `approve`), or nothing."""
+    expires: int = 0
     delay: int = 0
     is_fed: bool = False
     """Whether it gets a file and data to work on."""
@@ -78,6 +82,36 @@ WORKS: Sequence[Work] = (
     Work("empty", "cat > prompt.txt; echo done", output=b"done\n", has_repository=False),
     Work("fed", "cat .boatyard/input/in/numbers.txt $BOATYARD_INPUT", output=b"1 2 3\n{}", is_fed=True),
     Work("delayed", f"{_NOTED}; echo done", pushes=True, output=b"done\n", delay=5, files={"starts.txt": "started"}),
+    Work(
+        "approved",
+        f"{_NOTED}; echo done",
+        kind="code-generation",
+        answer="approve",
+        pushes=True,
+        output=b"done\n",
+        files={"starts.txt": "started"},
+    ),
+    Work(
+        "processed",
+        f"{_NOTED}; {_FICKLE}; echo x",
+        kind="data-processing",
+        answer="approve",
+        pushes=True,
+        output=b"x\n",
+        files={"starts.txt": "started"},
+    ),
+    Work(
+        "revised",
+        f"{_NOTED}; echo done",
+        kind="code-generation",
+        answer="revise",
+        pushes=True,
+        output=b"done\n",
+        files={"starts.txt": "started\nstarted"},
+    ),
+    Work("rejected", _NOTED, kind="code-generation", answer="reject", state="FAILED", reason="REJECTED", output=b""),
+    Work("expired", _NOTED, kind="code-generation", expires=2, state="FAILED", reason="EXPIRED", output=b""),
+    Work("withdrawn", _NOTED, kind="code-generation", state="CANCELLED", cancelled_within=10),
     Work("fails", "echo trying; exit 3", state="FAILED", reason="AGENT_FAILED", output=b"trying\n", keeps=True),
     Work("unchecked", _NOTED, state="FAILED", reason="VERIFY_FAILED", output=b"", verify="echo no; exit 1"),
     Work("slow", "echo waiting; sleep 600", state="FAILED", reason="TIMED_OUT", output=b"waiting\n", timeout=2),
@@ -107,6 +141,8 @@ def spec(work: Work, number: int, mark: str, repository_id: str, priority: int) 
     policy = agent_pb2.Policy()
     if not work.keeps:
         policy.retention = agent_pb2.Policy.RETENTION_REMOVE
+    if work.expires:
+        policy.checkpoint_timeout.CopyFrom(Duration(seconds=work.expires))
     if work.verify:
         policy.verify_command = work.verify
     more: dict[str, Any] = {"repository_id": repository_id} if work.has_repository else {}
@@ -116,6 +152,7 @@ def spec(work: Work, number: int, mark: str, repository_id: str, priority: int) 
         more["delay"] = Duration(seconds=work.delay)
     return job_pb2.JobSpec(
         project_id=work.project_id,
+        kind=work.kind,
         prompt=f"{work.name} {number}",
         priority=priority,
         agent=agent,
