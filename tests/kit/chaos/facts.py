@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import psycopg
 from boatyard.execution.v1 import execution_pb2
-from boatyard.gateway.v1 import job_pb2
+from boatyard.gateway.v1 import checkpoint_pb2, job_pb2
 from boatyard.workspace.v1 import workspace_pb2
 from psycopg.rows import dict_row
 
@@ -91,11 +91,13 @@ async def leftovers(fleet: Fleet) -> list[str]:
             ("a lease", "SELECT job_id, state, cell_id FROM jobs WHERE held"),
             ("a live job", "SELECT job_id, state FROM jobs WHERE state NOT IN ('SUCCEEDED', 'FAILED', 'CANCELLED')"),
             ("an open stage", "SELECT job_id, attempt, name FROM stages WHERE state = 'RUNNING'"),
-            ("an open question", "SELECT job_id, name FROM checkpoints WHERE state = 'PENDING'"),
             ("an open execution", "SELECT job_id, execution_id FROM executions WHERE state IN ('PENDING', 'RUNNING')"),
         )
         for row in rows(fleet, query)
     ]
+    asked = checkpoint_pb2.ListCheckpointsRequest(states=[checkpoint_pb2.Checkpoint.STATE_PENDING])
+    for each in (await fleet.ask("checkpoints", "ListCheckpoints", asked)).checkpoints:
+        left.append(f"an open question: {each.checkpoint_id} of {each.job_id}")
     kept = {job.job_id: job for job in await _listed(fleet)}
     for cell in fleet.living:
         left += [f"{cell.name}: {what}" for what in await _left_on(fleet, cell, kept)]
