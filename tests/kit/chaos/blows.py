@@ -42,6 +42,7 @@ class Blows:
         self._rng = rng
         self._every_seconds = every_seconds
         self._stopping = asyncio.Event()
+        self._hands = {cell.name: asyncio.Lock() for cell in fleet.cells}
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -65,12 +66,13 @@ class Blows:
             self.record.note(None, "start")
 
     async def lose_for_good(self, cell: FleetCell) -> None:
-        """End a machine that never comes back. No other blow may befall it meanwhile."""
-        cell.is_gone = True
-        cell_id = await asyncio.to_thread(cell.cell_id)
-        await asyncio.to_thread(self._lose, cell)
-        self.record.lost_for_good[cell_id] = time.time()
-        self.record.note(cell, "lost for good")
+        """End a machine that never comes back."""
+        async with self._hands[cell.name]:
+            cell.is_gone = True
+            cell_id = await asyncio.to_thread(cell.cell_id)
+            await asyncio.to_thread(self._lose, cell)
+            self.record.lost_for_good[cell_id] = time.time()
+            self.record.note(cell, "lost for good")
 
     async def _befall(self, cell: FleetCell, rng: random.Random) -> None:
         blows: dict[Callable[[FleetCell, random.Random], None], int] = {
@@ -85,14 +87,15 @@ class Blows:
         }
         while not self._stopping.is_set():
             await self._wait(rng.expovariate(1 / self._every_seconds))
-            if self._stopping.is_set() or cell.is_gone:
-                break
-            (blow,) = rng.choices(list(blows), list(blows.values()))
-            with contextlib.suppress(ProcessLookupError):
-                await asyncio.to_thread(blow, cell, rng)
-            if cell.has_given_up():
-                self.record.note(cell, "`up` gave up")
-                await asyncio.to_thread(cell.put_up)
+            async with self._hands[cell.name]:
+                if self._stopping.is_set() or cell.is_gone:
+                    break
+                (blow,) = rng.choices(list(blows), list(blows.values()))
+                with contextlib.suppress(ProcessLookupError):
+                    await asyncio.to_thread(blow, cell, rng)
+                if cell.has_given_up():
+                    self.record.note(cell, "`up` gave up")
+                    await asyncio.to_thread(cell.put_up)
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -96,8 +96,8 @@ async def leftovers(fleet: Fleet) -> list[str]:
         for row in rows(fleet, query)
     ]
     asked = checkpoint_pb2.ListCheckpointsRequest(states=[checkpoint_pb2.Checkpoint.STATE_PENDING])
-    for each in (await fleet.ask("checkpoints", "ListCheckpoints", asked)).checkpoints:
-        left.append(f"an open question: {each.checkpoint_id} of {each.job_id}")
+    questions = (await fleet.ask("checkpoints", "ListCheckpoints", asked)).checkpoints
+    left += [f"an open question: {each.checkpoint_id} of {each.job_id}" for each in questions]
     kept = {job.job_id: job for job in await _listed(fleet)}
     for cell in fleet.living:
         left += [f"{cell.name}: {what}" for what in await _left_on(fleet, cell, kept)]

@@ -77,7 +77,7 @@ class Proofs:
         if job.state != job.STATE_FAILED or job.reason not in CAN_BE_LOST:
             return "it was not lost"
         attempts = self._facts.attempts(job.job_id)
-        if attempts != MAX_ATTEMPTS and job.reason == "NODE_LOST":
+        if attempts != MAX_ATTEMPTS:
             return f"it had {attempts} of {MAX_ATTEMPTS} attempts"
         for row in executions:
             if row["reason"] == "RUNNER_LOST" and row["execution_id"] not in self._record.runners_killed:
