@@ -12,6 +12,8 @@ from services.lifecycle.model.work import Base, Launch, Layout, Run
 from services.lifecycle.nodes import NodeLost
 from services.lifecycle.run import JobRun, workspace_of
 
+_TRIES = 3
+
 
 async def begin(job: JobRun, execution_id: str, launch: Launch) -> Run:
     """Start an execution, once: one that is there already is returned as it is.
@@ -88,8 +90,18 @@ class Errand:
 async def run_errand(job: JobRun, errand: Errand) -> Run:
     """Run an errand; return how it ended, with the workspace gone that was made for it.
 
-    Raises JobCancelled, with nothing left, when the job is to end.
+    One whose runner was lost says nothing of the work, and is run again under another id: three times in all. Raises
+    JobCancelled, with nothing left, when the job is to end.
     """
+    tries = (errand.execution_id, *(f"{errand.execution_id}-try-{number}" for number in range(2, _TRIES + 1)))
+    for execution_id in tries:
+        run = await _run_once(job, replace(errand, execution_id=execution_id))
+        if run.reason != "RUNNER_LOST":
+            break
+    return run
+
+
+async def _run_once(job: JobRun, errand: Errand) -> Run:
     workspace_id = job.workspace_id if errand.layout else workspace_of(errand.execution_id)
     note = ExecutionNote(errand.execution_id, errand.purpose, workspace_id)
     try:

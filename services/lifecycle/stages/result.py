@@ -80,7 +80,7 @@ async def _check(job: JobRun, tree: Base) -> Verification:
         message = f"the check did not pass: {how}" + (f"; its last line: {said}" if said else "")
     seconds = (run.end_time - run.start_time).total_seconds() if run.start_time and run.end_time else 0.0
     reason = "" if passed or exited(run) else run.reason
-    return Verification(execution_id, passed, run.exit_code, reason, seconds, message)
+    return Verification(run.execution_id, passed, run.exit_code, reason, seconds, message)
 
 
 def is_to_publish(job: JobRun, taken: Taken) -> bool:

@@ -1,6 +1,7 @@
 """The gateway and its nodes are killed, frozen and drained in the middle of things: nothing is lost or done twice."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 
@@ -12,6 +13,7 @@ from boatyard.gateway.v1 import job_pb2, runtime_pb2
 from services.common.errors import ServiceError, Unavailable
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
+from services.execution.rundir import RunDirectory
 from tests.kit import processes
 from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services
@@ -167,3 +169,20 @@ async def test_no_more_jobs_at_once_than_the_cell_has_room_for(services: Service
             break
         await asyncio.sleep(0.02)
     assert most == 2
+
+
+async def test_a_check_whose_runner_is_killed_is_run_again(services: Services, remote: Repo) -> None:
+    repository = await services.repository(remote)
+    policy = {"verify_command": "sleep 2", "retention": "RETENTION_REMOVE"}
+    job = await services.submit("echo new > new.txt", repository_id=repository, policy=policy)
+    check = RunDirectory(services.home.execution_runs / f"{job.execution_ids[0]}-verify")
+    async with asyncio.timeout(60):
+        while check.started_time_ns() is None:
+            await asyncio.sleep(0.02)
+    holder = check.holder()
+    assert holder is not None
+    os.kill(holder, signal.SIGKILL)
+
+    ended = await services.ended(job.job_id)
+    assert ended.state == SUCCEEDED, ended
+    assert ended.output.verification.execution_id == f"{job.execution_ids[0]}-verify-try-2"
