@@ -13,11 +13,13 @@ from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 
 from services.common.db.engine import sqlite_url
 from services.common.rpc.channel import open_channel
-from services.gateway.catalog.agent import AgentSettings, Policy, Retention
+from services.gateway.catalog.agent import AgentSettings, Checkpoints, Policy, Retention
+from services.gateway.checkpoints.model import Answer, Decider
 from services.gateway.jobs.ledger import SqlLedger
 from services.gateway.jobs.model import JobView
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import LedgerUnavailable
+from services.lifecycle.model.checkpoint import CheckpointState
 from services.lifecycle.model.states import JobState, StageState
 from services.lifecycle.nodes import Nodes, Patience
 from tests.kit.ledger import Books, books
@@ -30,16 +32,19 @@ NAMES = ("workspace", "git", "execution")
 class Faulty:
     """A ledger that fails once: at its `number`th call, before or after it is done, by its own or its caller's end."""
 
-    def __init__(self, ledger: SqlLedger, number: int, *, crash: bool, after: bool) -> None:
+    def __init__(
+        self, ledger: SqlLedger, number: int, *, crash: bool, after: bool, calls: tuple[str, ...] = CALLS
+    ) -> None:
         self._ledger = ledger
         self._number = number
         self._crash = crash
         self._after = after
+        self._calls = calls
         self.failed = asyncio.Event()
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._ledger, name)
-        return self._failing(method) if name in CALLS else method
+        return self._failing(method) if name in self._calls else method
 
     def _failing(self, method: Callable[..., Any]) -> Callable[..., Any]:
         async def call(*args: Any) -> Any:
@@ -143,6 +148,53 @@ async def test_whatever_becomes_of_any_write(book: Books, nodes: Nodes) -> None:
         if not faulty.failed.is_set():
             break
     assert 12 < calls < 99, "every write of a job's life was tried"
+
+
+@pytest.mark.slow
+async def test_whatever_becomes_of_a_question(book: Books, nodes: Nodes) -> None:
+    """It is asked once, and its answer heard, whichever write fails or is the last of a driver."""
+    policy = {"checkpoints": Checkpoints(("start", "end"))}
+    calls = 0
+    for number in range(1, 20):
+        for crash, after in ((False, True), (True, False), (True, True)):
+            job_id = await admit(book, "echo started", **policy)
+            cell, fault = await book.cell("cell"), {"crash": crash, "after": after, "calls": ("park", "decision")}
+            faulty = Faulty(cell, number, **fault)  # type: ignore[arg-type]
+            async with approving(book, job_id) as done:
+                async with driving(Driver(faulty, nodes, capacity=1, poll_seconds=0.02)):  # type: ignore[arg-type]
+                    broken = asyncio.create_task(faulty.failed.wait())
+                    await asyncio.wait({done, broken} if crash else {done}, return_when=asyncio.FIRST_COMPLETED)
+                    broken.cancel()
+                async with driving(Driver(await book.cell("cell"), nodes, capacity=1, poll_seconds=0.02)):
+                    job = await done
+            assert job.state is JobState.SUCCEEDED, (number, crash, after, job)
+            assert [one.name for one in job.checkpoints] == ["start", "end"]
+            assert job.executions[0].output.log_tail == b"started\n"
+        calls = number
+        if not faulty.failed.is_set():
+            break
+    assert calls == 7, "each question is looked for, asked, and looked for again"
+
+
+@asynccontextmanager
+async def approving(book: Books, job_id: str) -> AsyncIterator[asyncio.Task[JobView]]:
+    """Approve what a job asks; the task is done when the job is."""
+
+    async def approve() -> JobView:
+        async with asyncio.timeout(60):
+            while not (job := await book.store.job(job_id)).state.is_final:
+                for one in job.checkpoints:
+                    yes = Answer(state=CheckpointState.APPROVED, comment="", decider=Decider())
+                    await book.checkpoints.answer(one.checkpoint_id, yes)
+                await asyncio.sleep(0.02)
+        return job
+
+    task = asyncio.create_task(approve())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_an_owner_that_was_frozen_leaves_everything_to_the_next(book: Books, nodes: Nodes) -> None:
