@@ -13,11 +13,11 @@ from services.gateway.checkpoints.model import Answer, Checkpoint, CheckpointFil
 from services.gateway.checkpoints.store import checkpoint_key
 from services.gateway.jobs.ledger import SqlLedger
 from services.gateway.jobs.turns import AWAY_LEASES
-from services.lifecycle.ledger import Lease, LeaseLost
+from services.lifecycle.ledger import Lease, LeaseLost, Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.output import Changes, FileChange, Output
-from services.lifecycle.model.states import JobState
+from services.lifecycle.model.states import JobState, StageState
 from tests.kit.ledger import Books, claimed, clear, expire, go_away, let_expire, question
 
 STATE = CheckpointState
@@ -142,6 +142,21 @@ async def test_a_lost_cells_question_is_asked_anew(book: Books) -> None:
     assert (now.execution_id, now.checkpoint_id != before.checkpoint_id) == (taken.execution_id, True)
 
 
+async def test_a_question_after_the_push_is_the_same_on_another_cell(book: Books) -> None:
+    first, second = await book.cell("first"), await book.cell("second")
+    await book.admit()
+    lease = await claimed(first)
+    await first.begin_stage(lease, "push")
+    await first.end_stage(lease, Stage("push", StageState.DONE, "{}"))
+    await first.park(lease, question(lease, "end"))
+    (asked,) = (await book.store.job(lease.job_id)).checkpoints
+    await book.checkpoints.answer(asked.checkpoint_id, says(STATE.APPROVED))
+    await go_away(book, "first", 60.0 * AWAY_LEASES + 5)
+    taken = await claimed(second)
+    assert (taken.attempt, taken.is_moved) == (1, True)
+    assert await second.decision(taken, "end") == Decision(STATE.APPROVED, "because", "ann")
+
+
 async def test_filters_and_pages(book: Books) -> None:
     cell = await book.cell("cell")
     asked = [(await asking(book, cell))[1] for _ in range(5)]
@@ -175,8 +190,9 @@ ACTIONS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(actions=ACTIONS)
 async def test_no_order_of_things_changes_an_answer_or_loses_a_job(book: Books, actions: list[str]) -> None:

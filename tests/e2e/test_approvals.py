@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import Remote
 from tests.kit.cell import Cell, eventually, running_cell
 
@@ -30,6 +32,7 @@ def run_until_asked(cell: Cell, remote: Remote, *arguments: object) -> str:
     return str(result["job_id"])
 
 
+@pytest.mark.slow
 def test_an_approval_asked_for_before_and_given_after_a_restart_of_everything(scratch: Path, remote: Remote) -> None:
     with running_cell(scratch) as cell:
         job_id = run_until_asked(cell, remote)
@@ -62,6 +65,7 @@ def test_a_rejected_one(cell: Cell, remote: Remote) -> None:
     assert b"+new" in cell.boatyard("diff", job["snapshot_id"])
 
 
+@pytest.mark.slow
 def test_two_answers_at_once(cell: Cell, remote: Remote) -> None:
     job_id = run_until_asked(cell, remote)
     answers = [
@@ -101,6 +105,7 @@ def test_run_shows_that_it_waits_and_goes_on_when_it_is_answered(cell: Cell, rem
     assert b"APPROVED by admin" in shown
 
 
+@pytest.mark.slow
 def test_answers_to_nothing(cell: Cell, remote: Remote) -> None:
     cell.boatyard("approve", "job-none", code=2)
     job = cell.run(remote.path, "true")

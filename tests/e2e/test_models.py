@@ -18,6 +18,14 @@ KEY = "sk-ant-end-to-end-4711"
 USED = {"input": 1000, "output": 100}
 DONE = {"text": "I counted on.", "usage": USED}
 SCRIPTS = {
+    "Yes. Blue": [  # the conversation after an answer: before the one that leads to it, whose words it has too
+        {"text": "Blue, then.", "tools": [bash("echo blue > colour.txt")], "usage": USED},
+        DONE,
+    ],
+    "Which colour": [
+        {"text": "I ask.", "tools": [bash("mkdir -p .boatyard; echo 'Red or blue?' > .boatyard/ask")], "usage": USED},
+        DONE,
+    ],
     "Count on": [
         {"text": "I count.", "tools": [bash("echo 3 > counter.txt")], "usage": USED, "faults": ["529", "cut"]},
         DONE,
@@ -189,3 +197,15 @@ def test_people_are_asked_and_may_say_something(cell: Cell, remote: Remote) -> N
     assert [event["kind"] for event in events] == ["permission_answer", "message_delivered", "permission_answer"]
     assert events[1]["text"] == "mind the gap"
     cell.boatyard("tell", job["job_id"], "too late", code=2)
+
+
+@pytest.mark.slow
+def test_a_model_asks_a_person_and_goes_on_with_the_answer(cell: Cell, remote: Remote) -> None:
+    job_id = submit(cell, remote, "Which colour?", "--agent-may-ask")["job_id"]
+    asked = eventually(lambda: cell.lines("checkpoints", "--job", job_id), "it asks")
+    assert isinstance(asked, list)
+    assert (asked[0]["origin"], asked[0]["question"]) == ("AGENT", "Red or blue?")
+    cell.boatyard("approve", job_id, "--comment", "Blue.")
+    job = cell.result(job_id)
+    assert (job["state"], job["files_changed"]) == ("SUCCEEDED", ["colour.txt"])
+    assert remote.show(f"{job['branch']}:colour.txt") == "blue"

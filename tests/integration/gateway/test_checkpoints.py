@@ -145,7 +145,9 @@ ASKING = (
 )
 
 
-@pytest.mark.parametrize("with_repository", [True, False], ids=["repository", "none"])
+@pytest.mark.parametrize(
+    "with_repository", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["repository", "none"]
+)
 async def test_an_agent_asks_and_goes_on_with_the_answer(
     services: Services, remote: Repo, with_repository: bool
 ) -> None:
@@ -164,6 +166,7 @@ async def test_an_agent_asks_and_goes_on_with_the_answer(
         assert not [path for path in files if path.startswith(".boatyard")], "what it asked is no part of the result"
 
 
+@pytest.mark.slow
 async def test_an_agent_that_asks_for_ever_is_stopped(services: Services) -> None:
     policy = {"agent_may_ask": True, "max_extra_rounds": 1}
     job = await services.submit('mkdir -p .boatyard; echo "And now?" > "$BOATYARD_ASK_FILE"', policy=policy)
@@ -194,6 +197,7 @@ async def test_lists_have_filters_and_pages(services: Services) -> None:
         await approve(services, one)
 
 
+@pytest.mark.slow
 async def test_what_waits_holds_no_slot_and_outlives_everything(tmp_path: Path, remote: Repo) -> None:
     environment = {"BOATYARD_GATEWAY_MAX_JOBS": "1", "BOATYARD_GIT_BASE_GRACE_SECONDS": "0"}
     async with running_services(tmp_path, **environment) as services:
