@@ -257,9 +257,15 @@ def _cell(directory: Path, settings: GatewaySettings) -> Cell:
         host=socket.gethostname(),
         version=version("boatyard"),
         capacity=settings.max_jobs,
-        address=settings.advertised_address or settings.listen,
+        address=settings.advertised_address or _reachable(settings.listen, socket.gethostname()),
         peer_token=secrets.token_urlsafe(32),
     )
+
+
+def _reachable(listen: str, host: str) -> str:
+    """Return where others reach what listens at `listen`: by the host's name where that is every address."""
+    name, _, port = listen.rpartition(":")
+    return f"{host}:{port}" if name in {"0.0.0.0", "[::]"} else listen  # noqa: S104 - nothing listens here
 
 
 def _cell_id(directory: Path) -> str:

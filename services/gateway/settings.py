@@ -23,7 +23,8 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
 
     listen: ListenAddress = "127.0.0.1:7460"
     advertised_address: str = ""
-    """Where the gateways of other cells reach this one, host:port; `listen` unless given."""
+    """Where the gateways of other cells reach this one, host:port; `listen` unless given, by the host's name where that
+    is every address of the machine."""
     forget_cell_days: Annotated[float, Field(ge=0.1, le=3650)] = 7.0
     """How long a cell is remembered that is not heard of any more."""
     workspace_address: str = "127.0.0.1:7461"

@@ -1,16 +1,24 @@
 """What a cell takes, and what it leaves, whatever the database: a pause, an outage."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
+from services.common.db.columns import from_microseconds
+from services.common.errors import FailedPrecondition
+from services.gateway.catalog.model import Repository
+from services.gateway.catalog.store import REPOSITORIES, CatalogStore
 from services.gateway.cells.model import Cell
 from services.gateway.cells.store import CellStore
 from services.gateway.jobs.claiming import Claimer
 from services.gateway.jobs.tables import cells, jobs, now
 from services.lifecycle.ledger import Lease
+from services.lifecycle.model.outcome import Failure, Outcome
+from services.lifecycle.model.states import JobState
+from services.lifecycle.run import snapshot_of
 from tests.kit.ledger import Books, books, claimed
 
 LEASE_SECONDS = 60.0
@@ -55,8 +63,10 @@ async def test_a_paused_cell_takes_nothing_new_and_goes_on_with_its_own(book: Bo
     (seen,) = await store.all()
     assert (seen.paused, seen.version, seen.running_jobs) == (True, "2", 1)
 
-    await store.set_paused("one", paused=False)
-    assert (await claimed(back)).job_id == waiting
+    await store.set_paused("one", paused=True, until_start=True)
+    assert await back.claim() is None
+    await store.register(a_cell("one"))
+    assert (await claimed(back)).job_id == waiting, "that was a pause until the next start"
 
 
 async def test_after_an_outage_a_cell_goes_on_with_its_own_jobs_and_leaves_others_theirs(book: Books) -> None:
@@ -86,3 +96,28 @@ async def test_a_cell_that_is_silent_for_three_leases_is_away(book: Books) -> No
     assert found is not None
     assert found.is_away
     assert await store.find("two") is None
+
+
+async def test_a_job_starts_from_a_snapshot_where_that_is_and_fails_when_that_cell_is_gone(book: Books) -> None:
+    store = CellStore(book.engine, LEASE_SECONDS)
+    await store.register(a_cell("one"))
+    one, two = await book.cell("one"), await book.cell("two")
+    await book.admit()
+    lease = await claimed(one)
+    await one.finish(lease, Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it broke")))
+    repository = Repository(
+        repository_id="repo", project_id="default", url="https://example.com/r", create_time=datetime.now(UTC)
+    )
+    await CatalogStore(book.engine).create(REPOSITORIES, repository)
+    wanted = {"repository_id": "repo", "snapshot_id": snapshot_of(lease.execution_id)}
+    job_id = (await book.admit(**wanted)).order.job_id
+
+    assert await two.claim() is None
+    with pytest.raises(FailedPrecondition, match="not away"):
+        await store.forget("one")
+    async with book.engine.begin() as connection:
+        await connection.execute(update(cells).where(cells.c.cell_id == "one").values(beat_time=from_microseconds(0)))
+    await store.forget("one")
+    await store.forget("one")  # once more is a success
+    job = await book.store.job(job_id)
+    assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")

@@ -91,11 +91,10 @@ def test_a_rolling_restart_fails_no_job(scratch: Path, postgres_url: str, remote
     with running_cells(scratch, 2, postgres_url, lease_seconds=30) as cells:
         jobs = [cells[number % 2].submit(remote.path, "sleep 1; echo x > new.txt") for number in range(4)]
         for cell, other in (cells, cells[::-1]):
-            other.boatyard("pause", cell.cell_id)
+            other.boatyard("pause", "--until-start", cell.cell_id)
             cell.stop()
             jobs.append(other.submit(remote.path, "echo y > new.txt"))
             cell.up()
-            other.boatyard("resume", cell.cell_id)
 
         ended = [cells[0].result(job["job_id"]) for job in jobs]
         assert [one["state"] for one in ended] == ["SUCCEEDED"] * len(jobs), ended

@@ -37,7 +37,7 @@ class AdminServicer(AdminServiceServicer):
     async def PauseCell(self, request: pb.PauseCellRequest, context: Context) -> pb.PauseCellResponse:
         """See the contract."""
         scope.check_all()
-        cell = await self._cells.set_paused(wire.cell_id(request.cell_id), paused=True)
+        cell = await self._cells.set_paused(wire.cell_id(request.cell_id), paused=True, until_start=request.until_start)
         return pb.PauseCellResponse(cell=wire.cell(cell))
 
     async def ResumeCell(self, request: pb.ResumeCellRequest, context: Context) -> pb.ResumeCellResponse:

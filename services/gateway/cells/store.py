@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, func, select, update
+from sqlalchemy import Row, Select, and_, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import as_number
@@ -29,11 +29,12 @@ class CellStore:
         self._silence = round(AWAY_LEASES * lease_seconds * _SECOND)
 
     async def register(self, cell: Cell) -> None:
-        """Write down a cell that starts, and what it is now. A pause is kept."""
+        """Write down a cell that starts, and what it is now. A pause is kept, unless it was to end with this."""
         known = asdict(cell) | {"start_time": NOW, "beat_time": NOW}
+        paused = {"paused": and_(cells.c.paused, ~cells.c.until_start), "until_start": False}
         async with self._engine.begin() as connection:
             if not await insert_if_absent(connection, cells, known):
-                await connection.execute(update(cells).where(cells.c.cell_id == cell.cell_id).values(known))
+                await connection.execute(update(cells).where(cells.c.cell_id == cell.cell_id).values(known | paused))
 
     async def find(self, cell_id: str) -> CellView | None:
         """Return a cell; None when there is none, or it has been forgotten."""
@@ -53,10 +54,11 @@ class CellStore:
             rows = (await connection.execute(page.select(self._views(), [cells.c.cell_id]))).all()
         return page.cut(list(map(_view, rows)), lambda cell: (cell.cell_id,))
 
-    async def set_paused(self, cell_id: str, *, paused: bool) -> CellView:
-        """Have a cell take no jobs, or take them again. Raises NotFound."""
+    async def set_paused(self, cell_id: str, *, paused: bool, until_start: bool = False) -> CellView:
+        """Have a cell take no jobs, perhaps until its next start, or take them again. Raises NotFound."""
+        pause = {"paused": paused, "until_start": until_start}
         async with self._engine.begin() as connection:
-            await connection.execute(update(cells).where(cells.c.cell_id == cell_id).values(paused=paused))
+            await connection.execute(update(cells).where(cells.c.cell_id == cell_id).values(pause))
             row = (await connection.execute(self._views().where(cells.c.cell_id == cell_id))).first()
         if row is None:
             raise NotFound("cell", cell_id)
@@ -94,7 +96,8 @@ class CellStore:
     def _views(self) -> Select[Any]:
         running = select(func.count()).where(jobs.c.cell_id == cells.c.cell_id, jobs.c.state == JobState.RUNNING)
         silent = as_number(cells.c.beat_time) < now() - self._silence
-        return select(cells, running.scalar_subquery().label("running_jobs"), silent.label("is_away"))
+        known = [column for column in cells.c if column is not cells.c.until_start]
+        return select(*known, running.scalar_subquery().label("running_jobs"), silent.label("is_away"))
 
 
 def _view(row: Row[Any]) -> CellView:

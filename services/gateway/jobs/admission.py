@@ -53,6 +53,7 @@ from services.lifecycle.model.order import MODEL_ENGINE, InputFile, Order
 from services.lifecycle.model.order import AgentSettings as SettledAgent
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
+from services.lifecycle.run import execution_of_snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ async def _write(connection: AsyncConnection, order: Order, ageing_seconds: floa
             snapshot_id="",
             turn=turn_of(order.priority, max(order.create_time, order.not_before or order.create_time), ageing_seconds),
             wake_time=0 if order.not_before is None else microseconds(order.not_before),
-            bound_cell_id="",
+            bound_cell_id=await _cell_of_snapshot(connection, order.snapshot_id),
             fence=0,
             cell_id="",
             held=False,
@@ -236,3 +237,11 @@ async def _write(connection: AsyncConnection, order: Order, ageing_seconds: floa
     )
     row = new_execution(execution_id, order.job_id, 1, Purpose.AGENT) | {"create_time": order.create_time}
     await connection.execute(insert(executions).values(row))
+
+
+async def _cell_of_snapshot(connection: AsyncConnection, snapshot_id: str) -> str:
+    """Return the one cell on which a job can start from a snapshot; empty for none, or where that is not known."""
+    if not snapshot_id:
+        return ""
+    left_by = select(executions.c.cell_id).where(executions.c.execution_id == execution_of_snapshot(snapshot_id))
+    return (await connection.execute(left_by)).scalar_one_or_none() or ""

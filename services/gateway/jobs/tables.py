@@ -141,7 +141,8 @@ cells = Table(
     Column("host", Text, nullable=False),
     Column("version", String(63), nullable=False, default=""),
     Column("capacity", Integer, nullable=False, default=0),  # jobs at once
-    Column("paused", Boolean, nullable=False, default=False),  # takes no jobs, until somebody resumes it
+    Column("paused", Boolean, nullable=False, default=False),  # takes no jobs, until somebody resumes it,
+    Column("until_start", Boolean, nullable=False, default=False),  # or until it is started again
     # Where other gateways reach this one, and what they show to it: a new secret at every start. Empty: they cannot.
     Column("address", Text, nullable=False, default=""),
     Column("peer_token", Text, nullable=False, default=""),

@@ -79,6 +79,7 @@ def upgrade() -> None:
         _word("version", 63),
         sa.Column("capacity", sa.Integer, nullable=False),
         sa.Column("paused", sa.Boolean, nullable=False),
+        sa.Column("until_start", sa.Boolean, nullable=False),
         _text("address"),
         _text("peer_token"),
         sa.Column("start_time", sa.BigInteger, nullable=False),

@@ -165,16 +165,20 @@ class PauseCellRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     CELL_ID_FIELD_NUMBER: builtins.int
+    UNTIL_START_FIELD_NUMBER: builtins.int
     cell_id: builtins.str
     """Required. The cell."""
+    until_start: builtins.bool
+    """Whether the pause ends when the cell is started the next time: to have it carry its jobs to their end before that."""
     def __init__(
         self,
         *,
         cell_id: builtins.str = ...,
+        until_start: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_id", b"cell_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_id", b"cell_id", "until_start", b"until_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -96,7 +96,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseCell(self, request, context):
-        """Has a cell take no jobs until it is resumed, restarts included. It goes on with what it has begun, parked jobs too.
+        """Has a cell take no jobs until it is resumed, restarts included unless `until_start` is set. It goes on with what it has
+        begun, parked jobs too.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (CELL_NOT_FOUND): there is none of that id, or it has been forgotten.

@@ -29,7 +29,8 @@ class AdminServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
     """
     PauseCell: aio.UnaryUnaryMultiCallable[admin_pb2.PauseCellRequest, admin_pb2.PauseCellResponse]
-    """Has a cell take no jobs until it is resumed, restarts included. It goes on with what it has begun, parked jobs too.
+    """Has a cell take no jobs until it is resumed, restarts included unless `until_start` is set. It goes on with what it has
+    begun, parked jobs too.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (CELL_NOT_FOUND): there is none of that id, or it has been forgotten.
@@ -83,7 +84,8 @@ class AdminServiceServicer(metaclass=abc_1.ABCMeta):
         request: admin_pb2.PauseCellRequest,
         context: aio.ServicerContext[admin_pb2.PauseCellRequest, abc.Awaitable[admin_pb2.PauseCellResponse]],
     ) -> abc.Awaitable[admin_pb2.PauseCellResponse]:
-        """Has a cell take no jobs until it is resumed, restarts included. It goes on with what it has begun, parked jobs too.
+        """Has a cell take no jobs until it is resumed, restarts included unless `until_start` is set. It goes on with what it has
+        begun, parked jobs too.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (CELL_NOT_FOUND): there is none of that id, or it has been forgotten.
