@@ -6,7 +6,10 @@ from sqlalchemy import ColumnElement
 
 from services.gateway.jobs.labels import selected
 from services.gateway.jobs.model import JobFilter
-from services.gateway.jobs.tables import jobs
+from services.gateway.jobs.tables import IS_LIVE, jobs
+from services.lifecycle.model.states import JobState
+
+_LIVE = frozenset(state for state in JobState if not state.is_final)
 
 
 def conditions(wanted: JobFilter) -> Iterator[ColumnElement[bool]]:
@@ -15,7 +18,9 @@ def conditions(wanted: JobFilter) -> Iterator[ColumnElement[bool]]:
         yield jobs.c.project_id.in_(sorted(wanted.visible))
     if wanted.project_id:
         yield jobs.c.project_id == wanted.project_id
-    if wanted.states:
+    if wanted.states == _LIVE:
+        yield IS_LIVE  # in the words of an index that is small
+    elif wanted.states:
         yield jobs.c.state.in_(sorted(wanted.states))
     if wanted.kinds:
         yield jobs.c.kind.in_(sorted(wanted.kinds))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
@@ -24,7 +24,7 @@ from services.gateway.jobs.rows import (
     job_view,
     job_views,
 )
-from services.gateway.jobs.tables import executions, jobs, now
+from services.gateway.jobs.tables import IS_LIVE, executions, jobs, now
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 
@@ -78,15 +78,15 @@ class JobStore:
 
         Times are microseconds by the database's clock; the one returned is that of the look.
         """
-        lives = jobs.c.state.in_(LIVE)
-        recent = () if since is None else (or_(lives, as_number(jobs.c.end_time) >= since),)
-        columns = (jobs.c.job_id, jobs.c.revision, jobs.c.state)
-        statement = select(*columns).where(*conditions(wanted), *recent)
-        newest = statement.order_by(jobs.c.create_time.desc(), jobs.c.job_id.desc())
+        found = select(jobs.c.job_id, jobs.c.revision, jobs.c.state, jobs.c.create_time).where(*conditions(wanted))
+        if since is not None:  # two looks, each by an index of its own
+            ended = found.where(jobs.c.state.not_in(LIVE), as_number(jobs.c.end_time) >= since)
+            found = found.where(IS_LIVE).union_all(ended)  # type: ignore[assignment]
         async with self._engine.begin() as connection:
             at = (await connection.execute(select(now()))).scalar_one()  # before the look: nothing is lost between
-            rows = (await connection.execute(newest)).all()
-        return at, {row.job_id: Glance(row.revision, row.state in LIVE) for row in rows}
+            rows = (await connection.execute(found)).all()
+        newest = sorted(rows, key=lambda row: (row.create_time, row.job_id), reverse=True)
+        return at, {row.job_id: Glance(row.revision, row.state in LIVE) for row in newest}
 
     async def execution(self, execution_id: str) -> ExecutionView:
         """Return an execution. Raises NotFound."""

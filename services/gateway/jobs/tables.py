@@ -89,11 +89,17 @@ RUNNING = literal_column("'RUNNING'", String)
 AWAITING = literal_column("'AWAITING_APPROVAL'", String)
 IS_QUEUED = jobs.c.state.in_((PENDING, AWAITING))
 IS_RUNNING = jobs.c.state == RUNNING
+IS_LIVE = jobs.c.state.in_((PENDING, AWAITING, RUNNING))
 
 Index("jobs_queued", jobs.c.project_id, jobs.c.turn, jobs.c.job_id, postgresql_where=IS_QUEUED, sqlite_where=IS_QUEUED)
-Index("jobs_running", jobs.c.project_id, postgresql_where=IS_RUNNING, sqlite_where=IS_RUNNING)
+# With the state, which says nothing here: SQLite else takes it for no better than an index of all the project's jobs.
+Index("jobs_running", jobs.c.project_id, jobs.c.state, postgresql_where=IS_RUNNING, sqlite_where=IS_RUNNING)
 Index("jobs_ended", jobs.c.project_id, jobs.c.end_time)
 Index("jobs_newest", jobs.c.create_time, jobs.c.job_id)
+Index("jobs_live", jobs.c.create_time, jobs.c.job_id, postgresql_where=IS_LIVE, sqlite_where=IS_LIVE)
+Index("jobs_last_ended", jobs.c.end_time)
+for _column in (jobs.c.project_id, jobs.c.state, jobs.c.worker_id):  # what lists are narrowed by
+    Index(f"jobs_newest_of_{_column.name.removesuffix('_id')}", _column, jobs.c.create_time, jobs.c.job_id)
 Index("jobs_of_work_item", jobs.c.work_item_id)
 
 stages = Table(

@@ -38,9 +38,13 @@ def upgrade() -> None:
         *_times("create_time", "start_time", "end_time"),
     )
     _partial_index("jobs_queued", ["project_id", "turn", "job_id"], "state IN ('PENDING', 'AWAITING_APPROVAL')")
-    _partial_index("jobs_running", ["project_id"], "state = 'RUNNING'")
+    _partial_index("jobs_running", ["project_id", "state"], "state = 'RUNNING'")
     op.create_index("jobs_ended", "jobs", ["project_id", "end_time"])
     op.create_index("jobs_newest", "jobs", ["create_time", "job_id"])
+    _partial_index("jobs_live", ["create_time", "job_id"], "state IN ('PENDING', 'AWAITING_APPROVAL', 'RUNNING')")
+    op.create_index("jobs_last_ended", "jobs", ["end_time"])
+    for column in ("project_id", "state", "worker_id"):
+        op.create_index(f"jobs_newest_of_{column.removesuffix('_id')}", "jobs", [column, "create_time", "job_id"])
     op.create_index("jobs_of_work_item", "jobs", ["work_item_id"])
     op.create_table(
         "stages",

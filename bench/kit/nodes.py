@@ -1,0 +1,76 @@
+"""Node services that do nothing, and answer at once: what is measured with them is all that stands before them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from boatyard.execution.v1 import execution_pb2 as execution
+from boatyard.execution.v1 import execution_pb2_grpc as execution_rpc
+from boatyard.workspace.v1 import layout_pb2 as layout
+from boatyard.workspace.v1 import workspace_pb2 as workspace
+from boatyard.workspace.v1 import workspace_pb2_grpc as workspace_rpc
+
+from services.lifecycle.nodes import Nodes
+
+
+class NoWorkspaces(workspace_rpc.WorkspaceServiceServicer):
+    """Makes and removes no directory."""
+
+    async def CreateWorkspace(
+        self, request: workspace.CreateWorkspaceRequest, context: Any
+    ) -> workspace.CreateWorkspaceResponse:
+        made = workspace.Workspace(workspace_id=request.workspace_id, layout=layout.Layout(path=b"/nowhere"))
+        return workspace.CreateWorkspaceResponse(workspace=made)
+
+    async def DeleteWorkspace(
+        self, request: workspace.DeleteWorkspaceRequest, context: Any
+    ) -> workspace.DeleteWorkspaceResponse:
+        return workspace.DeleteWorkspaceResponse()
+
+
+class NoOpAgents(execution_rpc.ExecutionServiceServicer):
+    """Runs no program: whatever is started has succeeded. `on_start` is told the job of each."""
+
+    def __init__(self) -> None:
+        self.on_start: Callable[[str], None] = lambda _: None
+
+    async def StartExecution(
+        self, request: execution.StartExecutionRequest, context: Any
+    ) -> execution.StartExecutionResponse:
+        self.on_start(request.spec.job_id)
+        return execution.StartExecutionResponse(execution=_ended(request.execution_id))
+
+    async def WaitExecution(
+        self, request: execution.WaitExecutionRequest, context: Any
+    ) -> execution.WaitExecutionResponse:
+        return execution.WaitExecutionResponse(execution=_ended(request.execution_id))
+
+    async def WatchEvents(
+        self, request: execution.WatchEventsRequest, context: Any
+    ) -> AsyncIterator[execution.WatchEventsResponse]:
+        for _ in ():
+            yield execution.WatchEventsResponse()
+
+
+@asynccontextmanager
+async def idle_nodes(agents: NoOpAgents) -> AsyncIterator[Nodes]:
+    """Serve them in this process, and give channels to them. There is no git service: the jobs have no repository."""
+    server = grpc.aio.server()
+    workspace_rpc.add_WorkspaceServiceServicer_to_server(NoWorkspaces(), server)
+    execution_rpc.add_ExecutionServiceServicer_to_server(agents, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Nodes(channel, channel, channel)
+    finally:
+        await server.stop(grace=0)
+        await asyncio.sleep(0)
+
+
+def _ended(execution_id: str) -> execution.Execution:
+    return execution.Execution(
+        execution_id=execution_id, state=execution.Execution.STATE_SUCCEEDED, exit_code=0, last_sequence=1
+    )

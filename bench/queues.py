@@ -1,0 +1,188 @@
+"""The queue of jobs, against a bare table with SKIP LOCKED and against Procrastinate; and with many finished jobs.
+
+All in one run, on SQLite and on PostgreSQL, rounds alternating, so that the machine's other work hits all. What is
+measured is the queue: the real ledger and the real driver carry jobs without a repository to their end, 20 at once in
+one process as everywhere here, and the node services are tiny gRPC servers in that process, which answer at once and do
+nothing. Ours records every step of a job before the next begins (a dozen transactions a job, and four RPCs); of the
+others a job is taken in one transaction, and marked as done in another, with nothing between.
+
+Latency is from submitting one job to an idle queue until its work begins: for ours when StartExecution arrives, after
+claim, hooks and workspace have been recorded.
+
+With finished jobs in the database, each with its execution, stages and label, a page of the newest 50 is listed, of all
+and of those that live, a job is submitted, and one is claimed. All have the same 60 jobs waiting. The aim is at most
+twice what it takes without them.
+"""
+
+import asyncio
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import BigInteger, ColumnElement, String, cast, func, insert, literal, select, text, true, type_coerce
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from bench.kit.postgres import postgres
+from bench.kit.queues import Ours, Queue, bare_postgres, bare_sqlite, ours, procrastinate_queue
+from services.common.db.paging import Page
+from services.gateway.jobs.labels import job_labels
+from services.gateway.jobs.model import JobFilter
+from services.gateway.jobs.store import LIVE
+from services.gateway.jobs.tables import executions, jobs, stages
+
+ROUNDS, JOBS, PINGS = 3, 100, 15
+HISTORY, WAITING, SAMPLES = (0, 10_000, 100_000), 60, 40
+AIM = 2.0
+
+Openers = Mapping[str, AbstractAsyncContextManager[Queue]]
+
+
+async def throughput(queue: Queue) -> float:
+    """Return jobs a second, of JOBS that wait when the workers begin."""
+    for _ in range(JOBS):
+        await queue.submit()
+    began = time.perf_counter()
+    async with queue.working():
+        await queue.until_done()
+        return JOBS / (time.perf_counter() - began)
+
+
+async def latencies(queue: Any) -> list[float]:
+    """Return milliseconds from submitting a job to an idle queue until it begins."""
+    found = []
+    async with queue.working():
+        await asyncio.sleep(0.5)
+        for _ in range(PINGS):
+            submitted = time.perf_counter()
+            expected = queue.count + 1
+            await queue.submit()
+            found.append(1000 * (await queue.until_started(expected) - submitted))
+            await queue.until_done()
+    return found
+
+
+async def compare(database: str, openers: Openers) -> None:
+    rates: dict[str, list[float]] = {name: [] for name in openers}
+    waits: dict[str, list[float]] = {name: [] for name in openers}
+    async with AsyncExitStack() as stack:
+        queues = {name: await stack.enter_async_context(opener) for name, opener in openers.items()}
+        for _ in range(ROUNDS):
+            for name, queue in queues.items():
+                rates[name].append(await throughput(queue))
+                waits[name] += await latencies(queue)
+    mine = statistics.median(rates["ours"])
+    for name in openers:
+        rate, (p50, p95) = statistics.median(rates[name]), percentiles(waits[name])
+        share = "" if name == "ours" else f", ours / this {mine / rate:.2f}"
+        print(f"{database}: {name}: {rate:.0f} jobs/s{share}; submit to start p50 {p50:.1f} ms, p95 {p95:.1f} ms")
+
+
+def percentiles(values: list[float]) -> tuple[float, float]:
+    cuts = statistics.quantiles(values, n=20)
+    return cuts[9], cuts[18]
+
+
+async def with_history(database: str, urls: Mapping[int, str]) -> None:
+    async with AsyncExitStack() as stack:
+        books = {count: await stack.enter_async_context(ours(url)) for count, url in urls.items()}
+        for count, queue in books.items():
+            await fill(queue, count)
+        took: dict[str, dict[int, list[float]]] = {}
+        for number in range(SAMPLES + 3):
+            for count, queue in books.items():
+                for name, do in operations(queue).items():
+                    began = time.perf_counter()
+                    await do()
+                    if number >= 3:  # the first ones warm up
+                        took.setdefault(name, {}).setdefault(count, []).append(time.perf_counter() - began)
+    for name, by_count in took.items():
+        medians = {count: 1000 * statistics.median(values) for count, values in by_count.items()}
+        for count in HISTORY[1:]:
+            ratio = medians[count] / medians[0]
+            met = "met" if ratio <= AIM else "not met"
+            print(
+                f"{database}: {name} with {count} finished jobs: {medians[count]:.2f} ms, without {medians[0]:.2f} ms,"
+                f" ratio {ratio:.2f} (aim {AIM:g}: {met})"
+            )
+
+
+def operations(queue: Ours) -> Mapping[str, Callable[[], Awaitable[object]]]:
+    return {
+        "list": lambda: queue.store.jobs(JobFilter(), Page()),
+        "list of those that live": lambda: queue.store.jobs(JobFilter(states=frozenset(LIVE)), Page()),
+        "submit": queue.submit,
+        "claim": queue.ledger.claim,
+    }
+
+
+async def fill(queue: Ours, count: int) -> None:
+    """Have one job done, copy it `count` times into the past, and let WAITING others wait."""
+    await queue.submit()
+    async with queue.working():
+        await queue.until_done()
+    if count:
+        await copy(queue.engine, count)
+    for _ in range(WAITING):
+        await queue.submit()
+
+
+async def copy(engine: AsyncEngine, count: int) -> None:
+    numbers = select(literal(1, BigInteger).label("i")).cte("numbers", recursive=True)
+    numbers = numbers.union_all(select(numbers.c.i + 1).where(numbers.c.i < count))
+    number = cast(numbers.c.i, String(20))
+    async with engine.begin() as connection:
+        job_id = (await connection.execute(select(jobs.c.job_id))).scalar_one()
+        for table in (jobs, executions, stages, job_labels):
+            columns = [_copied(column, number, numbers.c.i, job_id) for column in table.c]
+            rows = select(*columns).select_from(table.join(numbers, true())).where(table.c.job_id == job_id)
+            await connection.execute(insert(table).from_select([column.name for column in table.c], rows))
+    if engine.dialect.name == "postgresql":  # as autovacuum does in its time
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.execute(text("VACUUM ANALYZE"))
+
+
+def _copied(column: Any, number: ColumnElement[str], index: ColumnElement[int], job_id: str) -> ColumnElement[Any]:
+    match column.name:
+        case "job_id":
+            return literal("old-").concat(number)
+        case "execution_id":
+            return literal("run-").concat(number)
+        case "definition":
+            return func.replace(column, job_id, literal("old-").concat(number))
+        case "create_time" | "start_time" | "end_time":
+            return type_coerce(column, BigInteger) - index * 1_000_000
+        case _:
+            return column
+
+
+def main() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))  # errors alone
+    directory = Path(tempfile.mkdtemp(prefix="queues-"))
+    try:
+        with postgres() as server:
+            for name, new in {
+                "SQLite": lambda name: f"sqlite:///{directory}/{name}.db",
+                "PostgreSQL": server.new,
+            }.items():
+                openers: dict[str, Any] = {"ours": ours(new("ours"))}
+                if name == "SQLite":
+                    openers["a bare table"] = bare_sqlite(new("bare"))
+                else:
+                    openers["a bare table with SKIP LOCKED"] = bare_postgres(new("bare"))
+                    openers["Procrastinate"] = procrastinate_queue(new("procrastinate"))
+                asyncio.run(compare(name, openers))
+                asyncio.run(with_history(name, {count: new(f"history_{count}") for count in HISTORY}))
+    finally:
+        shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
