@@ -101,11 +101,11 @@ class Ledger(Protocol):
         ...
 
     async def signing_key(self, lease: Lease, hook_id: str) -> bytes:
-        """Return what a webhook's calls are signed with, also of one that has been unregistered meanwhile."""
+        """Return what a webhook's calls are signed with, or the token that a callback shows, also of a removed hook."""
         ...
 
     async def stages(self, lease: Lease) -> Mapping[str, Stage]:
-        """Return what is recorded of the lease's attempt, by name."""
+        """Return what is recorded of the lease's attempt, by name, in the order in which the stages began."""
         ...
 
     async def begin_stage(self, lease: Lease, name: str) -> None:
@@ -121,6 +121,10 @@ class Ledger(Protocol):
 
     async def note(self, lease: Lease, note: ExecutionNote) -> None:
         """Record an execution as it is now."""
+        ...
+
+    async def label(self, lease: Lease, labels: Mapping[str, str]) -> None:
+        """Give the job these labels too; one that it has gets the new value. Done twice it is done."""
         ...
 
     async def execution(self, lease: Lease) -> ExecutionNote:

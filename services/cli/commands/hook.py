@@ -20,6 +20,8 @@ _FLAGS = (
     Flag("--command", "command", "A line for /bin/sh, run in a sandbox; the job is its input.", "LINE"),
     Flag("--webhook", "webhook.url", "A server, which gets a signed POST.", "URL"),
     Flag("--secret", "webhook.secret", "The webhook's (default: one is made, and printed).", "@FILE|whsec_…"),
+    Flag("--callback", "callback.url", "A server of yours, which is called by gRPC.", "URL"),
+    Flag("--token", "callback.token", "The callback's (default: one is made, and printed).", "@FILE|TEXT"),
     Flag("--order", "order", "Lower ones are called first (default: 0).", "N"),
     Flag("--timeout", "timeout", "Seconds that a command, or each try of a server, may take (default: 30).", "S"),
     Flag(
@@ -32,34 +34,38 @@ _FLAGS = (
 )
 _CHANGEABLE = [flag for flag in _FLAGS if not flag.is_fixed]
 _CLEARABLE = {"template": "template_ids", "kind": "kinds", "order": "order", "timeout": "timeout"}
+_ACTIONS = (("command",), ("webhook__url", "webhook__secret"), ("callback__url", "callback__token"))
 _COLUMNS = ("HOOK", "WHEN", "FOR", "ORDER", "ON FAILURE", "AGE", "CALLS")
 
 
 @click.group("hook", short_help="Manage hooks.")
 def command() -> None:
-    """What is called in the life of jobs, before, after and between their stages: commands and webhooks.
+    """What is called in the life of jobs, before, after and between their stages: commands and servers.
 
     Every command takes --json.
     """
 
 
 def _register(*, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text, texts or a bool
-    """Register a hook, and print its id; for a webhook its secret too, which is never shown again.
+    """Register a hook, and print its id; for a server its secret or token too, which is never shown again.
 
     A pre hook, or one before a stage, may veto the job: a command by another exit code than 0, a webhook by the
-    answer {"allow": false, "reason": "…"}. A webhook's calls are signed as Standard Webhooks.
+    answer {"allow": false, "reason": "…"}. It may also have the agent told more, and label the job:
+    {"prompt_addition": "…", "labels": {"…": "…"}}, of a command as the last line of its output. A webhook's calls are
+    signed as Standard Webhooks; a callback implements boatyard.hook.v1.HookCallbackService.
 
     \b
     Examples:
       boatyard hook register --event pre --command "grep -q approved"
       boatyard hook register --event before --stage push --kind task --command ./may-publish
       boatyard hook register --event post --webhook https://ci.example/boatyard --all-projects
+      boatyard hook register --event pre --callback https://policy.example:7490 --token @token
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     hook = hook_pb2.Hook()
     given = _one_action(given)
     fill(hook, given)
     if hook.WhichOneof("action") is None:
-        raise click.UsageError("give either --command or --webhook")
+        raise click.UsageError("give --command, --webhook or --callback")
     request = hook_pb2.RegisterHookRequest(request_id=uuid.uuid4().hex, hook=hook)  # safe to retry
     _tell_made(with_gateway(lambda way: way.ask(way.hooks.RegisterHook(request))).hook, as_json=as_json)
 
@@ -156,9 +162,13 @@ _made(
 
 def _one_action(given: dict[str, Any]) -> dict[str, Any]:
     """Check what of the options excludes each other: a hook calls one thing."""
-    if given["command"] is not None and (given["webhook__url"] is not None or given["webhook__secret"] is not None):
-        raise click.UsageError("--command is in place of --webhook and --secret")
+    if sum(any(given[name] is not None for name in each) for each in _ACTIONS) > 1:
+        raise click.UsageError("give one of --command, --webhook (with --secret) and --callback (with --token)")
     return given
+
+
+def _secret(hook: hook_pb2.Hook) -> str:
+    return hook.callback.token or hook.webhook.secret
 
 
 def _change(hook: hook_pb2.Hook, *paths: str) -> hook_pb2.Hook:
@@ -168,13 +178,14 @@ def _change(hook: hook_pb2.Hook, *paths: str) -> hook_pb2.Hook:
 
 
 def _tell_made(hook: hook_pb2.Hook, *, as_json: bool) -> None:
-    """Print a hook that was made or changed, and its secret if that is shown."""
+    """Print a hook that was made or changed, and its secret or token if that is shown."""
+    secret = _secret(hook)
     if as_json:
-        Screen().json(shapes.line(_shape(hook) | {"secret": hook.webhook.secret or None}))
+        Screen().json(shapes.line(_shape(hook) | {"secret": secret or None}))
         return
     click.echo(hook.hook_id)
-    if hook.webhook.secret:
-        click.echo(hook.webhook.secret)
+    if secret:
+        click.echo(secret)
 
 
 async def _all(way: Gateway, project: str) -> list[hook_pb2.Hook]:
@@ -200,7 +211,8 @@ def _shape(hook: hook_pb2.Hook) -> shapes.Shape:
         "event": shapes.name(hook_pb2.Hook.Event.Name, hook.event, "EVENT_"),
         "stage": hook.stage or None,
         "command": hook.command or None,
-        "url": hook.webhook.url or None,
+        "url": hook.webhook.url or hook.callback.url or None,
+        "calls": {"callback": "grpc", "webhook": "http"}.get(hook.WhichOneof("action") or "", "command"),
         "order": hook.order,
         "timeout_s": hook.timeout.ToNanoseconds() / 1e9,
         "failure_policy": shapes.name(hook_pb2.Hook.FailurePolicy.Name, hook.failure_policy, "FAILURE_POLICY_"),
@@ -220,5 +232,5 @@ def _row(hook: hook_pb2.Hook) -> tuple[str, ...]:
         str(hook.order),
         str(shape["failure_policy"]).lower(),
         words.age(hook.create_time),
-        hook.webhook.url or one_line(hook.command, 80),
+        hook.webhook.url or hook.callback.url or one_line(hook.command, 80),
     )

@@ -25,7 +25,8 @@ class Hook:
 
     Called for the jobs that all of its scope fits: a project (empty: every one), templates and kinds (empty: any); by
     ascending `order`, then by age. `stage` is there for BEFORE and AFTER alone. Either `command` or `url` is not
-    empty; a webhook, with a URL, has a `secret` too, which stands in no text of this object.
+    empty; a webhook, or (`is_callback`) a server that speaks gRPC, has a URL and a `secret`, which stands in no text
+    of this object.
     """
 
     hook_id: str
@@ -37,6 +38,7 @@ class Hook:
     command: str = ""
     url: str = ""
     secret: str = field(default="", repr=False)
+    is_callback: bool = False
     failure_policy: FailurePolicy = FailurePolicy.FAIL
     order: int = 0
     timeout: timedelta = DEFAULT_TIMEOUT

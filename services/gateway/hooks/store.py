@@ -18,6 +18,7 @@ from services.gateway.hooks.model import Hook
 from services.gateway.hooks.tables import hooks
 from services.gateway.requests import Request
 from services.gateway.sql import read_page
+from services.lifecycle.webhooks import signing_key
 
 FIXED: Final = ("hook_id", "project_id", "event", "stage", "create_time", "remove_time")
 """What an update leaves as it is."""
@@ -97,9 +98,14 @@ async def hooks_in_force(connection: AsyncConnection, project_id: str) -> Sequen
     return await _read(connection, wanted.order_by(*_IN_ORDER))
 
 
-async def secret_of(connection: AsyncConnection, hook_id: str) -> str:
-    """Return the secret of a webhook, removed or not. Works inside the caller's transaction."""
-    return str((await connection.execute(select(hooks.c.secret).where(hooks.c.hook_id == hook_id))).scalar_one())
+async def key_of(connection: AsyncConnection, hook_id: str) -> bytes:
+    """Return what a webhook's calls are signed with, or the token that a callback shows, of one that is removed too.
+
+    Works inside the caller's transaction.
+    """
+    kept = select(hooks.c.secret, hooks.c.is_callback).where(hooks.c.hook_id == hook_id)
+    row = (await connection.execute(kept)).one()
+    return str(row.secret).encode() if row.is_callback else signing_key(row.secret)
 
 
 def _for_project(project_id: str) -> ColumnElement[bool]:

@@ -21,6 +21,7 @@ hooks = Table(
     Column("command", Text, nullable=False),
     Column("url", Text, nullable=False),
     Column("secret", Text, nullable=False),  # in the clear, for every cell signs with it; see the repositories' token
+    Column("is_callback", Boolean, nullable=False),
     Column("failure_policy", Enum(FailurePolicy, native_enum=False, length=16), nullable=False),
     Column("order", Integer, nullable=False),
     Column("timeout", Interval, nullable=False),

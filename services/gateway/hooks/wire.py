@@ -1,5 +1,7 @@
 """Between the contract's messages and hooks. Checks everything that a request can get wrong."""
 
+import re
+import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +24,7 @@ from services.gateway.hooks.model import (
 from services.gateway.hooks.store import FIXED
 from services.gateway.wire import Checks, duration, timestamp
 from services.lifecycle.model.states import STAGES, HookEvent
-from services.lifecycle.webhooks import AllowList, new_secret, secret_complaint, url_complaint
+from services.lifecycle.webhooks import AllowList, callback_complaint, new_secret, secret_complaint, url_complaint
 
 _EVENTS: Final = {pb.Hook.Event.Value(f"EVENT_{event}"): event for event in HookEvent}
 _EVENT_NUMBERS: Final = {event: number for number, event in _EVENTS.items()}
@@ -30,22 +32,25 @@ _POLICIES: Final = {
     pb.Hook.FAILURE_POLICY_FAIL: FailurePolicy.FAIL,
     pb.Hook.FAILURE_POLICY_IGNORE: FailurePolicy.IGNORE,
 }
+_WITH_SECRET: Final = frozenset({"webhook", "webhook.secret", "callback", "callback.token"})
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{16,1024}")
 _POLICY_NUMBERS: Final = {policy: number for number, policy in _POLICIES.items()}
 
 
 def hook_of(check: Checks, message: pb.Hook, allowed: AllowList) -> Hook:
-    """Read a hook that is to be registered; a webhook without a secret gets one."""
+    """Read a hook that is to be registered; a server without a secret gets one."""
     timeout = DEFAULT_TIMEOUT
     if message.HasField("timeout"):
         timeout = check.duration("hook.timeout", message.timeout, MAX_TIMEOUT)
     event = check.choice("hook.event", message.event, _EVENTS)
-    command, webhook = "", message.webhook
-    if not message.HasField("webhook"):
-        command = check.text("hook.command", message.command, MAX_COMMAND_BYTES, required=True)
-    elif complaint := url_complaint(webhook.url, allowed):
-        check.add("hook.webhook.url", complaint)
-    if webhook.secret and (complaint := secret_complaint(webhook.secret)):
-        check.add("hook.webhook.secret", complaint)
+    command, url, secret = "", "", ""
+    match message.WhichOneof("action"):
+        case "webhook":
+            url, secret = _webhook(check, message.webhook, allowed)
+        case "callback":
+            url, secret = _callback(check, message.callback, allowed)
+        case _:
+            command = check.text("hook.command", message.command, MAX_COMMAND_BYTES, required=True)
     if message.all_projects:
         scope.check_all()
     if message.all_projects and message.project_id:
@@ -58,8 +63,9 @@ def hook_of(check: Checks, message: pb.Hook, allowed: AllowList) -> Hook:
         event=event,
         stage=_stage_of(check, message.stage, event),
         command=command,
-        url=webhook.url,
-        secret=webhook.secret or (new_secret() if message.HasField("webhook") else ""),
+        url=url,
+        secret=secret,
+        is_callback=message.HasField("callback"),
         failure_policy=_policy_of(check, message, event),
         order=message.order,
         timeout=timeout,
@@ -84,7 +90,10 @@ def hook_message(value: Hook, *, with_secret: bool = False) -> pb.Hook:
         failure_policy=_POLICY_NUMBERS[value.failure_policy],
         disabled=value.disabled,
     )
-    if value.url:
+    if value.is_callback:
+        message.callback.url = value.url
+        message.callback.token = value.secret if with_secret else ""
+    elif value.url:
         message.webhook.url = value.url
         message.webhook.secret = value.secret if with_secret else ""
     else:
@@ -101,10 +110,28 @@ def change_of(
         partial(hook_message, with_secret=True),
         lambda inner, message: hook_of(inner, message, allowed),
         fixed=frozenset({*FIXED, "all_projects"}),
-        entered=frozenset({"webhook"}),
+        entered=frozenset({"webhook", "callback"}),
     )
     hook_id, change = form.change(check, request)
-    return hook_id, change, not {"webhook", "webhook.secret"}.isdisjoint(request.update_mask.paths)
+    return hook_id, change, not _WITH_SECRET.isdisjoint(request.update_mask.paths)
+
+
+def _webhook(check: Checks, message: pb.Webhook, allowed: AllowList) -> tuple[str, str]:
+    """Read a webhook's URL and secret; without one it gets one."""
+    if complaint := url_complaint(message.url, allowed):
+        check.add("hook.webhook.url", complaint)
+    if message.secret and (complaint := secret_complaint(message.secret)):
+        check.add("hook.webhook.secret", complaint)
+    return message.url, message.secret or new_secret()
+
+
+def _callback(check: Checks, message: pb.Callback, allowed: AllowList) -> tuple[str, str]:
+    """Read a callback's URL and token; without one it gets one."""
+    if complaint := callback_complaint(message.url, allowed):
+        check.add("hook.callback.url", complaint)
+    if message.token and not _TOKEN.fullmatch(message.token):
+        check.add("hook.callback.token", "must be 16 to 1024 visible ASCII characters")
+    return message.url, message.token or secrets.token_urlsafe(32)
 
 
 def _scope(check: Checks, field: str, values: Sequence[str]) -> tuple[str, ...]:

@@ -10,17 +10,16 @@ from boatyard.gateway.v1 import job_pb2 as pb
 
 from services.gateway.auth import scope
 from services.gateway.catalog.agent_wire import agent_of, policy_of
-from services.gateway.jobs.drafts import MAX_PROMPT_BYTES, Draft
+from services.gateway.jobs.drafts import Draft
 from services.gateway.jobs.files import MAX_NAME_BYTES
 from services.gateway.jobs.kinds import DEFAULT_KIND, Kinds
 from services.gateway.requests import Request
 from services.gateway.wire import Checks, moment
-from services.lifecycle.model.order import INPUT_DIRECTORY
+from services.lifecycle.model.answers import MAX_LABEL_CHARACTERS, MAX_LABELS, is_label
+from services.lifecycle.model.order import INPUT_DIRECTORY, MAX_PROMPT_BYTES
 from services.lifecycle.model.surroundings import Content
 
 MAX_PRIORITY: Final = 100
-MAX_LABELS: Final = 64
-MAX_LABEL_CHARACTERS: Final = 63
 MAX_DELAY: Final = timedelta(days=366)
 MAX_FILES: Final = 256
 MAX_FILES_BYTES: Final = 2 << 20
@@ -82,7 +81,7 @@ def _labels(check: Checks, labels: Mapping[str, str]) -> dict[str, str]:
     if len(labels) > MAX_LABELS:
         check.add("spec.labels", f"must be at most {MAX_LABELS}")
     for name, value in labels.items():
-        if not name or max(len(name), len(value)) > MAX_LABEL_CHARACTERS or not (name + value).isprintable():
+        if not is_label(name, value):
             rule = f"must have keys of 1 to {MAX_LABEL_CHARACTERS} visible characters, and values no longer"
             check.add("spec.labels", rule)
     return dict(labels)

@@ -10,13 +10,11 @@ from services.common.errors import Invalid
 from services.common.sandbox.spec import Network
 from services.gateway.catalog.agent import AgentSettings, Policy, environment_complaint
 from services.gateway.jobs.kinds import DEFAULT_KIND, JobKind
-from services.lifecycle.model.order import MODEL_ENGINE, Order
+from services.lifecycle.model.order import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE, Order
 from services.lifecycle.model.order import AgentSettings as SettledAgent
 from services.lifecycle.model.states import PromptDelivery
 from services.lifecycle.model.surroundings import Content
 
-MAX_PROMPT_BYTES: Final = 1 << 20
-MAX_ARGUMENT_BYTES: Final = (128 << 10) - 1  # the kernel's, for one argument with its closing NUL
 # What the execution service takes for a whole environment, less what we add beside the system prompt.
 MAX_AGENT_ENVIRONMENT_BYTES: Final = 63 << 10
 

@@ -1,9 +1,10 @@
 """What is known of jobs and executions, as it is shown. Times are in UTC; None means not yet, or never."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.gateway.checkpoints.model import Checkpoint
+from services.lifecycle.model.answers import HookAnswer
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
@@ -11,11 +12,12 @@ from services.lifecycle.model.states import ExecutionState, JobState, Purpose, S
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageView:
-    """A recorded step."""
+    """A recorded step; of a hook's call with what the hook added to the job."""
 
     name: str
     state: StageState
     message: str
+    added: HookAnswer = field(default_factory=HookAnswer)
     start_time: datetime
     end_time: datetime | None
 

@@ -13,9 +13,11 @@ from services.gateway.checkpoints.model import Checkpoint
 from services.gateway.checkpoints.rows import checkpoints_of
 from services.gateway.jobs.model import ExecutionView, JobView, StageView
 from services.gateway.jobs.tables import executions, jobs, stages
+from services.lifecycle.model.answers import HookAnswer
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.output import Changes, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
+from services.lifecycle.model.surroundings import Called
 from services.lifecycle.model.value import dump, load
 
 _BRIEF = tuple(column for column in executions.c if column is not executions.c.bulk)
@@ -115,10 +117,12 @@ def _job_view(
 
 
 def _stage_view(row: Row[Any]) -> StageView:
+    done = row.state == StageState.DONE
     return StageView(
         name=row.name,
         state=StageState(row.state),
         message=row.message,
+        added=load(Called, row.result).answer if "-hook-" in row.name and done else HookAnswer(),
         start_time=row.start_time,
         end_time=row.end_time,
     )

@@ -201,6 +201,8 @@ def _stage(stage: StageView) -> pb.StageRecord:
         name=stage.name,
         state=_STAGE_NUMBERS[stage.state],
         message=stage.message,
+        prompt_addition=stage.added.prompt_addition,
+        labels=stage.added.labels,
         start_time=timestamp(stage.start_time),
         end_time=None if stage.end_time is None else timestamp(stage.end_time),
     )

@@ -11,6 +11,7 @@ def upgrade() -> None:
     for column in (
         sa.Column("url", sa.Text, nullable=False, server_default=""),
         sa.Column("secret", sa.Text, nullable=False, server_default=""),
+        sa.Column("is_callback", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("failure_policy", sa.String(16), nullable=False, server_default="FAIL"),
         sa.Column("stage", sa.String(31), nullable=False, server_default=""),
         sa.Column("template_ids", sa.JSON, nullable=False, server_default="[]"),

@@ -11,12 +11,13 @@ from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
 from services.gateway.auth import scope
 from services.gateway.catalog.agent import MAX_TIMEOUT, AgentSettings
-from services.gateway.jobs.drafts import MAX_PROMPT_BYTES, Draft
+from services.gateway.jobs.drafts import Draft
 from services.gateway.jobs.model import ExecutionFilter, ExecutionView
 from services.gateway.jobs.output_wire import output as output_message
 from services.gateway.requests import Request
 from services.gateway.runtime.gathered import Gathered
 from services.gateway.wire import Checks, duration, timestamp
+from services.lifecycle.model.order import MAX_PROMPT_BYTES
 from services.lifecycle.model.states import ExecutionState
 
 _STATES: Final = {pb.Execution.State.Value(f"STATE_{state}"): state for state in ExecutionState}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from services.common.sandbox.spec import Network, Tier
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
@@ -26,6 +27,11 @@ INPUT_DIRECTORY = ".boatyard/input"
 
 INPUT_DATA = ".boatyard/input.json"
 """Where its data lies there."""
+
+MAX_PROMPT_BYTES: Final = 1 << 20
+"""Of all that an agent is told."""
+MAX_ARGUMENT_BYTES: Final = (128 << 10) - 1
+"""Of what it is told as an argument: the kernel's bound, for one with its closing NUL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class InputFile(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Order(Recorded):
-    """A job as it was admitted; nothing of it changes. Ids that are empty name nothing.
+    """A job as it was admitted; nothing of it changes but labels, which hooks may add. Ids that are empty name nothing.
 
     `prompt` is what the caller asked, `task` what the agent is told: the same, or built with work item and input around
     it. `not_before` is when it could be taken first; `data` is a JSON object, or empty.

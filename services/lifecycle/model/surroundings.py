@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from services.lifecycle.model.answers import HookAnswer
 from services.lifecycle.model.states import HookEvent
 from services.lifecycle.model.value import Recorded
 
@@ -17,10 +18,11 @@ class Remote(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Hook(Recorded):
-    """Something to call: a line for /bin/sh, or else a server's URL. `timeout` in seconds, of a URL for each try.
+    """Something to call: a line for /bin/sh, or a server: a webhook's URL, or (`is_callback`) one that speaks gRPC.
 
+    `timeout` in seconds, of a URL for each try.
     `must_succeed` is its failure policy: whether the job fails with it; `stage` is there for BEFORE and AFTER alone. A
-    webhook's key is never written down here.
+    server's key or token is never written down here.
     """
 
     hook_id: str
@@ -30,6 +32,7 @@ class Hook(Recorded):
     url: str = ""
     must_succeed: bool = True
     stage: str = ""
+    is_callback: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,10 @@ class Hooks(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Called(Recorded):
-    """What a hook that has not failed has answered, for people."""
+    """What a hook that has not failed has answered: in words for people, and to the job."""
 
     message: str = ""
+    answer: HookAnswer = field(default_factory=HookAnswer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,16 @@
 """The agent: started in one step and followed in another, so that whoever comes after a crash finds it running."""
 
+import re
 from dataclasses import replace
 
 from services.common.sandbox.spec import Network
 from services.lifecycle.failures import JobCancelled, JobFailed
-from services.lifecycle.model.order import INPUT_DATA, MODEL_ENGINE
+from services.lifecycle.model.answers import MAX_ADDITIONS_BYTES
+from services.lifecycle.model.order import INPUT_DATA, MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, PromptDelivery, Purpose
+from services.lifecycle.model.surroundings import Called
 from services.lifecycle.model.work import Base, Ended, Launch, Layout, ModelAgent, Run
 from services.lifecycle.run import JobRun, agent_of, step_in
 from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, shell, stopped
@@ -16,14 +19,19 @@ _TAIL_BYTES = 16 << 10
 _SUMMARY_BYTES = 2 << 10
 ASK_FILE = ".boatyard/ask"
 """Where an agent that may ask leaves its question, below the directory that it begins in."""
+_SPARE_BYTES = 1 << 10  # for what we tell of how to ask a person
+_HOOK_STEP = re.compile(r"-hook-\d+$")
 _TOO_LATE = ("push", "post-hook-1")
 """Steps from which on a cancel changes nothing: others may know of the result."""
 
 
 async def start_agent(job: JobRun, layout: Layout, base: Base | None, task: str) -> None:
     """Start the agent, once per round, with what it is told. Raises JobFailed (SANDBOX_UNAVAILABLE, …)."""
-    launch = _launch(job, layout, base, task)
-    await job.step(job.in_round("start"), Run, lambda: begin(job, job.agent_id, launch), noted)
+
+    async def start() -> Run:  # what hooks before it add is known now
+        return await begin(job, job.agent_id, _launch(job, layout, base, task))
+
+    await job.step(job.in_round("start"), Run, start, noted)
 
 
 async def follow_agent(job: JobRun) -> Run:
@@ -76,6 +84,27 @@ def judge_agent(job: JobRun, run: Run) -> None:
         raise JobFailed(Failure(run.reason, run.message))
 
 
+def fits(job: JobRun, task: str, *more: str) -> bool:
+    """Whether an agent can be told a task, with what hooks have added, and may be told some more."""
+    agent = job.order.agent
+    as_argument = agent.engine != MODEL_ENGINE and agent.prompt_delivery is PromptDelivery.ARGUMENT
+    return len(_told(job, task, *more).encode()) <= (MAX_ARGUMENT_BYTES if as_argument else MAX_PROMPT_BYTES)
+
+
+def takes_addition(job: JobRun, addition: str) -> bool:
+    """Whether hooks may add this to what the agent is told, with room left for what we say of asking."""
+    task = job.order.task
+    added = len(_told(job, "", addition).encode())
+    return added <= MAX_ADDITIONS_BYTES and fits(job, task, addition, "x" * _SPARE_BYTES)
+
+
+def _told(job: JobRun, task: str, *more: str) -> str:
+    """Return what the agent is told: its task, and what hooks have added so far."""
+    called = (job.recorded(name, Called) for name in job.stages if _HOOK_STEP.search(name))
+    added = [each.answer.prompt_addition.strip() for each in called if each is not None]
+    return "\n\n".join(part for part in (task, *added, *more) if part)
+
+
 def _launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch:
     order, agent = job.order, job.order.agent
     as_argument = agent.prompt_delivery is PromptDelivery.ARGUMENT
@@ -105,7 +134,7 @@ def _launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch
         # The prompt arrives as one more argument, so it is `$1` of the line, whose `$0` stands before it.
         argv=() if model else shell(f'{line} "$@"', b"sh") if as_argument else shell(line),
         model=model,
-        prompt=task.encode(),
+        prompt=_told(job, task).encode(),
         delivery=agent.prompt_delivery,
         timeout=agent.timeout,
         idle_timeout=agent.idle_timeout,

@@ -4,18 +4,16 @@ from dataclasses import replace
 
 from services.lifecycle.failures import JobFailed, Parked
 from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES, CheckpointState, Decision, Origin, Question
-from services.lifecycle.model.order import MODEL_ENGINE
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
-from services.lifecycle.model.states import PromptDelivery, Purpose
+from services.lifecycle.model.states import Purpose
 from services.lifecycle.model.surroundings import Called
 from services.lifecycle.model.work import Base, Layout
 from services.lifecycle.run import JobRun
-from services.lifecycle.stages.agent import ASK_FILE
+from services.lifecycle.stages.agent import ASK_FILE, fits
 from services.lifecycle.stages.executions import Errand, run_errand
 
 _MAX_FILES = 100
-_MAX_ARGUMENT_BYTES = (128 << 10) - 1  # the kernel's
 _ASK_SECONDS = 60.0
 _READ_ASKED = f"[ ! -f {ASK_FILE} ] || {{ head -c {MAX_WORDS_BYTES} {ASK_FILE} && rm -f {ASK_FILE}; }}"
 _TEXTS = {
@@ -97,19 +95,13 @@ def first_task(job: JobRun) -> str:
         f"{job.order.task.rstrip()}\n\n## If you need a person's decision\n\nWrite your question to the file {ASK_FILE}"
         " in the directory that you have begun in, and end. You will be started again there, with the answer.\n"
     )
-    return whole if _fits(job, whole) else job.order.task
+    return whole if fits(job, whole) else job.order.task
 
 
 def _told_again(job: JobRun, words: str) -> str:
     """Return the task and what came of it so far; where that is too long for one argument, the latter alone."""
     whole = f"{first_task(job).rstrip()}\n\n{words}\n"
-    return whole if _fits(job, whole) else words + "\n"
-
-
-def _fits(job: JobRun, task: str) -> bool:
-    agent = job.order.agent
-    as_argument = agent.engine != MODEL_ENGINE and agent.prompt_delivery is PromptDelivery.ARGUMENT
-    return not as_argument or len(task.encode()) <= _MAX_ARGUMENT_BYTES
+    return whole if fits(job, whole) else words + "\n"
 
 
 def _question(job: JobRun, name: str, origin: Origin, text: str, takes_changes: bool) -> Question:

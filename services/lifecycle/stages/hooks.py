@@ -1,14 +1,14 @@
-"""Hooks in a job's life, each called once, and recorded before the next: commands in a sandbox, and webhooks."""
+"""Hooks in a job's life, each called once, and recorded before the next: commands in a sandbox, and servers."""
 
-import json
 import re
 from contextlib import nullcontext, suppress
-from datetime import UTC, datetime
+from dataclasses import replace
 from functools import partial
 
 import structlog
 
 from services.lifecycle.failures import JobCancelled, JobFailed
+from services.lifecycle.model.answers import MAX_LABELS, HookAnswer
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import Verification
 from services.lifecycle.model.states import ExecutionState, HookEvent, JobState, Purpose
@@ -16,11 +16,18 @@ from services.lifecycle.model.surroundings import Called, Hook, Hooks
 from services.lifecycle.model.value import Recorded
 from services.lifecycle.model.work import Base, Ended, Layout
 from services.lifecycle.run import JobRun
-from services.lifecycle.stages.agent import is_agent_gone
-from services.lifecycle.stages.executions import Errand, exited, last_lines, run_errand
-from services.lifecycle.webhooks import Answer, Call, CallFailed
+from services.lifecycle.stages.agent import is_agent_gone, takes_addition
+from services.lifecycle.stages.calling import (
+    MAX_OUTPUT_BYTES,
+    HookFailed,
+    Reply,
+    ServerCall,
+    call_server,
+    environment_of,
+    reply_of_command,
+)
+from services.lifecycle.stages.executions import Errand, run_errand
 
-_MAX_LINE_BYTES = 512
 _VETOED = "VETOED"
 _ROUND = re.compile(r"-\d+$")
 
@@ -52,7 +59,7 @@ async def call_hooks_after(job: JobRun, stage: str, result: Recorded) -> None:
     Not where the stage found that the job is to fail: why it does says more. Nor does a cancel after the push change
     anything: it is too late.
     """
-    with suppress(JobCancelled) if stage == "push" else nullcontext():
+    with suppress(JobCancelled) if _plain(stage) == "push" else nullcontext():
         try:
             await _call_all(job, HookEvent.AFTER, None, stage)
         except JobFailed:
@@ -95,8 +102,13 @@ def _went_well(result: Recorded) -> bool:
 def _chosen(job: JobRun, event: HookEvent, stage: str = "") -> list[Hook]:
     """Return the hooks to call; those of a stage come around each of its rounds, such as `take` and `take-2`."""
     chosen = job.recorded("hooks", Hooks)
-    named = (event, _ROUND.sub("", stage))
+    named = (event, _plain(stage))
     return [] if chosen is None else [hook for hook in chosen.hooks if (hook.event, hook.stage) == named]
+
+
+def _plain(stage: str) -> str:
+    """Return a stage's name without its round's number."""
+    return _ROUND.sub("", stage)
 
 
 async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stage: str = "") -> None:
@@ -113,12 +125,21 @@ async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stag
 
 async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> Called:
     document = await job.insist(lambda: job.ledger.document(job.lease, outcome))
-    said = await (_post if hook.url else _run)(job, name, hook, document)
-    return Called(f"{hook.hook_id}: {said}")
+    try:
+        reply = await (_serve if hook.url else _run)(job, name, hook, document)
+        _check_room(job, reply.answer)
+    except HookFailed as failed:
+        raise JobFailed(Failure("HOOK_FAILED", f"hook {hook.hook_id}: {failed}")) from failed
+    if (vetoed := reply.answer.veto) is not None:
+        raise JobFailed(Failure(_VETOED, vetoed.reason or f"hook {hook.hook_id} {reply}"))
+    if reply.answer.labels:
+        job.order = replace(job.order, labels={**job.order.labels, **reply.answer.labels})
+        await job.insist(lambda: job.ledger.label(job.lease, reply.answer.labels))
+    return Called(f"{hook.hook_id}: {reply}", reply.answer)
 
 
-async def _run(job: JobRun, name: str, hook: Hook, document: bytes) -> str:
-    """Run a command, in the job's workspace when that is made and no agent is in it. Return what it said last."""
+async def _run(job: JobRun, name: str, hook: Hook, document: bytes) -> Reply:
+    """Run a command, in the job's workspace when that is made and no agent is in it. Raises HookFailed."""
     layout = job.recorded("workspace", Layout) if is_agent_gone(job) and not job.lease.is_moved else None
     errand = Errand(
         f"{job.execution_id}-{name}",
@@ -128,58 +149,22 @@ async def _run(job: JobRun, name: str, hook: Hook, document: bytes) -> str:
         base=None if layout is None else job.recorded("base", Base),
         layout=layout,
         prompt=document,
-        environment={
-            "BOATYARD_HOOK_ID": hook.hook_id.encode(),
-            "BOATYARD_HOOK_EVENT": hook.event.encode(),
-            **({"BOATYARD_HOOK_STAGE": hook.stage.encode()} if hook.stage else {}),
-        },
+        environment=environment_of(hook),
     )
     run = await run_errand(job, errand)
-    if run.state is not ExecutionState.SUCCEEDED and not exited(run):
-        raise _failed(hook, f"ended with {run.reason}: {run.message}")
-    line = last_lines(await job.nodes.tail(run, _MAX_LINE_BYTES), _MAX_LINE_BYTES).rpartition("\n")[2]
-    how = f"exited with code {run.exit_code}"
-    if run.state is ExecutionState.SUCCEEDED:
-        return f"{how}: {line}" if line else how
-    if hook.event.may_veto:
-        raise JobFailed(Failure(_VETOED, line or f"hook {hook.hook_id} {how}"))
-    raise _failed(hook, f"{how}: {line}" if line else how)
+    return reply_of_command(hook, run, await job.nodes.tail(run, MAX_OUTPUT_BYTES))
 
 
-async def _post(job: JobRun, name: str, hook: Hook, document: bytes) -> str:
-    """Call a server. Return what it answered."""
+async def _serve(job: JobRun, name: str, hook: Hook, document: bytes) -> Reply:
+    """Call a server. Raises HookFailed."""
     key = await job.insist(lambda: job.ledger.signing_key(job.lease, hook.hook_id))
-    head = {"type": f"job.{hook.event.lower()}", "timestamp": datetime.now(UTC).isoformat()}
-    about = {"hook_id": hook.hook_id, **({"stage": hook.stage} if hook.stage else {})}
-    body = b'%b, "data": %b, "job": %b}}' % (json.dumps(head).encode()[:-1], json.dumps(about).encode()[:-1], document)
-    call = Call(f"{job.execution_id}-{name}", hook.url, key, body, hook.timeout)
-    try:
-        answer = await job.interruptible(job.webhooks.call(call))
-    except CallFailed as failed:
-        raise _failed(hook, str(failed)) from failed
-    if hook.event.may_veto:
-        _judge(hook, answer)
-    said = answer.body[:_MAX_LINE_BYTES].decode(errors="replace").strip().partition("\n")[0]
-    how = f"answered {answer.status}" + (f" at try {answer.tries}" if answer.tries > 1 else "")
-    return f"{how}: {said}" if said else how
+    call = ServerCall(hook, f"{job.execution_id}-{name}", key, document)
+    return await job.interruptible(call_server(job.webhooks, call))
 
 
-def _judge(hook: Hook, answer: Answer) -> None:
-    """Raise JobFailed where the answer is a veto, or where one may be in it that we cannot read."""
-    if not answer.is_whole:
-        raise _failed(hook, "its answer is compressed, or longer than 64 KiB: a veto in it could not be read")
-    try:
-        said = json.loads(answer.body)
-    except (ValueError, RecursionError):  # words for people: nothing that could be a veto
-        return
-    allow = said.get("allow", True) if isinstance(said, dict) else True
-    if not isinstance(allow, bool):
-        raise _failed(hook, 'its answer has an "allow" that is neither true nor false')
-    if not allow:
-        reason = said.get("reason")
-        told = reason.strip()[:_MAX_LINE_BYTES] if isinstance(reason, str) else ""
-        raise JobFailed(Failure(_VETOED, told or f"hook {hook.hook_id} does not allow it"))
-
-
-def _failed(hook: Hook, why: str) -> JobFailed:
-    return JobFailed(Failure("HOOK_FAILED", f"hook {hook.hook_id}: {why}"))
+def _check_room(job: JobRun, answer: HookAnswer) -> None:
+    """Raise HookFailed where what a hook adds would be too much together with what is there."""
+    if answer.prompt_addition and not takes_addition(job, answer.prompt_addition):
+        raise HookFailed("its addition would make the prompt longer than what the agent takes")
+    if len({**job.order.labels, **answer.labels}) > MAX_LABELS:
+        raise HookFailed(f"its labels would be more than {MAX_LABELS} with those of the job")

@@ -88,6 +88,14 @@ def url_complaint(url: str, allowed: AllowList) -> str | None:
     return next((text for broken, text in rules if broken), None)
 
 
+def callback_complaint(url: str, allowed: AllowList) -> str | None:
+    """Say the same of a URL that is called by gRPC: it names a server, and nothing on it."""
+    if complaint := url_complaint(url, allowed):
+        return complaint
+    parsed = httpx2.URL(url)
+    return None if parsed.raw_path in {b"", b"/"} else "must be https://host:port, without a path"
+
+
 async def resolve(url: httpx2.URL, allowed: AllowList) -> list[Address]:
     """Return the addresses of a URL's host that may be called. Raises OSError, NotAllowed."""
     port = url.port or (443 if url.scheme == "https" else 80)

@@ -1,26 +1,23 @@
-"""One call of a server: tried again while it may yet succeed, and bounded in time, tries and bytes."""
+"""One call of a server by HTTP, bounded in time, tries and bytes."""
 
 import asyncio
-import random
 import ssl
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import httpx2
-import structlog
 
-from services.lifecycle.webhooks.addresses import AllowList, NotAllowed, resolve, url_complaint
+from services.lifecycle.webhooks.addresses import AllowList, NotAllowed, callback_complaint, resolve, url_complaint
+from services.lifecycle.webhooks.callback import Callback, CallbackAnswer, try_callback
 from services.lifecycle.webhooks.signing import signed_headers
+from services.lifecycle.webhooks.trying import TRIES, CallFailed, TryFailed, tried
 
-TRIES: Final = 5
 MAX_ANSWER_BYTES: Final = 64 << 10
 
-_LONGEST_PAUSE_SECONDS: Final = 8.0
 _LONGEST_RETRY_AFTER_SECONDS: Final = 30.0
 _TRIED_AGAIN: Final = {408, 429}  # beside 5xx
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,55 +41,42 @@ class Answer:
     tries: int = 1
 
 
-class CallFailed(Exception):
-    """The server could not be told, or did not take it; the message says why."""
-
-
-class _TryFailed(Exception):
-    """It may succeed the next time; `retry_after` in seconds, where the server said it."""
-
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
 class Webhooks:
-    """Calls servers at addresses that are public, or allowed."""
+    """Calls servers, by HTTP and by gRPC, at addresses that are public, or allowed."""
 
     def __init__(self, allowed: AllowList | None = None, *, first_pause_seconds: float = 0.5) -> None:
         self._allowed = allowed or AllowList()
         self._first_pause_seconds = first_pause_seconds
         self._tls: ssl.SSLContext | None = None
 
-    async def call(self, call: Call) -> Answer:
-        """Make a call. Raises CallFailed."""
+    async def call(self, call: Call, *, tries: int = TRIES) -> Answer:
+        """Make a call, trying up to so many times. Raises CallFailed."""
         if complaint := url_complaint(call.url, self._allowed):  # the setting may be another than at registration
             raise CallFailed(f"its URL {complaint}")
-        pause = self._first_pause_seconds
-        for number in range(1, TRIES + 1):
-            try:
-                return await self._try(call, number)
-            except _TryFailed as failed:
-                log.info("a webhook is not taken", webhook=call.message_id, number=number, error=str(failed))
-                if number == TRIES:
-                    raise CallFailed(f"{failed}, at the last of {TRIES} tries") from failed
-                wait = failed.retry_after
-            if wait is None:
-                wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that calls do not come back all at once
-            await asyncio.sleep(wait)
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-        raise AssertionError("the last try returns or raises")
+        return await tried(
+            call.message_id, partial(self._try, call), first_pause_seconds=self._first_pause_seconds, tries=tries
+        )
+
+    async def ask(self, call: Callback, *, tries: int = TRIES) -> CallbackAnswer:
+        """Make a call by gRPC, trying up to so many times. Raises CallFailed."""
+        if complaint := callback_complaint(call.url, self._allowed):
+            raise CallFailed(f"its URL {complaint}")
+
+        async def attempt(number: int) -> CallbackAnswer:
+            return await try_callback(call, self._allowed, number)
+
+        return await tried(call.call_id, attempt, first_pause_seconds=self._first_pause_seconds, tries=tries)
 
     async def _try(self, call: Call, number: int) -> Answer:
         try:
             async with asyncio.timeout(call.timeout):
                 return await self._post(call, number)
         except NotAllowed as refused:
-            raise CallFailed(str(refused)) from refused
+            raise CallFailed(str(refused), number) from refused
         except (TimeoutError, httpx2.TimeoutException) as error:
-            raise _TryFailed(f"no answer within {call.timeout:g} s") from error
+            raise TryFailed(f"no answer within {call.timeout:g} s") from error
         except (httpx2.TransportError, OSError) as error:
-            raise _TryFailed(f"no connection: {error or type(error).__name__}") from error
+            raise TryFailed(f"no connection: {error or type(error).__name__}") from error
 
     async def _post(self, call: Call, number: int) -> Answer:
         if self._tls is None:
@@ -120,17 +104,17 @@ class Webhooks:
             ) as response,
         ):
             if not response.is_success:
-                raise _refusal(response)
+                raise _refusal(response, number)
             body, is_whole = await _bounded(response)
             return Answer(response.status_code, body, is_whole, number)
 
 
-def _refusal(response: httpx2.Response) -> Exception:
+def _refusal(response: httpx2.Response, number: int) -> Exception:
     said = f"answered {response.status_code}"
     if response.status_code >= 500 or response.status_code in _TRIED_AGAIN:
         wish = response.headers.get("retry-after", "")
-        return _TryFailed(said, min(float(wish), _LONGEST_RETRY_AFTER_SECONDS) if wish.isdecimal() else None)
-    return CallFailed(f"{said}: redirects are not followed" if response.is_redirect else said)
+        return TryFailed(said, min(float(wish), _LONGEST_RETRY_AFTER_SECONDS) if wish.isdecimal() else None)
+    return CallFailed(f"{said}: redirects are not followed" if response.is_redirect else said, number)
 
 
 async def _bounded(response: httpx2.Response) -> tuple[bytes, bool]:

@@ -57,7 +57,7 @@ class RegisterHookResponse(message.Message):
     HOOK_FIELD_NUMBER: builtins.int
     @builtins.property
     def hook(self) -> Hook:
-        """The hook, with its id; the only answer in which a webhook's secret stands."""
+        """The hook, with its id; the only answer in which a webhook's secret, or a callback's token, stands."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class UpdateHookResponse(message.Message):
     HOOK_FIELD_NUMBER: builtins.int
     @builtins.property
     def hook(self) -> Hook:
-        """The hook as it now is; with its secret when the mask names that, or all of the webhook."""
+        """The hook as it now is; with its secret or token when the mask names that, or all of the webhook or callback."""
 
     def __init__(
         self,
@@ -268,14 +268,16 @@ class Hook(message.Message):
         EVENT_UNSPECIFIED: Hook._Event.ValueType  # 0
         """Never sent."""
         EVENT_PRE: Hook._Event.ValueType  # 1
-        """Before anything is prepared. The hook may veto the job, which then ends FAILED (VETOED)."""
+        """Before anything is prepared. The hook may veto the job, which then ends FAILED (VETOED), and may add to what its agent is
+        told and to its labels: see Webhook and boatyard.hook.v1.CallHookResponse.
+        """
         EVENT_POST: Hook._Event.ValueType  # 2
         """When all else has been done, the push too, and the job is to end SUCCEEDED. The hook gets the result."""
         EVENT_ERROR: Hook._Event.ValueType  # 3
         """When the job is to end FAILED, for whatever reason, a veto too. The hook gets the error."""
         EVENT_BEFORE: Hook._Event.ValueType  # 4
-        """Before a stage begins; it is called where a job has that stage. The hook may veto the job, which then ends FAILED (VETOED)
-        with what has been done so far: before `push` the result is there, and is not published.
+        """Before a stage begins; it is called where a job has that stage. The hook may do what a PRE hook may. After a veto the job
+        keeps what has been done so far: before `push` the result is there, and is not published.
         """
         EVENT_AFTER: Hook._Event.ValueType  # 5
         """When a stage is done, whatever came out of it: after `agent` the agent has ended, well or not, and after `verify` the
@@ -288,14 +290,16 @@ class Hook(message.Message):
     EVENT_UNSPECIFIED: Hook.Event.ValueType  # 0
     """Never sent."""
     EVENT_PRE: Hook.Event.ValueType  # 1
-    """Before anything is prepared. The hook may veto the job, which then ends FAILED (VETOED)."""
+    """Before anything is prepared. The hook may veto the job, which then ends FAILED (VETOED), and may add to what its agent is
+    told and to its labels: see Webhook and boatyard.hook.v1.CallHookResponse.
+    """
     EVENT_POST: Hook.Event.ValueType  # 2
     """When all else has been done, the push too, and the job is to end SUCCEEDED. The hook gets the result."""
     EVENT_ERROR: Hook.Event.ValueType  # 3
     """When the job is to end FAILED, for whatever reason, a veto too. The hook gets the error."""
     EVENT_BEFORE: Hook.Event.ValueType  # 4
-    """Before a stage begins; it is called where a job has that stage. The hook may veto the job, which then ends FAILED (VETOED)
-    with what has been done so far: before `push` the result is there, and is not published.
+    """Before a stage begins; it is called where a job has that stage. The hook may do what a PRE hook may. After a veto the job
+    keeps what has been done so far: before `push` the result is there, and is not published.
     """
     EVENT_AFTER: Hook.Event.ValueType  # 5
     """When a stage is done, whatever came out of it: after `agent` the agent has ended, well or not, and after `verify` the
@@ -336,6 +340,7 @@ class Hook(message.Message):
     EVENT_FIELD_NUMBER: builtins.int
     COMMAND_FIELD_NUMBER: builtins.int
     WEBHOOK_FIELD_NUMBER: builtins.int
+    CALLBACK_FIELD_NUMBER: builtins.int
     ORDER_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
@@ -357,7 +362,8 @@ class Hook(message.Message):
     the agent, and in the result; later nothing of it counts. The job stands on its standard input, as the JSON form of
     boatyard.gateway.v1.Job as it is now, for POST and ERROR in the state in which it is to end; the hook finds
     BOATYARD_HOOK_ID, BOATYARD_HOOK_EVENT and BOATYARD_HOOK_STAGE. An exit code other than 0 is a veto of a PRE or BEFORE
-    hook, whose reason is the last line of output, and a failure of the others. At most 64 KiB.
+    hook, whose reason is the last line of output, and a failure of the others. A last line that is a JSON object is a PRE or
+    BEFORE hook's answer, as a webhook's. At most 64 KiB.
     """
     order: builtins.int
     """Hooks are called by ascending order, then by age."""
@@ -373,11 +379,15 @@ class Hook(message.Message):
     """Not called, until it is enabled again."""
     @builtins.property
     def webhook(self) -> Webhook:
-        """A server to be told."""
+        """A server to be told by HTTP."""
+
+    @builtins.property
+    def callback(self) -> Callback:
+        """A server to be told by gRPC."""
 
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
-        """How long a command, or each try of a webhook, may take: more than 0, at most 10 min. The default is 30 s."""
+        """How long a command, or each try of a server, may take: more than 0, at most 10 min. The default is 30 s."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
@@ -401,6 +411,7 @@ class Hook(message.Message):
         event: Hook.Event.ValueType = ...,
         command: builtins.str = ...,
         webhook: Webhook | None = ...,
+        callback: Callback | None = ...,
         order: builtins.int = ...,
         timeout: duration_pb2.Duration | None = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
@@ -411,11 +422,11 @@ class Hook(message.Message):
         kinds: abc.Iterable[builtins.str] | None = ...,
         disabled: builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["action", b"action", "command", b"command", "create_time", b"create_time", "timeout", b"timeout", "webhook", b"webhook"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["action", b"action", "callback", b"callback", "command", b"command", "create_time", b"create_time", "timeout", b"timeout", "webhook", b"webhook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "all_projects", b"all_projects", "command", b"command", "create_time", b"create_time", "disabled", b"disabled", "event", b"event", "failure_policy", b"failure_policy", "hook_id", b"hook_id", "kinds", b"kinds", "order", b"order", "project_id", b"project_id", "stage", b"stage", "template_ids", b"template_ids", "timeout", b"timeout", "webhook", b"webhook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "all_projects", b"all_projects", "callback", b"callback", "command", b"command", "create_time", b"create_time", "disabled", b"disabled", "event", b"event", "failure_policy", b"failure_policy", "hook_id", b"hook_id", "kinds", b"kinds", "order", b"order", "project_id", b"project_id", "stage", b"stage", "template_ids", b"template_ids", "timeout", b"timeout", "webhook", b"webhook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = typing.Literal["command", "webhook"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = typing.Literal["command", "webhook", "callback"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
@@ -426,10 +437,15 @@ class Webhook(message.Message):
     `v1,` and the base64 of the HMAC-SHA256 of "<id>.<timestamp>.<body>".
 
     The body is `{"type": "job.pre" | "job.post" | "job.error" | "job.before" | "job.after", "timestamp": "<RFC 3339>",
-    "data": {"hook_id": "…", "stage": "…", "job": {…}}}`, at most 1 MiB, with the job as commands get it. Any 2xx is a success. A PRE
-    or BEFORE hook's answer `{"allow": false, "reason": "…"}` is a veto. Answers 408, 429 and 5xx, and servers that are slow or
-    not there, are tried again: 5 times in all, with pauses of 0.5 s to 8 s between, or as long as Retry-After says, at most
-    30 s. Redirects are not followed, proxies of the environment not used, and of an answer no more than 64 KiB is read.
+    "data": {"hook_id": "…", "stage": "…", "job": {…}}}`, at most 1 MiB, with the job as commands get it. Any 2xx is a success.
+    Answers 408, 429 and 5xx, and servers that are slow or not there, are tried again: 5 times in all, with pauses of 0.5 s to
+    8 s between, or as long as Retry-After says, at most 30 s. Redirects are not followed, proxies of the environment not used,
+    and of an answer no more than 64 KiB is read.
+
+    What a PRE or BEFORE hook answers is read, where it is a JSON object: `{"allow": false, "reason": "…"}` is a veto;
+    `{"prompt_addition": "…"}`, at most 16 KiB and 64 KiB together, is told to the agent after its prompt, when it is started after that call;
+    `{"labels": {"…": "…"}}` adds labels to the job's or changes them (64 at most in all, keys and values of at most 63
+    visible characters). One of these names with a value of another form is a failure of the hook. Other answers are words for people.
     """
 
     DESCRIPTOR: descriptor.Descriptor
@@ -453,5 +469,34 @@ class Webhook(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["secret", b"secret", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Callback(message.Message):
+    """A server that implements boatyard.hook.v1.HookCallbackService."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    URL_FIELD_NUMBER: builtins.int
+    TOKEN_FIELD_NUMBER: builtins.int
+    url: builtins.str
+    """Required. https://host:port (port 443 unless given), or http://host:port, without TLS, where the gateway's setting
+    WEBHOOK_ALLOW names the host. Addresses that are not public are refused unless that setting has them. The certificate is
+    checked against the system's authorities. No path; at most 2048 bytes.
+    """
+    token: builtins.str
+    """Shown once, in the answer to RegisterHook. What a call shows as `authorization: Bearer <token>`: 16 to 1024 visible ASCII
+    characters. Empty means that one is made.
+    """
+    def __init__(
+        self,
+        *,
+        url: builtins.str = ...,
+        token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["token", b"token", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -677,7 +677,7 @@ class JobSpec(message.Message):
 
     @builtins.property
     def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """For people and filters; at most 64 of them, keys and values of at most 63 visible characters."""
+        """For people and filters; at most 64 of them, keys and values of at most 63 visible characters. Hooks may add to them."""
 
     @builtins.property
     def delay(self) -> duration_pb2.Duration:
@@ -904,11 +904,33 @@ class StageRecord(message.Message):
     `snapshot`, `cleanup`.
     """
 
+    @typing.final
+    class LabelsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
+    PROMPT_ADDITION_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Its name: `hooks`, `pre-hook-1` and so on, `before-push-hook-1` and so on, `base`, `workspace`, `branch`, `start`,
     `agent`, `take`, `diff`, `verify`, `push`, `stop`, `snapshot`, `cleanup`; `approval-push` and so on where a person is asked,
@@ -919,6 +941,8 @@ class StageRecord(message.Message):
     """How it went."""
     message: builtins.str
     """What there is to say, for people; at most 1 KiB."""
+    prompt_addition: builtins.str
+    """Of a hook's call: what the hook has the agent told after its prompt."""
     @builtins.property
     def start_time(self) -> timestamp_pb2.Timestamp:
         """When it began."""
@@ -926,6 +950,10 @@ class StageRecord(message.Message):
     @builtins.property
     def end_time(self) -> timestamp_pb2.Timestamp:
         """When it ended."""
+
+    @builtins.property
+    def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Of a hook's call: the labels that it gave the job."""
 
     def __init__(
         self,
@@ -935,9 +963,11 @@ class StageRecord(message.Message):
         message: builtins.str = ...,
         start_time: timestamp_pb2.Timestamp | None = ...,
         end_time: timestamp_pb2.Timestamp | None = ...,
+        prompt_addition: builtins.str = ...,
+        labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["end_time", b"end_time", "message", b"message", "name", b"name", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["end_time", b"end_time", "labels", b"labels", "message", b"message", "name", b"name", "prompt_addition", b"prompt_addition", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -1,0 +1,89 @@
+"""What a hook may say to a job that asks it: a server's answer, or the last line of a command's output, as JSON.
+
+    {"allow": false, "reason": "not on a Friday"}
+    {"prompt_addition": "Mind the tests in ci/.", "labels": {"team": "harbour"}}
+
+Whatever is not a JSON object is words for people, and says: go on.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from services.lifecycle.model.value import Recorded
+
+MAX_REASON_BYTES: Final = 512
+MAX_ADDITION_BYTES: Final = 16 << 10
+MAX_ADDITIONS_BYTES: Final = 64 << 10
+"""Of all additions to one job's prompt."""
+MAX_LABELS: Final = 64
+MAX_LABEL_CHARACTERS: Final = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Veto(Recorded):
+    """That a job may not go on, and why, for people; empty where nothing is said."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HookAnswer(Recorded):
+    """What a hook answers; an empty one says: go on."""
+
+    veto: Veto | None = None
+    prompt_addition: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def complaint(self) -> str | None:
+        """Say what of it no job takes, or None."""
+        if len(self.prompt_addition.encode()) > MAX_ADDITION_BYTES or "\0" in self.prompt_addition:
+            return f'a "prompt_addition" of more than {MAX_ADDITION_BYTES >> 10} KiB, or with a NUL character'
+        if len(self.labels) > MAX_LABELS or not all(is_label(*label) for label in self.labels.items()):
+            rule = f"of keys of 1 to {MAX_LABEL_CHARACTERS} visible characters, and values no longer"
+            return f'"labels" that are more than {MAX_LABELS}, or not {rule}'
+        return None
+
+
+def read_answer(text: bytes | str) -> HookAnswer:
+    """Read what a hook said. Raises ValueError, whose text says what of it a job cannot do."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):  # words for people
+        return HookAnswer()
+    if not isinstance(said, dict):
+        return HookAnswer()
+    allow, addition, labels = said.get("allow", True), said.get("prompt_addition", ""), said.get("labels", {})
+    if allow is not True and allow is not False:
+        raise ValueError('an "allow" that is neither true nor false')
+    if not _is_text(addition):
+        raise ValueError('a "prompt_addition" that is no text')
+    if not isinstance(labels, dict) or not all(map(_is_text, labels.values())) or not all(map(_is_text, labels)):
+        raise ValueError('"labels" that are not an object of texts')
+    answer = HookAnswer(None if allow else _veto(said.get("reason")), addition, labels)
+    if complaint := answer.complaint():
+        raise ValueError(complaint)
+    return answer
+
+
+def veto(reason: str) -> Veto:
+    """Return a veto with as much of a reason as is kept."""
+    return Veto(reason.strip().encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore"))
+
+
+def _veto(reason: Any) -> Veto:  # noqa: ANN401 - any JSON
+    return veto(reason if isinstance(reason, str) else "")
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a text that can be written down: JSON allows halves of characters."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def is_label(name: str, value: str) -> bool:
+    """Whether a job takes this label."""
+    return bool(name) and max(len(name), len(value)) <= MAX_LABEL_CHARACTERS and (name + value).isprintable()

@@ -1,0 +1,168 @@
+"""What hooks add to a job, what callbacks are asked, and the example of a server in examples/hooks."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from boatyard.gateway.v1 import hook_pb2, job_pb2
+from boatyard.hook.v1 import callback_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+
+from tests.kit.callbacks import TOKEN, callback_server
+from tests.kit.contract import ROOT
+from tests.kit.hooks import BROKEN, DONE, IGNORE, Hooks, hook_calls, killed_in_mid_call
+from tests.kit.receiver import Reply, receiver
+from tests.kit.repos import Repo
+from tests.kit.services import Services, running_services
+
+pytestmark = pytest.mark.slow
+
+SUCCEEDED, FAILED = job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED
+
+
+@pytest_asyncio.fixture(scope="module")
+async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
+    root = tmp_path_factory.mktemp("services")
+    async with running_services(root, BOATYARD_GATEWAY_WEBHOOK_ALLOW="127.0.0.1") as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def register(services: Services) -> Hooks:
+    return await Hooks.of_new_project(services)
+
+
+def adding(text: str, **labels: str) -> str:
+    return json.dumps({"prompt_addition": text, "labels": labels})
+
+
+async def test_an_agent_is_told_what_hooks_add_and_the_job_shows_it(services: Services, register: Hooks) -> None:
+    async with (
+        receiver(Reply(200, adding("By HTTP.", team="a", kept="é").encode())) as server,
+        callback_server(
+            pb.CallHookResponse(prompt_addition="By gRPC.", labels={"team": "b"}, note="noted")
+        ) as callback,
+    ):
+        await register.web("PRE", server.url)
+        await register("PRE", callback={"url": callback.url, "token": TOKEN}, order=1)
+        await register("BEFORE", stage="start", command=f"echo words; echo '{adding('By a command.')}'")
+        await register("PRE", command="echo only words", order=2)
+        job = await services.run("cat", prompt="Mend it.", project_id=register.project, labels={"mine": "1"})
+    assert job.state == SUCCEEDED, job.message
+    told = (await services.output(job.execution_ids[0])).decode()
+    assert told == "Mend it.\n\nBy HTTP.\n\nBy gRPC.\n\nBy a command."
+    assert dict(job.spec.labels) == {"mine": "1", "team": "b", "kept": "é"}
+    assert job.spec.prompt == "Mend it."
+    shown = {
+        stage.name: (stage.prompt_addition, dict(stage.labels)) for stage in job.timeline if "-hook-" in stage.name
+    }
+    assert shown == {
+        "pre-hook-1": ("By HTTP.", {"team": "a", "kept": "é"}),
+        "pre-hook-2": ("By gRPC.", {"team": "b"}),
+        "pre-hook-3": ("", {}),
+        "before-start-hook-1": ("By a command.", {}),
+    }
+    assert hook_calls(job)["pre-hook-2"][1].endswith(": answered")
+    assert callback.tokens == [f"Bearer {TOKEN}"]
+    (asked,) = callback.calls
+    assert (asked.event, asked.stage, asked.job.job_id) == (hook_pb2.Hook.EVENT_PRE, "", job.job_id)
+    assert asked.call_id == f"{job.execution_ids[0]}-pre-hook-2"
+
+
+async def test_what_was_added_before_a_kill_is_told_after_it_once(services: Services, register: Hooks) -> None:
+    answered = [
+        Reply(200, adding("First.", a="1").encode()),
+        Reply(is_silent=True),
+        Reply(200, adding("Second.").encode()),
+    ]
+    async with receiver(*answered) as server:
+        for order in range(2):
+            await register.web("PRE", server.url, order=order, timeout=Duration(seconds=60))
+        job = await services.submit("cat", prompt="Mend it.", project_id=register.project)
+        await server.until(2)
+        await killed_in_mid_call(services)
+        ended = await services.ended(job.job_id)
+    assert (await services.output(job.execution_ids[0])).decode() == "Mend it.\n\nFirst.\n\nSecond."
+    assert dict(ended.spec.labels) == {"a": "1"}
+    assert len(server.received) == 3
+
+
+async def test_more_than_a_job_takes_is_a_failure_of_the_hook(services: Services, register: Hooks) -> None:
+    long = adding("x" * (16 << 10))
+    async with receiver(Reply(200, long.encode())) as server:
+        for order in range(5):
+            await register.web("PRE", server.url, failure_policy=IGNORE, order=order)
+        job = await services.run("wc -c", prompt="Mend it.", project_id=register.project)
+        whole = "x" * ((128 << 10) - 20)
+        as_argument = {"prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"}
+        large = await services.run("true", prompt=whole, project_id=register.project, agent=as_argument)
+    went = hook_calls(job)
+    assert [state for state, _ in went.values()] == [*[DONE] * 3, BROKEN, BROKEN], "64 KiB, with the breaks between"
+    assert "longer than what the agent takes" in went["pre-hook-4"][1]
+    assert large.state == SUCCEEDED, large.message
+    assert all("longer than what the agent takes" in message for _, message in hook_calls(large).values())
+
+
+async def test_too_many_labels_and_a_wrong_answer(services: Services, register: Hooks) -> None:
+    await register("PRE", command=f"echo '{adding('', one='1')}'", failure_policy=IGNORE)
+    full = {f"label-{number}": "" for number in range(64)}
+    job = await services.run("true", project_id=register.project, labels=full)
+    assert (job.state, hook_calls(job)["pre-hook-1"][0], dict(job.spec.labels)) == (SUCCEEDED, BROKEN, full)
+    await register("BEFORE", stage="start", command="""echo '{"labels": 1}'""")
+    job = await services.run("true", project_id=register.project)
+    assert (job.state, job.reason) == (FAILED, "HOOK_FAILED")
+    assert '"labels" that are not' in job.message
+
+
+async def test_a_callback_may_veto_and_one_that_fails_does_what_its_policy_says(
+    services: Services, register: Hooks
+) -> None:
+    async with callback_server(pb.CallHookResponse(), pb.CallHookResponse(veto={})) as server:
+        hook = await register("PRE", callback={"url": server.url})
+        assert len(hook.callback.token) >= 32, "one was made"
+        assert (await services.run("true", project_id=register.project)).state == SUCCEEDED
+        vetoed = await services.run("true", project_id=register.project)
+    assert (vetoed.state, vetoed.reason) == (FAILED, "VETOED")
+    assert server.tokens == [f"Bearer {hook.callback.token}"] * 2
+    shown = (await services.hooks.GetHook(hook_pb2.GetHookRequest(hook_id=hook.hook_id))).hook
+    assert (shown.callback.url, shown.callback.token) == (server.url, "")
+    gone = await services.run("true", project_id=register.project)
+    assert (gone.state, gone.reason) == (FAILED, "HOOK_FAILED")
+    assert "answered UNAVAILABLE" in gone.message
+    assert "at the last of 5 tries" in gone.message
+
+
+async def test_the_example_tells_agents_the_rules_and_guards_what_is_pushed(
+    services: Services, register: Hooks, remote: Repo, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    example = [sys.executable, "examples/hooks/callback_server.py", "--listen", "127.0.0.1:0"]
+    options = ["--token-file", tmp_path / "token", "--rules", "Write a test.", "--protected", "ci/"]
+    server = subprocess.Popen([*example, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        address = (await asyncio.to_thread(server.stdout.readline)).split()[-1]
+        calls = {"callback": {"url": f"http://{address}", "token": TOKEN}}
+        await register("PRE", **calls)
+        await register("BEFORE", stage="push", **calls)
+        spec = await register.spec(remote)
+        good = await services.run("cat > told", **spec)
+        bad = await services.run("mkdir ci; touch ci/deploy", **spec)
+        await register("PRE", callback={"url": f"http://{address}", "token": TOKEN[::-1]})
+        stranger = await services.run("true", **spec)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        rest, _ = server.communicate(timeout=20)
+    assert server.returncode == 0
+    assert good.state == SUCCEEDED, good.message
+    assert remote.git("show", f"boatyard/{good.job_id}:told") == "Do it.\n\nWrite a test."
+    assert good.spec.labels["rules"] == "told"
+    assert (bad.reason, bad.message, bad.output.pushed) == ("VETOED", "agents do not change ci/deploy", False)
+    assert "UNAUTHENTICATED: this is not the token of the hook" in stranger.message
+    assert len(rest.splitlines()) == 5, "one line a call"
