@@ -11,6 +11,7 @@ from services.coordinator import wire
 from services.coordinator.clients import Upstream
 from services.coordinator.shipping import Shipping
 from services.lifecycle.ledger import Beat, Lease, Stage
+from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
@@ -105,6 +106,11 @@ class RemoteLedger:
         request = ledger_pb2.ReadSigningKeyRequest(holder=self._holder(lease), hook_id=hook_id)
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadSigningKey(request, timeout=_CALL_SECONDS))
         return answer.key
+
+    async def record_call(self, lease: Lease, call: HookCall) -> None:
+        """See Ledger."""
+        request = ledger_pb2.RecordHookCallRequest(holder=self._holder(lease), call=pack(call))
+        await self._upstream.ask(lambda stubs: stubs.ledger.RecordHookCall(request, timeout=_CALL_SECONDS))
 
     async def stages(self, lease: Lease) -> Mapping[str, Stage]:
         """See Ledger."""

@@ -51,6 +51,7 @@ from services.gateway.checkpoints.store import CheckpointStore
 from services.gateway.coordinators import app as coordinators
 from services.gateway.coordinators.events import EventStore
 from services.gateway.coordinators.place import RemoteMachines
+from services.gateway.hooks.calls import CallStore
 from services.gateway.hooks.servicer import HookServicer
 from services.gateway.hooks.store import HookStore
 from services.gateway.jobs.admission import Admission
@@ -130,6 +131,7 @@ async def _main() -> None:
         await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))
         gone = forget_in_time(cells, settings.forget_cell_days * 86400)
         await stack.enter_async_context(_beside(gone, "cells that are gone"))
+        await stack.enter_async_context(_beside(CallStore(engine).forget_in_time(), "calls of hooks"))
         store = JobStore(engine, changes)
         events = EventStore(engine)
         here = NodeClients(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
@@ -232,7 +234,7 @@ def _registrations(
         Registration(
             hook_pb2.DESCRIPTOR.services_by_name["HookService"].full_name,
             add_HookServiceServicer_to_server,
-            HookServicer(HookStore(engine), AllowList.parse(settings.webhook_allow)),
+            HookServicer(HookStore(engine), CallStore(engine), AllowList.parse(settings.webhook_allow)),
         ),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.common.fence import Fence
+from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.outcome import Outcome, Retry
@@ -123,8 +124,12 @@ class Ledger(Protocol):
         """Record an execution as it is now."""
         ...
 
-    async def label(self, lease: Lease, labels: Mapping[str, str]) -> None:
-        """Give the job these labels too; one that it has gets the new value. Done twice it is done."""
+    async def record_call(self, lease: Lease, call: HookCall) -> None:
+        """Record that a call of a hook begins (RUNNING), or how it has ended, and with that the labels that it gives.
+
+        MUST keep one record a call: begun under another lease than before it is begun again, and that is counted; done
+        twice under one lease it is done. Calls that have not ended when their attempt does become INTERRUPTED.
+        """
         ...
 
     async def execution(self, lease: Lease) -> ExecutionNote:

@@ -19,9 +19,11 @@ from services.common.rpc.server import Registration
 from services.common.rpc.status import service_error
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
+from services.gateway.hooks.calls import CallStore
 from services.gateway.hooks.servicer import HookServicer
 from services.gateway.hooks.store import HookStore
 from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.attempts import Retries
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.servicer import JobServicer
 from services.gateway.jobs.store import JobStore
@@ -46,8 +48,8 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
     changes = Changes()
     admission = Admission(engine, changes, "")
     catalog = CatalogServicer(CatalogStore(engine), Tickets(engine, admission).start)
-    jobs = JobServicer(admission, JobStore(engine, changes), changes, Draining())
-    hooks = HookServicer(HookStore(engine), AllowList())
+    jobs = JobServicer(admission, JobStore(engine, changes), Retries(engine, changes), changes, Draining())
+    hooks = HookServicer(HookStore(engine), CallStore(engine), AllowList())
     registrations = [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,

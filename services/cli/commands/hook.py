@@ -12,6 +12,7 @@ from services.cli.catalogue import with_gateway
 from services.cli.clients import Gateway
 from services.cli.fields import fill
 from services.cli.flags import Flag, options_of
+from services.cli.hook_calls import calls, when
 from services.cli.screen import Screen, one_line, printable
 
 _FLAGS = (
@@ -141,6 +142,9 @@ def unregister(id_: str, as_json: bool) -> None:
         Screen().say(f"{id_} is gone", style="")
 
 
+command.add_command(calls)
+
+
 def _made(name: str, run: Any, *parameters: click.Parameter) -> None:  # noqa: ANN401 - a function of options
     command.add_command(options.as_json(click.Command(name, callback=run, help=run.__doc__, params=list(parameters))))
 
@@ -223,11 +227,10 @@ def _shape(hook: hook_pb2.Hook) -> shapes.Shape:
 
 def _row(hook: hook_pb2.Hook) -> tuple[str, ...]:
     shape = _shape(hook)
-    when = str(shape["event"]).lower() + (f" {hook.stage}" if hook.stage else "")
     scope = ["all" if hook.all_projects else hook.project_id, *hook.template_ids, *hook.kinds]
     return (
         hook.hook_id,
-        f"{when} (disabled)" if hook.disabled else when,
+        f"{when(hook)} (disabled)" if hook.disabled else when(hook),
         one_line(", ".join(scope), 40),
         str(hook.order),
         str(shape["failure_policy"]).lower(),

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.catalog.tables import repositories, templates, work_items, workers
 from services.gateway.checkpoints.tables import checkpoints
-from services.gateway.hooks.tables import hooks
+from services.gateway.hooks.tables import hook_calls, hooks
 from services.gateway.jobs.tables import executions, jobs
 
 
@@ -33,6 +33,7 @@ OWNERS: Final[Mapping[str, Select[Any]]] = {
     "worker": _of_catalog(workers, "worker_id"),
     "work_item": _of_catalog(work_items, "work_item_id"),
     "hook": _of(hooks, "hook_id"),
+    "call": _of(hook_calls, "call_id"),
     "job": _of(jobs, "job_id"),
     "checkpoint": _of(checkpoints, "checkpoint_id"),
     "execution": select(executions.c.execution_id.label("id"), jobs.c.project_id).select_from(_RUNS),

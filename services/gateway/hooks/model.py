@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from services.lifecycle.model.calls import CallState
 from services.lifecycle.model.states import HookEvent
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
@@ -49,3 +50,33 @@ class Hook:
     def fits(self, template_id: str, kind: str) -> bool:
         """Whether it is called for a job of its project(s) that has this template (empty: none) and is of this kind."""
         return (not self.template_ids or template_id in self.template_ids) and (not self.kinds or kind in self.kinds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallView:
+    """A call of a hook, as it is shown. `begun` says how often: more than once where a gateway was killed meanwhile."""
+
+    call_id: str
+    hook_id: str
+    job_id: str
+    project_id: str
+    attempt: int
+    event: HookEvent
+    stage: str
+    state: CallState
+    begun: int
+    tries: int
+    status: str
+    answer: str
+    start_time: datetime
+    end_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFilter:
+    """Which calls to list; what is empty does not narrow."""
+
+    project_id: str = ""
+    hook_id: str = ""
+    job_id: str = ""
+    states: frozenset[CallState] = frozenset()

@@ -8,6 +8,7 @@ from boatyard.gateway.v1.hook_pb2_grpc import HookServiceServicer
 from grpc import aio
 
 from services.gateway.hooks import wire
+from services.gateway.hooks.calls import CallStore
 from services.gateway.hooks.store import HookStore
 from services.gateway.wire import Checks
 from services.lifecycle.webhooks import AllowList
@@ -18,8 +19,9 @@ Context = aio.ServicerContext[Any, Any]
 class HookServicer(HookServiceServicer):
     """Serves boatyard.gateway.v1.HookService."""
 
-    def __init__(self, hooks: HookStore, webhooks: AllowList) -> None:
+    def __init__(self, hooks: HookStore, calls: CallStore, webhooks: AllowList) -> None:
         self._hooks = hooks
+        self._calls = calls
         self._webhooks = webhooks
 
     async def RegisterHook(self, request: pb.RegisterHookRequest, context: Context) -> pb.RegisterHookResponse:
@@ -58,3 +60,8 @@ class HookServicer(HookServiceServicer):
             hook_id = check.required_id("hook_id", request.hook_id)
         await self._hooks.unregister(hook_id, datetime.now(UTC))
         return pb.UnregisterHookResponse()
+
+    async def ListHookCalls(self, request: pb.ListHookCallsRequest, context: Context) -> pb.ListHookCallsResponse:
+        """See the contract."""
+        calls, token = await self._calls.page(*wire.calls_wanted(request))
+        return pb.ListHookCallsResponse(calls=map(wire.call_message, calls), next_page_token=token)

@@ -9,6 +9,7 @@ from typing import Final
 
 from boatyard.gateway.v1 import hook_pb2 as pb
 
+from services.common.db.paging import Page
 from services.common.ids import new_id
 from services.gateway.auth import scope
 from services.gateway.catalog.update_wire import Form
@@ -18,15 +19,20 @@ from services.gateway.hooks.model import (
     MAX_COMMAND_BYTES,
     MAX_SCOPE,
     MAX_TIMEOUT,
+    CallFilter,
+    CallView,
     FailurePolicy,
     Hook,
 )
 from services.gateway.hooks.store import FIXED
 from services.gateway.wire import Checks, duration, timestamp
+from services.lifecycle.model.calls import CallState
 from services.lifecycle.model.states import STAGES, HookEvent
 from services.lifecycle.webhooks import AllowList, callback_complaint, new_secret, secret_complaint, url_complaint
 
 _EVENTS: Final = {pb.Hook.Event.Value(f"EVENT_{event}"): event for event in HookEvent}
+_CALL_STATES: Final = {pb.HookCall.State.Value(f"STATE_{state}"): state for state in CallState}
+_CALL_STATE_NUMBERS: Final = {state: number for number, state in _CALL_STATES.items()}
 _EVENT_NUMBERS: Final = {event: number for number, event in _EVENTS.items()}
 _POLICIES: Final = {
     pb.Hook.FAILURE_POLICY_FAIL: FailurePolicy.FAIL,
@@ -71,6 +77,38 @@ def hook_of(check: Checks, message: pb.Hook, allowed: AllowList) -> Hook:
         timeout=timeout,
         disabled=message.disabled,
         create_time=datetime.now(UTC),
+    )
+
+
+def calls_wanted(request: pb.ListHookCallsRequest) -> tuple[CallFilter, Page]:
+    """Read which calls to list. Raises Invalid with all violations."""
+    with Checks() as check:
+        wanted = CallFilter(
+            project_id=check.optional_id("project_id", request.project_id),
+            hook_id=check.optional_id("hook_id", request.hook_id),
+            job_id=check.optional_id("job_id", request.job_id),
+            states=check.choices("states", request.states, _CALL_STATES),
+        )
+        return wanted, check.page(request, request.page_size, request.page_token)
+
+
+def call_message(value: CallView) -> pb.HookCall:
+    """Write a call."""
+    return pb.HookCall(
+        call_id=value.call_id,
+        hook_id=value.hook_id,
+        job_id=value.job_id,
+        project_id=value.project_id,
+        attempt=value.attempt,
+        event=_EVENT_NUMBERS[value.event],
+        stage=value.stage,
+        state=_CALL_STATE_NUMBERS[value.state],
+        times_begun=value.begun,
+        tries=value.tries,
+        status=value.status,
+        answer=value.answer,
+        start_time=timestamp(value.start_time),
+        end_time=None if value.end_time is None else timestamp(value.end_time),
     )
 
 

@@ -1,13 +1,16 @@
 """Labels of jobs, as they are searched: one row each, beside the job's order, which shows them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from sqlalchemy import Column, ColumnElement, ForeignKey, Index, String, Table, delete, insert, select
+from sqlalchemy import Column, ColumnElement, ForeignKey, Index, String, Table, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.database import metadata
 from services.gateway.jobs.model import LabelSelector
 from services.gateway.jobs.tables import jobs
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.value import dump, load
 
 job_labels = Table(
     "job_labels",
@@ -25,6 +28,15 @@ async def write_labels(connection: AsyncConnection, job_id: str, labels: Mapping
     if labels:
         rows = [{"job_id": job_id, "key": key, "value": value} for key, value in labels.items()]
         await connection.execute(insert(job_labels), rows)
+
+
+async def add_labels(connection: AsyncConnection, job_id: str, labels: Mapping[str, str]) -> None:
+    """Give a job these labels too, where it is shown and where it is found; one that it has gets the new value."""
+    known = select(jobs.c.definition).where(jobs.c.job_id == job_id)
+    order = load(Order, (await connection.execute(known)).scalar_one())
+    order = replace(order, labels={**order.labels, **labels})
+    await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(definition=dump(order)))
+    await write_labels(connection, job_id, order.labels)
 
 
 def selected(selector: LabelSelector) -> ColumnElement[bool]:

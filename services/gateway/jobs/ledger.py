@@ -18,13 +18,14 @@ from services.gateway.catalog.store import REPOSITORIES
 from services.gateway.checkpoints.parking import park
 from services.gateway.checkpoints.rows import decision_on
 from services.gateway.hooks import model as registered
+from services.gateway.hooks.calls import write_call
 from services.gateway.hooks.store import hooks_in_force, key_of
 from services.gateway.jobs.attempts import retry_later
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.claiming import ANY, Claimer, Wanted, lease_end
 from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.files import read_files
-from services.gateway.jobs.labels import write_labels
+from services.gateway.jobs.labels import add_labels
 from services.gateway.jobs.model import JobView
 from services.gateway.jobs.notes import pushed_before, text_of, write_note
 from services.gateway.jobs.rows import job_row, job_view, joined
@@ -32,13 +33,12 @@ from services.gateway.jobs.tables import NOW, cells, executions, jobs, stages
 from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, LedgerUnavailable, Stage
+from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Decision, Question
-from services.lifecycle.model.order import Order
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from services.lifecycle.model.surroundings import Hook, Remote, Surroundings
-from services.lifecycle.model.value import dump, load
 
 
 class SqlLedger:
@@ -164,14 +164,12 @@ class SqlLedger:
             rows = (await connection.execute(recorded.order_by(stages.c.number))).all()
         return {row.name: Stage(row.name, StageState(row.state), row.result, row.message) for row in rows}
 
-    async def label(self, lease: Lease, labels: Mapping[str, str]) -> None:
+    async def record_call(self, lease: Lease, call: HookCall) -> None:
         """See Ledger."""
         async with self._writing(lease) as connection:
-            order = load(Order, (await job_row(connection, lease.job_id)).definition)
-            order = replace(order, labels={**order.labels, **labels})
-            labelled = update(jobs).where(jobs.c.job_id == lease.job_id).values(definition=dump(order))
-            await connection.execute(labelled)
-            await write_labels(connection, lease.job_id, order.labels)
+            await write_call(connection, lease, call)
+            if call.labels:
+                await add_labels(connection, lease.job_id, call.labels)
 
     async def execution(self, lease: Lease) -> ExecutionNote:
         """See Ledger."""

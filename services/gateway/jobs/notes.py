@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import and_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.hooks.calls import interrupt_calls
 from services.gateway.jobs.rows import joined, parted
 from services.gateway.jobs.tables import NOW, executions, stages
 from services.gateway.sql import insert_if_absent
@@ -52,7 +53,8 @@ async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, no
 async def end_executions(
     connection: AsyncConnection, job_id: str, state: ExecutionState, reason: str, message: str
 ) -> None:
-    """End what has not ended of a job's executions."""
+    """End what has not ended of a job's executions, and of its calls of hooks."""
+    await interrupt_calls(connection, job_id)
     live = (ExecutionState.PENDING, ExecutionState.RUNNING)
     await connection.execute(
         update(executions)

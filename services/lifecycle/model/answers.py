@@ -2,6 +2,7 @@
 
     {"allow": false, "reason": "not on a Friday"}
     {"prompt_addition": "Mind the tests in ci/.", "labels": {"team": "harbour"}}
+    {"ask": "May agents change the deployment?"}
 
 Whatever is not a JSON object is words for people, and says: go on.
 """
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES
 from services.lifecycle.model.value import Recorded
 
 MAX_REASON_BYTES: Final = 512
@@ -35,11 +37,15 @@ class HookAnswer(Recorded):
     veto: Veto | None = None
     prompt_addition: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    ask: str = ""
+    """What a person is to decide before the job goes on."""
 
     def complaint(self) -> str | None:
         """Say what of it no job takes, or None."""
         if len(self.prompt_addition.encode()) > MAX_ADDITION_BYTES or "\0" in self.prompt_addition:
             return f'a "prompt_addition" of more than {MAX_ADDITION_BYTES >> 10} KiB, or with a NUL character'
+        if len(self.ask.encode()) > MAX_WORDS_BYTES or "\0" in self.ask:
+            return f'an "ask" of more than {MAX_WORDS_BYTES >> 10} KiB, or with a NUL character'
         if len(self.labels) > MAX_LABELS or not all(is_label(*label) for label in self.labels.items()):
             rule = f"of keys of 1 to {MAX_LABEL_CHARACTERS} visible characters, and values no longer"
             return f'"labels" that are more than {MAX_LABELS}, or not {rule}'
@@ -54,14 +60,16 @@ def read_answer(text: bytes | str) -> HookAnswer:
         return HookAnswer()
     if not isinstance(said, dict):
         return HookAnswer()
-    allow, addition, labels = said.get("allow", True), said.get("prompt_addition", ""), said.get("labels", {})
+    allow, labels = said.get("allow", True), said.get("labels", {})
     if allow is not True and allow is not False:
         raise ValueError('an "allow" that is neither true nor false')
-    if not _is_text(addition):
-        raise ValueError('a "prompt_addition" that is no text')
+    texts = {name: said.get(name, "") for name in ("prompt_addition", "ask")}
+    for name, value in texts.items():
+        if not _is_text(value):
+            raise ValueError(f'a "{name}" that is no text')
     if not isinstance(labels, dict) or not all(map(_is_text, labels.values())) or not all(map(_is_text, labels)):
         raise ValueError('"labels" that are not an object of texts')
-    answer = HookAnswer(None if allow else _veto(said.get("reason")), addition, labels)
+    answer = HookAnswer(None if allow else _veto(said.get("reason")), labels=labels, **texts)
     if complaint := answer.complaint():
         raise ValueError(complaint)
     return answer

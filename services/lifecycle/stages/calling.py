@@ -36,6 +36,8 @@ class Reply:
     line: str
     tries: int = 1
     answer: HookAnswer = field(default_factory=HookAnswer)
+    text: str = ""
+    """The beginning of what it said."""
 
     def __str__(self) -> str:
         how = self.how + (f" at try {self.tries}" if self.tries > 1 else "")
@@ -68,8 +70,8 @@ def reply_of_command(hook: Hook, run: Run, tail: bytes) -> Reply:
     if run.state is not ExecutionState.SUCCEEDED:
         if not hook.event.may_veto:
             raise HookFailed(str(Reply(how, line)))
-        return Reply(how, line, answer=HookAnswer(veto(line)))
-    return Reply(how, line, answer=_understood(hook, last, 1))
+        return Reply(how, line, answer=HookAnswer(veto(line)), text=line)
+    return Reply(how, line, answer=_understood(hook, last, 1), text=_beginning(last))
 
 
 async def call_server(webhooks: Webhooks, call: ServerCall) -> Reply:
@@ -91,8 +93,9 @@ async def _post(webhooks: Webhooks, call: ServerCall) -> Reply:
         raise HookFailed(
             "its answer is compressed, or longer than 64 KiB: a veto in it could not be read", answer.tries
         )
-    line = answer.body[:_MAX_LINE_BYTES].decode(errors="replace").strip().partition("\n")[0]
-    return Reply(f"answered {answer.status}", line, answer.tries, _understood(hook, answer.body, answer.tries))
+    text = _beginning(answer.body)
+    line = text.strip().partition("\n")[0]
+    return Reply(f"answered {answer.status}", line, answer.tries, _understood(hook, answer.body, answer.tries), text)
 
 
 async def _ask(webhooks: Webhooks, call: ServerCall) -> Reply:
@@ -101,12 +104,17 @@ async def _ask(webhooks: Webhooks, call: ServerCall) -> Reply:
         call.call_id, hook.url, call.key, hook.hook_id, hook.event, hook.stage, call.document, hook.timeout
     )
     answer = await webhooks.ask(callback, tries=call.tries)
-    line = answer.note.strip().partition("\n")[0].encode()[:_MAX_LINE_BYTES].decode(errors="ignore")
+    text = _beginning(answer.note.encode())
+    line = text.strip().partition("\n")[0]
     if not hook.event.may_veto:
-        return Reply("answered", line, answer.tries)
+        return Reply("answered", line, answer.tries, text=text)
     if complaint := answer.said.complaint():
         raise HookFailed(f"its answer has {complaint}", answer.tries)
-    return Reply("answered", line, answer.tries, answer.said)
+    return Reply("answered", line, answer.tries, answer.said, text)
+
+
+def _beginning(said: bytes) -> str:
+    return said[:_MAX_LINE_BYTES].decode(errors="replace")
 
 
 def _understood(hook: Hook, said: bytes, tries: int) -> HookAnswer:

@@ -9,6 +9,8 @@ import structlog
 
 from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.model.answers import MAX_LABELS, HookAnswer
+from services.lifecycle.model.calls import CallState, HookCall
+from services.lifecycle.model.checkpoint import Origin
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import Verification
 from services.lifecycle.model.states import ExecutionState, HookEvent, JobState, Purpose
@@ -26,9 +28,11 @@ from services.lifecycle.stages.calling import (
     environment_of,
     reply_of_command,
 )
+from services.lifecycle.stages.checkpoints import ask
 from services.lifecycle.stages.executions import Errand, run_errand
 
 _VETOED = "VETOED"
+_WITHOUT_A_WAIT = {"take", "diff"}
 _ROUND = re.compile(r"-\d+$")
 
 log = structlog.get_logger()
@@ -116,33 +120,44 @@ async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stag
     for number, hook in enumerate(_chosen(job, event, stage), start=1):
         name = f"{when}-hook-{number}"
         try:
-            await job.step(name, Called, partial(_call, job, name, hook, outcome), tell=lambda called: called.message)
+            called = await job.step(
+                name, Called, partial(_call, job, name, hook, outcome), tell=lambda called: called.message
+            )
         except JobFailed as failed:
             if hook.must_succeed or failed.failure.reason == _VETOED:
                 raise
             log.warning("a hook failed", hook_id=hook.hook_id, reason=failed.failure.reason)
+            continue
+        if called.answer.ask:
+            await ask(job, name, Origin.HOOK, called.answer.ask)
 
 
 async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> Called:
     document = await job.insist(lambda: job.ledger.document(job.lease, outcome))
+    call = HookCall(f"{job.execution_id}-{name}", hook.hook_id, hook.event, hook.stage)
+    await job.insist(lambda: job.ledger.record_call(job.lease, call))
     try:
-        reply = await (_serve if hook.url else _run)(job, name, hook, document)
-        _check_room(job, reply.answer)
+        reply = await (_serve if hook.url else _run)(job, call, hook, document)
+        _check(job, hook, reply.answer)
     except HookFailed as failed:
+        gone = replace(call, state=CallState.FAILED, tries=failed.tries, status=str(failed))
+        await job.insist(lambda: job.ledger.record_call(job.lease, gone))
         raise JobFailed(Failure("HOOK_FAILED", f"hook {hook.hook_id}: {failed}")) from failed
-    if (vetoed := reply.answer.veto) is not None:
+    vetoed, labels = reply.answer.veto, reply.answer.labels
+    state = CallState.DONE if vetoed is None else CallState.VETOED
+    done = replace(call, state=state, tries=reply.tries, status=reply.how, answer=reply.text, labels=labels)
+    await job.insist(lambda: job.ledger.record_call(job.lease, done))
+    if vetoed is not None:
         raise JobFailed(Failure(_VETOED, vetoed.reason or f"hook {hook.hook_id} {reply}"))
-    if reply.answer.labels:
-        job.order = replace(job.order, labels={**job.order.labels, **reply.answer.labels})
-        await job.insist(lambda: job.ledger.label(job.lease, reply.answer.labels))
+    job.order = replace(job.order, labels={**job.order.labels, **labels})
     return Called(f"{hook.hook_id}: {reply}", reply.answer)
 
 
-async def _run(job: JobRun, name: str, hook: Hook, document: bytes) -> Reply:
+async def _run(job: JobRun, call: HookCall, hook: Hook, document: bytes) -> Reply:
     """Run a command, in the job's workspace when that is made and no agent is in it. Raises HookFailed."""
     layout = job.recorded("workspace", Layout) if is_agent_gone(job) and not job.lease.is_moved else None
     errand = Errand(
-        f"{job.execution_id}-{name}",
+        call.call_id,
         Purpose.HOOK,
         hook.command,
         hook.timeout,
@@ -155,15 +170,18 @@ async def _run(job: JobRun, name: str, hook: Hook, document: bytes) -> Reply:
     return reply_of_command(hook, run, await job.nodes.tail(run, MAX_OUTPUT_BYTES))
 
 
-async def _serve(job: JobRun, name: str, hook: Hook, document: bytes) -> Reply:
+async def _serve(job: JobRun, call: HookCall, hook: Hook, document: bytes) -> Reply:
     """Call a server. Raises HookFailed."""
     key = await job.insist(lambda: job.ledger.signing_key(job.lease, hook.hook_id))
-    call = ServerCall(hook, f"{job.execution_id}-{name}", key, document)
-    return await job.interruptible(call_server(job.webhooks, call))
+    return await job.interruptible(call_server(job.webhooks, ServerCall(hook, call.call_id, key, document)))
 
 
-def _check_room(job: JobRun, answer: HookAnswer) -> None:
-    """Raise HookFailed where what a hook adds would be too much together with what is there."""
+def _check(job: JobRun, hook: Hook, answer: HookAnswer) -> None:
+    """Raise HookFailed where a hook adds too much to what is there, or asks a person where no job waits."""
+    if answer.ask and hook.stage in _WITHOUT_A_WAIT:
+        raise HookFailed(
+            f"it asks a person before {hook.stage}, where no job waits: what an agent has done is taken at once"
+        )
     if answer.prompt_addition and not takes_addition(job, answer.prompt_addition):
         raise HookFailed("its addition would make the prompt longer than what the agent takes")
     if len({**job.order.labels, **answer.labels}) > MAX_LABELS:

@@ -87,7 +87,9 @@ async def _ask(call: Callback, allowed: AllowList, number: int) -> CallbackAnswe
             metadata=(("authorization", f"Bearer {call.token.decode()}"),),
         )
     vetoed = veto(answer.veto.reason) if answer.HasField("veto") else None
-    return CallbackAnswer(HookAnswer(vetoed, answer.prompt_addition, dict(answer.labels)), answer.note, number)
+    return CallbackAnswer(
+        HookAnswer(vetoed, answer.prompt_addition, dict(answer.labels), answer.ask), answer.note, number
+    )
 
 
 def _channel(url: httpx2.URL, address: Address, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from boatyard.gateway.v1 import hook_pb2, job_pb2
+from boatyard.gateway.v1 import checkpoint_pb2, hook_pb2, job_pb2
 from boatyard.hook.v1 import callback_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
@@ -136,6 +136,65 @@ async def test_a_callback_may_veto_and_one_that_fails_does_what_its_policy_says(
     assert (gone.state, gone.reason) == (FAILED, "HOOK_FAILED")
     assert "answered UNAVAILABLE" in gone.message
     assert "at the last of 5 tries" in gone.message
+
+
+async def history(services: Services, **wanted) -> list[hook_pb2.HookCall]:
+    """Return the calls of hooks, the oldest first."""
+    answer = await services.hooks.ListHookCalls(hook_pb2.ListHookCallsRequest(**wanted))
+    return list(reversed(answer.calls))
+
+
+async def test_calls_are_remembered_one_record_each(services: Services, register: Hooks) -> None:
+    replies = [Reply(503), Reply(200, b"noted"), Reply(is_silent=True), Reply(200, b'{"allow": false, "reason": "no"}')]
+    async with receiver(*replies) as server, callback_server(pb.CallHookResponse(note="hm")) as callback:
+        hooks = [await register.web("PRE", server.url, order=order, timeout=Duration(seconds=60)) for order in range(2)]
+        hooks.append(await register("ERROR", callback={"url": callback.url}))
+        job = await services.submit("true", project_id=register.project)
+        await server.until(3)
+        (_, under_way) = await history(services, job_id=job.job_id)
+        assert (under_way.state, under_way.times_begun) == (hook_pb2.HookCall.STATE_RUNNING, 1)
+        await killed_in_mid_call(services)
+        ended = await services.ended(job.job_id)
+    assert (ended.reason, ended.message) == ("VETOED", "no")
+    calls = await history(services, job_id=job.job_id)
+    assert [call.hook_id for call in calls] == [hook.hook_id for hook in hooks]
+    assert [call.call_id for call in calls] == [
+        *[server.received[number].message_id for number in (1, 2)],
+        callback.calls[0].call_id,
+    ]
+    states = [hook_pb2.HookCall.State.Name(call.state).removeprefix("STATE_") for call in calls]
+    assert states == ["DONE", "VETOED", "DONE"]
+    assert [(call.times_begun, call.tries) for call in calls] == [(1, 2), (2, 1), (1, 1)]
+    assert [call.status for call in calls] == ["answered 200", "answered 200", "answered"]
+    assert [call.answer for call in calls] == ["noted", '{"allow": false, "reason": "no"}', "hm"]
+    assert all(call.end_time.ToNanoseconds() >= call.start_time.ToNanoseconds() for call in calls)
+    vetoes = await history(services, project_id=register.project, states=[hook_pb2.HookCall.STATE_VETOED])
+    assert vetoes == [calls[1]]
+
+
+async def test_a_person_is_asked_where_a_hook_wants_it(services: Services, register: Hooks, remote: Repo) -> None:
+    async with receiver(Reply(200, b'{"ask": "May this be pushed?"}')) as server:
+        await register.web("BEFORE", server.url, stage="push", failure_policy=IGNORE)
+        spec = await register.spec(remote)
+        ended = []
+        for verdict in ("Approve", "Reject"):
+            job = await services.submit("touch new", **spec)
+            asked = await services.asked(job.job_id)
+            assert asked.question == "May this be pushed?"
+            decide = getattr(checkpoint_pb2, f"{verdict}CheckpointRequest")
+            words = {"reason": "no"} if verdict == "Reject" else {}
+            answer = decide(checkpoint_id=asked.checkpoint_id, **words)
+            await getattr(services.checkpoints, f"{verdict}Checkpoint")(answer)
+            ended.append(await services.ended(job.job_id))
+    assert [(job.state, job.reason, job.output.pushed) for job in ended] == [
+        (SUCCEEDED, "", True),
+        (FAILED, "REJECTED", False),
+    ]
+    assert len(server.received) == 2, "not asked again after the wait"
+    await register("BEFORE", stage="take", command="""echo '{"ask": "Now?"}'""")
+    job = await services.run("touch new", **spec)
+    assert (job.state, job.reason) == (FAILED, "HOOK_FAILED")
+    assert "where no job waits" in job.message
 
 
 async def test_the_example_tells_agents_the_rules_and_guards_what_is_pushed(

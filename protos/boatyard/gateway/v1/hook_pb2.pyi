@@ -254,6 +254,185 @@ class UnregisterHookResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class ListHookCallsRequest(message.Message):
+    """Asks for calls of hooks."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: builtins.int
+    HOOK_ID_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    STATES_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    project_id: builtins.str
+    """Only for jobs of this project; empty means all."""
+    hook_id: builtins.str
+    """Only of this hook, unregistered or not; empty means all."""
+    job_id: builtins.str
+    """Only for this job; empty means all."""
+    page_size: builtins.int
+    """How many at most: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the page before, with the same filters."""
+    @builtins.property
+    def states(self) -> containers.RepeatedScalarFieldContainer[HookCall.State.ValueType]:
+        """Only those that stand so; empty means all."""
+
+    def __init__(
+        self,
+        *,
+        project_id: builtins.str = ...,
+        hook_id: builtins.str = ...,
+        job_id: builtins.str = ...,
+        states: abc.Iterable[HookCall.State.ValueType] | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hook_id", b"hook_id", "job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListHookCallsResponse(message.Message):
+    """Answers ListHookCalls."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Leads to the next page; empty on the last."""
+    @builtins.property
+    def calls(self) -> containers.RepeatedCompositeFieldContainer[HookCall]:
+        """The calls of this page."""
+
+    def __init__(
+        self,
+        *,
+        calls: abc.Iterable[HookCall] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["calls", b"calls", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class HookCall(message.Message):
+    """A call of a hook, for one job."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    class _State:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[HookCall._State.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: HookCall._State.ValueType  # 0
+        """Never sent."""
+        STATE_RUNNING: HookCall._State.ValueType  # 1
+        """It is under way, or its gateway was killed, and it will be begun again."""
+        STATE_DONE: HookCall._State.ValueType  # 2
+        """The hook has answered as it should."""
+        STATE_VETOED: HookCall._State.ValueType  # 3
+        """The hook does not let the job go on."""
+        STATE_FAILED: HookCall._State.ValueType  # 4
+        """The hook could not be called, or has not answered as it should."""
+        STATE_INTERRUPTED: HookCall._State.ValueType  # 5
+        """It was cut short, by a cancel or a lost machine, and is not begun again: what it came to is not known."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """How a call goes."""
+
+    STATE_UNSPECIFIED: HookCall.State.ValueType  # 0
+    """Never sent."""
+    STATE_RUNNING: HookCall.State.ValueType  # 1
+    """It is under way, or its gateway was killed, and it will be begun again."""
+    STATE_DONE: HookCall.State.ValueType  # 2
+    """The hook has answered as it should."""
+    STATE_VETOED: HookCall.State.ValueType  # 3
+    """The hook does not let the job go on."""
+    STATE_FAILED: HookCall.State.ValueType  # 4
+    """The hook could not be called, or has not answered as it should."""
+    STATE_INTERRUPTED: HookCall.State.ValueType  # 5
+    """It was cut short, by a cancel or a lost machine, and is not begun again: what it came to is not known."""
+
+    CALL_ID_FIELD_NUMBER: builtins.int
+    HOOK_ID_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    PROJECT_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    EVENT_FIELD_NUMBER: builtins.int
+    STAGE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    TIMES_BEGUN_FIELD_NUMBER: builtins.int
+    TRIES_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    ANSWER_FIELD_NUMBER: builtins.int
+    START_TIME_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    call_id: builtins.str
+    """What tells the call from others: what a webhook gets as `webhook-id`, and a callback as `call_id`."""
+    hook_id: builtins.str
+    """The hook."""
+    job_id: builtins.str
+    """The job."""
+    project_id: builtins.str
+    """The job's project."""
+    attempt: builtins.int
+    """The job's attempt, from 1."""
+    event: Hook.Event.ValueType
+    """When it was called."""
+    stage: builtins.str
+    """For BEFORE and AFTER: the stage."""
+    state: HookCall.State.ValueType
+    """How it goes."""
+    times_begun: builtins.int
+    """How often it was begun: more than once where a gateway was killed, or let go of the job, before the answer was recorded."""
+    tries: builtins.int
+    """How many tries the last of these took; 0 while it is under way, or where nothing could be called."""
+    status: builtins.str
+    """How it was answered, or why it failed, for people: `answered 200`, `exited with code 3`, `no answer within 30 s`."""
+    answer: builtins.str
+    """The beginning of what was answered, or the last line that a command wrote; at most 512 bytes."""
+    @builtins.property
+    def start_time(self) -> timestamp_pb2.Timestamp:
+        """When it was first begun."""
+
+    @builtins.property
+    def end_time(self) -> timestamp_pb2.Timestamp:
+        """When it ended; absent while it is under way."""
+
+    def __init__(
+        self,
+        *,
+        call_id: builtins.str = ...,
+        hook_id: builtins.str = ...,
+        job_id: builtins.str = ...,
+        project_id: builtins.str = ...,
+        attempt: builtins.int = ...,
+        event: Hook.Event.ValueType = ...,
+        stage: builtins.str = ...,
+        state: HookCall.State.ValueType = ...,
+        times_begun: builtins.int = ...,
+        tries: builtins.int = ...,
+        status: builtins.str = ...,
+        answer: builtins.str = ...,
+        start_time: timestamp_pb2.Timestamp | None = ...,
+        end_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answer", b"answer", "attempt", b"attempt", "call_id", b"call_id", "end_time", b"end_time", "event", b"event", "hook_id", b"hook_id", "job_id", b"job_id", "project_id", b"project_id", "stage", b"stage", "start_time", b"start_time", "state", b"state", "status", b"status", "times_begun", b"times_begun", "tries", b"tries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class Hook(message.Message):
     """Something to call in the life of a job."""
 
@@ -445,7 +624,9 @@ class Webhook(message.Message):
     What a PRE or BEFORE hook answers is read, where it is a JSON object: `{"allow": false, "reason": "…"}` is a veto;
     `{"prompt_addition": "…"}`, at most 16 KiB and 64 KiB together, is told to the agent after its prompt, when it is started after that call;
     `{"labels": {"…": "…"}}` adds labels to the job's or changes them (64 at most in all, keys and values of at most 63
-    visible characters). One of these names with a value of another form is a failure of the hook. Other answers are words for people.
+    visible characters); `{"ask": "…"}`, at most 16 KiB, has a person asked by a checkpoint before the job goes on, but not before
+    the stages `take` and `diff`, where a job does not wait. One of these names with a value of another form is a failure of the
+    hook. Other answers are words for people.
     """
 
     DESCRIPTOR: descriptor.Descriptor

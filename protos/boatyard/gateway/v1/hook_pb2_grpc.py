@@ -65,6 +65,11 @@ class HookServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookResponse.FromString,
                 _registered_method=True)
+        self.ListHookCalls = channel.unary_unary(
+                '/boatyard.gateway.v1.HookService/ListHookCalls',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHookCallsRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHookCallsResponse.FromString,
+                _registered_method=True)
 
 
 class HookServiceServicer:
@@ -129,6 +134,17 @@ class HookServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListHookCalls(self, request, context):
+        """Lists calls of hooks, the newest first: one record a call, however often it was tried, or begun again by a gateway that was
+        killed meanwhile. They are kept for 30 days, or until their job is gone.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is malformed, the page size is negative, or the page token belongs to another
+        filter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HookServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -156,6 +172,11 @@ def add_HookServiceServicer_to_server(servicer, server):
                     servicer.UnregisterHook,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookResponse.SerializeToString,
+            ),
+            'ListHookCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHookCalls,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHookCallsRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHookCallsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -299,6 +320,33 @@ class HookService:
             '/boatyard.gateway.v1.HookService/UnregisterHook',
             boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHookCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.HookService/ListHookCalls',
+            boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHookCallsRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHookCallsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,13 @@ class HookServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.
     """
+    ListHookCalls: aio.UnaryUnaryMultiCallable[hook_pb2.ListHookCallsRequest, hook_pb2.ListHookCallsResponse]
+    """Lists calls of hooks, the newest first: one record a call, however often it was tried, or begun again by a gateway that was
+    killed meanwhile. They are kept for 30 days, or until their job is gone.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): an id is malformed, the page size is negative, or the page token belongs to another
+      filter.
+    """
 
 class HookServiceServicer(metaclass=abc_1.ABCMeta):
     """Keeps what is to be called in the life of a job.
@@ -126,6 +133,19 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.
+        """
+
+    @abc_1.abstractmethod
+    def ListHookCalls(
+        self,
+        request: hook_pb2.ListHookCallsRequest,
+        context: aio.ServicerContext[hook_pb2.ListHookCallsRequest, abc.Awaitable[hook_pb2.ListHookCallsResponse]],
+    ) -> abc.Awaitable[hook_pb2.ListHookCallsResponse]:
+        """Lists calls of hooks, the newest first: one record a call, however often it was tried, or begun again by a gateway that was
+        killed meanwhile. They are kept for 30 days, or until their job is gone.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is malformed, the page size is negative, or the page token belongs to another
+          filter.
         """
 
 def add_HookServiceServicer_to_server(servicer: HookServiceServicer, server: aio.Server) -> None: ...

@@ -62,6 +62,11 @@ class LedgerServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSigningKeyRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSigningKeyResponse.FromString,
                 _registered_method=True)
+        self.RecordHookCall = channel.unary_unary(
+                '/boatyard.gateway.v1.LedgerService/RecordHookCall',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RecordHookCallRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RecordHookCallResponse.FromString,
+                _registered_method=True)
         self.BeginStage = channel.unary_unary(
                 '/boatyard.gateway.v1.LedgerService/BeginStage',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.BeginStageRequest.SerializeToString,
@@ -149,10 +154,22 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadSigningKey(self, request, context):
-        """Returns what a webhook's calls are signed with, also of one that has been unregistered meanwhile.
+        """Returns what a webhook's calls are signed with, or the token that a callback shows, also of a hook that has been
+        unregistered meanwhile.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): there is none of that id.
+        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordHookCall(self, request, context):
+        """Records that a call of a hook begins, or how it has ended, and with that the labels that it gives the job.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
         - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -268,6 +285,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.ReadSigningKey,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSigningKeyRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSigningKeyResponse.SerializeToString,
+            ),
+            'RecordHookCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordHookCall,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RecordHookCallRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RecordHookCallResponse.SerializeToString,
             ),
             'BeginStage': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginStage,
@@ -426,6 +448,33 @@ class LedgerService:
             '/boatyard.gateway.v1.LedgerService/ReadSigningKey',
             boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSigningKeyRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSigningKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordHookCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.LedgerService/RecordHookCall',
+            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RecordHookCallRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RecordHookCallResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,10 +46,18 @@ class LedgerServiceStub:
     - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
     """
     ReadSigningKey: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadSigningKeyRequest, ledger_pb2.ReadSigningKeyResponse]
-    """Returns what a webhook's calls are signed with, also of one that has been unregistered meanwhile.
+    """Returns what a webhook's calls are signed with, or the token that a callback shows, also of a hook that has been
+    unregistered meanwhile.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): there is none of that id.
+    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    """
+    RecordHookCall: aio.UnaryUnaryMultiCallable[ledger_pb2.RecordHookCallRequest, ledger_pb2.RecordHookCallResponse]
+    """Records that a call of a hook begins, or how it has ended, and with that the labels that it gives the job.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
     - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
     """
     BeginStage: aio.UnaryUnaryMultiCallable[ledger_pb2.BeginStageRequest, ledger_pb2.BeginStageResponse]
@@ -164,10 +172,24 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.ReadSigningKeyRequest,
         context: aio.ServicerContext[ledger_pb2.ReadSigningKeyRequest, abc.Awaitable[ledger_pb2.ReadSigningKeyResponse]],
     ) -> abc.Awaitable[ledger_pb2.ReadSigningKeyResponse]:
-        """Returns what a webhook's calls are signed with, also of one that has been unregistered meanwhile.
+        """Returns what a webhook's calls are signed with, or the token that a callback shows, also of a hook that has been
+        unregistered meanwhile.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): there is none of that id.
+        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        """
+
+    @abc_1.abstractmethod
+    def RecordHookCall(
+        self,
+        request: ledger_pb2.RecordHookCallRequest,
+        context: aio.ServicerContext[ledger_pb2.RecordHookCallRequest, abc.Awaitable[ledger_pb2.RecordHookCallResponse]],
+    ) -> abc.Awaitable[ledger_pb2.RecordHookCallResponse]:
+        """Records that a call of a hook begins, or how it has ended, and with that the labels that it gives the job.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
         - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
         """
 

@@ -26,7 +26,7 @@ from boatyard.gateway.v1 import hook_pb2 as boatyard_dot_gateway_dot_v1_dot_hook
 from boatyard.gateway.v1 import job_pb2 as boatyard_dot_gateway_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/hook/v1/callback.proto\x12\x10\x62oatyard.hook.v1\x1a\x1e\x62oatyard/gateway/v1/hook.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\"\x99\x01\n\x0f\x43\x61llHookRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0f\n\x07hook_id\x18\x02 \x01(\t\x12.\n\x05\x65vent\x18\x03 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Hook.Event\x12\r\n\x05stage\x18\x04 \x01(\t\x12%\n\x03job\x18\x05 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\xf7\x01\n\x10\x43\x61llHookResponse\x12\x35\n\x04veto\x18\x01 \x01(\x0b\x32\'.boatyard.hook.v1.CallHookResponse.Veto\x12\x0c\n\x04note\x18\x02 \x01(\t\x12\x17\n\x0fprompt_addition\x18\x03 \x01(\t\x12>\n\x06labels\x18\x04 \x03(\x0b\x32..boatyard.hook.v1.CallHookResponse.LabelsEntry\x1a\x16\n\x04Veto\x12\x0e\n\x06reason\x18\x01 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32m\n\x13HookCallbackService\x12V\n\x08\x43\x61llHook\x12!.boatyard.hook.v1.CallHookRequest\x1a\".boatyard.hook.v1.CallHookResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/hook/v1/callback.proto\x12\x10\x62oatyard.hook.v1\x1a\x1e\x62oatyard/gateway/v1/hook.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\"\x99\x01\n\x0f\x43\x61llHookRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0f\n\x07hook_id\x18\x02 \x01(\t\x12.\n\x05\x65vent\x18\x03 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Hook.Event\x12\r\n\x05stage\x18\x04 \x01(\t\x12%\n\x03job\x18\x05 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\x84\x02\n\x10\x43\x61llHookResponse\x12\x35\n\x04veto\x18\x01 \x01(\x0b\x32\'.boatyard.hook.v1.CallHookResponse.Veto\x12\x0c\n\x04note\x18\x02 \x01(\t\x12\x17\n\x0fprompt_addition\x18\x03 \x01(\t\x12>\n\x06labels\x18\x04 \x03(\x0b\x32..boatyard.hook.v1.CallHookResponse.LabelsEntry\x12\x0b\n\x03\x61sk\x18\x05 \x01(\t\x1a\x16\n\x04Veto\x12\x0e\n\x06reason\x18\x01 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32m\n\x13HookCallbackService\x12V\n\x08\x43\x61llHook\x12!.boatyard.hook.v1.CallHookRequest\x1a\".boatyard.hook.v1.CallHookResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,11 +40,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLHOOKREQUEST']._serialized_start=117
   _globals['_CALLHOOKREQUEST']._serialized_end=270
   _globals['_CALLHOOKRESPONSE']._serialized_start=273
-  _globals['_CALLHOOKRESPONSE']._serialized_end=520
-  _globals['_CALLHOOKRESPONSE_VETO']._serialized_start=451
-  _globals['_CALLHOOKRESPONSE_VETO']._serialized_end=473
-  _globals['_CALLHOOKRESPONSE_LABELSENTRY']._serialized_start=475
-  _globals['_CALLHOOKRESPONSE_LABELSENTRY']._serialized_end=520
-  _globals['_HOOKCALLBACKSERVICE']._serialized_start=522
-  _globals['_HOOKCALLBACKSERVICE']._serialized_end=631
+  _globals['_CALLHOOKRESPONSE']._serialized_end=533
+  _globals['_CALLHOOKRESPONSE_VETO']._serialized_start=464
+  _globals['_CALLHOOKRESPONSE_VETO']._serialized_end=486
+  _globals['_CALLHOOKRESPONSE_LABELSENTRY']._serialized_start=488
+  _globals['_CALLHOOKRESPONSE_LABELSENTRY']._serialized_end=533
+  _globals['_HOOKCALLBACKSERVICE']._serialized_start=535
+  _globals['_HOOKCALLBACKSERVICE']._serialized_end=644
 # @@protoc_insertion_point(module_scope)

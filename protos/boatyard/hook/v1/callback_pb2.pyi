@@ -110,11 +110,16 @@ class CallHookResponse(message.Message):
     NOTE_FIELD_NUMBER: builtins.int
     PROMPT_ADDITION_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
+    ASK_FIELD_NUMBER: builtins.int
     note: builtins.str
     """For people: stands in the job's timeline; of more than 512 bytes the beginning of the first line."""
     prompt_addition: builtins.str
     """For PRE and BEFORE: what the agent is told after its prompt, and after what hooks before this one have added. It reaches the
     agent when it is started after this call. At most 16 KiB, and those of all hooks together 64 KiB.
+    """
+    ask: builtins.str
+    """For PRE and BEFORE, but not for the stages `take` and `diff`: a question to a person, who is asked by a checkpoint before the
+    job goes on. No, or no answer in time, ends the job FAILED (REJECTED, EXPIRED). At most 16 KiB; empty asks nobody.
     """
     @builtins.property
     def veto(self) -> CallHookResponse.Veto:
@@ -133,9 +138,10 @@ class CallHookResponse(message.Message):
         note: builtins.str = ...,
         prompt_addition: builtins.str = ...,
         labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        ask: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["veto", b"veto"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["labels", b"labels", "note", b"note", "prompt_addition", b"prompt_addition", "veto", b"veto"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ask", b"ask", "labels", b"labels", "note", b"note", "prompt_addition", b"prompt_addition", "veto", b"veto"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

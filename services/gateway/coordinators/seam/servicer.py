@@ -55,6 +55,13 @@ class LedgerServicer(LedgerServiceServicer):
         async with self._desk.holding(held) as (ledger, lease):
             return pb.ReadSigningKeyResponse(key=await ledger.signing_key(lease, hook_id))
 
+    async def RecordHookCall(self, request: pb.RecordHookCallRequest, context: Context) -> pb.RecordHookCallResponse:
+        """See the contract."""
+        held, call = wire.call(request)
+        async with self._desk.holding(held) as (ledger, lease):
+            await ledger.record_call(lease, call)
+        return pb.RecordHookCallResponse()
+
     async def BeginStage(self, request: pb.BeginStageRequest, context: Context) -> pb.BeginStageResponse:
         """See the contract."""
         with Checks() as check:

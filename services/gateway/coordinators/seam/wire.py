@@ -10,6 +10,7 @@ from services.gateway.coordinators import wire
 from services.gateway.coordinators.model import Held
 from services.gateway.wire import KIB, Checks
 from services.lifecycle.ledger import Stage
+from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Question
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
@@ -70,6 +71,13 @@ def note(request: pb.NoteExecutionRequest) -> tuple[Held, ExecutionNote]:
     with Checks() as check:
         whose = held(check, request.holder)
     return whose, wire.value("note", ExecutionNote, request.note)
+
+
+def call(request: pb.RecordHookCallRequest) -> tuple[Held, HookCall]:
+    """Read how a call of a hook goes. Raises Invalid."""
+    with Checks() as check:
+        whose = held(check, request.holder)
+    return whose, wire.value("call", HookCall, request.call)
 
 
 def question(request: pb.ParkJobRequest) -> tuple[Held, Question]:

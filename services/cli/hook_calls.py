@@ -1,0 +1,89 @@
+"""`boatyard hook calls`: what hooks were called."""
+
+import click
+from boatyard.gateway.v1 import hook_pb2
+
+from services.cli import options, shapes, words
+from services.cli.catalogue import with_gateway
+from services.cli.clients import Gateway
+from services.cli.fields import choices
+from services.cli.screen import Screen, one_line
+
+_STATES = choices(hook_pb2.HookCall.State.DESCRIPTOR)
+_COLUMNS = ("HOOK", "JOB", "WHEN", "STATE", "AGE", "TOOK", "TRIES", "ANSWERED")
+
+
+@click.command("calls")
+@click.option("--hook", type=options.TEXT, metavar="ID", default="", help="Only of this hook.")
+@click.option("--job", type=options.TEXT, metavar="ID", default="", help="Only for this job.")
+@click.option("--project", type=options.TEXT, metavar="ID", default="", help="Only for jobs of this project.")
+@click.option("--state", type=click.Choice(list(_STATES)), multiple=True, help="Only those; may be repeated.")
+@click.option("-n", "--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
+@options.as_json
+def calls(*, hook: str, job: str, project: str, state: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """List what hooks were called, the newest call first."""
+    request = hook_pb2.ListHookCallsRequest(
+        hook_id=hook,
+        job_id=job,
+        project_id=project,
+        states=[hook_pb2.HookCall.State.ValueType(_STATES[name]) for name in state],
+    )
+    screen = Screen()
+    found = with_gateway(lambda way: _calls(way, request, limit))
+    if as_json:
+        for call in found:
+            screen.json(shapes.line(_shape(call)))
+    else:
+        screen.table(_COLUMNS, map(_row, found), cut_last=True)
+
+
+async def _calls(way: Gateway, request: hook_pb2.ListHookCallsRequest, limit: int) -> list[hook_pb2.HookCall]:
+    found: list[hook_pb2.HookCall] = []
+    while True:
+        request.page_size = min(limit - len(found), 1000)
+        answer = await way.ask(way.hooks.ListHookCalls(request))
+        found += answer.calls
+        request.page_token = answer.next_page_token
+        if not answer.next_page_token or len(found) >= limit:
+            return found[:limit]
+
+
+def _shape(call: hook_pb2.HookCall) -> shapes.Shape:
+    ended = call.HasField("end_time")
+    return {
+        "kind": "hook_call",
+        "call_id": call.call_id,
+        "hook_id": call.hook_id,
+        "job_id": call.job_id,
+        "project_id": call.project_id,
+        "attempt": call.attempt,
+        "event": shapes.name(hook_pb2.Hook.Event.Name, call.event, "EVENT_"),
+        "stage": call.stage or None,
+        "state": shapes.name(hook_pb2.HookCall.State.Name, call.state),
+        "times_begun": call.times_begun,
+        "tries": call.tries or None,
+        "status": call.status or None,
+        "answer": call.answer or None,
+        "start_time": shapes.time(call.start_time),
+        "duration_ms": call.end_time.ToMilliseconds() - call.start_time.ToMilliseconds() if ended else None,
+    }
+
+
+def _row(call: hook_pb2.HookCall) -> tuple[str, ...]:
+    shape = _shape(call)
+    return (
+        call.hook_id,
+        call.job_id,
+        when(call),
+        str(shape["state"]).lower(),
+        words.age(call.start_time),
+        words.duration(shape["duration_ms"]) if call.HasField("end_time") else "",
+        str(call.tries or ""),
+        one_line(call.status, 80),
+    )
+
+
+def when(called: hook_pb2.Hook | hook_pb2.HookCall) -> str:
+    """Say when a hook is called: `pre`, `before push`."""
+    event = shapes.name(hook_pb2.Hook.Event.Name, called.event, "EVENT_").lower()
+    return f"{event} {called.stage}" if called.stage else event

@@ -1,0 +1,119 @@
+"""The history of calls, whatever the ledger's database: one record a call, and no call without its end."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from services.common.db.paging import Page
+from services.gateway.hooks.calls import CallStore
+from services.gateway.hooks.model import CallFilter, CallView
+from services.gateway.jobs.tables import jobs, now
+from services.lifecycle.ledger import LeaseLost
+from services.lifecycle.model.calls import CallState, HookCall
+from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.states import HookEvent, JobState
+from tests.kit.ledger import Books, claimed
+
+CALL = HookCall("exec-1-pre-hook-1", "hook-1", HookEvent.PRE)
+DONE = replace(CALL, state=CallState.DONE, tries=2, status="answered 200", answer="ok\0", labels={"team": "a"})
+
+
+async def listed(book: Books, **wanted: object) -> list[CallView]:
+    views, token = await CallStore(book.engine).page(CallFilter(**wanted), Page())  # type: ignore[arg-type]
+    assert token == ""
+    return views
+
+
+async def expire(book: Books) -> None:
+    async with book.engine.begin() as connection:
+        await connection.execute(update(jobs).values(lease_until=now() - 1))
+
+
+async def test_a_call_is_one_record_however_often_it_is_recorded(book: Books) -> None:
+    await book.admit(labels={"mine": "1"})
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    for call in (CALL, CALL):  # the answer to the first was lost
+        await cell.record_call(lease, call)
+        (view,) = await listed(book)
+        assert (view.state, view.begun, view.tries, view.end_time) == (CallState.RUNNING, 1, 0, None)
+    for call in (DONE, replace(DONE, status="another")):
+        await cell.record_call(lease, call)
+        (view,) = await listed(book)
+        assert (view.state, view.begun, view.tries, view.status) == (CallState.DONE, 1, 2, "answered 200")
+    assert (view.job_id, view.hook_id, view.project_id, view.attempt) == (lease.job_id, "hook-1", "default", 1)
+    assert view.answer == "ok�"
+    assert view.end_time is not None
+    assert view.end_time >= view.start_time
+    job = await book.store.job(lease.job_id)
+    assert dict(job.order.labels) == {"mine": "1", "team": "a"}
+
+
+async def test_a_call_that_another_lease_begins_again_says_so(book: Books) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    old = await claimed(cell)
+    await cell.record_call(old, CALL)
+    new = await claimed(await book.cell("cell"))
+    await cell.record_call(new, CALL)
+    with pytest.raises(LeaseLost):
+        await cell.record_call(old, DONE)
+    (view,) = await listed(book)
+    assert (view.state, view.begun) == (CallState.RUNNING, 2)
+    await cell.record_call(new, DONE)
+    newest = await claimed(await book.cell("cell"))  # killed before its stage was recorded
+    await cell.record_call(newest, CALL)
+    (view,) = await listed(book)
+    assert (view.state, view.begun, view.status, view.end_time) == (CallState.RUNNING, 3, "", None)
+
+
+async def test_a_call_that_is_under_way_when_its_attempt_ends_was_interrupted(book: Books) -> None:
+    for number in (1, 2):
+        await book.admit()
+        cell = await book.cell(f"cell-{number}")
+        lease = await claimed(cell)
+        await cell.record_call(lease, replace(CALL, call_id=f"call-{number}"))
+    await cell.record_call(lease, replace(DONE, call_id="call-2"))
+    await cell.record_call(lease, replace(CALL, call_id="call-3"))
+    await cell.finish(lease, Outcome(JobState.CANCELLED))
+    await expire(book)
+    await claimed(await book.cell("other"))  # a new attempt of the first
+    states = {view.call_id: view.state for view in await listed(book)}
+    assert states == {
+        "call-1": CallState.INTERRUPTED,
+        "call-2": CallState.DONE,
+        "call-3": CallState.INTERRUPTED,
+    }
+    assert all(view.end_time for view in await listed(book))
+
+
+async def test_calls_are_found_by_what_they_are(book: Books) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    for number in range(5):
+        call = replace(CALL, call_id=f"call-{number}", hook_id=f"hook-{number % 2}")
+        await cell.record_call(lease, call)
+        if number != 4:
+            await cell.record_call(lease, replace(call, state=CallState.FAILED, status="answered 503"))
+    store, found, page = CallStore(book.engine), [], Page.parse(2, "")
+    while True:
+        views, token = await store.page(CallFilter(), page)
+        found += [view.call_id for view in views]
+        if not token:
+            break
+        page = Page.parse(2, token)
+    assert found == [f"call-{number}" for number in (4, 3, 2, 1, 0)]
+
+    async def ids(**wanted: object) -> set[str]:
+        return {view.call_id for view in await listed(book, **wanted)}
+
+    assert await ids(hook_id="hook-1") == {"call-1", "call-3"}
+    assert await ids(states=frozenset({CallState.RUNNING})) == {"call-4"}
+    assert await ids(job_id=lease.job_id, project_id="default") == set(found)
+    assert await ids(job_id="job-other") == await ids(project_id="other") == set()
+    assert await store.forget() == 0
+    assert await store.forget(timedelta(0)) == 5
+    assert await listed(book) == []
