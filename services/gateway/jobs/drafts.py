@@ -80,7 +80,8 @@ def _missing(order: Order, kind: JobKind) -> Iterator[tuple[str, str]]:
         if not getattr(order, name):
             yield name, f"is required for the kind {kind.name}"
     given = json.loads(order.data) if order.data else {}
-    if absent := [name for name in kind.required_data if name not in given]:
+    absent = [name for name in kind.required_data if name not in given]
+    if absent and (order.data or "data" not in kind.required_fields):
         yield "data", f"must have {', '.join(absent)} for the kind {kind.name}"
 
 
