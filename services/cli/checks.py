@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from services.cli import words
 from services.cli.findings import FAIL, OK, WARN, Finding
 from services.cli.node_checks import node
 from services.common.errors import StartError
+from services.common.rpc.tls import ClientTls
 from services.common.sandbox import devices, seccomp
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.probe import probe
 from services.common.settings import Home, read_token
 from services.supervisor.clients import is_serving
-from services.supervisor.plan import SERVICES, cell_file, default_address, read_cell_addresses
+from services.supervisor.plan import GATEWAY, SERVICES, cell_file, default_address, read_cell_addresses
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_GIT = (2, 36)
@@ -125,7 +126,7 @@ def services(home: Home) -> Iterator[Finding]:
     running = cell_file(home).exists()
     addresses = {service: default_address(service, os.environ) for service in SERVICES}
     addresses.update(read_cell_addresses(home))
-    serving = asyncio.run(_serving([addresses[service] for service in SERVICES]))
+    serving = asyncio.run(_serving(addresses))
     if not running and not any(serving):
         yield Finding("services", WARN, "no cell is running", "boatyard up")
         return
@@ -141,5 +142,6 @@ def services(home: Home) -> Iterator[Finding]:
         yield from node(addresses, read_token(home.cell_token_file))
 
 
-async def _serving(addresses: list[str]) -> list[bool]:
-    return list(await asyncio.gather(*map(is_serving, addresses)))
+async def _serving(addresses: Mapping[str, str]) -> list[bool]:
+    tls = {GATEWAY: ClientTls.from_environment()}
+    return list(await asyncio.gather(*(is_serving(addresses[service], tls.get(service)) for service in SERVICES)))

@@ -30,7 +30,8 @@ from services.cli.exits import NotAllowedError
 from services.common.errors import ServiceError, StartError, Unavailable
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
-from services.common.settings import Home, is_loopback, read_token
+from services.common.rpc.tls import ClientTls
+from services.common.settings import Home, is_loopback, reachable, read_token
 from services.supervisor.plan import GATEWAY, default_address, read_cell_addresses
 
 T = TypeVar("T")
@@ -81,16 +82,20 @@ async def gateway() -> AsyncIterator[Gateway]:
     """Open the way to the gateway of this environment. Raises NotAllowedError where we have no token for it."""
     home = Home.from_environment()
     address = gateway_address(home)
-    if not is_loopback(address.rpartition(":")[0]):
-        raise NotAllowedError(f"{address} is not on this machine, and the token would travel there in the clear")
-    async with open_channel(address, _token(home), services=_DESCRIPTORS) as channel:
+    tls = ClientTls.from_environment()
+    if tls is None and not is_loopback(address.rpartition(":")[0]):
+        raise NotAllowedError(
+            f"{address} is not on this machine, and the token would travel there in the clear:"
+            " BOATYARD_GATEWAY_CA names the CA by which the gateway is known"
+        )
+    async with open_channel(address, _token(home), services=_DESCRIPTORS, tls=tls) as channel:
         yield Gateway(channel, address)
 
 
 def gateway_address(home: Home) -> str:
     """Return what BOATYARD_GATEWAY_ADDRESS says, or where the cell of this data directory is, or would be."""
     told = os.environ.get("BOATYARD_GATEWAY_ADDRESS")
-    return told or read_cell_addresses(home).get(GATEWAY) or default_address(GATEWAY, os.environ)
+    return told or reachable(read_cell_addresses(home).get(GATEWAY) or default_address(GATEWAY, os.environ))
 
 
 def _token(home: Home) -> str:

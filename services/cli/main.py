@@ -92,6 +92,9 @@ Environment:
   BOATYARD_HOME             the data directory (default ~/.local/share/boatyard)
   BOATYARD_GATEWAY_ADDRESS  the gateway, host:port (default: the cell of the data directory)
   BOATYARD_TOKEN            the token shown to it (default: $BOATYARD_HOME/token)
+  BOATYARD_GATEWAY_CA       the CA by which it is known, a file in PEM (default: none, and no TLS)
+  BOATYARD_GATEWAY_CLIENT_CERTIFICATE, _CLIENT_KEY
+                            what is shown to one that asks callers for a certificate
   NO_COLOR                  no colour, also on a terminal
 """,
 )

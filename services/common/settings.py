@@ -127,11 +127,24 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _listen_address(value: str) -> str:
+def reachable(address: str) -> str:
+    """Return where this machine reaches what listens at `address`, which may be all of its addresses."""
+    host, _, port = address.rpartition(":")
+    return f"{_ANY.get(host, host)}:{port}"
+
+
+_ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - it is where others listen
+
+
+def _public_address(value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
         raise ValueError("must be host:port, such as 127.0.0.1:7460")
-    if not is_loopback(host):
+    return value
+
+
+def _listen_address(value: str) -> str:
+    if not is_loopback(_public_address(value).rpartition(":")[0]):
         raise ValueError("must be a loopback address: tokens would travel in the clear anywhere else")
     return value
 
@@ -141,6 +154,8 @@ def _absolute(path: Path) -> Path:
 
 
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+PublicAddress = Annotated[str, AfterValidator(_public_address)]
+"""Where a service listens that may be reached from elsewhere; it asks for TLS there itself."""
 
 
 class ServiceSettings(BaseSettings):
@@ -179,7 +194,10 @@ def load_settings(kind: type[_Settings]) -> _Settings:
     except ValidationError as error:
         prefix = kind.model_config.get("env_prefix", "")
         lines = [
-            f"{_variable(item['loc'], prefix)}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()
+            ": ".join(
+                [*([_variable(item["loc"], prefix)] if item["loc"] else []), item["msg"].removeprefix("Value error, ")]
+            )
+            for item in error.errors()
         ]
         raise StartError("wrong settings:\n  " + "\n  ".join(lines)) from None
 

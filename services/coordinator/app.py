@@ -59,7 +59,9 @@ async def _main() -> None:
         except LockHeldError as error:
             raise StartError(f"process {error.pid} already is the coordinator of {directory}") from None
         coordinator_id = _coordinator_id(directory)
-        upstream = await stack.enter_async_context(Upstream(listed(settings.upstream), settings.shown_token()))
+        upstream = await stack.enter_async_context(
+            Upstream(listed(settings.upstream), settings.shown_token(), settings.upstream_tls)
+        )
         nodes = await _nodes(stack, settings)
         shipping = Shipping(partial(upstream.append, coordinator_id), LocalEvents(nodes.execution))
         stack.push_async_callback(shipping.stop)

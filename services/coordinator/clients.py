@@ -17,6 +17,7 @@ from services.common.errors import ServiceError, Status
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
+from services.common.rpc.tls import ClientTls
 from services.coordinator import wire
 from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
 from services.lifecycle.strays import Standing
@@ -87,8 +88,8 @@ class NotReached(LedgerUnavailable):
 class Upstream:
     """The gateways. One is asked for as long as it answers, and then the next. Use it as `async with`."""
 
-    def __init__(self, addresses: Sequence[str], token: str) -> None:
-        self._channels = [open_channel(address, token, services=_DESCRIPTORS) for address in addresses]
+    def __init__(self, addresses: Sequence[str], token: str, tls: ClientTls | None = None) -> None:
+        self._channels = [open_channel(address, token, services=_DESCRIPTORS, tls=tls) for address in addresses]
         self._stubs = [
             Stubs(address, CoordinatorServiceStub(channel), LedgerServiceStub(channel))
             for address, channel in zip(addresses, self._channels, strict=True)

@@ -1,12 +1,13 @@
 """What a coordinator can be told."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 
 from services.common.errors import StartError
-from services.common.settings import ListenAddress, ServiceSettings, read_token
+from services.common.rpc.tls import ClientTls
+from services.common.settings import ListenAddress, ServiceSettings, is_loopback, read_token
 from services.lifecycle.model.outcome import Keeping
 from services.lifecycle.webhooks import AllowList
 
@@ -44,6 +45,13 @@ class CoordinatorSettings(ServiceSettings, env_prefix="BOATYARD_COORDINATOR_"):
     execution_address: str = "127.0.0.1:7463"
     upstream: Annotated[str, AfterValidator(_addresses)]
     """The gateways, host:port, separated by commas: another is asked when one does not answer."""
+    upstream_ca: Path | None = None
+    """By which the gateways are known; required where one of them is not on this machine."""
+    upstream_certificate: Path | None = None
+    """What is shown to gateways that ask for a certificate, beside the token."""
+    upstream_key: Path | None = None
+    upstream_server_name: str = ""
+    """The name that the gateways' certificates have, where it is not the one that they are called by."""
     token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("BOATYARD_TOKEN", "token"))
     """A token with the role coordinator, or admin; or else `token_file` has it."""
     token_file: Path | None = None
@@ -65,6 +73,21 @@ class CoordinatorSettings(ServiceSettings, env_prefix="BOATYARD_COORDINATOR_"):
     """The same of a job that was cancelled."""
     webhook_allow: Annotated[str, AfterValidator(_checked)] = ""
     """Addresses, networks and host names, separated by commas, that webhooks may call though they are not public."""
+
+    @model_validator(mode="after")
+    def _tokens_stay_secret(self) -> Self:
+        remote = [one for one in listed(self.upstream) if not is_loopback(one.rpartition(":")[0])]
+        if remote and self.upstream_ca is None:
+            raise ValueError(
+                f"BOATYARD_COORDINATOR_UPSTREAM_CA: is required, for {remote[0]} is not on this machine, and the token"
+                " would travel there in the clear"
+            )
+        return self
+
+    @property
+    def upstream_tls(self) -> ClientTls | None:
+        """Return what the gateways are called with; None in the clear, on this machine."""
+        return ClientTls.of(self.upstream_ca, self.upstream_certificate, self.upstream_key, self.upstream_server_name)
 
     @property
     def keeping(self) -> Keeping:

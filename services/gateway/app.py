@@ -135,7 +135,9 @@ async def _main() -> None:
         store = JobStore(engine, changes)
         events = EventStore(engine)
         here = NodeClients(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
-        found = await stack.enter_async_context(places(here, RemoteMachines(store, events, changes), cells, store))
+        found = await stack.enter_async_context(
+            places(here, RemoteMachines(store, events, changes), cells, store, settings.client_tls)
+        )
         registrations = [
             *_registrations(engine, store, changes, found=found, draining=draining, settings=settings),
             Registration(
@@ -170,6 +172,7 @@ async def _main() -> None:
             authenticator=before.authenticator,
             inspect=before.inspect,
             around=before.around,
+            tls=settings.server_tls,
             draining=draining,
             reflection=settings.reflection,
         )

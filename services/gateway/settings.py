@@ -1,11 +1,12 @@
 """What the gateway can be told."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 
-from services.common.settings import ListenAddress, ServiceSettings
+from services.common.rpc.tls import ClientTls, ServerTls
+from services.common.settings import PublicAddress, ServiceSettings, is_loopback
 from services.lifecycle.model.outcome import Keeping
 from services.lifecycle.webhooks import AllowList
 
@@ -21,7 +22,20 @@ Hours = Annotated[float, Field(ge=0, le=87600)]
 class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     """Variables BOATYARD_GATEWAY_<NAME>, and BOATYARD_HOME, _DATABASE_URL, _TOKEN, AGENT_COMMAND, ANTHROPIC_MODEL."""
 
-    listen: ListenAddress = "127.0.0.1:7460"
+    listen: PublicAddress = "127.0.0.1:7460"
+    """Anywhere but on a loopback address it needs TLS: `tls_certificate`, `tls_key`, and `ca`."""
+    tls_certificate: Path | None = None
+    """Its certificate with the chain, in PEM; it and its key are read again when they change."""
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    """Whose certificates callers must show, beside their tokens; unless given they show none."""
+    ca: Path | None = None
+    """By which gateways are known to those who call them: other cells, `boatyard up`, and the command line."""
+    client_certificate: Path | None = None
+    """What these callers show, where `tls_client_ca` asks for it."""
+    client_key: Path | None = None
+    server_name: str = ""
+    """The name that the gateways' certificates have, where it is not the one that they are called by."""
     advertised_address: str = ""
     """Where the gateways of other cells reach this one, host:port; `listen` unless given, by the host's name where that
     is every address of the machine."""
@@ -60,6 +74,31 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     """A line for /bin/sh: the agent of jobs for which nobody has said another."""
     agent_model: str = Field(default="", validation_alias=AliasChoices("ANTHROPIC_MODEL", "agent_model"))
     """The model of jobs with engine anthropic for which nobody has said another."""
+
+    @model_validator(mode="after")
+    def _tokens_stay_secret(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("BOATYARD_GATEWAY_TLS_CERTIFICATE and BOATYARD_GATEWAY_TLS_KEY go together")
+        if self.tls_certificate is not None and self.ca is None:
+            raise ValueError("BOATYARD_GATEWAY_CA: is required with TLS, for this cell's own calls to gateways")
+        if self.tls_certificate is None and not is_loopback(self.listen.rpartition(":")[0]):
+            raise ValueError(
+                "BOATYARD_GATEWAY_LISTEN: must be a loopback address, or BOATYARD_GATEWAY_TLS_CERTIFICATE, _TLS_KEY and"
+                " BOATYARD_GATEWAY_CA be given: tokens would travel in the clear"
+            )
+        return self
+
+    @property
+    def server_tls(self) -> ServerTls | None:
+        """Return what the gateway serves with; None in the clear, on a loopback address."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return ServerTls(self.tls_certificate, self.tls_key, self.tls_client_ca)
+
+    @property
+    def client_tls(self) -> ClientTls | None:
+        """Return what other gateways are called with."""
+        return ClientTls.of(self.ca, self.client_certificate, self.client_key, self.server_name)
 
     @property
     def keeping(self) -> Keeping:

@@ -11,6 +11,8 @@ from grpc_health.v1 import health_pb2
 from services.common.errors import FailedPrecondition, NotFound, ServiceError
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
+from services.common.rpc.tls import ClientTls
+from services.common.settings import reachable
 
 ALIVE = (pb.Execution.STATE_PENDING, pb.Execution.STATE_RUNNING)
 
@@ -19,17 +21,21 @@ _WAIT_S = 20
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ExecutionService"]
 
 
-async def wait_until_serving(address: str) -> None:
+async def wait_until_serving(address: str, tls: ClientTls | None = None) -> None:
     """Return when a service's health is SERVING; bound the wait from outside."""
-    async with open_channel(address) as channel:
+    async with _health_channel(address, tls) as channel:
         while not await _is_serving(channel):  # noqa: ASYNC110 - another process's event
             await asyncio.sleep(_HEALTH_PAUSE_S)
 
 
-async def is_serving(address: str) -> bool:
+async def is_serving(address: str, tls: ClientTls | None = None) -> bool:
     """Ask once, for a second at most."""
-    async with open_channel(address) as channel:
+    async with _health_channel(address, tls) as channel:
         return await _is_serving(channel)
+
+
+def _health_channel(address: str, tls: ClientTls | None) -> grpc.aio.Channel:
+    return open_channel(reachable(address), tls=tls)
 
 
 async def _is_serving(channel: grpc.aio.Channel) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.errors import StartError
+from services.common.rpc.tls import ClientTls
 from services.common.settings import Home
 
 GATEWAY, WORKSPACE, GIT, EXECUTION, HTTP = "gateway", "workspace", "git", "execution", "http"
@@ -42,6 +43,10 @@ class CellPlan:
     def command(self) -> str:
         """What a person types to run it."""
         return "boatyard up" if self.driver == GATEWAY else "boatyard coordinator"
+
+    def tls_of(self, service: str) -> ClientTls | None:
+        """Return how a service is called; None for in the clear."""
+        return ClientTls.from_environment(self.environment) if service == GATEWAY else None
 
     def log_file(self, service: str) -> Path:
         """Where a service's output goes."""

@@ -86,7 +86,10 @@ class _Cell:
         try:
             async with asyncio.timeout(_STARTED_WITHIN_S):
                 await asyncio.gather(
-                    *(wait_until_serving(self._plan.addresses[service]) for service in self._plan.services)
+                    *(
+                        wait_until_serving(self._plan.addresses[service], self._plan.tls_of(service))
+                        for service in self._plan.services
+                    )
                 )
         except TimeoutError:
             logs = self._plan.log_file(self._plan.driver).parent

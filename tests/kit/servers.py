@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from services.common.rpc.auth import Authenticator, SingleToken
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, RunningServer, start_server
+from services.common.rpc.tls import ServerTls
 
 TOKEN = "a-token-for-tests"
 
@@ -17,6 +18,7 @@ async def serving(
     draining: Draining | None = None,
     unary_limit_seconds: float = 60.0,
     reflection: bool = True,
+    tls: ServerTls | None = None,
 ) -> AsyncIterator[RunningServer]:
     """Serve inside of the block; callers show TOKEN unless another authenticator is given."""
     server = await start_server(
@@ -26,6 +28,7 @@ async def serving(
         draining=draining or Draining(),
         unary_limit_seconds=unary_limit_seconds,
         reflection=reflection,
+        tls=tls,
     )
     try:
         yield server

@@ -17,6 +17,7 @@ from services.common.fence import FENCE_METADATA_KEY, Fence
 from services.common.logs import current_request_id
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY
 from services.common.rpc.interceptors import REQUEST_ID_METADATA_KEY
+from services.common.rpc.tls import ClientTls
 
 UNARY_DEADLINE_SECONDS = 10.0
 
@@ -38,16 +39,23 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 def open_channel(
-    address: str, token: str | None = None, *, services: Sequence[ServiceDescriptor] = ()
+    address: str,
+    token: str | None = None,
+    *,
+    services: Sequence[ServiceDescriptor] = (),
+    tls: ClientTls | None = None,
 ) -> grpc.aio.Channel:
-    """Open a channel to `address` (host:port); close it, or use it as `async with`.
+    """Open a channel to `address` (host:port); close it, or use it as `async with`. Without `tls` it is in the clear.
 
     Of `services` (such as `workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]`), the methods whose
     idempotency_level allows it are retried when the service is UNAVAILABLE.
     """
     options = [*_OPTIONS, ("grpc.service_config", json.dumps(service_config(services)))]
     metadata = () if token is None else ((AUTHORIZATION_METADATA_KEY, f"Bearer {token}"),)
-    return _Channel(grpc.aio.insecure_channel(address, options=options), metadata)
+    if tls is None:
+        return _Channel(grpc.aio.insecure_channel(address, options=options), metadata)
+    options += tls.options
+    return _Channel(grpc.aio.secure_channel(address, tls.credentials(), options=options), metadata)
 
 
 def fence_metadata(fence: Fence) -> Metadata:

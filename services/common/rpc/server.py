@@ -18,6 +18,7 @@ from services.common.errors import StartError
 from services.common.rpc.auth import Authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.interceptors import Gate, Inspect, Layer, layers, let_pass
+from services.common.rpc.tls import ServerTls
 
 LIFELINE_VARIABLE = "BOATYARD_LIFELINE_FD"
 UNARY_LIMIT_SECONDS = 600.0
@@ -76,6 +77,7 @@ async def start_server(
     unary_limit_seconds: float = UNARY_LIMIT_SECONDS,
     inspect: Inspect = let_pass,
     around: Sequence[Layer] = (),
+    tls: ServerTls | None = None,
 ) -> RunningServer:
     """Start serving at `listen` (host:port; port 0 takes any free one). Raises StartError when the port is taken."""
     server = grpc.aio.server(
@@ -92,7 +94,7 @@ async def start_server(
         names = [registration.name for registration in registrations]
         grpc_reflection.enable_server_reflection([*names, health.SERVICE_NAME, grpc_reflection.SERVICE_NAME], server)
     try:
-        port = server.add_insecure_port(listen)
+        port = server.add_insecure_port(listen) if tls is None else server.add_secure_port(listen, tls.credentials())
     except RuntimeError as error:
         raise StartError(f"cannot listen on {listen}: is another service running there?") from error
     await server.start()
@@ -109,6 +111,7 @@ async def serve(
     unary_limit_seconds: float = UNARY_LIMIT_SECONDS,
     inspect: Inspect = let_pass,
     around: Sequence[Layer] = (),
+    tls: ServerTls | None = None,
     grace: float = GRACE_SECONDS,
     on_started: Callable[[str], None] | None = None,
 ) -> None:
@@ -127,6 +130,7 @@ async def serve(
             unary_limit_seconds=unary_limit_seconds,
             inspect=inspect,
             around=around,
+            tls=tls,
         )
         try:
             log.info("serving", address=running.address)

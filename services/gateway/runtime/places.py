@@ -13,6 +13,7 @@ from boatyard.gateway.v1 import runtime_pb2
 from services.common.errors import cell_unavailable
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY
 from services.common.rpc.channel import open_channel
+from services.common.rpc.tls import ClientTls
 from services.gateway.auth.current import current_access
 from services.gateway.auth.forwarding import forwarded_metadata
 from services.gateway.cells.model import Cell, CellKind, CellView
@@ -36,8 +37,11 @@ class Coordinators(Protocol):
 class Places:
     """Knows this cell and the way to all others. Made by `places`, which ends the ways."""
 
-    def __init__(self, here: Place, coordinators: Coordinators, cells: CellStore, jobs: JobStore) -> None:
+    def __init__(
+        self, here: Place, coordinators: Coordinators, cells: CellStore, jobs: JobStore, tls: ClientTls | None = None
+    ) -> None:
         self._here = here
+        self._tls = tls
         self._coordinators = coordinators
         self._cells = cells
         self._jobs = jobs
@@ -93,15 +97,17 @@ class Places:
     def _peer(self, cell: CellView) -> Place:
         channel = self._channels.get(cell.address)
         if channel is None:
-            channel = self._channels[cell.address] = open_channel(cell.address, services=[_SERVICE])
+            channel = self._channels[cell.address] = open_channel(cell.address, services=[_SERVICE], tls=self._tls)
         token = (AUTHORIZATION_METADATA_KEY, f"Bearer {cell.peer_token}")
         return PeerClients(cell, channel, (token, *forwarded_metadata(self._here.cell_id)))
 
 
 @asynccontextmanager
-async def places(here: Place, coordinators: Coordinators, cells: CellStore, jobs: JobStore) -> AsyncIterator[Places]:
-    """Give the ways to all cells, and end them."""
-    found = Places(here, coordinators, cells, jobs)
+async def places(
+    here: Place, coordinators: Coordinators, cells: CellStore, jobs: JobStore, tls: ClientTls | None
+) -> AsyncIterator[Places]:
+    """Give the ways to all cells, and end them. Without `tls` they are in the clear: of loopback addresses alone."""
+    found = Places(here, coordinators, cells, jobs, tls)
     try:
         yield found
     finally:

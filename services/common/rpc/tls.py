@@ -1,0 +1,127 @@
+"""TLS by files: what a server shows of itself and asks of its clients, and what a client believes and shows."""
+
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from services.common.errors import StartError
+
+CLIENT_VARIABLES = {
+    "ca": "BOATYARD_GATEWAY_CA",
+    "certificate": "BOATYARD_GATEWAY_CLIENT_CERTIFICATE",
+    "key": "BOATYARD_GATEWAY_CLIENT_KEY",
+    "server_name": "BOATYARD_GATEWAY_SERVER_NAME",
+}
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """Files in PEM: a server's certificate with its chain, its key, and the CA of the clients that it lets in.
+
+    Without a `client_ca` clients show no certificate: their tokens say who they are, in either case.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return gRPC's credentials, which follow the files. Raises StartError where these are not there or do not fit.
+
+        At each new connection it is asked whether the files have changed, which takes some microseconds; until the new
+        ones fit together, which is not so in the moment between two renames, the old ones serve on.
+        """
+        configuration, known = self._read(), self._stamp()
+
+        def changed() -> Any:  # noqa: ANN401 - None for as they were, which gRPC's stub does not know
+            nonlocal known
+            try:
+                stamp = self._stamp()
+                if stamp == known:
+                    return None
+                fresh = self._read()
+            except (OSError, StartError) as error:
+                log.warning("the old certificate serves on: the new one cannot be used", error=str(error))
+                return None
+            known = stamp
+            log.info("serves with a new certificate", file=str(self.certificate))
+            return fresh
+
+        return grpc.dynamic_ssl_server_credentials(configuration, changed, self.client_ca is not None)
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
+        check_pair(self.certificate, self.key)
+        pair = (self.key.read_bytes(), self.certificate.read_bytes())
+        return grpc.ssl_server_certificate_configuration([pair], _read(self.client_ca) if self.client_ca else None)
+
+    def _stamp(self) -> tuple[tuple[int, int, int], ...]:
+        files = [path.stat() for path in (self.certificate, self.key, self.client_ca) if path is not None]
+        return tuple((file.st_mtime_ns, file.st_ino, file.st_size) for file in files)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """What a client believes, and shows where it is asked: files in PEM.
+
+    `server_name` is the name that the server's certificate has to have, where that is not the one it is called by.
+    """
+
+    ca: Path
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "ClientTls | None":
+        """Read BOATYARD_GATEWAY_CA and its kin; None where no CA is named: then TLS is not spoken."""
+        told = {name: environment.get(variable, "") for name, variable in CLIENT_VARIABLES.items()}
+        return cls.of(told["ca"], told["certificate"], told["key"], told["server_name"])
+
+    @classmethod
+    def of(
+        cls, ca: str | Path | None, certificate: str | Path | None, key: str | Path | None, server_name: str
+    ) -> "ClientTls | None":
+        """Return it for what settings name; empty ones name nothing."""
+        if not ca:
+            return None
+        return cls(Path(ca), Path(certificate) if certificate else None, Path(key) if key else None, server_name)
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Return gRPC's credentials. Raises StartError where a file is not there or does not fit."""
+        if self.certificate is None or self.key is None:
+            return grpc.ssl_channel_credentials(_read(self.ca))
+        check_pair(self.certificate, self.key)
+        return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.certificate))
+
+    @property
+    def options(self) -> tuple[tuple[str, str], ...]:
+        """Return the channel's options."""
+        return (("grpc.ssl_target_name_override", self.server_name),) if self.server_name else ()
+
+
+def check_pair(certificate: Path, key: Path) -> None:
+    """Raise StartError unless the files are there, and the key is the certificate's: gRPC says neither at the start."""
+    _read(certificate)
+    _read(key)
+    try:
+        # With a password of its own OpenSSL asks nobody for one: a key that needs one is refused.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise StartError(
+            f"the certificate in {certificate} and the key in {key} cannot be used together: {error}"
+        ) from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StartError(f"cannot read {path}: {error.strerror}") from None
