@@ -23,8 +23,7 @@ Index("job_labels_by_value", job_labels.c.key, job_labels.c.value, job_labels.c.
 
 
 async def write_labels(connection: AsyncConnection, job_id: str, labels: Mapping[str, str]) -> None:
-    """Make these the labels by which a job is found."""
-    await connection.execute(delete(job_labels).where(job_labels.c.job_id == job_id))
+    """Have a job that has no labels yet found by these."""
     if labels:
         rows = [{"job_id": job_id, "key": key, "value": value} for key, value in labels.items()]
         await connection.execute(insert(job_labels), rows)
@@ -36,6 +35,7 @@ async def add_labels(connection: AsyncConnection, job_id: str, labels: Mapping[s
     order = load(Order, (await connection.execute(known)).scalar_one())
     order = replace(order, labels={**order.labels, **labels})
     await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(definition=dump(order)))
+    await connection.execute(delete(job_labels).where(job_labels.c.job_id == job_id))
     await write_labels(connection, job_id, order.labels)
 
 
