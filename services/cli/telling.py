@@ -1,6 +1,7 @@
 """What people are told about jobs and executions."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
@@ -66,6 +67,10 @@ def tell_job(screen: Screen, job: job_pb2.Job) -> None:
         ("job", job.job_id),
         ("execution", ", ".join(job.execution_ids)),
         ("prompt", one_line(spec.prompt)),
+        ("kind", spec.kind if spec.kind != "task" else ""),
+        ("labels", ", ".join(f"{key}={value}" for key, value in sorted(spec.labels.items()))),
+        ("input", ", ".join(_input(spec))),
+        ("not before", _moment(spec.not_before_time) if spec.HasField("not_before_time") else ""),
         ("project", spec.project_id),
         ("repository", spec.repository_id),
         ("revision", shapes.text(spec.revision) or ""),
@@ -108,6 +113,12 @@ def tell_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
     for line in (*_program(execution.output), *_files(execution.output)):
         screen.out.print(line)
     _tell_summary(screen, execution.output)
+
+
+def _input(spec: job_pb2.JobSpec) -> Iterable[str]:
+    yield from (f"{file.name} ({words.size(file.size_bytes)})" for file in spec.files)
+    if spec.data:
+        yield f"data ({words.size(len(spec.data))})"
 
 
 def _facts(job: job_pb2.Job) -> Iterable[Text]:
@@ -209,4 +220,6 @@ def _fact(label: str, value: str) -> Text:
 
 
 def _moment(time: Timestamp) -> str:
-    return f"{time.ToDatetime():%Y-%m-%d %H:%M:%S} UTC ({words.age(time)} ago)"
+    is_ahead = time.ToDatetime(UTC) > datetime.now(UTC)
+    distance = f"in {words.until(time)}" if is_ahead else f"{words.age(time)} ago"
+    return f"{time.ToDatetime():%Y-%m-%d %H:%M:%S} UTC ({distance})"

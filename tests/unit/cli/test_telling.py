@@ -131,3 +131,19 @@ def test_verification_without_a_code_gives_its_reason() -> None:
     text = told(telling.tell_end, job_pb2.Job(output=output_pb2.Output(verification=check)))
 
     assert "did not pass in 10 min 00 s: TIMED_OUT" in text
+
+
+def test_what_a_job_works_on_and_waits_for_is_told() -> None:
+    soon = Timestamp()
+    soon.FromDatetime(datetime(2100, 1, 1, tzinfo=UTC))
+    spec = job_pb2.JobSpec(
+        kind="review",
+        labels={"team": "ops", "env": ""},
+        files=[job_pb2.InputFile(name="a.csv", size_bytes=2048)],
+        data=b"{}",
+        not_before_time=soon,
+    )
+    text = told(telling.tell_job, job_pb2.Job(spec=spec))
+
+    for part in ("review", "env=, team=ops", "a.csv (2.0 KiB), data (2 B)", "2100-01-01 00:00:00 UTC (in "):
+        assert part in text
