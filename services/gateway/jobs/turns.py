@@ -14,8 +14,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Table, and_, case, exists, false, func, or_, select
+from sqlalchemy import BigInteger, Column, ColumnElement, Subquery, Table, and_, case, exists, false, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from services.common.db.columns import as_number, microseconds
 from services.gateway.catalog.tables import projects, repositories, workers
@@ -62,14 +65,13 @@ async def next_of_projects(
     room = _has_room(projects, projects.c.project_id, of=projects.c.project_id)
     heads = select(head.scalar_subquery().label("job_id")).where(room).subquery("heads")
 
-    other = jobs.alias("other")
-    same = other.c.project_id == jobs.c.project_id
-    running = select(func.count()).where(same, other.c.state == RUNNING).scalar_subquery()
-    last_end = select(func.max(as_number(other.c.end_time))).where(same).scalar_subquery()
-    waits_since = _later(_later(as_number(jobs.c.create_time), _woken()), func.coalesce(last_end, 0))
+    since = _latest(as_number(jobs.c.create_time), _woken(), func.coalesce(_last_end(), 0))
+    number = _running()
     found = (
-        select(jobs.c.job_id, jobs.c.turn, jobs.c.priority, running.label("running"), waits_since.label("since"))
+        select(jobs.c.job_id, jobs.c.turn, jobs.c.priority, since.label("since"))
+        .add_columns(func.coalesce(number.c.running, 0).label("running"))
         .join_from(heads, jobs, jobs.c.job_id == heads.c.job_id)
+        .outerjoin(number, number.c.project_id == jobs.c.project_id)
         .subquery("found")
     )
     level: ColumnElement[int] = found.c.priority
@@ -119,5 +121,34 @@ def _woken() -> ColumnElement[int]:
     return case((jobs.c.state == PENDING, jobs.c.wake_time), else_=0)
 
 
-def _later(one: ColumnElement[int], other: ColumnElement[int]) -> ColumnElement[int]:
-    return case((one > other, one), else_=other)
+def _last_end() -> ColumnElement[int]:
+    """When a job of the job's project ended last. Not by max(): SQLite would read the ends of all of them."""
+    ended = jobs.alias("ended")
+    ends = select(as_number(ended.c.end_time)).where(
+        ended.c.project_id == jobs.c.project_id, ended.c.end_time.is_not(None)
+    )
+    return ends.order_by(ended.c.end_time.desc()).limit(1).scalar_subquery()
+
+
+def _running() -> Subquery:
+    """How many jobs run, of each project that has any."""
+    other = jobs.alias("other")
+    running = select(other.c.project_id, func.count().label("running")).where(other.c.state == RUNNING)
+    return running.group_by(other.c.project_id).subquery("running_jobs")
+
+
+class _latest(FunctionElement[int]):  # noqa: N801 - it reads as SQL
+    """The greatest of some numbers, none of which is NULL."""
+
+    inherit_cache = True
+    type = BigInteger()
+
+
+@compiles(_latest, "postgresql")
+def _latest_postgresql(element: _latest, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's
+    return f"greatest({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_latest, "sqlite")
+def _latest_sqlite(element: _latest, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's
+    return f"max({compiler.process(element.clauses, **options)})"
