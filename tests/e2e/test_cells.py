@@ -39,6 +39,7 @@ def on(cells: Cells, remote: Remote, command: str, *arguments: object) -> tuple[
     return job, ours, other
 
 
+@pytest.mark.slow
 def test_each_cell_takes_what_it_has_room_for(cells: Cells, remote: Remote) -> None:
     first, second = cells
     jobs = [first.submit(remote.path, "sleep 1") for _ in range(2)]
@@ -74,6 +75,7 @@ def test_any_cell_lists_and_lets_go_of_what_another_has(cells: Cells, remote: Re
     assert ended["snapshot_id"] not in [one["snapshot_id"] for one in owner.lines("snapshots")]
 
 
+@pytest.mark.slow
 def test_an_agent_is_talked_to_from_another_cell(cells: Cells, remote: Remote) -> None:
     job, _, other = on(cells, remote, "read line; echo heard $line", "--terminal")
     eventually(lambda: other.lines("show", job["execution_id"])[0]["state"] == "RUNNING", "the agent runs")

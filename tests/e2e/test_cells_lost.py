@@ -1,5 +1,6 @@
 """Cells that are killed, frozen, restarted and cut off from their database: what becomes of their jobs."""
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,10 @@ from tests.e2e.conftest import Remote
 from tests.kit import processes
 from tests.kit.cell import eventually
 from tests.kit.cells import LEASE_SECONDS, SharingCell, running_cells
+from tests.kit.contract import ROOT
 from tests.kit.postgres import OwnPostgres
+
+pytestmark = pytest.mark.slow
 
 Cells = list[SharingCell]
 
@@ -67,7 +71,6 @@ def test_the_jobs_of_a_cell_that_is_killed_for_good_end_elsewhere(cells: Cells, 
     assert [cell["cell_id"] for cell in other.lines("cells")] == [other.cell_id]
 
 
-@pytest.mark.slow
 def test_a_cell_that_stood_still_past_its_lease_changes_nothing_more(cells: Cells, remote: Remote) -> None:
     flag = remote.path.parent / "begun-once"
     job = cells[0].submit(remote.path, f"sh -c '{ONCE.format(flag=flag)}'; echo x > new.txt", "--sandbox", "none")
@@ -102,7 +105,6 @@ def test_a_rolling_restart_fails_no_job(scratch: Path, postgres_url: str, remote
         assert [cell["state"] for cell in cells[1].lines("cells")] == ["ACTIVE", "ACTIVE"]
 
 
-@pytest.mark.slow
 def test_a_database_that_is_restarted_under_load_costs_no_job(
     scratch: Path, remote: Remote, own_postgres: OwnPostgres
 ) -> None:
@@ -120,3 +122,17 @@ def test_a_database_that_is_restarted_under_load_costs_no_job(
 
     assert [one["state"] for one in ended] == ["SUCCEEDED"] * len(jobs), ended
     assert {len(one["execution_ids"]) for one in ended} == {1}, "none was begun anew"
+
+
+def test_cells_call_one_another_by_tls(scratch: Path, postgres_url: str, remote: Remote) -> None:
+    made = scratch / "certificates"
+    subprocess.run([ROOT / "deploy" / "certificates.sh", made], check=True, capture_output=True)
+    files = {
+        "BOATYARD_GATEWAY_TLS_CERTIFICATE": made / "gateway.crt",
+        "BOATYARD_GATEWAY_TLS_KEY": made / "gateway.key",
+        "BOATYARD_GATEWAY_CA": made / "ca.crt",
+    }
+    with running_cells(scratch, 2, postgres_url, **{name: str(path) for name, path in files.items()}) as cells:
+        job = cells[0].submit(remote.path, "echo seen; echo x > new.txt")
+        assert cells[0].result(job["job_id"])["state"] == "SUCCEEDED"
+        assert [cell.output(job["execution_id"]) for cell in cells] == [b"seen\n", b"seen\n"]

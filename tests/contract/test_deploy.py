@@ -1,0 +1,162 @@
+"""What deploy/ says agrees with the code: variables that exist, ports that are served, files where they are mounted.
+
+Nothing of it is run: that takes a container runtime, or a cluster.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import AliasChoices
+
+from services.common.rpc.tls import ClientTls, ServerTls
+from services.common.settings import ServiceSettings
+from services.execution.settings import ExecutionSettings
+from services.gateway.settings import GatewaySettings
+from services.git.settings import GitSettings
+from services.workspace.settings import WorkspaceSettings
+from tests.kit.contract import ROOT
+
+DEPLOY = ROOT / "deploy"
+SETTINGS: tuple[type[ServiceSettings], ...] = (GatewaySettings, WorkspaceSettings, GitSettings, ExecutionSettings)
+OURS = {"POD_NAME", "POD_NAMESPACE"}
+"""Variables that other values are made of."""
+
+
+def variables() -> set[str]:
+    """Return every variable that a service reads."""
+    found = set()
+    for kind in SETTINGS:
+        for name, field in kind.model_fields.items():
+            alias = field.validation_alias
+            names = (
+                alias.choices if isinstance(alias, AliasChoices) else [alias or kind.model_config["env_prefix"] + name]
+            )
+            found |= {str(name).upper() for name in names}
+    return found
+
+
+def documents(path: str) -> list[Any]:
+    return list(yaml.safe_load_all((DEPLOY / path).read_text()))
+
+
+def manifests() -> dict[tuple[str, str], Any]:
+    """Return what `kubectl apply -k` would, by kind and name."""
+    (kustomization,) = documents("kubernetes/kustomization.yaml")
+    found = [one for file in kustomization["resources"] for one in documents(f"kubernetes/{file}")]
+    return {(one["kind"], one["metadata"]["name"]): one for one in found}
+
+
+def cells() -> dict[str, dict[str, str]]:
+    """Return the variables of each kind of cell that is described."""
+    (compose,) = documents("compose/compose.yaml")
+    pod = manifests()["StatefulSet", "cell"]["spec"]["template"]["spec"]
+    kubernetes = {one["name"]: one.get("value", "") for one in pod["containers"][0]["env"]}
+    described = {name: one["environment"] for name, one in compose["services"].items() if name.startswith("cell-")}
+    return {
+        where: dict(map(_default, values.items())) for where, values in {**described, "kubernetes": kubernetes}.items()
+    }
+
+
+def _default(variable: tuple[str, str]) -> tuple[str, str]:
+    """Put in what compose does where .env says nothing."""
+    name, value = variable
+    return name, re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+
+
+@pytest.mark.parametrize("where", cells())
+def test_every_variable_is_one_that_a_service_reads(where: str) -> None:
+    assert set(cells()[where]) - OURS - variables() == set()
+
+
+@pytest.mark.parametrize("where", cells())
+def test_the_gateway_takes_what_it_is_told(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("BOATYARD_")]:
+        monkeypatch.delenv(name)
+    for name, value in cells()[where].items():
+        monkeypatch.setenv(name, value)
+    settings = GatewaySettings()  # type: ignore[call-arg]
+    assert settings.listen == "0.0.0.0:7460"
+    assert settings.server_tls is not None
+    assert settings.client_tls is not None
+
+
+def test_the_ports_are_those_that_are_served() -> None:
+    port = 7460
+    kinds = manifests()
+    container = kinds["StatefulSet", "cell"]["spec"]["template"]["spec"]["containers"][0]
+    assert [one["containerPort"] for one in container["ports"]] == [port]
+    names = {one["name"] for one in container["ports"]}
+    for service in ("boatyard", "cells"):
+        for one in kinds["Service", service]["spec"]["ports"]:
+            assert (one["port"], one["targetPort"] in names) == (port, True)
+    (compose,) = documents("compose/compose.yaml")
+    assert {one.rpartition(":")[2] for name in ("cell-1", "cell-2") for one in compose["services"][name]["ports"]} == {
+        str(port)
+    }
+    assert f"EXPOSE {port}" in (DEPLOY / "image/Dockerfile").read_text()
+
+
+def test_the_manifests_name_one_another_rightly() -> None:
+    kinds = manifests()
+    cell = kinds["StatefulSet", "cell"]["spec"]
+    labels = cell["template"]["metadata"]["labels"]
+    assert cell["serviceName"] == "cells"
+    selectors = [
+        cell["selector"]["matchLabels"],
+        kinds["Service", "boatyard"]["spec"]["selector"],
+        kinds["Service", "cells"]["spec"]["selector"],
+        kinds["PodDisruptionBudget", "cells"]["spec"]["selector"]["matchLabels"],
+    ]
+    assert all(selector.items() <= labels.items() for selector in selectors)
+    pod = cell["template"]["spec"]
+    given = {one["name"] for one in pod["volumes"]} | {one["metadata"]["name"] for one in cell["volumeClaimTemplates"]}
+    mounted = {
+        one["name"] for container in pod["containers"] + pod["initContainers"] for one in container["volumeMounts"]
+    }
+    assert mounted == given
+    (example,) = documents("kubernetes/secret.example.yaml")
+    wanted = {
+        one["valueFrom"]["secretKeyRef"]["key"]
+        for one in pod["containers"][0]["env"]
+        if "secretKeyRef" in one.get("valueFrom", {})
+    }
+    assert wanted == set(example["stringData"])
+
+
+def test_a_pod_may_make_sandboxes_and_nothing_else() -> None:
+    pod = manifests()["StatefulSet", "cell"]["spec"]["template"]["spec"]
+    assert pod["hostUsers"] is False
+    assert pod["securityContext"]["runAsNonRoot"]
+    for container in pod["containers"] + pod["initContainers"]:
+        context = container["securityContext"]
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert not context["allowPrivilegeEscalation"]
+        assert context["procMount"] == "Unmasked"
+        assert "livenessProbe" not in container, "it would end agents"
+
+
+def test_the_image_is_built_of_what_is_there() -> None:
+    lines = (DEPLOY / "image/Dockerfile").read_text().splitlines()
+    (entry,) = [line for line in lines if line.startswith("ENTRYPOINT")]
+    assert "tini" in entry, "somebody must reap what agents leave behind"
+    assert any("constraints.txt" in line for line in lines)
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert not {"services", "protos", "pyproject.toml", "constraints.txt", "README.md"} & set(ignored)
+
+
+def test_the_certificates_are_good_for_servers_and_clients(tmp_path: Path) -> None:
+    command = [DEPLOY / "certificates.sh", tmp_path / "made", "cell-1", "*.cells.boatyard.svc"]
+    for _ in range(2):  # the second time it renews
+        subprocess.run(command, check=True, capture_output=True)
+    made = tmp_path / "made"
+    assert (made / "gateway.key").stat().st_mode & 0o077 == 0
+    ServerTls(made / "gateway.crt", made / "gateway.key").credentials()
+    ClientTls(made / "ca.crt").credentials()
+    verify = ["openssl", "verify", "-CAfile", made / "ca.crt"]
+    for name in ("cell-1", "localhost", "cell-2.cells.boatyard.svc"):
+        subprocess.run([*verify, "-verify_hostname", name, made / "gateway.crt"], check=True, capture_output=True)
