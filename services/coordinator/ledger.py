@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Final
 
 from boatyard.gateway.v1 import coordinator_pb2, ledger_pb2
@@ -10,7 +11,7 @@ from services.common.ids import new_id
 from services.coordinator import wire
 from services.coordinator.clients import Upstream
 from services.coordinator.shipping import Shipping
-from services.lifecycle.ledger import Beat, Lease, Stage
+from services.lifecycle.ledger import Beat, Document, Lease, Stage
 from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.outcome import Outcome, Retry
@@ -94,12 +95,12 @@ class RemoteLedger:
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadSurroundings(request, timeout=_CALL_SECONDS))
         return unpack(Surroundings, answer.surroundings)
 
-    async def document(self, lease: Lease, outcome: Outcome | None) -> bytes:
+    async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
         """See Ledger."""
         packed = b"" if outcome is None else pack(outcome)
-        request = ledger_pb2.ReadDocumentRequest(holder=self._holder(lease), outcome=packed)
+        request = ledger_pb2.ReadDocumentRequest(holder=self._holder(lease), stage=stage, outcome=packed)
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadDocument(request, timeout=_CALL_SECONDS))
-        return answer.document
+        return Document(answer.document, answer.time.ToDatetime(UTC))
 
     async def signing_key(self, lease: Lease, hook_id: str) -> bytes:
         """See Ledger."""

@@ -6,6 +6,7 @@ whoever has lost a lease can write nothing more. The ledger's own clock is the o
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from services.common.fence import Fence
@@ -69,6 +70,14 @@ class Stage:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A job as a hook is told it, JSON, and when the stage began in which it is."""
+
+    data: bytes
+    time: datetime
+
+
 class Ledger(Protocol):
     """Every method may raise LedgerUnavailable, and every method that takes a lease LeaseLost."""
 
@@ -97,8 +106,11 @@ class Ledger(Protocol):
         """Return what the job needs beside its order, as it is now."""
         ...
 
-    async def document(self, lease: Lease, outcome: Outcome | None) -> bytes:
-        """Return the job as JSON, for hooks: as it is now, or as it is to end."""
+    async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
+        """Return the job as JSON, for the hook of a stage that has begun: as it is now, or as it is to end.
+
+        MUST be the same again until the stage ends: a hook that is called once more is told the same.
+        """
         ...
 
     async def signing_key(self, lease: Lease, hook_id: str) -> bytes:

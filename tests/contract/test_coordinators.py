@@ -99,7 +99,9 @@ async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) 
     surroundings = await remote.surroundings(lease)
     assert surroundings == await here.surroundings(lease)
     assert [hook.hook_id for hook in surroundings.hooks] == ["hook-1"]
-    assert await remote.document(lease, FAILED) == await here.document(lease, FAILED)
+    await remote.begin_stage(lease, "error-hook-1")
+    told = await remote.document(lease, "error-hook-1", FAILED)
+    assert told == await here.document(lease, "error-hook-1", FAILED)
     assert await remote.signing_key(lease, "hook-1") == await here.signing_key(lease, "hook-1")
     for _ in range(2):
         await remote.finish(lease, FAILED)
@@ -134,7 +136,7 @@ async def test_whoever_lost_the_lease_is_told_so_by_every_call(book: Books, remo
         remote.stages(lease),
         remote.execution(lease),
         remote.surroundings(lease),
-        remote.document(lease, None),
+        remote.document(lease, "base", None),
         remote.park(lease, Question("push", Origin.POLICY, "?", lease.execution_id, 60.0)),
         remote.finish(lease, FAILED),
     ):

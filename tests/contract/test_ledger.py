@@ -392,3 +392,20 @@ async def test_a_claimer_gets_what_it_wants_up_to_its_capacity(book: Books) -> N
     assert again is None, "what ran out is wanted, or not"
     found = [await claimed_by(Wanted(capacity=2)), await claimed_by(Wanted(capacity=2))]
     assert [lease.job_id for lease in found if lease] == [mine.order.job_id, other.order.job_id]
+
+
+async def test_a_hook_that_is_called_again_is_told_the_same(book: Books) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    await cell.begin_stage(lease, "post-hook-1")
+    told = await cell.document(lease, "post-hook-1", SUCCEEDED)
+    restarted = await book.cell("cell")
+    lease = await claimed(restarted)
+    await restarted.begin_stage(lease, "post-hook-1")
+    assert await restarted.document(lease, "post-hook-1", SUCCEEDED) == told
+
+    await restarted.end_stage(lease, Stage("post-hook-1", StageState.DONE, "{}"))
+    assert (await restarted.stages(lease))["post-hook-1"].result == "{}"
+    await restarted.begin_stage(lease, "post-hook-2")
+    assert await restarted.document(lease, "post-hook-2", SUCCEEDED) != told

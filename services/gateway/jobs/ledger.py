@@ -27,12 +27,12 @@ from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.files import read_files
 from services.gateway.jobs.labels import add_labels
 from services.gateway.jobs.model import JobView
-from services.gateway.jobs.notes import pushed_before, text_of, write_note
+from services.gateway.jobs.notes import pushed_before, running_stage, text_of, write_note
 from services.gateway.jobs.rows import job_row, job_view, joined
 from services.gateway.jobs.tables import NOW, cells, executions, jobs, stages
 from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS
 from services.gateway.sql import insert_if_absent
-from services.lifecycle.ledger import Beat, Lease, LeaseLost, LedgerUnavailable, Stage
+from services.lifecycle.ledger import Beat, Document, Lease, LeaseLost, LedgerUnavailable, Stage
 from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.outcome import Outcome, Retry
@@ -139,16 +139,22 @@ class SqlLedger:
         fitting = tuple(_hook(hook) for hook in found if hook.fits(order.template_id, order.kind))
         return Surroundings(remote, fitting, files, pushed)
 
-    async def document(self, lease: Lease, outcome: Outcome | None) -> bytes:
-        """See Ledger."""
+    async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
+        """See Ledger. It is kept as the stage's result for as long as the stage has none."""
+        kept = running_stage(lease, stage)
         async with self._transaction() as connection:
             await _check(connection, lease)
+            begun = (await connection.execute(select(stages.c.result, stages.c.start_time).where(*kept))).one()
+            if begun.result:
+                return Document(begun.result.encode(), begun.start_time)
             view = await job_view(connection, lease.job_id)
-        if outcome is not None:
-            view = replace(view, state=outcome.state)
-            if outcome.failure is not None:
-                view = replace(view, reason=outcome.failure.reason, message=outcome.failure.message)
-        return self._document(view)
+            if outcome is not None:
+                view = replace(view, state=outcome.state)
+                if outcome.failure is not None:
+                    view = replace(view, reason=outcome.failure.reason, message=outcome.failure.message)
+            data = self._document(view)
+            await connection.execute(update(stages).where(*kept).values(result=data.decode()))
+        return Document(data, begun.start_time)
 
     async def signing_key(self, lease: Lease, hook_id: str) -> bytes:
         """See Ledger."""
@@ -205,12 +211,7 @@ class SqlLedger:
 
     async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
         """See Ledger."""
-        running = update(stages).where(
-            stages.c.job_id == lease.job_id,
-            stages.c.attempt == lease.attempt,
-            stages.c.name == stage.name,
-            stages.c.state == StageState.RUNNING,
-        )
+        running = update(stages).where(*running_stage(lease, stage.name))
         ended = running.values(state=stage.state, result=stage.result, message=text_of(stage.message), end_time=NOW)
         async with self._writing(lease) as connection:
             if (await connection.execute(ended)).rowcount == 0:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.hooks.calls import interrupt_calls
@@ -11,7 +11,7 @@ from services.gateway.jobs.tables import NOW, executions, stages
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.output import ExecutionNote, Output
-from services.lifecycle.model.states import ExecutionState, Purpose
+from services.lifecycle.model.states import ExecutionState, Purpose, StageState
 
 
 def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose) -> dict[str, Any]:
@@ -79,6 +79,16 @@ async def pushed_before(connection: AsyncConnection, lease: Lease) -> tuple[str,
     )
     rows = (await connection.execute(earlier)).all()
     return tuple(joined(row.output, row.bulk).commit_id for row in rows)
+
+
+def running_stage(lease: Lease, name: str) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions of a stage of the lease's attempt that has begun, and not ended."""
+    return (
+        stages.c.job_id == lease.job_id,
+        stages.c.attempt == lease.attempt,
+        stages.c.name == name,
+        stages.c.state == StageState.RUNNING,
+    )
 
 
 def text_of(message: str) -> str:

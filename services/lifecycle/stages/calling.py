@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from services.lifecycle.model.answers import HookAnswer, read_answer, veto
 from services.lifecycle.model.states import ExecutionState
@@ -25,6 +25,8 @@ class ServerCall:
     call_id: str
     key: bytes
     document: bytes
+    time: datetime
+    """When the first call of this id began."""
     tries: int = TRIES
 
 
@@ -84,7 +86,7 @@ async def call_server(webhooks: Webhooks, call: ServerCall) -> Reply:
 
 async def _post(webhooks: Webhooks, call: ServerCall) -> Reply:
     hook = call.hook
-    head = {"type": f"job.{hook.event.lower()}", "timestamp": datetime.now(UTC).isoformat()}
+    head = {"type": f"job.{hook.event.lower()}", "timestamp": call.time.isoformat()}
     about = {"hook_id": hook.hook_id, **({"stage": hook.stage} if hook.stage else {})}
     parts = (json.dumps(head).encode()[:-1], json.dumps(about).encode()[:-1], call.document)
     body = b'%b, "data": %b, "job": %b}}' % parts

@@ -8,6 +8,7 @@ from functools import partial
 import structlog
 
 from services.lifecycle.failures import JobCancelled, JobFailed
+from services.lifecycle.ledger import Document
 from services.lifecycle.model.answers import MAX_LABELS, HookAnswer
 from services.lifecycle.model.calls import CallState, HookCall
 from services.lifecycle.model.checkpoint import Origin
@@ -133,7 +134,7 @@ async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stag
 
 
 async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> Called:
-    document = await job.insist(lambda: job.ledger.document(job.lease, outcome))
+    document = await job.insist(lambda: job.ledger.document(job.lease, name, outcome))
     call = HookCall(f"{job.execution_id}-{name}", hook.hook_id, hook.event, hook.stage)
     await job.insist(lambda: job.ledger.record_call(job.lease, call))
     try:
@@ -153,7 +154,7 @@ async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> 
     return Called(f"{hook.hook_id}: {reply}", reply.answer)
 
 
-async def _run(job: JobRun, call: HookCall, hook: Hook, document: bytes) -> Reply:
+async def _run(job: JobRun, call: HookCall, hook: Hook, document: Document) -> Reply:
     """Run a command, in the job's workspace when that is made and no agent is in it. Raises HookFailed."""
     layout = job.recorded("workspace", Layout) if is_agent_gone(job) and not job.lease.is_moved else None
     errand = Errand(
@@ -163,17 +164,18 @@ async def _run(job: JobRun, call: HookCall, hook: Hook, document: bytes) -> Repl
         hook.timeout,
         base=None if layout is None else job.recorded("base", Base),
         layout=layout,
-        prompt=document,
+        prompt=document.data,
         environment=environment_of(hook),
     )
     run = await run_errand(job, errand)
     return reply_of_command(hook, run, await job.nodes.tail(run, MAX_OUTPUT_BYTES))
 
 
-async def _serve(job: JobRun, call: HookCall, hook: Hook, document: bytes) -> Reply:
+async def _serve(job: JobRun, call: HookCall, hook: Hook, document: Document) -> Reply:
     """Call a server. Raises HookFailed."""
     key = await job.insist(lambda: job.ledger.signing_key(job.lease, hook.hook_id))
-    return await job.interruptible(call_server(job.webhooks, ServerCall(hook, call.call_id, key, document)))
+    server_call = ServerCall(hook, call.call_id, key, document.data, document.time)
+    return await job.interruptible(call_server(job.webhooks, server_call))
 
 
 def _check(job: JobRun, hook: Hook, answer: HookAnswer) -> None:

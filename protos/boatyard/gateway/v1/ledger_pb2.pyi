@@ -9,6 +9,7 @@ from boatyard.gateway.v1 import job_pb2 as job_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
+from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
 import builtins as builtins
 import sys
@@ -177,8 +178,11 @@ class ReadDocumentRequest(message.Message):
 
     HOLDER_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
+    STAGE_FIELD_NUMBER: builtins.int
     outcome: builtins.bytes
     """How the job is to end: the driver's own value; empty means as it is now."""
+    stage: builtins.str
+    """Required. The stage, as BeginStage named it."""
     @builtins.property
     def holder(self) -> Holder:
         """Required. The lease."""
@@ -188,10 +192,11 @@ class ReadDocumentRequest(message.Message):
         *,
         holder: Holder | None = ...,
         outcome: builtins.bytes = ...,
+        stage: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["holder", b"holder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["holder", b"holder", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["holder", b"holder", "outcome", b"outcome", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -202,16 +207,22 @@ class ReadDocumentResponse(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     DOCUMENT_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
     document: builtins.bytes
     """JSON, at most 1 MiB."""
+    @builtins.property
+    def time(self) -> timestamp_pb2.Timestamp:
+        """When the stage began."""
+
     def __init__(
         self,
         *,
         document: builtins.bytes = ...,
+        time: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["document", b"document"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["document", b"document", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

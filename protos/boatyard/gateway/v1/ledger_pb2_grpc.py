@@ -143,7 +143,8 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadDocument(self, request, context):
-        """Returns the job as JSON, for hooks: as it is now, or as it is to end.
+        """Returns the job as JSON, for the hook of a stage that has begun: as it is now, or as it is to end. Until the stage ends
+        it is the same again, so that a hook which is called again is told the same.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.

@@ -39,7 +39,8 @@ class LedgerServiceStub:
     - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
     """
     ReadDocument: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadDocumentRequest, ledger_pb2.ReadDocumentResponse]
-    """Returns the job as JSON, for hooks: as it is now, or as it is to end.
+    """Returns the job as JSON, for the hook of a stage that has begun: as it is now, or as it is to end. Until the stage ends
+    it is the same again, so that a hook which is called again is told the same.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
@@ -159,7 +160,8 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.ReadDocumentRequest,
         context: aio.ServicerContext[ledger_pb2.ReadDocumentRequest, abc.Awaitable[ledger_pb2.ReadDocumentResponse]],
     ) -> abc.Awaitable[ledger_pb2.ReadDocumentResponse]:
-        """Returns the job as JSON, for hooks: as it is now, or as it is to end.
+        """Returns the job as JSON, for the hook of a stage that has begun: as it is now, or as it is to end. Until the stage ends
+        it is the same again, so that a hook which is called again is told the same.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.

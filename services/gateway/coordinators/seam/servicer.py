@@ -10,7 +10,7 @@ from services.gateway.coordinators.desk import Desk
 from services.gateway.coordinators.seam import wire
 from services.gateway.coordinators.store import CoordinatorStore
 from services.gateway.coordinators.wire import coordinator
-from services.gateway.wire import Checks
+from services.gateway.wire import Checks, timestamp
 from services.lifecycle.model.value import pack
 
 Context = aio.ServicerContext[Any, Any]
@@ -43,9 +43,10 @@ class LedgerServicer(LedgerServiceServicer):
 
     async def ReadDocument(self, request: pb.ReadDocumentRequest, context: Context) -> pb.ReadDocumentResponse:
         """See the contract."""
-        held, outcome = wire.document_wanted(request)
+        held, stage, outcome = wire.document_wanted(request)
         async with self._desk.holding(held) as (ledger, lease):
-            return pb.ReadDocumentResponse(document=await ledger.document(lease, outcome))
+            document = await ledger.document(lease, stage, outcome)
+        return pb.ReadDocumentResponse(document=document.data, time=timestamp(document.time))
 
     async def ReadSigningKey(self, request: pb.ReadSigningKeyRequest, context: Context) -> pb.ReadSigningKeyResponse:
         """See the contract."""

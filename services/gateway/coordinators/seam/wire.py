@@ -109,11 +109,12 @@ def outcome(request: pb.FinishJobRequest) -> tuple[Held, Outcome]:
     return whose, found
 
 
-def document_wanted(request: pb.ReadDocumentRequest) -> tuple[Held, Outcome | None]:
-    """Read which document is wanted. Raises Invalid."""
+def document_wanted(request: pb.ReadDocumentRequest) -> tuple[Held, str, Outcome | None]:
+    """Read which document is wanted: of which stage, and for which end. Raises Invalid."""
     with Checks() as check:
         whose = held(check, request.holder)
-    return whose, wire.value("outcome", Outcome, request.outcome) if request.outcome else None
+        stage = name_of(check, "stage", request.stage)
+    return whose, stage, wire.value("outcome", Outcome, request.outcome) if request.outcome else None
 
 
 def standings_wanted(request: pb.ReadStandingsRequest) -> tuple[str, Sequence[str]]:
