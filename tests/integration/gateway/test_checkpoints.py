@@ -1,5 +1,6 @@
 """Jobs that ask people, on real node services: nothing is held while they wait, and nothing is lost."""
 
+import signal
 from pathlib import Path
 
 import grpc
@@ -224,6 +225,36 @@ async def test_what_waits_holds_no_slot_and_outlives_everything(tmp_path: Path, 
         ended = await services.ended(job.job_id)
     assert (ended.state, ended.output.pushed) == (SUCCEEDED, True), ended
     assert remote.files(ended.output.branch.decode()).keys() >= {"new"}
+
+
+@pytest.mark.slow
+async def test_rounds_go_on_where_a_killed_gateway_left_them(tmp_path: Path, remote: Repo) -> None:
+    async with running_services(tmp_path) as services:
+        repository = await services.repository(remote)
+        command = 'echo "begun $BOATYARD_ROUND" >> begun.txt; sleep 1; cat > told.txt; echo "round $BOATYARD_ROUND"'
+        job = await services.submit(command, repository_id=repository, policy=BEFORE_PUSH)
+        for number in (1, 2, 3):
+            await services.until(job.job_id, lambda now, number=number: len(now.checkpoints) == number)
+            asked = await services.asked(job.job_id)
+            assert asked.round == number
+            if number < 3:
+                await ask_for(services, asked, f"Again {number}.")
+                agent = f"agent-{number + 1}"
+                await services.until(
+                    job.job_id, lambda now, agent=agent: agent in {stage.name for stage in now.timeline}
+                )
+            services.end("gateway", signal.SIGKILL)
+            services.start("gateway")
+            await services.serving("gateway")
+        await approve(services, asked)
+        ended = await services.ended(job.job_id)
+        assert (ended.state, len(ended.execution_ids)) == (SUCCEEDED, 3), ended
+        assert await services.output(ended.execution_ids[2]) == b"round 3\n"
+    files = remote.files(ended.output.branch.decode())
+    assert files["begun.txt"].split() == ["begun", "1", "begun", "2", "begun", "3"], "each agent was started once"
+    assert "Again 2." in files["told.txt"]
+    assert ended.output.commit_id == remote.head(ended.output.branch.decode())
+    assert ended.output.base_commit_id == remote.head("main")
 
 
 async def _sweep(services: Services) -> None:
