@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
-from boatyard.gateway.v1 import agent_pb2, job_pb2
+from boatyard.gateway.v1 import agent_pb2, catalog_pb2, job_pb2
 from click.testing import CliRunner
 
 from services.cli.fields import fill
@@ -151,3 +151,12 @@ def test_what_is_no_text_is_wrong_usage(arguments: list[str], tmp_path: Path) ->
 
     assert result.returncode == 2
     assert "must be UTF-8" in result.stderr
+
+
+@pytest.mark.parametrize(("typed", "stages"), [("push", ["push"]), ("start, push", ["start", "push"]), ("none", [])])
+def test_where_people_are_asked_is_typed_as_a_list(typed: str, stages: list[str]) -> None:
+    template = catalog_pb2.Template()
+    assert fill(template, {"policy__checkpoints": typed}) == ["policy.checkpoints"]
+
+    assert template.policy.HasField("checkpoints"), "also where it is nowhere: that hides what a layer below says"
+    assert list(template.policy.checkpoints.before) == stages

@@ -1,8 +1,9 @@
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from boatyard.gateway.v1 import job_pb2, output_pb2
+from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
@@ -147,3 +148,17 @@ def test_what_a_job_works_on_and_waits_for_is_told() -> None:
 
     for part in ("review", "env=, team=ops", "a.csv (2.0 KiB), data (2 B)", "2100-01-01 00:00:00 UTC (in "):
         assert part in text
+
+
+def test_questions_say_how_to_answer_and_who_did() -> None:
+    now = Timestamp()
+    now.GetCurrentTime()
+    job = job_pb2.Job(state=job_pb2.Job.STATE_AWAITING_APPROVAL)
+    asked = {"job_id": "job-1", "question": "May it be pushed?\nReally?", "create_time": now, "expire_time": now}
+    job.checkpoints.add(**asked, state=Checkpoint.STATE_CHANGES_REQUESTED, comment="Louder.", decider={"name": "ann"})
+    job.checkpoints[0].decide_time.FromDatetime(datetime.now(UTC) - timedelta(minutes=90))
+    job.checkpoints.add(**asked, state=Checkpoint.STATE_PENDING)
+    text = told(telling.tell_job, job)
+
+    assert "CHANGES_REQUESTED by ann 1 h ago: May it be pushed? … — Louder." in text
+    assert "PENDING for now, `boatyard approve job-1` or `reject`: May it be pushed? …" in text

@@ -15,6 +15,7 @@ from services.gateway.catalog.agent import (
     DEFAULT_AGENT,
     DEFAULT_POLICY,
     AgentSettings,
+    Checkpoints,
     Network,
     Policy,
     PromptDelivery,
@@ -26,6 +27,7 @@ from services.gateway.catalog.agent import (
 )
 from services.gateway.catalog.agent_wire import agent_message, agent_of, policy_message, policy_of
 from services.gateway.wire import Checks
+from services.lifecycle.model.checkpoint import STAGES
 
 texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 spans = st.none() | st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(days=1))
@@ -43,6 +45,12 @@ agents = st.builds(
     sandbox_tier=st.none() | st.sampled_from(SandboxTier),
     network=st.none() | st.sampled_from(Network),
 )
+
+
+def in_order(stages: set[str]) -> Checkpoints:
+    return Checkpoints(tuple(stage for stage in STAGES if stage in stages))
+
+
 policies = st.builds(
     Policy,
     verify_command=texts,
@@ -52,6 +60,10 @@ policies = st.builds(
     max_attempts=st.none() | st.integers(1, 20),
     retry_on=st.lists(st.from_regex(r"X[A-Z_]{0,5}", fullmatch=True), max_size=3).map(tuple),
     retry_from=st.none() | st.sampled_from(RetryFrom),
+    checkpoints=st.none() | st.sets(st.sampled_from(STAGES)).map(in_order),
+    checkpoint_timeout=st.none() | st.timedeltas(min_value=timedelta(seconds=1), max_value=timedelta(days=30)),
+    max_extra_rounds=st.none() | st.integers(0, 50),
+    agent_may_ask=st.none() | st.booleans(),
 )
 
 
@@ -81,6 +93,9 @@ def test_what_is_set_wins_and_what_is_not_inherits():
     policy = overlay(overlay(DEFAULT_POLICY, Policy(verify_command="make test")), Policy(verify_command=""))
     assert policy.verify_command == "", "set and empty hides what is below"
     assert policy.publish is Publish.PUSH
+    asking = overlay(policy, Policy(checkpoints=Checkpoints(("push",))))
+    assert overlay(asking, Policy()).checkpoints == Checkpoints(("push",))
+    assert overlay(asking, Policy(checkpoints=Checkpoints())).checkpoints == Checkpoints(), "nobody is asked"
 
 
 @given(agents, agents, agents)
@@ -133,3 +148,19 @@ def test_all_that_is_wrong_is_named(message, fields):
     with pytest.raises(Invalid) as caught:
         read_agent(message)
     assert {field for field, _ in caught.value.violations} == fields
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.Policy(checkpoints=pb.Checkpoints(before=["push", "lunch"])), "policy.checkpoints.before"),
+        (pb.Policy(checkpoint_timeout=Duration(nanos=999_999_000)), "policy.checkpoint_timeout"),
+        (pb.Policy(checkpoint_timeout=Duration(seconds=30 * 86400 + 1)), "policy.checkpoint_timeout"),
+        (pb.Policy(max_extra_rounds=-1), "policy.max_extra_rounds"),
+        (pb.Policy(max_extra_rounds=51), "policy.max_extra_rounds"),
+    ],
+)
+def test_what_is_wrong_with_asking_people_is_named(message, field):
+    with pytest.raises(Invalid) as caught:
+        read_policy(message)
+    assert [wrong for wrong, _ in caught.value.violations] == [field]
