@@ -79,6 +79,9 @@ async def answers(channel: grpc.aio.Channel, method: MethodDescriptor, request: 
     path = f"/{method.containing_service.full_name}/{method.name}"
     make = channel.unary_stream if method.server_streaming else channel.unary_unary
     read = GetMessageClass(method.output_type).FromString
+    if method.client_streaming and not method.server_streaming:
+        made = channel.stream_unary(path, type(request).SerializeToString, read)
+        return [await made(iter([request]), timeout=20)]
     if method.client_streaming:
         call = channel.stream_stream(path, type(request).SerializeToString, read)(iter([request]), timeout=20)
     else:

@@ -138,7 +138,10 @@ class CoordinatorStore:
     async def cancelled(self, coordinator_id: str) -> frozenset[str]:
         """Return the jobs that a coordinator holds and somebody wants to end."""
         wanted = select(jobs.c.job_id).where(
-            jobs.c.cell_id == coordinator_id, jobs.c.state == JobState.RUNNING, jobs.c.cancel_requested
+            jobs.c.cell_id == coordinator_id,
+            jobs.c.state == JobState.RUNNING,
+            jobs.c.cancel_requested,
+            *scope.within(jobs.c.project_id),
         )
         async with self._engine.begin() as connection:
             return frozenset((await connection.execute(wanted)).scalars())

@@ -16,6 +16,7 @@ from services.gateway.auth import scope
 from services.gateway.catalog.store import PROJECTS, TEMPLATES
 from services.gateway.hooks.model import Hook
 from services.gateway.hooks.tables import hooks
+from services.gateway.jobs.tables import jobs
 from services.gateway.requests import Request
 from services.gateway.sql import read_page
 from services.lifecycle.webhooks import signing_key
@@ -98,13 +99,18 @@ async def hooks_in_force(connection: AsyncConnection, project_id: str) -> Sequen
     return await _read(connection, wanted.order_by(*_IN_ORDER))
 
 
-async def key_of(connection: AsyncConnection, hook_id: str) -> bytes:
+async def key_of(connection: AsyncConnection, hook_id: str, job_id: str) -> bytes:
     """Return what a webhook's calls are signed with, or the token that a callback shows, of one that is removed too.
 
-    Works inside the caller's transaction.
+    Works inside the caller's transaction. Raises NotFound also for a hook of another project than the job's: whoever
+    carries a job, on a machine of its own, has a right to the keys of that job's hooks alone.
     """
-    kept = select(hooks.c.secret, hooks.c.is_callback).where(hooks.c.hook_id == hook_id)
-    row = (await connection.execute(kept)).one()
+    project_id = select(jobs.c.project_id).where(jobs.c.job_id == job_id).scalar_subquery()
+    of_the_job = or_(hooks.c.project_id == project_id, hooks.c.project_id.is_(None))
+    kept = select(hooks.c.secret, hooks.c.is_callback).where(hooks.c.hook_id == hook_id, of_the_job)
+    row = (await connection.execute(kept)).first()
+    if row is None:
+        raise NotFound("hook", hook_id)
     return str(row.secret).encode() if row.is_callback else signing_key(row.secret)
 
 

@@ -160,7 +160,7 @@ class SqlLedger:
         """See Ledger."""
         async with self._transaction() as connection:
             await _check(connection, lease)
-            return await key_of(connection, hook_id)
+            return await key_of(connection, hook_id, lease.job_id)
 
     async def stages(self, lease: Lease) -> Mapping[str, Stage]:
         """See Ledger."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import grpc
 import pytest
 import pytest_asyncio
-from boatyard.gateway.v1 import access_pb2
+from boatyard.gateway.v1 import access_pb2, coordinator_pb2, ledger_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
@@ -18,15 +18,24 @@ from google.protobuf.message_factory import GetMessageClass
 from services.common.errors import ServiceError
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
+from services.gateway.auth.checking import CHECKED_BY_THE_SERVICE
 from services.gateway.auth.wire import kind_of
-from tests.kit.gateway import METHODS, answers, running_gateway
+from tests.kit import gateway
+from tests.kit.gateway import answers, running_gateway
 
+METHODS = gateway.METHODS | {
+    method.full_name.removeprefix("boatyard.gateway.v1."): method
+    for file in (coordinator_pb2, ledger_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
 THINGS = {
     "repository": {"url": "/srv/git/x"},
     "template": {},
     "worker": {},
     "work_item": {"title": "x"},
 }
+CHECK_THEMSELVES = {path.removeprefix("/boatyard.gateway.v1.").replace("/", ".") for path in CHECKED_BY_THE_SERVICE}
 ROLES = {name: METHODS[name].GetOptions().Extensions[access_pb2.required_role] for name in METHODS}
 
 
@@ -111,10 +120,11 @@ def filled(descriptor: Descriptor, ids: dict[str, str], depth: int = 0) -> Messa
                 getattr(message, one.name).append(value)
             else:
                 setattr(message, one.name, value)
-        elif one.message_type is not None and not one.is_repeated and depth < 3:
+        elif one.message_type is not None and not one.message_type.GetOptions().map_entry and depth < 3:
             inner = filled(one.message_type, ids, depth + 1)
             if inner.ByteSize():
-                getattr(message, one.name).CopyFrom(inner)
+                part = getattr(message, one.name)
+                (part.add() if one.is_repeated else part).CopyFrom(inner)
     return message
 
 
@@ -122,6 +132,13 @@ async def refusal(house: House, token: str, name: str, request: dict | Message) 
     with pytest.raises(ServiceError) as refused:
         await house.ask(token, name, request)
     return refused.value
+
+
+async def outcome(house: House, token: str, name: str, request: Message) -> tuple[object, ...]:
+    try:
+        return tuple(map(MessageToJson, await house.ask(token, name, request)))
+    except ServiceError as error:
+        return told(error)
 
 
 def told(error: ServiceError) -> tuple[object, ...]:
@@ -153,10 +170,15 @@ async def test_a_token_of_one_project_cannot_tell_another_ones_things_from_nothi
         try:
             found = "".join(map(MessageToJson, await house.ask(token, name, {})))
         except ServiceError as error:
-            assert error.reason == "PROJECT_NOT_ALLOWED"  # noqa: PT017 - or it answers, without them
+            assert error.reason in {"PROJECT_NOT_ALLOWED", "INVALID_FIELDS"}  # noqa: PT017 - or it answers, without them
         assert [thing for thing in house.ids["b"].values() if f'"{thing}"' in found] == []
         return
     nothing = {kind: f"{kind.replace('_', '-')}-of-nobody" for kind in house.ids["b"]}
+    if name in CHECK_THEMSELVES:
+        assert await outcome(house, token, name, others) == await outcome(
+            house, token, name, filled(descriptor, nothing)
+        )
+        return
     refused = await refusal(house, token, name, others)
     assert (refused.status, refused.reason) == ("PERMISSION_DENIED", "PROJECT_NOT_ALLOWED")
     assert told(refused) == told(await refusal(house, token, name, filled(descriptor, nothing)))
@@ -167,6 +189,7 @@ async def test_a_token_of_one_project_cannot_tell_another_ones_things_from_nothi
     [
         (name, kind)
         for name, kind in itertools.product(METHODS, ("project", *THINGS, "job", "execution", "hook", "snapshot"))
+        if name not in CHECK_THEMSELVES
         if any(kind_of(one.name) == kind for one in METHODS[name].input_type.fields)
     ],
 )

@@ -45,7 +45,10 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
     "AdminService.ResumeCell": ({"cell_id": "nothing"}, "CELL_NOT_FOUND"),
     "AgentRuntimeService.GetSnapshot": ({"snapshot_id": "nothing"}, "SNAPSHOT_NOT_FOUND"),
     "JobService.CreateJob": ({"spec": {"prompt": "x", "repository_id": "nothing"}}, "REPOSITORY_NOT_FOUND"),
-    **{f"JobService.{name}": ({"job_id": "nothing"}, "JOB_NOT_FOUND") for name in ("GetJob", "CancelJob", "WatchJob")},
+    **{
+        f"JobService.{name}": ({"job_id": "nothing"}, "JOB_NOT_FOUND")
+        for name in ("GetJob", "CancelJob", "WatchJob", "RetryJob")
+    },
     "HookService.RegisterHook": (
         {"hook": {"project_id": "nowhere", "event": "EVENT_PRE", "command": "true"}},
         "PROJECT_NOT_FOUND",
