@@ -54,6 +54,7 @@ from services.gateway.coordinators.place import RemoteMachines
 from services.gateway.hooks.calls import CallStore
 from services.gateway.hooks.servicer import HookServicer
 from services.gateway.hooks.store import HookStore
+from services.gateway.jobs import retention
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.attempts import Retries
 from services.gateway.jobs.changes import Changes
@@ -129,6 +130,9 @@ async def _main() -> None:
         strays = Strays(Machine(nodes), JobStandings(engine, cell.cell_id).of, settings.keeping)
         await stack.enter_async_context(_beside(strays.keep_ended(settings.lease_seconds), "strays"))
         await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))
+        await stack.enter_async_context(
+            _beside(retention.forget_in_time(engine, settings.keep_jobs_days), "jobs that ended long ago")
+        )
         gone = forget_in_time(cells, settings.forget_cell_days * 86400)
         await stack.enter_async_context(_beside(gone, "cells that are gone"))
         await stack.enter_async_context(_beside(CallStore(engine).forget_in_time(), "calls of hooks"))

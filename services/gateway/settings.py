@@ -50,6 +50,8 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     """How long a job stays this cell's without a heartbeat; then another cell takes it, and begins it anew."""
     ageing_seconds: Annotated[float, Field(ge=0, le=86400)] = 60.0
     """How long a job waits for each point that its priority then counts more, so that nothing starves; 0 is never."""
+    keep_jobs_days: Annotated[float, Field(ge=0, le=36500)] = 90.0
+    """How long a job that has ended is known, with its executions and its timeline; 0 is for ever."""
     node_patience_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
     """How long a node service that is away is waited for; then the job that needs it ends with NODE_LOST."""
     keep_succeeded_hours: Hours = 24.0

@@ -1,0 +1,66 @@
+"""Forgetting jobs that ended long ago, with all that was recorded of them, a few at a time."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from sqlalchemy import ColumnElement, Table, delete, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.common.db.columns import as_number
+from services.common.errors import Unavailable
+from services.gateway.database import metadata
+from services.gateway.jobs.tables import executions, jobs, now
+from services.lifecycle.model.states import JobState
+
+_FINAL: Final = [state for state in JobState if state.is_final]
+_DAY: Final = 86_400_000_000
+_AT_ONCE: Final = 100
+"""Jobs that one transaction forgets: on SQLite everybody else waits for it."""
+_PAUSE_SECONDS: Final = 0.2
+_HOUSEKEEPING_SECONDS: Final = 3600.0
+
+log = structlog.get_logger()
+
+
+async def forget_in_time(engine: AsyncEngine, keep_days: float) -> None:
+    """Forget what ended so long ago, every hour, until cancelled; 0 keeps all. After an outage it is tried again."""
+    while keep_days:
+        try:
+            found = await forget(engine, keep_days)
+        except (Unavailable, SQLAlchemyError) as error:
+            log.warning("old jobs are kept for now", error=str(error))
+            found = 0
+        await asyncio.sleep(_PAUSE_SECONDS if found else _HOUSEKEEPING_SECONDS)
+
+
+async def forget(engine: AsyncEngine, keep_days: float, at_once: int = _AT_ONCE) -> int:
+    """Forget some of the jobs that ended more than so many days ago, by the database's clock; return how many.
+
+    What somebody else has locked, to try it again, is passed over.
+    """
+    over = as_number(jobs.c.end_time) < now() - round(keep_days * _DAY)
+    old = select(jobs.c.job_id).where(over, jobs.c.state.in_(_FINAL)).order_by(jobs.c.end_time).limit(at_once)
+    async with engine.begin() as connection:
+        found = (await connection.execute(old.with_for_update(skip_locked=True))).scalars().all()
+        if found:
+            await _delete(connection, found)
+    return len(found)
+
+
+async def _delete(connection: AsyncConnection, job_ids: Sequence[str]) -> None:
+    """Delete jobs, and before them the rows of all tables that are theirs or their executions'."""
+    of_jobs = select(executions.c.execution_id).where(executions.c.job_id.in_(job_ids))
+    for table in reversed(metadata.sorted_tables):
+        if (column := _reference(table, executions)) is not None:
+            await connection.execute(delete(table).where(column.in_(of_jobs)))
+        elif (column := _reference(table, jobs)) is not None:
+            await connection.execute(delete(table).where(column.in_(job_ids)))
+    await connection.execute(delete(jobs).where(jobs.c.job_id.in_(job_ids)))
+
+
+def _reference(table: Table, target: Table) -> ColumnElement[str] | None:
+    """Return the column by which a table's rows are a target's."""
+    return next((key.parent for key in table.foreign_keys if key.column.table is target), None)

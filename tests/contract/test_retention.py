@@ -1,0 +1,77 @@
+"""What ended long ago is forgotten with all that is its, and nothing else is."""
+
+import pytest
+from sqlalchemy import func, select, type_coerce
+
+from services.common.db.columns import Moment
+from services.common.errors import NotFound
+from services.gateway.database import metadata
+from services.gateway.jobs.attempts import Retries
+from services.gateway.jobs.retention import forget
+from services.gateway.jobs.tables import now
+from services.lifecycle.model.outcome import Failure, Outcome, Retry
+from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.states import JobState, Purpose
+from tests.kit.ledger import Books, claimed, set_job
+
+DAY = 86_400_000_000
+FAILURE = Failure("AGENT_FAILED", "it broke")
+
+
+async def age(book: Books, job_id: str, days: float) -> None:
+    """Let a job have ended so long ago."""
+    await set_job(book, job_id, end_time=type_coerce(now() - round(days * DAY), Moment))
+
+
+async def rows(book: Books) -> int:
+    """Count everything."""
+    async with book.engine.begin() as connection:
+        return sum(
+            [
+                (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+                for table in metadata.sorted_tables
+            ]
+        )
+
+
+async def test_jobs_that_ended_long_ago_are_forgotten_with_all_that_is_theirs(book: Books) -> None:
+    cell = await book.cell("cell")
+    before = await rows(book)
+    await book.admit(labels={"team": "harbour"})
+    lease = await claimed(cell)
+    await cell.begin_stage(lease, "base")
+    await cell.note(lease, ExecutionNote("exec-check", Purpose.VERIFY, "ws-check"))
+    await cell.retry(lease, Retry(FAILURE, seconds=0))
+    await cell.finish(await claimed(cell), Outcome(JobState.FAILED, FAILURE))
+    assert await rows(book) > before + 5
+    await age(book, lease.job_id, 8.9)
+    assert await forget(book.engine, 9) == 0
+    await age(book, lease.job_id, 9.1)
+    assert await forget(book.engine, 9) == 1
+    assert await rows(book) == before
+    with pytest.raises(NotFound):
+        await book.store.job(lease.job_id)
+
+
+async def test_what_lives_is_not_forgotten_however_old_it_is(book: Books) -> None:
+    cell = await book.cell("cell")
+    await book.admit("runs")
+    lease = await claimed(cell)
+    await book.admit("waits")
+    await book.admit("is tried again")
+    again = await claimed(cell)
+    assert again.order.prompt == "waits"
+    await cell.finish(again, Outcome(JobState.FAILED, FAILURE))
+    await age(book, again.job_id, 1000)
+    await Retries(book.engine, book.changes).retry(again.job_id, from_snapshot=False, request=None)
+    await age(book, lease.job_id, 1000)  # which cannot be, and would not count
+    assert await forget(book.engine, 1) == 0
+    assert (await cell.beat([lease])).held == {lease.job_id}
+
+
+async def test_many_are_forgotten_a_few_at_a_time(book: Books) -> None:
+    for _ in range(3):
+        job_id = (await book.admit()).order.job_id
+        await book.store.cancel_job(job_id)
+        await age(book, job_id, 2)
+    assert [await forget(book.engine, 1, at_once=2) for _ in range(3)] == [2, 1, 0]
