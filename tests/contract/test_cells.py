@@ -1,7 +1,7 @@
 """What a cell takes, and what it leaves, whatever the database: a pause, an outage."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ from services.common.db.columns import from_microseconds
 from services.common.errors import FailedPrecondition
 from services.gateway.catalog.model import Repository
 from services.gateway.catalog.store import REPOSITORIES, CatalogStore
-from services.gateway.cells.model import Cell
+from services.gateway.cells.model import Cell, Queue
+from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
 from services.gateway.jobs.claiming import Claimer
 from services.gateway.jobs.tables import cells, jobs, now
@@ -121,3 +122,30 @@ async def test_a_job_starts_from_a_snapshot_where_that_is_and_fails_when_that_ce
     await store.forget("one")  # once more is a success
     job = await book.store.job(job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
+
+
+async def test_the_queue_is_counted_and_the_oldest_that_waits_is_known(book: Books) -> None:
+    state = StateStore(book.engine)
+    assert await state.queue() == Queue({}, None)
+    first = await book.admit(priority=1)
+    second = await book.admit()
+    await book.admit(not_before=datetime.now(UTC) + timedelta(hours=1))
+    assert await state.queue() == Queue({"PENDING": 3}, first.create_time)
+
+    cell = await book.cell("one")
+    await claimed(cell)
+    assert await state.queue() == Queue({"PENDING": 2, "RUNNING": 1}, second.create_time)
+    await claimed(cell)
+    assert (await state.queue()).oldest_wait_time is None, "one that waits for its time does not wait for a slot"
+
+
+async def test_a_database_tells_how_it_is(book: Books) -> None:
+    told = await StateStore(book.engine).database()
+    assert told.kind == book.engine.dialect.name
+    assert told.schema_version.isdigit()
+    assert told.latency > 0
+    if told.kind == "postgresql":
+        assert "boatyard" in [client.name for client in told.clients]
+        assert sum(client.connections for client in told.clients) > 0
+    else:
+        assert told.clients == ()

@@ -62,6 +62,7 @@ def test_any_cell_shows_what_happens_on_another(cells: Cells, remote: Remote) ->
     assert b"starts.txt" in other.boatyard("diff", job["job_id"])
 
 
+@pytest.mark.slow
 def test_any_cell_lists_and_lets_go_of_what_another_has(cells: Cells, remote: Remote) -> None:
     job, owner, other = on(cells, remote, "echo x > left.txt; exit 3")
     ended = other.result(job["job_id"])
