@@ -133,7 +133,7 @@ async def _main() -> None:
         await stack.enter_async_context(
             _beside(retention.forget_in_time(engine, settings.keep_jobs_days), "jobs that ended long ago")
         )
-        gone = forget_in_time(cells, settings.forget_cell_days * 86400)
+        gone = forget_in_time(cells, cell, settings.forget_cell_days * 86400)
         await stack.enter_async_context(_beside(gone, "cells that are gone"))
         await stack.enter_async_context(_beside(CallStore(engine).forget_in_time(), "calls of hooks"))
         store = JobStore(engine, changes)

@@ -11,7 +11,7 @@ from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.cells.model import Cell, CellKind, CellState, CellView
 from services.gateway.jobs.ending import end_job
-from services.gateway.jobs.tables import NOW, cells, jobs, now
+from services.gateway.jobs.tables import IS_RUNNING, NOW, cells, jobs, now
 from services.gateway.jobs.turns import AWAY_LEASES
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.model.outcome import Failure, Outcome
@@ -35,6 +35,11 @@ class CellStore:
         async with self._engine.begin() as connection:
             if not await insert_if_absent(connection, cells, known):
                 await connection.execute(update(cells).where(cells.c.cell_id == cell.cell_id).values(known | paused))
+
+    async def know(self, cell: Cell) -> None:
+        """Write down a cell that was forgotten while it stood still; one that is known stays as it is."""
+        async with self._engine.begin() as connection:
+            await insert_if_absent(connection, cells, asdict(cell) | {"start_time": NOW, "beat_time": NOW})
 
     async def find(self, cell_id: str) -> CellView | None:
         """Return a cell; None when there is none, or it has been forgotten."""
@@ -70,6 +75,7 @@ class CellStore:
         One that is not there is a success. Raises FailedPrecondition (CELL_STATE) for one that is not away.
         """
         async with self._engine.begin() as connection:
+            await connection.execute(select(cells.c.cell_id).where(cells.c.cell_id == cell_id).with_for_update())
             row = (await connection.execute(self._views().where(cells.c.cell_id == cell_id))).first()
             if row is None:
                 return
@@ -94,7 +100,7 @@ class CellStore:
             return list((await connection.execute(select(cells.c.cell_id).where(silent))).scalars())
 
     def _views(self) -> Select[Any]:
-        running = select(func.count()).where(jobs.c.cell_id == cells.c.cell_id, jobs.c.state == JobState.RUNNING)
+        running = select(func.count()).where(jobs.c.cell_id == cells.c.cell_id, IS_RUNNING)
         silent = as_number(cells.c.beat_time) < now() - self._silence
         known = [column for column in cells.c if column is not cells.c.until_start]
         return select(*known, running.scalar_subquery().label("running_jobs"), silent.label("is_away"))
