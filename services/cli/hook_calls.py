@@ -1,4 +1,6 @@
-"""`boatyard hook calls`: what hooks were called."""
+"""`boatyard hook calls` and `boatyard hook test`: what hooks were called, and what one answers."""
+
+import sys
 
 import click
 from boatyard.gateway.v1 import hook_pb2
@@ -6,10 +8,12 @@ from boatyard.gateway.v1 import hook_pb2
 from services.cli import options, shapes, words
 from services.cli.catalogue import with_gateway
 from services.cli.clients import Gateway
+from services.cli.exits import FAILED
 from services.cli.fields import choices
-from services.cli.screen import Screen, one_line
+from services.cli.screen import Screen, one_line, printable
 
 _STATES = choices(hook_pb2.HookCall.State.DESCRIPTOR)
+_TEST_SECONDS = 590.0  # as long as a server takes at most
 _COLUMNS = ("HOOK", "JOB", "WHEN", "STATE", "AGE", "TOOK", "TRIES", "ANSWERED")
 
 
@@ -35,6 +39,44 @@ def calls(*, hook: str, job: str, project: str, state: tuple[str, ...], limit: i
             screen.json(shapes.line(_shape(call)))
     else:
         screen.table(_COLUMNS, map(_row, found), cut_last=True)
+
+
+@click.command("test")
+@click.argument("id_", metavar="ID", type=options.TEXT)
+@click.option("--job", type=options.TEXT, metavar="ID", default="", help="Tell it of this job (default: of a sample).")
+@options.as_json
+def test(*, id_: str, job: str, as_json: bool) -> None:
+    """Call a hook once, and show what a job would have heard: nothing is recorded, and no job changed.
+
+    Exits with 1 when the hook has failed, or would not let the job go on.
+    """
+    request = hook_pb2.DryRunHookRequest(hook_id=id_, job_id=job)
+    answer = with_gateway(lambda way: way.ask(way.hooks.DryRunHook(request, timeout=_TEST_SECONDS)))
+    shape = _tried(answer)
+    if as_json:
+        Screen().json(shapes.line(shape))
+    else:
+        for label, value in shape.items():
+            if value not in (None, {}) and label != "kind":
+                text = ", ".join(f"{name}={each}" for name, each in value.items()) if isinstance(value, dict) else value
+                click.echo(printable(f"{label + ':':<24}{text}"))
+    if answer.outcome != hook_pb2.HookCall.STATE_DONE:
+        sys.exit(FAILED)
+
+
+def _tried(answer: hook_pb2.DryRunHookResponse) -> shapes.Shape:
+    return {
+        "kind": "dry_run",
+        "call_id": answer.call_id,
+        "outcome": shapes.name(hook_pb2.HookCall.State.Name, answer.outcome),
+        "status": answer.status,
+        "answer": answer.answer or None,
+        "veto_reason": answer.veto_reason or None,
+        "prompt_addition": answer.prompt_addition or None,
+        "labels": dict(answer.labels),
+        "ask": answer.ask or None,
+        "duration_ms": answer.duration.ToMilliseconds(),
+    }
 
 
 async def _calls(way: Gateway, request: hook_pb2.ListHookCallsRequest, limit: int) -> list[hook_pb2.HookCall]:

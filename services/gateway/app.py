@@ -14,11 +14,10 @@ from typing import Any
 import grpc
 import structlog
 from boatyard.execution.v1 import execution_pb2
-from boatyard.gateway.v1 import admin_pb2, catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1 import admin_pb2, catalog_pb2, checkpoint_pb2, job_pb2, runtime_pb2
 from boatyard.gateway.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from boatyard.gateway.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from boatyard.gateway.v1.checkpoint_pb2_grpc import add_CheckpointServiceServicer_to_server
-from boatyard.gateway.v1.hook_pb2_grpc import add_HookServiceServicer_to_server
 from boatyard.gateway.v1.job_pb2_grpc import add_JobServiceServicer_to_server
 from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer_to_server
 from boatyard.git.v1 import git_pb2
@@ -51,9 +50,8 @@ from services.gateway.checkpoints.store import CheckpointStore
 from services.gateway.coordinators import app as coordinators
 from services.gateway.coordinators.events import EventStore
 from services.gateway.coordinators.place import RemoteMachines
+from services.gateway.hooks import app as hooks
 from services.gateway.hooks.calls import CallStore
-from services.gateway.hooks.servicer import HookServicer
-from services.gateway.hooks.store import HookStore
 from services.gateway.jobs import retention
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.attempts import Retries
@@ -144,6 +142,7 @@ async def _main() -> None:
         )
         registrations = [
             *_registrations(engine, store, changes, found=found, draining=draining, settings=settings),
+            hooks.registration(engine, store, nodes, AllowList.parse(settings.webhook_allow)),
             Registration(
                 admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
                 add_AdminServiceServicer_to_server,
@@ -237,11 +236,6 @@ def _registrations(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
             add_CheckpointServiceServicer_to_server,
             CheckpointServicer(CheckpointStore(engine, changes)),
-        ),
-        Registration(
-            hook_pb2.DESCRIPTOR.services_by_name["HookService"].full_name,
-            add_HookServiceServicer_to_server,
-            HookServicer(HookStore(engine), CallStore(engine), AllowList.parse(settings.webhook_allow)),
         ),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,

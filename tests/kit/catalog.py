@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import grpc
 import pytest
-from boatyard.gateway.v1 import catalog_pb2, catalog_pb2_grpc, hook_pb2, hook_pb2_grpc, job_pb2, job_pb2_grpc
+from boatyard.gateway.v1 import catalog_pb2, catalog_pb2_grpc, hook_pb2_grpc, job_pb2, job_pb2_grpc
 
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
@@ -19,15 +19,14 @@ from services.common.rpc.server import Registration
 from services.common.rpc.status import service_error
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
-from services.gateway.hooks.calls import CallStore
-from services.gateway.hooks.servicer import HookServicer
-from services.gateway.hooks.store import HookStore
+from services.gateway.hooks import app as hooks
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.attempts import Retries
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.servicer import JobServicer
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.tickets import Tickets
+from services.lifecycle.nodes import Nodes
 from services.lifecycle.webhooks import AllowList
 from tests.kit.servers import TOKEN, serving
 
@@ -45,22 +44,18 @@ class Stubs:
 async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIterator[Stubs]:
     """Serve the catalogue kept in `directory`; call it with `token`."""
     engine = open_database(sqlite_url(directory / "gateway.db"))
+    nowhere = open_channel("127.0.0.1:1")
     changes = Changes()
     admission = Admission(engine, changes, "")
     catalog = CatalogServicer(CatalogStore(engine), Tickets(engine, admission).start)
     jobs = JobServicer(admission, JobStore(engine, changes), Retries(engine, changes), changes, Draining())
-    hooks = HookServicer(HookStore(engine), CallStore(engine), AllowList())
     registrations = [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             catalog_pb2_grpc.add_CatalogServiceServicer_to_server,
             catalog,
         ),
-        Registration(
-            hook_pb2.DESCRIPTOR.services_by_name["HookService"].full_name,
-            hook_pb2_grpc.add_HookServiceServicer_to_server,
-            hooks,
-        ),
+        hooks.registration(engine, JobStore(engine, changes), Nodes(nowhere, nowhere, nowhere), AllowList()),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             job_pb2_grpc.add_JobServiceServicer_to_server,
@@ -76,6 +71,7 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
                 job_pb2_grpc.JobServiceStub(channel),
             )
     finally:
+        await nowhere.close()
         await engine.dispose()
 
 

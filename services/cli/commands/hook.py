@@ -12,7 +12,7 @@ from services.cli.catalogue import with_gateway
 from services.cli.clients import Gateway
 from services.cli.fields import fill
 from services.cli.flags import Flag, options_of
-from services.cli.hook_calls import calls, when
+from services.cli.hook_calls import calls, test, when
 from services.cli.screen import Screen, one_line, printable
 
 _FLAGS = (
@@ -143,6 +143,7 @@ def unregister(id_: str, as_json: bool) -> None:
 
 
 command.add_command(calls)
+command.add_command(test)
 
 
 def _made(name: str, run: Any, *parameters: click.Parameter) -> None:  # noqa: ANN401 - a function of options

@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from services.lifecycle.model import surroundings
 from services.lifecycle.model.calls import CallState
 from services.lifecycle.model.states import HookEvent
 
@@ -50,6 +51,19 @@ class Hook:
     def fits(self, template_id: str, kind: str) -> bool:
         """Whether it is called for a job of its project(s) that has this template (empty: none) and is of this kind."""
         return (not self.template_ids or template_id in self.template_ids) and (not self.kinds or kind in self.kinds)
+
+    def to_call(self) -> surroundings.Hook:
+        """Return it as those have it who call it: without its secret."""
+        return surroundings.Hook(
+            self.hook_id,
+            self.command,
+            self.timeout.total_seconds(),
+            self.event,
+            self.url,
+            must_succeed=self.failure_policy is FailurePolicy.FAIL,
+            stage=self.stage,
+            is_callback=self.is_callback,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The RPCs of hooks: from the wire to the store and back."""
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,11 @@ from services.gateway.hooks import wire
 from services.gateway.hooks.calls import CallStore
 from services.gateway.hooks.store import HookStore
 from services.gateway.wire import Checks
+from services.lifecycle.rehearsal import Rehearsal
 from services.lifecycle.webhooks import AllowList
+
+DocumentOf = Callable[[str], Awaitable[bytes]]
+"""Returns a job, by its id, as hooks get it. Raises NotFound."""
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -19,16 +24,20 @@ Context = aio.ServicerContext[Any, Any]
 class HookServicer(HookServiceServicer):
     """Serves boatyard.gateway.v1.HookService."""
 
-    def __init__(self, hooks: HookStore, calls: CallStore, webhooks: AllowList) -> None:
+    def __init__(
+        self, hooks: HookStore, calls: CallStore, allowed: AllowList, rehearsal: Rehearsal, document_of: DocumentOf
+    ) -> None:
         self._hooks = hooks
         self._calls = calls
-        self._webhooks = webhooks
+        self._allowed = allowed
+        self._rehearsal = rehearsal
+        self._document_of = document_of
 
     async def RegisterHook(self, request: pb.RegisterHookRequest, context: Context) -> pb.RegisterHookResponse:
         """See the contract."""
         with Checks() as check:
             check.part(request, "hook")
-            hook = wire.hook_of(check, request.hook, self._webhooks)
+            hook = wire.hook_of(check, request.hook, self._allowed)
             call = check.request(request, request.request_id)
         hook = await self._hooks.register(hook, call)
         return pb.RegisterHookResponse(hook=wire.hook_message(hook, with_secret=True))
@@ -50,7 +59,7 @@ class HookServicer(HookServiceServicer):
     async def UpdateHook(self, request: pb.UpdateHookRequest, context: Context) -> pb.UpdateHookResponse:
         """See the contract."""
         with Checks() as check:
-            hook_id, change, has_secret = wire.change_of(check, request, self._webhooks)
+            hook_id, change, has_secret = wire.change_of(check, request, self._allowed)
         hook = await self._hooks.update(hook_id, change)
         return pb.UpdateHookResponse(hook=wire.hook_message(hook, with_secret=has_secret))
 
@@ -65,3 +74,12 @@ class HookServicer(HookServiceServicer):
         """See the contract."""
         calls, token = await self._calls.page(*wire.calls_wanted(request))
         return pb.ListHookCallsResponse(calls=map(wire.call_message, calls), next_page_token=token)
+
+    async def DryRunHook(self, request: pb.DryRunHookRequest, context: Context) -> pb.DryRunHookResponse:
+        """See the contract."""
+        with Checks() as check:
+            hook_id = check.required_id("hook_id", request.hook_id)
+            job_id = check.optional_id("job_id", request.job_id)
+        hook, key = await self._hooks.get_with_key(hook_id)
+        document = await self._document_of(job_id) if job_id else wire.sample_document(hook)
+        return wire.rehearsed(await self._rehearsal.call(hook.to_call(), key, document))

@@ -55,6 +55,11 @@ class HookStore:
         async with self._engine.begin() as connection:
             return await _get(connection, _IN_FORCE.where(hooks.c.hook_id == hook_id), hook_id)
 
+    async def get_with_key(self, hook_id: str) -> tuple[Hook, bytes]:
+        """Return a hook in force, and what its calls are signed with, or show. Raises NotFound."""
+        hook = await self.get(hook_id)
+        return hook, _key(hook.secret, is_callback=hook.is_callback)
+
     async def update(self, hook_id: str, change: Callable[[Hook], Hook]) -> Hook:
         """Change a hook in force by `change`, and return it; what FIXED names stays as it is.
 
@@ -111,7 +116,11 @@ async def key_of(connection: AsyncConnection, hook_id: str, job_id: str) -> byte
     row = (await connection.execute(kept)).first()
     if row is None:
         raise NotFound("hook", hook_id)
-    return str(row.secret).encode() if row.is_callback else signing_key(row.secret)
+    return _key(row.secret, is_callback=row.is_callback)
+
+
+def _key(secret: str, *, is_callback: bool) -> bytes:
+    return secret.encode() if is_callback else signing_key(secret)
 
 
 def _for_project(project_id: str) -> ColumnElement[bool]:

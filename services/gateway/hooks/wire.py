@@ -3,15 +3,18 @@
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
 from boatyard.gateway.v1 import hook_pb2 as pb
+from boatyard.gateway.v1 import job_pb2
+from google.protobuf.json_format import MessageToJson
 
 from services.common.db.paging import Page
 from services.common.ids import new_id
 from services.gateway.auth import scope
+from services.gateway.catalog.model import DEFAULT_PROJECT_ID
 from services.gateway.catalog.update_wire import Form
 from services.gateway.catalog.wire import project_id_of
 from services.gateway.hooks.model import (
@@ -28,6 +31,7 @@ from services.gateway.hooks.store import FIXED
 from services.gateway.wire import Checks, duration, timestamp
 from services.lifecycle.model.calls import CallState
 from services.lifecycle.model.states import STAGES, HookEvent
+from services.lifecycle.rehearsal import Rehearsed
 from services.lifecycle.webhooks import AllowList, callback_complaint, new_secret, secret_complaint, url_complaint
 
 _EVENTS: Final = {pb.Hook.Event.Value(f"EVENT_{event}"): event for event in HookEvent}
@@ -109,6 +113,38 @@ def call_message(value: CallView) -> pb.HookCall:
         answer=value.answer,
         start_time=timestamp(value.start_time),
         end_time=None if value.end_time is None else timestamp(value.end_time),
+    )
+
+
+def sample_document(hook: Hook) -> bytes:
+    """Make up a job, as hooks get it, where nobody has named one: as it would be when this hook is called."""
+    ends = {HookEvent.POST: job_pb2.Job.STATE_SUCCEEDED, HookEvent.ERROR: job_pb2.Job.STATE_FAILED}
+    job = job_pb2.Job(
+        job_id="job-sample",
+        spec=job_pb2.JobSpec(
+            project_id=hook.project_id or DEFAULT_PROJECT_ID, kind="task", prompt="A sample: do nothing."
+        ),
+        state=ends.get(hook.event, job_pb2.Job.STATE_RUNNING),
+        execution_ids=["exec-sample"],
+        create_time=timestamp(datetime.now(UTC)),
+    )
+    if hook.event is HookEvent.ERROR:
+        job.reason, job.message = "AGENT_FAILED", "a sample of a failure"
+    return MessageToJson(job, indent=None, ensure_ascii=False).encode()
+
+
+def rehearsed(value: Rehearsed) -> pb.DryRunHookResponse:
+    """Write what came of trying a hook out."""
+    return pb.DryRunHookResponse(
+        call_id=value.call_id,
+        outcome=_CALL_STATE_NUMBERS[value.state],
+        status=value.status,
+        answer=value.text,
+        veto_reason=value.answer.veto.reason if value.answer.veto else "",
+        prompt_addition=value.answer.prompt_addition,
+        labels=value.answer.labels,
+        ask=value.answer.ask,
+        duration=duration(timedelta(seconds=value.seconds)),
     )
 
 

@@ -17,7 +17,6 @@ from services.common.fence import Fence
 from services.gateway.catalog.store import REPOSITORIES
 from services.gateway.checkpoints.parking import park
 from services.gateway.checkpoints.rows import decision_on
-from services.gateway.hooks import model as registered
 from services.gateway.hooks.calls import write_call
 from services.gateway.hooks.store import hooks_in_force, key_of
 from services.gateway.jobs.attempts import retry_later
@@ -38,7 +37,7 @@ from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
-from services.lifecycle.model.surroundings import Hook, Remote, Surroundings
+from services.lifecycle.model.surroundings import Remote, Surroundings
 
 
 class SqlLedger:
@@ -136,7 +135,7 @@ class SqlLedger:
             found = await hooks_in_force(connection, order.project_id)
             files = await read_files(connection, lease.job_id) if order.files else ()
             pushed = await pushed_before(connection, lease)
-        fitting = tuple(_hook(hook) for hook in found if hook.fits(order.template_id, order.kind))
+        fitting = tuple(hook.to_call() for hook in found if hook.fits(order.template_id, order.kind))
         return Surroundings(remote, fitting, files, pushed)
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
@@ -277,19 +276,6 @@ class SqlLedger:
             raise LedgerUnavailable(str(error)) from error
         if self._is_away:
             self._is_away, self._back_since = False, time.monotonic()
-
-
-def _hook(hook: registered.Hook) -> Hook:
-    return Hook(
-        hook.hook_id,
-        hook.command,
-        hook.timeout.total_seconds(),
-        hook.event,
-        hook.url,
-        must_succeed=hook.failure_policy is registered.FailurePolicy.FAIL,
-        stage=hook.stage,
-        is_callback=hook.is_callback,
-    )
 
 
 async def _check(connection: AsyncConnection, lease: Lease) -> None:

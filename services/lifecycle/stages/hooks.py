@@ -9,7 +9,7 @@ import structlog
 
 from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.ledger import Document
-from services.lifecycle.model.answers import MAX_LABELS, HookAnswer
+from services.lifecycle.model.answers import MAX_LABELS
 from services.lifecycle.model.calls import CallState, HookCall
 from services.lifecycle.model.checkpoint import Origin
 from services.lifecycle.model.outcome import Failure, Outcome
@@ -139,7 +139,7 @@ async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> 
     await job.insist(lambda: job.ledger.record_call(job.lease, call))
     try:
         reply = await (_serve if hook.url else _run)(job, call, hook, document)
-        _check(job, hook, reply.answer)
+        _check(job, hook, reply)
     except HookFailed as failed:
         gone = replace(call, state=CallState.FAILED, tries=failed.tries, status=str(failed))
         await job.insist(lambda: job.ledger.record_call(job.lease, gone))
@@ -178,13 +178,12 @@ async def _serve(job: JobRun, call: HookCall, hook: Hook, document: Document) ->
     return await job.interruptible(call_server(job.webhooks, server_call))
 
 
-def _check(job: JobRun, hook: Hook, answer: HookAnswer) -> None:
+def _check(job: JobRun, hook: Hook, reply: Reply) -> None:
     """Raise HookFailed where a hook adds too much to what is there, or asks a person where no job waits."""
+    answer = reply.answer
     if answer.ask and hook.stage in _WITHOUT_A_WAIT:
-        raise HookFailed(
-            f"it asks a person before {hook.stage}, where no job waits: what an agent has done is taken at once"
-        )
+        raise HookFailed(f"it asks a person before {hook.stage}, where no job waits: before push one does", reply.tries)
     if answer.prompt_addition and not takes_addition(job, answer.prompt_addition):
-        raise HookFailed("its addition would make the prompt longer than what the agent takes")
+        raise HookFailed("its addition would make the prompt longer than what the agent takes", reply.tries)
     if len({**job.order.labels, **answer.labels}) > MAX_LABELS:
-        raise HookFailed(f"its labels would be more than {MAX_LABELS} with those of the job")
+        raise HookFailed(f"its labels would be more than {MAX_LABELS} with those of the job", reply.tries)

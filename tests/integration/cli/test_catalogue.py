@@ -107,6 +107,9 @@ def test_hooks(cell: Cell) -> None:
     assert changed == made | {"enabled": False, "order": -3, "kinds": [], "secret": None}
     assert b"before push (disabled)" in cell.boatyard("hook", "list")
     assert cell.boatyard("hook", "enable", made["hook_id"]) == guard
+    assert b"exited with code 0" in cell.boatyard("hook", "test", made["hook_id"])
+    (tried,) = cell.lines("hook", "test", command.decode(), code=1)
+    assert (tried["outcome"], tried["status"]) == ("VETOED", "exited with code 1")
     assert b"project_id" not in cell.boatyard("hook", "show", made["hook_id"])
     for each in (command, hook_id, guard.strip()):
         cell.boatyard("hook", "unregister", each.decode())

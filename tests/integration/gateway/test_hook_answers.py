@@ -197,6 +197,48 @@ async def test_a_person_is_asked_where_a_hook_wants_it(services: Services, regis
     assert "where no job waits" in job.message
 
 
+async def tried(services: Services, hook: hook_pb2.Hook, job_id: str = "") -> hook_pb2.DryRunHookResponse:
+    request = hook_pb2.DryRunHookRequest(hook_id=hook.hook_id, job_id=job_id)
+    return await services.hooks.DryRunHook(request, timeout=60)
+
+
+async def test_a_hook_is_tried_out_and_nothing_changes(services: Services, register: Hooks, remote: Repo) -> None:
+    job = await services.run("touch new", **await register.spec(remote), labels={"mine": "1"})
+    added = json.dumps({"prompt_addition": "More.", "labels": {"a": "1"}, "ask": "Really?"}).encode()
+    veto = pb.CallHookResponse(veto={"reason": "no"}, note="hm")
+    async with receiver(Reply(200, added), Reply(503)) as server, callback_server(veto) as callback:
+        hook = await register.web("BEFORE", server.url, stage="push", disabled=True)
+        good = await tried(services, hook, job.job_id)
+        down = await tried(services, hook)
+        vetoed = await tried(services, await register("PRE", callback={"url": callback.url}))
+    assert (good.outcome, good.status, good.prompt_addition) == (hook_pb2.HookCall.STATE_DONE, "answered 200", "More.")
+    assert (dict(good.labels), good.ask, good.answer) == ({"a": "1"}, "Really?", added.decode())
+    told = server.received[0].json
+    server.received[0].check()
+    assert (told["type"], told["data"]["stage"], told["data"]["job"]["jobId"]) == ("job.before", "push", job.job_id)
+    assert server.received[0].message_id == good.call_id
+    assert (down.outcome, down.status) == (hook_pb2.HookCall.STATE_FAILED, "answered 503")
+    assert len(server.received) == 2, "tried once"
+    assert (vetoed.outcome, vetoed.veto_reason) == (hook_pb2.HookCall.STATE_VETOED, "no")
+    assert callback.calls[0].job.job_id == "job-sample"
+    assert await services.job(job.job_id) == job
+    assert await history(services, project_id=register.project) == []
+
+
+async def test_a_command_is_tried_out_and_leaves_nothing(services: Services, register: Hooks) -> None:
+    line = 'echo "$BOATYARD_HOOK_EVENT"; ls -A; grep -q STATE_FAILED && echo told'
+    good = await tried(services, await register("ERROR", command=line))
+    assert (good.outcome, good.status, good.answer) == (hook_pb2.HookCall.STATE_DONE, "exited with code 0", "told")
+    bad = await tried(services, await register("PRE", command="echo not so; exit 3"))
+    assert (bad.outcome, bad.veto_reason) == (hook_pb2.HookCall.STATE_VETOED, "not so")
+    slow = await register("POST", command="sleep 60", timeout=Duration(nanos=200_000_000))
+    late = await tried(services, slow)
+    assert (late.outcome, late.status.split(":")[0]) == (hook_pb2.HookCall.STATE_FAILED, "ended with TIMED_OUT")
+    assert 0 < late.duration.ToNanoseconds() < 50e9
+    left = [path.name for path in services.root.rglob("ws-dryrun-*")]
+    assert left == []
+
+
 async def test_the_example_tells_agents_the_rules_and_guards_what_is_pushed(
     services: Services, register: Hooks, remote: Repo, tmp_path: Path
 ) -> None:

@@ -161,6 +161,16 @@ async def test_refused_changes(stubs: Stubs) -> None:
     assert (await refused(NotFound, "template_ids", template_ids=["none"])).reason == "TEMPLATE_NOT_FOUND"
     error = await refusal(register(stubs, template_ids=["none"]), NotFound)
     assert error.reason == "TEMPLATE_NOT_FOUND"
+    for request, reason in [
+        (pb.DryRunHookRequest(hook_id="nobody"), "HOOK_NOT_FOUND"),
+        (pb.DryRunHookRequest(hook_id=made.hook_id, job_id="nothing"), "JOB_NOT_FOUND"),
+    ]:
+        assert (await refusal(stubs.hooks.DryRunHook(request), NotFound)).reason == reason
+    error = await refusal(stubs.hooks.DryRunHook(pb.DryRunHookRequest(job_id="No id")), Invalid)
+    assert {field for field, _ in error.violations} == {"hook_id", "job_id"}
+    wrong = pb.ListHookCallsRequest(project_id="No", hook_id="No", job_id="No", page_size=-1, page_token="x")
+    error = await refusal(stubs.hooks.ListHookCalls(wrong), Invalid)
+    assert {field for field, _ in error.violations} == {"project_id", "hook_id", "job_id", "page_size", "page_token"}
     await stubs.hooks.UnregisterHook(pb.UnregisterHookRequest(hook_id=made.hook_id))
     assert (await refused(NotFound, "order")).reason == "HOOK_NOT_FOUND"
     error = await refusal(stubs.hooks.GetHook(pb.GetHookRequest(hook_id=made.hook_id)), NotFound)

@@ -254,6 +254,106 @@ class UnregisterHookResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class DryRunHookRequest(message.Message):
+    """Asks to try a hook out."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOOK_ID_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    hook_id: builtins.str
+    """Required. The hook."""
+    job_id: builtins.str
+    """The job whose document the hook gets, as it is now, whether the hook would be called for it or not; empty means a sample."""
+    def __init__(
+        self,
+        *,
+        hook_id: builtins.str = ...,
+        job_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hook_id", b"hook_id", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DryRunHookResponse(message.Message):
+    """Answers DryRunHook."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class LabelsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CALL_ID_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    ANSWER_FIELD_NUMBER: builtins.int
+    VETO_REASON_FIELD_NUMBER: builtins.int
+    PROMPT_ADDITION_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
+    ASK_FIELD_NUMBER: builtins.int
+    DURATION_FIELD_NUMBER: builtins.int
+    call_id: builtins.str
+    """What the hook was told that the call is: no call of a job has it."""
+    outcome: HookCall.State.ValueType
+    """DONE, VETOED or FAILED."""
+    status: builtins.str
+    """How it was answered, or why it failed, for people, as in HookCall."""
+    answer: builtins.str
+    """The beginning of what was answered, as in HookCall."""
+    veto_reason: builtins.str
+    """Why the job would not have gone on; may be empty."""
+    prompt_addition: builtins.str
+    """What the agent would have been told after its prompt."""
+    ask: builtins.str
+    """What a person would have been asked."""
+    @builtins.property
+    def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """The labels that the job would have got."""
+
+    @builtins.property
+    def duration(self) -> duration_pb2.Duration:
+        """How long the call took."""
+
+    def __init__(
+        self,
+        *,
+        call_id: builtins.str = ...,
+        outcome: HookCall.State.ValueType = ...,
+        status: builtins.str = ...,
+        answer: builtins.str = ...,
+        veto_reason: builtins.str = ...,
+        prompt_addition: builtins.str = ...,
+        labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        ask: builtins.str = ...,
+        duration: duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answer", b"answer", "ask", b"ask", "call_id", b"call_id", "duration", b"duration", "labels", b"labels", "outcome", b"outcome", "prompt_addition", b"prompt_addition", "status", b"status", "veto_reason", b"veto_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class ListHookCallsRequest(message.Message):
     """Asks for calls of hooks."""
 

@@ -65,6 +65,11 @@ class HookServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookResponse.FromString,
                 _registered_method=True)
+        self.DryRunHook = channel.unary_unary(
+                '/boatyard.gateway.v1.HookService/DryRunHook',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.DryRunHookRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.DryRunHookResponse.FromString,
+                _registered_method=True)
         self.ListHookCalls = channel.unary_unary(
                 '/boatyard.gateway.v1.HookService/ListHookCalls',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.ListHookCallsRequest.SerializeToString,
@@ -134,6 +139,18 @@ class HookServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DryRunHook(self, request, context):
+        """Tries a hook out, disabled or not: calls it with a job's document, and returns what a job would have heard. Nothing is
+        recorded, and no job changed. A server is called once, without further tries; a command runs in an empty workspace of the
+        gateway's cell. It takes as long as the hook does: give the call a deadline that is longer than the hook's `timeout`.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed.
+        - NOT_FOUND (HOOK_NOT_FOUND, JOB_NOT_FOUND): what is named is not there, or the hook was removed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListHookCalls(self, request, context):
         """Lists calls of hooks, the newest first: one record a call, however often it was tried, or begun again by a gateway that was
         killed meanwhile. They are kept for 30 days, or until their job is gone.
@@ -172,6 +189,11 @@ def add_HookServiceServicer_to_server(servicer, server):
                     servicer.UnregisterHook,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookResponse.SerializeToString,
+            ),
+            'DryRunHook': grpc.unary_unary_rpc_method_handler(
+                    servicer.DryRunHook,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.DryRunHookRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.DryRunHookResponse.SerializeToString,
             ),
             'ListHookCalls': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHookCalls,
@@ -320,6 +342,33 @@ class HookService:
             '/boatyard.gateway.v1.HookService/UnregisterHook',
             boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DryRunHook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.HookService/DryRunHook',
+            boatyard_dot_gateway_dot_v1_dot_hook__pb2.DryRunHookRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_hook__pb2.DryRunHookResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,14 @@ class HookServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.
     """
+    DryRunHook: aio.UnaryUnaryMultiCallable[hook_pb2.DryRunHookRequest, hook_pb2.DryRunHookResponse]
+    """Tries a hook out, disabled or not: calls it with a job's document, and returns what a job would have heard. Nothing is
+    recorded, and no job changed. A server is called once, without further tries; a command runs in an empty workspace of the
+    gateway's cell. It takes as long as the hook does: give the call a deadline that is longer than the hook's `timeout`.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed.
+    - NOT_FOUND (HOOK_NOT_FOUND, JOB_NOT_FOUND): what is named is not there, or the hook was removed.
+    """
     ListHookCalls: aio.UnaryUnaryMultiCallable[hook_pb2.ListHookCallsRequest, hook_pb2.ListHookCallsResponse]
     """Lists calls of hooks, the newest first: one record a call, however often it was tried, or begun again by a gateway that was
     killed meanwhile. They are kept for 30 days, or until their job is gone.
@@ -133,6 +141,20 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.
+        """
+
+    @abc_1.abstractmethod
+    def DryRunHook(
+        self,
+        request: hook_pb2.DryRunHookRequest,
+        context: aio.ServicerContext[hook_pb2.DryRunHookRequest, abc.Awaitable[hook_pb2.DryRunHookResponse]],
+    ) -> abc.Awaitable[hook_pb2.DryRunHookResponse]:
+        """Tries a hook out, disabled or not: calls it with a job's document, and returns what a job would have heard. Nothing is
+        recorded, and no job changed. A server is called once, without further tries; a command runs in an empty workspace of the
+        gateway's cell. It takes as long as the hook does: give the call a deadline that is longer than the hook's `timeout`.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed.
+        - NOT_FOUND (HOOK_NOT_FOUND, JOB_NOT_FOUND): what is named is not there, or the hook was removed.
         """
 
     @abc_1.abstractmethod
