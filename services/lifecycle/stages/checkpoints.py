@@ -6,7 +6,7 @@ from services.lifecycle.failures import JobFailed, Parked
 from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES, CheckpointState, Decision, Origin, Question
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
-from services.lifecycle.model.states import Purpose
+from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.surroundings import Called
 from services.lifecycle.model.work import Base, Layout
 from services.lifecycle.run import JobRun
@@ -66,7 +66,7 @@ async def approval(job: JobRun, stage: str) -> str:
 async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
     """Pass on what the agent asks, if it may and does; return what it is to be told, or nothing.
 
-    Raises JobFailed (ROUNDS_EXCEEDED) where it could not go on after an answer; otherwise as `ask`.
+    Raises JobFailed (ASK_UNREADABLE; ROUNDS_EXCEEDED where it could not go on after an answer), and as `ask`.
     """
     if not job.order.policy.agent_may_ask:
         return ""
@@ -74,6 +74,8 @@ async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
     async def read() -> Called:
         errand = Errand(f"{job.agent_id}-ask", Purpose.HOOK, _READ_ASKED, _ASK_SECONDS, base=base, layout=layout)
         run = await run_errand(job, errand)
+        if run.state is not ExecutionState.SUCCEEDED:
+            raise JobFailed(Failure("ASK_UNREADABLE", f"what the agent asks in {ASK_FILE} could not be read"))
         return Called((await job.nodes.tail(run, MAX_WORDS_BYTES)).decode(errors="replace").strip())
 
     question = (await job.step(job.in_round("ask"), Called, read)).message

@@ -176,6 +176,13 @@ async def test_an_agent_that_asks_for_ever_is_stopped(services: Services) -> Non
     assert (ended.state, ended.reason) == (FAILED, "ROUNDS_EXCEEDED")
 
 
+@pytest.mark.slow
+async def test_a_question_that_cannot_be_read_is_not_passed_over(services: Services) -> None:
+    command = 'mkdir -p .boatyard; echo "And now?" > "$BOATYARD_ASK_FILE"; chmod 0 "$BOATYARD_ASK_FILE"'
+    job = await services.run(command, policy={"agent_may_ask": True})
+    assert (job.state, job.reason) == (FAILED, "ASK_UNREADABLE")
+
+
 async def test_lists_have_filters_and_pages(services: Services) -> None:
     policy = {"checkpoints": {"before": ["start"]}}
     jobs = [await services.submit("true", policy=policy) for _ in range(3)]

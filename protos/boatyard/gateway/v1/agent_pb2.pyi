@@ -341,11 +341,13 @@ class Policy(message.Message):
     retention: Policy.Retention.ValueType
     """What becomes of the workspace. The default is KEEP_FAILED."""
     max_extra_rounds: builtins.int
-    """How often changes of a result may be asked for, or an agent that has asked be answered, 0 to 50. The default is 5."""
+    """How often changes of a result may be asked for, or an agent that has asked be answered, 0 to 50: each time the agent is
+    started again in its workspace, and finds the number of the round in BOATYARD_ROUND. The default is 5.
+    """
     agent_may_ask: builtins.bool
-    """Whether the agent may ask a person: it then finds BOATYARD_ASK_FILE in its environment, and is told in its prompt. It
-    writes its question there and ends; when it is approved, it is started again in its workspace and told what was said.
-    The default is no.
+    """Whether the agent may ask a person: it writes its question, at most 16 KiB, to `.boatyard/ask` in the directory that it
+    begins in, and ends. When that is approved, it is started again there and told what was said. Its prompt tells it so, and
+    BOATYARD_ASK_FILE names the file. The default is no.
     """
     max_attempts: builtins.int
     """How many attempts the job has, those that a lost machine ended among them: 1 to 20. The default is 3. Each is an execution

@@ -793,9 +793,10 @@ class Job(message.Message):
     INVALID_BRANCH, SNAPSHOT_NOT_FOUND, DISK_FULL, WORKSPACES_QUOTA, SANDBOX_UNAVAILABLE, MODEL_KEY_MISSING. The agent:
     AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT,
     OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After it: TAKE_FAILED,
-    VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ROUNDS_EXCEEDED (the agent asks again, and no round is left). Where a person was
-    asked: REJECTED, EXPIRED. At any time: NODE_LOST (a service of the cell, or too many cells in turn, did not come
-    back), INTERNAL. After the push, by a hook that may: HOOK_FAILED. Empty otherwise.
+    VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the file in which the agent asks), ROUNDS_EXCEEDED (it asks
+    again, and no round is left). Where a person was asked: REJECTED, EXPIRED. At any time: NODE_LOST (a service of the
+    cell, or too many cells in turn, did not come back), INTERNAL. After the push, by a hook that may: HOOK_FAILED. Empty
+    otherwise.
     """
     message: builtins.str
     """Output only. The same for people, with what they can do."""
