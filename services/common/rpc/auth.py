@@ -32,6 +32,11 @@ class Shown:
 class Authenticator(Protocol):
     """Knows the callers of one service."""
 
+    @property
+    def forgets(self) -> bool:
+        """Whether a caller that was let in may be refused later, so that it is to be asked again about open streams."""
+        ...
+
     async def authenticate(self, shown: Shown) -> str:
         """Return the caller's name, for logs and records, or raise Unauthenticated or PermissionDenied.
 
@@ -45,6 +50,8 @@ class SingleToken:
 
     `hint` is added to the refusal, and says where the token is found; `reason` is the one that the proto documents.
     """
+
+    forgets = False
 
     def __init__(self, token: str, *, caller: str, reason: str, hint: str) -> None:
         self._token = token.encode()

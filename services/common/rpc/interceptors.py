@@ -19,7 +19,15 @@ import grpc
 import structlog
 from google.rpc import status_pb2
 
-from services.common.errors import DeadlineExceeded, RemoteFailure, ServiceError, Status, Unavailable
+from services.common.errors import (
+    DeadlineExceeded,
+    PermissionDenied,
+    RemoteFailure,
+    ServiceError,
+    Status,
+    Unauthenticated,
+    Unavailable,
+)
 from services.common.fence import FENCE_METADATA_KEY, Fence, set_current_fence
 from services.common.logs import CALLER, REQUEST_ID
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Shown
@@ -33,6 +41,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+_RECHECK_SECONDS = 5.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _WARN = {
     Status.ABORTED,
@@ -231,14 +240,48 @@ def authenticating(authenticator: Authenticator) -> Layer:
     @asynccontextmanager
     async def layer(call: Call) -> AsyncIterator[None]:
         if not call.is_open:
-            shown = call.text(AUTHORIZATION_METADATA_KEY) or ""
-            scheme, _, token = shown.partition(" ")
+            header = call.text(AUTHORIZATION_METADATA_KEY) or ""
+            scheme, _, token = header.partition(" ")
             known = token if scheme.lower() == "bearer" and token else None
-            caller = await authenticator.authenticate(Shown(known, call.method, call.context.peer(), call.metadata))
-            structlog.contextvars.bind_contextvars(**{CALLER: caller})
+            shown = Shown(known, call.method, call.context.peer(), call.metadata)
+            structlog.contextvars.bind_contextvars(**{CALLER: await authenticator.authenticate(shown)})
+            if authenticator.forgets and not call.answers_once:
+                async with _while_known(authenticator, shown):
+                    yield
+                return
         yield
 
     return layer
+
+
+@asynccontextmanager
+async def _while_known(authenticator: Authenticator, shown: Shown) -> AsyncIterator[None]:
+    """End a stream whose caller is let in no more: its token was revoked, or has expired."""
+    refusal: ServiceError | None = None
+    scope = asyncio.timeout(None)
+
+    async def watch() -> None:
+        nonlocal refusal
+        while refusal is None:
+            await asyncio.sleep(_RECHECK_SECONDS)
+            try:
+                await authenticator.authenticate(shown)
+            except (Unauthenticated, PermissionDenied) as error:
+                refusal = error
+            except ServiceError as error:  # the database is away: who was let in stays in
+                log.debug("a stream's caller cannot be asked for again now", error=error.message)
+        scope.reschedule(0)
+
+    watching = asyncio.create_task(watch())
+    try:
+        async with scope:
+            yield
+    except TimeoutError:
+        if refusal is not None and scope.expired():
+            raise refusal from None
+        raise
+    finally:
+        watching.cancel()
 
 
 def limiting_time(seconds: float) -> Layer:

@@ -35,6 +35,8 @@ class AdminToken:
 class GatewayAuthenticator:
     """Asks each of `known` in turn. `required` has the role of each RPC by its full name; others are for ADMIN."""
 
+    forgets = True
+
     def __init__(self, known: Sequence[Knows], required: Mapping[str, Role]) -> None:
         self._known = known
         self._required = required

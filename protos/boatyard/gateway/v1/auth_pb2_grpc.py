@@ -91,8 +91,8 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeToken(self, request, context):
-        """Takes a token back: within 5 s no cell lets it in any more. Calls that it has begun go on; streams too, to their end.
-        Revoking one that has been revoked is a success.
+        """Takes a token back: within 5 s no cell lets it in any more, and within 10 s the streams that it watches end with
+        UNAUTHENTICATED. Other calls that have begun go on. Revoking one that has been revoked is a success.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (TOKEN_NOT_FOUND): there is none of that id, or no longer.

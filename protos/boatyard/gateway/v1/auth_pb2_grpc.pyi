@@ -37,8 +37,8 @@ class TokenServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     RevokeToken: aio.UnaryUnaryMultiCallable[auth_pb2.RevokeTokenRequest, auth_pb2.RevokeTokenResponse]
-    """Takes a token back: within 5 s no cell lets it in any more. Calls that it has begun go on; streams too, to their end.
-    Revoking one that has been revoked is a success.
+    """Takes a token back: within 5 s no cell lets it in any more, and within 10 s the streams that it watches end with
+    UNAUTHENTICATED. Other calls that have begun go on. Revoking one that has been revoked is a success.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (TOKEN_NOT_FOUND): there is none of that id, or no longer.
@@ -85,8 +85,8 @@ class TokenServiceServicer(metaclass=abc_1.ABCMeta):
         request: auth_pb2.RevokeTokenRequest,
         context: aio.ServicerContext[auth_pb2.RevokeTokenRequest, abc.Awaitable[auth_pb2.RevokeTokenResponse]],
     ) -> abc.Awaitable[auth_pb2.RevokeTokenResponse]:
-        """Takes a token back: within 5 s no cell lets it in any more. Calls that it has begun go on; streams too, to their end.
-        Revoking one that has been revoked is a success.
+        """Takes a token back: within 5 s no cell lets it in any more, and within 10 s the streams that it watches end with
+        UNAUTHENTICATED. Other calls that have begun go on. Revoking one that has been revoked is a success.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (TOKEN_NOT_FOUND): there is none of that id, or no longer.

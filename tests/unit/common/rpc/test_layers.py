@@ -14,6 +14,8 @@ from grpc_status import rpc_status
 
 from services.common import errors, logs
 from services.common.fence import Fence, current_fence
+from services.common.rpc import interceptors
+from services.common.rpc.auth import Shown
 from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
@@ -281,3 +283,48 @@ async def test_an_error_with_much_to_say_still_arrives(error: errors.ServiceErro
     if isinstance(error, errors.Invalid) and isinstance(arrived, errors.Invalid):
         assert arrived.violations[0] == error.violations[0]
         assert arrived.violations[-1][1].endswith(" more")
+
+
+class Forgetful:
+    """Knows everybody until told otherwise."""
+
+    forgets = True
+    known = True
+    away = False
+    asked = 0
+
+    async def authenticate(self, shown: Shown) -> str:
+        self.asked += 1
+        if self.away:
+            raise errors.Unavailable("DATABASE_UNAVAILABLE", "away")
+        if not self.known:
+            raise errors.Unauthenticated("not any more", reason="TOKEN_REQUIRED")
+        return "somebody"
+
+
+async def test_a_stream_ends_when_its_caller_is_let_in_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interceptors, "_RECHECK_SECONDS", 0.01)
+
+    async def wait_for_the_second(word: str) -> str:
+        if word == "second":
+            await asyncio.Event().wait()
+        return word
+
+    echo, authenticator = Echo(wait_for_the_second), Forgetful()
+    async with (
+        serving(echo.registration(), authenticator=authenticator) as server,
+        open_channel(server.address, TOKEN) as channel,
+        streaming(EchoStub(channel).server_stream(b"first second")) as stream,
+    ):
+        assert await anext(aiter(stream)) == b"first"
+        authenticator.away = True
+        async with asyncio.timeout(20):
+            while authenticator.asked < 5:
+                await asyncio.sleep(0.01)
+        assert not echo.stream_ended, "an outage shuts nobody out"
+        authenticator.away, authenticator.known = False, False
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async with asyncio.timeout(20):
+                await anext(aiter(stream))
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert echo.stream_ended
