@@ -201,11 +201,16 @@ class SqlLedger:
 
     async def begin_stage(self, lease: Lease, name: str) -> None:
         """See Ledger."""
-        so_far = select(func.count()).where(stages.c.job_id == lease.job_id, stages.c.attempt == lease.attempt)
+        so_far = select(func.count() + 1).where(stages.c.job_id == lease.job_id, stages.c.attempt == lease.attempt)
         async with self._writing(lease) as connection:
             stage = {"job_id": lease.job_id, "attempt": lease.attempt, "name": name}
-            number = (await connection.execute(so_far)).scalar_one() + 1
-            fresh = {"number": number, "state": StageState.RUNNING, "result": "", "message": "", "start_time": NOW}
+            fresh = {
+                "number": so_far.scalar_subquery(),
+                "state": StageState.RUNNING,
+                "result": "",
+                "message": "",
+                "start_time": NOW,
+            }
             await insert_if_absent(connection, stages, stage | fresh)
 
     async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
@@ -279,6 +284,6 @@ class SqlLedger:
 
 
 async def _check(connection: AsyncConnection, lease: Lease) -> None:
-    row = await job_row(connection, lease.job_id)
-    if (row.fence, row.state) != (lease.fence, JobState.RUNNING):
+    holder = select(jobs.c.fence, jobs.c.state).where(jobs.c.job_id == lease.job_id)  # a job's row may be large
+    if (await connection.execute(holder)).first() != (lease.fence, JobState.RUNNING):
         raise LeaseLost

@@ -33,8 +33,6 @@ def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose
 
 async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, note: ExecutionNote) -> None:
     """Write what is known of an execution of the lease's attempt, on a cell, whether it was known before or not."""
-    row = new_execution(note.execution_id, lease.job_id, lease.attempt, note.purpose)
-    await insert_if_absent(connection, executions, row)
     known = {
         "workspace_id": note.workspace_id,
         "cell_id": cell_id,
@@ -47,7 +45,9 @@ async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, no
     }
     # Of the lease's job alone: another machine's word is not taken for what it does not hold.
     mine = (executions.c.execution_id == note.execution_id, executions.c.job_id == lease.job_id)
-    await connection.execute(update(executions).where(*mine).values(known))
+    if (await connection.execute(update(executions).where(*mine).values(known))).rowcount == 0:
+        row = new_execution(note.execution_id, lease.job_id, lease.attempt, note.purpose)
+        await insert_if_absent(connection, executions, row | known)
 
 
 async def end_executions(
