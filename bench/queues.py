@@ -164,7 +164,7 @@ def _copied(column: Any, number: ColumnElement[str], index: ColumnElement[int], 
 
 
 def main() -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))  # errors alone
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))  # warnings and errors
     directory = Path(tempfile.mkdtemp(prefix="queues-"))
     try:
         with postgres() as server:
