@@ -77,7 +77,7 @@ class Blows:
     async def _befall(self, cell: FleetCell, rng: random.Random) -> None:
         blows: dict[Callable[[FleetCell, random.Random], None], int] = {
             self._kill_service: 10,
-            self._kill_runner: 3,
+            self._kill_runner: 6,
             self._pause_gateway: 2,
             self._pause_service: 3,
             self._pause_runner: 1,
