@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import psycopg
 from boatyard.execution.v1 import execution_pb2
-from boatyard.gateway.v1 import checkpoint_pb2, job_pb2
+from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, runtime_pb2
 from boatyard.workspace.v1 import workspace_pb2
 from psycopg.rows import dict_row
 
@@ -26,9 +26,10 @@ _NOBODY = "0" * 40
 
 @dataclass(frozen=True)
 class Log:
-    """The events of one execution, as its node has them."""
+    """The events of one execution, as its node has them; `told` are those that any of the gateways tells."""
 
     sequences: list[int]
+    told: list[int]
     stdout: bytes
     last_state: str
 
@@ -178,10 +179,17 @@ async def _log(fleet: Fleet, execution_id: str) -> Log | None:
         states = [event.state_change.state for event in events if event.HasField("state_change")]
         return Log(
             [event.sequence for event in events],
+            await _told(fleet, execution_id),
             b"".join(output.data for output in said if output.stream == output.STREAM_STDOUT),
             states[-1] if states else "",
         )
     return None
+
+
+async def _told(fleet: Fleet, execution_id: str) -> list[int]:
+    request = runtime_pb2.WatchExecutionRequest(execution_id=execution_id)
+    async with streaming(fleet.stub(fleet.any_cell(), "runtime").WatchExecution(request)) as messages:
+        return [event.sequence async for message in messages for event in message.events]
 
 
 def _ref_changes(fleet: Fleet) -> dict[str, list[tuple[str, str]]]:

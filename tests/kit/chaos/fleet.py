@@ -160,7 +160,7 @@ class Fleet:
         """Ask any gateway, and again, until one answers. Raises what is a refusal."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
-            cell = self._rng.choice(self.living)
+            cell = self.any_cell()
             try:
                 return await getattr(self._stubs[cell.name][service], method)(request, timeout=timeout)
             except grpc.aio.AioRpcError as error:
@@ -168,9 +168,13 @@ class Fleet:
                     self.unclear[f"{method}: {error.code().name} {error.details()}"] += 1
                 elif error.code() not in _AWAY:
                     raise
-                elif time.monotonic() > deadline:
+                if time.monotonic() > deadline:
                     raise AssertionError(f"nobody answers {method}: {service_error(error)}") from error
             await asyncio.sleep(0.3)
+
+    def any_cell(self) -> FleetCell:
+        """Return one that has not been lost for good."""
+        return self._rng.choice(self.living)
 
     def stub(self, cell: FleetCell, service: str) -> Any:
         """Return what calls one service of one cell."""

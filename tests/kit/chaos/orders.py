@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 from boatyard.gateway.v1 import job_pb2
@@ -24,11 +24,7 @@ class Order:
     begins: float
     spec: job_pb2.JobSpec
     cancel_after: float | None = None
-    job_ids: set[str] = None  # type: ignore[assignment]
-    was_cancelled: bool = False
-
-    def __post_init__(self) -> None:
-        self.job_ids = set()
+    job_ids: set[str] = field(default_factory=set)
 
     @property
     def job_id(self) -> str:
@@ -66,7 +62,6 @@ async def _see_to(order: Order, fleet: Fleet, again: bool) -> None:
         await asyncio.sleep(order.cancel_after)
         try:
             await fleet.ask("jobs", "CancelJob", job_pb2.CancelJobRequest(job_id=order.job_id))
-            order.was_cancelled = True
         except grpc.aio.AioRpcError as error:  # it has ended already
             if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
                 raise

@@ -194,6 +194,8 @@ def _broken(log: Log) -> str:
     if log.sequences != list(range(1, len(log.sequences) + 1)):
         gaps = [(a, b) for a, b in pairwise([0, *log.sequences]) if b != a + 1]
         return f"its events have gaps, or stand twice, between {gaps[:5]}"
+    if log.told != log.sequences:
+        return f"it has {len(log.sequences)} events, and a gateway tells {len(log.told)}"
     return "" if log.last_state in {"SUCCEEDED", "FAILED", "CANCELLED"} else f"its last state is {log.last_state!r}"
 
 
