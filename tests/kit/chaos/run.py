@@ -154,9 +154,11 @@ def _taken_over(fleet: Fleet, record: Record) -> list[str]:
     for cell_id, when in record.lost_for_good.items():
         found = rows(
             fleet,
-            "SELECT j.job_id, min(e.create_time) AS taken, max(j.end_time) AS ended FROM jobs j JOIN executions e"
-            f" ON e.job_id = j.job_id WHERE e.purpose = 'AGENT' AND e.attempt > 1 AND j.cell_id <> '{cell_id}'"
-            f" AND e.create_time >= {round(when * 1e6)} GROUP BY j.job_id",
+            "SELECT j.job_id, min(e.create_time) AS taken, max(j.end_time) AS ended FROM jobs j"
+            " JOIN executions e ON e.job_id = j.job_id"
+            " JOIN executions before ON before.job_id = e.job_id AND before.attempt = e.attempt - 1"
+            f" WHERE before.cell_id = '{cell_id}' AND before.reason = 'NODE_LOST' AND e.create_time >= {when * 1e6:.0f}"
+            " GROUP BY j.job_id",
         )
         taken = [row["taken"] / 1e6 - when for row in found]
         ended = [row["ended"] / 1e6 - when for row in found if row["ended"]]
