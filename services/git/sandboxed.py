@@ -128,6 +128,13 @@ class SandboxedGit:
         files = tuple(path for kind, path in found if kind != b"d")
         return files, tuple(path for kind, path in found if kind == b"d")
 
+    async def remove_locks(self, view: View) -> None:
+        """Remove the lock files of the tree's own repository.
+
+        Raises: as `run`.
+        """
+        await self._find(view, (b"./.git",), (b"-type", b"f", b"-name", b"*.lock", b"-delete"))
+
     async def _find(
         self, view: View, starts: tuple[bytes, ...], wanted: tuple[bytes, ...]
     ) -> list[tuple[bytes, bytes]]:

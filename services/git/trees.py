@@ -1,5 +1,7 @@
 """Everyday git in a working tree: branch, status, stage, commit. In the sandbox, for an agent may have been there."""
 
+import structlog
+
 from services.common.errors import AlreadyExists, FailedPrecondition, ServiceError
 from services.common.sandbox.errors import HeldError, SandboxUnavailableError
 from services.common.sandbox.spec import Access
@@ -9,6 +11,10 @@ from services.git.model import Head, Signature, StatusEntry, WorkingTree
 from services.git.names import is_commit_id
 from services.git.sandboxed import How, SandboxedGit, View
 from services.git.signing import message_bytes, signature_line, signature_variables
+
+_LOCKED = ".lock': File exists"  # git's words
+
+_log = structlog.get_logger()
 
 
 class Trees:
@@ -33,11 +39,23 @@ class Trees:
     async def create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
         """Make a branch at a commit (empty: HEAD's) and puts HEAD on it; no file and no index entry is touched.
 
+        What a git left locked that was killed in the midst of this is unlocked: who asks has the tree for itself.
+
         Raises:
             NotFound: REVISION_NOT_FOUND.
             AlreadyExists: BRANCH_EXISTS, at another commit.
             FailedPrecondition: NOT_A_REPOSITORY.
         """
+        try:
+            return await self._create_branch(tree, branch, commit_id)
+        except FailedPrecondition as error:
+            if _LOCKED not in error.message:
+                raise
+        _log.warning("removing the locks that a git which was killed has left", tree=str(tree.path))
+        await self._git.remove_locks(View.of(tree, Access.READ_WRITE))
+        return await self._create_branch(tree, branch, commit_id)
+
+    async def _create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
         view = View.of(tree, Access.READ_WRITE)
         ref = b"refs/heads/" + branch
         target, existing = await self._commit_ids(tree, view, (commit_id or "HEAD").encode(), ref)

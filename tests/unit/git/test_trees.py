@@ -63,6 +63,16 @@ async def test_a_branch_elsewhere_and_a_commit_that_is_not_there(shared_parts: G
         await manager.create_branch(workspace.tree, b"new", "1" * 40)
 
 
+async def test_a_branch_after_a_git_that_was_killed(shared_parts: GitParts, workspace: Workspace) -> None:
+    manager, base = shared_parts.manager, workspace.base.commit_id
+    for left in ("HEAD.lock", "refs/heads/boatyard/job-1.lock"):
+        lock = workspace.tree.path / ".git" / left
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    assert await manager.create_branch(workspace.tree, BRANCH, base) == base
+    assert await manager.head(workspace.tree) == Head(BRANCH, base)
+
+
 async def test_a_tree_without_a_repository(shared_parts: GitParts, workspace: Workspace) -> None:
     shutil.rmtree(workspace.tree.path / ".git")
     manager = shared_parts.manager
