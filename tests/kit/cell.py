@@ -16,7 +16,7 @@ from tests.kit import processes
 from tests.kit.drivers import unmount_below
 
 BOATYARD = Path(sys.executable).parent / "boatyard"
-OFFSETS = {"gateway": 0, "workspace": 1, "git": 2, "execution": 3, "http": 20}
+OFFSETS = {"gateway": 0, "workspace": 1, "git": 2, "execution": 3, "coordinator": 4, "http": 20}
 
 
 _RESERVED: list[socket.socket] = []
@@ -60,6 +60,7 @@ class Cell:
             "LANG": "C.UTF-8",
             "BOATYARD_HOME": str(home),
         }
+        self.command = "up"
         self.arguments: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -74,7 +75,7 @@ class Cell:
         """Start without waiting."""
         with (self.home.parent / "up.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [BOATYARD, "up", "--port-base", str(self.base), *self.arguments],
+                [BOATYARD, self.command, "--port-base", str(self.base), *self.arguments],
                 env=self.environment | environment,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -1,8 +1,10 @@
-"""A link between machines that can be cut: a TCP proxy in this process."""
+"""A link between machines that can be cut: a TCP proxy in a thread of this process."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 
 class Link:
@@ -12,27 +14,43 @@ class Link:
         self._target = target
         self._server: asyncio.Server | None = None
         self._passing: set[asyncio.Task[None]] = set()
-        self.address = ""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="link")
+        self._thread.start()
+        self.address = "127.0.0.1:0"
+        self.mend()
 
-    async def mend(self) -> None:
+    def mend(self) -> None:
         """Let connections in, at the same address as before."""
-        host, _, port = (self.address or "127.0.0.1:0").rpartition(":")
+        self._do(self._open())
+
+    def cut(self) -> None:
+        """End every connection, and let nobody in any more."""
+        self._do(self._close())
+
+    def close(self) -> None:
+        self.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=20)
+
+    async def _open(self) -> None:
+        host, _, port = self.address.rpartition(":")
         self._server = await asyncio.start_server(self._accept, host, int(port))
         self.address = "{}:{}".format(*self._server.sockets[0].getsockname()[:2])
 
-    async def cut(self) -> None:
-        """End every connection, and let nobody in any more."""
-        assert self._server
+    async def _close(self) -> None:
+        if self._server is None:
+            return
         self._server.close()
-        for task in list(self._passing):
+        for task in self._passing:
             task.cancel()
         await asyncio.gather(*self._passing, return_exceptions=True)
         await self._server.wait_closed()
         self._server = None
-
-    async def close(self) -> None:
-        if self._server is not None:
-            await self.cut()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -48,16 +66,16 @@ class Link:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, _, port = self._target.rpartition(":")
         onward_reader, onward_writer = await asyncio.open_connection(host, int(port))
+        both = [
+            asyncio.ensure_future(_pump(reader, onward_writer)),
+            asyncio.ensure_future(_pump(onward_reader, writer)),
+        ]
         try:
-            both = [_pump(reader, onward_writer), _pump(onward_reader, writer)]
-            tasks = [asyncio.ensure_future(each) for each in both]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for each in tasks:
-                    each.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for each in both:
+                each.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
             onward_writer.transport.abort()
 
 
@@ -67,12 +85,11 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         await writer.drain()
 
 
-@contextlib.asynccontextmanager
-async def linked(target: str) -> AsyncIterator[Link]:
-    """Give a link to an address that holds."""
+@contextlib.contextmanager
+def linked(target: str) -> Iterator[Link]:
+    """Give a link to an address, which holds until it is cut."""
     link = Link(target)
-    await link.mend()
     try:
         yield link
     finally:
-        await link.close()
+        link.close()

@@ -1,0 +1,146 @@
+"""A machine without access to the database carries jobs, and a link that is cut costs none of them."""
+
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Remote
+from tests.e2e.test_survival import COUNTING, LINES, has_begun
+from tests.kit import processes
+from tests.kit.cell import Cell, eventually, running_cell
+from tests.kit.drivers import unmount_below
+from tests.kit.link import Link, linked
+
+pytestmark = pytest.mark.slow
+
+LEASE_SECONDS = 3.0
+
+
+class Coordinator(Cell):
+    """A cell that carries jobs of a gateway elsewhere."""
+
+    def __init__(self, home: Path, upstream: str, token: str, capacity: int = 4) -> None:
+        super().__init__(home)
+        self.command = "coordinator"
+        self.arguments = ("--upstream", upstream, "--capacity", str(capacity))
+        self.environment["BOATYARD_TOKEN"] = token
+
+    @property
+    def cell_id(self) -> str:
+        return (self.home / "coordinator" / "coordinator-id").read_text().strip()
+
+    def at_work(self, marker: str) -> set[int]:
+        """Return the processes with a marker that are this machine's."""
+        own = processes.with_descendants(processes.with_environment({"BOATYARD_HOME": str(self.home)}))
+        return set(own) & set(processes.with_marker(marker))
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Cell]:
+    """A cell that takes no job itself."""
+    directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
+    lease = str(LEASE_SECONDS)
+    with running_cell(directory, BOATYARD_GATEWAY_MAX_JOBS="0", BOATYARD_GATEWAY_LEASE_SECONDS=lease) as cell:
+        yield cell
+    shutil.rmtree(directory)
+
+
+@contextmanager
+def coordinating(gateway: Cell, upstream: str, capacity: int = 4) -> Iterator[Coordinator]:
+    """Run a coordinator with a token of its own; end it and prove that nothing of it is left."""
+    directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
+    (made,) = gateway.lines("token", "create", "--role", "coordinator")
+    coordinator = Coordinator(directory / "home", upstream, made["secret"], capacity)
+    try:
+        coordinator.up()
+        yield coordinator
+    finally:
+        coordinator.down()
+        unmount_below(coordinator.home)
+    left = processes.with_environment({"BOATYARD_HOME": str(coordinator.home)})
+    assert not left, f"processes left behind: {left}"
+    shutil.rmtree(directory)
+
+
+def cut_for(link: Link, seconds: float) -> None:
+    link.cut()
+    time.sleep(seconds)  # what is tried is that much time
+    link.mend()
+
+
+def test_fifty_jobs_over_a_link_that_is_cut_twice(gateway: Cell, remote: Remote) -> None:
+    count = 50
+    with linked(gateway.address("gateway")) as link, coordinating(gateway, link.address, capacity=8) as coordinator:
+        assert not any("DATABASE" in name for name in coordinator.environment)
+        assert not (coordinator.home / "gateway").exists()
+        line = "echo one; sleep 0.3; echo {} > new.txt; echo two"
+        submitted = [gateway.submit(remote.path, line.format(number)) for number in range(count)]
+
+        def ended() -> int:
+            return sum(job["state"] == "SUCCEEDED" for job in gateway.lines("ps", "--limit", str(count)))
+
+        eventually(lambda: ended() >= 3, "some jobs are done", timeout=120)
+        cut_for(link, LEASE_SECONDS / 3)
+        eventually(lambda: ended() >= count // 2, "half of the jobs are done", timeout=300)
+        cut_for(link, 2 * LEASE_SECONDS)
+        jobs = [gateway.result(job["job_id"], timeout=300) for job in submitted]
+        assert [job["state"] for job in jobs] == ["SUCCEEDED"] * count
+        assert {job["cell_id"] for job in jobs} == {coordinator.cell_id}
+        for number, (job, first) in enumerate(zip(jobs, submitted, strict=True)):
+            assert job["execution_ids"] == [first["execution_id"]], "nobody else was there, so no attempt was lost"
+            assert gateway.output(first["execution_id"]) == b"one\ntwo\n"
+            assert remote.show(f"boatyard/{job['job_id']}:new.txt") == str(number)
+
+
+def test_both_ends_are_killed_in_mid_run(gateway: Cell, remote: Remote) -> None:
+    with coordinating(gateway, gateway.address("gateway")) as coordinator:
+        job = gateway.submit(remote.path, COUNTING)
+        with gateway.start("logs", "--follow", job["execution_id"]) as viewer:
+            eventually(lambda: has_begun(gateway, job["execution_id"]), "the agent has begun")
+            coordinator.kill_service("coordinator")
+            gateway.kill_service("gateway")
+
+            ended = gateway_result(gateway, job["job_id"])
+            assert ended["state"] == "SUCCEEDED"
+            assert ended["execution_ids"] == [job["execution_id"]]
+            assert gateway.output(job["execution_id"]) == LINES
+            assert remote.show(f"boatyard/{job['job_id']}:starts.txt") == "started"
+            seen, complaints = viewer.communicate(timeout=30)
+            assert seen == LINES, complaints
+
+
+def gateway_result(gateway: Cell, job_id: str) -> dict:
+    """Wait for a job's end, over a gateway that is away for a while."""
+
+    def ended() -> dict | None:
+        found = gateway.lines("show", job_id, code=None)
+        return found[0] if found and found[0].get("state") in ("SUCCEEDED", "FAILED", "CANCELLED") else None
+
+    answer = eventually(ended, f"{job_id} ends")
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_what_others_have_taken_over_ends_here(gateway: Cell, remote: Remote) -> None:
+    marker = uuid.uuid4().hex
+    with linked(gateway.address("gateway")) as link, coordinating(gateway, link.address) as cut_off:
+        job = gateway.submit(remote.path, f": {marker}; sleep 600; : {marker}")
+        eventually(lambda: cut_off.at_work(marker), "the agent is at work")
+        link.cut()
+        with coordinating(gateway, gateway.address("gateway")) as other:
+            eventually(lambda: other.at_work(marker), "the other machine has begun the job anew")
+            assert cut_off.at_work(marker), "nobody could tell the first one"
+            link.mend()
+            eventually(lambda: not cut_off.at_work(marker), "the first one's agent is ended")
+            assert other.at_work(marker)
+            gateway.boatyard("cancel", job["job_id"])
+            ended = gateway.result(job["job_id"])
+            assert (ended["state"], ended["cell_id"]) == ("CANCELLED", other.cell_id)
+            assert len(ended["execution_ids"]) == 2
+            eventually(lambda: not processes.with_marker(marker), "nothing of the job runs anywhere")
