@@ -216,7 +216,8 @@ class JobRun:
             asked.cancel()
             if not task.done():
                 task.cancel()
-                await asyncio.wait({task})  # whatever it holds is let go of before anything else is begun
+                # Whatever it holds is let go of before anything else is begun; how it ends then is nobody's concern.
+                await asyncio.gather(task, return_exceptions=True)
 
     async def interruptible(self, work: Awaitable[T]) -> T:
         """Wait for `work`, as `unless_cancelled`, but to its end where the block is uninterrupted."""
