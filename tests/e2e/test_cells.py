@@ -20,7 +20,9 @@ Cells = tuple[SharingCell, SharingCell]
 def cells(postgres_server: object) -> Iterator[Cells]:
     """Two cells with one place each, for the tests that leave them as they found them."""
     directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
-    with database(postgres_server) as url, running_cells(directory, 2, url, BOATYARD_GATEWAY_MAX_JOBS="1") as running:
+    # A lease as in life: on a busy machine a cell may stand still for longer than the short one.
+    settings = {"lease_seconds": 30.0, "BOATYARD_GATEWAY_MAX_JOBS": "1"}
+    with database(postgres_server) as url, running_cells(directory, 2, url, **settings) as running:
         first, second = running
         yield first, second
     shutil.rmtree(directory)
