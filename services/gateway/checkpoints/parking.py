@@ -17,10 +17,10 @@ from services.lifecycle.model.states import JobState
 async def park(connection: AsyncConnection, lease: Lease, question: Question) -> None:
     """Write a question, and give its job back until there is an answer; see Ledger.park. Raises LeaseLost."""
     row = await job_row(connection, lease.job_id, locked=True)
-    if row.fence != lease.fence or JobState(row.state).is_final:
-        raise LeaseLost
-    if row.state == JobState.AWAITING_APPROVAL:
+    if (row.fence, row.state) == (lease.fence, JobState.AWAITING_APPROVAL):
         return  # the first try was written, and its answer was lost
+    if (row.fence, row.state) != (lease.fence, JobState.RUNNING):
+        raise LeaseLost
     asked = await write_question(connection, lease, question)
     waits = asked.state is CheckpointState.PENDING and not row.cancel_requested
     await connection.execute(
