@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
+from importlib.metadata import version
 from typing import Final
 
 from boatyard.gateway.v1 import coordinator_pb2, ledger_pb2
@@ -57,7 +58,12 @@ class RemoteLedger:
 
     async def register(self, host: str) -> int:
         """Say that we have been started; return how many jobs are ours from before. MUST precede the first claim."""
-        request = coordinator_pb2.RegisterCoordinatorRequest(coordinator_id=self._coordinator_id, host=host)
+        request = coordinator_pb2.RegisterCoordinatorRequest(
+            coordinator_id=self._coordinator_id,
+            host=host,
+            version=version("boatyard"),
+            capacity=self._wishes.capacity,
+        )
         answer = await self._upstream.ask(
             lambda stubs: stubs.coordinator.RegisterCoordinator(request, timeout=_CALL_SECONDS)
         )

@@ -14,6 +14,8 @@ from services.common.errors import Aborted, FailedPrecondition, Invalid, OutOfRa
 from services.common.rpc.status import service_error
 from services.coordinator.clients import Upstream
 from services.coordinator.ledger import RemoteLedger, Wishes
+from services.gateway.cells.model import CellKind
+from services.gateway.cells.store import CellStore
 from services.gateway.coordinators.events import EventStore
 from services.gateway.coordinators.model import NumberedEvent
 from services.gateway.coordinators.wire import events_from
@@ -192,6 +194,12 @@ async def test_a_wish_to_end_comes_with_the_beat_and_at_once(book: Books, api: A
     assert list(told.cancel_requested_job_ids) == [lease.job_id]
     call.cancel()
     assert (await remote.beat([lease])).cancel_requested == {lease.job_id}
+
+
+async def test_a_coordinator_is_listed_among_the_cells(book: Books, remote: RemoteLedger) -> None:
+    (cell,) = await CellStore(book.engine, LEASE_SECONDS).all()
+    assert (cell.cell_id, cell.kind, cell.host, cell.capacity) == ("remote", CellKind.COORDINATOR, "host", 10)
+    assert cell.version
 
 
 async def test_a_restarted_coordinator_has_its_jobs_back_at_once(book: Books, api: Api, remote: RemoteLedger) -> None:
