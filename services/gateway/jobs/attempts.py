@@ -47,7 +47,7 @@ async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Fail
 async def retry_later(connection: AsyncConnection, cell_id: str, lease: Lease, retry: Retry) -> None:
     """Have the lease's job wait for its next attempt; see Ledger.retry."""
     job = await job_row(connection, lease.job_id, locked=True)
-    if job.fence != lease.fence:
+    if job.fence != lease.fence or job.state == JobState.AWAITING_APPROVAL:
         raise LeaseLost
     if job.state != JobState.RUNNING:  # it was done, and the answer was lost
         return

@@ -250,9 +250,10 @@ class SqlLedger:
         """See Ledger."""
         async with self._transaction() as connection:
             row = await job_row(connection, lease.job_id, locked=True)
-            if row.fence != lease.fence:
-                raise LeaseLost
-            if not JobState(row.state).is_final:
+            state = JobState(row.state)
+            if row.fence != lease.fence or not (state is JobState.RUNNING or state.is_final):
+                raise LeaseLost  # also when it was given back, to wait: nobody has taken it since, but it goes on
+            if not state.is_final:
                 await end_job(connection, row, outcome)
         self._changes.changed(lease.job_id)
 
