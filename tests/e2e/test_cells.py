@@ -42,9 +42,11 @@ def on(cells: Cells, remote: Remote, command: str, *arguments: object) -> tuple[
 
 
 @pytest.mark.slow
-def test_each_cell_takes_what_it_has_room_for(cells: Cells, remote: Remote) -> None:
+def test_each_cell_takes_what_it_has_room_for(cells: Cells, remote: Remote, tmp_path: Path) -> None:
     first, second = cells
-    jobs = [first.submit(remote.path, "sleep 1") for _ in range(2)]
+    # Each waits for the other: one cell alone has room for one.
+    meet = f"touch {tmp_path}/$BOATYARD_JOB_ID; until test $(ls {tmp_path} | grep -c job-) = 2; do sleep 0.1; done"
+    jobs = [first.submit(remote.path, meet, "--sandbox", "none") for _ in range(2)]
 
     assert {first.result(job["job_id"])["state"] for job in jobs} == {"SUCCEEDED"}
     assert {second.result(job["job_id"])["cell_id"] for job in jobs} == {first.cell_id, second.cell_id}

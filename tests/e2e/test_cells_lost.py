@@ -14,7 +14,7 @@ from tests.kit.cells import LEASE_SECONDS, SharingCell, running_cells
 from tests.kit.contract import ROOT
 from tests.kit.postgres import OwnPostgres
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Cells = list[SharingCell]
 
