@@ -98,15 +98,15 @@ class Shipping:
 
 
 async def gathered(source: AsyncGenerator[Events, None]) -> AsyncGenerator[Events, None]:
-    """Yield what comes within a moment as one; heartbeats are left out."""
+    """Yield what comes within a moment as one; heartbeats are left out. What came before a failure is yielded first."""
     async with aclosing(source):
         coming = asyncio.ensure_future(anext(source, None))
         try:
             while (first := await coming) is not None:
                 found, until = [first], asyncio.get_running_loop().time() + _LINGER_SECONDS
                 coming = asyncio.ensure_future(anext(source, None))
-                while not found[-1].is_last and _size(found) < _BATCH_BYTES and await _comes(coming, until):
-                    following = coming.result()
+                while not found[-1].is_last and _size(found) < _BATCH_BYTES:
+                    following = await _coming(coming, until)
                     if following is None:
                         break
                     found.append(following)
@@ -116,14 +116,14 @@ async def gathered(source: AsyncGenerator[Events, None]) -> AsyncGenerator[Event
                     yield together
         finally:
             coming.cancel()
-            await asyncio.wait({coming})
+            await asyncio.gather(coming, return_exceptions=True)
 
 
-async def _comes(coming: "asyncio.Future[Events | None]", until: float) -> bool:
-    """Wait for the next, no longer than to a moment of the loop's clock; say whether it came."""
+async def _coming(next_one: "asyncio.Future[Events | None]", until: float) -> Events | None:
+    """Return the next, if it comes before a moment of the loop's clock; its failure is left for whoever awaits it."""
     left = until - asyncio.get_running_loop().time()
-    done, _ = await asyncio.wait({coming}, timeout=max(0.0, left))
-    return bool(done)
+    done, _ = await asyncio.wait({next_one}, timeout=max(0.0, left))
+    return next_one.result() if done and next_one.exception() is None else None
 
 
 def _size(found: Sequence[Events]) -> int:
