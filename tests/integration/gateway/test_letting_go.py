@@ -45,6 +45,27 @@ async def test_work_that_failed_is_kept_and_can_be_gone_on_with(services: Servic
     assert remote.files(again.output.branch.decode())["half.txt"] == "half\ndone"
 
 
+_SECOND_TRY = "if test -e half.txt; then echo done >> half.txt; else echo half > half.txt; exit 3; fi"
+
+
+@pytest.mark.slow
+async def test_a_job_is_tried_again_from_what_it_left(services: Services, remote: Repo) -> None:
+    """By its policy, and by a person."""
+    repository = await services.repository(remote)
+    policy = {"retry_on": ["AGENT_FAILED"], "retry_from": "RETRY_FROM_SNAPSHOT", "max_attempts": 2}
+    by_itself = await services.run(_SECOND_TRY, repository_id=repository, policy=policy)
+    assert (by_itself.state, len(by_itself.execution_ids)) == (SUCCEEDED, 2), by_itself
+    assert remote.files(by_itself.output.branch.decode())["half.txt"] == "half\ndone"
+
+    failed = await services.run(_SECOND_TRY, repository_id=repository)
+    assert failed.state == FAILED
+    request = job_pb2.RetryJobRequest(request_id=f"again-{failed.job_id}", job_id=failed.job_id, from_snapshot=True)
+    assert (await services.jobs.RetryJob(request)).job.state == job_pb2.Job.STATE_PENDING
+    again = await services.ended(failed.job_id)
+    assert (again.state, len(again.execution_ids)) == (SUCCEEDED, 2), again
+    assert remote.files(again.output.branch.decode())["half.txt"] == "half\ndone"
+
+
 async def test_nothing_to_keep_is_no_snapshot(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     failed = await services.run("exit 3", repository_id=repository)
