@@ -108,7 +108,7 @@ def matches(wanted: JobFilter, state: JobState, kind: str, labels: dict[str, str
     )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     wishes=st.lists(
         st.tuples(st.sampled_from(STATES), st.sampled_from(KINDS), st.sampled_from(LABELS)), min_size=1, max_size=6
@@ -135,7 +135,7 @@ async def test_a_filter_means_the_jobs_that_it_says(
     assert await listed(opened, JobFilter(created_before=middle)) == older
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     size=st.integers(1, 3),
     count=st.integers(1, 7),
