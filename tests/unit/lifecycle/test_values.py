@@ -2,6 +2,7 @@
 
 from datetime import UTC
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from services.lifecycle.model.order import Order
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.surroundings import Surroundings
-from services.lifecycle.model.value import dump, load
+from services.lifecycle.model.value import dump, load, pack, unpack
 from services.lifecycle.model.work import Run
 from services.lifecycle.run import workspace_of
 from services.lifecycle.stages.executions import exited, last_lines
@@ -28,11 +29,19 @@ def test_an_order_survives(order: Order) -> None:
     text = dump(order)
     assert text.isascii()
     assert load(Order, text) == order
+    assert unpack(Order, pack(order)) == order
 
 
 @given(st.builds(ExecutionNote, start_time=TIMES, end_time=st.none() | TIMES))
 def test_a_note_survives(note: ExecutionNote) -> None:
     assert load(ExecutionNote, dump(note)) == note
+
+
+@given(st.binary())
+def test_what_nobody_packed_is_refused(data: bytes) -> None:
+    for wrong in (data, pack(Failure("A", "b"))[:-1], pack(Failure("A", "b"))[:-4] + data[:4].ljust(4, b"?")):
+        with pytest.raises(ValueError):
+            unpack(Failure, wrong)
 
 
 def test_what_another_version_wrote_is_read() -> None:
