@@ -50,7 +50,7 @@ class HouseRules(callback_pb2_grpc.HookCallbackServiceServicer):
             if touched:
                 names = ", ".join(path.decode(errors="replace") for path in touched)
                 return callback_pb2.CallHookResponse(veto={"reason": f"agents do not change {names}"})
-            return callback_pb2.CallHookResponse(note=f"{len(changed)} files looked at")
+            return callback_pb2.CallHookResponse(note=f"changed files: {len(changed)}")
         return callback_pb2.CallHookResponse()
 
 

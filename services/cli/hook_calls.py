@@ -121,7 +121,7 @@ def _row(call: hook_pb2.HookCall) -> tuple[str, ...]:
         words.age(call.start_time),
         words.duration(shape["duration_ms"]) if call.HasField("end_time") else "",
         str(call.tries or ""),
-        one_line(call.status, 80),
+        one_line(f"{call.status}: {call.answer}" if call.answer else call.status, 80),
     )
 
 

@@ -43,9 +43,10 @@ class Reply:
 
     def __str__(self) -> str:
         how = self.how + (f" at try {self.tries}" if self.tries > 1 else "")
-        line = (
-            "" if self.answer.labels or self.answer.prompt_addition else self.line
-        )  # those are shown as what they are
+        added = ["adds to the prompt"] if self.answer.prompt_addition else []
+        if self.answer.labels:
+            added.append(f"labels {', '.join(self.answer.labels)}")
+        line = " and ".join(added) or self.line
         return f"{how}: {line}" if line else how
 
 

@@ -146,7 +146,8 @@ async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> 
         raise JobFailed(Failure("HOOK_FAILED", f"hook {hook.hook_id}: {failed}")) from failed
     vetoed, labels = reply.answer.veto, reply.answer.labels
     state = CallState.DONE if vetoed is None else CallState.VETOED
-    done = replace(call, state=state, tries=reply.tries, status=reply.how, answer=reply.text, labels=labels)
+    answer = reply.text or (vetoed.reason if vetoed else "")
+    done = replace(call, state=state, tries=reply.tries, status=reply.how, answer=answer, labels=labels)
     await job.insist(lambda: job.ledger.record_call(job.lease, done))
     if vetoed is not None:
         raise JobFailed(Failure(_VETOED, vetoed.reason or f"hook {hook.hook_id} {reply}"))

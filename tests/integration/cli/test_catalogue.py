@@ -47,13 +47,7 @@ def test_a_worker_does_a_work_item(cell: Cell, tmp_path: Path) -> None:
     assert (shown["agent"]["model"], shown["agent"]["environment"], shown["agent"]["timeout"]) == ("m-2", {}, 60.0)
     assert (shown["agent"]["system_prompt"], shown["agent"]["network"]) == ("Be brief.", None)
 
-    hook = cell.boatyard("hook", "register", "--event", "pre", "--command", "echo go on", *project).decode().strip()
     result = cell.lines("run", "--worker", "ann", "--item", "ticket-7", "Be quick.")[-1]
-    (call,) = cell.lines("hook", "calls", "--hook", hook, "--state", "done", "-n", 1)
-    assert (call["job_id"], call["event"], call["answer"]) == (result["job_id"], "PRE", "go on")
-    assert cell.lines("hook", "calls", "--job", result["job_id"], "--state", "failed") == []
-    assert b"exited with code 0" in cell.boatyard("hook", "calls")
-    cell.boatyard("hook", "unregister", hook)
     assert (result["state"], result["branch"], result["tests_passed"]) == ("SUCCEEDED", "ticket-ticket-7", True)
     prompt = remote.files("ticket-ticket-7")["prompt.txt"]
     assert all(words in prompt for words in ("# Mend it", "second", "### api.md", "# The API ⚓", "Be quick."))
@@ -114,6 +108,15 @@ def test_hooks(cell: Cell) -> None:
     for each in (command, hook_id, guard.strip()):
         cell.boatyard("hook", "unregister", each.decode())
     assert cell.lines("hook", "list") == []
+
+
+def test_calls_of_hooks(cell: Cell) -> None:
+    hook = cell.boatyard("hook", "register", "--event", "pre", "--command", "echo go on; exit 3").decode().strip()
+    result = cell.lines("run", "--command", "true", "Wait.", code=1)[-1]
+    (call,) = cell.lines("hook", "calls", "--hook", hook, "--state", "vetoed", "-n", 1)
+    assert (call["job_id"], call["event"], call["answer"]) == (result["job_id"], "PRE", "go on")
+    assert b"exited with code 3: go on" in cell.boatyard("hook", "calls", "--job", result["job_id"])
+    cell.boatyard("hook", "unregister", hook)
 
 
 @pytest.mark.parametrize(

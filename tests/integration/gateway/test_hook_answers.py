@@ -68,7 +68,7 @@ async def test_an_agent_is_told_what_hooks_add_and_the_job_shows_it(services: Se
         "pre-hook-3": ("", {}),
         "before-start-hook-1": ("By a command.", {}),
     }
-    assert hook_calls(job)["pre-hook-2"][1].endswith(": answered")
+    assert hook_calls(job)["pre-hook-2"][1].endswith(": answered: adds to the prompt and labels team")
     assert callback.tokens == [f"Bearer {TOKEN}"]
     (asked,) = callback.calls
     assert (asked.event, asked.stage, asked.job.job_id) == (hook_pb2.Hook.EVENT_PRE, "", job.job_id)

@@ -499,7 +499,7 @@ class HookCall(message.Message):
     status: builtins.str
     """How it was answered, or why it failed, for people: `answered 200`, `exited with code 3`, `no answer within 30 s`."""
     answer: builtins.str
-    """The beginning of what was answered, or the last line that a command wrote; at most 512 bytes."""
+    """The beginning of what was answered, or the last line that a command wrote, or why a callback vetoed; at most 512 bytes."""
     @builtins.property
     def start_time(self) -> timestamp_pb2.Timestamp:
         """When it was first begun."""
@@ -649,8 +649,8 @@ class Hook(message.Message):
     failure_policy: Hook.FailurePolicy.ValueType
     """What becomes of the job when the hook fails."""
     stage: builtins.str
-    """The stage, for BEFORE and AFTER, and for them required. BEFORE: `base`, `workspace`, `branch`, `start`, `take`, `diff`, `verify`
-    or `push`. AFTER: the same, but `agent`, the agent's end, in place of `start`.
+    """The stage, for BEFORE and AFTER, and for them required. BEFORE: `base`, `workspace`, `branch`, `start`, `take`, `diff`,
+    `verify` or `push`. AFTER: the same, but `agent`, the agent's end, in place of `start`.
     """
     all_projects: builtins.bool
     """Called for the jobs of every project, also of those that are created later. Excludes `project_id`."""
@@ -716,17 +716,17 @@ class Webhook(message.Message):
     `v1,` and the base64 of the HMAC-SHA256 of "<id>.<timestamp>.<body>".
 
     The body is `{"type": "job.pre" | "job.post" | "job.error" | "job.before" | "job.after", "timestamp": "<RFC 3339>",
-    "data": {"hook_id": "…", "stage": "…", "job": {…}}}`, at most 1 MiB, with the job as commands get it. Any 2xx is a success.
-    Answers 408, 429 and 5xx, and servers that are slow or not there, are tried again: 5 times in all, with pauses of 0.5 s to
-    8 s between, or as long as Retry-After says, at most 30 s. Redirects are not followed, proxies of the environment not used,
-    and of an answer no more than 64 KiB is read.
+    "data": {"hook_id": "…", "stage": "…", "job": {…}}}`, at most 1 MiB, with the job as commands get it. Any 2xx is a
+    success. Answers 408, 429 and 5xx, and servers that are slow or not there, are tried again: 5 times in all, with pauses
+    of 0.5 s to 8 s between, or as long as Retry-After says, at most 30 s. Redirects are not followed, proxies of the
+    environment not used, and of an answer no more than 64 KiB is read.
 
     What a PRE or BEFORE hook answers is read, where it is a JSON object: `{"allow": false, "reason": "…"}` is a veto;
-    `{"prompt_addition": "…"}`, at most 16 KiB and 64 KiB together, is told to the agent after its prompt, when it is started after that call;
-    `{"labels": {"…": "…"}}` adds labels to the job's or changes them (64 at most in all, keys and values of at most 63
-    visible characters); `{"ask": "…"}`, at most 16 KiB, has a person asked by a checkpoint before the job goes on, but not before
-    the stages `take` and `diff`, where a job does not wait. One of these names with a value of another form is a failure of the
-    hook. Other answers are words for people.
+    `{"prompt_addition": "…"}`, at most 16 KiB, and 64 KiB of all hooks together, is told to the agent after its prompt, when
+    it is started after that call; `{"labels": {"…": "…"}}` adds labels to the job's or changes them (64 at most in all, keys
+    and values of at most 63 visible characters); `{"ask": "…"}`, at most 16 KiB, has a person asked by a checkpoint before
+    the job goes on, but not before the stages `take` and `diff`, where a job does not wait. One of these names with a value
+    of another form is a failure of the hook. Other answers are words for people.
     """
 
     DESCRIPTOR: descriptor.Descriptor

@@ -789,14 +789,14 @@ class Job(message.Message):
     state: Job.State.ValueType
     """Output only. Where it stands."""
     reason: builtins.str
-    """Output only. Why it FAILED. Before the agent: VETOED, HOOK_FAILED, CLONE_FAILED, REVISION_NOT_FOUND, BRANCH_EXISTS,
-    INVALID_BRANCH, SNAPSHOT_NOT_FOUND, DISK_FULL, WORKSPACES_QUOTA, SANDBOX_UNAVAILABLE, MODEL_KEY_MISSING. The agent:
-    AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT,
-    OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After it: TAKE_FAILED,
-    VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the file in which the agent asks), ROUNDS_EXCEEDED (it asks
-    again, and no round is left). Where a person was asked: REJECTED, EXPIRED. At any time: NODE_LOST (a service of the
-    cell, or too many cells in turn, did not come back), INTERNAL. After the push, by a hook that may: HOOK_FAILED. Empty
-    otherwise.
+    """Output only. Why it FAILED. By a hook, before any stage or after it: VETOED, HOOK_FAILED (what was pushed stays so,
+    and `output.pushed` says it). Before the agent: CLONE_FAILED, REVISION_NOT_FOUND, BRANCH_EXISTS, INVALID_BRANCH,
+    SNAPSHOT_NOT_FOUND, DISK_FULL, WORKSPACES_QUOTA, SANDBOX_UNAVAILABLE, MODEL_KEY_MISSING. The agent: AGENT_FAILED,
+    AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT,
+    SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After it: TAKE_FAILED,
+    VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the file in which the agent asks), ROUNDS_EXCEEDED (it
+    asks again, and no round is left). Where a person was asked: REJECTED, EXPIRED. At any time: NODE_LOST (a service
+    of the cell, or too many cells in turn, did not come back), INTERNAL. Empty otherwise.
     """
     message: builtins.str
     """Output only. The same for people, with what they can do."""
