@@ -20,8 +20,11 @@ T = TypeVar("T")
 
 Metadata = tuple[tuple[str, str], ...]
 
-_SILENCE_SECONDS: Final = 25.0
-"""How long a stream with heartbeats, which come every 10 s, may be silent: a machine that stands still says nothing."""
+_SILENCE_SECONDS: Final = 14.0
+"""How long a stream with heartbeats, which come every 10 s, may be silent: a machine that stands still says nothing.
+
+Our own viewers are to hear from us every 15 s, and to ask again costs nothing.
+"""
 # Its own refusals are the caller's answer. With these it does not answer, or not as one of our peers: it may have
 # been started anew, with another secret, or be of another version.
 _AWAY: Final = {
