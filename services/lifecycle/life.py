@@ -44,6 +44,7 @@ async def carry(job: JobRun) -> Outcome | None:
         await _tried(_end_agent(job))
         await _tried(_keep_state(job, outcome))
     if outcome.failure is not None and not again:
+        await _tried(choose_hooks(job, surroundings.hooks))  # where it was given up before
         await _tried(call_error_hooks(job, outcome))
     with job.uninterrupted():
         await _tried(_clean_up(job, outcome))
@@ -126,7 +127,7 @@ async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> Taken
 
 
 async def _end_agent(job: JobRun) -> None:
-    if not is_agent_gone(job):
+    if not is_agent_gone(job) and not job.lease.is_moved:
         await stop_agent(job)
 
 

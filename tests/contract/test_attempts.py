@@ -16,7 +16,7 @@ from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from services.lifecycle.model.value import dump
-from tests.kit.ledger import Books, claimed, expire, go_away, set_job
+from tests.kit.ledger import Books, claimed, end_given_up, expire, go_away, set_job
 
 FAILURE = Failure("AGENT_FAILED", "it broke\0")
 FAILED = Outcome(JobState.FAILED, FAILURE)
@@ -82,7 +82,7 @@ async def test_failures_and_lost_cells_are_counted_together(book: Books) -> None
     await expire(book)
     assert (await claimed(other)).attempt == 3
     await expire(book)
-    assert await cell.claim() is None
+    await end_given_up(cell)
     job = await book.store.job(view.order.job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
     assert "attempt 3" in job.message
@@ -93,7 +93,7 @@ async def test_a_lost_cell_ends_a_job_whose_policy_says_so(book: Books) -> None:
     view = await book.admit(policy=Policy(retry_on=("AGENT_FAILED",)))
     await claimed(await book.cell("cell"))
     await expire(book)
-    assert await (await book.cell("other")).claim() is None
+    await end_given_up(await book.cell("other"))
     assert (await book.store.job(view.order.job_id)).reason == "NODE_LOST"
 
 
@@ -119,7 +119,7 @@ async def test_what_was_ordered_to_begin_from_a_lost_snapshot_fails(book: Books)
     await go_away(book, "cell", 600)
     assert await other.claim() is None, "it may yet come back"
     await go_away(book, "cell", 3601)
-    assert await other.claim() is None
+    await end_given_up(other)
     job = await book.store.job(view.order.job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
 

@@ -18,7 +18,7 @@ from services.lifecycle.ledger import Lease, LeaseLost, Stage
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
-from tests.kit.ledger import Books, claimed, clear, expire, go_away, park, set_job
+from tests.kit.ledger import Books, claimed, clear, end_given_up, expire, go_away, park, set_job
 
 SUCCEEDED = Outcome(JobState.SUCCEEDED)
 FAILED = Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it broke\0"))
@@ -123,7 +123,10 @@ async def test_a_job_that_no_cell_survives_is_given_up(book: Books) -> None:
     for number in range(admitted.order.policy.max_attempts):
         assert (await claimed(await book.cell(f"cell-{number}"))).attempt == number + 1
         await expire(book)
-    assert await (await book.cell("last")).claim() is None
+    lease = await claimed(await book.cell("last"))  # which is lost too
+    assert (lease.attempt, lease.is_moved) == (admitted.order.policy.max_attempts, True)
+    await expire(book)
+    await end_given_up(await book.cell("very last"))
     job = await book.store.job(admitted.order.job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
     assert {execution.state for execution in job.executions} == {ExecutionState.FAILED}

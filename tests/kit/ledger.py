@@ -25,7 +25,9 @@ from services.gateway.jobs.tables import cells, jobs, now
 from services.gateway.jobs.wire import document
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.checkpoint import Origin, Question
+from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
+from services.lifecycle.model.value import load
 
 
 @dataclass
@@ -118,3 +120,9 @@ async def go_away(book: Books, cell_id: str, seconds: float) -> None:
     since = type_coerce(now() - round(seconds * 1e6), Moment)
     async with book.engine.begin() as connection:
         await connection.execute(update(cells).where(cells.c.cell_id == cell_id).values(beat_time=since))
+
+
+async def end_given_up(ledger: SqlLedger) -> None:
+    """Claim a job that cannot be begun anew, and end it as is written down, as a driver does."""
+    lease = await claimed(ledger)
+    await ledger.finish(lease, load(Outcome, (await ledger.stages(lease))["error"].result))

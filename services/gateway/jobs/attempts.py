@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
@@ -17,17 +17,34 @@ from services.gateway.jobs.ending import end_job, end_stages
 from services.gateway.jobs.model import JobView
 from services.gateway.jobs.notes import end_executions, new_execution
 from services.gateway.jobs.rows import job_row, job_view
-from services.gateway.jobs.tables import NOW, executions, jobs, now
+from services.gateway.jobs.tables import NOW, executions, jobs, now, stages
 from services.gateway.requests import Request
+from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Lease, LeaseLost
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import Output
-from services.lifecycle.model.states import ExecutionState, JobState, Purpose
-from services.lifecycle.model.value import load
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
+from services.lifecycle.model.value import dump, load
 
 _SECOND: Final = 1_000_000
 _RETRIABLE: Final = (JobState.FAILED, JobState.CANCELLED)
+
+
+async def give_up(connection: AsyncConnection, job: Row[Any], failure: Failure) -> None:
+    """Write down how a job has failed whose attempt is lost, for whoever is to tell its hooks, and to end it.
+
+    The job's row is locked. It is what the driver writes down before it calls error hooks.
+    """
+    await withdraw(connection, job.job_id)
+    of_attempt = (stages.c.job_id == job.job_id, stages.c.attempt == job.attempt)
+    number = (await connection.execute(select(func.count()).where(*of_attempt))).scalar_one() + 1
+    this = {"job_id": job.job_id, "attempt": job.attempt, "name": "error"}
+    begun = {"number": number, "state": StageState.RUNNING, "result": "", "message": "", "start_time": NOW}
+    await insert_if_absent(connection, stages, this | begun)
+    ended = {"state": StageState.DONE, "result": dump(Outcome(JobState.FAILED, failure)), "message": failure.reason}
+    error = update(stages).where(*of_attempt, stages.c.name == "error")
+    await connection.execute(error.values(**ended, end_time=NOW))
 
 
 async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Failure) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.jobs.attempts import next_attempt
+from services.gateway.jobs.attempts import give_up, next_attempt
 from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.tables import IS_QUEUED, IS_RUNNING, cells, executions, jobs, now, stages
 from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS, may_be_taken, next_of_projects
@@ -122,22 +122,30 @@ class Claimer:
         return await _locked(connection, lost.limit(1))
 
     async def _take(self, connection: AsyncConnection, row: Row[Any]) -> Lease | None:
-        """Give a locked row to this cell; None when it was ended, because too many cells were lost over it."""
-        attempt, execution_id, snapshot_id = row.attempt, row.execution_id, row.snapshot_id
+        """Give a locked row to this cell; None when it was ended, because somebody wished so and its attempt is lost.
+
+        One that cannot be begun anew is given too, with its failure written down: what is left is to tell of it.
+        """
+        attempt, execution_id = row.attempt, row.execution_id
         order = load(Order, row.definition)
         is_anothers = row.state != JobState.PENDING and row.cell_id != self.cell_id
         is_told = is_anothers and await _is_told(connection, row)
-        if row.bound_cell_id not in {"", self.cell_id} and not is_told:
-            if order.snapshot_id and not snapshot_id:  # that is what was ordered
-                await end_job(connection, row, Outcome(JobState.FAILED, _SNAPSHOT_LOST))
-                return None
-            snapshot_id = ""
-        if is_anothers and not is_told:
-            if attempt >= row.last_attempt or _CELL_LOST.reason not in order.policy.retry_on:
-                await end_job(connection, row, Outcome(JobState.FAILED, _given_up(attempt)))
-                return None
-            execution_id = await next_attempt(connection, row, _CELL_LOST)
-            attempt += 1
+        is_bound_elsewhere = row.bound_cell_id not in {"", self.cell_id} and not is_told
+        snapshot_id = "" if is_bound_elsewhere else row.snapshot_id
+        failure = None
+        if is_bound_elsewhere and order.snapshot_id and not row.snapshot_id:  # that is what was ordered
+            failure = _SNAPSHOT_LOST
+        elif is_anothers and not is_told:
+            if attempt < row.last_attempt and _CELL_LOST.reason in order.policy.retry_on:
+                execution_id = await next_attempt(connection, row, _CELL_LOST)
+                attempt += 1
+            else:
+                failure = Failure(_CELL_LOST.reason, f"{_CELL_LOST.message} (attempt {attempt})")
+        if failure is not None and row.cancel_requested:
+            await end_job(connection, row, Outcome(JobState.CANCELLED))
+            return None
+        if failure is not None:
+            await give_up(connection, row, failure)
         taken = update(jobs).where(jobs.c.job_id == row.job_id)
         await connection.execute(
             taken.values(
@@ -183,10 +191,6 @@ async def _is_told(connection: AsyncConnection, row: Row[Any]) -> bool:
     told = or_(ended, stages.c.name == "post-hook-1")
     of_attempt = (stages.c.job_id == row.job_id, stages.c.attempt == row.attempt)
     return (await connection.execute(select(stages.c.name).where(*of_attempt, told).limit(1))).first() is not None
-
-
-def _given_up(attempts: int) -> Failure:
-    return Failure(_CELL_LOST.reason, f"{_CELL_LOST.message} (attempt {attempts})")
 
 
 async def _locked(connection: AsyncConnection, one: Select[Any]) -> Row[Any] | None:
