@@ -30,6 +30,12 @@ _SETTING = "BOATYARD_COORDINATOR_"
     metavar="FILE",
     help="Where the token stands that the gateway is shown (default: $BOATYARD_TOKEN).",
 )
+@click.option(
+    "--upstream-ca",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="By which the gateway's certificate is known; required for one on another machine.",
+)
 @click.option("--capacity", type=click.IntRange(1, 1000), metavar="N", help="How many jobs at once (default: 4).")
 @click.option("--project", "projects", type=options.TEXT, multiple=True, help="Only jobs of this project; repeatable.")
 @click.option("--kind", "kinds", type=options.TEXT, multiple=True, help="Only jobs of this kind; repeatable.")
@@ -45,6 +51,7 @@ def command(
     *,
     upstream: str,
     token_file: Path | None,
+    upstream_ca: Path | None,
     capacity: int | None,
     projects: tuple[str, ...],
     kinds: tuple[str, ...],
@@ -64,6 +71,7 @@ def command(
     settings = {
         "UPSTREAM": upstream,
         "TOKEN_FILE": "" if token_file is None else str(token_file.absolute()),
+        "UPSTREAM_CA": "" if upstream_ca is None else str(upstream_ca.absolute()),
         "CAPACITY": "" if capacity is None else str(capacity),
         "PROJECTS": ",".join(projects),
         "KINDS": ",".join(kinds),
