@@ -738,17 +738,17 @@ class Job(message.Message):
         STATE_UNSPECIFIED: Job._State.ValueType  # 0
         """Never sent."""
         STATE_PENDING: Job._State.ValueType  # 1
-        """Admitted; no cell has taken it. Goes to RUNNING or CANCELLED."""
+        """No cell has it: it waits for its turn, its time, or its next attempt. Goes to RUNNING, FAILED or CANCELLED."""
         STATE_RUNNING: Job._State.ValueType  # 2
-        """A cell carries it. Goes to AWAITING_APPROVAL, SUCCEEDED, FAILED or CANCELLED."""
+        """A cell carries it. Goes to AWAITING_APPROVAL, SUCCEEDED, FAILED or CANCELLED, and to PENDING for another attempt."""
         STATE_AWAITING_APPROVAL: Job._State.ValueType  # 3
         """A person is asked. Goes to RUNNING, FAILED or CANCELLED."""
         STATE_SUCCEEDED: Job._State.ValueType  # 4
         """All of it is done."""
         STATE_FAILED: Job._State.ValueType  # 5
-        """It ended otherwise; `reason` says why."""
+        """It ended otherwise; `reason` says why. Goes to PENDING by RetryJob."""
         STATE_CANCELLED: Job._State.ValueType  # 6
-        """It was ended by CancelJob or CancelExecution."""
+        """It was ended by CancelJob or CancelExecution. Goes to PENDING by RetryJob."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a job stands in its life."""
@@ -756,17 +756,17 @@ class Job(message.Message):
     STATE_UNSPECIFIED: Job.State.ValueType  # 0
     """Never sent."""
     STATE_PENDING: Job.State.ValueType  # 1
-    """Admitted; no cell has taken it. Goes to RUNNING or CANCELLED."""
+    """No cell has it: it waits for its turn, its time, or its next attempt. Goes to RUNNING, FAILED or CANCELLED."""
     STATE_RUNNING: Job.State.ValueType  # 2
-    """A cell carries it. Goes to AWAITING_APPROVAL, SUCCEEDED, FAILED or CANCELLED."""
+    """A cell carries it. Goes to AWAITING_APPROVAL, SUCCEEDED, FAILED or CANCELLED, and to PENDING for another attempt."""
     STATE_AWAITING_APPROVAL: Job.State.ValueType  # 3
     """A person is asked. Goes to RUNNING, FAILED or CANCELLED."""
     STATE_SUCCEEDED: Job.State.ValueType  # 4
     """All of it is done."""
     STATE_FAILED: Job.State.ValueType  # 5
-    """It ended otherwise; `reason` says why."""
+    """It ended otherwise; `reason` says why. Goes to PENDING by RetryJob."""
     STATE_CANCELLED: Job.State.ValueType  # 6
-    """It was ended by CancelJob or CancelExecution."""
+    """It was ended by CancelJob or CancelExecution. Goes to PENDING by RetryJob."""
 
     JOB_ID_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
