@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.cell import BOATYARD, Cell, running_cell
+from tests.kit.cell import BOATYARD, Cell, eventually, running_cell
 from tests.kit.repos import Repo
 
 
@@ -168,3 +168,15 @@ def test_a_token_lets_in_to_what_it_is_for_until_it_is_revoked(cell: Cell) -> No
     assert as_viewer("ps").returncode == 4
     assert cell.lines("token", "list") == []
     assert one(cell, "token", "list", "--all")["last_use_time"] is not None
+
+    def recorded() -> list[tuple[str, str]]:
+        lines = cell.lines("audit", "--of", listed["token_id"])
+        return [(line["method"], line["caller"]) for line in reversed(lines)]
+
+    eventually(lambda: len(recorded()) == 2, "both calls are recorded")
+    assert recorded() == [("TokenService/CreateToken", "admin"), ("TokenService/RevokeToken", "admin")]
+    refusals = cell.lines("audit", "--refused", "--caller", "eyes")
+    assert [(line["method"], line["reason"]) for line in refusals] == [
+        ("CatalogService/CreateProject", "ROLE_REQUIRED")
+    ]
+    assert b"CatalogService/CreateProject" in cell.boatyard("audit")
