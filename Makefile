@@ -83,7 +83,11 @@ down: install ## End the cell and its agents
 
 .PHONY: bench
 bench: install ## Measure, and print ratios
-	@for bench in bench/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+	@for bench in $(filter-out bench/chaos.py,$(wildcard bench/*.py)); do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+.PHONY: chaos
+chaos: install ## Kill, pause and cut off all sorts of things for 10 min, and see what holds (ARGS="--seed 7")
+	$(BIN)/python bench/chaos.py $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what was built
