@@ -12,15 +12,17 @@ from sqlalchemy import update
 
 from services.common.db.engine import sqlite_url
 from services.common.rpc.channel import open_channel
-from services.gateway.catalog.agent import AgentSettings
+from services.gateway.catalog.agent import AgentSettings, Policy
 from services.gateway.catalog.model import Repository
 from services.gateway.catalog.store import REPOSITORIES, CatalogStore
+from services.gateway.hooks.model import Hook, HookEvent
+from services.gateway.hooks.store import HookStore
 from services.gateway.jobs.ledger import SqlLedger
 from services.gateway.jobs.model import JobView
 from services.gateway.jobs.tables import jobs, now
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import Lease, Stage
-from services.lifecycle.model.states import JobState
+from services.lifecycle.model.states import JobState, StageState
 from services.lifecycle.nodes import Nodes, Patience
 from tests.kit.ledger import Books, books
 from tests.kit.repos import Repo
@@ -87,7 +89,13 @@ async def lost_and_taken_over(book: Books, nodes: Nodes, remote: Repo, stage: st
     )
     await CatalogStore(book.engine).create(REPOSITORIES, added)
     admitted = await book.admit(agent=AgentSettings(command=FICKLE), repository_id="repo-1")
-    job_id = admitted.order.job_id
+    job = await ended_elsewhere(book, nodes, admitted.order.job_id, stage)
+    log = (remote.path / "logs" / "refs" / "heads" / "boatyard" / job.order.job_id).read_text()
+    return job, [line.split(" ")[1] for line in log.splitlines()]
+
+
+async def ended_elsewhere(book: Books, nodes: Nodes, job_id: str, stage: str) -> JobView:
+    """Lose a job's cell before it records a stage's end, and have another end the job."""
     dying = Dying(await book.cell("one"), stage)
     async with asyncio.timeout(60):
         async with driving(dying, nodes):
@@ -97,8 +105,7 @@ async def lost_and_taken_over(book: Books, nodes: Nodes, remote: Repo, stage: st
         async with driving(await book.cell("two"), nodes):
             while not (job := await book.store.job(job_id)).state.is_final:
                 await asyncio.sleep(0.02)
-    log = (remote.path / "logs" / "refs" / "heads" / "boatyard" / job_id).read_text()
-    return job, [line.split(" ")[1] for line in log.splitlines()]
+    return job
 
 
 async def test_a_job_that_has_pushed_is_not_begun_anew(book: Books, nodes: Nodes, remote: Repo) -> None:
@@ -117,3 +124,20 @@ async def test_a_push_of_which_nobody_knows_whether_it_was_done(book: Books, nod
     assert commits == [first.output.commit_id, second.output.commit_id]
     assert second.output.pushed
     assert not first.output.pushed
+
+
+async def test_hooks_are_told_of_a_job_whose_last_attempt_was_lost(book: Books, nodes: Nodes) -> None:
+    hook = Hook(
+        hook_id="hook-1",
+        project_id="default",
+        event=HookEvent.ERROR,
+        command="echo told",
+        create_time=datetime.now(UTC),
+    )
+    await HookStore(book.engine).register(hook, None)
+    admitted = await book.admit(agent=AgentSettings(command="true"), policy=Policy(max_attempts=1))
+    job = await ended_elsewhere(book, nodes, admitted.order.job_id, "agent")
+
+    assert (job.state, job.reason, job.cell_id) == (JobState.FAILED, "NODE_LOST", "two")
+    assert [(stage.name, stage.state) for stage in job.timeline][-1] == ("error-hook-1", StageState.DONE)
+    assert len(job.executions) == 1
