@@ -196,6 +196,16 @@ async def test_a_wish_to_end_comes_with_the_beat_and_at_once(book: Books, api: A
     assert (await remote.beat([lease])).cancel_requested == {lease.job_id}
 
 
+async def test_a_coordinator_that_was_cut_off_has_room_for_what_it_lost(book: Books, api: Api) -> None:
+    """Its place was taken for ever by leases that had run out, and that it no longer knew of."""
+    await book.admit()
+    async with remote_ledger(api.address, wishes=Wishes(capacity=1)) as remote:
+        lease = await claimed(remote)
+        await expire(book)
+        again = await claimed(remote)
+    assert (again.job_id, again.attempt, again.fence) == (lease.job_id, 1, lease.fence + 1)
+
+
 async def test_a_coordinator_is_listed_among_the_cells(book: Books, remote: RemoteLedger) -> None:
     (cell,) = await CellStore(book.engine, LEASE_SECONDS).all()
     assert (cell.cell_id, cell.kind, cell.host, cell.capacity) == ("remote", CellKind.COORDINATOR, "host", 10)

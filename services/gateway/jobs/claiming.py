@@ -40,7 +40,7 @@ def lease_end(lease_seconds: float) -> ColumnElement[int]:
 class Wanted:
     """Which jobs a claimer takes: only of these projects, kinds and engines, where None means any.
 
-    `capacity` is how many it holds at most; what it has lost, and gets back, counts.
+    `capacity` is how many it holds at most, under leases that have not run out.
     """
 
     project_ids: frozenset[str] | None = None
@@ -101,7 +101,9 @@ class Claimer:
         return None
 
     async def _held(self, connection: AsyncConnection) -> int:
-        held = select(func.count()).where(IS_RUNNING, jobs.c.cell_id == self.cell_id, jobs.c.held)
+        # What has run out is not held: a machine that was cut off with all that it has room for takes it back.
+        ours = (jobs.c.cell_id == self.cell_id, jobs.c.held, jobs.c.lease_until >= now())
+        held = select(func.count()).where(IS_RUNNING, *ours)
         return int((await connection.execute(held)).scalar_one())
 
     async def _is_paused(self, connection: AsyncConnection) -> bool:
