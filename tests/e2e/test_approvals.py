@@ -82,6 +82,7 @@ def test_two_answers_at_once(cell: Cell, remote: Remote) -> None:
     assert sum(b'"already_decided": false' in output for (output, _), _ in ends) == 1
 
 
+@pytest.mark.slow
 def test_run_shows_that_it_waits_and_goes_on_when_it_is_answered(cell: Cell, remote: Remote) -> None:
     command = 'cat > "told-$BOATYARD_ROUND"; echo "round $BOATYARD_ROUND"'
     with cell.start("run", "--repo", remote.path, "--command", command, *BEFORE_PUSH, "Build it.") as running:
