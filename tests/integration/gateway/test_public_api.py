@@ -54,6 +54,7 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
         "PROJECT_NOT_FOUND",
     ),
     "HookService.UnregisterHook": ({"hook_id": "nothing"}, "HOOK_NOT_FOUND"),
+    "HookService.DryRunHook": ({"hook_id": "nothing"}, "HOOK_NOT_FOUND"),
     "HookService.GetHook": ({"hook_id": "nothing"}, "HOOK_NOT_FOUND"),
     "HookService.UpdateHook": (
         {"hook": {"hook_id": "nothing", "command": "true"}, "update_mask": {"paths": ["command"]}},
