@@ -39,7 +39,7 @@ async def book(tmp_path: Path) -> AsyncIterator[Books]:
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while not await holds():
             await asyncio.sleep(0.05)
 

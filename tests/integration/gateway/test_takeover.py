@@ -97,7 +97,7 @@ async def lost_and_taken_over(book: Books, nodes: Nodes, remote: Repo, stage: st
 async def ended_elsewhere(book: Books, nodes: Nodes, job_id: str, stage: str) -> JobView:
     """Lose a job's cell before it records a stage's end, and have another end the job."""
     dying = Dying(await book.cell("one"), stage)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(110):
         async with driving(dying, nodes):
             await dying.died.wait()
         async with book.engine.begin() as connection:
