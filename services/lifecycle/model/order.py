@@ -13,6 +13,7 @@ RETRY_ON = (
     "NODE_LOST",
     "NODE_BUSY",
     "RUNNER_LOST",
+    "SANDBOX_FAILED",
     "CLONE_FAILED",
     "DISK_FULL",
     "MODEL_UNAVAILABLE",

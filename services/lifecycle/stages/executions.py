@@ -13,6 +13,7 @@ from services.lifecycle.nodes import NodeLost
 from services.lifecycle.run import JobRun, workspace_of
 
 _TRIES = 3
+_LOST = frozenset({"RUNNER_LOST", "SANDBOX_FAILED"})
 
 
 async def begin(job: JobRun, execution_id: str, launch: Launch) -> Run:
@@ -90,13 +91,13 @@ class Errand:
 async def run_errand(job: JobRun, errand: Errand) -> Run:
     """Run an errand; return how it ended, with the workspace gone that was made for it.
 
-    One whose runner was lost says nothing of the work, and is run again under another id: three times in all. Raises
-    JobCancelled, with nothing left, when the job is to end.
+    One whose runner or sandbox was lost says nothing of the work, and is run again under another id, three times in
+    all. Raises JobCancelled, with nothing left, when the job is to end.
     """
     tries = (errand.execution_id, *(f"{errand.execution_id}-try-{number}" for number in range(2, _TRIES + 1)))
     for execution_id in tries:
         run = await _run_once(job, replace(errand, execution_id=execution_id))
-        if run.reason != "RUNNER_LOST":
+        if run.reason not in _LOST:
             break
     return run
 

@@ -4,6 +4,7 @@ what is looked at must be there."""
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 from boatyard.gateway.v1 import job_pb2
@@ -164,6 +165,8 @@ class Proofs:
                     if row["start_time"] is not None and not self._record.lost_for_good:
                         yield f"{row['execution_id']} of {job.job_id} began, and no machine has its events"
                     continue
+                if row["start_time"] is None:  # its cell was lost before it could say that this had begun
+                    log = replace(log, told=log.sequences)
                 if complaint := _broken(log):
                     yield f"{row['execution_id']} of {job.job_id}: {complaint}"
                 if row["purpose"] == "AGENT" and (complaint := _other(order, row["reason"], job, log)):

@@ -12,7 +12,7 @@ MARK = "BOATYARD_CHAOS"
 """A variable of every agent's environment, and so of all that it starts."""
 NUMBER = "chaos-number"
 """The label by which a job is known, whatever its id."""
-CAN_BE_LOST = frozenset({"NODE_LOST", "RUNNER_LOST"})
+CAN_BE_LOST = frozenset({"NODE_LOST", "RUNNER_LOST", "SANDBOX_FAILED"})
 """Why a job may fail that nobody wanted to: only when all its attempts were lost so."""
 MAX_ATTEMPTS = 3
 

@@ -371,7 +371,7 @@ class Policy(message.Message):
     def retry_on(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """After which reasons (of a job) there is another attempt, at most 64. Never after BUDGET_EXCEEDED, CANCELLED, EXPIRED, REJECTED
         and VETOED, nor once the result is being pushed. An empty list inherits, and at last means NODE_LOST, NODE_BUSY, RUNNER_LOST,
-        CLONE_FAILED, DISK_FULL, MODEL_UNAVAILABLE.
+        SANDBOX_FAILED, CLONE_FAILED, DISK_FULL, MODEL_UNAVAILABLE.
         """
 
     def __init__(
