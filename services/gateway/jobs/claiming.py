@@ -5,7 +5,7 @@ transaction has the only write lock. So what a claim counts stays true until it 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, text, update
@@ -56,6 +56,16 @@ class Wanted:
 
 
 ANY: Final = Wanted()
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What a claimer goes on with; `failure` says why it cannot, and nobody can."""
+
+    number: int
+    execution_id: str
+    snapshot_id: str
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,33 +138,20 @@ class Claimer:
 
         One that cannot be begun anew is given too, with its failure written down: what is left is to tell of it.
         """
-        attempt, execution_id = row.attempt, row.execution_id
         order = load(Order, row.definition)
-        is_anothers = row.state != JobState.PENDING and row.cell_id != self.cell_id
-        is_told = is_anothers and await _is_told(connection, row)
-        is_bound_elsewhere = row.bound_cell_id not in {"", self.cell_id} and not is_told
-        snapshot_id = "" if is_bound_elsewhere else row.snapshot_id
-        failure = None
-        if is_bound_elsewhere and order.snapshot_id and not row.snapshot_id:  # that is what was ordered
-            failure = _SNAPSHOT_LOST
-        elif is_anothers and not is_told:
-            if attempt < row.last_attempt and _CELL_LOST.reason in order.policy.retry_on:
-                execution_id = await next_attempt(connection, row, _CELL_LOST)
-                attempt += 1
-            else:
-                failure = Failure(_CELL_LOST.reason, f"{_CELL_LOST.message} (attempt {attempt})")
-        if failure is not None and row.cancel_requested:
+        attempt = await self._attempt(connection, row, order)
+        if attempt.failure is not None and row.cancel_requested:
             await end_job(connection, row, Outcome(JobState.CANCELLED))
             return None
-        if failure is not None:
-            await give_up(connection, row, failure)
+        if attempt.failure is not None:
+            await give_up(connection, row, attempt.failure)
         taken = update(jobs).where(jobs.c.job_id == row.job_id)
         await connection.execute(
             taken.values(
                 state=JobState.RUNNING,
-                attempt=attempt,
-                execution_id=execution_id,
-                snapshot_id=snapshot_id,
+                attempt=attempt.number,
+                execution_id=attempt.execution_id,
+                snapshot_id=attempt.snapshot_id,
                 bound_cell_id=row.bound_cell_id if row.bound_cell_id == self.cell_id else "",
                 fence=row.fence + 1,
                 cell_id=self.cell_id,
@@ -164,18 +161,33 @@ class Claimer:
                 start_time=func.coalesce(jobs.c.start_time, now()),
             )
         )
-        is_moved = not await self._lies_here(connection, execution_id)
+        is_moved = not await self._lies_here(connection, attempt.execution_id)
         return Lease(
             row.job_id,
             row.fence + 1,
-            attempt,
-            execution_id,
+            attempt.number,
+            attempt.execution_id,
             order,
             cancel_requested=row.cancel_requested,
             is_moved=is_moved,
             last_attempt=row.last_attempt,
-            snapshot_id=snapshot_id,
+            snapshot_id=attempt.snapshot_id,
         )
+
+    async def _attempt(self, connection: AsyncConnection, row: Row[Any], order: Order) -> _Attempt:
+        """Return the attempt to go on with: another one where the last was another cell's, and may be done anew."""
+        is_anothers = row.state != JobState.PENDING and row.cell_id != self.cell_id
+        is_told = is_anothers and await _is_told(connection, row)
+        is_bound_elsewhere = row.bound_cell_id not in {"", self.cell_id} and not is_told
+        last = _Attempt(row.attempt, row.execution_id, "" if is_bound_elsewhere else row.snapshot_id)
+        if is_bound_elsewhere and order.snapshot_id and not row.snapshot_id:  # that is what was ordered
+            return replace(last, failure=_SNAPSHOT_LOST)
+        if not is_anothers or is_told:
+            return last
+        if last.number < row.last_attempt and _CELL_LOST.reason in order.policy.retry_on:
+            execution_id = await next_attempt(connection, row, _CELL_LOST)
+            return replace(last, number=last.number + 1, execution_id=execution_id)
+        return replace(last, failure=Failure(_CELL_LOST.reason, f"{_CELL_LOST.message} (attempt {last.number})"))
 
     async def _lies_here(self, connection: AsyncConnection, execution_id: str) -> bool:
         """Whether an attempt is this cell's; one that nobody has taken becomes so."""
