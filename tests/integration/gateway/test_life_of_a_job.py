@@ -353,7 +353,7 @@ async def test_lists_have_pages_and_filters(services: Services, project: str) ->
     for job_id in made:
         await services.ended(job_id)
     found: list[str] = []
-    request = job_pb2.ListJobsRequest(project_id=project, states=[SUCCEEDED], page_size=2)
+    request = job_pb2.ListJobsRequest(filter={"project_id": project, "states": [SUCCEEDED]}, page_size=2)
     while True:
         page = await services.jobs.ListJobs(request)
         found += [job.job_id for job in page.jobs]

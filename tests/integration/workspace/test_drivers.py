@@ -311,10 +311,10 @@ async def test_a_start_mends_what_a_kill_left(tmp_path: Path, base: Path, driver
         pins = tmp_path / "pins"
         pins.mkdir()
         shelf, chosen = manager._shelf, manager._choice.chosen
-        await shelf.create("unknown", chosen, (base,), pins)
-        await shelf.create("half", chosen, (base,), pins)
+        await shelf.create(NewWorkspace("unknown", (base,), pins_path=pins), chosen)
+        await shelf.create(NewWorkspace("half", (base,), pins_path=pins), chosen)
         shelf.place("half").rename(tmp_path / "trees" / ".making" / "half.abc")
-        await shelf.create("trashed", chosen, (base,), pins)
+        await shelf.create(NewWorkspace("trashed", (base,), pins_path=pins), chosen)
         shelf.place("trashed").rename(tmp_path / "trees" / ".trash" / "trashed.abc")
     async with managing(tmp_path, driver) as manager:
         await manager._shelf.clean()
