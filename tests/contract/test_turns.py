@@ -186,6 +186,7 @@ async def test_priority_counts_between_projects_too(book: Books) -> None:
     assert [lease.order.prompt for lease in await taken(cell)] == ["urgent", "everyday"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same_project", [True, False], ids=["one project", "two"])
 @pytest.mark.parametrize(
     ("minutes", "ageing", "first"), [(3, 60, "urgent"), (7, 60, "old"), (7, 120, "urgent"), (7, 0, "urgent")]

@@ -56,6 +56,7 @@ def test_one_that_nobody_answers(cell: Cell, remote: Remote) -> None:
     assert (late["state"], late["already_decided"]) == ("EXPIRED", True)
 
 
+@pytest.mark.slow
 def test_a_rejected_one(cell: Cell, remote: Remote) -> None:
     job_id = run_until_asked(cell, remote)
     cell.boatyard("reject", job_id, "--reason", "not today")

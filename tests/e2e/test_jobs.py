@@ -32,6 +32,7 @@ def test_verify_sees_the_taken_commit_and_not_the_workspace(cell: Cell, remote: 
     assert result["tests_passed"] is True
 
 
+@pytest.mark.slow
 def test_a_check_that_fails_publishes_nothing(cell: Cell, remote: Remote) -> None:
     result = cell.run(remote.path, "touch new.txt", "--verify", "echo broken; exit 3", code=1)
 
@@ -48,6 +49,7 @@ AGENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "commits"), AGENTS.values(), ids=AGENTS)
 def test_the_working_tree_is_the_result(cell: Cell, remote: Remote, command: str, commits: int) -> None:
     identity = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b; "
@@ -67,6 +69,7 @@ def test_nothing_changed_is_a_result(cell: Cell, remote: Remote) -> None:
     assert remote.branches() == ["main"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "reason"),
     [("echo so far > partial.txt; exit 7", "AGENT_FAILED"), ("no-such-agent --please", "AGENT_NOT_INSTALLED")],
@@ -78,6 +81,7 @@ def test_an_agent_that_fails(cell: Cell, remote: Remote, command: str, reason: s
     assert remote.branches() == ["main"]
 
 
+@pytest.mark.slow
 def test_what_a_failed_agent_did_is_kept(cell: Cell, remote: Remote) -> None:
     result = cell.run(remote.path, "echo so far > partial.txt; exit 7", code=1)
 
@@ -85,6 +89,7 @@ def test_what_a_failed_agent_did_is_kept(cell: Cell, remote: Remote) -> None:
     assert b"+so far" in cell.boatyard("diff", result["execution_id"])
 
 
+@pytest.mark.slow
 def test_a_timeout(cell: Cell, remote: Remote) -> None:
     result = cell.run(remote.path, "echo begun; sleep 600", "--timeout", 1, code=1)
 
@@ -92,12 +97,14 @@ def test_a_timeout(cell: Cell, remote: Remote) -> None:
     assert cell.output(result["execution_id"]) == b"begun\n"
 
 
+@pytest.mark.slow
 def test_a_repository_that_is_not_there(cell: Cell, remote: Remote) -> None:
     result = cell.run(remote.path.parent / "nowhere.git", "true", code=1)
 
     assert (result["state"], result["reason"]) == ("FAILED", "CLONE_FAILED")
 
 
+@pytest.mark.slow
 def test_a_push_that_is_refused(cell: Cell, remote: Remote) -> None:
     hook = remote.path / "hooks" / "pre-receive"
     hook.write_text("#!/bin/sh\necho not today >&2\nexit 1\n")
@@ -117,6 +124,7 @@ def test_the_same_request_is_the_same_job(cell: Cell, remote: Remote) -> None:
     cell.boatyard("run", "--repo", remote.path, "--command", "true", "--request-id", "once", "Another", code=2)
 
 
+@pytest.mark.slow
 def test_cancel_of_something_finished(cell: Cell, remote: Remote) -> None:
     result = cell.run(remote.path, "true")
 
@@ -130,6 +138,7 @@ def test_an_unknown_id_is_wrong_input(cell: Cell, command: tuple[str, str]) -> N
     cell.boatyard(*command, code=2)
 
 
+@pytest.mark.slow
 def test_the_workspace_of_a_success_is_gone(cell: Cell, remote: Remote) -> None:
     result = cell.run(remote.path, "touch new.txt", "--verify", "true")
 

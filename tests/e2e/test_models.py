@@ -93,6 +93,7 @@ def test_a_model_changes_something_and_it_is_pushed(cell: Cell, remote: Remote) 
     assert not [file for file in cell.home.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
 
 
+@pytest.mark.slow
 def test_what_a_model_does_is_shown_to_people(cell: Cell, remote: Remote) -> None:
     shown = subprocess.run(
         [shutil.which("boatyard", path=cell.environment["PATH"]), *map(str, model(remote)), "A count, please."],
@@ -145,6 +146,7 @@ def test_a_cancel_in_a_tool_leaves_nothing(cell: Cell, remote: Remote) -> None:
     assert processes.with_environment(mark) == {}
 
 
+@pytest.mark.slow
 def test_without_a_model_it_is_refused_at_once(cell: Cell, remote: Remote) -> None:
     cell.boatyard("run", "--repo", remote.path, "--engine", "anthropic", "--detach", "Count on.", code=2)
 
@@ -172,6 +174,7 @@ def test_the_demo_without_a_key() -> None:
     assert "Make the tests pass." in done.stdout.rpartition("log --oneline")[2], "the branch is on the remote"
 
 
+@pytest.mark.slow
 def test_people_are_asked_and_may_say_something(cell: Cell, remote: Remote) -> None:
     job = submit(cell, remote, "Ask first.", "--ask-before", "bash")
 

@@ -25,6 +25,7 @@ def has_begun(cell: Cell, execution_id: str) -> bool:
     return any(event["kind"] == "output" for event in cell.lines("logs", execution_id, code=None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["execution", "gateway"])
 def test_a_service_killed_in_mid_run(cell: Cell, remote: Remote, service: str) -> None:
     job = cell.submit(remote.path, COUNTING)
@@ -53,6 +54,7 @@ def test_the_other_services_killed_beside_a_run(cell: Cell, remote: Remote, serv
 DAEMON = "setsid -f sh -c 'exec 0</dev/null 1>/dev/null 2>/dev/null; : {marker}; sleep 600; : {marker}'"
 
 
+@pytest.mark.slow
 def test_no_daemon_outlives_a_normal_end(cell: Cell, remote: Remote) -> None:
     marker = uuid.uuid4().hex
     result = cell.run(remote.path, f"{DAEMON.format(marker=marker)}; sleep 0.3; echo done")

@@ -110,6 +110,7 @@ def test_hooks(cell: Cell) -> None:
     assert cell.lines("hook", "list") == []
 
 
+@pytest.mark.slow
 def test_calls_of_hooks(cell: Cell) -> None:
     hook = cell.boatyard("hook", "register", "--event", "pre", "--command", "echo go on; exit 3").decode().strip()
     result = cell.lines("run", "--command", "true", "Wait.", code=1)[-1]

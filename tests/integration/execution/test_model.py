@@ -58,6 +58,7 @@ async def test_a_model_works_and_all_is_told(directory: Path, tier: int) -> None
     assert processes.with_environment({"BOATYARD_EXECUTION_ID": RUN}) == {}
 
 
+@pytest.mark.slow
 async def test_a_storm_of_faults_changes_nothing(directory: Path) -> None:
     replies = [
         {"text": "One.", "tools": [bash("echo 1 >> file")], "faults": ["429:0.3", "429:0.1", "500"], "usage": USED},
@@ -182,6 +183,7 @@ async def test_what_is_wrong_with_a_request_is_said_at_once(directory: Path) -> 
     assert [field for field, _ in error.violations] == [f"spec.anthropic.{name}" for name in names]
 
 
+@pytest.mark.slow
 async def test_what_is_private_stays_so(directory: Path) -> None:
     home = directory / "home"
     tricks = [

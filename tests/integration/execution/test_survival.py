@@ -67,6 +67,7 @@ async def test_the_agent_does_not_notice_that_the_service_was_killed(directory: 
         assert (seen.end.state, seen.end.exit_code) == (State.STATE_FAILED, 5)
 
 
+@pytest.mark.slow
 async def test_what_ends_while_the_service_is_away_is_known_afterwards(directory: Path) -> None:
     async with running(directory) as client:
         await client.start("run", "echo ready; sleep 0.3; exit 9")
@@ -80,6 +81,7 @@ async def test_what_ends_while_the_service_is_away_is_known_afterwards(directory
         assert (end.exit_code, end.processes_left) == (9, 0)
 
 
+@pytest.mark.slow
 async def test_a_caller_that_goes_away_in_the_midst_of_a_start_loses_nothing(shared: Client) -> None:
     """As a gateway does that is killed: its next life asks again, and follows to the end."""
     for milliseconds in range(0, 24, 2):
@@ -93,6 +95,7 @@ async def test_a_caller_that_goes_away_in_the_midst_of_a_start_loses_nothing(sha
         assert (seen.output, seen.end.state) == (b"once\n", State.STATE_SUCCEEDED), milliseconds
 
 
+@pytest.mark.slow
 async def test_what_was_accepted_and_never_begun_is_begun_by_the_next_life(directory: Path) -> None:
     async with running(directory) as client:
         # The runner is stopped before it can begin, as by a kill between the record and the start.
@@ -107,6 +110,7 @@ async def test_what_was_accepted_and_never_begun_is_begun_by_the_next_life(direc
         assert (await client.end("run")).state == State.STATE_SUCCEEDED
 
 
+@pytest.mark.slow
 async def test_a_warm_runner_that_died_is_missed_by_nobody(directory: Path) -> None:
     async with running(directory) as client:
         (spare,) = await _spare(client.service)
@@ -150,6 +154,7 @@ async def test_a_lost_runner_costs_nobody_else_anything(
         assert (await other.end("run")).state == State.STATE_CANCELLED
 
 
+@pytest.mark.slow
 async def test_runner_and_service_killed_at_once(directory: Path) -> None:
     async with running(directory) as client:
         await client.start("run", "echo ready; sleep 999")

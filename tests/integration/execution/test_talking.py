@@ -154,6 +154,7 @@ async def test_a_question_outlives_both_and_is_asked_once(directory: Path) -> No
     assert results(seen) == ["done"]
 
 
+@pytest.mark.slow
 async def test_a_tool_that_is_not_there_cannot_be_asked_about(directory: Path) -> None:
     async with playing(directory, [CALL]) as model:
         error = await refused(model.start(RUN, ask_before=["bash", "hammer"]))

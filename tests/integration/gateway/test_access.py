@@ -184,6 +184,7 @@ async def test_a_token_of_one_project_cannot_tell_another_ones_things_from_nothi
     assert told(refused) == told(await refusal(house, token, name, filled(descriptor, nothing)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

@@ -89,6 +89,7 @@ async def test_a_token_opens_the_remote_and_is_found_nowhere_else(cell: Services
     assert {(cell.root / name).stat().st_mode & 0o777 for name in found} == {0o600}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", ["", "wrong-canary"])
 async def test_a_remote_that_stays_closed_ends_the_job(cell: Services, server: GitServer, token: str) -> None:
     private = await repository(cell, server, token)

@@ -116,6 +116,7 @@ async def watched(services: Services, execution_id: str) -> tuple[ServiceError, 
     raise AssertionError("the stream came to its end")
 
 
+@pytest.mark.slow
 async def test_a_gateway_that_stops_leaves_its_agents_running(services: Services, remote: Repo) -> None:
     job = await services.submit(COUNTING.format(lines=200), repository_id=await services.repository(remote))
     await services.until(job.job_id, began("agent"))
@@ -171,6 +172,7 @@ async def test_no_more_jobs_at_once_than_the_cell_has_room_for(services: Service
     assert most == 2
 
 
+@pytest.mark.slow
 async def test_a_check_whose_runner_is_killed_is_run_again(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     policy = {"verify_command": "sleep 2", "retention": "RETENTION_REMOVE"}

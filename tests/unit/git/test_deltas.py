@@ -135,6 +135,7 @@ async def test_no_extended_attribute_and_no_directory_hides_anything(
     assert hidden == {f"src/3/{name}.py" for name in range(1, 30)}
 
 
+@pytest.mark.slow
 async def test_a_stack_has_a_bound_and_a_far_commit_is_a_whole_tree(
     parts: GitParts, work: Repo, remote: Remote, tmp_path: Path
 ) -> None:

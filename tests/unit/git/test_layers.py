@@ -131,6 +131,7 @@ MANY = " && ".join(
 AT_ONCE = {"many": MANY, "renamed and changed": CHANGES["renamed and changed"], "commits": CHANGES["commits"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AT_ONCE)
 async def test_the_result_is_that_of_reading_every_file(
     deep_parts: GitParts, workspace: LayeredWorkspace, name: str
