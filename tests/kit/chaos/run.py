@@ -157,7 +157,7 @@ def _taken_over(fleet: Fleet, record: Record) -> list[str]:
             "SELECT j.job_id, min(e.create_time) AS taken, max(j.end_time) AS ended FROM jobs j"
             " JOIN executions e ON e.job_id = j.job_id"
             " JOIN executions before ON before.job_id = e.job_id AND before.attempt = e.attempt - 1"
-            f" WHERE before.cell_id = '{cell_id}' AND before.reason = 'NODE_LOST' AND e.create_time >= {when * 1e6:.0f}"
+            f" WHERE before.cell_id = '{cell_id}' AND e.purpose = 'AGENT' AND e.create_time >= {when * 1e6:.0f}"
             " GROUP BY j.job_id",
         )
         taken = [row["taken"] / 1e6 - when for row in found]
