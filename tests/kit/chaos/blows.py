@@ -51,7 +51,9 @@ class Blows:
     async def rain(self) -> None:
         """Deal blows to every cell until told to stop; then all that lives is up."""
         hands = [(cell, random.Random(self._rng.random())) for cell in self._fleet.cells]
-        await asyncio.gather(*(self._befall(cell, rng) for cell, rng in hands))
+        dealt = await asyncio.gather(*(self._befall(cell, rng) for cell, rng in hands), return_exceptions=True)
+        for failed in filter(None, dealt):
+            raise failed
 
     async def cut_off_the_database(self, times: int, seconds: float) -> None:
         """Stop the database `times` times, at equal distances within `seconds`."""

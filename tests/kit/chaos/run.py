@@ -103,13 +103,15 @@ async def _storm(plan: Plan, fleet: Fleet, orders: list[Order], blows: Blows, rn
     if plan.outages:
         raining.append(asyncio.create_task(blows.cut_off_the_database(plan.outages, plan.seconds)))
     began = time.monotonic()
-    if plan.lose_a_cell:
-        await asyncio.sleep(plan.seconds * 0.6)
-        await blows.lose_for_good(fleet.cells[-1])
-    await asyncio.sleep(plan.seconds - (time.monotonic() - began))
-    blows.stop()
-    await asyncio.gather(*raining)
-    await placing
+    try:
+        if plan.lose_a_cell:
+            await asyncio.sleep(plan.seconds * 0.6)
+            await blows.lose_for_good(fleet.cells[-1])
+        await asyncio.sleep(plan.seconds - (time.monotonic() - began))
+    finally:
+        blows.stop()
+        await asyncio.wait(raining)  # all of it: nothing is put up after all was ended
+    await asyncio.gather(placing, *raining)
 
 
 async def _settled(fleet: Fleet, seconds: float) -> list[str]:
