@@ -3,6 +3,7 @@
 import re
 import secrets
 import time
+from pathlib import Path
 
 ID_RULE = "1 to 63 of a-z, 0-9 and '-', beginning with a letter or a digit"
 
@@ -20,6 +21,15 @@ def new_id(prefix: str) -> str:
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     value = (milliseconds << 12 | rest * 4096 // 1_000_000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
     return f"{prefix}-" + "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def kept_id(file: Path, prefix: str) -> str:
+    """Return the id in a file, made at first use: the same for as long as the file lives. One process at a time."""
+    if not file.exists():
+        temporary = file.with_name(f"{file.name}.new")
+        temporary.write_text(new_id(prefix) + "\n")
+        temporary.rename(file)
+    return file.read_text().strip()
 
 
 def is_id(text: str) -> bool:

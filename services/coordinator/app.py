@@ -5,22 +5,15 @@ import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
-import grpc
 import structlog
-from boatyard.execution.v1 import execution_pb2
-from boatyard.git.v1 import git_pb2
-from boatyard.workspace.v1 import workspace_pb2
-from google.protobuf.descriptor import ServiceDescriptor
 
 from services.common import program
 from services.common.errors import PermissionDenied, StartError, Unauthenticated
-from services.common.ids import new_id
+from services.common.ids import kept_id
 from services.common.lock import FileLock, LockHeldError
 from services.common.rpc.auth import cell_authenticator
-from services.common.rpc.channel import open_channel
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import serve
 from services.common.settings import load_settings
@@ -30,13 +23,9 @@ from services.coordinator.settings import CoordinatorSettings, listed
 from services.coordinator.shipping import Shipping
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import LedgerUnavailable
-from services.lifecycle.nodes import Machine, Nodes, Patience
+from services.lifecycle.nodes import Machine, connected
 from services.lifecycle.strays import Strays
 from services.lifecycle.webhooks import AllowList, Webhooks
-
-_WORKSPACE: ServiceDescriptor = workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]
-_GIT: ServiceDescriptor = git_pb2.DESCRIPTOR.services_by_name["GitService"]
-_EXECUTION: ServiceDescriptor = execution_pb2.DESCRIPTOR.services_by_name["ExecutionService"]
 
 _RETRY_SECONDS: Final = 1.0
 _STRAYS_SECONDS: Final = 5.0
@@ -58,11 +47,19 @@ async def _main() -> None:
             stack.callback(FileLock(directory / "lock").release)
         except LockHeldError as error:
             raise StartError(f"process {error.pid} already is the coordinator of {directory}") from None
-        coordinator_id = _coordinator_id(directory)
+        coordinator_id = kept_id(directory / "coordinator-id", "coordinator")
         upstream = await stack.enter_async_context(
             Upstream(listed(settings.upstream), settings.shown_token(), settings.upstream_tls)
         )
-        nodes = await _nodes(stack, settings)
+        nodes = await stack.enter_async_context(
+            connected(
+                settings.home.cell_token(),
+                workspace=settings.workspace_address,
+                git=settings.git_address,
+                execution=settings.execution_address,
+                patience_seconds=settings.node_patience_seconds,
+            )
+        )
         shipping = Shipping(partial(upstream.append, coordinator_id), LocalEvents(nodes.execution))
         stack.push_async_callback(shipping.stop)
         wishes = Wishes(settings.capacity, listed(settings.projects), listed(settings.kinds), listed(settings.engines))
@@ -129,30 +126,6 @@ async def _listen(upstream: Upstream, coordinator_id: str, driver: Driver) -> No
         except LedgerUnavailable as error:
             log.info("not told at once what is to end", error=str(error))
         await asyncio.sleep(_RETRY_SECONDS)
-
-
-async def _nodes(stack: AsyncExitStack, settings: CoordinatorSettings) -> Nodes:
-    token = settings.home.cell_token()
-
-    async def connected(address: str, service: ServiceDescriptor) -> grpc.aio.Channel:
-        return await stack.enter_async_context(open_channel(address, token, services=[service]))
-
-    return Nodes(
-        await connected(settings.workspace_address, _WORKSPACE),
-        await connected(settings.git_address, _GIT),
-        await connected(settings.execution_address, _EXECUTION),
-        Patience(away=settings.node_patience_seconds),
-    )
-
-
-def _coordinator_id(directory: Path) -> str:
-    """Return this data directory's coordinator, the same for as long as the directory lives. Called under its lock."""
-    file = directory / "coordinator-id"
-    if not file.exists():
-        temporary = directory / "coordinator-id.new"
-        temporary.write_text(new_id("coordinator") + "\n")
-        temporary.rename(file)
-    return file.read_text().strip()
 
 
 @asynccontextmanager

@@ -4,34 +4,28 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import grpc
 import structlog
-from boatyard.execution.v1 import execution_pb2
 from boatyard.gateway.v1 import admin_pb2, catalog_pb2, checkpoint_pb2, job_pb2, runtime_pb2
 from boatyard.gateway.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from boatyard.gateway.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from boatyard.gateway.v1.checkpoint_pb2_grpc import add_CheckpointServiceServicer_to_server
 from boatyard.gateway.v1.job_pb2_grpc import add_JobServiceServicer_to_server
 from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer_to_server
-from boatyard.git.v1 import git_pb2
-from boatyard.workspace.v1 import workspace_pb2
-from google.protobuf.descriptor import ServiceDescriptor
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.common.errors import StartError, Unavailable
-from services.common.ids import new_id
+from services.common.ids import kept_id
 from services.common.lock import FileLock, LockHeldError
-from services.common.rpc.channel import open_channel
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
@@ -70,14 +64,11 @@ from services.gateway.runtime.relay import Relay
 from services.gateway.runtime.servicer import RuntimeServicer
 from services.gateway.settings import GatewaySettings
 from services.lifecycle.driver import Driver
-from services.lifecycle.nodes import Machine, Nodes, Patience
+from services.lifecycle.nodes import Machine, Nodes, connected
 from services.lifecycle.strays import Strays
 from services.lifecycle.webhooks import AllowList, Webhooks
 
-_WORKSPACE: ServiceDescriptor = workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]
-_GIT: ServiceDescriptor = git_pb2.DESCRIPTOR.services_by_name["GitService"]
-_EXECUTION: ServiceDescriptor = execution_pb2.DESCRIPTOR.services_by_name["ExecutionService"]
-
+Work: TypeAlias = Coroutine[Any, Any, None]
 
 _DATABASE_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)  # seconds
 
@@ -98,71 +89,54 @@ async def _main() -> None:
             stack.callback(FileLock(directory / "lock").release)
         except LockHeldError as error:
             raise StartError(f"process {error.pid} already is the gateway of {directory}") from None
-        url = settings.database_url
         cell = _cell(directory, settings)
-        engine = open_database(
-            sqlite_url(directory / "gateway.db") if url is None else url.get_secret_value(), f"boatyard {cell.cell_id}"
+        engine = await _database(stack, directory, settings, cell)
+        nodes = await stack.enter_async_context(
+            connected(
+                settings.home.cell_token(),
+                workspace=settings.workspace_address,
+                git=settings.git_address,
+                execution=settings.execution_address,
+                patience_seconds=settings.node_patience_seconds,
+            )
         )
-        stack.push_async_callback(engine.dispose)
-        await _await_database(engine)
-        await migrate(engine, "services.gateway.migrations")
-        nodes = await _nodes(stack, settings)
         changes, draining = Changes(), Draining()
         cells = CellStore(engine, settings.lease_seconds)
         await cells.register(cell)
-        ledger = SqlLedger(
-            engine,
-            cell.cell_id,
-            changes,
-            document,
-            lease_seconds=settings.lease_seconds,
-            ageing_seconds=settings.ageing_seconds,
-        )
-        await ledger.take_over_own(cell.host)
-        ledger.wait_for_others()
-        webhooks = Webhooks(AllowList.parse(settings.webhook_allow))
-        driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
-        changes.call_on_work(driver.poke)
-        await stack.enter_async_context(_beside(Notices(engine, changes).run(), "notices"))
-        await stack.enter_async_context(_beside(driver.run(), "driver"))
-        strays = Strays(Machine(nodes), JobStandings(engine, cell.cell_id).of, settings.keeping)
-        await stack.enter_async_context(_beside(strays.keep_ended(settings.lease_seconds), "strays"))
-        await stack.enter_async_context(_beside(requests.forget_in_time(engine), "request ids"))
-        await stack.enter_async_context(
-            _beside(retention.forget_in_time(engine, settings.keep_jobs_days), "jobs that ended long ago")
-        )
-        gone = forget_in_time(cells, cell, settings.forget_cell_days * 86400)
-        await stack.enter_async_context(_beside(gone, "cells that are gone"))
-        await stack.enter_async_context(_beside(CallStore(engine).forget_in_time(), "calls of hooks"))
-        store = JobStore(engine, changes)
-        events = EventStore(engine)
+        ledger = await _ledger(engine, cell, changes, settings)
+        store, events = JobStore(engine, changes), EventStore(engine)
+        for work, name in (
+            (Notices(engine, changes).run(), "notices"),
+            *_carrying(ledger, nodes, changes, JobStandings(engine, cell.cell_id), settings),
+            *_housekeeping(engine, cell, cells, settings),
+        ):
+            await stack.enter_async_context(_beside(work, name))
         here = NodeClients(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
         found = await stack.enter_async_context(
             places(here, RemoteMachines(store, events, changes), cells, store, settings.client_tls)
         )
-        registrations = [
-            *_registrations(engine, store, changes, found=found, draining=draining, settings=settings),
-            hooks.registration(engine, store, nodes, AllowList.parse(settings.webhook_allow)),
-            Registration(
-                admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
-                add_AdminServiceServicer_to_server,
-                AdminServicer(cell, cells, StateStore(engine)),
-            ),
-            *coordinators.registrations(
-                engine,
-                cells=cells,
-                jobs=store,
-                events=events,
-                takes_over=ledger.takes_over,
-                changes=changes,
-                draining=draining,
-                lease_seconds=settings.lease_seconds,
-                ageing_seconds=settings.ageing_seconds,
-            ),
-        ]
         before = door(
             engine,
-            registrations,
+            [
+                *_registrations(engine, store, changes, found=found, draining=draining, settings=settings),
+                hooks.registration(engine, store, nodes, AllowList.parse(settings.webhook_allow)),
+                Registration(
+                    admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
+                    add_AdminServiceServicer_to_server,
+                    AdminServicer(cell, cells, StateStore(engine)),
+                ),
+                *coordinators.registrations(
+                    engine,
+                    cells=cells,
+                    jobs=store,
+                    events=events,
+                    takes_over=ledger.takes_over,
+                    changes=changes,
+                    draining=draining,
+                    lease_seconds=settings.lease_seconds,
+                    ageing_seconds=settings.ageing_seconds,
+                ),
+            ],
             cell_id=cell.cell_id,
             admin_token=_admin_token(settings),
             keep_records=timedelta(days=settings.audit_days),
@@ -181,6 +155,54 @@ async def _main() -> None:
         )
 
 
+async def _database(stack: AsyncExitStack, directory: Path, settings: GatewaySettings, cell: Cell) -> AsyncEngine:
+    """Open the database, of the newest schema. Raises StartError when it does not come."""
+    given = settings.database_url
+    url = sqlite_url(directory / "gateway.db") if given is None else given.get_secret_value()
+    engine = open_database(url, f"boatyard {cell.cell_id}")
+    stack.push_async_callback(engine.dispose)
+    await _await_database(engine)
+    await migrate(engine, "services.gateway.migrations")
+    return engine
+
+
+async def _ledger(engine: AsyncEngine, cell: Cell, changes: Changes, settings: GatewaySettings) -> SqlLedger:
+    """Open the ledger, and have back what this cell held before it was restarted."""
+    ledger = SqlLedger(
+        engine,
+        cell.cell_id,
+        changes,
+        document,
+        lease_seconds=settings.lease_seconds,
+        ageing_seconds=settings.ageing_seconds,
+    )
+    await ledger.take_over_own(cell.host)
+    ledger.wait_for_others()
+    return ledger
+
+
+def _carrying(
+    ledger: SqlLedger, nodes: Nodes, changes: Changes, standings: JobStandings, settings: GatewaySettings
+) -> Iterator[tuple[Work, str]]:
+    """What carries jobs, and ends on this machine what others carry now."""
+    webhooks = Webhooks(AllowList.parse(settings.webhook_allow))
+    driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
+    changes.call_on_work(driver.poke)
+    strays = Strays(Machine(nodes), standings.of, settings.keeping)
+    yield driver.run(), "driver"
+    yield strays.keep_ended(settings.lease_seconds), "strays"
+
+
+def _housekeeping(
+    engine: AsyncEngine, cell: Cell, cells: CellStore, settings: GatewaySettings
+) -> Iterator[tuple[Work, str]]:
+    """What forgets, each in its time."""
+    yield requests.forget_in_time(engine), "request ids"
+    yield retention.forget_in_time(engine, settings.keep_jobs_days), "jobs that ended long ago"
+    yield forget_in_time(cells, cell, settings.forget_cell_days * 86400), "cells that are gone"
+    yield CallStore(engine).forget_in_time(), "calls of hooks"
+
+
 async def _await_database(engine: AsyncEngine) -> None:
     """Wait for a database that may be starting too. Raises StartError when it does not come."""
     for seconds in (*_DATABASE_PAUSES, 0.0):
@@ -192,20 +214,6 @@ async def _await_database(engine: AsyncEngine) -> None:
                 raise StartError(f"cannot reach the database: {error.__cause__}") from error
             log.warning("waiting for the database", error=str(error.__cause__))
             await asyncio.sleep(seconds)
-
-
-async def _nodes(stack: AsyncExitStack, settings: GatewaySettings) -> Nodes:
-    token = settings.home.cell_token()
-
-    async def connected(address: str, service: ServiceDescriptor) -> grpc.aio.Channel:
-        return await stack.enter_async_context(open_channel(address, token, services=[service]))
-
-    return Nodes(
-        await connected(settings.workspace_address, _WORKSPACE),
-        await connected(settings.git_address, _GIT),
-        await connected(settings.execution_address, _EXECUTION),
-        Patience(away=settings.node_patience_seconds),
-    )
 
 
 def _registrations(
@@ -256,7 +264,7 @@ def _admin_token(settings: GatewaySettings) -> str:
 
 def _cell(directory: Path, settings: GatewaySettings) -> Cell:
     return Cell(
-        cell_id=_cell_id(directory),
+        cell_id=kept_id(directory / "cell-id", "cell"),
         host=socket.gethostname(),
         version=version("boatyard"),
         capacity=settings.max_jobs,
@@ -271,18 +279,8 @@ def _reachable(listen: str, host: str) -> str:
     return f"{host}:{port}" if name in {"0.0.0.0", "[::]"} else listen  # noqa: S104 - nothing listens here
 
 
-def _cell_id(directory: Path) -> str:
-    """Return this data directory's cell, the same for as long as the directory lives. Called under its lock."""
-    file = directory / "cell-id"
-    if not file.exists():
-        temporary = directory / "cell-id.new"
-        temporary.write_text(new_id("cell") + "\n")
-        temporary.rename(file)
-    return file.read_text().strip()
-
-
 @asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+async def _beside(work: Work, name: str) -> AsyncIterator[None]:
     task = asyncio.create_task(work, name=name)
     try:
         yield

@@ -27,7 +27,7 @@ from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import Changes, ExecutionNote, FileChange, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from tests.kit.coordinators import LEASE_SECONDS, Api, coordinator_api, remote_ledger
-from tests.kit.ledger import Books, books, clear, expire
+from tests.kit.ledger import Books, expire
 from tests.kit.servers import TOKEN
 
 FAILED = Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it broke"))
@@ -40,21 +40,6 @@ WEBHOOK = Hook(
     secret="whsec_QQ==",
     create_time=datetime.now(UTC),
 )
-
-
-@pytest_asyncio.fixture(scope="module", params=["sqlite", "postgres"])
-async def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Books]:
-    url = f"sqlite:///{tmp_path_factory.mktemp('coordinators')}/test.db"
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres_server").get_uri()
-    async with books(url) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture
-async def book(opened: Books) -> Books:
-    await clear(opened)
-    return opened
 
 
 @pytest_asyncio.fixture

@@ -1,12 +1,9 @@
 """Finding jobs among others, whatever the database: by filters, page by page, and as they change."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
 
-import pytest
-import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete
@@ -15,37 +12,16 @@ from services.common.db.paging import Page
 from services.gateway.jobs.files import job_files
 from services.gateway.jobs.model import JobFilter, JobView, LabelSelector
 from services.gateway.jobs.store import job_key
-from services.gateway.jobs.tables import cells, executions, jobs, stages
+from services.gateway.jobs.tables import executions, jobs, stages
 from services.gateway.jobs.watching import Told, watch_jobs
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from services.lifecycle.model.surroundings import Content
-from tests.kit.ledger import Books, books, claimed
+from tests.kit.ledger import Books, claimed, clear
 
 LABELS = ({}, {"env": "prod"}, {"env": "prod", "team": "a b"}, {"env": "test"}, {"team": ""})
 KINDS = ("task", "data-processing")
 STATES = (JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED, JobState.CANCELLED)
-
-
-@pytest_asyncio.fixture(scope="module", params=["sqlite", "postgres"])
-async def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Books]:
-    url = f"sqlite:///{tmp_path_factory.mktemp('finding')}/test.db"
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres_server").get_uri()
-    async with books(url) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture
-async def book(opened: Books) -> Books:
-    await clear(opened)
-    return opened
-
-
-async def clear(book: Books) -> None:
-    async with book.engine.begin() as connection:
-        for table in (stages, executions, jobs, cells):
-            await connection.execute(delete(table))
 
 
 async def remove(book: Books, job_id: str) -> None:

@@ -4,8 +4,9 @@ Every call for a job shows its fence. A node that is away, or has no room, is as
 calls may be repeated, for ids are chosen here, and node services answer the same request the same way.
 """
 
+from services.lifecycle.nodes.channels import connected
 from services.lifecycle.nodes.client import JobNodes, Nodes
 from services.lifecycle.nodes.machine import Machine
 from services.lifecycle.nodes.persistence import NodeLost, Patience
 
-__all__ = ["JobNodes", "Machine", "NodeLost", "Nodes", "Patience"]
+__all__ = ["JobNodes", "Machine", "NodeLost", "Nodes", "Patience", "connected"]

@@ -1,0 +1,36 @@
+"""A machine's own node services, connected."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import grpc
+from boatyard.execution.v1 import execution_pb2
+from boatyard.git.v1 import git_pb2
+from boatyard.workspace.v1 import workspace_pb2
+from google.protobuf.descriptor import ServiceDescriptor
+
+from services.common.rpc.channel import open_channel
+from services.lifecycle.nodes.client import Nodes
+from services.lifecycle.nodes.persistence import Patience
+
+_WORKSPACE: ServiceDescriptor = workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]
+_GIT: ServiceDescriptor = git_pb2.DESCRIPTOR.services_by_name["GitService"]
+_EXECUTION: ServiceDescriptor = execution_pb2.DESCRIPTOR.services_by_name["ExecutionService"]
+
+
+@asynccontextmanager
+async def connected(
+    token: str, *, workspace: str, git: str, execution: str, patience_seconds: float
+) -> AsyncIterator[Nodes]:
+    """Open channels to three addresses (host:port). `patience_seconds` is how long one that is away is waited for."""
+    async with AsyncExitStack() as stack:
+
+        async def channel(address: str, service: ServiceDescriptor) -> grpc.aio.Channel:
+            return await stack.enter_async_context(open_channel(address, token, services=[service]))
+
+        yield Nodes(
+            await channel(workspace, _WORKSPACE),
+            await channel(git, _GIT),
+            await channel(execution, _EXECUTION),
+            Patience(away=patience_seconds),
+        )
