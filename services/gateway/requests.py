@@ -9,26 +9,20 @@ A store claims the id in the transaction that does the work:
         …                                             # the first: do it; if this fails, the claim goes with it
 """
 
-import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import structlog
 from sqlalchemy import Column, Index, LargeBinary, String, Table, delete, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import Moment
-from services.common.errors import AlreadyExists, Unavailable
+from services.common.errors import AlreadyExists
 from services.gateway.database import metadata
+from services.gateway.housekeeping import every_hour
 from services.gateway.sql import insert_if_absent
 
 RETENTION = timedelta(days=7)
 """How long ids are remembered, at least; the contract says so too."""
-
-_HOUSEKEEPING_SECONDS = 3600.0
-
-log = structlog.get_logger()
 
 request_ids = Table(
     "request_ids",
@@ -91,14 +85,14 @@ async def find(connection: AsyncConnection, request: Request | None) -> str | No
 
 
 async def forget_in_time(engine: AsyncEngine) -> None:
-    """Forget old ids every hour, until cancelled. A database that is away is tried again the next time."""
-    while True:
-        try:
-            async with engine.begin() as connection:
-                await forget(connection, datetime.now(UTC) - RETENTION)
-        except (Unavailable, SQLAlchemyError) as error:
-            log.warning("old request ids are kept for now", error=str(error))
-        await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+    """Forget old ids every hour, until cancelled."""
+
+    async def old() -> bool:
+        async with engine.begin() as connection:
+            await forget(connection, datetime.now(UTC) - RETENTION)
+        return False
+
+    await every_hour("request ids", old)
 
 
 async def forget(connection: AsyncConnection, before: datetime) -> int:

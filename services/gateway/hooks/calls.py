@@ -1,19 +1,16 @@
 """The history of calls in SQL: written with the job that they are of, read by whoever asks, and gone in time."""
 
-import asyncio
 from datetime import timedelta
 
-import structlog
 from sqlalchemy import ColumnElement, delete, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
-from services.common.errors import Unavailable
 from services.gateway.auth import scope
 from services.gateway.hooks.model import CallFilter, CallView
 from services.gateway.hooks.tables import hook_calls
+from services.gateway.housekeeping import every_hour
 from services.gateway.jobs.tables import NOW, now
 from services.gateway.sql import insert_if_absent, read_page
 from services.lifecycle.ledger import Lease
@@ -22,11 +19,8 @@ from services.lifecycle.model.calls import CallState, HookCall
 RETENTION = timedelta(days=30)
 """How long calls are remembered, at most; the contract says so too. They go with their job before."""
 
-_HOUSEKEEPING_SECONDS = 3600.0
 _NEWEST = (as_number(hook_calls.c.start_time), hook_calls.c.call_id)
 _SHOWN = [hook_calls.c[name] for name in CallView.__dataclass_fields__]
-
-log = structlog.get_logger()
 
 
 async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) -> None:
@@ -89,13 +83,13 @@ class CallStore:
             return (await connection.execute(delete(hook_calls).where(too_old))).rowcount
 
     async def forget_in_time(self) -> None:
-        """Forget old calls every hour, until cancelled. A database that is away is tried again the next time."""
-        while True:
-            try:
-                await self.forget()
-            except (Unavailable, SQLAlchemyError) as error:
-                log.warning("old calls of hooks are kept for now", error=str(error))
-            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+        """Forget old calls every hour, until cancelled."""
+
+        async def old() -> bool:
+            await self.forget()
+            return False
+
+        await every_hour("calls of hooks", old)
 
 
 def _key(view: CallView) -> tuple[int, str]:

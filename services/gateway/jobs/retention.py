@@ -1,17 +1,14 @@
 """Forgetting jobs that ended long ago, with all that was recorded of them, a few at a time."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
 from sqlalchemy import ColumnElement, Table, delete, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number
-from services.common.errors import Unavailable
 from services.gateway.database import metadata
+from services.gateway.housekeeping import every_hour
 from services.gateway.jobs.tables import executions, jobs, now
 from services.lifecycle.model.states import JobState
 
@@ -19,21 +16,16 @@ _FINAL: Final = [state for state in JobState if state.is_final]
 _DAY: Final = 86_400_000_000
 _AT_ONCE: Final = 100
 """Jobs that one transaction forgets: on SQLite everybody else waits for it."""
-_PAUSE_SECONDS: Final = 0.2
-_HOUSEKEEPING_SECONDS: Final = 3600.0
-
-log = structlog.get_logger()
 
 
 async def forget_in_time(engine: AsyncEngine, keep_days: float) -> None:
-    """Forget what ended so long ago, every hour, until cancelled; 0 keeps all. After an outage it is tried again."""
-    while keep_days:
-        try:
-            found = await forget(engine, keep_days)
-        except (Unavailable, SQLAlchemyError) as error:
-            log.warning("old jobs are kept for now", error=str(error))
-            found = 0
-        await asyncio.sleep(_PAUSE_SECONDS if found else _HOUSEKEEPING_SECONDS)
+    """Forget what ended so long ago, every hour, until cancelled; 0 keeps all."""
+
+    async def some() -> bool:
+        return await forget(engine, keep_days) > 0
+
+    if keep_days:
+        await every_hour("jobs", some)
 
 
 async def forget(engine: AsyncEngine, keep_days: float, at_once: int = _AT_ONCE) -> int:
