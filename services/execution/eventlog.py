@@ -10,6 +10,7 @@ at the end; opening the log for writing cuts it off, and readers wait before it,
 
 import contextlib
 import enum
+import errno
 import json
 import os
 import struct
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from services.execution.logfiles import open_log
+from services.execution.pagecache import PageCacheBound
 from services.execution.redaction.strand import Redactor
 
 MAX_OUTPUT = 64 * 1024
@@ -93,6 +95,7 @@ class EventWriter:
         self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._offset = 0
+        self._page_cache = PageCacheBound(self._fd)
         self.last_sequence = 0
         self.output_bytes = 0
         """Recorded so far, in this life or an earlier one."""
@@ -153,6 +156,7 @@ class EventWriter:
             self._repair()  # not simply back to where we were: a reader may have seen the first of them
             raise
         self._offset, self.last_sequence = end, sequence
+        self._page_cache.written(end)
         if kind is Kind.OUTPUT:
             self.output_bytes += sum(map(len, payloads))
 
@@ -175,6 +179,7 @@ class EventWriter:
 
     def close(self) -> None:
         """Close the file."""
+        self._page_cache.close()
         os.close(self._fd)
 
     def __enter__(self) -> Self:
@@ -253,6 +258,9 @@ class EventReader:
             records.append(record)
             self.next_sequence = record.sequence + 1
             self.offset = base + end
+        if block and not records and not wait:
+            # Not the end: perhaps the rest of the record is on the disk only, or its writer is at it.
+            raise BlockingIOError(errno.EAGAIN, "only the beginning of the next record is in memory")
         return records
 
     def _parse(self, block: memoryview, start: int, end: int) -> Record | None:
