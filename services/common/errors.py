@@ -1,7 +1,7 @@
 """The errors that services answer with.
 
-Domain code raises these; one interceptor (`rpc/interceptors`) turns them into a gRPC status with `google.rpc` details,
-and `rpc/status.service_error` turns that back into the same class on the caller's side.
+Domain code raises these; `rpc/layers` turns them into a gRPC status with `google.rpc` details, and
+`rpc/status.service_error` turns that back into the same class on the caller's side.
 
     ServiceError
     ├── Invalid              INVALID_ARGUMENT     bad input, every violation at once

@@ -1,6 +1,6 @@
 """The fence of a job: a number that only grows, so that whoever lost a job's lease can do nothing more to it.
 
-Whoever drives a job sends it with every call, in metadata; `rpc/interceptors` puts it where `current_fence` finds it,
+Whoever drives a job sends it with every call, in metadata; `rpc/layers` puts it where `current_fence` finds it,
 and a service that changes something has `db/fences` refuse a lower number than it has seen.
 """
 

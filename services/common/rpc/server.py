@@ -16,8 +16,10 @@ from grpc_reflection.v1alpha import reflection as grpc_reflection
 
 from services.common.errors import StartError
 from services.common.rpc.auth import Authenticator
+from services.common.rpc.call import Inspect, Layer, let_pass
 from services.common.rpc.draining import Draining
-from services.common.rpc.interceptors import Gate, Inspect, Layer, layers, let_pass
+from services.common.rpc.gate import Gate
+from services.common.rpc.layers import layers
 from services.common.rpc.tls import ServerTls
 
 LIFELINE_VARIABLE = "BOATYARD_LIFELINE_FD"

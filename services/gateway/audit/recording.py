@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from services.common.errors import Status
 from services.common.ids import new_id
-from services.common.rpc.interceptors import Call, Layer
+from services.common.rpc.call import Call, Layer
 from services.gateway.audit import wire
 from services.gateway.audit.model import OK, REFUSED, Record
 from services.gateway.audit.trail import Trail

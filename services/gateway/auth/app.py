@@ -10,7 +10,7 @@ from boatyard.gateway.v1.audit_pb2_grpc import add_AuditServiceServicer_to_serve
 from boatyard.gateway.v1.auth_pb2_grpc import add_TokenServiceServicer_to_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.rpc.interceptors import Inspect, Layer
+from services.common.rpc.call import Inspect, Layer
 from services.common.rpc.server import Registration
 from services.gateway.audit.recording import recording
 from services.gateway.audit.servicer import AuditServicer

@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.rpc.interceptors import Call
+from services.common.rpc.call import Call
 from services.gateway.auth import scope, wire
 from services.gateway.auth.owners import all_within
 
@@ -19,7 +19,7 @@ CHECKED_BY_THE_SERVICE: Final = frozenset(
 
 
 class ScopeCheck:
-    """Refuses what a token of some projects names of others. See `interceptors.Inspect`."""
+    """Refuses what a token of some projects names of others. See `call.Inspect`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine

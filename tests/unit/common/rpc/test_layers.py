@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -14,7 +15,7 @@ from grpc_status import rpc_status
 
 from services.common import errors, logs
 from services.common.fence import Fence, current_fence
-from services.common.rpc import interceptors
+from services.common.rpc import layers
 from services.common.rpc.auth import Shown
 from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
@@ -211,22 +212,31 @@ async def test_an_unreachable_dependency_is_unavailable_and_no_leak() -> None:
     assert "127.0.0.1" not in error.message
 
 
-async def test_leaving_a_stream_ends_its_handler_even_while_it_writes() -> None:
+async def test_leaving_a_stream_ends_its_handler_even_while_it_writes_and_is_nobodys_fault() -> None:
     echo = Echo()
     big = "x" * 1_000_000
+    times = 20
 
     async def answer(text: str) -> str:
         return big
 
+    def statuses(lines: list[Any]) -> list[tuple[str, str]]:
+        return [(line.get("status", line["event"]), line["log_level"]) for line in lines]
+
     echo.answer = answer
-    async with serving(echo.registration()) as server, open_channel(server.address, TOKEN) as channel:
-        async with streaming(EchoStub(channel).server_stream(b"w " * 100)) as stream:
-            async for _ in stream:
-                break
-        until = time.monotonic() + 5
-        while not echo.stream_ended:
-            assert time.monotonic() < until, "the handler goes on without its client"
-            await asyncio.sleep(0.01)
+    with structlog.testing.capture_logs() as lines:
+        async with serving(echo.registration()) as server, open_channel(server.address, TOKEN) as channel:
+            for number in range(1, times + 1):
+                async with streaming(EchoStub(channel).server_stream(b"w " * 100)) as stream:
+                    async for _ in stream:
+                        break
+                    await asyncio.sleep(number % 4 / 1000)  # it waits in a write, or not yet
+                until = time.monotonic() + 5
+                while len(lines) < number:
+                    assert time.monotonic() < until, "the handler goes on without its client"
+                    await asyncio.sleep(0.01)
+                assert echo.stream_ended
+    assert statuses(lines) == [("CANCELLED", "info")] * times
 
 
 async def test_one_line_of_access_log_a_call_by_whose_fault_it_is() -> None:
@@ -303,7 +313,7 @@ class Forgetful:
 
 
 async def test_a_stream_ends_when_its_caller_is_let_in_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interceptors, "_RECHECK_SECONDS", 0.01)
+    monkeypatch.setattr(layers, "_RECHECK_SECONDS", 0.01)
 
     async def wait_for_the_second(word: str) -> str:
         if word == "second":

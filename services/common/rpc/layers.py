@@ -1,19 +1,11 @@
-"""What every call to a service passes through, in one order, whatever its arity.
-
-grpc.aio has one interceptor here, `Gate`, which wraps each handler once. A streamed answer is written from inside the
-wrapper rather than yielded to gRPC: when a client leaves during a write, gRPC abandons a generator to the garbage
-collector, and what stands in its `finally` would run later, in another task.
-"""
+"""What every call to a service passes through, in one order."""
 
 import asyncio
-import inspect
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import grpc
 import structlog
@@ -31,16 +23,11 @@ from services.common.errors import (
 from services.common.fence import FENCE_METADATA_KEY, Fence, set_current_fence
 from services.common.logs import CALLER, REQUEST_ID
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Shown
+from services.common.rpc.call import Call, Layer
 from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
-from services.common.rpc.written import serializer
 
 REQUEST_ID_METADATA_KEY = "boatyard-request-id"
 
-Context = grpc.aio.ServicerContext[Any, Any]
-# Generic in its stub alone: subscripting it fails at run time.
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-
-_OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 _RECHECK_SECONDS = 5.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _WARN = {
@@ -57,40 +44,6 @@ _ERROR = {Status.INTERNAL, Status.UNKNOWN, Status.DATA_LOSS}
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class Call:
-    """One incoming call. `status` and `reason` are None while it goes well.
-
-    `request` is what is asked, or the first message of its stream; `answer` is there when one was made, and no stream.
-    """
-
-    method: str
-    context: Context
-    answers_once: bool
-    metadata: Mapping[str, str | bytes]
-    request_id: str = ""
-    status: Status | None = None
-    reason: str | None = None
-    request: Any = None
-    answer: Any = None
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it needs no token: health always, reflection where it is served at all."""
-        return self.method.startswith(_OPEN)
-
-    def text(self, key: str) -> str | None:
-        """Return one value of the call's metadata."""
-        value = self.metadata.get(key)
-        return value if isinstance(value, str) else None
-
-
-Layer = Callable[[Call], AbstractAsyncContextManager[None]]
-Inspect = Callable[[Call], Awaitable[None]]
-"""Looks at a call's request before it is served, and may refuse it."""
-
-
 def layers(authenticator: Authenticator, unary_limit_seconds: float, around: Sequence[Layer] = ()) -> Sequence[Layer]:
     """Return what a call passes through, the outermost first; `around` sees whole calls, refused ones too."""
     return (
@@ -102,86 +55,6 @@ def layers(authenticator: Authenticator, unary_limit_seconds: float, around: Seq
         limiting_time(unary_limit_seconds),  # inside of errors, which turn its end into a status
         with_fence,  # last: only an authenticated caller's fence is worth reading
     )
-
-
-class Gate(grpc.aio.ServerInterceptor):
-    """Puts every handler behind the layers, and behind an inspection of what is asked."""
-
-    def __init__(self, passed: Sequence[Layer], inspect: Inspect) -> None:
-        self._layers = passed
-        self._inspect = inspect
-        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], "Awaitable[Handler | None]"],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler | None":
-        """See grpc.aio.ServerInterceptor."""
-        handler = await continuation(handler_call_details)
-        if handler is None:  # gRPC answers UNIMPLEMENTED
-            return None
-        method = handler_call_details.method
-        known = self._wrapped.get(method)
-        if known is None or known[0] is not handler:
-            known = self._wrapped[method] = (handler, self._wrap(method, handler))
-        return known[1]
-
-    def _wrap(self, method: str, handler: Handler) -> Handler:
-        behaviour, build = _parts(handler)
-        yields = inspect.isasyncgenfunction(behaviour)
-        if not (yields or inspect.iscoroutinefunction(behaviour)):
-            raise TypeError(f"{method} is served by a plain function; only `async def` is safe with grpc.aio")
-        answers_once = not handler.response_streaming
-
-        async def pass_through(request: Any, context: Context) -> Any:
-            metadata = dict(context.invocation_metadata() or ())
-            call = Call(method, context, answers_once, metadata)
-            if not handler.request_streaming:
-                call.request = request
-            async with AsyncExitStack() as stack:
-                for layer in self._layers:
-                    await stack.enter_async_context(layer(call))
-                if handler.request_streaming:
-                    request = _Inspected(request, call, self._inspect)
-                else:
-                    await self._inspect(call)
-                if not yields:
-                    call.answer = await behaviour(request, context)
-                    return call.answer
-                async with aclosing(behaviour(request, context)) as messages:
-                    async for message in messages:
-                        await context.write(message)
-            return None
-
-        return build(
-            pass_through,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=serializer(handler.response_serializer),
-        )
-
-
-class _Inspected:
-    """What a client streams, with its first message inspected; no generator, for who would end one?"""
-
-    def __init__(self, messages: AsyncIterator[Any], call: Call, inspect: Inspect) -> None:
-        self._messages = aiter(messages)
-        self._call = call
-        self._inspect = inspect
-
-    def __aiter__(self) -> "_Inspected":
-        return self
-
-    async def __anext__(self) -> Any:
-        message = await anext(self._messages)
-        if self._call.request is None:
-            self._call.request = message
-            await self._inspect(self._call)
-        return message
-
-
-async def let_pass(call: Call) -> None:
-    """Inspect nothing, where being let in at all is enough."""
 
 
 @asynccontextmanager
@@ -352,16 +225,3 @@ async def _abort(call: Call, status: status_pb2.Status) -> None:
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-
-
-def _parts(handler: Any) -> tuple[Any, Callable[..., Handler]]:
-    """Return a handler's own function, and what makes a handler of that arity."""
-    match handler.request_streaming, handler.response_streaming:
-        case False, False:
-            return handler.unary_unary, grpc.unary_unary_rpc_method_handler
-        case False, True:
-            return handler.unary_stream, grpc.unary_stream_rpc_method_handler
-        case True, False:
-            return handler.stream_unary, grpc.stream_unary_rpc_method_handler
-        case _:
-            return handler.stream_stream, grpc.stream_stream_rpc_method_handler
