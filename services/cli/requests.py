@@ -64,8 +64,7 @@ def new_job(
 ) -> job_pb2.CreateJobRequest:
     """Make the request for a job; what is None is left to the gateway's defaults."""
     agent = agent_pb2.AgentSettings(engine=engine, command=command, model=model, max_turns=max_turns)
-    if sandbox is not None:
-        agent.sandbox_tier = shapes.SANDBOX_TIERS[sandbox]
+    fill(agent, {"sandbox_tier": sandbox})
     if timeout_s is not None:
         agent.timeout.CopyFrom(duration(timeout_s))
     policy = agent_pb2.Policy(verify_command=verify)

@@ -5,10 +5,12 @@ import sys
 from typing import Any
 
 import click
+from boatyard.execution.v1.sandbox_pb2 import SandboxTier
 from boatyard.gateway.v1 import job_pb2
 
 from services.cli import exits, flags, options, shapes
 from services.cli.clients import Gateway, gateway
+from services.cli.fields import choices
 from services.cli.following import Follower
 from services.cli.inputs import Input
 from services.cli.requests import (
@@ -125,7 +127,7 @@ _EXIT_CODES = {
 )
 @click.option(
     "--sandbox",
-    type=click.Choice(list(shapes.SANDBOX_TIERS)),
+    type=click.Choice(list(choices(SandboxTier.DESCRIPTOR))),
     help="How strongly the agent is kept apart; none gives it all your rights (default: bubblewrap).",
 )
 @click.option(

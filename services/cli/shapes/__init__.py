@@ -1,0 +1,49 @@
+"""What the command line prints as JSON: the gateway's messages in the words that scripts rely on.
+
+What is not known is null, never 0 or "". Times are RFC 3339 in UTC. Paths and branches are bytes that need not be
+UTF-8: a byte that is not stands as a lone surrogate U+DC80 to U+DCFF, as Python's `surrogateescape` has it.
+"""
+
+from services.cli.shapes.events import event, permission_answer, stream
+from services.cli.shapes.jobs import (
+    checkpoint,
+    checkpoint_state,
+    diff,
+    duration_ms,
+    execution,
+    job,
+    job_state,
+    last_execution,
+    result,
+    stage,
+    submitted,
+)
+from services.cli.shapes.places import cell, snapshot, status, workspace, workspace_path
+from services.cli.shapes.values import Shape, line, name, text, time
+
+__all__ = [
+    "Shape",
+    "cell",
+    "checkpoint",
+    "checkpoint_state",
+    "diff",
+    "duration_ms",
+    "event",
+    "execution",
+    "job",
+    "job_state",
+    "last_execution",
+    "line",
+    "name",
+    "permission_answer",
+    "result",
+    "snapshot",
+    "stage",
+    "status",
+    "stream",
+    "submitted",
+    "text",
+    "time",
+    "workspace",
+    "workspace_path",
+]

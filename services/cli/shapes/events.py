@@ -1,0 +1,45 @@
+"""What happened in an execution, and what was answered to it."""
+
+from boatyard.execution.v1 import event_pb2
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from services.cli.shapes.values import Shape, content, name, time
+
+
+def event(value: event_pb2.Event) -> Shape:
+    """Describe one event of an execution's log."""
+    kind = value.WhichOneof("kind")
+    shape: Shape = {"sequence": value.sequence, "time": time(value.time), "kind": kind or "unknown"}
+    if kind == "output":
+        return shape | {"stream": stream(value.output), **content("data", value.output.data)}
+    if kind is not None:
+        body = getattr(value, kind)
+        for field in body.DESCRIPTOR.fields:
+            shape |= _field(body, field)
+    return shape
+
+
+def stream(output: event_pb2.Output) -> str:
+    """Return which stream it is: stdout or stderr."""
+    return name(event_pb2.Output.Stream.Name, output.stream, "STREAM_").lower()
+
+
+def permission_answer(value: event_pb2.PermissionAnswer) -> Shape:
+    """Describe an answer to a model's question."""
+    return {
+        "kind": "permission_answer",
+        "permission_id": value.permission_id,
+        "allowed": value.allowed,
+        "decided_by": value.decided_by or None,
+        "reason": value.reason or None,
+    }
+
+
+def _field(body: Message, field: FieldDescriptor) -> Shape:
+    if field.has_presence and not body.HasField(field.name):
+        return {field.name: None}
+    value = getattr(body, field.name)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return content(field.name, value)
+    return {field.name: None if value == "" else value}

@@ -1,0 +1,175 @@
+"""Jobs, their executions, and what people were asked."""
+
+from collections.abc import Mapping
+
+from boatyard.execution.v1.execution_pb2 import ExecutionSpec
+from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, output_pb2, runtime_pb2
+
+from services.cli.shapes.values import Shape, content, known, name, text, time_of
+
+
+def submitted(job: job_pb2.Job) -> Shape:
+    """Say that a job was admitted."""
+    return {"kind": "submitted", "job_id": job.job_id, "execution_id": last_execution(job)}
+
+
+def stage(value: job_pb2.StageRecord) -> Shape:
+    """Describe one step of a job."""
+    return {
+        "name": value.name,
+        "state": name(job_pb2.StageRecord.State.Name, value.state),
+        "message": value.message or None,
+        "start_time": time_of(value, "start_time"),
+        "end_time": time_of(value, "end_time"),
+    }
+
+
+def result(job: job_pb2.Job) -> Shape:
+    """Say how a job ended."""
+    return {
+        "kind": "result",
+        "job_id": job.job_id,
+        "execution_id": last_execution(job),
+        "state": job_state(job),
+        "reason": job.reason or None,
+        **_outcome(job.output),
+        "duration_ms": duration_ms(job),
+    }
+
+
+def job(value: job_pb2.Job) -> Shape:
+    """Describe a job in full."""
+    spec, output = value.spec, value.output
+    return {
+        "kind": "job",
+        "job_id": value.job_id,
+        "execution_id": last_execution(value),
+        "execution_ids": list(value.execution_ids),
+        "project_id": spec.project_id,
+        "job_kind": spec.kind,
+        "priority": spec.priority,
+        "state": job_state(value),
+        "reason": value.reason or None,
+        "message": value.message or None,
+        "cell_id": value.cell_id or None,
+        "cancel_requested": value.cancel_requested,
+        "prompt": spec.prompt,
+        "repository_id": spec.repository_id or None,
+        "revision": text(spec.revision),
+        "worker_id": spec.worker_id or None,
+        "work_item_id": spec.work_item_id or None,
+        "workspace_id": value.workspace_id or None,
+        "labels": dict(spec.labels),
+        "not_before_time": time_of(spec, "not_before_time"),
+        "files": [{"name": file.name, "bytes": file.size_bytes} for file in spec.files],
+        "data": text(spec.data),
+        **_outcome(output),
+        **_details(output),
+        "create_time": time_of(value, "create_time"),
+        "start_time": time_of(value, "start_time"),
+        "end_time": time_of(value, "end_time"),
+        "duration_ms": duration_ms(value),
+        "timeline": [stage(record) for record in value.timeline],
+        "checkpoints": [checkpoint(asked) for asked in value.checkpoints],
+    }
+
+
+def execution(value: runtime_pb2.Execution) -> Shape:
+    """Describe an execution in full."""
+    return {
+        "kind": "execution",
+        "execution_id": value.execution_id,
+        "job_id": value.job_id,
+        "purpose": name(ExecutionSpec.Purpose.Name, value.purpose, "PURPOSE_"),
+        "attempt": value.attempt,
+        "state": name(runtime_pb2.Execution.State.Name, value.state),
+        "reason": value.reason or None,
+        "message": value.message or None,
+        **_outcome(value.output),
+        **_details(value.output),
+        "create_time": time_of(value, "create_time"),
+        "start_time": time_of(value, "start_time"),
+        "end_time": time_of(value, "end_time"),
+        "duration_ms": value.duration.ToMilliseconds() if value.HasField("duration") else None,
+    }
+
+
+def checkpoint(value: checkpoint_pb2.Checkpoint) -> Shape:
+    """Describe a question to a person, and its answer."""
+    return {
+        "kind": "checkpoint",
+        "checkpoint_id": value.checkpoint_id,
+        "job_id": value.job_id,
+        "execution_id": value.execution_id,
+        "name": value.name,
+        "origin": name(checkpoint_pb2.Checkpoint.Origin.Name, value.origin, "ORIGIN_"),
+        "question": value.question,
+        "round": value.round,
+        "takes_changes": value.takes_changes,
+        "state": checkpoint_state(value),
+        "comment": value.comment or None,
+        "decided_by": value.decider.name or None,
+        "decided_from": value.decider.peer or None,
+        "decided_via": value.decider.via or None,
+        "create_time": time_of(value, "create_time"),
+        "expire_time": time_of(value, "expire_time"),
+        "decide_time": time_of(value, "decide_time"),
+    }
+
+
+def diff(of: Mapping[str, str], data: bytes) -> Shape:
+    """Describe a diff; `of` has the id of whose it is."""
+    return {"kind": "diff", **of, **content("diff", data)}
+
+
+def job_state(job: job_pb2.Job) -> str:
+    """Return a job's state, such as RUNNING."""
+    return name(job_pb2.Job.State.Name, job.state)
+
+
+def checkpoint_state(value: checkpoint_pb2.Checkpoint) -> str:
+    """Return where a question stands, such as PENDING."""
+    return name(checkpoint_pb2.Checkpoint.State.Name, value.state)
+
+
+def last_execution(job: job_pb2.Job) -> str | None:
+    """Return the id of a job's last attempt; None when it has made none."""
+    return job.execution_ids[-1] if job.execution_ids else None
+
+
+def duration_ms(job: job_pb2.Job) -> int | None:
+    """Return how long a job took, from its admission to its end; None while it has not ended."""
+    if not job.HasField("end_time"):
+        return None
+    return job.end_time.ToMilliseconds() - job.create_time.ToMilliseconds()
+
+
+def _outcome(output: output_pb2.Output) -> Shape:
+    tested = output.HasField("verification")
+    return {
+        "branch": text(output.branch),
+        "commit": output.commit_id or None,
+        "files_changed": [text(change.path) for change in output.files_changed],
+        "tests_run": tested,
+        "tests_passed": output.verification.passed if tested else None,
+        "tokens_used": known(output, "tokens_used"),
+        "cost_usd": known(output, "cost_usd"),
+    }
+
+
+def _details(output: output_pb2.Output) -> Shape:
+    return {
+        "total_files_changed": output.total_files_changed,
+        "base_commit": output.base_commit_id or None,
+        "pushed": output.pushed,
+        "verification_execution_id": output.verification.execution_id or None,
+        "summary": output.summary or None,
+        "output_bytes": output.output_bytes,
+        "exit_code": known(output, "exit_code"),
+        "signal": known(output, "signal"),
+        "tool_calls": known(output, "tool_calls"),
+        "turns": known(output, "turns"),
+        "snapshot_id": output.snapshot_id or None,
+        "cpu_seconds": known(output, "cpu_seconds"),
+        "memory_peak_bytes": known(output, "memory_peak_bytes"),
+    }

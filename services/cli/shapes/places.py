@@ -1,0 +1,85 @@
+"""Machines, and what lies on them."""
+
+from boatyard.gateway.v1 import admin_pb2
+from boatyard.git.v1 import git_pb2
+from boatyard.workspace.v1 import workspace_pb2
+
+from services.cli.shapes.values import Shape, name, text, time_of
+
+
+def cell(value: admin_pb2.Cell) -> Shape:
+    """Describe a machine that takes jobs."""
+    return {
+        "kind": "cell",
+        "cell_id": value.cell_id,
+        "cell_kind": name(admin_pb2.Cell.Kind.Name, value.kind, "KIND_"),
+        "state": name(admin_pb2.Cell.State.Name, value.state),
+        "host": value.host,
+        "version": value.version,
+        "address": value.address or None,
+        "capacity": value.capacity,
+        "running_jobs": value.running_jobs,
+        "paused": value.paused,
+        "start_time": time_of(value, "start_time"),
+        "beat_time": time_of(value, "beat_time"),
+    }
+
+
+def status(value: admin_pb2.GetStatusResponse) -> Shape:
+    """Say how much there is to do, and by whom."""
+    return {
+        "kind": "status",
+        "version": value.version,
+        "cell_id": value.cell_id,
+        "active_cells": value.active_cells,
+        "paused_cells": value.paused_cells,
+        "away_cells": value.away_cells,
+        "capacity": value.capacity,
+        "jobs": dict(sorted(value.jobs.items())),
+        "oldest_wait_time": time_of(value, "oldest_wait_time"),
+    }
+
+
+def workspace(value: workspace_pb2.Workspace, cell_id: str, usage: workspace_pb2.WorkspaceUsage | None = None) -> Shape:
+    """Describe a workspace, and what it takes where that is known."""
+    return {
+        "kind": "workspace",
+        "workspace_id": value.workspace_id,
+        "cell_id": cell_id,
+        "state": name(workspace_pb2.Workspace.State.Name, value.state),
+        "path": workspace_path(value),
+        "driver": value.driver,
+        "bytes": None if usage is None else usage.bytes,
+        "inodes": None if usage is None else usage.inodes,
+        "held_by": value.held_by or None,
+        "project_id": value.purpose.project_id or None,
+        "job_id": value.purpose.job_id or None,
+        "worker_id": value.purpose.worker_id or None,
+        "work_item_id": value.purpose.work_item_id or None,
+        "repository_id": value.purpose.repository_id or None,
+        "branch": text(value.purpose.branch),
+        "create_time": time_of(value, "create_time"),
+        "update_time": time_of(value, "update_time"),
+        "expire_time": time_of(value, "expire_time"),
+    }
+
+
+def workspace_path(value: workspace_pb2.Workspace) -> str | None:
+    """Return where a workspace's files are: all of them, or of one that each sandbox mounts for itself the changes."""
+    layers = value.layout.layers
+    return text(value.layout.path or layers.mounted_path or layers.upper)
+
+
+def snapshot(value: git_pb2.Snapshot, cell_id: str) -> Shape:
+    """Describe a snapshot."""
+    return {
+        "kind": "snapshot",
+        "snapshot_id": value.snapshot_id,
+        "cell_id": cell_id,
+        "repository_id": value.repository_id,
+        "base_commit": value.base_commit_id,
+        "commit": value.commit_id,
+        "message": value.message.strip() or None,
+        "create_time": time_of(value, "create_time"),
+        "expire_time": time_of(value, "expire_time"),
+    }

@@ -1,0 +1,52 @@
+"""Single values, as every shape writes them."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+Shape = dict[str, Any]
+
+
+def line(shape: Shape) -> str:
+    """Write one object as one line, of ASCII alone."""
+    return json.dumps(shape)
+
+
+def text(value: bytes) -> str | None:
+    """Read a path or a branch; None when it is empty."""
+    return value.decode("utf-8", "surrogateescape") or None
+
+
+def name(name_of: Callable[[Any], str], number: int, prefix: str = "STATE_") -> str:
+    """Return a state's name without prefix, also of one that is newer than this program."""
+    try:
+        return name_of(number).removeprefix(prefix)
+    except ValueError:
+        return f"UNKNOWN_{number}"
+
+
+def time(value: Timestamp) -> str:
+    """Write a time."""
+    return value.ToJsonString()
+
+
+def time_of(message: Message, field: str) -> str | None:
+    """Write the time in a field; None where it is not set."""
+    return time(getattr(message, field)) if message.HasField(field) else None
+
+
+def known(message: Message, field: str) -> Any:  # noqa: ANN401 - a field's value
+    """Return what a field holds, also 0; None where it is not set."""
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def content(key: str, value: bytes) -> Shape:
+    """Write bytes that are most often text: as `key`, and else in base64 as `key`_base64."""
+    try:
+        return {key: value.decode()}
+    except UnicodeDecodeError:
+        return {f"{key}_base64": base64.b64encode(value).decode()}
