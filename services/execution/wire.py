@@ -24,6 +24,8 @@ from services.execution.talk import Answer, Message, Question
 
 Violations = list[tuple[str, str]]
 
+TIERS = {tier: sandbox_pb2.SandboxTier.Value(f"SANDBOX_TIER_{tier.name}") for tier in Tier}
+
 _MESSAGE_BYTES = 64 * 1024
 _INPUT_BYTES = 64 * 1024
 _MAX_SIDE = 1000
@@ -36,10 +38,6 @@ _MAX_WAIT_S = 86400.0
 _STATES = {state: pb.Execution.State.Value(f"STATE_{state}") for state in State}
 _STATES_BACK = {number: state for state, number in _STATES.items()}
 _KINDS = {event_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}"): kind for kind in Kind}
-_TIERS = {
-    Tier.BUBBLEWRAP: sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP,
-    Tier.NONE: sandbox_pb2.SANDBOX_TIER_NONE,
-}
 
 
 def execution_id(value: str) -> str:
@@ -155,7 +153,7 @@ def execution(value: Execution, pending: Sequence[Question] = ()) -> pb.Executio
         reason=value.reason,
         message=value.message,
         processes_left=value.processes_left,
-        sandbox_tier=_TIERS[value.sandbox_tier],
+        sandbox_tier=TIERS[value.sandbox_tier],
         create_time=_timestamp(value.create_time),
         start_time=_timestamp(value.start_time),
         end_time=_timestamp(value.end_time),
