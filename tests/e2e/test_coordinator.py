@@ -18,8 +18,8 @@ from tests.e2e.conftest import Remote
 from tests.e2e.test_survival import COUNTING, LINES, has_begun
 from tests.kit import processes
 from tests.kit.cell import Cell, eventually, running_cell
-from tests.kit.drivers import unmount_below
 from tests.kit.link import Link, linked
+from tests.kit.mounts import unmount_below
 
 pytestmark = pytest.mark.slow
 

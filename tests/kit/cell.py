@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.kit import processes
-from tests.kit.drivers import unmount_below
+from tests.kit.mounts import unmount_below
 
 BOATYARD = Path(sys.executable).parent / "boatyard"
 OFFSETS = {"gateway": 0, "workspace": 1, "git": 2, "execution": 3, "coordinator": 4, "http": 20}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.kit import processes
 from tests.kit.cell import Cell, eventually
-from tests.kit.drivers import unmount_below
+from tests.kit.mounts import unmount_below
 
 LEASE_SECONDS = 3.0
 """Short, so that a test of a takeover need not wait long."""

@@ -1,11 +1,10 @@
 """The workspace drivers that work on this machine, as the service itself finds out."""
 
 import asyncio
-import os
 import tempfile
 from pathlib import Path
 
-from services.workspace.drivers import Choice, DiskAdmission, choose, mounts
+from services.workspace.drivers import Choice, DiskAdmission, choose
 
 
 def _choice() -> Choice:
@@ -16,10 +15,3 @@ def _choice() -> Choice:
 
 WORKING = [name for name, complaint in _choice().complaints.items() if complaint is None]
 """Their names, the best first. What a test promises of every driver it promises of each of these."""
-
-
-def unmount_below(directory: Path) -> None:
-    """Take away what a service left mounted that was killed for good; only root has any."""
-    if os.geteuid() == 0:
-        for point in mounts.mounted_below(directory):
-            mounts.hide(point)

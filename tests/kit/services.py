@@ -28,7 +28,7 @@ from services.common.rpc.channel import open_channel
 from services.common.rpc.streaming import streaming
 from services.common.settings import Home
 from tests.kit.cell import OFFSETS, free_port_base
-from tests.kit.drivers import unmount_below
+from tests.kit.mounts import unmount_below
 from tests.kit.repos import Repo
 
 FINAL = {job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED}

@@ -26,7 +26,8 @@ from services.workspace.measuring import Measuring
 from services.workspace.model import Layout, NewWorkspace, Seen, State, Visibility
 from services.workspace.shelf import Shelf
 from services.workspace.store import WorkspaceStore
-from tests.kit.drivers import WORKING, unmount_below
+from tests.kit.drivers import WORKING
+from tests.kit.mounts import unmount_below
 from tests.kit.repos import Repo
 
 WORKSPACE = Path("/workspace")

@@ -18,7 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from services.common.rpc.channel import open_channel
 from services.workspace.drivers import mounts
 from tests.integration.workspace.test_service import DESCRIPTOR, Service
-from tests.kit.drivers import unmount_below
+from tests.kit.mounts import unmount_below
 
 KILLS = 100
 IDS = [f"w{number}" for number in range(8)]

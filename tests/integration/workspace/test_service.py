@@ -20,7 +20,7 @@ from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
 from services.common.settings import Home
 from tests.kit.cell import eventually, free_port_base
-from tests.kit.drivers import unmount_below
+from tests.kit.mounts import unmount_below
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["WorkspaceService"]
 

@@ -29,7 +29,7 @@ from services.common.rpc.status import service_error
 from services.common.settings import Home
 from tests.kit import processes
 from tests.kit.cell import Cell, eventually
-from tests.kit.drivers import unmount_below
+from tests.kit.mounts import unmount_below
 from tests.kit.postgres import OwnPostgres
 from tests.kit.receiver import Receiver, Reply
 from tests.kit.repos import Repo
