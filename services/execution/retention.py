@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from services.execution import logfiles
+from services.execution import eventlog
 from services.execution.model import Execution
 from services.execution.rundir import RunDirectory
 from services.execution.store import ExecutionStore
@@ -56,7 +56,7 @@ class Retention:
         for execution in ended:
             run = RunDirectory(self._runs / execution.execution_id)
             if _age(execution, now) >= self._terms.pack_after:
-                await asyncio.to_thread(logfiles.pack, run.events)
+                await asyncio.to_thread(eventlog.pack, run.events)
             sizes[execution.execution_id] = await asyncio.to_thread(_size, run.path)
         held = sum(sizes.values())
         for execution in ended:

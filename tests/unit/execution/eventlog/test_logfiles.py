@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.execution.eventlog import EventReader, EventWriter, Stream
-from services.execution.logfiles import open_log, pack, packed_path
-from tests.unit.execution.test_eventlog import read, write
+from services.execution.eventlog.logfiles import open_log, pack, packed_path
+from tests.unit.execution.eventlog.test_reading_and_writing import read, write
 
 
 def test_who_is_reading_reads_on_and_who_comes_later_reads_the_same(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.execution.eventlog import EventReader, EventWriter, Stream
-from tests.unit.execution.test_eventlog import read
+from tests.unit.execution.eventlog.test_reading_and_writing import read
 
 MIB = 1024 * 1024
 ENOUGH_MIB = 1024

@@ -1,0 +1,91 @@
+"""What an event log holds, and how that lies in its file.
+
+    file    = magic record*
+    record  = length:u32 crc:u32 sequence:u64 time:i64 kind:u8 stream:u8 zero:u16 payload      (little endian)
+
+`length` is the payload's, `crc` is the CRC-32 of everything after it, `time` is in nanoseconds since 1970. The payload
+is raw bytes for output, and a JSON object for every other kind.
+"""
+
+import enum
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MAX_OUTPUT = 64 * 1024
+"""Bytes of output in one record, at most."""
+
+MAGIC = b"BYLOG\x00\x00\x01"
+HEADER = struct.Struct("<IIQqBBH")
+BODY = struct.Struct("<QqBBH")
+"""What of the header the checksum covers."""
+MAX_PAYLOAD = 1024 * 1024
+
+
+class Kind(enum.IntEnum):
+    """What a record tells. Numbers are on disk: never change one."""
+
+    OUTPUT = 1
+    STATE_CHANGE = 2
+    NOTE = 3
+    TEXT = 4
+    THINKING = 5
+    TOOL_CALL = 6
+    TOOL_RESULT = 7
+    USAGE = 8
+    TURN_END = 9
+    VITALS = 10
+    PERMISSION_REQUEST = 11
+    PERMISSION_ANSWER = 12
+    MESSAGE_DELIVERED = 13
+    NETWORK_DECISION = 16
+
+
+class Stream(enum.IntEnum):
+    """Which stream of the program a record of output is from."""
+
+    NONE = 0
+    STDOUT = 1
+    STDERR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event. `sequence` counts from 1 without gaps; `time_ns` is since 1970."""
+
+    sequence: int
+    time_ns: int
+    kind: Kind
+    stream: Stream
+    payload: bytes
+
+    def fields(self) -> dict[str, Any]:
+        """The payload of any kind but output."""
+        fields: dict[str, Any] = json.loads(self.payload)
+        return fields
+
+
+class EventLogError(Exception):
+    """The file is not an event log, or a record in the middle of it is damaged."""
+
+
+class DamagedRecordError(EventLogError):
+    """A whole record does not have the checksum that it was written with."""
+
+    def __init__(self, path: Path, offset: int, sequence: int) -> None:
+        super().__init__(f"{path} is damaged at byte {offset}, in event {sequence}")
+
+
+def frames(block: bytes | memoryview) -> Iterator[tuple[int, int]]:
+    """Where the whole records of a block begin and end; one of an impossible length counts as whole, and damaged."""
+    start = 0
+    while start + HEADER.size <= len(block):
+        length = HEADER.unpack_from(block, start)[0]
+        end = start + HEADER.size + min(length, MAX_PAYLOAD)
+        if end > len(block):
+            return
+        yield start, end
+        start = end
