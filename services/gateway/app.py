@@ -148,6 +148,7 @@ async def _main() -> None:
             registrations=before.registrations,
             authenticator=before.authenticator,
             inspect=before.inspect,
+            screen=before.screen,
             around=before.around,
             tls=settings.server_tls,
             draining=draining,

@@ -4,7 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
@@ -47,6 +47,15 @@ class Call:
 Layer = Callable[[Call], AbstractAsyncContextManager[None]]
 Inspect = Callable[[Call], Awaitable[None]]
 """Looks at a call's request before it is served, and may refuse it."""
+
+Answer = TypeVar("Answer")
+Screen = Callable[[Any], Any]
+"""Returns what the caller being served may read of an answer, or of one message of it, and changes neither."""
+
+
+def show_all(answer: Answer) -> Answer:
+    """Screen nothing, where whoever may ask may read the answer."""
+    return answer
 
 
 async def let_pass(call: Call) -> None:

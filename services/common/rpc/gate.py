@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from services.common.errors import Status
-from services.common.rpc.call import Call, Context, Inspect, Layer
+from services.common.rpc.call import Call, Context, Inspect, Layer, Screen
 from services.common.rpc.written import serializer
 
 # Generic in its stub alone: subscripting it fails at run time.
@@ -20,11 +20,12 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class Gate(grpc.aio.ServerInterceptor):
-    """Puts every handler behind the layers, and behind an inspection of what is asked."""
+    """Puts every handler behind the layers, and between an inspection of what is asked and a screen of the answer."""
 
-    def __init__(self, passed: Sequence[Layer], inspect: Inspect) -> None:
+    def __init__(self, passed: Sequence[Layer], inspect: Inspect, screen: Screen) -> None:
         self._layers = passed
         self._inspect = inspect
+        self._screen = screen
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
@@ -63,11 +64,11 @@ class Gate(grpc.aio.ServerInterceptor):
                     await self._inspect(call)
                 if not yields:
                     call.answer = await behaviour(request, context)
-                    return call.answer
+                    return self._screen(call.answer)
                 async with aclosing(behaviour(request, context)) as messages:
                     async for message in messages:
                         try:
-                            await context.write(message)
+                            await context.write(self._screen(message))
                         except grpc.aio.InternalError:  # the client has left; that this cancels us is still under way
                             call.status = Status.CANCELLED
                             break

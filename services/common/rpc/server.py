@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection as grpc_reflection
 
 from services.common.errors import StartError
 from services.common.rpc.auth import Authenticator
-from services.common.rpc.call import Inspect, Layer, let_pass
+from services.common.rpc.call import Inspect, Layer, Screen, let_pass, show_all
 from services.common.rpc.draining import Draining
 from services.common.rpc.gate import Gate
 from services.common.rpc.layers import layers
@@ -78,12 +78,13 @@ async def start_server(
     reflection: bool = True,
     unary_limit_seconds: float = UNARY_LIMIT_SECONDS,
     inspect: Inspect = let_pass,
+    screen: Screen = show_all,
     around: Sequence[Layer] = (),
     tls: ServerTls | None = None,
 ) -> RunningServer:
     """Start serving at `listen` (host:port; port 0 takes any free one). Raises StartError when the port is taken."""
     server = grpc.aio.server(
-        interceptors=[Gate(layers(authenticator, unary_limit_seconds, around), inspect)],
+        interceptors=[Gate(layers(authenticator, unary_limit_seconds, around), inspect, screen)],
         options=_OPTIONS,
         maximum_concurrent_rpcs=_MAX_CALLS,
     )
@@ -112,6 +113,7 @@ async def serve(
     reflection: bool = True,
     unary_limit_seconds: float = UNARY_LIMIT_SECONDS,
     inspect: Inspect = let_pass,
+    screen: Screen = show_all,
     around: Sequence[Layer] = (),
     tls: ServerTls | None = None,
     grace: float = GRACE_SECONDS,
@@ -131,6 +133,7 @@ async def serve(
             reflection=reflection,
             unary_limit_seconds=unary_limit_seconds,
             inspect=inspect,
+            screen=screen,
             around=around,
             tls=tls,
         )

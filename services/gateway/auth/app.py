@@ -10,7 +10,7 @@ from boatyard.gateway.v1.audit_pb2_grpc import add_AuditServiceServicer_to_serve
 from boatyard.gateway.v1.auth_pb2_grpc import add_TokenServiceServicer_to_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.rpc.call import Inspect, Layer
+from services.common.rpc.call import Inspect, Layer, Screen
 from services.common.rpc.server import Registration
 from services.gateway.audit.recording import recording
 from services.gateway.audit.servicer import AuditServicer
@@ -18,6 +18,7 @@ from services.gateway.audit.store import AuditStore
 from services.gateway.audit.trail import Trail
 from services.gateway.audit.upkeep import forget_in_time
 from services.gateway.audit.wire import recorded
+from services.gateway.auth.answer_wire import for_caller
 from services.gateway.auth.authenticator import AdminToken, GatewayAuthenticator, Knows
 from services.gateway.auth.checking import ScopeCheck
 from services.gateway.auth.known import StoredTokens
@@ -33,6 +34,7 @@ class Door:
     registrations: Sequence[Registration]
     authenticator: GatewayAuthenticator
     inspect: Inspect
+    screen: Screen
     around: Sequence[Layer]
     trail: Trail
     engine: AsyncEngine
@@ -78,6 +80,7 @@ def door(
         registrations=everything,
         authenticator=GatewayAuthenticator([AdminToken(admin_token), *others, known], required_roles(names)),
         inspect=ScopeCheck(engine),
+        screen=for_caller,
         around=[recording(trail, cell_id, recorded(names))],
         trail=trail,
         engine=engine,

@@ -40,7 +40,7 @@ _MAX_URL_CHARACTERS: Final = 2048
 
 _REASON: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 _COMMIT: Final = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})?")
-_URL: Final = re.compile(r"(https?://[^\s\x00-\x1f\x7f]+)?")
+_URL: Final = re.compile(r"(https?://[^\s\x00-\x1f\x7f/?#@]+([/?#][^\s\x00-\x1f\x7f]*)?)?")
 
 Value = TypeVar("Value", bound=Recorded)
 
@@ -205,7 +205,8 @@ def completed(request: pb.CompleteJobRequest) -> tuple[Held, Output]:
     with Checks() as check:
         whose = held(check, request.coordinator_id, request.lease)
         if len(request.pull_request_url) > _MAX_URL_CHARACTERS or not _URL.fullmatch(request.pull_request_url):
-            check.add("pull_request_url", f"must be an http or https URL of at most {_MAX_URL_CHARACTERS} characters")
+            form = f"must be an http or https URL of at most {_MAX_URL_CHARACTERS} characters, with no user in it"
+            check.add("pull_request_url", form)
         if request.pull_request_number < 0:
             check.add("pull_request_number", "must not be negative")
         if not _COMMIT.fullmatch(request.commit_id):

@@ -11,6 +11,8 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Key, Page
+from services.gateway.auth.answer_wire import readable
+from services.gateway.auth.model import Role
 from services.gateway.catalog.agent_wire import agent_message, policy_message
 from services.gateway.checkpoints.wire import checkpoint
 from services.gateway.jobs.kinds import JobKind
@@ -105,8 +107,8 @@ def job(view: JobView, *, brief: bool = False) -> pb.Job:
 
 
 def document(view: JobView) -> bytes:
-    """Write a job as JSON for hooks; of a prompt that is too long for their standard input the beginning."""
-    message = job(view)
+    """Write a job as JSON for hooks, as viewers read it; of a prompt that is too long for their input the beginning."""
+    message = readable(job(view), Role.VIEWER)
     while True:
         text = MessageToJson(message, indent=None, ensure_ascii=False).encode()
         if len(text) <= MAX_DOCUMENT_BYTES or not message.spec.prompt:

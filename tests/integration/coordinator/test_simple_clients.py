@@ -127,7 +127,7 @@ async def test_a_client_may_say_its_end_twice_and_no_other(book: Books, api: Api
     early = await refused(api.coordinator.FailJob(pb.FailJobRequest(**mine, reason="CANCELLED")))
     assert isinstance(early, FailedPrecondition)
     assert early.reason == "CANCEL_NOT_REQUESTED"
-    bad = pb.CompleteJobRequest(**mine, pull_request_url="ftp://x", commit_id="abc", pull_request_number=-1)
+    bad = pb.CompleteJobRequest(**mine, pull_request_url="https://key@x/1", commit_id="abc", pull_request_number=-1)
     assert len((await refused(api.coordinator.CompleteJob(bad))).violations) == 3  # type: ignore[attr-defined]
     await book.store.cancel_job(job.lease.job_id)
     cancelled = pb.FailJobRequest(**mine, reason="CANCELLED", summary="As far as I came.")

@@ -10,6 +10,8 @@ import grpc
 import pytest
 import pytest_asyncio
 from boatyard.gateway.v1 import access_pb2, coordinator_pb2, ledger_pb2
+from boatyard.gateway.v1.job_pb2 import WatchJobRequest
+from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
@@ -18,6 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 from services.common.errors import ServiceError
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
+from services.common.rpc.streaming import streaming
 from services.gateway.auth.checking import CHECKED_BY_THE_SERVICE
 from services.gateway.auth.wire import kind_of
 from tests.kit import gateway
@@ -29,10 +32,12 @@ METHODS = gateway.METHODS | {
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
+SECRET = "s3cret-value"
+AGENT = {"command": "true", "environment": {"API_KEY": SECRET}}
 THINGS = {
     "repository": {"url": "/srv/git/x"},
-    "template": {},
-    "worker": {},
+    "template": {"agent": AGENT},
+    "worker": {"agent": AGENT},
     "work_item": {"title": "x"},
 }
 CHECK_THEMSELVES = {path.removeprefix("/boatyard.gateway.v1.").replace("/", ".") for path in CHECKED_BY_THE_SERVICE}
@@ -73,13 +78,16 @@ class House:
             thing_id = ids[kind] = f"{project}-{kind.replace('_', '-')}"
             rpc = f"CatalogService.Create{kind.title().replace('_', '')}"
             await self.ask(self.admin, rpc, {kind: {f"{kind}_id": thing_id, "project_id": project, **fields}})
-        spec = {"project_id": project, "prompt": f"of {project}", "agent": {"command": "true"}}
+        spec = {"project_id": project, "prompt": f"of {project}", "agent": AGENT}
         spec |= {"work_item_id": ids["work_item"], "worker_id": ids["worker"], "repository_id": ids["repository"]}
         (made,) = await self.ask(self.admin, "JobService.CreateJob", {"spec": spec})
         ids |= {"job": made.job.job_id, "execution": made.job.execution_ids[-1]}
         ids["snapshot"] = ids["execution"].replace("exec-", "snap-")
         hook = {"project_id": project, "event": "EVENT_PRE", "command": f"true of {project}"}
         (registered,) = await self.ask(self.admin, "HookService.RegisterHook", {"hook": hook})
+        webhook = {"url": f"https://hooks.example.com/{SECRET}"}
+        hook = {"project_id": project, "event": "EVENT_POST", "webhook": webhook}
+        await self.ask(self.admin, "HookService.RegisterHook", {"hook": hook})
         return ids | {"hook": registered.hook.hook_id}
 
     async def token(self, role: str, *projects: str) -> str:
@@ -199,6 +207,30 @@ async def test_one_foreign_name_is_enough_to_be_refused(house: House, name: str,
     own = house.ids["a"] | {kind: house.ids["b"][kind]}
     refused = await refusal(house, house.tokens["a"], name, filled(METHODS[name].input_type, own))
     assert refused.reason == "PROJECT_NOT_ALLOWED"
+
+
+async def test_who_only_looks_is_told_names_and_no_secret(house: House) -> None:
+    """Of an agent's environment, in whatever it stands; whoever has work done can have an agent print it anyway."""
+    job = {"job_id": house.ids["a"]["job"]}
+    for name, request, told_to_operators in (
+        ("CatalogService.GetTemplate", {"template_id": house.ids["a"]["template"]}, True),
+        ("CatalogService.ListTemplates", {}, True),
+        ("CatalogService.GetWorker", {"worker_id": house.ids["a"]["worker"]}, True),
+        ("CatalogService.ListWorkers", {}, True),
+        ("JobService.GetJob", job, True),
+        ("HookService.ListHooks", {}, False),
+    ):
+        (seen,) = await house.ask(house.tokens["VIEWER"], name, request)
+        assert SECRET not in MessageToJson(seen), name
+        assert ("hooks.example.com" if "Hook" in name else "API_KEY") in MessageToJson(seen), name
+        (seen,) = await house.ask(house.tokens["OPERATOR"], name, request)
+        assert (SECRET in MessageToJson(seen)) == told_to_operators, name
+        (seen,) = await house.ask(house.admin, name, request)
+        assert SECRET in MessageToJson(seen), name
+    channel = house.open[house.tokens["VIEWER"]]
+    async with streaming(JobServiceStub(channel).WatchJob(WatchJobRequest(**job), timeout=20)) as watched:
+        seen = await anext(aiter(watched))
+    assert dict(seen.job.spec.agent.environment) == {"API_KEY": ""}
 
 
 async def test_a_token_of_one_project_works_in_it(house: House) -> None:

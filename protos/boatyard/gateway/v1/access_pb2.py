@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n boatyard/gateway/v1/access.proto\x12\x13\x62oatyard.gateway.v1\x1a google/protobuf/descriptor.proto*f\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x14\n\x10ROLE_COORDINATOR\x10\x04:R\n\rrequired_role\x12\x1e.google.protobuf.MethodOptions\x18\x9c\x8a\x03 \x01(\x0e\x32\x19.boatyard.gateway.v1.Roleb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n boatyard/gateway/v1/access.proto\x12\x13\x62oatyard.gateway.v1\x1a google/protobuf/descriptor.proto*f\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x14\n\x10ROLE_COORDINATOR\x10\x04:R\n\rrequired_role\x12\x1e.google.protobuf.MethodOptions\x18\x9c\x8a\x03 \x01(\x0e\x32\x19.boatyard.gateway.v1.Role:O\n\x0breadable_by\x12\x1d.google.protobuf.FieldOptions\x18\x9c\x8a\x03 \x01(\x0e\x32\x19.boatyard.gateway.v1.Roleb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

@@ -27,7 +27,7 @@ class _RoleEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], 
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
     """Never sent."""
     ROLE_VIEWER: _Role.ValueType  # 1
-    """Reads: everything that has been configured and done, but no secret."""
+    """Reads: everything that has been configured and done, but no secret and nothing that is `readable_by` others."""
     ROLE_OPERATOR: _Role.ValueType  # 2
     """Has work done: jobs, work items, approvals, messages, terminals, workspaces."""
     ROLE_ADMIN: _Role.ValueType  # 3
@@ -41,7 +41,7 @@ class Role(_Role, metaclass=_RoleEnumTypeWrapper):
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 """Never sent."""
 ROLE_VIEWER: Role.ValueType  # 1
-"""Reads: everything that has been configured and done, but no secret."""
+"""Reads: everything that has been configured and done, but no secret and nothing that is `readable_by` others."""
 ROLE_OPERATOR: Role.ValueType  # 2
 """Has work done: jobs, work items, approvals, messages, terminals, workspaces."""
 ROLE_ADMIN: Role.ValueType  # 3
@@ -50,7 +50,13 @@ ROLE_COORDINATOR: Role.ValueType  # 4
 """Carries jobs on another machine: CoordinatorService, and nothing else."""
 
 REQUIRED_ROLE_FIELD_NUMBER: builtins.int
+READABLE_BY_FIELD_NUMBER: builtins.int
 required_role: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.MethodOptions, Role.ValueType]
 """What a caller of the RPC needs; a token of another role is refused with PERMISSION_DENIED (ROLE_REQUIRED). An RPC
 without this option is for ADMIN alone. The number is of the range that is left to private use.
+"""
+readable_by: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.FieldOptions, Role.ValueType]
+"""What a caller needs to be told the field. For others it is empty in every answer; but the names in a map are told, and of a
+`url` scheme and host. COORDINATOR is told all that its RPCs answer, for it carries that out. A field without this option is
+told to whoever may call the RPC.
 """

@@ -75,7 +75,7 @@ class AgentSettings(message.Message):
     """What drives the agent: `command`, or `anthropic`: a model of Anthropic's, with tools of ours. The default is `command`."""
     command: builtins.str
     """For engine `command`: a line for /bin/sh, run in the workspace; at most 64 KiB. The default is the setting
-    AGENT_COMMAND of the gateway.
+    AGENT_COMMAND of the gateway. Not a place for secrets: every VIEWER can read it.
     """
     prompt_delivery: execution_pb2.CommandEngine.PromptDelivery.ValueType
     """How the command gets the prompt. The default is standard input. As an argument it is the line's `$1`, and is
@@ -122,7 +122,8 @@ class AgentSettings(message.Message):
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Variables of the agent's environment: names of letters, digits and underscores, not beginning with a digit; at most
-        128 entries and 64 KiB. Not a place for secrets: they can be read.
+        128 entries and 64 KiB. A VIEWER is told the names, and not the values; nor is a hook. Still no place for secrets: whoever
+        may submit jobs can read them, and what an agent prints of them is in its events.
         """
 
     @builtins.property

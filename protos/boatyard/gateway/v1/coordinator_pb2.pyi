@@ -508,7 +508,7 @@ class CompleteJobRequest(message.Message):
     summary: builtins.str
     """What was done, for people; at most 64 KiB."""
     pull_request_url: builtins.str
-    """The pull request: an http or https URL of at most 2048 characters; empty means none."""
+    """The pull request: an http or https URL of at most 2048 characters, without user name and password; empty means none."""
     pull_request_number: builtins.int
     """Its number; 0 means none."""
     review_comment: builtins.str

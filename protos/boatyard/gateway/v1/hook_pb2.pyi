@@ -639,7 +639,7 @@ class Hook(message.Message):
     """A line for /bin/sh, run in a sandbox without network: in the job's workspace once that is made and while no agent is in
     it, or else (PRE, for one) in an empty one. What it changes there between the stages `workspace` and `take` is there for
     the agent, and in the result; later nothing of it counts. The job stands on its standard input, as the JSON form of
-    boatyard.gateway.v1.Job as it is now, for POST and ERROR in the state in which it is to end; the hook finds
+    boatyard.gateway.v1.Job as a VIEWER reads it now, for POST and ERROR in the state in which it is to end; the hook finds
     BOATYARD_HOOK_ID, BOATYARD_HOOK_EVENT and BOATYARD_HOOK_STAGE. An exit code other than 0 is a veto of a PRE or BEFORE
     hook, whose reason is the last line of output, and a failure of the others. A last line that is a JSON object is a PRE or
     BEFORE hook's answer, as a webhook's. At most 64 KiB.
@@ -735,7 +735,8 @@ class Webhook(message.Message):
     SECRET_FIELD_NUMBER: builtins.int
     url: builtins.str
     """Required. https, or http where the gateway's setting WEBHOOK_ALLOW names the host. Addresses that are not public are
-    refused unless that setting has them. Without user name, password and fragment; at most 2048 bytes.
+    refused unless that setting has them. Without user name, password and fragment; at most 2048 bytes. Path and query may hold
+    a secret, so others than ADMIN are told scheme and host.
     """
     secret: builtins.str
     """Shown once, in the answer to RegisterHook. The key to the signature: `whsec_` and the base64 of 24 to 64 bytes. Empty means

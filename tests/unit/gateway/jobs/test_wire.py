@@ -24,8 +24,9 @@ KINDS = load_kinds()
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
-def view(prompt: str = "Do it.", job_id: str = "job-1") -> JobView:
-    order = Order(job_id, "default", "task", prompt, prompt, NOW, agent=AgentSettings(command="true"))
+def view(prompt: str = "Do it.", job_id: str = "job-1", agent: AgentSettings | None = None) -> JobView:
+    agent = agent or AgentSettings(command="true")
+    order = Order(job_id, "default", "task", prompt, prompt, NOW, agent=agent)
     execution = ExecutionView(
         execution_id="exec-1",
         job_id=job_id,
@@ -113,3 +114,9 @@ def test_an_unknown_kind_is_refused(kind: str) -> None:
     with pytest.raises(Invalid) as refused:
         draft_wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", kind=kind)), KINDS)
     assert refused.value.violations[0][0] == "spec.kind"
+
+
+def test_hooks_are_told_the_names_of_an_environment_and_not_its_values() -> None:
+    """What is called by HTTP may be anybody's server."""
+    document = wire.document(view(agent=AgentSettings(command="true", environment={"API_KEY": "s3cret"})))
+    assert json.loads(document)["spec"]["agent"]["environment"] == {"API_KEY": ""}

@@ -1,0 +1,160 @@
+"""What a token that only looks is told: every text, and every blob, that an RPC for VIEWER may answer with.
+
+A new one fails here, until somebody has thought of who may read it: it is listed, or its field is `readable_by` others.
+"""
+
+from collections.abc import Iterator
+
+from boatyard.gateway.v1 import access_pb2, catalog_pb2, job_pb2
+from boatyard.gateway.v1.hook_pb2 import Hook, ListHooksResponse, Webhook
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+
+from services.gateway.auth.answer_wire import kept_from, readable
+from services.gateway.auth.model import Role
+from tests.kit.contract import messages, methods
+
+KEPT = {
+    "gateway.v1.AgentSettings.environment": "people put keys there, whatever they are told",
+    "gateway.v1.Webhook.url": "many servers know their callers by nothing but the path",
+}
+
+NEVER_WRITTEN = {
+    "gateway.v1.Repository.token",
+    "gateway.v1.Webhook.secret",
+    "gateway.v1.Callback.token",
+    "gateway.v1.InputFile.content",
+}
+
+TOLD = {
+    "what is to be done, by the words of those who want it": """
+        gateway.v1.JobSpec prompt data labels branch revision kind
+        gateway.v1.WorkItem title description notes
+        gateway.v1.Document name content
+        gateway.v1.InputFile name
+        gateway.v1.Project display_name
+        gateway.v1.Template display_name
+        gateway.v1.Worker display_name
+        gateway.v1.JobKind kind description required_fields required_data
+        gateway.v1.Repository default_revision""",
+    "how it is done, of which the contract says that every VIEWER reads it": """
+        gateway.v1.AgentSettings engine command system_prompt model ask_before allowed_hosts
+        gateway.v1.Policy verify_command retry_on
+        gateway.v1.Checkpoints before
+        gateway.v1.Hook command stage kinds""",
+    "addresses in which nothing secret is taken: user, password and query are refused, or there is no path": """
+        gateway.v1.Repository url
+        gateway.v1.Callback url
+        gateway.v1.Output pull_request_url
+        gateway.v1.Cell address host version""",
+    "what came out, after redaction": """
+        execution.v1.Output data
+        execution.v1.Text text
+        execution.v1.Thinking text
+        execution.v1.ToolCall tool input
+        execution.v1.ToolResult output
+        execution.v1.PermissionRequest tool input
+        execution.v1.PermissionAnswer reason decided_by
+        execution.v1.MessageDelivered text
+        execution.v1.NetworkDecision host reason
+        execution.v1.Note step text
+        execution.v1.StateChange state reason message
+        execution.v1.TurnEnd stop_reason
+        execution.v1.Usage model
+        gateway.v1.Output summary branch diff log_tail review_comment
+        gateway.v1.FileChange path old_path change
+        gateway.v1.ReadDiffResponse data
+        gateway.v1.Verification reason
+        git.v1.Snapshot message""",
+    "what became of it": """
+        gateway.v1.Job reason message
+        gateway.v1.Execution reason message
+        gateway.v1.StageRecord name message prompt_addition labels
+        gateway.v1.HookCall stage status answer
+        gateway.v1.Checkpoint name question comment
+        gateway.v1.Decider name peer via""",
+    "where it lies, and how things stand": """
+        gateway.v1.GetStatusResponse version jobs
+        gateway.v1.CellUsage driver
+        gateway.v1.ListSnapshotsResponse cell_ids
+        gateway.v1.ListWorkspacesResponse cell_ids
+        workspace.v1.DriverStatus name complaint
+        workspace.v1.Layers lowers mounted_path upper work
+        workspace.v1.Layout path
+        workspace.v1.Purpose branch
+        workspace.v1.Workspace driver held_by""",
+}
+
+_FREE = {FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_BYTES}
+_NO_TEXT = ("_id", "_ids", "page_token")
+
+
+def told_to_viewers() -> set[str]:
+    """Return the fields of free text that stand in answers of RPCs for VIEWER."""
+    found: dict[str, set[str]] = {}
+    for method in methods():
+        if method.proto.options.Extensions[access_pb2.required_role] == access_pb2.ROLE_VIEWER:
+            _look_below(method.proto.output_type.lstrip("."), found)
+    return {one.removeprefix("boatyard.") for fields in found.values() for one in fields}
+
+
+def _look_below(name: str, found: dict[str, set[str]]) -> None:
+    if name in found or name not in messages():
+        return
+    found[name] = set()
+    for field in messages()[name].field:
+        inner = messages().get(field.type_name.lstrip("."))
+        is_map = inner is not None and inner.options.map_entry
+        if is_map or (field.type in _FREE and not field.name.endswith(_NO_TEXT)):
+            found[name].add(f"{name}.{field.name}")
+        elif field.type == FieldDescriptorProto.TYPE_MESSAGE:
+            _look_below(field.type_name.lstrip("."), found)
+
+
+def listed() -> Iterator[str]:
+    for lines in TOLD.values():
+        for line in lines.strip().splitlines():
+            message, *fields = line.split()
+            yield from (f"{message}.{field}" for field in fields)
+
+
+def test_of_every_text_that_viewers_get_somebody_has_said_why() -> None:
+    assert told_to_viewers() == {*listed(), *KEPT, *NEVER_WRITTEN}
+
+
+def test_what_is_for_others_is_said_so_in_the_contract() -> None:
+    kept = {
+        f"{name}.{field.name}".removeprefix("boatyard.")
+        for name, message in messages().items()
+        for field in message.field
+        if field.options.HasExtension(access_pb2.readable_by)
+    }
+    assert kept == set(KEPT)
+
+
+def test_a_viewer_is_told_the_names_of_an_environment_and_not_its_values() -> None:
+    job = job_pb2.Job(job_id="job-1")
+    names = [f"KEY_{number}" for number in range(100)]
+    job.spec.agent.environment.update(dict.fromkeys(names, "s3cret"))
+    answer = job_pb2.ListJobsResponse(jobs=[job, job])
+
+    seen = readable(answer, Role.VIEWER)
+
+    assert [dict(each.spec.agent.environment) for each in seen.jobs] == [dict.fromkeys(names, "")] * 2
+    assert seen.jobs[0].job_id == "job-1"
+    assert answer.jobs[0].spec.agent.environment["KEY_7"] == "s3cret", "the answer is as it was, for others"
+    for role in (Role.OPERATOR, Role.ADMIN, Role.COORDINATOR):
+        assert readable(answer, role) is answer
+
+
+def test_only_an_administrator_is_told_where_a_webhook_goes_to() -> None:
+    hook = Hook(webhook=Webhook(url="https://hooks.example.com:8443/services/T0/s3cret?token=s3cret"))
+    answer = ListHooksResponse(hooks=[hook, Hook(command="true")])
+    for role in (Role.VIEWER, Role.OPERATOR):
+        seen = readable(answer, role)
+        assert seen.hooks[0].webhook.url == "https://hooks.example.com:8443"
+        assert seen.hooks[1] == Hook(command="true"), "what has no webhook gets none"
+    assert readable(answer, Role.ADMIN) is answer
+
+
+def test_answers_without_anything_kept_are_not_copied() -> None:
+    assert not kept_from(catalog_pb2.GetRepositoryResponse.DESCRIPTOR, Role.VIEWER)
