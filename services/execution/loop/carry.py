@@ -1,4 +1,4 @@
-"""A model's run from beginning to end, or from where an earlier runner was lost: `runner.carry` for the engine."""
+"""A model's run from beginning to end, or from where an earlier runner was lost: `runner.command`, for the engine."""
 
 import asyncio
 import os
@@ -17,9 +17,8 @@ from services.execution.loop.recorder import Recorder
 from services.execution.model import Plan, Reason, Result, State
 from services.execution.redaction.strand import Redactor
 from services.execution.rundir import RunDirectory
-from services.execution.runner import verdict
+from services.execution.runner import signals, verdict
 from services.execution.runner.announcing import announce
-from services.execution.runner.carry import drain, result_of
 from services.execution.runner.group import Group
 from services.execution.runner.meter import Meter
 from services.execution.runner.pump import Pump
@@ -76,7 +75,9 @@ class Carrier:
         finally:
             Talk(self._run.path).close()
             self._hands.end()
-        result = result_of(end, self._start_time_ns, None, self._hands.processes_left, self._writer.output_bytes)
+        result = end.result(
+            self._start_time_ns, processes_left=self._hands.processes_left, output_bytes=self._writer.output_bytes
+        )
         self._meter.at_end()
         return replace(
             result,
@@ -152,7 +153,7 @@ class Carrier:
 
     def _heed(self) -> None:
         """Look for a request to stop. There is nothing to be polite to: what the agent has to keep is on the disk."""
-        signalled = drain(self._told)
+        signalled = signals.arrived(self._told)
         if self._run.stop_request() is not None:
             self._stopped.set()
         elif signalled:

@@ -1,8 +1,9 @@
 """From how a program ended, and why we ended it, to what is told about it."""
 
+import time
 from dataclasses import dataclass
 
-from services.execution.model import Bounds, Reason, State
+from services.execution.model import Bounds, Reason, Result, State
 
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
@@ -15,6 +16,30 @@ class Verdict:
     state: State
     reason: Reason | None = None
     message: str = ""
+
+    def result(
+        self,
+        start_time_ns: int | None,
+        status: int | None = None,
+        processes_left: int | None = None,
+        output_bytes: int = 0,
+    ) -> Result:
+        """Return the result, at this moment, but for its last sequence.
+
+        `status` is an exit code, a negative signal, or None where no program ran.
+        """
+        return Result(
+            state=self.state,
+            reason=self.reason or "",
+            message=self.message,
+            exit_code=status if status is not None and status >= 0 else None,
+            signal=-status if status is not None and status < 0 else None,
+            processes_left=processes_left,
+            start_time_ns=start_time_ns,
+            end_time_ns=time.time_ns(),
+            last_sequence=0,
+            output_bytes=output_bytes,
+        )
 
 
 def cancelled() -> Verdict:
