@@ -18,6 +18,8 @@ from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
 from services.common.errors import StartError
 from services.common.lock import FileLock, LockHeldError
+from services.common.metrics import Meters
+from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
@@ -82,6 +84,7 @@ async def _main() -> None:
         found = await asyncio.to_thread(lambda: tuple(capabilities(control_groups)))
         _warn(found)
         draining = Draining()
+        meters = await stack.enter_async_context(Meters("execution").watching())
         await serve(
             listen=settings.listen,
             registrations=[
@@ -96,8 +99,10 @@ async def _main() -> None:
                         draining=draining,
                         capabilities=found,
                     ),
-                )
+                ),
+                metrics(meters),
             ],
+            around=[meters.around],
             authenticator=cell_authenticator(home.cell_token()),
             draining=draining,
             reflection=settings.reflection,

@@ -26,6 +26,7 @@ from services.common.db.migrate import migrate
 from services.common.errors import StartError, Unavailable
 from services.common.ids import kept_id
 from services.common.lock import FileLock, LockHeldError
+from services.common.metrics import Meters
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
@@ -46,6 +47,9 @@ from services.gateway.coordinators.events import EventStore
 from services.gateway.coordinators.place import RemoteMachines
 from services.gateway.hooks import app as hooks
 from services.gateway.hooks.calls import CallStore
+from services.gateway.http.app import PAGES, http_app
+from services.gateway.http.clients import node_metrics
+from services.gateway.http.server import http_server
 from services.gateway.jobs import retention
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.attempts import Retries
@@ -141,15 +145,19 @@ async def _main() -> None:
             admin_token=_admin_token(settings),
             keep_records=timedelta(days=settings.audit_days),
             others=[PeerToken(cell.peer_token)],
+            pages=PAGES,
         )
         await stack.enter_async_context(_beside(before.run(), "records of calls"))
+        meters = await stack.enter_async_context(Meters("gateway").watching())
+        pages = http_app(meters, node_metrics(nodes), before.authenticator, draining)
+        await stack.enter_async_context(http_server(pages, settings.http_listen, settings.server_tls))
         await serve(
             listen=settings.listen,
             registrations=before.registrations,
             authenticator=before.authenticator,
             inspect=before.inspect,
             screen=before.screen,
-            around=before.around,
+            around=[*before.around, meters.around],
             tls=settings.server_tls,
             draining=draining,
             reflection=settings.reflection,

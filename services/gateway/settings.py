@@ -24,6 +24,8 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
 
     listen: PublicAddress = "127.0.0.1:7460"
     """Anywhere but on a loopback address it needs TLS: `tls_certificate`, `tls_key`, and `ca`."""
+    http_listen: PublicAddress = "127.0.0.1:7480"
+    """Where it serves HTTP (/metrics), by the same rule and with the same certificate."""
     tls_certificate: Path | None = None
     """Its certificate with the chain, in PEM; it and its key are read again when they change."""
     tls_key: Path | None = None
@@ -83,11 +85,12 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
             raise ValueError("BOATYARD_GATEWAY_TLS_CERTIFICATE and BOATYARD_GATEWAY_TLS_KEY go together")
         if self.tls_certificate is not None and self.ca is None:
             raise ValueError("BOATYARD_GATEWAY_CA: is required with TLS, for this cell's own calls to gateways")
-        if self.tls_certificate is None and not is_loopback(self.listen.rpartition(":")[0]):
-            raise ValueError(
-                "BOATYARD_GATEWAY_LISTEN: must be a loopback address, or BOATYARD_GATEWAY_TLS_CERTIFICATE, _TLS_KEY and"
-                " BOATYARD_GATEWAY_CA be given: tokens would travel in the clear"
-            )
+        for name, address in (("LISTEN", self.listen), ("HTTP_LISTEN", self.http_listen)):
+            if self.tls_certificate is None and not is_loopback(address.rpartition(":")[0]):
+                raise ValueError(
+                    f"BOATYARD_GATEWAY_{name}: must be a loopback address, or BOATYARD_GATEWAY_TLS_CERTIFICATE,"
+                    " _TLS_KEY and BOATYARD_GATEWAY_CA be given: tokens would travel in the clear"
+                )
         return self
 
     @property

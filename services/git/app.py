@@ -18,6 +18,8 @@ from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
 from services.common.errors import StartError
 from services.common.lock import FileLock, LockHeldError
+from services.common.metrics import Meters
+from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
@@ -82,6 +84,7 @@ async def _main() -> None:
         sweeping = asyncio.create_task(manager.keep_house())
         stack.callback(sweeping.cancel)
         draining = Draining()
+        meters = await stack.enter_async_context(Meters("git").watching())
         await serve(
             listen=settings.listen,
             registrations=[
@@ -89,8 +92,10 @@ async def _main() -> None:
                     pb.DESCRIPTOR.services_by_name["GitService"].full_name,
                     add_GitServiceServicer_to_server,
                     GitServicer(manager, Requests(addresses, places), draining),
-                )
+                ),
+                metrics(meters),
             ],
+            around=[meters.around],
             authenticator=cell_authenticator(settings.home.cell_token()),
             draining=draining,
             reflection=settings.reflection,

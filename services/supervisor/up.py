@@ -178,10 +178,10 @@ async def _wait_for_predecessors(plan: CellPlan, orders: Orders, say: Say) -> No
             say("waiting for the services of an earlier run to end")
             said = True
         await asyncio.sleep(_PAUSE_S)
-    for service in plan.services:
-        if not _is_free(plan.addresses[service]):
+    for service, address in plan.addresses.items():
+        if not _is_free(address):
             raise StartError(
-                f"another program listens on {plan.addresses[service]}, the address of {service}:"
+                f"another program listens on {address}, the address of {service}:"
                 f" `{plan.command} --port-base N` moves all addresses"
             )
 

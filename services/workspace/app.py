@@ -13,6 +13,8 @@ from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
 from services.common.errors import StartError
 from services.common.lock import FileLock, LockHeldError
+from services.common.metrics import Meters
+from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
@@ -63,6 +65,7 @@ async def _main() -> None:
         await manager.recover()
         for work in (manager.keep_swept(timedelta(hours=settings.keep_hours)), manager.keep_measured()):
             stack.callback(asyncio.create_task(work).cancel)
+        meters = await stack.enter_async_context(Meters("workspace").watching())
         await serve(
             listen=settings.listen,
             registrations=[
@@ -70,8 +73,10 @@ async def _main() -> None:
                     pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name,
                     add_WorkspaceServiceServicer_to_server,
                     WorkspaceServicer(manager),
-                )
+                ),
+                metrics(meters),
             ],
+            around=[meters.around],
             authenticator=cell_authenticator(home.cell_token()),
             draining=Draining(),
             reflection=settings.reflection,

@@ -47,6 +47,7 @@ class Services:
             "BOATYARD_GIT_MIN_FREE_BYTES": "0",
             "BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": "0",
             **{f"BOATYARD_{name.upper()}_LISTEN": self.address(name) for name in OFFSETS if name != "http"},
+            "BOATYARD_GATEWAY_HTTP_LISTEN": self.address("http"),
             **{
                 f"BOATYARD_GATEWAY_{name.upper()}_ADDRESS": self.address(name)
                 for name in ("workspace", "git", "execution")

@@ -50,6 +50,7 @@ def layers(authenticator: Authenticator, unary_limit_seconds: float, around: Seq
         with_request_id,  # first: every line of log and every error below names the request
         with_access_log,  # outside of errors, so that it sees the status that the caller sees
         *around,  # likewise
+        with_status,  # inside of whoever wants to know how a call has ended
         with_errors,  # outside of all that may refuse a call
         authenticating(authenticator),  # before anything of the request is looked at: permission before existence
         limiting_time(unary_limit_seconds),  # inside of errors, which turn its end into a status
@@ -72,13 +73,6 @@ async def with_access_log(call: Call) -> AsyncIterator[None]:
     """Write one line a call: method, status, duration; at a level that says whose fault it is."""
     try:
         yield
-    except asyncio.CancelledError:
-        call.status = Status.CANCELLED
-        raise
-    except grpc.aio.AbortError:
-        if call.status is None:  # health aborts by itself
-            call.status = Status(call.context.code().name)
-        raise
     finally:
         write = log.debug if call.is_open else log.info
         if call.status in _WARN:
@@ -88,6 +82,20 @@ async def with_access_log(call: Call) -> AsyncIterator[None]:
         seconds = round(time.monotonic() - call.started, 6)
         why = {} if call.reason is None else {"reason": call.reason}
         write("rpc", method=call.method, status=call.status or "OK", **why, seconds=seconds)
+
+
+@asynccontextmanager
+async def with_status(call: Call) -> AsyncIterator[None]:
+    """Note the status of a call that ends without `with_errors` having a say in it."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        call.status = Status.CANCELLED
+        raise
+    except grpc.aio.AbortError:
+        if call.status is None:  # health aborts by itself
+            call.status = Status(call.context.code().name)
+        raise
 
 
 @asynccontextmanager

@@ -1,6 +1,5 @@
 """Where every call of the gateway passes by on its way out, whoever serves it and whatever came of it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -23,9 +22,6 @@ def recording(trail: Trail, cell_id: str, changing: Container[str]) -> Layer:
     async def layer(call: Call) -> AsyncIterator[None]:
         try:
             yield
-        except asyncio.CancelledError:
-            call.status = Status.CANCELLED
-            raise
         finally:
             if call.method in changing or call.status in REFUSED:
                 trail.note(_record(call, cell_id))

@@ -1,7 +1,7 @@
 """Puts the gateway's door together: who is let in, to what, and what is recorded of it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -22,6 +22,7 @@ from services.gateway.auth.answer_wire import for_caller
 from services.gateway.auth.authenticator import AdminToken, GatewayAuthenticator, Knows
 from services.gateway.auth.checking import ScopeCheck
 from services.gateway.auth.known import StoredTokens
+from services.gateway.auth.model import Role
 from services.gateway.auth.servicer import TokenServicer
 from services.gateway.auth.store import TokenStore
 from services.gateway.auth.wire import required_roles
@@ -55,10 +56,12 @@ def door(
     admin_token: str,
     keep_records: timedelta,
     others: Sequence[Knows] = (),
+    pages: Mapping[str, Role],
 ) -> Door:
     """Make the door before `services`, and before those by which people change who comes through.
 
-    `others` know tokens that are neither the first administrator's nor in the database, such as another cell's.
+    `others` know tokens that are neither the first administrator's nor in the database, such as another cell's. `pages`
+    are served over HTTP, and say by path who may see them.
     """
     tokens, records = TokenStore(engine), AuditStore(engine)
     known, trail = StoredTokens(tokens), Trail(records)
@@ -78,7 +81,9 @@ def door(
     names = [served.name for served in everything]
     return Door(
         registrations=everything,
-        authenticator=GatewayAuthenticator([AdminToken(admin_token), *others, known], required_roles(names)),
+        authenticator=GatewayAuthenticator(
+            [AdminToken(admin_token), *others, known], {**required_roles(names), **pages}
+        ),
         inspect=ScopeCheck(engine),
         screen=for_caller,
         around=[recording(trail, cell_id, recorded(names))],

@@ -1,0 +1,80 @@
+"""The metrics of one service: some are counted as things happen, others looked up when somebody asks."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Final, Self, TypeAlias
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.metrics_core import Metric
+
+from services.common.metrics.process import EventLoop, Process
+from services.common.metrics.rpc import Rpcs
+from services.common.rpc.call import Layer
+
+Source: TypeAlias = Callable[[], Awaitable[Iterable[Metric]]]
+"""Looks some metrics up, such as in a database."""
+
+_PATIENCE_SECONDS: Final = 1.0
+
+log = structlog.get_logger()
+
+
+class Meters:
+    """What one service, by its name, counts and measures. Who counts something makes its counter in `registry`."""
+
+    def __init__(self, service: str) -> None:
+        self.registry = CollectorRegistry()
+        self.around: Layer = Rpcs(service, self.registry).around
+        self.registry.register(Process(service))
+        self._loop = EventLoop(service, self.registry)
+        self._failed = Counter(
+            "boatyard_metrics_failures",
+            "Times that some metrics of the service could not be looked up, and are missing.",
+            registry=self.registry,
+            labelnames=["service"],
+        ).labels(service)
+        self._sources: list[Source] = []
+
+    def add(self, source: Source) -> None:
+        """Have `source` asked whenever somebody asks for the metrics; it has a second to answer."""
+        self._sources.append(source)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[Self]:
+        """Measure how late the event loop is, as long as inside."""
+        task = asyncio.create_task(self._loop.watch(), name="event loop's lag")
+        try:
+            yield self
+        finally:
+            task.cancel()
+
+    async def read(self) -> list[Metric]:
+        """Return every metric as it is now, but for those whose source fails."""
+        looked_up = [metric for found in await asyncio.gather(*map(self._ask, self._sources)) for metric in found]
+        return [*map(_without_times, self.registry.collect()), *looked_up]
+
+    async def _ask(self, source: Source) -> Iterable[Metric]:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                return await source()
+        except Exception as error:  # noqa: BLE001 - what one source meets takes nothing from the others
+            log.warning("some metrics cannot be looked up", error=str(error) or type(error).__name__)
+            self._failed.inc()
+            return ()
+
+
+def merged(metrics: Iterable[Metric]) -> list[Metric]:
+    """Put the values of metrics of one name under one heading, as Prometheus wants them."""
+    found: dict[str, Metric] = {}
+    for metric in metrics:
+        heading = found.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+        heading.samples.extend(metric.samples)
+    return list(found.values())
+
+
+def _without_times(metric: Metric) -> Metric:
+    """Leave out when each counter was made, which prometheus_client tells beside it: it doubles what is sent."""
+    metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+    return metric

@@ -1,0 +1,51 @@
+"""What a service's process takes of the machine, and whether its event loop keeps up."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+_LOOK_EVERY_SECONDS: Final = 0.5
+_LOOKS: Final = 120
+
+
+class Process(Collector):
+    """Memory, processor time and open files of this process, by prometheus_client, told apart by the service."""
+
+    def __init__(self, service: str) -> None:
+        self._process = ProcessCollector(namespace="boatyard", registry=None)
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        """See Collector."""
+        for metric in self._process.collect():
+            told = Metric(metric.name, f"{metric.documentation.rstrip('.')}, of the service's process.", metric.type)
+            for sample in metric.samples:
+                told.add_sample(sample.name, {**sample.labels, "service": self._service}, sample.value)
+            yield told
+
+
+class EventLoop:
+    """Measures how late the event loop wakes who sleeps: so long does every call wait before it is looked at."""
+
+    def __init__(self, service: str, registry: CollectorRegistry) -> None:
+        self._late: deque[float] = deque([0.0], maxlen=_LOOKS)
+        lag = Gauge(
+            "boatyard_event_loop_lag_seconds",
+            "How late the service's event loop was at the worst, in the last minute.",
+            ["service"],
+            registry=registry,
+        )
+        lag.labels(service).set_function(lambda: max(self._late))
+
+    async def watch(self) -> None:
+        """Look twice a second, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LOOK_EVERY_SECONDS
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            self._late.append(max(0.0, loop.time() - due))

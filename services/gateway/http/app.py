@@ -1,0 +1,42 @@
+"""Puts together what the gateway serves over HTTP."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from services.common.errors import ServiceError
+from services.common.metrics import Meters
+from services.common.rpc.auth import Authenticator
+from services.common.rpc.draining import Draining
+from services.gateway.auth.model import Role
+from services.gateway.http.admitting import Admitting, refuse
+from services.gateway.http.metrics import CONTENT_TYPE, Node, scrape
+from services.gateway.http.watched import Watched
+
+METRICS: Final = "/metrics"
+HEALTH: Final = "/healthz"
+PAGES: Final = {METRICS: Role.VIEWER}
+"""What a caller's token must be for, by path. What is not here is open to everybody."""
+
+
+def http_app(meters: Meters, nodes: Sequence[Node], authenticator: Authenticator, draining: Draining) -> ASGIApp:
+    """Make what is served. `authenticator` has to know PAGES, as methods."""
+    admitting = Admitting(authenticator)
+
+    async def metrics(request: Request) -> Response:
+        await admitting.to_all_projects(request)
+        return Response(await scrape(meters, nodes), media_type=CONTENT_TYPE)
+
+    async def health(request: Request) -> Response:  # noqa: ARG001 - a handler's signature
+        is_ending = draining.is_set()
+        return PlainTextResponse("draining\n" if is_ending else "ok\n", status_code=503 if is_ending else 200)
+
+    pages = Starlette(
+        routes=[Route(METRICS, metrics), Route(HEALTH, health)], exception_handlers={ServiceError: refuse}
+    )
+    return Watched(pages, {METRICS, HEALTH}, meters.registry)

@@ -1,0 +1,88 @@
+"""What Prometheus reads of a real cell, and who may."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+from boatyard.gateway.v1 import access_pb2, auth_pb2, auth_pb2_grpc
+
+from services.common.rpc.channel import open_channel
+from tests.kit.metrics import Scraped, get
+from tests.kit.services import Services, running_services
+
+SERVICES = {"gateway", "workspace", "git", "execution"}
+
+
+@pytest.fixture(scope="module")
+async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
+    async with running_services(tmp_path_factory.mktemp("cell")) as running:
+        yield running
+
+
+def scraped(services: Services) -> Scraped:
+    return Scraped(services.address("http"), services.home.admin_token())
+
+
+async def test_one_scrape_tells_of_every_service_of_the_cell(services: Services) -> None:
+    found = scraped(services)
+    for service in SERVICES:
+        assert found.value("boatyard_up", service=service) == 1
+        assert found.value("boatyard_process_resident_memory_bytes", service=service) > 1 << 20
+    method = "boatyard.metrics.v1.MetricsService/ReadMetrics"
+    assert scraped(services).value("boatyard_rpc_total", service="git", method=method, code="OK") >= 1
+
+
+async def test_every_metric_is_told_once_with_its_type_and_its_meaning(services: Services) -> None:
+    found = scraped(services)
+    names = [family.name for family in found.families]
+    assert len(names) == len(set(names))
+    assert [family.name for family in found.families if not family.documentation or family.type == "unknown"] == []
+    samples = [(sample.name, *sorted(sample.labels.items())) for family in found.families for sample in family.samples]
+    assert len(samples) == len(set(samples))
+
+
+async def test_whoever_shows_no_token_or_the_wrong_one_is_told_so_in_a_sentence(services: Services) -> None:
+    status, text = get(services.address("http"), "/metrics")
+    assert (status, text) == (
+        401,
+        "a bearer token is needed: the first administrator's is in $BOATYARD_HOME/token, for its owner\n",
+    )
+    status, text = get(services.address("http"), "/metrics", "wrong")
+    assert status == 401
+    assert text.startswith("this token is not known here")
+
+
+@pytest.mark.parametrize(
+    ("role", "projects", "status"),
+    [("VIEWER", [], 200), ("COORDINATOR", [], 403), ("VIEWER", ["default"], 403)],
+)
+async def test_it_takes_a_viewer_of_all_projects(
+    services: Services, role: str, projects: list[str], status: int
+) -> None:
+    async with open_channel(services.address("gateway"), services.home.admin_token()) as channel:
+        request = auth_pb2.CreateTokenRequest(
+            name="prometheus", role=access_pb2.Role.Value(f"ROLE_{role}"), project_ids=projects
+        )
+        made = await auth_pb2_grpc.TokenServiceStub(channel).CreateToken(request)
+    assert get(services.address("http"), "/metrics", made.secret)[0] == status
+
+
+async def test_health_is_for_everybody_and_all_else_is_nowhere(services: Services) -> None:
+    assert get(services.address("http"), "/healthz") == (200, "ok\n")
+    assert get(services.address("http"), "/etc/passwd")[0] == 404
+    assert scraped(services).value("boatyard_http_requests_total", path="other", code="404") == 1
+
+
+async def test_a_node_that_is_away_is_told_of_and_takes_nothing_from_the_others(services: Services) -> None:
+    services.end("git", signal.SIGKILL)
+    found = scraped(services)
+    assert {name: found.value("boatyard_up", service=name) for name in SERVICES} == dict.fromkeys(SERVICES, 1) | {
+        "git": 0
+    }
+    assert found.value("boatyard_process_open_fds", service="execution") > 0
+    services.start("git")
+    await services.serving("git")
+    async with asyncio.timeout(60):
+        while scraped(services).value("boatyard_up", service="git") == 0:
+            await asyncio.sleep(0.1)
