@@ -1,67 +1,145 @@
-"""Bringing a database to the newest schema, safely when several processes start at once."""
+"""Bringing a database to the newest schema, safely when several processes start at once.
 
-import importlib.util
+A migration that has landed never changes: databases have been made by it. What the schema needs next is a new version:
+
+1. Copy the last file of `services/<service>/migrations` to `v<the next number>_<what>.py`, and write what is new there.
+   Only add: tables, indexes, columns that may be null or have a `server_default`. Cells are upgraded one after another,
+   and those of the version before go on with their SQL on the new schema; what nobody uses any more goes one version
+   after the last code that used it. What runs here, runs while they wait: no loop over all rows of a large table.
+2. Say the same in the service's tables.
+3. Run tests/contract/test_migrations.py: it says which line to add to its list of what has landed.
+"""
+
+import importlib
 from pathlib import Path
+from types import ModuleType
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import URL, Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.common.db import schema
 from services.common.errors import StartError
 
 _LOCK = 0x626F6174  # any number that everybody takes
+_FAULTS_TOLD = 5
 
 
 async def migrate(engine: AsyncEngine, package: str) -> None:
     """Run what is missing of `package` (such as "services.git.migrations"), in one transaction: all of it or nothing.
 
-    The package holds alembic revisions, `v0001_<what>.py` and so on, and no env.py. Whoever comes second waits and
-    finds nothing to do. Alembic keeps its context in globals, so one process migrates one database at a time. Raises
-    StartError when the database is of a newer Boatyard.
+    The package holds alembic revisions, `v0001_<what>.py` and so on, no env.py, and `metadata`: the tables that they
+    come to. Whoever comes second waits and finds nothing to do. Alembic keeps its context in globals, so one process
+    migrates one database at a time.
+
+    Raises StartError when the database is of a newer Boatyard, or is not what its version makes: then nothing has been
+    changed in it.
     """
+    history = importlib.import_module(package)
     async with engine.begin() as connection:  # SQLite's write lock
         if engine.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        await connection.run_sync(_upgrade, _folder(package))
+        await connection.run_sync(_bring_up, history)
 
 
-def _upgrade(connection: Connection, versions: Path) -> None:
-    if _revision(connection) == _newest(versions):
-        return
+async def look(engine: AsyncEngine, package: str) -> tuple[str, list[str]]:
+    """Return the version of a database's schema, and a sentence for each way in which it is not as this program needs.
+
+    Raises Unavailable.
+    """
+    history = importlib.import_module(package)
+    async with engine.begin() as connection:
+        return await connection.run_sync(_look, history)
+
+
+def _bring_up(connection: Connection, history: ModuleType) -> None:
+    url, before, versions = connection.engine.url, _version(connection), _versions(history)
+    newest = max(versions)
+    if before and before not in versions:
+        raise StartError(_newer(url, before, newest))
+    if before != newest:
+        try:
+            _upgrade(connection, history)
+        except DBAPIError as error:
+            raise StartError(_stuck(url, before, newest, error)) from error
+    if faults := schema.faults(connection, history.metadata):
+        raise StartError(_odd(url, before or newest, faults))
+
+
+def _look(connection: Connection, history: ModuleType) -> tuple[str, list[str]]:
+    version, versions = _version(connection), _versions(history)
+    if version and version not in versions:
+        return version, [_newer(connection.engine.url, version, max(versions))]
+    return version, schema.faults(connection, history.metadata)
+
+
+def _upgrade(connection: Connection, history: ModuleType) -> None:
     # A sixth of a gateway's start is importing it, and most starts have nothing to do.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
-    from alembic.util import CommandError  # noqa: PLC0415
 
     config = Config()
     config.set_main_option("script_location", _quoted(Path(__file__).parent / "environment"))
-    config.set_main_option("version_locations", _quoted(versions))
+    config.set_main_option("version_locations", _quoted(_folder(history)))
     config.set_main_option("path_separator", "newline")
     config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        if "Can't locate revision" not in str(error):
-            raise
-        raise StartError("the database was made by a newer Boatyard: use that version, or another database") from error
+    command.upgrade(config, "head")
 
 
-def _revision(connection: Connection) -> str | None:
-    """Return the schema's version, as alembic writes it down; None for a database without one."""
+def _version(connection: Connection) -> str:
+    """Return the schema's version, as alembic writes it down; empty for a database without one."""
     if not inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return ""
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or ""
 
 
-def _newest(versions: Path) -> str:
-    """Return the last revision, which its file is named after: 0007 of v0007_<what>.py."""
-    return max(path.name for path in versions.glob("v[0-9]*.py"))[1:5]
+def _versions(history: ModuleType) -> set[str]:
+    """Return the revisions that this program knows, which their files are named after: 0007 of v0007_<what>.py."""
+    return {path.name[1:5] for path in _folder(history).glob("v[0-9]*.py")}
 
 
-def _folder(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.submodule_search_locations is None:
-        raise ModuleNotFoundError(f"{package} is no package")
-    return Path(next(iter(spec.submodule_search_locations)))
+def _folder(history: ModuleType) -> Path:
+    return Path(next(iter(history.__path__)))
+
+
+def _newer(url: URL, version: str, newest: str) -> str:
+    return (
+        f"{_name(url)} is of schema version {version}, made by a newer Boatyard: this one knows versions up to"
+        f" {newest}. Run that one, or go back to a copy that was made before the upgrade, or to {_another(url)}"
+    )
+
+
+def _stuck(url: URL, version: str, newest: str, error: DBAPIError) -> str:
+    words = " ".join(str(error.orig).split())
+    return f"{_name(url)} cannot be brought from schema version {version or 'none'} to {newest}: {words}. {_mend(url)}"
+
+
+def _odd(url: URL, version: str, faults: list[str]) -> str:
+    more = f"; and {len(faults) - _FAULTS_TOLD} more" if len(faults) > _FAULTS_TOLD else ""
+    told = "; ".join(faults[:_FAULTS_TOLD])
+    return f"{_name(url)} is called schema version {version}, and is not: {told}{more}. {_mend(url)}"
+
+
+def _mend(url: URL) -> str:
+    return (
+        "Nothing was changed in it. If it was made by a Boatyard that was never released, run that one, or go back to a"
+        f" copy from before, or to {_another(url)}"
+    )
+
+
+def _name(url: URL) -> str:
+    """Name a database without its password."""
+    if url.get_backend_name() == "sqlite":
+        return f"the database {url.database}"
+    port = f":{url.port}" if url.port else ""
+    host = url.host or url.query.get("host") or "this machine"
+    return f"the database {url.database} at {host}{port}"
+
+
+def _another(url: URL) -> str:
+    if url.get_backend_name() == "sqlite":
+        return "an empty data directory (BOATYARD_HOME)"
+    return "an empty database (BOATYARD_DATABASE_URL)"
 
 
 def _quoted(path: Path) -> str:

@@ -1,1 +1,5 @@
-"""The schema's history; `services.common.db.migrate` runs it."""
+"""The schema's history; how to add to it says `services.common.db.migrate`, which runs it."""
+
+from services.workspace.store import metadata
+
+__all__ = ["metadata"]

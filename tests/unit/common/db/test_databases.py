@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, inspect, select, text, update
+from sqlalchemy import func, insert, inspect, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.engine import open_database
-from services.common.db.fences import Fences, fence_table
+from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, Invalid, StartError
 from services.common.fence import Fence
+from tests.unit.common.db import migrations
 
-MIGRATIONS = "tests.unit.common.db.migrations"
-METADATA = MetaData()
-THINGS = Table("things", METADATA, Column("id", String(63), primary_key=True), Column("size", Integer, nullable=False))
-FENCES = fence_table(METADATA)
+MIGRATIONS = migrations.__name__
+THINGS = migrations.things
+FENCES = migrations.fences
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def test_cancelled_transactions_hold_nothing(engine: AsyncEngine) -> None:
 async def test_migrations_make_what_the_metadata_says(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         difference = await connection.run_sync(
-            lambda sync: compare_metadata(MigrationContext.configure(sync), METADATA)
+            lambda sync: compare_metadata(MigrationContext.configure(sync), migrations.metadata)
         )
     assert difference == []
 
