@@ -45,6 +45,7 @@ from services.gateway.checkpoints.store import CheckpointStore
 from services.gateway.coordinators import app as coordinators
 from services.gateway.coordinators.events import EventStore
 from services.gateway.coordinators.place import RemoteMachines
+from services.gateway.database import MIGRATIONS
 from services.gateway.hooks import app as hooks
 from services.gateway.hooks.calls import CallStore
 from services.gateway.http.app import PAGES, http_app
@@ -171,7 +172,7 @@ async def _database(stack: AsyncExitStack, directory: Path, settings: GatewaySet
     engine = open_database(url, f"boatyard {cell.cell_id}")
     stack.push_async_callback(engine.dispose)
     await _await_database(engine)
-    await migrate(engine, "services.gateway.migrations")
+    await migrate(engine, MIGRATIONS)
     return engine
 
 
