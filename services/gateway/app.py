@@ -26,7 +26,6 @@ from services.common.db.migrate import migrate
 from services.common.errors import StartError, Unavailable
 from services.common.ids import kept_id
 from services.common.lock import FileLock, LockHeldError
-from services.common.metrics import Meters
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
@@ -63,6 +62,7 @@ from services.gateway.jobs.standing import JobStandings
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.tickets import Tickets
 from services.gateway.jobs.wire import document
+from services.gateway.metrics.app import gateway_meters
 from services.gateway.runtime.clients import NodeClients
 from services.gateway.runtime.places import Places, places
 from services.gateway.runtime.relay import Relay
@@ -108,6 +108,7 @@ async def _main() -> None:
         changes, draining = Changes(), Draining()
         cells = CellStore(engine, settings.lease_seconds)
         await cells.register(cell)
+        meters = await stack.enter_async_context(gateway_meters(engine, cells, cell).watching())
         ledger = await _ledger(engine, cell, changes, settings)
         store, events = JobStore(engine, changes), EventStore(engine)
         for work, name in (
@@ -149,7 +150,6 @@ async def _main() -> None:
             pages=PAGES,
         )
         await stack.enter_async_context(_beside(before.run(), "records of calls"))
-        meters = await stack.enter_async_context(Meters("gateway").watching())
         pages = http_app(meters, node_metrics(nodes), before.authenticator, draining)
         await stack.enter_async_context(http_server(pages, settings.http_listen, settings.server_tls))
         await serve(
