@@ -129,8 +129,8 @@ def test_a_database_that_is_away_under_load_costs_no_job(
 
 
 def test_cells_call_one_another_by_tls(scratch: Path, postgres_url: str, remote: Remote) -> None:
-    made = scratch / "certificates"
-    subprocess.run([ROOT / "deploy" / "certificates.sh", made], check=True, capture_output=True)
+    subprocess.run([ROOT / "deploy" / "certificates.sh", scratch / "certificates"], check=True, capture_output=True)
+    made = scratch / "certificates" / "cells"
     files = {
         "BOATYARD_GATEWAY_TLS_CERTIFICATE": made / "gateway.crt",
         "BOATYARD_GATEWAY_TLS_KEY": made / "gateway.key",
