@@ -82,12 +82,13 @@ down: install ## End the cell and its agents
 	$(BIN)/boatyard down
 
 .PHONY: bench
-bench: install ## Measure, and print ratios
-	@for bench in $(filter-out bench/chaos.py,$(wildcard bench/*.py)); do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+bench: install ## Measure, and print ratios (python -m bench.NAME for one, with --help)
+	@for name in $(filter-out chaos,$(patsubst bench/%.py,%,$(wildcard bench/[a-z]*.py))); do \
+	  echo "== $$name"; $(BIN)/python -m bench.$$name || exit 1; done
 
 .PHONY: chaos
 chaos: install ## Kill, pause and cut off all sorts of things for 10 min, and see what holds (ARGS="--seed 7")
-	$(BIN)/python bench/chaos.py $(ARGS)
+	$(BIN)/python -m bench.chaos $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what was built

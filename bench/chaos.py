@@ -1,25 +1,25 @@
 """Chaos: jobs of every sort on some cells and one PostgreSQL, while processes of every kind are killed, paused and
 restarted at random, and the database is cut off twice. At the end: what was done, and every promise that did not hold.
 
-bench/chaos.py --jobs 300 --minutes 10 --cells 3
+    python -m bench.chaos --jobs 300 --minutes 10 --cells 3
 """
 
 import argparse
 import asyncio
 import contextlib
-import os
 import random
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+from bench.kit.options import options
+from bench.kit.postgres import postgres
 from tests.kit.chaos.run import Plan, Report, wreak
-from tests.kit.postgres import OwnPostgres
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--jobs", type=int, default=300)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--cells", type=int, default=3, help="1 has SQLite, unless --postgres is given")
@@ -44,15 +44,8 @@ def main() -> int:
 
 def _run(wanted: argparse.Namespace, directory: Path) -> Report:
     with contextlib.ExitStack() as stack:
-        database = None
-        if wanted.cells > 1 or wanted.postgres:
-            (directory / "python_PostgresServer").mkdir()
-            data = Path(tempfile.mkdtemp(prefix="pg-"))
-            os.environ["XDG_RUNTIME_DIR"] = str(directory)
-            database = OwnPostgres(data, directory)
-            stack.callback(shutil.rmtree, data, ignore_errors=True)
-            stack.callback(database.stop)
-            database.start()
+        shared = wanted.cells > 1 or wanted.postgres
+        database = stack.enter_context(postgres()) if shared else None
         plan = Plan(
             seed=wanted.seed,
             jobs=wanted.jobs,

@@ -1,155 +1,121 @@
 """The loop of a model at the real execution service, against the bare SDK, in one run. services.replay is the model.
 
-turn     from one request's arrival at the model to the next one's: a streamed answer, a call of a trivial tool in the
-         sandbox, events and history written; against the SDK alone, which reads the same answers and calls nothing
-start    StartExecution called -> first request at the model
-memory   proportional set size of an execution in mid-answer: runner, sandbox, tools             (wanted: < 110 MB)
+turn     milliseconds from one request's arrival at the model to the next one's, in the median: a streamed answer, a
+         call of a trivial tool in the sandbox, events and history written; against the SDK alone, which reads the same
+         answers and calls nothing. What the difference is spent on is told by decision 0006
+start    milliseconds from StartExecution called to the first request at the model
+memory   proportional set size of an execution in mid-answer: runner, sandbox, tools             (wanted: <= 110 MB)
+
+    python -m bench.loop --turns 20 --starts 2
 """
 
 import asyncio
-import json
-import os
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import anthropic
 from boatyard.execution.v1 import execution_pb2 as pb
-from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
-from boatyard.workspace.v1 import layout_pb2
-from output import pss_of, service, tree
 
+from bench.kit.executions import Executions, executions
+from bench.kit.figures import at_most
+from bench.kit.options import options
+from bench.kit.processes import proportional_mb
 from services.execution.loop.tools import SYSTEM, TOOLS
+from tests.kit.replay import Replay, bash, replaying, write_script
 
-TURNS = 60
-STARTS = 6
 MODEL = "claude-sonnet-5-5"
-CALL = '{ name = "bash", input = { command = "true" } }'
 TEXT = "I look at the next of the files, and then I shall say what stands in it, and what I make of that. " * 3
+WARMING_UP = 5  # turns that do not count
 
 
-def script(path: Path) -> Path:
+def script(path: Path, turns: int) -> Path:
     """Write a conversation of so many turns, whose last answer stops in the middle for a while."""
-    parts = ['origin = "scripted"']
-    parts += [
-        f'[[reply]]\ntext = "{TEXT}"\ntools = [{CALL}]\nusage = {{ input = 1, output = 1 }}' for _ in range(TURNS)
-    ]
-    parts.append('[[reply]]\ntext = "Done, with all of it."\nfaults = ["silence:600"]')
-    path.write_text("\n".join(parts))
-    return path
+    turn = {"text": TEXT, "tools": [bash("true")], "usage": {"input": 1, "output": 1}}
+    return write_script(path, [turn] * turns + [{"text": "Done, with all of it.", "faults": ["silence:600"]}])
 
 
-class Player:
-    """The replay, and when it was asked."""
-
-    def __init__(self, directory: Path) -> None:
-        self.log = directory / "requests"
-        arguments = [str(script(directory / "script.toml")), "--log", str(self.log)]
-        self.process = subprocess.Popen([sys.executable, "-m", "services.replay", *arguments], stdout=subprocess.PIPE)
-        self.url = self.process.stdout.readline().split()[1].decode()
-
-    def times(self) -> list[float]:
-        return [json.loads(line)["time"] for line in self.log.read_text().splitlines()]
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-        self.process.stdout.close()
+def times(model: Replay) -> list[float]:
+    """When the model was asked, so far."""
+    return [request["time"] for request in model.requests()]
 
 
-def gaps_ms(times: list[float]) -> list[float]:
-    return [(after - before) * 1e3 for before, after in pairwise(times)][5:]
+def gap_ms(asked: list[float]) -> float:
+    return statistics.median((after - before) * 1e3 for before, after in list(pairwise(asked))[WARMING_UP:])
 
 
-async def bare(url: str) -> None:
+async def bare(url: str, turns: int) -> None:
     """Have the same conversation with the SDK and nothing else."""
-    client = anthropic.AsyncAnthropic(api_key="bench", base_url=url, max_retries=0)
-    messages: list[dict] = [{"role": "user", "content": "The bare one."}]
-    request = {"model": MODEL, "max_tokens": 16384, "system": SYSTEM, "tools": TOOLS}
-    for _ in range(TURNS):
-        blocks: list[dict] = []
-        async with await client.messages.create(**request, messages=messages, stream=True) as stream:
-            async for event in stream:
-                if event.type == "content_block_start":
-                    blocks.append(event.content_block.to_dict())
-                elif event.type == "content_block_delta" and event.delta.type == "text_delta":
-                    blocks[event.index]["text"] += event.delta.text
-        called = [block["id"] for block in blocks if block["type"] == "tool_use"]
-        answered = [{"type": "tool_result", "tool_use_id": each, "content": "(no output)"} for each in called]
-        messages += [{"role": "assistant", "content": blocks}, {"role": "user", "content": answered}]
-    await client.close()
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "The bare one."}]
+    request: dict[str, Any] = {"model": MODEL, "max_tokens": 16384, "system": SYSTEM, "tools": TOOLS}
+    request |= {"messages": messages, "stream": True}
+    async with anthropic.AsyncAnthropic(api_key="bench", base_url=url, max_retries=0) as client:
+        for _ in range(turns):
+            blocks: list[dict[str, Any]] = []
+            answer: Any = await client.messages.create(**request)
+            async with answer:
+                async for event in answer:
+                    if event.type == "content_block_start":
+                        blocks.append(event.content_block.to_dict())
+                    elif event.type == "content_block_delta" and event.delta.type == "text_delta":
+                        blocks[event.index]["text"] += event.delta.text
+            called = [block["id"] for block in blocks if block["type"] == "tool_use"]
+            answered = [{"type": "tool_result", "tool_use_id": each, "content": "(no output)"} for each in called]
+            messages += [{"role": "assistant", "content": blocks}, {"role": "user", "content": answered}]
 
 
-class Executions:
-    def __init__(self, stub: ExecutionServiceStub, workspace: Path) -> None:
-        self.stub = stub
-        self.layout = layout_pb2.Layout(path=bytes(workspace))
-
-    async def start(self, execution_id: str) -> None:
-        engine = pb.AnthropicEngine(model=MODEL, prompt=f"Number {execution_id}.", max_turns=1000)
-        spec = pb.ExecutionSpec(purpose=pb.ExecutionSpec.PURPOSE_AGENT, layout=self.layout, anthropic=engine)
-        await self.stub.StartExecution(pb.StartExecutionRequest(execution_id=execution_id, spec=spec))
-
-    async def stop(self, execution_id: str) -> None:
-        await self.stub.StopExecution(pb.StopExecutionRequest(execution_id=execution_id))
-        await self.stub.WaitExecution(pb.WaitExecutionRequest(execution_id=execution_id))
-
-
-async def until(player: Player, count: int) -> list[float]:
-    while len(times := player.times()) < count:
+async def until_asked(model: Replay, count: int) -> list[float]:
+    """Wait until the model was asked so many times in all."""
+    while len(asked := times(model)) < count:
         await asyncio.sleep(0.005)
-    return times
+    return asked
 
 
-async def bench_turns(player: Player, executions: Executions, home: Path) -> None:
-    await bare(player.url)
-    begun = len(player.times())
-    alone = statistics.median(gaps_ms(player.times()))
-    await executions.start("turns")
-    times = (await until(player, begun + TURNS + 1))[begun:]
-    ours = statistics.median(gaps_ms(times))
-    print(f"turn     {ours:.1f} ms with a tool call, the bare SDK {alone:.1f} ms: {ours - alone:.1f} ms more")
+async def start(runs: Executions) -> str:
+    engine = pb.AnthropicEngine(model=MODEL, prompt="Look at the files.", max_turns=1000)
+    return await runs.start_spec(pb.ExecutionSpec(anthropic=engine))
+
+
+async def measure_turns(model: Replay, runs: Executions, turns: int) -> None:
+    await bare(model.url, turns)
+    asked = times(model)
+    alone = gap_ms(asked)
+    execution_id = await start(runs)
+    ours = gap_ms((await until_asked(model, len(asked) + turns + 1))[len(asked) :])
+    print(f"turn     {ours:.1f} ms with a tool call, bare SDK {alone:.1f} ms, ratio {ours / alone:.1f}")
     await asyncio.sleep(0.5)
-    pids = tree(holder(home, "turns"))
-    print(f"memory   {pss_of(pids):.1f} MB in mid-answer after {TURNS} turns, {pss_of(pids[:1]):.1f} of it the runner")
-    await executions.stop("turns")
+    pids = runs.processes(execution_id)
+    taken, runner = proportional_mb(pids), proportional_mb(pids[:1])
+    print(f"memory   {taken:.1f} MB after {turns} turns, {runner:.1f} of it the runner {at_most(taken, 110)}")
+    await runs.stop(execution_id)
 
 
-def holder(home: Path, execution_id: str) -> int:
-    """The runner's pid, as the kernel tells anybody."""
-    inode = (home / "execution" / "runs" / execution_id / "lock").stat().st_ino
-    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    return next(int(line[4]) for line in lines if line[1] == "POSIX" and line[5].endswith(f":{inode}"))
-
-
-async def bench_start(player: Player, executions: Executions) -> None:
+async def measure_starts(model: Replay, runs: Executions, starts: int) -> None:
     took = []
-    for number in range(STARTS):
+    for _ in range(starts):
         await asyncio.sleep(1.5)  # one at a time, as people start them
-        begun, began = len(player.times()), time.time()
-        await executions.start(f"start-{number}")
-        took.append((await until(player, begun + 1))[begun] - began)
-        await executions.stop(f"start-{number}")
+        begun, began = len(times(model)), time.time()
+        execution_id = await start(runs)
+        took.append((await until_asked(model, begun + 1))[begun] - began)
+        await runs.stop(execution_id)
     print(f"start    {statistics.median(took) * 1e3:.0f} ms from StartExecution to the first request")
 
 
 async def main() -> None:
-    directory = Path(tempfile.mkdtemp(prefix="boatyard-bench-"))
-    player = Player(directory)
-    os.environ |= {"ANTHROPIC_API_KEY": "bench", "ANTHROPIC_BASE_URL": player.url}
-    try:
-        async with service(directory) as stub:
-            executions = Executions(stub, directory / "workspace")
-            await bench_turns(player, executions, directory / "home")
-            await bench_start(player, executions)
-    finally:
-        player.stop()
-        shutil.rmtree(directory)
+    parser = options(__doc__)
+    parser.add_argument("--turns", type=int, default=60, help=f"of the conversation, more than {WARMING_UP + 1}")
+    parser.add_argument("--starts", type=int, default=6)
+    wanted = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="boatyard-bench-") as name:
+        directory = Path(name)
+        with replaying(directory, script(directory / "script.toml", wanted.turns)) as model:
+            key = {"ANTHROPIC_API_KEY": "bench", "ANTHROPIC_BASE_URL": model.url}
+            async with executions(directory, **key) as runs:
+                await measure_turns(model, runs, wanted.turns)
+                await measure_starts(model, runs, wanted.starts)
 
 
 if __name__ == "__main__":

@@ -7,54 +7,71 @@ nothing. Ours records every step of a job before the next begins (a dozen transa
 others a job is taken in one transaction, and marked as done in another, with nothing between.
 
 Latency is from submitting one job to an idle queue until its work begins: for ours when StartExecution arrives, after
-claim, hooks and workspace have been recorded.
+claim, hooks and workspace have been recorded. Rates are jobs a second, times are milliseconds; nothing is wanted of
+either, for the others do less.
 
 With finished jobs in the database, each with its execution, stages and label, a page of the newest 50 is listed, of all
-and of those that live, a job is submitted, and one is claimed. All have the same 60 jobs waiting. The aim is at most
-twice what it takes without them.
+and of those that live, a job is submitted, and one is claimed. All have the same 60 jobs waiting. Wanted: at most twice
+what it takes without them.
+
+    python -m bench.queues SQLite --rounds 1 --history 1000
 """
 
+import argparse
 import asyncio
-import shutil
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from functools import partial
 from typing import Any
 
-import structlog
-from sqlalchemy import BigInteger, ColumnElement, String, cast, func, insert, literal, select, text, true, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    String,
+    cast,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    true,
+    type_coerce,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from bench.kit.postgres import postgres
+from bench.kit.figures import at_most
+from bench.kit.options import add_parts, options
+from bench.kit.postgres import new_database, postgres
 from bench.kit.queues import Ours, Queue, bare_postgres, bare_sqlite, ours, procrastinate_queue
+from services.common import logs
 from services.common.db.paging import Page
 from services.gateway.jobs.labels import job_labels
 from services.gateway.jobs.model import JobFilter
 from services.gateway.jobs.store import LIVE
 from services.gateway.jobs.tables import executions, jobs, stages
 
-ROUNDS, JOBS, PINGS = 3, 100, 15
-HISTORY, WAITING, SAMPLES = (0, 10_000, 100_000), 60, 40
+PINGS, WAITING, SAMPLES = 15, 60, 40
 AIM = 2.0
 
 Openers = Mapping[str, AbstractAsyncContextManager[Queue]]
+NewUrl = Callable[[str], str]
 
 
-async def throughput(queue: Queue) -> float:
-    """Return jobs a second, of JOBS that wait when the workers begin."""
-    for _ in range(JOBS):
+async def throughput(queue: Queue, count: int) -> float:
+    """Return jobs a second, of so many that wait when the workers begin."""
+    for _ in range(count):
         await queue.submit()
     began = time.perf_counter()
     async with queue.working():
         await queue.until_done()
-        return JOBS / (time.perf_counter() - began)
+        return count / (time.perf_counter() - began)
 
 
-async def latencies(queue: Any) -> list[float]:
+async def latencies(queue: Queue) -> list[float]:
     """Return milliseconds from submitting a job to an idle queue until it begins."""
     found = []
     async with queue.working():
@@ -68,14 +85,14 @@ async def latencies(queue: Any) -> list[float]:
     return found
 
 
-async def compare(database: str, openers: Openers) -> None:
+async def compare(database: str, openers: Openers, rounds: int, count: int) -> None:
     rates: dict[str, list[float]] = {name: [] for name in openers}
     waits: dict[str, list[float]] = {name: [] for name in openers}
     async with AsyncExitStack() as stack:
         queues = {name: await stack.enter_async_context(opener) for name, opener in openers.items()}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for name, queue in queues.items():
-                rates[name].append(await throughput(queue))
+                rates[name].append(await throughput(queue, count))
                 waits[name] += await latencies(queue)
     mine = statistics.median(rates["ours"])
     for name in openers:
@@ -104,12 +121,12 @@ async def with_history(database: str, urls: Mapping[int, str]) -> None:
                         took.setdefault(name, {}).setdefault(count, []).append(time.perf_counter() - began)
     for name, by_count in took.items():
         medians = {count: 1000 * statistics.median(values) for count, values in by_count.items()}
-        for count in HISTORY[1:]:
-            ratio = medians[count] / medians[0]
-            met = "met" if ratio <= AIM else "not met"
+        without = medians.pop(0)
+        for count, took_with in medians.items():
+            ratio = took_with / without
             print(
-                f"{database}: {name} with {count} finished jobs: {medians[count]:.2f} ms, without {medians[0]:.2f} ms,"
-                f" ratio {ratio:.2f} (aim {AIM:g}: {met})"
+                f"{database}: {name} with {count} finished jobs: {took_with:.2f} ms, without {without:.2f} ms,"
+                f" ratio {ratio:.2f} {at_most(ratio, AIM)}"
             )
 
 
@@ -149,7 +166,9 @@ async def copy(engine: AsyncEngine, count: int) -> None:
             await connection.execute(text("VACUUM ANALYZE"))
 
 
-def _copied(column: Any, number: ColumnElement[str], index: ColumnElement[int], job_id: str) -> ColumnElement[Any]:
+def _copied(
+    column: Column[Any], number: ColumnElement[str], index: ColumnElement[int], job_id: str
+) -> ColumnElement[Any]:
     match column.name:
         case "job_id":
             return literal("old-").concat(number)
@@ -163,26 +182,48 @@ def _copied(column: Any, number: ColumnElement[str], index: ColumnElement[int], 
             return column
 
 
+@contextmanager
+def files() -> Iterator[NewUrl]:
+    with tempfile.TemporaryDirectory(prefix="boatyard-bench-") as directory:
+        yield lambda name: f"sqlite:///{directory}/{name}.db"
+
+
+@contextmanager
+def databases() -> Iterator[NewUrl]:
+    with postgres() as server:
+        yield partial(new_database, server)
+
+
+NEW_URLS = {"SQLite": files, "PostgreSQL": databases}
+
+
+def openers(database: str, new: NewUrl) -> Openers:
+    if database == "SQLite":
+        return {"ours": ours(new("ours")), "a bare table": bare_sqlite(new("bare"))}
+    return {
+        "ours": ours(new("ours")),
+        "a bare table with SKIP LOCKED": bare_postgres(new("bare")),
+        "Procrastinate": procrastinate_queue(new("procrastinate")),
+    }
+
+
+def measure(database: str, new: NewUrl, wanted: argparse.Namespace) -> None:
+    asyncio.run(compare(database, openers(database, new), wanted.rounds, wanted.jobs))
+    asyncio.run(with_history(database, {count: new(f"history_{count}") for count in (0, *wanted.history)}))
+
+
 def main() -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))  # warnings and errors
-    directory = Path(tempfile.mkdtemp(prefix="queues-"))
-    try:
-        with postgres() as server:
-            for name, new in {
-                "SQLite": lambda name: f"sqlite:///{directory}/{name}.db",
-                "PostgreSQL": server.new,
-            }.items():
-                openers: dict[str, Any] = {"ours": ours(new("ours"))}
-                if name == "SQLite":
-                    openers["a bare table"] = bare_sqlite(new("bare"))
-                else:
-                    openers["a bare table with SKIP LOCKED"] = bare_postgres(new("bare"))
-                    openers["Procrastinate"] = procrastinate_queue(new("procrastinate"))
-                asyncio.run(compare(name, openers))
-                asyncio.run(with_history(name, {count: new(f"history_{count}") for count in HISTORY}))
-    finally:
-        shutil.rmtree(directory)
+    parser = options(__doc__)
+    add_parts(parser, NEW_URLS)
+    parser.add_argument("--rounds", type=int, default=3, help=f"of each queue, with {PINGS} jobs alone")
+    parser.add_argument("--jobs", type=int, default=100, help="that wait at once, in each round")
+    parser.add_argument("--history", type=int, nargs="+", default=[10_000, 100_000], help="of finished jobs")
+    wanted = parser.parse_args()
+    logs.configure("bench", "WARNING")
+    for database in wanted.parts:
+        with NEW_URLS[database]() as new:
+            measure(database, new, wanted)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,7 +1,9 @@
 """A no-op RPC through everything the house puts around it, against a bare grpc.aio echo, in one run.
 
 Both servers are processes of their own, logging included; rounds alternate, so that the machine's other work hits
-both. Prints calls a second and the ratio of the medians (aim: 0.6).
+both. Calls a second, one after another and 20 at once, and the ratio of the medians (wanted: >= 0.6).
+
+    python -m bench.rpc --rounds 3
 """
 
 import asyncio
@@ -9,99 +11,72 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
 
 import grpc
 
-from services.common import program
-from services.common.rpc.auth import cell_authenticator
+from bench.kit.echo import METHOD, TOKEN
+from bench.kit.figures import at_least
+from bench.kit.options import options
 from services.common.rpc.channel import open_channel
-from services.common.rpc.draining import Draining
-from services.common.rpc.server import Registration, serve
 
-METHOD = "/bench.Echo/Echo"
-TOKEN = "a-token-for-the-bench"
-ROUNDS, CALLS = 9, 1000
 AIM = 0.6
 
-
-async def echo(request: bytes, _context: Any) -> bytes:
-    return request
+Call: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 
 
-def add(_servicer: object, server: grpc.aio.Server) -> None:
-    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Echo", handlers),))
-
-
-async def serve_bare() -> None:
-    server = grpc.aio.server()
-    add(None, server)
-    print(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", flush=True)
-    await server.start()
-    await server.wait_for_termination()
-
-
-async def serve_ours() -> None:
-    await serve(
-        listen="127.0.0.1:0",
-        registrations=[Registration("bench.Echo", add, None)],
-        authenticator=cell_authenticator(TOKEN),
-        draining=Draining(),
-        on_started=lambda address: print(address, flush=True),
-    )
-
-
-async def calls_a_second(call: Callable[[bytes], Coroutine[Any, Any, bytes]], in_flight: int) -> float:
+async def calls_a_second(call: Call, calls: int, in_flight: int) -> float:
     async def some() -> None:
-        for _ in range(CALLS // in_flight):
+        for _ in range(calls // in_flight):
             await call(b"x")
 
     started = time.perf_counter()
     await asyncio.gather(*(some() for _ in range(in_flight)))
-    return CALLS / (time.perf_counter() - started)
+    return calls / (time.perf_counter() - started)
 
 
-async def measure(bare_address: str, our_address: str) -> None:
+async def measure(bare_address: str, our_address: str, rounds: int, calls: int) -> None:
     async with grpc.aio.insecure_channel(bare_address) as bare_channel, open_channel(our_address, TOKEN) as channel:
-        bare, ours = bare_channel.unary_unary(METHOD), channel.unary_unary(METHOD)
+        bare_call: Call = bare_channel.unary_unary(METHOD)
+        our_call: Call = channel.unary_unary(METHOD)
+        called = {"bare": bare_call, "ours": our_call}
         for in_flight in (1, 20):
-            rates: dict[str, list[float]] = {"bare": [], "ours": []}
-            for number in range(ROUNDS + 1):
-                for name, call in (("bare", bare), ("ours", ours)):
-                    rate = await calls_a_second(call, in_flight)
+            rates: dict[str, list[float]] = {name: [] for name in called}
+            for number in range(rounds + 1):
+                for name, call in called.items():
+                    rate = await calls_a_second(call, calls, in_flight)
                     if number:  # the first round warms up
                         rates[name].append(rate)
-            medians = {name: statistics.median(found) for name, found in rates.items()}
-            ratio = medians["ours"] / medians["bare"]
+            bare, ours = (statistics.median(found) for found in rates.values())
             print(
-                f"no-op RPC, {in_flight} in flight: bare {medians['bare']:.0f}/s, ours {medians['ours']:.0f}/s, "
-                f"ratio {ratio:.2f} (aim {AIM})"
+                f"no-op RPC, {in_flight} in flight: {ours:.0f}/s, bare {bare:.0f}/s,"
+                f" ratio {ours / bare:.2f} {at_least(ours / bare, AIM)}"
             )
 
 
-def start(kind: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bench.rpc", kind]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+@contextmanager
+def echoing(kind: str) -> Iterator[str]:
+    """Run a server inside of the block; give its address."""
+    command = [sys.executable, "-m", "bench.kit.echo", kind]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert server.stdout
+        yield server.stdout.readline().strip()
+    finally:
+        server.terminate()
+        server.communicate()
 
 
 def main() -> None:
-    servers = [start(kind) for kind in ("bare", "ours")]
-    try:
-        addresses = [server.stdout.readline().strip() for server in servers if server.stdout]
-        asyncio.run(measure(*addresses))
-    finally:
-        for server in servers:
-            server.terminate()
-            server.communicate()
+    parser = options(__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="of each")
+    parser.add_argument("--calls", type=int, default=1000, help="in a round")
+    wanted = parser.parse_args()
+    with echoing("bare") as bare, echoing("ours") as ours:
+        asyncio.run(measure(bare, ours, wanted.rounds, wanted.calls))
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["bare"]:
-            asyncio.run(serve_bare())
-        case ["ours"]:
-            program.run("bench", serve_ours)
-        case _:
-            main()
+    main()

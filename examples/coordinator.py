@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import threading
+from typing import Any
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # for the command, which is a child of this process
 
@@ -27,10 +28,12 @@ ME = f"example-{os.getpid()}"
 TOKEN = [("authorization", f"Bearer {os.environ['BOATYARD_TOKEN']}")]
 
 
-def carry(gateway: CoordinatorServiceStub, job: pb.ClaimedJob, command: list[str]) -> None:
-    mine = {"coordinator_id": ME, "lease": job.lease}
+def carry(gateway: Any, job: pb.ClaimedJob, command: list[str]) -> None:
+    mine: dict[str, Any] = {"coordinator_id": ME, "lease": job.lease}
     context = gateway.GetWorkContext(pb.GetWorkContextRequest(**mine), timeout=10, metadata=TOKEN)
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin
+    assert process.stdout
     ended, lost, cancelled = threading.Event(), threading.Event(), threading.Event()
 
     def keep_the_lease() -> None:
@@ -66,7 +69,7 @@ def carry(gateway: CoordinatorServiceStub, job: pb.ClaimedJob, command: list[str
 
 def main() -> None:
     with grpc.insecure_channel(sys.argv[1]) as channel:
-        gateway = CoordinatorServiceStub(channel)
+        gateway: Any = CoordinatorServiceStub(channel)  # type: ignore[arg-type] # its types are those of grpc.aio
         while True:  # a claim waits for a job for most of its deadline
             claim = pb.ClaimJobRequest(coordinator_id=ME)
             answer = gateway.ClaimJob(claim, timeout=60, wait_for_ready=True, metadata=TOKEN)

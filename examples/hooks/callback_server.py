@@ -14,12 +14,15 @@ import asyncio
 import hmac
 import signal
 from pathlib import Path
+from typing import Any
 
 import grpc
 from boatyard.gateway.v1 import hook_pb2
 from boatyard.hook.v1 import callback_pb2, callback_pb2_grpc
 
 REMEMBERED = 10_000
+
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class HouseRules(callback_pb2_grpc.HookCallbackServiceServicer):
@@ -29,9 +32,11 @@ class HouseRules(callback_pb2_grpc.HookCallbackServiceServicer):
         self.protected = [prefix.encode() for prefix in protected]
         self.answers: dict[str, callback_pb2.CallHookResponse] = {}
 
-    async def CallHook(self, request, context):  # noqa: N802 - the contract's name
-        shown = dict(context.invocation_metadata()).get("authorization", "")
-        if not hmac.compare_digest(shown.encode(), self.expected):
+    async def CallHook(  # noqa: N802 - the contract's name
+        self, request: callback_pb2.CallHookRequest, context: Context
+    ) -> callback_pb2.CallHookResponse:
+        shown = dict(context.invocation_metadata() or ()).get("authorization", "")
+        if not hmac.compare_digest(str(shown).encode(), self.expected):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this is not the token of the hook")
         # The same call may come again: what was answered the first time is answered again, and nothing is done twice.
         if request.call_id not in self.answers:
@@ -49,7 +54,9 @@ class HouseRules(callback_pb2_grpc.HookCallbackServiceServicer):
             touched = [path for path in changed if path.startswith(tuple(self.protected))]
             if touched:
                 names = ", ".join(path.decode(errors="replace") for path in touched)
-                return callback_pb2.CallHookResponse(veto={"reason": f"agents do not change {names}"})
+                return callback_pb2.CallHookResponse(
+                    veto=callback_pb2.CallHookResponse.Veto(reason=f"agents do not change {names}")
+                )
             return callback_pb2.CallHookResponse(note=f"changed files: {len(changed)}")
         return callback_pb2.CallHookResponse()
 

@@ -76,11 +76,10 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """What a database says of itself. `latency` is in seconds; `schema_faults` are sentences."""
+    """What a database says of itself. `latency` is in seconds."""
 
     kind: str
     server_version: str
     schema_version: str
-    schema_faults: tuple[str, ...]
     latency: float
     clients: tuple[Client, ...]
