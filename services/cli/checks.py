@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from services.cli import words
+from services.cli.database_check import database
 from services.cli.findings import FAIL, OK, WARN, Finding
 from services.cli.node_checks import node
 from services.common.errors import StartError
@@ -21,6 +22,7 @@ from services.common.sandbox.probe import probe
 from services.common.settings import Home, read_token
 from services.supervisor.clients import is_serving
 from services.supervisor.plan import GATEWAY, SERVICES, cell_file, default_address, read_cell_addresses
+from services.supervisor.process import log_tail
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_GIT = (2, 36)
@@ -129,17 +131,33 @@ def services(home: Home) -> Iterator[Finding]:
     serving = asyncio.run(_serving(addresses))
     if not running and not any(serving):
         yield Finding("services", WARN, "no cell is running", "boatyard up")
+        yield from (_not_serving(home, service, "") for service in SERVICES if _refusal(home, service))
         return
     for service, is_well in zip(SERVICES, serving, strict=True):
         if is_well:
             yield Finding(f"{service} service", OK, f"serving at {addresses[service]}")
         else:
-            log = home.root / "logs" / f"{service}.log"
-            yield Finding(
-                f"{service} service", FAIL, f"nothing serves at {addresses[service]}", f"see {log}; then `boatyard up`"
-            )
+            yield _not_serving(home, service, addresses[service])
     with suppress(StartError):  # another check tells what is wrong with the token
         yield from node(addresses, read_token(home.cell_token_file))
+    yield from database()
+
+
+def _not_serving(home: Home, service: str, address: str) -> Finding:
+    refusal = _refusal(home, service)
+    message = f"did not start: {refusal}" if refusal else f"nothing serves at {address}"
+    return Finding(f"{service} service", FAIL, message, f"see {_log(home, service)}; then `boatyard up`")
+
+
+def _refusal(home: Home, service: str) -> str:
+    """Return why a service refused to start, when that is the last that it said; else nothing."""
+    last_words = log_tail(_log(home, service)).rpartition("\n")[2]
+    program, _, refusal = last_words.partition(": ")
+    return refusal if program == f"boatyard {service}" else ""
+
+
+def _log(home: Home, service: str) -> Path:
+    return home.root / "logs" / f"{service}.log"
 
 
 async def _serving(addresses: Mapping[str, str]) -> list[bool]:

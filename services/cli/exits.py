@@ -36,6 +36,7 @@ _ADVICE = {
     "EVENTS_OUT_OF_RANGE": "`boatyard logs --from` begins with one that is held",
     "DATABASE_UNAVAILABLE": "the gateway goes on by itself when it is back",
     "CELL_UNAVAILABLE": "`boatyard cells` shows which cells answer",
+    "TOO_MANY_FAILURES": "who was let in before stays in, and so does the first administrator's token",
     "CELL_STATE": "`boatyard cells` shows how it is",
     "NO_RESULT": "`boatyard show` says how far it has come",
     "CHANGES_NOT_POSSIBLE": "`boatyard checkpoints` shows what waits",

@@ -14,6 +14,7 @@ from boatyard.execution.v1.execution_pb2_grpc import add_ExecutionServiceService
 
 from services.common import program
 from services.common.db.engine import open_database, sqlite_url
+from services.common.db.facts import listen
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
 from services.common.errors import StartError
@@ -32,6 +33,7 @@ from services.execution.guard import PathGuard
 from services.execution.loop.access import NETWORK_VARIABLES, Access
 from services.execution.loop.models import Models
 from services.execution.manager import ExecutionManager
+from services.execution.metrics import ExecutionCounts, RunningMetrics
 from services.execution.requests import StartReader
 from services.execution.retention import Retention, Terms
 from services.execution.runner.group import Place, Task
@@ -63,6 +65,8 @@ async def _main() -> None:
         engine = open_database(sqlite_url(directory / "execution.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.execution.migrations")
+        meters = await stack.enter_async_context(Meters("execution").watching())
+        listen(engine, ExecutionCounts(meters.registry).hear)
         executions, fences = store.ExecutionStore(engine), Fences(engine, store.fences)
         manager = await stack.enter_async_context(
             aclosing(
@@ -76,6 +80,7 @@ async def _main() -> None:
             )
         )
         await manager.recover()
+        meters.add(RunningMetrics(manager, settings.max_executions))
         terms = Terms(
             timedelta(hours=settings.pack_after_hours), timedelta(days=settings.keep_days), settings.keep_bytes
         )
@@ -84,7 +89,6 @@ async def _main() -> None:
         found = await asyncio.to_thread(lambda: tuple(capabilities(control_groups)))
         _warn(found)
         draining = Draining()
-        meters = await stack.enter_async_context(Meters("execution").watching())
         await serve(
             listen=settings.listen,
             registrations=[

@@ -163,6 +163,10 @@ class ExecutionManager:
         """Where an execution's events are."""
         return RunDirectory(self._runs / execution_id)
 
+    def active_runs(self) -> list[RunDirectory]:
+        """Return those of the executions that have not ended."""
+        return list(map(self.run_directory, self._active))
+
     def has_ended(self, execution_id: str) -> bool:
         """Whether a known execution's record is final; nothing is appended to its events after that."""
         active = self._active.get(execution_id)

@@ -26,7 +26,6 @@ from services.common.db.migrate import migrate
 from services.common.errors import StartError, Unavailable
 from services.common.ids import kept_id
 from services.common.lock import FileLock, LockHeldError
-from services.common.metrics import Meters
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
@@ -45,6 +44,7 @@ from services.gateway.checkpoints.store import CheckpointStore
 from services.gateway.coordinators import app as coordinators
 from services.gateway.coordinators.events import EventStore
 from services.gateway.coordinators.place import RemoteMachines
+from services.gateway.database import MIGRATIONS
 from services.gateway.hooks import app as hooks
 from services.gateway.hooks.calls import CallStore
 from services.gateway.http.app import PAGES, http_app
@@ -62,6 +62,7 @@ from services.gateway.jobs.standing import JobStandings
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.tickets import Tickets
 from services.gateway.jobs.wire import document
+from services.gateway.metrics.app import gateway_meters
 from services.gateway.runtime.clients import NodeClients
 from services.gateway.runtime.places import Places, places
 from services.gateway.runtime.relay import Relay
@@ -107,6 +108,7 @@ async def _main() -> None:
         changes, draining = Changes(), Draining()
         cells = CellStore(engine, settings.lease_seconds)
         await cells.register(cell)
+        meters = await stack.enter_async_context(gateway_meters(engine, cells, cell).watching())
         ledger = await _ledger(engine, cell, changes, settings)
         store, events = JobStore(engine, changes), EventStore(engine)
         for work, name in (
@@ -148,7 +150,6 @@ async def _main() -> None:
             pages=PAGES,
         )
         await stack.enter_async_context(_beside(before.run(), "records of calls"))
-        meters = await stack.enter_async_context(Meters("gateway").watching())
         pages = http_app(meters, node_metrics(nodes), before.authenticator, draining)
         await stack.enter_async_context(http_server(pages, settings.http_listen, settings.server_tls))
         await serve(
@@ -171,7 +172,7 @@ async def _database(stack: AsyncExitStack, directory: Path, settings: GatewaySet
     engine = open_database(url, f"boatyard {cell.cell_id}")
     stack.push_async_callback(engine.dispose)
     await _await_database(engine)
-    await migrate(engine, "services.gateway.migrations")
+    await migrate(engine, MIGRATIONS)
     return engine
 
 

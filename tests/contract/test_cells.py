@@ -145,6 +145,7 @@ async def test_a_database_tells_how_it_is(book: Books) -> None:
     told = await StateStore(book.engine).database()
     assert told.kind == book.engine.dialect.name
     assert told.schema_version.isdigit()
+    assert told.schema_faults == ()
     assert told.latency > 0
     if told.kind == "postgresql":
         assert "boatyard" in [client.name for client in told.clients]

@@ -140,12 +140,23 @@ def test_a_pod_may_make_sandboxes_and_nothing_else() -> None:
         assert "livenessProbe" not in container, "it would end agents"
 
 
+def test_cells_of_compose_get_no_more_than_they_need() -> None:
+    (compose,) = documents("compose/compose.yaml")
+    for name in ("cell-1", "cell-2"):
+        cell = compose["services"][name]
+        assert cell["cap_drop"] == ["ALL"]
+        assert "no-new-privileges:true" in cell["security_opt"]
+        (mounted,) = [volume for volume in cell["volumes"] if "certificates" in volume]
+        assert mounted.startswith("./certificates/cells:"), "with the key of the CA a cell is any cell"
+
+
 def test_the_image_is_built_of_what_is_there() -> None:
     lines = (DEPLOY / "image/Dockerfile").read_text().splitlines()
     (entry,) = [line for line in lines if line.startswith("ENTRYPOINT")]
     assert "tini" in entry, "somebody must reap what agents leave behind"
     assert any("constraints.txt" in line for line in lines)
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "deploy" in ignored, "that is where compose's secrets lie"
     assert not {"services", "protos", "pyproject.toml", "constraints.txt", "README.md"} & set(ignored)
 
 
@@ -153,8 +164,14 @@ def test_the_certificates_are_good_for_servers_and_clients(tmp_path: Path) -> No
     command = [DEPLOY / "certificates.sh", tmp_path / "made", "cell-1", "*.cells.boatyard.svc"]
     for _ in range(2):  # the second time it renews
         subprocess.run(command, check=True, capture_output=True)
-    made = tmp_path / "made"
-    assert (made / "gateway.key").stat().st_mode & 0o077 == 0
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"ca.key", "ca.srl", "cells"}
+    made = tmp_path / "made" / "cells"
+    assert made.stat().st_mode & 0o777 == 0o755, "cells are another user"
+    assert {path.name: path.stat().st_mode & 0o777 for path in made.iterdir()} == {
+        "ca.crt": 0o644,
+        "gateway.crt": 0o644,
+        "gateway.key": 0o600,
+    }
     ServerTls(made / "gateway.crt", made / "gateway.key").credentials()
     ClientTls(made / "ca.crt").credentials()
     verify = ["openssl", "verify", "-CAfile", made / "ca.crt"]

@@ -2,7 +2,8 @@
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -105,19 +106,22 @@ def test_a_rolling_restart_fails_no_job(scratch: Path, postgres_url: str, remote
         assert [cell["state"] for cell in cells[1].lines("cells")] == ["ACTIVE", "ACTIVE"]
 
 
-def test_a_database_that_is_restarted_under_load_costs_no_job(
-    scratch: Path, remote: Remote, own_postgres: OwnPostgres
+@pytest.mark.parametrize("outage", [OwnPostgres.away, OwnPostgres.hanging])
+def test_a_database_that_is_away_under_load_costs_no_job(
+    scratch: Path,
+    remote: Remote,
+    own_postgres: OwnPostgres,
+    outage: Callable[[OwnPostgres], AbstractContextManager[None]],
 ) -> None:
     lease_seconds = 8.0
     with running_cells(scratch, 2, own_postgres.url, lease_seconds=lease_seconds) as cells:
         jobs = [cells[number % 2].submit(remote.path, f"sleep {number % 4}; echo x > new.txt") for number in range(8)]
-        own_postgres.stop()
-        refused = cells[0].start("ps")
-        _, complaints = refused.communicate(timeout=30)
-        assert refused.returncode == 4
-        assert b"database" in complaints
-        time.sleep(1.5 * lease_seconds)  # every lease runs out: each cell is to go on with its own all the same
-        own_postgres.start()
+        with outage(own_postgres):
+            refused = cells[0].start("ps")
+            _, complaints = refused.communicate(timeout=30)
+            assert refused.returncode == 4
+            assert b"database" in complaints
+            time.sleep(1.5 * lease_seconds)  # every lease runs out: each cell is to go on with its own all the same
         ended = [cells[0].result(job["job_id"], timeout=90) for job in jobs]
 
     assert [one["state"] for one in ended] == ["SUCCEEDED"] * len(jobs), ended
@@ -125,8 +129,8 @@ def test_a_database_that_is_restarted_under_load_costs_no_job(
 
 
 def test_cells_call_one_another_by_tls(scratch: Path, postgres_url: str, remote: Remote) -> None:
-    made = scratch / "certificates"
-    subprocess.run([ROOT / "deploy" / "certificates.sh", made], check=True, capture_output=True)
+    subprocess.run([ROOT / "deploy" / "certificates.sh", scratch / "certificates"], check=True, capture_output=True)
+    made = scratch / "certificates" / "cells"
     files = {
         "BOATYARD_GATEWAY_TLS_CERTIFICATE": made / "gateway.crt",
         "BOATYARD_GATEWAY_TLS_KEY": made / "gateway.key",

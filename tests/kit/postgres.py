@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +90,36 @@ print(get_server(sys.argv[1], cleanup_mode=None).get_uri())
         if file.exists():
             os.kill(int(file.read_text().split()[0]), signal.SIGINT)
         eventually(lambda: not file.exists(), "PostgreSQL has stopped")
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Stop it for a while."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let it stand still: every connection stays open, new ones are let in by the kernel, and nobody answers."""
+        stopped: set[int] = set()
+        try:
+            while found := set(self._pids()) - stopped:  # one may have begun meanwhile
+                for pid in found:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGSTOP)
+                stopped |= found
+            yield
+        finally:
+            for pid in stopped:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        """Return all of its processes, the one that starts the others first."""
+        first = int((self._data / "postmaster.pid").read_text().split()[0])
+        return [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
+from services.common.db.bounded import CONNECTING, Connector
 from services.common.db.outages import outage, tell_outage
 from services.common.errors import StartError
 
@@ -25,12 +26,8 @@ _POSTGRESQL: dict[str, Any] = {
     # otherwise, and all cells share them.
     "pool_size": 8,
     "max_overflow": 4,
-    "pool_timeout": 8,  # seconds: below the 10 that callers wait, so that they are told why
-}
-_CONNECTION = {
-    "connect_timeout": 10,  # seconds
-    # A process that stands still (SIGSTOP, a machine that hangs) in mid-transaction would keep its locks from all.
-    "options": "-c idle_in_transaction_session_timeout=10s",
+    # Seconds. With making a connection anew it is below the 10 that callers wait, so that they are told why.
+    "pool_timeout": 4,
 }
 
 
@@ -55,9 +52,10 @@ def open_database(url: str, name: str = "boatyard") -> AsyncEngine:
 
     `name` is what PostgreSQL shows of who is connected.
 
-    What is done with it raises Unavailable (DATABASE_UNAVAILABLE) while the database is away. Transactions are
-    `async with engine.begin() as connection:`, short, and never held over other waits. Raises StartError for any other
-    URL; no error repeats the URL, for it may hold a password, nor a statement's values.
+    What is done with it raises Unavailable (DATABASE_UNAVAILABLE) while the database is away, or does not answer for
+    8 s: see `bounded`. Transactions are `async with engine.begin() as connection:`, short, and never held over other
+    waits. Raises StartError for any other URL; no error repeats the URL, for it may hold a password, nor a statement's
+    values.
     """
     parsed = parse_database_url(url)
     if parsed.get_backend_name() == "postgresql":
@@ -65,7 +63,7 @@ def open_database(url: str, name: str = "boatyard") -> AsyncEngine:
             parsed,
             hide_parameters=True,
             poolclass=_Pool,
-            connect_args={**_CONNECTION, "application_name": name},
+            connect_args={**CONNECTING, "async_creator_fn": Connector().connect, "application_name": name},
             **_POSTGRESQL,
         )
         event.listen(engine.sync_engine, "handle_error", tell_outage)

@@ -10,13 +10,13 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.common.db.bounded import CONNECTING, BoundedConnection
+
 MAX_PAYLOAD_BYTES: Final = 7999
 """PostgreSQL's limit."""
 
 _AGAIN_SECONDS: Final = 1.0
 _PROBE_SECONDS: Final = 30.0
-_ANSWER_SECONDS: Final = 10.0
-_CONNECT_SECONDS: Final = 10
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ async def heard(engine: AsyncEngine, channel: str) -> AsyncGenerator[str | None,
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     while True:
         try:
-            connection = await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=_CONNECT_SECONDS)
+            connection = await BoundedConnection.connect(url, autocommit=True, **CONNECTING)
             async with _closing(connection):
                 await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
                 yield None
@@ -52,8 +52,7 @@ async def heard(engine: AsyncEngine, channel: str) -> AsyncGenerator[str | None,
                     async for notice in connection.notifies(timeout=_PROBE_SECONDS):
                         yield notice.payload
                     # A peer that is gone without a word is noticed when it is asked something.
-                    async with asyncio.timeout(_ANSWER_SECONDS):
-                        await connection.execute("SELECT 1")
-        except (psycopg.Error, OSError, TimeoutError) as error:
+                    await connection.execute("SELECT 1")
+        except (psycopg.Error, OSError) as error:
             log.info("notices are not heard for now", error=" ".join(str(error).split()))
         await asyncio.sleep(_AGAIN_SECONDS)

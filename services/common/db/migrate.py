@@ -11,6 +11,7 @@ A migration that has landed never changes: databases have been made by it. What 
 """
 
 import importlib
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db import schema
+from services.common.db.bounded import unhurried
 from services.common.errors import StartError
 
 _LOCK = 0x626F6174  # any number that everybody takes
@@ -36,8 +38,10 @@ async def migrate(engine: AsyncEngine, package: str) -> None:
     changed in it.
     """
     history = importlib.import_module(package)
-    async with engine.begin() as connection:  # SQLite's write lock
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(engine.begin())  # SQLite's write lock
         if engine.dialect.name == "postgresql":
+            await stack.enter_async_context(unhurried(connection))
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         await connection.run_sync(_bring_up, history)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.common.errors import Unauthenticated
+from services.common.rpc.failing import Failures
 
 AUTHORIZATION_METADATA_KEY = "authorization"
 
@@ -15,13 +16,15 @@ class Shown:
     """What a call shows of who makes it.
 
     `token` is None where none was shown; `method` is the full name, such as /boatyard.git.v1.GitService/Push; `peer` is
-    gRPC's word for where the call comes from, such as ipv4:127.0.0.1:40312.
+    gRPC's word for where the call comes from, such as ipv4:127.0.0.1:40312. `is_again`: it was let in, and is asked
+    about once more while its stream lasts.
     """
 
     token: str | None = field(repr=False)
     method: str
     peer: str
     metadata: Mapping[str, str | bytes] = field(repr=False)
+    is_again: bool = False
 
     def text(self, key: str) -> str:
         """Return one value of the call's metadata; empty where there is none."""
@@ -38,7 +41,9 @@ class Authenticator(Protocol):
         ...
 
     async def authenticate(self, shown: Shown) -> str:
-        """Return the caller's name, for logs and records, or raise Unauthenticated or PermissionDenied.
+        """Return the caller's name, for logs and records.
+
+        Raises Unauthenticated, PermissionDenied, TooManyFailuresError.
 
         Runs in the call's own task: context variables that it sets are there for whoever serves the call.
         """
@@ -46,7 +51,7 @@ class Authenticator(Protocol):
 
 
 class SingleToken:
-    """Admits whoever shows one secret: the cell token of the node services.
+    """Admits whoever shows one secret, such as the cell token of the node services; it is compared, however many fail.
 
     `hint` is added to the refusal, and says where the token is found; `reason` is the one that the proto documents.
     """
@@ -58,14 +63,15 @@ class SingleToken:
         self._caller = caller
         self._reason = reason
         self._hint = hint
+        self._failures = Failures()
 
     async def authenticate(self, shown: Shown) -> str:
         """See Authenticator."""
-        if shown.token is None:
-            raise Unauthenticated(f"a bearer token is needed: {self._hint}", reason=self._reason)
-        if not hmac.compare_digest(shown.token.encode(), self._token):
-            raise Unauthenticated(f"this token is not known here: {self._hint}", reason=self._reason)
-        return self._caller
+        if shown.token is not None and hmac.compare_digest(shown.token.encode(), self._token):
+            return self._caller
+        self._failures.note(shown.peer)
+        what = "a bearer token is needed" if shown.token is None else "this token is not known here"
+        raise Unauthenticated(f"{what}: {self._hint}", reason=self._reason)
 
 
 def cell_authenticator(token: str) -> SingleToken:

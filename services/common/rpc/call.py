@@ -20,6 +20,7 @@ class Call:
     """One incoming call. `status` and `reason` are None while it goes well.
 
     `request` is what is asked, or the first message of its stream; `answer` is there when one was made, and no stream.
+    `is_quiet`: it is one of a flood, of which enough was told.
     """
 
     method: str
@@ -31,6 +32,7 @@ class Call:
     reason: str | None = None
     request: Any = None
     answer: Any = None
+    is_quiet: bool = False
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import grpc
 import structlog
@@ -24,6 +25,7 @@ from services.common.fence import FENCE_METADATA_KEY, Fence, set_current_fence
 from services.common.logs import CALLER, REQUEST_ID
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Shown
 from services.common.rpc.call import Call, Layer
+from services.common.rpc.failing import TooManyFailuresError
 from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
 
 REQUEST_ID_METADATA_KEY = "boatyard-request-id"
@@ -74,8 +76,8 @@ async def with_access_log(call: Call) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        write = log.debug if call.is_open else log.info
-        if call.status in _WARN:
+        write = log.debug if call.is_open or call.is_quiet else log.info
+        if call.status in _WARN and not call.is_quiet:
             write = log.warning
         elif call.status in _ERROR:
             write = log.error
@@ -125,7 +127,12 @@ def authenticating(authenticator: Authenticator) -> Layer:
             scheme, _, token = header.partition(" ")
             known = token if scheme.lower() == "bearer" and token else None
             shown = Shown(known, call.method, call.context.peer(), call.metadata)
-            structlog.contextvars.bind_contextvars(**{CALLER: await authenticator.authenticate(shown)})
+            try:
+                caller = await authenticator.authenticate(shown)
+            except TooManyFailuresError as error:
+                call.is_quiet = error.is_told
+                raise
+            structlog.contextvars.bind_contextvars(**{CALLER: caller})
             if authenticator.forgets and not call.answers_once:
                 async with _while_known(authenticator, shown):
                     yield
@@ -140,6 +147,7 @@ async def _while_known(authenticator: Authenticator, shown: Shown) -> AsyncItera
     """End a stream whose caller is let in no more: its token was revoked, or has expired."""
     refusal: ServiceError | None = None
     scope = asyncio.timeout(None)
+    shown = replace(shown, is_again=True)
 
     async def watch() -> None:
         nonlocal refusal

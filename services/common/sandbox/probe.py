@@ -30,8 +30,10 @@ _SWITCHES = (
     ),
 )
 _IN_CONTAINER = (
-    "Inside a container, start it with `--security-opt seccomp=unconfined --security-opt systempaths=unconfined`"
-    " (Docker, Podman), or run the agents with sandbox tier `none`, which isolates nothing"
+    "Inside a container, start it as another user than root, with"
+    " `--security-opt seccomp=unconfined --security-opt systempaths=unconfined` (Docker, Podman), or `seccompProfile:"
+    " {type: Unconfined}`, `procMount: Unmasked` and `hostUsers: false` (Kubernetes); or run the agents with sandbox"
+    " tier `none`, which isolates nothing"
 )
 _SYSCTL = Path("/proc/sys")
 _TIMEOUT_S = 20

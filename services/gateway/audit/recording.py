@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from services.common.errors import Status
 from services.common.ids import new_id
 from services.common.rpc.call import Call, Layer
+from services.common.rpc.failing import TOO_MANY_FAILURES
 from services.gateway.audit import wire
 from services.gateway.audit.model import OK, REFUSED, Record
 from services.gateway.audit.trail import Trail
@@ -23,14 +24,16 @@ def recording(trail: Trail, cell_id: str, changing: Container[str]) -> Layer:
         try:
             yield
         finally:
-            if call.method in changing or call.status in REFUSED:
+            is_refused = call.status in REFUSED or call.reason == TOO_MANY_FAILURES
+            if (call.method in changing or is_refused) and not call.is_quiet:
                 trail.note(_record(call, cell_id))
 
     return layer
 
 
 def _record(call: Call, cell_id: str) -> Record:
-    access = None if call.status is Status.UNAUTHENTICATED else current_access()
+    is_nobodys = call.status is Status.UNAUTHENTICATED or call.reason == TOO_MANY_FAILURES
+    access = None if is_nobodys else current_access()
     origin = access.origin if access else call.context.peer()
     return Record(
         record_id=new_id("audit"),

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
+from services.common.rpc.failing import TOO_MANY_FAILURES
 from services.gateway.audit.model import REFUSED, Record, Wanted
 from services.gateway.audit.tables import audit_records
 from services.gateway.sql import read_page
@@ -58,7 +59,7 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     if wanted.resource_id:
         conditions.append(columns.resources.contains(f"/{wanted.resource_id} ", autoescape=True))
     if wanted.only_refused:
-        conditions.append(columns.status.in_(REFUSED))
+        conditions.append(columns.status.in_(REFUSED) | (columns.reason == TOO_MANY_FAILURES))
     if wanted.after is not None:
         conditions.append(columns.time >= wanted.after)
     if wanted.before is not None:

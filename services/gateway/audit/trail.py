@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.common.errors import Status, Unavailable
+from services.common.errors import Unavailable
 from services.gateway.audit.model import Record
 from services.gateway.audit.store import AuditStore
 
@@ -30,7 +30,7 @@ class Trail:
         self._clock = clock
         self._waiting: deque[Record] = deque()
         self._some = asyncio.Event()
-        self._second, self._unknown = 0.0, 0
+        self._second, self._unknown = 0.0, Counter[str]()
         self._lost = 0
 
     def note(self, record: Record) -> None:
@@ -54,13 +54,13 @@ class Trail:
 
     def _is_one_too_many(self, record: Record) -> bool:
         """Whether it is of a flood of calls by nobody: what comes without a token must not fill the disk."""
-        if record.status != Status.UNAUTHENTICATED:
+        if record.caller:
             return False
         now = self._clock()
         if now - self._second >= 1:
-            self._second, self._unknown = now, 0
-        self._unknown += 1
-        return self._unknown > _MAX_UNKNOWN_PER_SECOND
+            self._second, self._unknown = now, Counter()
+        self._unknown[record.reason] += 1  # of each reason some: what was cut off is not to be lost in what came before
+        return self._unknown[record.reason] > _MAX_UNKNOWN_PER_SECOND
 
     async def _write(self) -> bool:
         """Write what waits; say whether the database took it. What it did not take is kept."""

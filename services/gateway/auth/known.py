@@ -29,6 +29,11 @@ class StoredTokens:
         self._store = store
         self._clock = clock
         self._looks: OrderedDict[bytes, _Look] = OrderedDict()
+        self._opened: OrderedDict[bytes, None] = OrderedDict()
+
+    def is_at_hand(self, token: str) -> bool:
+        """See Knows: it is none of these tokens, or has opened here, and not failed since."""
+        return not token.startswith(SECRET_PREFIX) or hash_of(token) in self._opened
 
     async def access(self, token: str, shown: Shown) -> Access | None:  # noqa: ARG002 - it knows a token by itself
         """See Knows. Raises Unavailable while the database is away."""
@@ -49,6 +54,12 @@ class StoredTokens:
             raise
         if access is None:  # whoever tries tokens fills nothing
             self._drop(key, look)
+            self._opened.pop(key, None)
+        else:
+            self._opened[key] = None
+            self._opened.move_to_end(key)
+            if len(self._opened) > _MAX_KNOWN:
+                self._opened.popitem(last=False)
         return access
 
     def forget(self) -> None:

@@ -76,10 +76,11 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """What a database says of itself. `latency` is in seconds."""
+    """What a database says of itself. `latency` is in seconds; `schema_faults` are sentences."""
 
     kind: str
     server_version: str
     schema_version: str
+    schema_faults: tuple[str, ...]
     latency: float
     clients: tuple[Client, ...]

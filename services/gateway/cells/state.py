@@ -7,7 +7,9 @@ from sqlalchemy import case, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, from_microseconds
+from services.common.db.migrate import look
 from services.gateway.cells.model import Client, DatabaseState, Queue
+from services.gateway.database import MIGRATIONS
 from services.gateway.jobs.tables import jobs, now
 from services.lifecycle.model.states import JobState
 
@@ -15,7 +17,7 @@ _TRIES = 5
 
 
 class StateStore:
-    """Each method is one transaction."""
+    """Asks one thing a method."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -35,17 +37,17 @@ class StateStore:
     async def database(self) -> DatabaseState:
         """Return what the database says of itself."""
         kind = self._engine.dialect.name
+        schema, faults = await look(self._engine, MIGRATIONS)
         async with self._engine.begin() as connection:
             times = []
             for _ in range(_TRIES):
                 began = time.perf_counter()
                 await connection.execute(text("SELECT 1"))
                 times.append(time.perf_counter() - began)
-            schema = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one()
             asked = "SHOW server_version" if kind == "postgresql" else "SELECT sqlite_version()"
             server = (await connection.execute(text(asked))).scalar_one()
             clients = await _clients(connection) if kind == "postgresql" else ()
-        return DatabaseState(kind, str(server), str(schema), statistics.median(times), clients)
+        return DatabaseState(kind, str(server), schema, tuple(faults), statistics.median(times), clients)
 
 
 async def _clients(connection: AsyncConnection) -> tuple[Client, ...]:

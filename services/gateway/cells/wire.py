@@ -63,6 +63,7 @@ def database(state: DatabaseState) -> pb.CheckDatabaseResponse:
         kind=state.kind,
         server_version=state.server_version,
         schema_version=state.schema_version,
+        schema_faults=state.schema_faults,
         latency=duration(timedelta(seconds=state.latency)),
         clients=[
             pb.DatabaseClient(name=client.name, address=client.address, connections=client.connections)

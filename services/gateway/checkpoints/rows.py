@@ -8,8 +8,10 @@ from sqlalchemy import ColumnElement, Row, Select, and_, or_, select, type_coerc
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import Moment, as_number
+from services.common.db.facts import note
 from services.gateway.checkpoints.model import Checkpoint, Decider
 from services.gateway.checkpoints.tables import checkpoints
+from services.gateway.facts import Questions
 from services.gateway.jobs.tables import NOW, now
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Lease
@@ -88,7 +90,8 @@ async def write_question(connection: AsyncConnection, lease: Lease, question: Qu
         "create_time": NOW,
         "expire_time": type_coerce(now() + round(question.seconds * _SECOND), Moment),
     }
-    await insert_if_absent(connection, checkpoints, row)
+    if await insert_if_absent(connection, checkpoints, row):
+        note(connection, Questions(CheckpointState.PENDING))
     found = SELECT.where(checkpoints.c.checkpoint_id == checkpoint_id)
     return checkpoint_of((await connection.execute(found)).one())
 
@@ -105,7 +108,8 @@ async def decision_on(connection: AsyncConnection, lease: Lease, name: str) -> D
 async def withdraw(connection: AsyncConnection, job_id: str) -> None:
     """Want no answer any more to what a job has asked: it has ended, or its next attempt asks again."""
     withdrawn = update(checkpoints).where(checkpoints.c.job_id == job_id, IS_OPEN)
-    await connection.execute(withdrawn.values(state=CheckpointState.WITHDRAWN, decide_time=NOW))
+    done = await connection.execute(withdrawn.values(state=CheckpointState.WITHDRAWN, decide_time=NOW))
+    note(connection, Questions(CheckpointState.WITHDRAWN, done.rowcount))
 
 
 def _id_of(lease: Lease, name: str) -> str:

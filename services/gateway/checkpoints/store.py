@@ -4,6 +4,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
+from services.common.db.facts import note
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.auth import scope
@@ -11,6 +12,7 @@ from services.gateway.checkpoints.model import Answer, Checkpoint, CheckpointFil
 from services.gateway.checkpoints.parking import wake
 from services.gateway.checkpoints.rows import IS_OPEN, SELECT, checkpoint_of, in_states
 from services.gateway.checkpoints.tables import checkpoints
+from services.gateway.facts import Questions
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.rows import job_row
 from services.gateway.jobs.tables import NOW
@@ -73,6 +75,7 @@ class CheckpointStore:
             )
             holds = written.rowcount == 1
             if holds:
+                note(connection, Questions(answer.state))
                 await wake(connection, job)
             decided = await _get(connection, checkpoint_id)
         if holds:

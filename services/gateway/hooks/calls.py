@@ -6,8 +6,10 @@ from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
+from services.common.db.facts import note
 from services.common.db.paging import Page
 from services.gateway.auth import scope
+from services.gateway.facts import HookCalled
 from services.gateway.hooks.model import CallFilter, CallView
 from services.gateway.hooks.tables import hook_calls
 from services.gateway.housekeeping import every_hour
@@ -29,7 +31,8 @@ async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) 
     if call.state is not CallState.RUNNING:
         known = {"state": call.state, "tries": call.tries, "status": _text(call.status), "answer": _text(call.answer)}
         ended = this.where(hook_calls.c.state == CallState.RUNNING).values(**known, end_time=NOW)
-        await connection.execute(ended)
+        if (await connection.execute(ended)).rowcount:
+            note(connection, HookCalled(call.event, call.state))
         return
     row = {
         "call_id": call.call_id,

@@ -4,6 +4,7 @@ Claims come one after the other, over all cells: on PostgreSQL by a lock of thei
 transaction has the only write lock. So what a claim counts stays true until it is committed, and limits are exact.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -11,6 +12,9 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.common.db.facts import note
+from services.common.db.outages import outage
+from services.gateway.facts import JobTaken
 from services.gateway.jobs.attempts import give_up, next_attempt
 from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.tables import IS_QUEUED, IS_RUNNING, cells, executions, jobs, now, stages
@@ -82,7 +86,16 @@ class Claimer:
         """Take the next job that may be taken, and is wanted; see Ledger.claim.
 
         Without `takes_over` nothing is taken that was another cell's. A cell that is paused takes what it has begun.
+        Raises Unavailable (DATABASE_UNAVAILABLE), after which nothing may be committed, when the database stood still.
         """
+        began = time.monotonic()
+        lease = await self._claim(connection, wanted, takes_over=takes_over)
+        # Who beats each third of a lease could not, and loses it by what we have seen after that: the moment counts.
+        if takes_over and lease is not None and time.monotonic() - began > self.lease_seconds * 2 / 3:
+            raise outage()
+        return lease
+
+    async def _claim(self, connection: AsyncConnection, wanted: Wanted, *, takes_over: bool) -> Lease | None:
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS})
         if wanted.capacity is not None and await self._held(connection) >= wanted.capacity:
@@ -161,6 +174,9 @@ class Claimer:
                 start_time=func.coalesce(jobs.c.start_time, now()),
             )
         )
+        is_new = row.state == JobState.PENDING or attempt.number != row.attempt
+        is_taken_over = row.state == JobState.RUNNING and row.cell_id != self.cell_id
+        note(connection, JobTaken(is_new=is_new, is_taken_over=is_taken_over))
         is_moved = not await self._lies_here(connection, attempt.execution_id)
         return Lease(
             row.job_id,

@@ -5,9 +5,11 @@ from typing import Any
 from sqlalchemy import Row, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.common.db.facts import note
 from services.gateway.catalog.model import WorkItemState
 from services.gateway.catalog.store import set_work_item_state
 from services.gateway.checkpoints.rows import withdraw
+from services.gateway.facts import JobEnded
 from services.gateway.jobs.notes import end_executions, text_of
 from services.gateway.jobs.tables import NOW, jobs, stages
 from services.lifecycle.model.outcome import Outcome
@@ -20,7 +22,7 @@ async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) 
     """End a job whose row is locked: with it its stages and executions, and its hold on a work item."""
     reason = outcome.failure.reason if outcome.failure else ""
     message = outcome.failure.message if outcome.failure else ""
-    await connection.execute(
+    ended = await connection.execute(
         update(jobs)
         .where(jobs.c.job_id == job.job_id)
         .values(
@@ -31,7 +33,10 @@ async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) 
             held=False,
             end_time=NOW,
         )
+        .returning(jobs.c.end_time)
     )
+    seconds = (ended.scalar_one() - job.start_time).total_seconds() if job.start_time else None
+    note(connection, JobEnded(job.kind, outcome.state, reason, seconds))
     await end_stages(connection, job.job_id)
     await withdraw(connection, job.job_id)
     cancelled = outcome.state is JobState.CANCELLED

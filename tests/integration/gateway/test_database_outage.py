@@ -5,10 +5,12 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from boatyard.gateway.v1 import job_pb2
 from sqlalchemy import make_url
 
+from services.gateway.jobs.claiming import _CLAIMS
 from services.lifecycle.ledger import LedgerUnavailable
 from tests.kit.ledger import books, claimed
 from tests.kit.repos import Repo
@@ -103,3 +105,21 @@ async def test_no_cell_takes_for_lost_what_an_outage_kept_others_from_prolonging
             while (taken := await two.claim()) is None:
                 await asyncio.sleep(0.1)
         assert taken.attempt == 2
+
+
+async def test_a_claim_that_stood_still_takes_nothing_that_others_could_not_prolong_meanwhile(
+    postgres_url: str,
+) -> None:
+    async with books(postgres_url) as book:
+        one, two = await book.cell("one", lease_seconds=2), await book.cell("two", lease_seconds=2)
+        await book.admit()
+        await claimed(one)
+        async with await psycopg.AsyncConnection.connect(postgres_url) as holding:
+            await holding.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIMS])
+            claiming = asyncio.create_task(two.claim())
+            await asyncio.sleep(3)  # the lease runs out
+        with pytest.raises(LedgerUnavailable):
+            await claiming
+
+        assert await two.claim() is None
+        assert (await claimed(one)).attempt == 1

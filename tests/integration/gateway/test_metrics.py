@@ -3,9 +3,11 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from boatyard.gateway.v1 import access_pb2, auth_pb2, auth_pb2_grpc
+from boatyard.execution.v1 import sandbox_pb2
+from boatyard.gateway.v1 import access_pb2, auth_pb2, auth_pb2_grpc, job_pb2
 
 from services.common.rpc.channel import open_channel
 from tests.kit.metrics import Scraped, get
@@ -86,3 +88,51 @@ async def test_a_node_that_is_away_is_told_of_and_takes_nothing_from_the_others(
     async with asyncio.timeout(60):
         while scraped(services).value("boatyard_up", service="git") == 0:
             await asyncio.sleep(0.1)
+
+
+async def test_after_a_job_the_numbers_say_so(services: Services) -> None:
+    before = scraped(services)
+    job = await services.run("echo hello; sleep 0.2")
+    assert job.state == job_pb2.Job.STATE_SUCCEEDED
+    failed = await services.run("exit 3")
+    assert failed.state == job_pb2.Job.STATE_FAILED
+    after = scraped(services)
+
+    def grown(name: str, **labels: str) -> float:
+        return after.value(name, **labels) - before.value(name, **labels)
+
+    assert grown("agent_jobs_total", status="SUCCEEDED") == 1
+    assert grown("agent_jobs_total", status="FAILED") == 1
+    assert grown("boatyard_jobs_ended_total", state="FAILED", reason="AGENT_FAILED") == 1
+    assert grown("agent_jobs_duration_seconds_count") == 2
+    assert grown("agent_jobs_duration_seconds_sum") > 0.2
+    assert grown("boatyard_job_attempts_total") == 2
+    assert grown("boatyard_executions_started_total", purpose="AGENT") == 2
+    assert grown("boatyard_executions_ended_total", purpose="AGENT", state="SUCCEEDED") == 1
+    assert grown("boatyard_execution_output_bytes_total") >= len("hello\n")
+    assert grown("boatyard_execution_memory_peak_bytes_count") >= 1
+    method = "boatyard.execution.v1.ExecutionService/StartExecution"
+    assert grown("boatyard_rpc_total", service="execution", method=method, code="OK") >= 2
+
+
+async def test_what_runs_is_told_while_it_does(services: Services, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    tier = {"sandbox_tier": sandbox_pb2.SANDBOX_TIER_NONE}
+    running = await services.submit(f"while ! test -e {release}; do sleep 0.05; done", agent=tier)
+
+    def told(found: Scraped) -> bool:
+        return (
+            found.value("agent_worker_active_jobs") == 1
+            and found.value("boatyard_jobs", state="RUNNING") == 1
+            and found.value("boatyard_executions_active") == 1
+            and found.value("boatyard_executions_active_memory_bytes") > 0
+        )
+
+    async with asyncio.timeout(60):
+        while not told(scraped(services)):
+            await asyncio.sleep(0.2)
+    release.touch()
+    await services.ended(running.job_id)
+    async with asyncio.timeout(60):
+        while scraped(services).value("agent_worker_active_jobs"):
+            await asyncio.sleep(0.2)

@@ -5,12 +5,17 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
+from services.common.db.engine import open_database, sqlite_url
+from services.common.db.migrate import migrate
+from services.common.program import EXIT_CANNOT_START
 from tests.kit import processes
 from tests.kit.cell import BOATYARD, Cell, eventually
 
@@ -82,6 +87,7 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
     }, "no service is told what is another's secret"
     found = {finding["check"]: finding["status"] for finding in cell.lines("doctor")}
     assert [found[f"{service} service"] for service in SERVICES] == ["ok"] * 4
+    assert found["database"] == "ok"
     assert {name for name in found if name.startswith("agents: ")} == {
         f"agents: {what}" for what in ("sandbox", "system calls", "memory", "processes", "cpu", "disk")
     }, "what the execution service found out about this machine"
@@ -102,6 +108,35 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
     assert services_of(cell) == []
     assert not any(listens(cell, service) for service in SERVICES)
     assert attempt(cell, "ps").returncode == 4
+
+
+async def test_databases_that_are_not_what_their_version_makes_are_named_and_left_alone(cell: Cell) -> None:
+    files = {service: cell.home / service / f"{service}.db" for service in SERVICES}
+    for service, path in files.items():
+        path.parent.mkdir(parents=True, mode=0o700)
+        engine = open_database(sqlite_url(path))
+        await migrate(engine, f"services.{service}.migrations")
+        async with engine.begin() as connection:
+            table = "tokens" if service == "gateway" else "fences"
+            await connection.execute(text(f"ALTER TABLE {table} ADD COLUMN dropped_since TEXT"))
+        await engine.dispose()
+    cell.home.chmod(0o700)
+    # Not the addresses at which another cell of this machine may be.
+    cell.environment |= {f"BOATYARD_{service.upper()}_LISTEN": cell.address(service) for service in SERVICES}
+    refused = attempt(cell, "up", "--port-base", cell.base)
+    assert refused.returncode == 1
+    assert "should not have" in refused.stderr
+    running = [
+        subprocess.Popen([sys.executable, "-m", f"services.{service}"], env=cell.environment, stderr=subprocess.PIPE)
+        for service in SERVICES
+    ]
+    for path, process in zip(files.values(), running, strict=True):
+        said = process.communicate(timeout=60)[1].decode()
+        assert (process.returncode, said.count("\n")) == (EXIT_CANNOT_START, 1), said
+        assert f"the database {path} is called schema version" in said
+        assert "has a column dropped_since" in said
+    found = [finding["message"] for finding in cell.lines("doctor", code=1) if finding["check"].endswith(" service")]
+    assert any("has a column dropped_since" in message for message in found)
 
 
 @pytest.mark.slow

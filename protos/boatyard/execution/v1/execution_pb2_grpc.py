@@ -29,7 +29,8 @@ class ExecutionServiceStub:
     """Owns the processes of agents: it starts them in a sandbox, records all they do, and ends them to the last child.
 
     An execution does not notice when this service is killed and started again. Every RPC may also return
-    UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
+    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
     is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry its fence in the
     `boatyard-fence` metadata, as `<job id>/<number>`.
     """
@@ -96,7 +97,8 @@ class ExecutionServiceServicer:
     """Owns the processes of agents: it starts them in a sandbox, records all they do, and ends them to the last child.
 
     An execution does not notice when this service is killed and started again. Every RPC may also return
-    UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
+    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
     is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry its fence in the
     `boatyard-fence` metadata, as `<job id>/<number>`.
     """
@@ -303,7 +305,8 @@ class ExecutionService:
     """Owns the processes of agents: it starts them in a sandbox, records all they do, and ends them to the last child.
 
     An execution does not notice when this service is killed and started again. Every RPC may also return
-    UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
+    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
     is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry its fence in the
     `boatyard-fence` metadata, as `<job id>/<number>`.
     """

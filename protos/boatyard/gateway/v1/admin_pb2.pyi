@@ -307,6 +307,7 @@ class CheckDatabaseResponse(message.Message):
     SCHEMA_VERSION_FIELD_NUMBER: builtins.int
     LATENCY_FIELD_NUMBER: builtins.int
     CLIENTS_FIELD_NUMBER: builtins.int
+    SCHEMA_FAULTS_FIELD_NUMBER: builtins.int
     kind: builtins.str
     """What it is: sqlite or postgresql."""
     server_version: builtins.str
@@ -321,6 +322,12 @@ class CheckDatabaseResponse(message.Message):
     def clients(self) -> containers.RepeatedCompositeFieldContainer[DatabaseClient]:
         """Who is connected to it, ourselves among them. Empty for SQLite, which nobody else uses."""
 
+    @builtins.property
+    def schema_faults(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Where the schema is not as this gateway needs it, a sentence each; none where all is well. A newer gateway that has
+        been started on the database is such a fault too: this one goes on, and cannot be started again.
+        """
+
     def __init__(
         self,
         *,
@@ -329,10 +336,11 @@ class CheckDatabaseResponse(message.Message):
         schema_version: builtins.str = ...,
         latency: duration_pb2.Duration | None = ...,
         clients: abc.Iterable[DatabaseClient] | None = ...,
+        schema_faults: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["clients", b"clients", "kind", b"kind", "latency", b"latency", "schema_version", b"schema_version", "server_version", b"server_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["clients", b"clients", "kind", b"kind", "latency", b"latency", "schema_faults", b"schema_faults", "schema_version", b"schema_version", "server_version", b"server_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,8 @@ if _version_not_supported:
 class AdminServiceStub:
     """Shows and steers the cells as a whole: which there are, what they have to do, and what they stand on.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away (the details say
     when to ask again), and INTERNAL (INTERNAL). Any gateway answers for all cells.
     """
@@ -74,7 +75,8 @@ class AdminServiceStub:
 class AdminServiceServicer:
     """Shows and steers the cells as a whole: which there are, what they have to do, and what they stand on.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away (the details say
     when to ask again), and INTERNAL (INTERNAL). Any gateway answers for all cells.
     """
@@ -178,7 +180,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 class AdminService:
     """Shows and steers the cells as a whole: which there are, what they have to do, and what they stand on.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away (the details say
     when to ask again), and INTERNAL (INTERNAL). Any gateway answers for all cells.
     """

@@ -41,7 +41,7 @@ class ListAuditRecordsRequest(message.Message):
     resource_id: builtins.str
     """Only of calls that named, or made, the thing of this id, of whatever kind; empty means all."""
     only_refused: builtins.bool
-    """Only of calls that were refused for want of a token, a role or a project."""
+    """Only of calls that were refused for want of a token, a role or a project, or for too many of these."""
     page_size: builtins.int
     """How many at most: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str

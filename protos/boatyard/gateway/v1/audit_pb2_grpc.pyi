@@ -21,7 +21,8 @@ class AuditServiceStub:
     database is away they are kept in memory, 10,000 at most, and what a cell has not written when it is killed is lost. Of calls
     without a known token 10 a second are recorded on a cell, and the others counted in its log.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL).
     """
@@ -42,7 +43,8 @@ class AuditServiceServicer(metaclass=abc_1.ABCMeta):
     database is away they are kept in memory, 10,000 at most, and what a cell has not written when it is killed is lost. Of calls
     without a known token 10 a second are recorded on a cell, and the others counted in its log.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL).
     """

@@ -31,7 +31,8 @@ class TokenServiceStub:
     A caller shows its token as metadata, `authorization: Bearer <secret>`. The gateway keeps SHA-256 of a secret and not the
     secret, so nobody can read one there. The first administrator's token, in the data directory's file, is none of these.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL).
     """
@@ -65,7 +66,8 @@ class TokenServiceServicer:
     A caller shows its token as metadata, `authorization: Bearer <secret>`. The gateway keeps SHA-256 of a secret and not the
     secret, so nobody can read one there. The first administrator's token, in the data directory's file, is none of these.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL).
     """
@@ -133,7 +135,8 @@ class TokenService:
     A caller shows its token as metadata, `authorization: Bearer <secret>`. The gateway keeps SHA-256 of a secret and not the
     secret, so nobody can read one there. The first administrator's token, in the data directory's file, is none of these.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL).
     """

@@ -28,7 +28,8 @@ if _version_not_supported:
 class CatalogServiceStub:
     """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
@@ -181,7 +182,8 @@ class CatalogServiceStub:
 class CatalogServiceServicer:
     """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
@@ -620,7 +622,8 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 class CatalogService:
     """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
     beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least

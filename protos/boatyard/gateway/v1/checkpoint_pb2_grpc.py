@@ -31,7 +31,8 @@ class CheckpointServiceStub:
     The first answer wins. Whoever answers later, or twice, is told what the first answer was, with `already_decided`: no
     answer is an error because another one was faster. Any gateway of the house takes answers, whichever cell the job waits on.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away (the details say
     when to ask again), and INTERNAL (INTERNAL).
     """
@@ -75,7 +76,8 @@ class CheckpointServiceServicer:
     The first answer wins. Whoever answers later, or twice, is told what the first answer was, with `already_decided`: no
     answer is an error because another one was faster. Any gateway of the house takes answers, whichever cell the job waits on.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away (the details say
     when to ask again), and INTERNAL (INTERNAL).
     """
@@ -176,7 +178,8 @@ class CheckpointService:
     The first answer wins. Whoever answers later, or twice, is told what the first answer was, with `already_decided`: no
     answer is an error because another one was faster. Any gateway of the house takes answers, whichever cell the job waits on.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away (the details say
     when to ask again), and INTERNAL (INTERNAL).
     """

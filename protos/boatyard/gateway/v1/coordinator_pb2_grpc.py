@@ -35,7 +35,8 @@ class CoordinatorServiceStub:
     A client's life: ClaimJob until there is a job; GetWorkContext; AppendEvents now and then; RenewLease at least every third
     of a lease, which also tells whether somebody wants the job to end; and last CompleteJob or FailJob.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
     INTERNAL (INTERNAL). Where it says when to ask again, any other gateway may be asked too.
     """
@@ -98,7 +99,8 @@ class CoordinatorServiceServicer:
     A client's life: ClaimJob until there is a job; GetWorkContext; AppendEvents now and then; RenewLease at least every third
     of a lease, which also tells whether somebody wants the job to end; and last CompleteJob or FailJob.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
     INTERNAL (INTERNAL). Where it says when to ask again, any other gateway may be asked too.
     """
@@ -272,7 +274,8 @@ class CoordinatorService:
     A client's life: ClaimJob until there is a job; GetWorkContext; AppendEvents now and then; RenewLease at least every third
     of a lease, which also tells whether somebody wants the job to end; and last CompleteJob or FailJob.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
     INTERNAL (INTERNAL). Where it says when to ask again, any other gateway may be asked too.
     """

@@ -28,7 +28,8 @@ if _version_not_supported:
 class HookServiceStub:
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
     for where they would not fit into one message.
@@ -80,7 +81,8 @@ class HookServiceStub:
 class HookServiceServicer:
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
     for where they would not fit into one message.
@@ -211,7 +213,8 @@ def add_HookServiceServicer_to_server(servicer, server):
 class HookService:
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
     for where they would not fit into one message.

@@ -15,7 +15,8 @@ GRPC_VERSION: str
 class HookServiceStub:
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
     for where they would not fit into one message.
@@ -74,7 +75,8 @@ class HookServiceStub:
 class HookServiceServicer(metaclass=abc_1.ABCMeta):
     """Keeps what is to be called in the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
     is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
     for where they would not fit into one message.

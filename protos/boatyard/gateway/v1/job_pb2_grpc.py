@@ -28,7 +28,8 @@ if _version_not_supported:
 class JobServiceStub:
     """Takes jobs and carries them to their end, whatever is killed meanwhile.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
     restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
@@ -84,7 +85,8 @@ class JobServiceStub:
 class JobServiceServicer:
     """Takes jobs and carries them to their end, whatever is killed meanwhile.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
     restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
@@ -249,7 +251,8 @@ def add_JobServiceServicer_to_server(servicer, server):
 class JobService:
     """Takes jobs and carries them to their end, whatever is killed meanwhile.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
     restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """

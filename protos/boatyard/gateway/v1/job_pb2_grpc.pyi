@@ -15,7 +15,8 @@ GRPC_VERSION: str
 class JobServiceStub:
     """Takes jobs and carries them to their end, whatever is killed meanwhile.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
     restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """
@@ -99,7 +100,8 @@ class JobServiceStub:
 class JobServiceServicer(metaclass=abc_1.ABCMeta):
     """Takes jobs and carries them to their end, whatever is killed meanwhile.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
     restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
     """

@@ -18,7 +18,8 @@ class LedgerServiceStub:
     Values that only the driver understands travel as opaque bytes; for other clients CoordinatorService has all there is.
     Every write is conditional on the lease, may be repeated, and is a success when it was done already.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
     INTERNAL (INTERNAL).
     """
@@ -123,7 +124,8 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
     Values that only the driver understands travel as opaque bytes; for other clients CoordinatorService has all there is.
     Every write is conditional on the lease, may be repeated, and is a success when it was done already.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
     token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
     INTERNAL (INTERNAL).
     """

@@ -31,7 +31,8 @@ class GitServiceStub:
 
     Git runs on a tree that an agent could write only inside a sandbox; results leave it as data. Credentials reach only
     the one network command that needs them. Paths, refs and names are bytes, for git's are not always UTF-8. Every RPC
-    may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
+    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
     is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry its
     fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
     FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
@@ -131,7 +132,8 @@ class GitServiceServicer:
 
     Git runs on a tree that an agent could write only inside a sandbox; results leave it as data. Credentials reach only
     the one network command that needs them. Paths, refs and names are bytes, for git's are not always UTF-8. Every RPC
-    may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
+    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
     is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry its
     fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
     FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
@@ -470,7 +472,8 @@ class GitService:
 
     Git runs on a tree that an agent could write only inside a sandbox; results leave it as data. Credentials reach only
     the one network command that needs them. Paths, refs and names are bytes, for git's are not always UTF-8. Every RPC
-    may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
+    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
     is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry its
     fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
     FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.

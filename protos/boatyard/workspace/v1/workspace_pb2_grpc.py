@@ -28,7 +28,8 @@ if _version_not_supported:
 class WorkspaceServiceStub:
     """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
+    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
     is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
     its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
     FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
@@ -80,7 +81,8 @@ class WorkspaceServiceStub:
 class WorkspaceServiceServicer:
     """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
+    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
     is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
     its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
     FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
@@ -215,7 +217,8 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
 class WorkspaceService:
     """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
+    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
     is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
     its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
     FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.

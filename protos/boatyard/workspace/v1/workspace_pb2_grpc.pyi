@@ -15,7 +15,8 @@ GRPC_VERSION: str
 class WorkspaceServiceStub:
     """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
+    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
     is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
     its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
     FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
@@ -78,7 +79,8 @@ class WorkspaceServiceStub:
 class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
     """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
+    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
     is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
     its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
     FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.

@@ -96,11 +96,11 @@ async def test_a_flood_of_calls_by_nobody_is_cut_and_everything_else_is_kept() -
     now = 5.0
     database = Database()
     trail = Trail(database, lambda: now)
-    for record in records(100, status="UNAUTHENTICATED"):
+    for record in records(100, caller=""):
         trail.note(record)
     trail.note(replace(RECORD, record_id="somebody"))
     now = 6.5
-    trail.note(replace(RECORD, record_id="later", status="UNAUTHENTICATED"))
+    trail.note(replace(RECORD, record_id="later", caller=""))
     async with running(trail):
         await until(lambda: "later" in database.kept)
     assert database.kept == [*(f"r{number}" for number in range(10)), "somebody", "later"]

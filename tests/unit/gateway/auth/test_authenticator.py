@@ -9,6 +9,7 @@ import pytest
 from services.common.errors import PermissionDenied, Unauthenticated
 from services.common.rpc.auth import Shown
 from services.common.rpc.channel import open_channel
+from services.common.rpc.failing import MAX_FAILURES, Failures, TooManyFailuresError
 from services.common.rpc.status import service_error
 from services.gateway.auth import scope
 from services.gateway.auth.authenticator import AdminToken, GatewayAuthenticator
@@ -24,7 +25,16 @@ TOKENS = {role.value: Access(role.lower(), role) for role in Role} | {
 
 
 class Known:
+    """Knows some tokens, and counts how often it was asked; who was let in is at hand."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def is_at_hand(self, token: str) -> bool:
+        return token in TOKENS and token in self.asked
+
     async def access(self, token: str, shown: Shown) -> Access | None:
+        self.asked.append(token)
         return TOKENS.get(token)
 
 
@@ -101,3 +111,30 @@ async def test_a_token_of_one_project_sees_no_other() -> None:
 def test_work_of_our_own_sees_everything() -> None:
     assert scope.visible() is None
     scope.check("anything")
+
+
+async def test_tokens_that_come_in_a_flood_are_not_asked_about_and_who_was_let_in_stays_in() -> None:
+    now = 0.0
+    known = Known()
+    authenticator = GatewayAuthenticator([AdminToken("first"), known], {"/a/B": Role.VIEWER}, Failures(lambda: now))
+
+    async def show(token: str | None, peer: str = "ipv4:192.0.2.1:40000", *, is_again: bool = False) -> str:
+        return await authenticator.authenticate(Shown(token, "/a/B", peer, {}, is_again=is_again))
+
+    await show("VIEWER")
+    for number in range(MAX_FAILURES):
+        with pytest.raises(Unauthenticated):
+            await show(f"guess-{number}", f"ipv4:192.0.2.1:{number}")
+    asked = len(known.asked)
+    for token in ("guess", None, "OPERATOR"):
+        with pytest.raises(TooManyFailuresError) as refused:
+            await show(token)
+        assert refused.value.retry_after is not None
+        assert 0 < refused.value.retry_after <= 1
+    assert len(known.asked) == asked, "nobody was asked"
+    assert [await show("first"), await show("VIEWER")] == ["admin", "viewer"]
+    assert await show("OPERATOR", "ipv4:192.0.2.2:1") == "operator", "from elsewhere"
+    with pytest.raises(Unauthenticated):  # and not put off: a stream whose token was revoked ends
+        await show("revoked", is_again=True)
+    now += 1
+    assert await show("ADMIN") == "admin", "for the others it is a matter of waiting"

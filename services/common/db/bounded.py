@@ -1,0 +1,109 @@
+"""Connections to PostgreSQL on which nothing is waited for without end.
+
+A server may hang without closing anything: it is stopped, its disk stands still, or what is between swallows packets.
+Three bounds find out, each what the others cannot: the server ends a statement that takes too long; we give a
+connection up on which no answer has come; and TCP asks, on both sides, whether the other machine is still there.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar, cast
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+T = TypeVar("T")
+
+# All in seconds. Callers wait for 10, and are to be told why: that is enough for a transaction's statement, or for
+# a connection of the pool that is asked whether it is alive, is not, and is made anew.
+_STATEMENT_SECONDS: Final = 7
+_ANSWER_SECONDS: Final = 8.0
+_PING_SECONDS: Final = 2.0
+_CONNECT_SECONDS: Final = 5
+_UNHURRIED_SECONDS: Final = 3600.0
+_SILENT_SECONDS: Final = 2.0
+
+_SERVER: Final = {
+    "statement_timeout": f"{_STATEMENT_SECONDS}s",
+    # A process that stands still (SIGSTOP, a machine that hangs) in mid-transaction would keep its locks from all.
+    "idle_in_transaction_session_timeout": "10s",
+    # A machine that is gone without a word leaves its connections, of a hundred, and what they hold: for two hours,
+    # where the kernel is left to itself.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "15s",
+}
+CONNECTING: Final[dict[str, Any]] = {
+    "connect_timeout": _CONNECT_SECONDS,
+    "options": " ".join(f"-c {name}={value}" for name, value in _SERVER.items()),
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,  # milliseconds
+}
+"""What a connection is made with."""
+
+
+class BoundedConnection(psycopg.AsyncConnection[TupleRow]):
+    """Gives itself up when the server does not answer in time, and raises OperationalError."""
+
+    answer_seconds: float = _ANSWER_SECONDS
+    on_silence: Callable[[], None] | None = None
+
+    async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:  # noqa: ASYNC109 - psycopg's
+        """See AsyncConnection, which every exchange with the server goes through."""
+        # Nothing of ours is done out of a transaction but to ask whether somebody is there, and to listen.
+        seconds = _PING_SECONDS if self.autocommit else self.answer_seconds
+        try:
+            return await super().wait(gen, interval, seconds if timeout is None else timeout)
+        except psycopg.OperationalError as error:
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:  # it was answered, or is closed
+                raise
+            self.pgconn.finish()
+            if self.on_silence is not None and not self.autocommit:
+                self.on_silence()
+            raise psycopg.OperationalError(f"the server has not answered for {seconds:g} s") from error
+
+
+class Connector:
+    """Connects, but refuses at once for a moment after the server was silent.
+
+    Without it whoever is told, and asks again as gRPC does for callers, would wait once more, and past the time that
+    the caller has.
+    """
+
+    def __init__(self) -> None:
+        self._silent_until = float("-inf")  # monotonic
+
+    async def connect(self, *arguments: Any, **options: Any) -> BoundedConnection:  # noqa: ANN401 - psycopg's own
+        """See AsyncConnection.connect."""
+        if time.monotonic() < self._silent_until:
+            raise psycopg.OperationalError("the server did not answer a moment ago")
+        try:
+            connection = await BoundedConnection.connect(*arguments, **options)
+        except psycopg.errors.ConnectionTimeout:
+            self._note_silence()
+            raise
+        connection.on_silence = self._note_silence
+        return connection
+
+    def _note_silence(self) -> None:
+        self._silent_until = time.monotonic() + _SILENT_SECONDS
+
+
+@asynccontextmanager
+async def unhurried(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Let a transaction on PostgreSQL take as long as it needs, up to an hour a statement: a schema's change, say."""
+    bounded = cast("BoundedConnection", (await connection.get_raw_connection()).driver_connection)
+    bounded.answer_seconds = _UNHURRIED_SECONDS
+    try:
+        await connection.execute(text("SET LOCAL statement_timeout = 0"))
+        yield
+    finally:
+        del bounded.answer_seconds

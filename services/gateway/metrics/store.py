@@ -1,0 +1,52 @@
+"""What the database says of all jobs, in SQL that looks at those alone that have not ended."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import case, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common.db.columns import as_number
+from services.gateway.checkpoints.rows import IS_OPEN
+from services.gateway.checkpoints.tables import checkpoints
+from services.gateway.jobs.tables import IS_LIVE, IS_RUNNING, PENDING, cells, jobs, now
+
+_SECOND = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How things stand. Jobs are counted by kind and state; seconds are 0.0 where nothing waits."""
+
+    jobs: dict[tuple[str, str], int]
+    waiting: int
+    longest_wait_seconds: float
+    running_here: int
+    open_questions: int
+    beat_age_seconds: float
+
+
+class StandingStore:
+    """Looks for one cell."""
+
+    def __init__(self, engine: AsyncEngine, cell_id: str) -> None:
+        self._engine = engine
+        self._cell_id = cell_id
+
+    async def look(self) -> Standing:
+        """Look at everything, in one transaction."""
+        by_kind = select(jobs.c.kind, jobs.c.state, func.count()).where(IS_LIVE).group_by(jobs.c.kind, jobs.c.state)
+        made = as_number(jobs.c.create_time)
+        since = case((jobs.c.wake_time > made, jobs.c.wake_time), else_=made)
+        ready = select(func.count(), now() - func.min(since)).where(
+            IS_LIVE, jobs.c.state == PENDING, jobs.c.wake_time <= now()
+        )
+        here = select(func.count()).where(IS_RUNNING, jobs.c.cell_id == self._cell_id)
+        asked = select(func.count()).select_from(checkpoints).where(IS_OPEN)
+        beat = select(now() - as_number(cells.c.beat_time)).where(cells.c.cell_id == self._cell_id)
+        async with self._engine.begin() as connection:
+            live = {(kind, state): int(count) for kind, state, count in (await connection.execute(by_kind)).all()}
+            waiting, longest = (await connection.execute(ready)).one()
+            running = (await connection.execute(here)).scalar_one()
+            questions = (await connection.execute(asked)).scalar_one()
+            age = (await connection.execute(beat)).scalar_one_or_none()
+        return Standing(live, waiting, (longest or 0) / _SECOND, running, questions, (age or 0) / _SECOND)
