@@ -2,7 +2,11 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from services.common.errors import StartError
 
 
 class LockHeldError(Exception):
@@ -41,6 +45,24 @@ class FileLock:
     def release(self) -> None:
         """Let go; a child that has the descriptor goes on holding the lock."""
         os.close(self.descriptor)
+
+
+@contextmanager
+def alone(
+    path: Path, does: str, mend: str = "end it, or name another data directory by BOATYARD_HOME"
+) -> Iterator[None]:
+    """Be the one process that `does` something, as the lock at `path` has it.
+
+    Raises StartError, naming the process that does it already, and how to `mend` that.
+    """
+    try:
+        lock = FileLock(path)
+    except LockHeldError as error:
+        raise StartError(f"process {error.pid or '(unknown)'} already {does}: {mend}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_held(path: Path) -> bool:

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from services.common import logs
@@ -27,3 +28,22 @@ def run(service: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         sys.exit(EXIT_CANNOT_START)
     except KeyboardInterrupt:  # before `serve` took the signal over: nothing has been begun
         sys.exit(EXIT_INTERRUPTED)
+
+
+@asynccontextmanager
+async def beside(works: Mapping[str, Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Do some works, by name, beside what is inside, and cancel them at its end.
+
+    When one of them breaks, so does what is inside: a service that has lost a loop would look well, and do nothing.
+    Of one error alone it is that error which comes out, so that a StartError stays one.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work, name=name) for name, work in works.items()]
+            yield
+            for task in tasks:
+                task.cancel()
+    except ExceptionGroup as failures:
+        if len(failures.exceptions) > 1:
+            raise
+        raise failures.exceptions[0] from failures.exceptions[0].__cause__

@@ -2,17 +2,16 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from services.common import program
 from services.common.errors import PermissionDenied, StartError, Unauthenticated
 from services.common.ids import kept_id
-from services.common.lock import FileLock, LockHeldError
+from services.common.lock import alone
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import serve
@@ -25,7 +24,7 @@ from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import LedgerUnavailable
 from services.lifecycle.nodes import Machine, connected
 from services.lifecycle.strays import Strays
-from services.lifecycle.webhooks import AllowList, Webhooks
+from services.lifecycle.webhooks import Webhooks
 
 _RETRY_SECONDS: Final = 1.0
 _STRAYS_SECONDS: Final = 5.0
@@ -42,24 +41,13 @@ async def _main() -> None:
     settings = load_settings(CoordinatorSettings)
     directory = settings.home.directory("coordinator")
     async with AsyncExitStack() as stack:
-        try:
-            # The lock makes this the one process that may take this machine's own jobs back.
-            stack.callback(FileLock(directory / "lock").release)
-        except LockHeldError as error:
-            raise StartError(f"process {error.pid} already is the coordinator of {directory}") from None
+        # The one process that may take this machine's own jobs back.
+        stack.enter_context(alone(directory / "lock", f"is the coordinator of {directory}"))
         coordinator_id = kept_id(directory / "coordinator-id", "coordinator")
         upstream = await stack.enter_async_context(
             Upstream(listed(settings.upstream), settings.shown_token(), settings.upstream_tls)
         )
-        nodes = await stack.enter_async_context(
-            connected(
-                settings.home.cell_token(),
-                workspace=settings.workspace_address,
-                git=settings.git_address,
-                execution=settings.execution_address,
-                patience_seconds=settings.node_patience_seconds,
-            )
-        )
+        nodes = await stack.enter_async_context(connected(settings))
         shipping = Shipping(partial(upstream.append, coordinator_id), LocalEvents(nodes.execution))
         stack.push_async_callback(shipping.stop)
         wishes = Wishes(settings.capacity, listed(settings.projects), listed(settings.kinds), listed(settings.engines))
@@ -69,7 +57,7 @@ async def _main() -> None:
             ledger,
             nodes,
             capacity=settings.capacity,
-            webhooks=Webhooks(AllowList.parse(settings.webhook_allow)),
+            webhooks=Webhooks(settings.webhooks_allowed),
             keeping=settings.keeping,
         )
         strays = Strays(Machine(nodes), partial(upstream.standings, coordinator_id), settings.keeping)
@@ -82,7 +70,7 @@ async def _main() -> None:
                 group.create_task(strays.keep_ended(_STRAYS_SECONDS), name="strays")
                 group.create_task(_listen(upstream, coordinator_id, driver), name="wishes")
 
-        await stack.enter_async_context(_beside(carry()))
+        await stack.enter_async_context(program.beside({"carrying": carry()}))
         await serve(
             listen=settings.listen,
             registrations=[],
@@ -126,12 +114,3 @@ async def _listen(upstream: Upstream, coordinator_id: str, driver: Driver) -> No
         except LedgerUnavailable as error:
             log.info("not told at once what is to end", error=str(error))
         await asyncio.sleep(_RETRY_SECONDS)
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Do work beside what is inside; when it breaks, so does that."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(work)
-        yield
-        task.cancel()

@@ -7,9 +7,8 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_valid
 
 from services.common.errors import StartError
 from services.common.rpc.tls import ClientTls
-from services.common.settings import ListenAddress, ServiceSettings, is_loopback, read_token
-from services.lifecycle.model.outcome import Keeping
-from services.lifecycle.webhooks import AllowList
+from services.common.settings import ListenAddress, is_loopback, read_token
+from services.lifecycle.settings import CarrierSettings
 
 
 def _addresses(text: str) -> str:
@@ -22,27 +21,16 @@ def _addresses(text: str) -> str:
     return text
 
 
-def _checked(text: str) -> str:
-    AllowList.parse(text)
-    return text
-
-
 def listed(text: str) -> tuple[str, ...]:
     """Return what stands between commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-Hours = Annotated[float, Field(ge=0, le=87600)]
-
-
-class CoordinatorSettings(ServiceSettings, env_prefix="BOATYARD_COORDINATOR_"):
+class CoordinatorSettings(CarrierSettings, env_prefix="BOATYARD_COORDINATOR_"):
     """Variables BOATYARD_COORDINATOR_<NAME>, and BOATYARD_HOME and BOATYARD_TOKEN."""
 
     listen: ListenAddress = "127.0.0.1:7464"
     """Where it says that it is well: health, and nothing else."""
-    workspace_address: str = "127.0.0.1:7461"
-    git_address: str = "127.0.0.1:7462"
-    execution_address: str = "127.0.0.1:7463"
     upstream: Annotated[str, AfterValidator(_addresses)]
     """The gateways, host:port, separated by commas: another is asked when one does not answer."""
     upstream_ca: Path | None = None
@@ -63,16 +51,6 @@ class CoordinatorSettings(ServiceSettings, env_prefix="BOATYARD_COORDINATOR_"):
     """Only jobs of these kinds; empty means all."""
     engines: str = ""
     """Only jobs of these engines; empty means all."""
-    node_patience_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
-    """How long a node service that is away is waited for; then the job that needs it ends with NODE_LOST."""
-    keep_succeeded_hours: Hours = 24.0
-    """How long the workspace of a job that has succeeded is kept, where its policy keeps it; 0 removes it at once."""
-    keep_failed_hours: Hours = 72.0
-    """The same of a job that has failed, or was taken over by another machine."""
-    keep_cancelled_hours: Hours = 24.0
-    """The same of a job that was cancelled."""
-    webhook_allow: Annotated[str, AfterValidator(_checked)] = ""
-    """Addresses, networks and host names, separated by commas, that webhooks may call though they are not public."""
 
     @model_validator(mode="after")
     def _tokens_stay_secret(self) -> Self:
@@ -88,12 +66,6 @@ class CoordinatorSettings(ServiceSettings, env_prefix="BOATYARD_COORDINATOR_"):
     def upstream_tls(self) -> ClientTls | None:
         """Return what the gateways are called with; None in the clear, on this machine."""
         return ClientTls.of(self.upstream_ca, self.upstream_certificate, self.upstream_key, self.upstream_server_name)
-
-    @property
-    def keeping(self) -> Keeping:
-        """Return how long workspaces are kept."""
-        hours = (self.keep_succeeded_hours, self.keep_failed_hours, self.keep_cancelled_hours)
-        return Keeping(*(each * 3600 for each in hours))
 
     def shown_token(self) -> str:
         """Return the token that the gateways are shown. Raises StartError when there is none."""

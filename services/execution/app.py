@@ -17,8 +17,7 @@ from services.common.db.engine import open_database, sqlite_url
 from services.common.db.facts import listen
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
-from services.common.errors import StartError
-from services.common.lock import FileLock, LockHeldError
+from services.common.lock import alone
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
@@ -55,11 +54,8 @@ async def _main() -> None:
     directory = home.directory("execution")
     runs = home.directory("execution", "runs")
     async with AsyncExitStack() as stack:
-        try:
-            # Two services on one directory would both conclude the runs of a lost runner.
-            stack.callback(FileLock(directory / "lock").release)
-        except LockHeldError as error:
-            raise StartError(f"process {error.pid} already serves the executions in {directory}") from None
+        # Two services on one directory would both conclude the runs of a lost runner.
+        stack.enter_context(alone(directory / "lock", f"serves the executions in {directory}"))
         control_groups = await asyncio.to_thread(_control_groups, directory) if settings.control_groups else {}
         stack.callback(places.remove, control_groups)
         engine = open_database(sqlite_url(directory / "execution.db"))
@@ -84,8 +80,8 @@ async def _main() -> None:
         terms = Terms(
             timedelta(hours=settings.pack_after_hours), timedelta(days=settings.keep_days), settings.keep_bytes
         )
-        sweeping = asyncio.create_task(Retention(executions, runs, terms).run(settings.sweep_seconds))
-        stack.callback(sweeping.cancel)
+        sweeping = Retention(executions, runs, terms).run(settings.sweep_seconds)
+        await stack.enter_async_context(program.beside({"retention": sweeping}))
         found = await asyncio.to_thread(lambda: tuple(capabilities(control_groups)))
         _warn(found)
         draining = Draining()

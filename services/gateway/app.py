@@ -1,17 +1,10 @@
 """Puts the gateway together."""
 
-import asyncio
-import contextlib
-import secrets
-import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from datetime import timedelta
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, TypeAlias
 
-import structlog
 from boatyard.gateway.v1 import admin_pb2, catalog_pb2, checkpoint_pb2, job_pb2, runtime_pb2
 from boatyard.gateway.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from boatyard.gateway.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
@@ -21,11 +14,8 @@ from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
-from services.common.db.engine import open_database, sqlite_url
-from services.common.db.migrate import migrate
-from services.common.errors import StartError, Unavailable
-from services.common.ids import kept_id
-from services.common.lock import FileLock, LockHeldError
+from services.common.db.engine import sqlite_url
+from services.common.lock import alone
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
@@ -35,6 +25,7 @@ from services.gateway.auth.forwarding import PeerToken
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.cells.forgetting import forget_in_time
+from services.gateway.cells.here import this_cell
 from services.gateway.cells.model import Cell
 from services.gateway.cells.servicer import AdminServicer
 from services.gateway.cells.state import StateStore
@@ -44,7 +35,6 @@ from services.gateway.checkpoints.store import CheckpointStore
 from services.gateway.coordinators import app as coordinators
 from services.gateway.coordinators.events import EventStore
 from services.gateway.coordinators.place import RemoteMachines
-from services.gateway.database import MIGRATIONS
 from services.gateway.hooks import app as hooks
 from services.gateway.hooks.calls import CallStore
 from services.gateway.http.app import PAGES, http_app
@@ -63,6 +53,7 @@ from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.tickets import Tickets
 from services.gateway.jobs.wire import document
 from services.gateway.metrics.app import gateway_meters
+from services.gateway.opening import opened
 from services.gateway.runtime.clients import NodeClients
 from services.gateway.runtime.places import Places, places
 from services.gateway.runtime.relay import Relay
@@ -71,13 +62,9 @@ from services.gateway.settings import GatewaySettings
 from services.lifecycle.driver import Driver
 from services.lifecycle.nodes import Machine, Nodes, connected
 from services.lifecycle.strays import Strays
-from services.lifecycle.webhooks import AllowList, Webhooks
+from services.lifecycle.webhooks import Webhooks
 
 Work: TypeAlias = Coroutine[Any, Any, None]
-
-_DATABASE_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)  # seconds
-
-log = structlog.get_logger()
 
 
 def main() -> None:
@@ -89,34 +76,25 @@ async def _main() -> None:
     settings = load_settings(GatewaySettings)
     directory = settings.home.directory("gateway")
     async with AsyncExitStack() as stack:
-        try:
-            # The lock makes this the one process that may take this cell's own leases back.
-            stack.callback(FileLock(directory / "lock").release)
-        except LockHeldError as error:
-            raise StartError(f"process {error.pid} already is the gateway of {directory}") from None
-        cell = _cell(directory, settings)
-        engine = await _database(stack, directory, settings, cell)
-        nodes = await stack.enter_async_context(
-            connected(
-                settings.home.cell_token(),
-                workspace=settings.workspace_address,
-                git=settings.git_address,
-                execution=settings.execution_address,
-                patience_seconds=settings.node_patience_seconds,
-            )
-        )
+        # The one process that may take this cell's own leases back.
+        stack.enter_context(alone(directory / "lock", f"is the gateway of {directory}"))
+        cell = this_cell(directory, settings)
+        given = settings.database_url
+        url = sqlite_url(directory / "gateway.db") if given is None else given.get_secret_value()
+        engine = await stack.enter_async_context(opened(url, cell.cell_id))
+        nodes = await stack.enter_async_context(connected(settings))
         changes, draining = Changes(), Draining()
         cells = CellStore(engine, settings.lease_seconds)
         await cells.register(cell)
         meters = await stack.enter_async_context(gateway_meters(engine, cells, cell).watching())
         ledger = await _ledger(engine, cell, changes, settings)
         store, events = JobStore(engine, changes), EventStore(engine)
-        for work, name in (
-            (Notices(engine, changes).run(), "notices"),
-            *_carrying(ledger, nodes, changes, JobStandings(engine, cell.cell_id), settings),
-            *_housekeeping(engine, cell, cells, settings),
-        ):
-            await stack.enter_async_context(_beside(work, name))
+        works = {
+            "notices": Notices(engine, changes).run(),
+            **_carrying(ledger, nodes, changes, JobStandings(engine, cell.cell_id), settings),
+            **_housekeeping(engine, cell, cells, settings),
+        }
+        await stack.enter_async_context(program.beside(works))
         here = NodeClients(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
         found = await stack.enter_async_context(
             places(here, RemoteMachines(store, events, changes), cells, store, settings.client_tls)
@@ -125,7 +103,7 @@ async def _main() -> None:
             engine,
             [
                 *_registrations(engine, store, changes, found=found, draining=draining, settings=settings),
-                hooks.registration(engine, store, nodes, AllowList.parse(settings.webhook_allow)),
+                hooks.registration(engine, store, nodes, settings.webhooks_allowed),
                 Registration(
                     admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
                     add_AdminServiceServicer_to_server,
@@ -149,7 +127,7 @@ async def _main() -> None:
             others=[PeerToken(cell.peer_token)],
             pages=PAGES,
         )
-        await stack.enter_async_context(_beside(before.run(), "records of calls"))
+        await stack.enter_async_context(program.beside({"records of calls": before.run()}))
         pages = http_app(meters, node_metrics(nodes), before.authenticator, draining)
         await stack.enter_async_context(http_server(pages, settings.http_listen, settings.server_tls))
         await serve(
@@ -163,17 +141,6 @@ async def _main() -> None:
             draining=draining,
             reflection=settings.reflection,
         )
-
-
-async def _database(stack: AsyncExitStack, directory: Path, settings: GatewaySettings, cell: Cell) -> AsyncEngine:
-    """Open the database, of the newest schema. Raises StartError when it does not come."""
-    given = settings.database_url
-    url = sqlite_url(directory / "gateway.db") if given is None else given.get_secret_value()
-    engine = open_database(url, f"boatyard {cell.cell_id}")
-    stack.push_async_callback(engine.dispose)
-    await _await_database(engine)
-    await migrate(engine, MIGRATIONS)
-    return engine
 
 
 async def _ledger(engine: AsyncEngine, cell: Cell, changes: Changes, settings: GatewaySettings) -> SqlLedger:
@@ -193,37 +160,23 @@ async def _ledger(engine: AsyncEngine, cell: Cell, changes: Changes, settings: G
 
 def _carrying(
     ledger: SqlLedger, nodes: Nodes, changes: Changes, standings: JobStandings, settings: GatewaySettings
-) -> Iterator[tuple[Work, str]]:
+) -> dict[str, Work]:
     """What carries jobs, and ends on this machine what others carry now."""
-    webhooks = Webhooks(AllowList.parse(settings.webhook_allow))
+    webhooks = Webhooks(settings.webhooks_allowed)
     driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
     changes.call_on_work(driver.poke)
     strays = Strays(Machine(nodes), standings.of, settings.keeping)
-    yield driver.run(), "driver"
-    yield strays.keep_ended(settings.lease_seconds), "strays"
+    return {"driver": driver.run(), "strays": strays.keep_ended(settings.lease_seconds)}
 
 
-def _housekeeping(
-    engine: AsyncEngine, cell: Cell, cells: CellStore, settings: GatewaySettings
-) -> Iterator[tuple[Work, str]]:
+def _housekeeping(engine: AsyncEngine, cell: Cell, cells: CellStore, settings: GatewaySettings) -> dict[str, Work]:
     """What forgets, each in its time."""
-    yield requests.forget_in_time(engine), "request ids"
-    yield retention.forget_in_time(engine, settings.keep_jobs_days), "jobs that ended long ago"
-    yield forget_in_time(cells, cell, settings.forget_cell_days * 86400), "cells that are gone"
-    yield CallStore(engine).forget_in_time(), "calls of hooks"
-
-
-async def _await_database(engine: AsyncEngine) -> None:
-    """Wait for a database that may be starting too. Raises StartError when it does not come."""
-    for seconds in (*_DATABASE_PAUSES, 0.0):
-        try:
-            async with engine.connect():
-                return
-        except Unavailable as error:
-            if not seconds:
-                raise StartError(f"cannot reach the database: {error.__cause__}") from error
-            log.warning("waiting for the database", error=str(error.__cause__))
-            await asyncio.sleep(seconds)
+    return {
+        "request ids": requests.forget_in_time(engine),
+        "jobs that ended long ago": retention.forget_in_time(engine, settings.keep_jobs_days),
+        "cells that are gone": forget_in_time(cells, cell, settings.forget_cell_days * 86400),
+        "calls of hooks": CallStore(engine).forget_in_time(),
+    }
 
 
 def _registrations(
@@ -270,31 +223,3 @@ def _registrations(
 
 def _admin_token(settings: GatewaySettings) -> str:
     return settings.token.get_secret_value() if settings.token else settings.home.admin_token()
-
-
-def _cell(directory: Path, settings: GatewaySettings) -> Cell:
-    return Cell(
-        cell_id=kept_id(directory / "cell-id", "cell"),
-        host=socket.gethostname(),
-        version=version("boatyard"),
-        capacity=settings.max_jobs,
-        address=settings.advertised_address or _reachable(settings.listen, socket.gethostname()),
-        peer_token=secrets.token_urlsafe(32),
-    )
-
-
-def _reachable(listen: str, host: str) -> str:
-    """Return where others reach what listens at `listen`: by the host's name where that is every address."""
-    name, _, port = listen.rpartition(":")
-    return f"{host}:{port}" if name in {"0.0.0.0", "[::]"} else listen  # noqa: S104 - nothing listens here
-
-
-@asynccontextmanager
-async def _beside(work: Work, name: str) -> AsyncIterator[None]:
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

@@ -3,23 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 
 from services.common.rpc.tls import ClientTls, ServerTls
-from services.common.settings import PublicAddress, ServiceSettings, is_loopback
-from services.lifecycle.model.outcome import Keeping
-from services.lifecycle.webhooks import AllowList
+from services.common.settings import PublicAddress, is_loopback
+from services.lifecycle.settings import CarrierSettings
 
 
-def _checked(text: str) -> str:
-    AllowList.parse(text)
-    return text
-
-
-Hours = Annotated[float, Field(ge=0, le=87600)]
-
-
-class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
+class GatewaySettings(CarrierSettings, env_prefix="BOATYARD_GATEWAY_"):
     """Variables BOATYARD_GATEWAY_<NAME>, and BOATYARD_HOME, _DATABASE_URL, _TOKEN, AGENT_COMMAND, ANTHROPIC_MODEL."""
 
     listen: PublicAddress = "127.0.0.1:7460"
@@ -43,9 +34,6 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     is every address of the machine."""
     forget_cell_days: Annotated[float, Field(ge=0.1, le=3650)] = 7.0
     """How long a cell is remembered that is not heard of any more."""
-    workspace_address: str = "127.0.0.1:7461"
-    git_address: str = "127.0.0.1:7462"
-    execution_address: str = "127.0.0.1:7463"
     max_jobs: Annotated[int, Field(ge=0, le=1000)] = 4
     """How many jobs this cell carries at once; 0 takes none."""
     lease_seconds: Annotated[float, Field(ge=1, le=300)] = 20.0
@@ -54,20 +42,10 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     """How long a job waits for each point that its priority then counts more, so that nothing starves; 0 is never."""
     keep_jobs_days: Annotated[float, Field(ge=0, le=36500)] = 90.0
     """How long a job that has ended is known, with its executions and its timeline; 0 is for ever."""
-    node_patience_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
-    """How long a node service that is away is waited for; then the job that needs it ends with NODE_LOST."""
-    keep_succeeded_hours: Hours = 24.0
-    """How long the workspace of a job that has succeeded is kept, where its policy keeps it; 0 removes it at once."""
-    keep_failed_hours: Hours = 72.0
-    """The same of a job that has failed. What is in it is kept as a snapshot first."""
-    keep_cancelled_hours: Hours = 24.0
-    """The same of a job that was cancelled."""
     kinds_file: Path | None = None
     """A TOML file with kinds of jobs, beside the shipped ones or in the place of some: see services/gateway/jobs."""
     audit_days: Annotated[float, Field(gt=0, le=36500)] = 90.0
     """How long it is kept who did what."""
-    webhook_allow: Annotated[str, AfterValidator(_checked)] = ""
-    """Addresses, networks and host names, separated by commas, that webhooks may call though they are not public."""
     database_url: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("BOATYARD_DATABASE_URL", "database_url")
     )
@@ -104,9 +82,3 @@ class GatewaySettings(ServiceSettings, env_prefix="BOATYARD_GATEWAY_"):
     def client_tls(self) -> ClientTls | None:
         """Return what other gateways are called with."""
         return ClientTls.of(self.ca, self.client_certificate, self.client_key, self.server_name)
-
-    @property
-    def keeping(self) -> Keeping:
-        """Return how long workspaces are kept."""
-        hours = (self.keep_succeeded_hours, self.keep_failed_hours, self.keep_cancelled_hours)
-        return Keeping(*(each * 3600 for each in hours))

@@ -1,6 +1,5 @@
 """Puts the git service together."""
 
-import asyncio
 import re
 import shutil
 from contextlib import AsyncExitStack
@@ -17,7 +16,7 @@ from services.common.db.engine import open_database, sqlite_url
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
 from services.common.errors import StartError
-from services.common.lock import FileLock, LockHeldError
+from services.common.lock import alone
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
@@ -64,11 +63,8 @@ async def _main() -> None:
     places = Places(settings.home)
     settings.home.directory("git")
     async with AsyncExitStack() as stack:
-        try:
-            # Two services on one directory would take each other's unfinished work for rubbish.
-            stack.callback(FileLock(places.root / "lock").release)
-        except LockHeldError as error:
-            raise StartError(f"process {error.pid} already serves the repositories in {places.root}") from None
+        # Two services on one directory would take each other's unfinished work for rubbish.
+        stack.enter_context(alone(places.root / "lock", f"serves the repositories in {places.root}"))
         places.make()
         git = await find_git(places.empty)
         engine = open_database(sqlite_url(places.root / "git.db"))
@@ -81,8 +77,7 @@ async def _main() -> None:
             networks=settings.allow_networks,
         )
         manager = build_manager(settings, places, git, addresses, engine, stacks=await overlays_work(places))
-        sweeping = asyncio.create_task(manager.keep_house())
-        stack.callback(sweeping.cancel)
+        await stack.enter_async_context(program.beside({"upkeep": manager.keep_house()}))
         draining = Draining()
         meters = await stack.enter_async_context(Meters("git").watching())
         await serve(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from services.common.errors import ServiceError, StartError
-from services.common.lock import FileLock, LockHeldError, is_held
+from services.common.lock import alone, is_held
 from services.supervisor.clients import Agents, wait_until_serving
 from services.supervisor.down import end_agents
 from services.supervisor.keeper import Say, ServiceKeeper
@@ -41,7 +41,8 @@ async def up(plan: CellPlan, announce: Callable[[], None], say: Say) -> None:
     orders = Orders()
     for folder in ("run", "logs"):
         plan.home.directory(folder)
-    with orders.from_signals(), _alone(plan):
+    mend = "`boatyard down` ends it, and BOATYARD_HOME names another data directory"
+    with orders.from_signals(), alone(supervisor_lock(plan.home), f"runs the cell in {plan.home.root}", mend):
         await _wait_for_predecessors(plan, orders, say)
         plan.home.cell_token()  # before four processes need them at once
         if plan.driver == GATEWAY:
@@ -147,22 +148,6 @@ class _Cell:
 def agents(count: int) -> str:
     """Say how many."""
     return "1 agent" if count == 1 else f"{count} agents"
-
-
-@contextmanager
-def _alone(plan: CellPlan) -> Iterator[None]:
-    """Be the only supervisor of the data directory."""
-    try:
-        lock = FileLock(supervisor_lock(plan.home))
-    except LockHeldError as error:
-        raise StartError(
-            f"process {error.pid} already runs the cell in {plan.home.root}; `boatyard down` ends it,"
-            " and BOATYARD_HOME names another data directory"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 async def _wait_for_predecessors(plan: CellPlan, orders: Orders, say: Say) -> None:

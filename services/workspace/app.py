@@ -1,6 +1,5 @@
 """Puts the workspace service together."""
 
-import asyncio
 from contextlib import AsyncExitStack, aclosing
 from datetime import timedelta
 
@@ -11,8 +10,7 @@ from services.common import program
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
-from services.common.errors import StartError
-from services.common.lock import FileLock, LockHeldError
+from services.common.lock import alone
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
@@ -39,11 +37,8 @@ async def _main() -> None:
     directory = home.directory("workspace")
     trees = home.directory("workspace", "trees")
     async with AsyncExitStack() as stack:
-        try:
-            # Two services on one directory would take each other's unfinished copies for rubbish.
-            stack.callback(FileLock(directory / "lock").release)
-        except LockHeldError as error:
-            raise StartError(f"process {error.pid} already serves the workspaces in {directory}") from None
+        # Two services on one directory would take each other's unfinished copies for rubbish.
+        stack.enter_context(alone(directory / "lock", f"serves the workspaces in {directory}"))
         engine = open_database(sqlite_url(directory / "workspace.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.workspace.migrations")
@@ -63,8 +58,8 @@ async def _main() -> None:
             )
         )
         await manager.recover()
-        for work in (manager.keep_swept(timedelta(hours=settings.keep_hours)), manager.keep_measured()):
-            stack.callback(asyncio.create_task(work).cancel)
+        upkeep = {"sweep": manager.keep_swept(timedelta(hours=settings.keep_hours)), "measure": manager.keep_measured()}
+        await stack.enter_async_context(program.beside(upkeep))
         meters = await stack.enter_async_context(Meters("workspace").watching())
         await serve(
             listen=settings.listen,

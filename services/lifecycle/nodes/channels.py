@@ -12,6 +12,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from services.common.rpc.channel import open_channel
 from services.lifecycle.nodes.client import Nodes
 from services.lifecycle.nodes.persistence import Patience
+from services.lifecycle.settings import CarrierSettings
 
 _WORKSPACE: ServiceDescriptor = workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]
 _GIT: ServiceDescriptor = git_pb2.DESCRIPTOR.services_by_name["GitService"]
@@ -19,18 +20,17 @@ _EXECUTION: ServiceDescriptor = execution_pb2.DESCRIPTOR.services_by_name["Execu
 
 
 @asynccontextmanager
-async def connected(
-    token: str, *, workspace: str, git: str, execution: str, patience_seconds: float
-) -> AsyncIterator[Nodes]:
-    """Open channels to three addresses (host:port). `patience_seconds` is how long one that is away is waited for."""
+async def connected(settings: CarrierSettings) -> AsyncIterator[Nodes]:
+    """Open channels to the three services, with the cell's own token."""
+    token = settings.home.cell_token()
     async with AsyncExitStack() as stack:
 
         async def channel(address: str, service: ServiceDescriptor) -> grpc.aio.Channel:
             return await stack.enter_async_context(open_channel(address, token, services=[service]))
 
         yield Nodes(
-            await channel(workspace, _WORKSPACE),
-            await channel(git, _GIT),
-            await channel(execution, _EXECUTION),
-            Patience(away=patience_seconds),
+            await channel(settings.workspace_address, _WORKSPACE),
+            await channel(settings.git_address, _GIT),
+            await channel(settings.execution_address, _EXECUTION),
+            Patience(away=settings.node_patience_seconds),
         )
