@@ -1,10 +1,14 @@
-"""Books on each kind of database, for the tests of what the ledger promises."""
+"""The gateway's tables on each kind of database: empty, or with books for the tests of what the ledger promises."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.common.db.engine import open_database
+from services.common.db.migrate import migrate
+from services.gateway.database import MIGRATIONS
 from tests.kit.ledger import Books, books, clear
 
 
@@ -22,3 +26,12 @@ async def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 async def book(opened: Books) -> Books:
     await clear(opened)
     return opened
+
+
+@pytest_asyncio.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """A database of its own, with the gateway's tables."""
+    engine = open_database(database_url)
+    await migrate(engine, MIGRATIONS)
+    yield engine
+    await engine.dispose()

@@ -1,15 +1,11 @@
 """What every database must hold of the record of calls: one suite on SQLite and PostgreSQL."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import microseconds
-from services.common.db.engine import open_database
-from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.gateway.audit.model import Record, Wanted
 from services.gateway.audit.store import AuditStore, forget
@@ -37,14 +33,6 @@ OTHERS = [
         RECORD, record_id="r3", time=FIRST + timedelta(hours=3), status="PERMISSION_DENIED", reason="ROLE_REQUIRED"
     ),
 ]
-
-
-@pytest_asyncio.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = open_database(database_url)
-    await migrate(engine, "services.gateway.migrations")
-    yield engine
-    await engine.dispose()
 
 
 async def test_records_are_found_again(engine: AsyncEngine) -> None:

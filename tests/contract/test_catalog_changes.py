@@ -1,7 +1,6 @@
 """What every database must hold of changed and deleted things of the catalogue: one suite on SQLite and PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,8 +9,6 @@ import pytest
 import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.db.engine import open_database
-from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.gateway.catalog.agent import AgentSettings
@@ -51,14 +48,6 @@ THINGS: list[tuple[Kind[Any], Any]] = [
     (WORKERS, WORKER),
     (WORK_ITEMS, ITEM),
 ]
-
-
-@pytest_asyncio.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = open_database(database_url)
-    await migrate(engine, "services.gateway.migrations")
-    yield engine
-    await engine.dispose()
 
 
 @pytest_asyncio.fixture

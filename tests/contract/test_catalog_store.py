@@ -1,7 +1,6 @@
 """What every database must hold of the catalogue, hooks and request ids: one suite on SQLite and PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +12,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.db.engine import open_database
 from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, Invalid, NotFound
@@ -72,14 +70,6 @@ THINGS = [
     (WORK_ITEMS, ITEM),
     (WORK_ITEMS, RELATED),
 ]
-
-
-@pytest_asyncio.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = open_database(database_url)
-    await migrate(engine, "services.gateway.migrations")
-    yield engine
-    await engine.dispose()
 
 
 @pytest_asyncio.fixture

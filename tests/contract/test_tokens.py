@@ -1,16 +1,12 @@
 """What every database must hold of tokens: one suite on SQLite and PostgreSQL."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.db.engine import open_database
-from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import NotFound
 from services.gateway.auth.model import Access, Role, Token
@@ -22,14 +18,6 @@ LONG_AGO = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 TOKEN = Token(
     token_id="token-1", name="ci", role=Role.OPERATOR, projects=("default",), creator="admin", create_time=LONG_AGO
 )
-
-
-@pytest_asyncio.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = open_database(database_url)
-    await migrate(engine, "services.gateway.migrations")
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture

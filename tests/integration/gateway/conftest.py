@@ -1,11 +1,16 @@
-"""One set of services for the tests that leave them as they found them, and a remote for each test."""
+"""One set of services for the tests that leave them as they found them; a remote, and a ledger, for each test."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from services.common.db.engine import sqlite_url
+from services.common.rpc.channel import open_channel
+from services.lifecycle.nodes import Nodes, Patience
+from tests.kit.ledger import Books, books
 from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services
 
@@ -20,3 +25,20 @@ async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
 def remote(tmp_path: Path) -> Repo:
     """A bare repository with a short history."""
     return Repo.sample(tmp_path / "source").bare_clone(tmp_path / "remote.git")
+
+
+@pytest_asyncio.fixture
+async def nodes(services: Services) -> AsyncIterator[Nodes]:
+    """The services of a node, for drivers that a test makes itself."""
+    async with AsyncExitStack() as stack:
+        token = services.home.cell_token()
+        names = ("workspace", "git", "execution")
+        channels = [await stack.enter_async_context(open_channel(services.address(name), token)) for name in names]
+        yield Nodes(*channels, Patience(away=5))
+
+
+@pytest_asyncio.fixture
+async def book(tmp_path: Path) -> AsyncIterator[Books]:
+    """A ledger of its own, which no gateway knows."""
+    async with books(sqlite_url(tmp_path / "gateway.db")) as opened_books:
+        yield opened_books

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import pytest_asyncio
 from boatyard.execution.v1 import execution_pb2 as execution_pb
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 
-from services.common.db.engine import sqlite_url
 from services.common.rpc.channel import open_channel
 from services.gateway.catalog.agent import AgentSettings, Checkpoints, Policy, Retention
 from services.gateway.checkpoints.model import Answer, Decider
@@ -22,7 +20,7 @@ from services.lifecycle.ledger import LedgerUnavailable
 from services.lifecycle.model.checkpoint import CheckpointState
 from services.lifecycle.model.states import JobState, StageState
 from services.lifecycle.nodes import Nodes, Patience
-from tests.kit.ledger import Books, books
+from tests.kit.ledger import Books
 from tests.kit.services import Services
 
 CALLS = ("stages", "execution", "surroundings", "document", "signing_key", "begin_stage", "end_stage", "note", "finish")
@@ -74,26 +72,6 @@ async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
     finally:
         for name in list(services.processes):
             services.end(name)
-
-
-@asynccontextmanager
-async def opened(services: Services) -> AsyncIterator[Nodes]:
-    async with AsyncExitStack() as stack:
-        token = services.home.cell_token()
-        channels = [await stack.enter_async_context(open_channel(services.address(name), token)) for name in NAMES]
-        yield Nodes(*channels, Patience(away=5))
-
-
-@pytest.fixture
-async def nodes(services: Services) -> AsyncIterator[Nodes]:
-    async with opened(services) as channels:
-        yield channels
-
-
-@pytest.fixture
-async def book(tmp_path: Path) -> AsyncIterator[Books]:
-    async with books(sqlite_url(tmp_path / "gateway.db")) as opened_books:
-        yield opened_books
 
 
 @asynccontextmanager

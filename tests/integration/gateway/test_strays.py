@@ -1,8 +1,7 @@
 """What is left on a machine whose job another has taken over is ended there, and nothing that is somebody's still."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -11,31 +10,14 @@ from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 from sqlalchemy import update
 
 from services.common.db.engine import sqlite_url
-from services.common.rpc.channel import open_channel
 from services.gateway.catalog.agent import AgentSettings, Policy, Retention
 from services.gateway.jobs.standing import JobStandings
 from services.gateway.jobs.tables import jobs, now
 from services.lifecycle.driver import Driver
 from services.lifecycle.model.outcome import Keeping
-from services.lifecycle.nodes import Machine, Nodes, Patience
+from services.lifecycle.nodes import Machine, Nodes
 from services.lifecycle.strays import Strays
 from tests.kit.ledger import Books, books, claimed
-from tests.kit.services import Services
-
-
-@pytest.fixture
-async def nodes(services: Services) -> AsyncIterator[Nodes]:
-    async with AsyncExitStack() as stack:
-        token = services.home.cell_token()
-        names = ("workspace", "git", "execution")
-        channels = [await stack.enter_async_context(open_channel(services.address(name), token)) for name in names]
-        yield Nodes(*channels, Patience(away=5))
-
-
-@pytest.fixture
-async def book(tmp_path: Path) -> AsyncIterator[Books]:
-    async with books(sqlite_url(tmp_path / "gateway.db")) as opened_books:
-        yield opened_books
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:

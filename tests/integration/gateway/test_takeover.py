@@ -2,16 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import update
 
-from services.common.db.engine import sqlite_url
-from services.common.rpc.channel import open_channel
 from services.gateway.catalog.agent import AgentSettings, Policy
 from services.gateway.catalog.model import Repository
 from services.gateway.catalog.store import REPOSITORIES, CatalogStore
@@ -23,10 +19,9 @@ from services.gateway.jobs.tables import jobs, now
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import Lease, Stage
 from services.lifecycle.model.states import JobState, StageState
-from services.lifecycle.nodes import Nodes, Patience
-from tests.kit.ledger import Books, books
+from services.lifecycle.nodes import Nodes
+from tests.kit.ledger import Books
 from tests.kit.repos import Repo
-from tests.kit.services import Services
 
 # What a model writes is never the same twice.
 FICKLE = "echo started; od -An -N8 -tx1 /dev/urandom > fickle.txt"
@@ -54,21 +49,6 @@ class Dying:
     async def _die(self) -> None:
         self.died.set()
         await asyncio.Event().wait()
-
-
-@pytest.fixture
-async def nodes(services: Services) -> AsyncIterator[Nodes]:
-    async with AsyncExitStack() as stack:
-        token = services.home.cell_token()
-        names = ("workspace", "git", "execution")
-        channels = [await stack.enter_async_context(open_channel(services.address(name), token)) for name in names]
-        yield Nodes(*channels, Patience(away=5))
-
-
-@pytest.fixture
-async def book(tmp_path: Path) -> AsyncIterator[Books]:
-    async with books(sqlite_url(tmp_path / "gateway.db")) as opened_books:
-        yield opened_books
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """What hooks are told, what they can do, and what becomes of a job when they fail: on real services and receivers."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,20 +13,13 @@ from services.common.ids import new_id
 from tests.kit.hooks import BROKEN, DONE, FAIL, IGNORE, Hooks, hook_calls, killed_in_mid_call
 from tests.kit.receiver import SECRET, Reply, receiver
 from tests.kit.repos import Repo
-from tests.kit.services import Services, running_services
+from tests.kit.services import Services
 
 pytestmark = pytest.mark.slow
 
 SUCCEEDED, FAILED, CANCELLED = (
     job_pb2.Job.State.Value(f"STATE_{name}") for name in ("SUCCEEDED", "FAILED", "CANCELLED")
 )
-
-
-@pytest_asyncio.fixture(scope="module")
-async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
-    root = tmp_path_factory.mktemp("services")
-    async with running_services(root, BOATYARD_GATEWAY_WEBHOOK_ALLOW="127.0.0.1") as running:
-        yield running
 
 
 @pytest_asyncio.fixture

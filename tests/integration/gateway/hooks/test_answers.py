@@ -5,11 +5,9 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from boatyard.gateway.v1 import checkpoint_pb2, hook_pb2, job_pb2
 from boatyard.hook.v1 import callback_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
@@ -19,23 +17,11 @@ from tests.kit.contract import ROOT
 from tests.kit.hooks import BROKEN, DONE, IGNORE, Hooks, hook_calls, killed_in_mid_call
 from tests.kit.receiver import Reply, receiver
 from tests.kit.repos import Repo
-from tests.kit.services import Services, running_services
+from tests.kit.services import Services
 
 pytestmark = pytest.mark.slow
 
 SUCCEEDED, FAILED = job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED
-
-
-@pytest_asyncio.fixture(scope="module")
-async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
-    root = tmp_path_factory.mktemp("services")
-    async with running_services(root, BOATYARD_GATEWAY_WEBHOOK_ALLOW="127.0.0.1") as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def register(services: Services) -> Hooks:
-    return await Hooks.of_new_project(services)
 
 
 def adding(text: str, **labels: str) -> str:

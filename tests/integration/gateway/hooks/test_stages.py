@@ -1,17 +1,15 @@
 """Hooks before and after the stages of a job: when they are called, what they can stop, and for which jobs."""
 
 import json
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 from boatyard.gateway.v1 import catalog_pb2, hook_pb2, job_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from tests.kit.hooks import BROKEN, DONE, FAIL, Hooks, hook_calls, killed_in_mid_call
 from tests.kit.receiver import Reply, receiver
 from tests.kit.repos import Repo
-from tests.kit.services import Services, running_services
+from tests.kit.services import Services
 
 pytestmark = pytest.mark.slow
 
@@ -20,18 +18,6 @@ SUCCEEDED, FAILED, CANCELLED = (
 )
 VETO = json.dumps({"allow": False, "reason": "not on a Friday"}).encode()
 STAGES = ("base", "workspace", "branch", "start", "agent", "take", "diff", "verify", "push")
-
-
-@pytest_asyncio.fixture(scope="module")
-async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
-    root = tmp_path_factory.mktemp("services")
-    async with running_services(root, BOATYARD_GATEWAY_WEBHOOK_ALLOW="127.0.0.1") as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def register(services: Services) -> Hooks:
-    return await Hooks.of_new_project(services)
 
 
 async def test_hooks_come_around_every_stage_in_its_order(services: Services, register: Hooks, remote: Repo) -> None:
