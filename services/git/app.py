@@ -31,6 +31,7 @@ from services.git.diffs import Diffs
 from services.git.disk import Disk, DiskBounds
 from services.git.gitcmd import Command, Git, GitError
 from services.git.manager import GitManager
+from services.git.metrics import DiskMetrics, fetch_seconds
 from services.git.mirrors import Bounds, Mirrors
 from services.git.overlays import overlays_work
 from services.git.places import Places
@@ -76,10 +77,12 @@ async def _main() -> None:
             allow_loopback_http=settings.allow_loopback_http,
             networks=settings.allow_networks,
         )
-        manager = build_manager(settings, places, git, addresses, engine, stacks=await overlays_work(places))
+        meters = await stack.enter_async_context(Meters("git").watching())
+        manager = build_manager(
+            settings, places, git, addresses, engine, stacks=await overlays_work(places), meters=meters
+        )
         await stack.enter_async_context(program.beside({"upkeep": manager.keep_house()}))
         draining = Draining()
-        meters = await stack.enter_async_context(Meters("git").watching())
         await serve(
             listen=settings.listen,
             registrations=[
@@ -98,18 +101,26 @@ async def _main() -> None:
 
 
 def build_manager(
-    settings: GitSettings, places: Places, git: Git, addresses: AddressBook, engine: AsyncEngine, *, stacks: bool
+    settings: GitSettings,
+    places: Places,
+    git: Git,
+    addresses: AddressBook,
+    engine: AsyncEngine,
+    *,
+    stacks: bool,
+    meters: Meters,
 ) -> GitManager:
     """Wire the parts that do the work. `stacks` says whether overlays work here."""
     shelf = Shelf(places)
     shelf.mend()
     disk_bounds = DiskBounds(settings.disk_budget_bytes, settings.min_free_bytes, settings.base_grace_seconds)
     disk = Disk(places, shelf, disk_bounds)
+    meters.add(DiskMetrics(disk))
     bounds = Bounds(settings.network_seconds, settings.lock_seconds, settings.min_free_bytes)
     sandboxed = SandboxedGit()
     taker = Taker(git, sandboxed, places.empty, max_pack_bytes=settings.max_result_bytes)
     results = Results(git, places, taker, bounds)
-    mirrors = Mirrors(git, places, addresses, disk, bounds)
+    mirrors = Mirrors(git, places, addresses, disk, bounds, fetched=fetch_seconds(meters.registry).observe)
     return GitManager(
         store=GitStore(engine),
         fences=Fences(engine, store.fences),

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import re
 import shutil
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -57,12 +58,23 @@ class Resolved:
 class Mirrors:
     """Fetches and reads mirrors. At most one fetch runs for each repository, in this process and in any other."""
 
-    def __init__(self, git: Git, places: Places, addresses: AddressBook, disk: Disk, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        git: Git,
+        places: Places,
+        addresses: AddressBook,
+        disk: Disk,
+        bounds: Bounds,
+        *,
+        fetched: Callable[[float], object],
+    ) -> None:
+        """`fetched` is told of each fetch that succeeds, how many seconds it took."""
         self._git = git
         self._places = places
         self._addresses = addresses
         self._disk = disk
         self._bounds = bounds
+        self._fetched = fetched
         self._flights = Flights[None]()
         self._turns = WeakValueDictionary[str, asyncio.Lock]()
         self._rounds = Counter[str]()
@@ -150,7 +162,9 @@ class Mirrors:
     async def _refresh(self, remote: Remote, report: Listener) -> None:
         try:
             async with self._disk.room(0), self.writing(remote.repository_id) as held:
+                began = time.monotonic()
                 await self._fetch_locked(remote, held, report)
+                self._fetched(time.monotonic() - began)
         except GitError as error:
             raise failures.clone_failed(remote.repository_id, error) from error
 

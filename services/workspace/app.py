@@ -8,6 +8,7 @@ from boatyard.workspace.v1.workspace_pb2_grpc import add_WorkspaceServiceService
 
 from services.common import program
 from services.common.db.engine import open_database, sqlite_url
+from services.common.db.facts import listen
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
 from services.common.lock import alone
@@ -21,6 +22,7 @@ from services.workspace import store
 from services.workspace.drivers import DiskAdmission, choose
 from services.workspace.manager import WorkspaceManager
 from services.workspace.measuring import Measuring
+from services.workspace.metrics import WorkspaceCounts, WorkspaceMetrics
 from services.workspace.servicer import WorkspaceServicer
 from services.workspace.settings import WorkspaceSettings
 from services.workspace.shelf import Shelf
@@ -42,6 +44,8 @@ async def _main() -> None:
         engine = open_database(sqlite_url(directory / "workspace.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.workspace.migrations")
+        meters = await stack.enter_async_context(Meters("workspace").watching())
+        listen(engine, WorkspaceCounts(meters.registry).hear)
         admission = DiskAdmission(trees, settings.disk_reserve_bytes)
         choice = await choose(trees, admission, wanted=settings.driver, concurrent_copies=settings.concurrent_copies)
         measuring = Measuring(
@@ -50,17 +54,14 @@ async def _main() -> None:
             max_bytes=settings.max_bytes,
             total_bytes=settings.total_bytes,
         )
+        workspaces = store.WorkspaceStore(engine)
+        meters.add(WorkspaceMetrics(workspaces, measuring))
         manager = await stack.enter_async_context(
-            aclosing(
-                WorkspaceManager(
-                    store.WorkspaceStore(engine), Fences(engine, store.fences), Shelf(trees), choice, measuring
-                )
-            )
+            aclosing(WorkspaceManager(workspaces, Fences(engine, store.fences), Shelf(trees), choice, measuring))
         )
         await manager.recover()
         upkeep = {"sweep": manager.keep_swept(timedelta(hours=settings.keep_hours)), "measure": manager.keep_measured()}
         await stack.enter_async_context(program.beside(upkeep))
-        meters = await stack.enter_async_context(Meters("workspace").watching())
         await serve(
             listen=settings.listen,
             registrations=[

@@ -1,7 +1,8 @@
 """The records of workspaces, in SQLite beside them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Table,
     and_,
     delete,
+    func,
     insert,
     or_,
     select,
@@ -24,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import Moment, as_number, microseconds
+from services.common.db.facts import note
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
 from services.workspace.model import Filter, Purpose, State, Visibility, Workspace
@@ -53,6 +56,13 @@ workspaces = Table(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A workspace is forgotten, its files being gone: noted for whoever counts."""
+
+    workspace_id: str
+
+
 class WorkspaceStore:
     """Knows which workspaces there are. Each method is one transaction."""
 
@@ -63,6 +73,7 @@ class WorkspaceStore:
         """Record a workspace; its id MUST be new."""
         async with self._engine.begin() as connection:
             await connection.execute(insert(workspaces).values(_to_row(workspace)))
+            note(connection, workspace)
 
     async def find(self, workspace_id: str) -> Workspace | None:
         """Return one workspace, or None."""
@@ -115,7 +126,16 @@ class WorkspaceStore:
     async def remove(self, workspace_id: str) -> None:
         """Forget a workspace. Without such a workspace it does nothing."""
         async with self._engine.begin() as connection:
-            await connection.execute(delete(workspaces).where(workspaces.c.workspace_id == workspace_id))
+            gone = await connection.execute(delete(workspaces).where(workspaces.c.workspace_id == workspace_id))
+            if gone.rowcount:
+                note(connection, Removed(workspace_id))
+
+    async def counts(self) -> Mapping[tuple[str, str], int]:
+        """Return how many there are, by state and driver."""
+        kinds = (workspaces.c.state, workspaces.c.driver)
+        async with self._engine.begin() as connection:
+            rows = (await connection.execute(select(*kinds, func.count()).group_by(*kinds).order_by(*kinds))).all()
+        return {(state, driver): count for state, driver, count in rows}
 
     async def _read(self, statement: Select[tuple[object, ...]]) -> list[Workspace]:
         async with self._engine.begin() as connection:

@@ -11,6 +11,7 @@ from pathlib import Path
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.common.ids import new_id
+from services.common.metrics import Meters
 from services.common.sandbox import aio, environment
 from services.common.sandbox.spec import Access, SandboxSpec
 from services.git.app import build_manager, find_git
@@ -139,7 +140,8 @@ async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncI
             allow_loopback_http=chosen.allow_loopback_http,
             networks=chosen.allow_networks,
         )
-        manager = build_manager(chosen, places, git, addresses, engine, stacks=await overlays_work(places))
+        stacks = await overlays_work(places)
+        manager = build_manager(chosen, places, git, addresses, engine, stacks=stacks, meters=Meters("git"))
         yield GitParts(manager, places, Requests(addresses, places), git)
     finally:
         await engine.dispose()

@@ -11,6 +11,7 @@ from boatyard.gateway.v1 import access_pb2, auth_pb2, auth_pb2_grpc, job_pb2
 
 from services.common.rpc.channel import open_channel
 from tests.kit.metrics import Scraped, get
+from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services
 
 SERVICES = {"gateway", "workspace", "git", "execution"}
@@ -90,9 +91,10 @@ async def test_a_node_that_is_away_is_told_of_and_takes_nothing_from_the_others(
             await asyncio.sleep(0.1)
 
 
-async def test_after_a_job_the_numbers_say_so(services: Services) -> None:
+async def test_after_a_job_the_numbers_say_so(services: Services, tmp_path: Path) -> None:
     before = scraped(services)
-    job = await services.run("echo hello; sleep 0.2")
+    repository_id = await services.repository(Repo.sample(tmp_path / "repo"))
+    job = await services.run("echo hello; sleep 0.2", repository_id=repository_id)
     assert job.state == job_pb2.Job.STATE_SUCCEEDED
     failed = await services.run("exit 3")
     assert failed.state == job_pb2.Job.STATE_FAILED
@@ -111,6 +113,9 @@ async def test_after_a_job_the_numbers_say_so(services: Services) -> None:
     assert grown("boatyard_executions_ended_total", purpose="AGENT", state="SUCCEEDED") == 1
     assert grown("boatyard_execution_output_bytes_total") >= len("hello\n")
     assert grown("boatyard_execution_memory_peak_bytes_count") >= 1
+    assert grown("boatyard_workspaces_made_total") == 2
+    assert after.value("boatyard_workspaces_disk_free_bytes") > 0
+    assert grown("boatyard_git_fetch_seconds_count") == 1
     method = "boatyard.execution.v1.ExecutionService/StartExecution"
     assert grown("boatyard_rpc_total", service="execution", method=method, code="OK") >= 2
 

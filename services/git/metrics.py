@@ -1,0 +1,63 @@
+"""What mirrors and bases take of the disk, and how long remotes take to answer."""
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from services.git.disk import Disk, DiskUsage
+
+_SECONDS: Final = (0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0)
+_FRESH_SECONDS: Final = 30.0
+
+
+def fetch_seconds(registry: CollectorRegistry) -> Histogram:
+    """Make what counts fetches, by how long each took."""
+    return Histogram(
+        "boatyard_git_fetch_seconds",
+        "How long fetches of mirrors took that succeeded, first ones too, without the wait for their turn.",
+        buckets=_SECONDS,
+        registry=registry,
+    )
+
+
+class DiskMetrics:
+    """Counts what is there at most every 30 s: it looks at every mirror and base."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._known: list[Metric] = []
+        self._until = float("-inf")  # monotonic
+
+    async def __call__(self) -> Iterable[Metric]:
+        """See `Meters.add`."""
+        if time.monotonic() > self._until:
+            self._known = _metrics(await self._disk.usage())
+            self._until = time.monotonic() + _FRESH_SECONDS
+        return self._known
+
+
+def _metrics(usage: DiskUsage) -> list[Metric]:
+    bases = [base for repository in usage.repositories for base in repository.bases]
+    mirrors = [repository.mirror_bytes for repository in usage.repositories if repository.mirror_bytes]
+    kept = GaugeMetricFamily("boatyard_git_disk_bytes", "What is kept on the disk, by what it is.", labels=["what"])
+    kept.add_metric(["mirrors"], sum(mirrors))
+    kept.add_metric(["bases"], sum(base.bytes for base in bases))
+    kept.add_metric(["results"], sum(repository.results_bytes for repository in usage.repositories))
+    evicted = CounterMetricFamily(
+        "boatyard_git_evictions", "What was removed to make room, since the service started.", labels=["what"]
+    )
+    evicted.add_metric(["bases"], usage.evicted_bases)
+    evicted.add_metric(["mirrors"], usage.evicted_mirrors)
+    return [
+        kept,
+        evicted,
+        GaugeMetricFamily("boatyard_git_mirrors", "Mirrors that are there.", value=len(mirrors)),
+        GaugeMetricFamily("boatyard_git_bases", "Base trees that are there.", value=len(bases)),
+        GaugeMetricFamily(
+            "boatyard_git_disk_budget_bytes", "How much may be kept; 0 is any.", value=usage.budget_bytes
+        ),
+    ]

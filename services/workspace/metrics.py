@@ -1,0 +1,60 @@
+"""How many workspaces there are, in which states, and what they take."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from services.workspace.measuring import Measuring
+from services.workspace.model import Workspace
+from services.workspace.store import Removed, WorkspaceStore
+
+
+class WorkspaceCounts:
+    """Hears of workspaces that are made and removed: see `common.db.facts`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._made = Counter(
+            "boatyard_workspaces_made", "Workspaces made, by their driver.", ["driver"], registry=registry
+        )
+        self._removed = Counter(
+            "boatyard_workspaces_removed", "Workspaces removed, by a call or a sweep.", registry=registry
+        )
+
+    def hear(self, fact: object) -> None:
+        """Count a workspace that was recorded, or forgotten."""
+        match fact:
+            case Workspace():
+                self._made.labels(fact.driver).inc()
+            case Removed():
+                self._removed.inc()
+
+
+class WorkspaceMetrics:
+    """Looks at the records, and at what was measured last: that is done once a minute."""
+
+    def __init__(self, store: WorkspaceStore, measuring: Measuring) -> None:
+        self._store = store
+        self._measuring = measuring
+
+    async def __call__(self) -> Iterable[Metric]:
+        """See `Meters.add`."""
+        there = GaugeMetricFamily(
+            "boatyard_workspaces", "Workspaces that are there, by state and driver.", labels=["state", "driver"]
+        )
+        for (state, driver), count in (await self._store.counts()).items():
+            there.add_metric([state, driver], count)
+        total, disk = self._measuring.total(), self._measuring.disk()
+        return [
+            there,
+            GaugeMetricFamily(
+                "boatyard_workspaces_disk_bytes",
+                "What they take beside their bases, when it was measured last.",
+                value=total.bytes,
+            ),
+            GaugeMetricFamily("boatyard_workspaces_disk_inodes", "The same, in inodes.", value=total.inodes),
+            GaugeMetricFamily(
+                "boatyard_workspaces_disk_free_bytes", "What is free of the disk they lie on.", value=disk.free_bytes
+            ),
+        ]
