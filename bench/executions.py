@@ -173,7 +173,8 @@ async def finished(runs: Executions, wanted: argparse.Namespace) -> None:
     async def some(count: int) -> None:
         for _ in range(count // AT_ONCE):
             ids = await asyncio.gather(*(runs.start("true") for _ in range(AT_ONCE)))
-            await asyncio.gather(*map(runs.ended, ids))
+            for end in await asyncio.gather(*map(runs.ended, ids)):
+                assert end.state == pb.Execution.STATE_SUCCEEDED, end
 
     service = runs.services.processes["execution"].pid
     await some(100)

@@ -30,6 +30,7 @@ from tests.kit.replay import Replay, bash, replaying, write_script
 MODEL = "claude-sonnet-5-5"
 TEXT = "I look at the next of the files, and then I shall say what stands in it, and what I make of that. " * 3
 WARMING_UP = 5  # turns that do not count
+PATIENCE_SECONDS = 90
 
 
 def script(path: Path, turns: int) -> Path:
@@ -69,9 +70,10 @@ async def bare(url: str, turns: int) -> None:
 
 async def until_asked(model: Replay, count: int) -> list[float]:
     """Wait until the model was asked so many times in all."""
-    while len(asked := times(model)) < count:
-        await asyncio.sleep(0.005)
-    return asked
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(asked := times(model)) < count:
+            await asyncio.sleep(0.005)
+        return asked
 
 
 async def start(runs: Executions) -> str:

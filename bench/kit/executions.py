@@ -55,6 +55,8 @@ class Executions:
         async for message in call:
             total += sum(len(event.output.data) for event in message.events)
             began = began or (time.perf_counter() if total else 0.0)
+            if message.HasField("end"):
+                assert message.end.state == pb.Execution.STATE_SUCCEEDED, message.end
             if first and total:
                 call.cancel()
                 break
