@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,24 +72,25 @@ def coordinating(gateway: Cell, upstream: str, capacity: int = 4) -> Iterator[Co
     shutil.rmtree(directory)
 
 
-def cut_for(link: Link, seconds: float) -> None:
-    link.cut()
-    time.sleep(seconds)  # what is tried is that much time
-    link.mend()
-
-
 @pytest.mark.timeout(600)
-def test_a_link_that_is_cut_twice_costs_no_job(gateway: Cell, remote: Remote) -> None:
+@pytest.mark.parametrize("fail", [Link.cut, Link.silence, Link.forget])
+def test_a_link_that_fails_twice_costs_no_job(gateway: Cell, remote: Remote, fail: Callable[[Link], None]) -> None:
     """With BOATYARD_TEST_JOBS=50 in the environment as many jobs."""
+
+    def fail_for(seconds: float) -> None:
+        fail(link)
+        time.sleep(seconds)  # what is tried is that much time
+        link.mend()
+
     count = int(os.environ.get("BOATYARD_TEST_JOBS", "8"))
     with linked(gateway.address("gateway")) as link, coordinating(gateway, link.address, capacity=8) as coordinator:
         assert not any("DATABASE" in name for name in coordinator.environment)
         (repository,) = gateway.lines("repository", "create", "--url", remote.path)
         jobs = submitted(gateway, repository["repository_id"], count)
         eventually(lambda: succeeded(gateway, count) >= 2, "some jobs are done", timeout=120)
-        cut_for(link, LEASE_SECONDS / 3)
+        fail_for(LEASE_SECONDS / 3)
         eventually(lambda: succeeded(gateway, count) >= count // 2, "half of the jobs are done", timeout=240)
-        cut_for(link, 2 * LEASE_SECONDS)
+        fail_for(2 * LEASE_SECONDS)
         eventually(lambda: succeeded(gateway, count) == count, "all jobs are done", timeout=240)
         for job in gateway.lines("ps", "--limit", str(count)):
             number = jobs[job["job_id"]]

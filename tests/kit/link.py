@@ -1,4 +1,4 @@
-"""A link between machines that can be cut: a TCP proxy in a thread of this process."""
+"""A link between machines that can be cut, or swallow what it is to carry: a TCP proxy in a thread of this process."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,17 @@ from typing import Any
 
 
 class Link:
-    """Passes connections on to `target` (host:port). While it is cut nothing passes, and nobody can connect."""
+    """Passes connections on to `target` (host:port). While it is cut nothing passes, and nobody can connect.
+
+    While it is silent nothing passes either, and nobody is told: connections stay open, and new ones are let in.
+    """
 
     def __init__(self, target: str) -> None:
         self._target = target
         self._server: asyncio.Server | None = None
         self._passing: set[asyncio.Task[None]] = set()
+        self._gates: set[asyncio.Event] = set()
+        self._is_silent = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="link")
         self._thread.start()
@@ -21,12 +26,20 @@ class Link:
         self.mend()
 
     def mend(self) -> None:
-        """Let connections in, at the same address as before."""
+        """Let connections in, at the same address as before, and let pass what was kept in silence."""
         self._do(self._open())
 
     def cut(self) -> None:
         """End every connection, and let nobody in any more."""
         self._do(self._close())
+
+    def silence(self) -> None:
+        """Pass nothing on until it is mended, and tell nobody."""
+        self._do(self._close_gates())
+
+    def forget(self) -> None:
+        """Swallow the connections that there are, for ever, and carry new ones: a firewall that lost its table."""
+        self._do(self._forget())
 
     def close(self) -> None:
         self.cut()
@@ -37,7 +50,22 @@ class Link:
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=20)
 
+    async def _close_gates(self) -> None:
+        self._is_silent = True
+        for gate in self._gates:
+            gate.clear()
+
+    async def _forget(self) -> None:
+        for gate in self._gates:
+            gate.clear()
+        self._gates.clear()
+
     async def _open(self) -> None:
+        self._is_silent = False
+        for gate in self._gates:
+            gate.set()
+        if self._server is not None:
+            return
         host, _, port = self.address.rpartition(":")
         self._server = await asyncio.start_server(self._accept, host, int(port))
         self.address = "{}:{}".format(*self._server.sockets[0].getsockname()[:2])
@@ -56,19 +84,24 @@ class Link:
         task = asyncio.current_task()
         assert task
         self._passing.add(task)
+        gate = asyncio.Event()
+        self._gates.add(gate)
+        if not self._is_silent:
+            gate.set()
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):
-                await self._pass_on(reader, writer)
+                await self._pass_on(reader, writer, gate)
         finally:
             self._passing.discard(task)
+            self._gates.discard(gate)
             writer.transport.abort()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
         host, _, port = self._target.rpartition(":")
         onward_reader, onward_writer = await asyncio.open_connection(host, int(port))
         both = [
-            asyncio.ensure_future(_pump(reader, onward_writer)),
-            asyncio.ensure_future(_pump(onward_reader, writer)),
+            asyncio.ensure_future(_pump(reader, onward_writer, gate)),
+            asyncio.ensure_future(_pump(onward_reader, writer, gate)),
         ]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -79,10 +112,13 @@ class Link:
             onward_writer.transport.abort()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(1 << 16):
-        writer.write(data)
-        await writer.drain()
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(1 << 16):
+            await gate.wait()
+            writer.write(data)
+            await writer.drain()
+    await gate.wait()  # nor is an end passed on
 
 
 @contextlib.contextmanager

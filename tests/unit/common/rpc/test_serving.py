@@ -19,6 +19,7 @@ from services.common.rpc.draining import Draining
 from services.common.rpc.server import EXIT_STUCK, Registration
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
+from tests.kit.link import linked
 from tests.kit.servers import TOKEN, serving
 from tests.unit.common.rpc.echo import Echo, EchoStub
 
@@ -210,3 +211,24 @@ async def test_a_killed_service_is_found_again_on_its_port_at_once() -> None:
                 assert await stub.unary(b"y", wait_for_ready=True) == b"y"
                 second.terminate()
                 assert await asyncio.wait_for(second.wait(), 10) == 0
+
+
+@pytest.mark.slow
+async def test_a_link_that_swallows_everything_is_noticed_however_long_nothing_was_said() -> None:
+    async with serving(Echo().registration()) as server:
+        with linked(server.address) as link:
+            async with open_channel(link.address, TOKEN) as channel:
+                health = health_pb2_grpc.HealthStub(channel)
+                async with streaming(health.Watch(health_pb2.HealthCheckRequest())) as messages:
+                    assert isinstance(await messages.read(), health_pb2.HealthCheckResponse)
+                    with pytest.raises(TimeoutError):
+                        async with asyncio.timeout(21):  # four pings, which the server is to take well
+                            await messages.read()
+                async with streaming(health.Watch(health_pb2.HealthCheckRequest())) as messages:
+                    assert isinstance(await messages.read(), health_pb2.HealthCheckResponse)
+                    link.forget()
+                    with pytest.raises(grpc.aio.AioRpcError) as caught:
+                        async with asyncio.timeout(60):
+                            await messages.read()
+                    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+                await health.Check(health_pb2.HealthCheckRequest())
