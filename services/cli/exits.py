@@ -47,6 +47,7 @@ _ADVICE = {
 _WHERE_TYPED = {
     "request_id": "--request-id",
     "repository.url": "the repository's URL",
+    "coordinator_id": "--coordinator",
     "spec.prompt": "PROMPT",
     "spec.revision": "--ref",
     "spec.branch": "--branch",

@@ -54,6 +54,14 @@ def test_whose_every_id_is_can_be_said() -> None:
     assert nobodys == []
 
 
+def test_every_rpc_of_coordinators_says_which_one_calls() -> None:
+    """Else its token could not be held to being one coordinator's."""
+    for method in methods():
+        if method.proto.options.Extensions[access_pb2.required_role] == access_pb2.ROLE_COORDINATOR:
+            request = {field.name for field in messages()[method.proto.input_type.lstrip(".")].field}
+            assert request & {"coordinator_id", "holder"}, method.name
+
+
 @pytest.mark.parametrize("method", [one for one in methods() if one.proto.name.startswith("List")], ids=str)
 def test_every_list_has_pages(method: Method) -> None:
     request = {field.name for field in messages()[method.proto.input_type.lstrip(".")].field}

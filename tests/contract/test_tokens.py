@@ -1,5 +1,6 @@
 """What every database must hold of tokens: one suite on SQLite and PostgreSQL."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +13,8 @@ from services.common.errors import NotFound
 from services.gateway.auth.model import Access, Role, Token
 from services.gateway.auth.store import TokenStore, forget, hash_of, new_secret
 from services.gateway.auth.tables import tokens
+from services.gateway.cells.model import Cell
+from services.gateway.cells.store import CellStore
 from services.gateway.requests import Request
 
 LONG_AGO = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -98,3 +101,38 @@ async def test_what_ended_long_ago_is_forgotten(store: TokenStore, engine: Async
         assert await forget(connection, old + timedelta(days=1)) == 1
     ((left,), _) = await store.page(Page(), ended=True)
     assert left.token_id == "good"
+
+
+def coordinators_token(token_id: str, **changes: object) -> Token:
+    return replace(TOKEN, token_id=token_id, role=Role.COORDINATOR, **changes)  # type: ignore[arg-type]
+
+
+async def test_a_coordinators_token_is_the_first_ones_that_shows_it(store: TokenStore) -> None:
+    for name in ("one", "two"):
+        await store.create(coordinators_token(name), f"boatyard_{name}")
+    assert await store.bind("one", "barge") == "barge"
+    assert await store.bind("one", "raft") == "barge", "and stays it"
+    assert await store.bind("two", "barge") == "", "which has a token"
+    await store.revoke("one")
+    assert await store.bind("two", "barge") == "barge", "and now has none"
+    await store.create(coordinators_token("three", coordinator_id="barge"), "boatyard_three")
+    shown = await store.shown("boatyard_three")
+    assert shown is not None
+    assert shown.access.coordinator_id == "barge", "an administrator may make a second one"
+
+
+async def test_of_two_tokens_that_are_shown_as_one_coordinator_at_once_one_is_its(store: TokenStore) -> None:
+    names = [f"token-{number}" for number in range(6)]
+    for name in names:
+        await store.create(coordinators_token(name), f"boatyard_{name}")
+    bound = await asyncio.gather(*(store.bind(name, "barge") for name in names))
+    assert sorted(bound) == ["", "", "", "", "", "barge"]
+
+
+async def test_no_token_becomes_a_gateways_cell(store: TokenStore, engine: AsyncEngine) -> None:
+    await CellStore(engine, 60).register(
+        Cell(cell_id="cell-1", host="here", version="1", capacity=1, address="", peer_token="x")
+    )
+    await store.create(coordinators_token("one"), "boatyard_one")
+    assert await store.bind("one", "cell-1") == ""
+    assert await store.bind("one", "barge") == "barge"

@@ -34,6 +34,13 @@ def command() -> None:
     multiple=True,
     help="A project that it is for; may be repeated (default: all).",
 )
+@click.option(
+    "--coordinator",
+    type=options.TEXT,
+    metavar="ID",
+    default="",
+    help="With role coordinator: the one that may call by it (default: the first that does).",
+)
 @click.option("--name", type=options.TEXT, metavar="TEXT", default="", help="What its caller is called in records.")
 @click.option(
     "--days",
@@ -42,11 +49,14 @@ def command() -> None:
     help="How long it is good (default: until it is revoked).",
 )
 @options.as_json
-def create(*, role: str, projects: tuple[str, ...], name: str, days: float | None, as_json: bool) -> None:
+def create(
+    *, role: str, projects: tuple[str, ...], coordinator: str, name: str, days: float | None, as_json: bool
+) -> None:
     """Make a token, and print its secret, which is never shown again.
 
     A viewer reads. An operator has work done: jobs, work items, approvals. An admin configures too: projects,
-    repositories, templates, workers, hooks, tokens, cells. A coordinator carries jobs on another machine.
+    repositories, templates, workers, hooks, tokens, cells. A coordinator carries jobs on another machine; to replace
+    its token while it works, make a second one with its id, and revoke the first when the second is in use.
 
     \b
     Examples:
@@ -58,6 +68,7 @@ def create(*, role: str, projects: tuple[str, ...], name: str, days: float | Non
         name=name,
         role=access_pb2.Role.Value(f"ROLE_{role.upper()}"),
         project_ids=projects,
+        coordinator_id=coordinator,
         lifetime=None if days is None else duration(days * 86400),
     )
     made = with_gateway(lambda way: way.ask(way.tokens.CreateToken(request)))
@@ -116,7 +127,7 @@ def _row(token: auth_pb2.Token) -> tuple[str, ...]:
     ends = words.until(token.expire_time) if token.HasField("expire_time") else ""
     return (
         token.token_id,
-        str(_shape(token)["role"]).lower(),
+        f"{str(_shape(token)['role']).lower()} {token.coordinator_id}".rstrip(),
         " ".join(token.project_ids) or "all",
         words.age(token.create_time),
         "revoked" if token.HasField("revoke_time") else ends,

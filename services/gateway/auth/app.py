@@ -84,7 +84,7 @@ def door(
         authenticator=GatewayAuthenticator(
             [AdminToken(admin_token), *others, known], {**required_roles(names), **pages}
         ),
-        inspect=ScopeCheck(engine),
+        inspect=ScopeCheck(engine, tokens),
         screen=for_caller,
         around=[recording(trail, cell_id, recorded(names))],
         trail=trail,

@@ -35,7 +35,8 @@ class Access:
 
     `token_id` is the token that it has shown; empty for the first administrator's. `forwarded_by` is the cell that has
     checked the caller, for a call that came by way of another gateway; empty for one that came straight here. `origin`
-    is where the caller is, in gRPC's words, such as ipv4:127.0.0.1:40312.
+    is where the caller is, in gRPC's words, such as ipv4:127.0.0.1:40312. `coordinator_id` is the one coordinator as
+    which it may call, where that is known already.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Access:
     token_id: str = ""
     origin: str = ""
     forwarded_by: str = ""
+    coordinator_id: str = ""
 
     def sees(self, project_id: str) -> bool:
         """Whether a project is among those that it is for."""
@@ -55,6 +57,7 @@ class Token:
     """A way to be let in, as it is kept; of its secret there is a hash alone. Times are in UTC.
 
     `projects` of () means all of them; `name` is never empty. One without an `expire_time` is good until it is revoked.
+    One of role COORDINATOR without a `coordinator_id` has not been used yet.
     """
 
     token_id: str
@@ -66,8 +69,15 @@ class Token:
     expire_time: datetime | None = None
     revoke_time: datetime | None = None
     last_use_time: datetime | None = None
+    coordinator_id: str = ""
 
     @property
     def access(self) -> Access:
         """Return what its caller is allowed."""
-        return Access(self.name, self.role, frozenset(self.projects) or None, token_id=self.token_id)
+        return Access(
+            name=self.name,
+            role=self.role,
+            projects=frozenset(self.projects) or None,
+            token_id=self.token_id,
+            coordinator_id=self.coordinator_id,
+        )

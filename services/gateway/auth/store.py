@@ -12,10 +12,11 @@ from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import NotFound
 from services.gateway import requests
-from services.gateway.auth.model import Token
+from services.gateway.auth.model import Role, Token
 from services.gateway.auth.tables import tokens
 from services.gateway.catalog.store import PROJECTS
-from services.gateway.jobs.tables import NOW
+from services.gateway.cells.model import CellKind
+from services.gateway.jobs.tables import NOW, cells
 from services.gateway.requests import Request
 from services.gateway.sql import read_page
 
@@ -86,6 +87,23 @@ class TokenStore:
                 Token,
                 lambda token: (microseconds(token.create_time), token.token_id),
             )
+
+    async def bind(self, token_id: str, coordinator_id: str) -> str:
+        """Make a coordinator's token that one's, if it is nobody's yet; return whose it is.
+
+        Empty: it is nobody's, and does not become this one's, for another good token is, or the id is a gateway's cell.
+        """
+        own, others = tokens.c.token_id == token_id, tokens.c.coordinator_id == coordinator_id
+        cell = select(cells.c.cell_id).where(cells.c.cell_id == coordinator_id, cells.c.kind == CellKind.GATEWAY)
+        async with self._engine.begin() as connection:
+            # One at a time, by the locks of all: of two tokens that are shown as one coordinator for the first time the
+            # second is to see the first.
+            every = select(tokens.c.token_id).where(tokens.c.role == Role.COORDINATOR).order_by(tokens.c.token_id)
+            await connection.execute(every.with_for_update())
+            free = ~select(tokens.c.token_id).where(others, _good()).exists() & ~cell.exists()
+            first = update(tokens).where(own, tokens.c.coordinator_id == "", free)
+            await connection.execute(first.values(coordinator_id=coordinator_id))
+            return (await _get(connection, token_id)).coordinator_id
 
     async def revoke(self, token_id: str) -> Token:
         """Take a token back; once more does nothing. Raises NotFound."""

@@ -21,6 +21,7 @@ tokens = Table(
     Column("expire_time", Moment, nullable=True),
     Column("revoke_time", Moment, nullable=True),
     Column("last_use_time", Moment, nullable=True),
+    Column("coordinator_id", String(63), nullable=False, server_default=""),
     Index("tokens_by_hash", "hash", unique=True),
     Index("tokens_newest", "create_time", "token_id"),
 )

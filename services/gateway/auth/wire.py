@@ -45,6 +45,12 @@ def named_in(message: Message) -> list[Named]:
     return list(_named_below(message, own, ""))
 
 
+def coordinator_in(request: Message) -> str:
+    """Return the coordinator that calls, as it says in a request to one of its services; empty where it does not."""
+    holder = getattr(request, "holder", request)
+    return str(getattr(holder, "coordinator_id", ""))
+
+
 def kind_of(field: str) -> str | None:
     """Return the kind of thing that a field of this name names, such as work_item for related_work_item_ids."""
     found = _ID_FIELD.fullmatch(field)
@@ -79,17 +85,21 @@ def token_of(check: Checks, request: auth_pb2.CreateTokenRequest, creator: str) 
         check.add("project_ids", f"must be at most {_MAX_PROJECTS}")
     for index, project_id in enumerate(request.project_ids[:_MAX_PROJECTS]):
         check.required_id(f"project_ids[{index}]", project_id)
+    role = check.choice("role", request.role, ROLES)
+    if request.coordinator_id and role is not Role.COORDINATOR:
+        check.add("coordinator_id", "is for a token of role COORDINATOR")
     expire_time = None
     if request.HasField("lifetime"):
         expire_time = now + check.duration("lifetime", request.lifetime, _LONGEST)
     return Token(
         token_id=token_id,
         name=name.strip() or token_id,
-        role=check.choice("role", request.role, ROLES),
+        role=role,
         projects=tuple(sorted(set(request.project_ids))),
         creator=creator,
         create_time=now,
         expire_time=expire_time,
+        coordinator_id=check.optional_id("coordinator_id", request.coordinator_id),
     )
 
 
@@ -100,6 +110,7 @@ def token_message(token: Token) -> auth_pb2.Token:
         name=token.name,
         role=ROLE_NUMBERS[token.role],
         project_ids=token.projects,
+        coordinator_id=token.coordinator_id,
         creator=token.creator,
         create_time=timestamp(token.create_time),
         expire_time=timestamp(token.expire_time) if token.expire_time else None,

@@ -10,6 +10,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from boatyard.gateway.v1 import access_pb2, coordinator_pb2, ledger_pb2
+from boatyard.gateway.v1.auth_pb2 import CreateTokenResponse
 from boatyard.gateway.v1.job_pb2 import WatchJobRequest
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -90,10 +91,13 @@ class House:
         await self.ask(self.admin, "HookService.RegisterHook", {"hook": hook})
         return ids | {"hook": registered.hook.hook_id}
 
-    async def token(self, role: str, *projects: str) -> str:
+    async def token(self, role: str, *projects: str, coordinator_id: str = "") -> str:
+        return (await self.made_token(role, *projects, coordinator_id=coordinator_id)).secret
+
+    async def made_token(self, role: str, *projects: str, coordinator_id: str = "") -> CreateTokenResponse:
         request = {"role": f"ROLE_{role}", "project_ids": projects, "name": " and ".join(projects) or role}
-        (made,) = await self.ask(self.admin, "TokenService.CreateToken", request)
-        return made.secret
+        (made,) = await self.ask(self.admin, "TokenService.CreateToken", request | {"coordinator_id": coordinator_id})
+        return made
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -287,6 +291,41 @@ async def test_an_id_of_another_project_cannot_be_taken_nor_a_project_made(house
         request = {"project": {"project_id": project}}
         refused = await refusal(house, house.tokens["a"], "CatalogService.CreateProject", request)
         assert refused.reason == "PROJECT_NOT_ALLOWED"
+
+
+async def test_a_coordinators_token_is_the_first_ones_that_shows_it(house: House) -> None:
+    register = "CoordinatorService.RegisterCoordinator"
+    first, second = await house.token("COORDINATOR"), await house.token("COORDINATOR")
+    await house.ask(first, register, {"coordinator_id": "barge-1"})
+    for token, name, owner in ((first, "barge-2", "barge-1"), (second, "barge-1", "")):
+        refused = await refusal(house, token, register, {"coordinator_id": name})
+        assert (refused.status, refused.reason) == ("PERMISSION_DENIED", "COORDINATOR_NOT_ALLOWED")
+        assert refused.metadata == {"coordinator_id": name, "coordinator_id_of_token": owner}
+        assert f"--coordinator {name}" in refused.message
+    await house.ask(second, register, {"coordinator_id": "barge-2"})
+    await house.ask(house.admin, register, {"coordinator_id": "barge-1"})
+    holder = {"holder": {"coordinator_id": "barge-2", "lease": {"job_id": house.ids["a"]["job"], "fence": 1}}}
+    refused = await refusal(house, first, "LedgerService.ReadAttempt", holder)
+    assert refused.reason == "COORDINATOR_NOT_ALLOWED", "our own driver's RPCs too"
+    request = {"role": "ROLE_VIEWER", "coordinator_id": "barge-1"}
+    assert (await refusal(house, house.admin, "TokenService.CreateToken", request)).reason == "INVALID_FIELDS"
+
+
+async def test_a_coordinators_token_is_replaced_while_it_holds_a_job(house: House) -> None:
+    await house.ask(house.admin, "CatalogService.CreateProject", {"project": {"project_id": "moving"}})
+    spec = {"project_id": "moving", "prompt": "Do it.", "agent": AGENT}
+    (job,) = await house.ask(house.admin, "JobService.CreateJob", {"spec": spec})
+    old = await house.made_token("COORDINATOR", "moving", coordinator_id="barge-3")
+    (claimed,) = await house.ask(old.secret, "CoordinatorService.ClaimJob", {"coordinator_id": "barge-3"})
+    assert claimed.job.lease.job_id == job.job.job_id
+    new = await house.token("COORDINATOR", "moving", coordinator_id="barge-3")
+    await house.ask(house.admin, "TokenService.RevokeToken", {"token_id": old.token.token_id})
+    mine = {"coordinator_id": "barge-3"}
+    (renewed,) = await house.ask(new, "CoordinatorService.RenewLease", mine | {"leases": [claimed.job.lease]})
+    assert list(renewed.held_job_ids) == [job.job.job_id]
+    (context,) = await house.ask(new, "CoordinatorService.GetWorkContext", mine | {"lease": claimed.job.lease})
+    assert dict(context.agent.environment) == AGENT["environment"], "who carries it out is told all of it"
+    assert (await refusal(house, old.secret, "CoordinatorService.RenewLease", mine)).reason == "TOKEN_REQUIRED"
 
 
 async def test_who_did_what_is_recorded_and_no_secret(house: House) -> None:

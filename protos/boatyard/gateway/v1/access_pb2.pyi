@@ -33,7 +33,7 @@ class _RoleEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], 
     ROLE_ADMIN: _Role.ValueType  # 3
     """Configures: projects, repositories and their credentials, templates, workers, hooks, tokens, cells."""
     ROLE_COORDINATOR: _Role.ValueType  # 4
-    """Carries jobs on another machine: CoordinatorService, and nothing else."""
+    """Carries jobs on another machine, as one coordinator: its services, and nothing else."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """What a token is for. ADMIN may do all that the others may, and OPERATOR all that VIEWER may."""
@@ -47,7 +47,7 @@ ROLE_OPERATOR: Role.ValueType  # 2
 ROLE_ADMIN: Role.ValueType  # 3
 """Configures: projects, repositories and their credentials, templates, workers, hooks, tokens, cells."""
 ROLE_COORDINATOR: Role.ValueType  # 4
-"""Carries jobs on another machine: CoordinatorService, and nothing else."""
+"""Carries jobs on another machine, as one coordinator: its services, and nothing else."""
 
 REQUIRED_ROLE_FIELD_NUMBER: builtins.int
 READABLE_BY_FIELD_NUMBER: builtins.int

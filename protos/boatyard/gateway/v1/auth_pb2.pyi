@@ -32,6 +32,7 @@ class CreateTokenRequest(message.Message):
     ROLE_FIELD_NUMBER: builtins.int
     PROJECT_IDS_FIELD_NUMBER: builtins.int
     LIFETIME_FIELD_NUMBER: builtins.int
+    COORDINATOR_ID_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Makes the call safe to repeat: the same id with the same request is the same token, with a secret that takes the place of
     the one before, whose answer was lost. At most 63 characters of [A-Za-z0-9_-]; empty means that every call makes a token.
@@ -40,6 +41,11 @@ class CreateTokenRequest(message.Message):
     """What its caller is called in records; at most 255 characters in one line, and not `admin`. Empty means the token's id."""
     role: access_pb2.Role.ValueType
     """Required. What it is for."""
+    coordinator_id: builtins.str
+    """For role COORDINATOR: the one coordinator that may call by it. Empty means the first that does, unless another good token
+    is that one's. To replace a coordinator's token while it works, make a second one for it, and revoke the first when the
+    second is in use.
+    """
     @builtins.property
     def project_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """The projects that it is for, at most 100; none means all, those that are not there yet too."""
@@ -56,10 +62,11 @@ class CreateTokenRequest(message.Message):
         role: access_pb2.Role.ValueType = ...,
         project_ids: abc.Iterable[builtins.str] | None = ...,
         lifetime: duration_pb2.Duration | None = ...,
+        coordinator_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["lifetime", b"lifetime", "name", b"name", "project_ids", b"project_ids", "request_id", b"request_id", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["coordinator_id", b"coordinator_id", "lifetime", b"lifetime", "name", b"name", "project_ids", b"project_ids", "request_id", b"request_id", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,6 +207,7 @@ class Token(message.Message):
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
     REVOKE_TIME_FIELD_NUMBER: builtins.int
     LAST_USE_TIME_FIELD_NUMBER: builtins.int
+    COORDINATOR_ID_FIELD_NUMBER: builtins.int
     token_id: builtins.str
     """The token; it is no secret."""
     name: builtins.str
@@ -208,6 +216,8 @@ class Token(message.Message):
     """What it is for."""
     creator: builtins.str
     """Who made it."""
+    coordinator_id: builtins.str
+    """Of role COORDINATOR: whose it is; empty until it is first used."""
     @builtins.property
     def project_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """The projects that it is for; none means all."""
@@ -240,9 +250,10 @@ class Token(message.Message):
         expire_time: timestamp_pb2.Timestamp | None = ...,
         revoke_time: timestamp_pb2.Timestamp | None = ...,
         last_use_time: timestamp_pb2.Timestamp | None = ...,
+        coordinator_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "creator", b"creator", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "name", b"name", "project_ids", b"project_ids", "revoke_time", b"revoke_time", "role", b"role", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["coordinator_id", b"coordinator_id", "create_time", b"create_time", "creator", b"creator", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "name", b"name", "project_ids", b"project_ids", "revoke_time", b"revoke_time", "role", b"role", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

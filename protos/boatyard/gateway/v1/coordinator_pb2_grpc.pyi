@@ -23,8 +23,9 @@ class CoordinatorServiceStub:
     of a lease, which also tells whether somebody wants the job to end; and last CompleteJob or FailJob.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED,
+    COORDINATOR_NOT_ALLOWED) where the token's role or projects do not allow it, or it is another
+    coordinator's, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
     INTERNAL (INTERNAL). Where it says when to ask again, any other gateway may be asked too.
     """
 
@@ -117,8 +118,9 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
     of a lease, which also tells whether somebody wants the job to end; and last CompleteJob or FailJob.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED,
+    COORDINATOR_NOT_ALLOWED) where the token's role or projects do not allow it, or it is another
+    coordinator's, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
     INTERNAL (INTERNAL). Where it says when to ask again, any other gateway may be asked too.
     """
 

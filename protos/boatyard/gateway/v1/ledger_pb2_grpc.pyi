@@ -19,8 +19,9 @@ class LedgerServiceStub:
     Every write is conditional on the lease, may be repeated, and is a success when it was done already.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED,
+    COORDINATOR_NOT_ALLOWED) where the token's role or projects do not allow it, or it is another
+    coordinator's, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
     INTERNAL (INTERNAL).
     """
 
@@ -125,8 +126,9 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
     Every write is conditional on the lease, may be repeated, and is a success when it was done already.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
+    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED,
+    COORDINATOR_NOT_ALLOWED) where the token's role or projects do not allow it, or it is another
+    coordinator's, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
     INTERNAL (INTERNAL).
     """
 
