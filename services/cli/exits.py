@@ -55,6 +55,7 @@ _WHERE_TYPED = {
     "spec.agent.command": "--command",
     "spec.agent.timeout": "--timeout",
     "spec.agent.sandbox_tier": "--sandbox",
+    "spec.agent.image": "--image",
     "spec.policy.verify_command": "--verify",
     "spec.snapshot_id": "--from-snapshot",
     "spec.agent.memory_bytes": "--memory",

@@ -35,6 +35,7 @@ LIMIT_FLAGS = (
         "HOST",
     ),
     Flag("--ask-before", "agent.ask_before", "A tool of a model's to be asked about; may be repeated.", "TOOL"),
+    Flag("--image", "agent.image", "The image of the agent's container, with --sandbox container.", "NAME"),
     Flag("--terminal", "agent.terminal", "Give a command a terminal, for `boatyard attach`."),
 )
 """How far an agent may go, and who is asked."""

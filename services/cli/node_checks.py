@@ -17,6 +17,8 @@ from services.cli.findings import OK, WARN, Finding
 from services.common.rpc.channel import open_channel
 
 _TIMEOUT_S = 5.0
+_OPTIONAL = ("container",)
+"""What few machines have, and most do without."""
 
 Ask = Callable[[grpc.aio.Channel], Awaitable[list[Finding]]]
 
@@ -49,7 +51,8 @@ def _capability(each: execution_pb2.Capability) -> Finding:
     if not each.complaint:
         return Finding(f"agents: {each.name}", OK, f"by {each.provided_by}")
     how = f"by {each.provided_by}: " if each.provided_by else ""
-    return Finding(f"agents: {each.name}", OK if each.provided_by else WARN, f"{how}{each.complaint}")
+    fine = each.provided_by or each.name in _OPTIONAL
+    return Finding(f"agents: {each.name}", OK if fine else WARN, f"{how}{each.complaint}")
 
 
 async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:

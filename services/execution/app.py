@@ -24,10 +24,10 @@ from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
-from services.execution import places, store
+from services.execution import containers, places, store
 from services.execution.admission import Admission
 from services.execution.attaching import Attaching
-from services.execution.capabilities import Capability, capabilities
+from services.execution.capabilities import CONTAINER, Capability, capabilities
 from services.execution.guard import PathGuard
 from services.execution.loop.access import NETWORK_VARIABLES, Access
 from services.execution.loop.models import Models
@@ -80,9 +80,12 @@ async def _main() -> None:
         terms = Terms(
             timedelta(hours=settings.pack_after_hours), timedelta(days=settings.keep_days), settings.keep_bytes
         )
-        sweeping = Retention(executions, runs, terms).run(settings.sweep_seconds)
-        await stack.enter_async_context(program.beside({"retention": sweeping}))
-        found = await asyncio.to_thread(lambda: tuple(capabilities(control_groups)))
+        sweeping = {
+            "retention": Retention(executions, runs, terms).run(settings.sweep_seconds),
+            "containers": _remove_containers(runs, settings.sweep_seconds),
+        }
+        await stack.enter_async_context(program.beside(sweeping))
+        found = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings.container_engine)))
         _warn(found)
         draining = Draining()
         await serve(
@@ -107,6 +110,14 @@ async def _main() -> None:
             draining=draining,
             reflection=settings.reflection,
         )
+
+
+async def _remove_containers(runs: Path, every_s: float) -> None:
+    """Remove the containers of runners that are gone, now and as long as we are there."""
+    while True:
+        for execution_id, problem in await asyncio.to_thread(lambda: list(containers.sweep(runs))):
+            log.warning("a container is left", execution_id=execution_id, problem=problem)
+        await asyncio.sleep(every_s)
 
 
 def _control_groups(directory: Path) -> Mapping[Task, Place]:
@@ -148,5 +159,5 @@ def _access(settings: ExecutionSettings) -> Access | None:
 def _warn(found: Iterable[Capability]) -> None:
     """Say what is missing at the start, not only when somebody needs it; tier `none` works all the same."""
     for one in found:
-        if not one.provided_by:
+        if not one.provided_by and one.name != CONTAINER:  # few want one
             log.warning("does not work here", what=one.name, why=one.complaint)

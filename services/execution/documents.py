@@ -11,7 +11,17 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.common.sandbox.spec import Access, AllowList, Limits, Mount, Network, Overlay, SandboxSpec, Tier
+from services.common.sandbox.spec import (
+    Access,
+    AllowList,
+    Container,
+    Limits,
+    Mount,
+    Network,
+    Overlay,
+    SandboxSpec,
+    Tier,
+)
 from services.execution.model import Bounds, EndVerification, ModelUse, Plan, Result, State, TerminalSize, Vitals
 
 FORMAT = 1
@@ -44,6 +54,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "allow": asdict(spec.allow),
         "limits": asdict(spec.limits),
         "tier": spec.tier,
+        "container": None if spec.container is None else asdict(spec.container),
         "secret_names": plan.secret_names,
         "terminal": None if plan.terminal is None else asdict(plan.terminal),
     }
@@ -64,6 +75,7 @@ def plan_from_json(fields: dict[str, Any]) -> Plan:
             allow=AllowList(**{name: tuple(entries) for name, entries in fields["allow"].items()}),
             limits=Limits(**_known(Limits, fields["limits"])),
             tier=Tier(fields["tier"]),
+            container=_maybe(Container, fields.get("container")),
         ),
         Bounds(**_known(Bounds, fields["bounds"])),
         secret_names=tuple(fields.get("secret_names", ())),

@@ -32,10 +32,10 @@ def is_model(spec: pb.ExecutionSpec) -> bool:
     return spec.WhichOneof("engine") == "anthropic"
 
 
-def argv(spec: pb.ExecutionSpec) -> tuple[bytes, ...]:
-    """Return the program and its arguments."""
+def argv(spec: pb.ExecutionSpec, *, contained: bool) -> tuple[bytes, ...]:
+    """Return the program and its arguments; `contained` are those that have an image for their system."""
     if is_model(spec):
-        return toolbox.ARGV
+        return (b"python3", *toolbox.ARGV[1:]) if contained else toolbox.ARGV
     own = tuple(spec.command.argv)
     return (*own, spec.command.prompt) if _by_argument(spec.command) else own
 

@@ -7,6 +7,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
+
+from services.common.sandbox.errors import SandboxUnavailableError
+from services.execution.containers import Desk
 from services.execution.eventlog import EventWriter
 from services.execution.model import MARK, EndVerification, Reason, Result, State, Vitals
 from services.execution.rundir import RunDirectory
@@ -15,6 +19,8 @@ from services.execution.tally import tally
 
 _GONE_WITHIN_S = 10.0
 _DIARY_BYTES = 2000
+
+log = structlog.get_logger()
 
 
 def conclude(run: RunDirectory) -> Result | None:
@@ -62,8 +68,18 @@ def conclude(run: RunDirectory) -> Result | None:
 def end_survivors(run: RunDirectory) -> tuple[int, EndVerification, Vitals | None]:
     """Kill what the runner has left: how many could not be ended, what tells so, and what was used in all.
 
-    The kernel ends a sandbox with its runner. Without one it is the group that knows the processes, or their mark.
+    The kernel ends a sandbox with its runner. Without one it is the group that knows the processes, or their mark. A
+    container is its engine's to end.
     """
+    desk = Desk(run.path)
+    if desk.is_used():
+        left = 0
+        try:
+            desk.remove()  # and nothing more: what makes it may only be on its way, and `containers.sweep` looks again
+        except SandboxUnavailableError as error:
+            log.warning("a container may go on without its runner", execution_id=run.path.name, problem=str(error))
+            left = 1
+        return left, EndVerification.CONTAINER, None
     directories = run.group()
     if not directories:
         return _end_marked(run), EndVerification.ENVIRONMENT, None

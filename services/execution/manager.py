@@ -13,9 +13,10 @@ from services.common.db.fences import Fences
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.fence import current_fence
+from services.common.sandbox import engines
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.probe import probe
-from services.common.sandbox.spec import Tier
+from services.common.sandbox.spec import Container, Tier
 from services.execution.admission import Admission
 from services.execution.loop.access import Access
 from services.execution.model import ACTIVE, Execution, Filter, StartRequest, State
@@ -89,6 +90,10 @@ class ExecutionManager:
             Exhausted: TOO_MANY_EXECUTIONS or NODE_BUSY.
         """
         await self._fences.check(current_fence())
+        made = request.plan.sandbox.container
+        if made is not None and await self._store.find(request.execution_id) is None:
+            # Before others would wait for it: an engine may take its time.
+            await self._check_container(made, request.execution_id)
         # In a task of its own: a caller that goes away in the midst of it, as a killed gateway does, would otherwise
         # leave an execution that is recorded, and that nobody carries.
         beginning = asyncio.create_task(self._begin(request))
@@ -196,8 +201,19 @@ class ExecutionManager:
                 request.execution_id,
             )
 
+    async def _check_container(self, made: Container, execution_id: str) -> None:
+        def check() -> None:
+            engine = engines.find(made.engine)
+            if not made.may_pull and not engines.has_image(engine, made.image):
+                raise engines.lacks(engine, made.image)
+
+        try:
+            await asyncio.to_thread(check)
+        except SandboxUnavailableError as error:
+            raise FailedPrecondition("SANDBOX_UNAVAILABLE", str(error), execution_id) from error
+
     async def _check_sandbox(self, request: StartRequest) -> None:
-        if request.plan.sandbox.tier is Tier.NONE or self._sandbox_works:
+        if request.plan.sandbox.tier is not Tier.BUBBLEWRAP or self._sandbox_works:
             return
         try:
             await asyncio.to_thread(probe)

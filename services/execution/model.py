@@ -66,6 +66,7 @@ class EndVerification(enum.StrEnum):
     CGROUP = "CGROUP"
     SUBREAPER = "SUBREAPER"
     ENVIRONMENT = "ENVIRONMENT"
+    CONTAINER = "CONTAINER"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from boatyard.workspace.v1 import layout_pb2
 from services.common.sandbox import environment
 from services.common.sandbox.hosts import HostPattern
 from services.common.sandbox.spec import Access, AllowList, Mount, Network, Overlay, SandboxSpec, Tier
-from services.execution import egress, engine_wire, limit_wire, toolbox, wire
+from services.execution import container_wire, egress, engine_wire, limit_wire, toolbox, wire
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
 from services.execution.redaction.needles import LONGEST, SHORTEST
 from services.execution.settings import ExecutionSettings
@@ -42,7 +42,7 @@ class StartReader:
         self._guard = guard
 
     def read(self, request: pb.StartExecutionRequest) -> StartRequest:
-        """Read what to start. Raises Invalid with all violations."""
+        """Read what to start. Raises Invalid with all violations, or FailedPrecondition (IMAGE_NOT_ALLOWED)."""
         spec = request.spec
         violations = wire.id_violations("execution_id", request.execution_id)
         violations += self._violations(spec)
@@ -71,6 +71,10 @@ class StartReader:
             found.append(("spec.sandbox_tier", "must be a tier of the contract"))
         found += self._network_violations(spec)
         found += self._path_violations(spec)
+        if self._tier(spec) is Tier.CONTAINER:
+            found += container_wire.violations(spec, self._network(spec))
+        elif spec.image:
+            found.append(("spec.image", "must be empty unless the sandbox tier is CONTAINER"))
         found += engine_wire.violations(spec)
         found += _environment_violations(spec)
         found += limit_wire.violations(spec.limits)
@@ -129,17 +133,20 @@ class StartReader:
             **spec.environment,
             **spec.secrets,
         }
-        network = self._network(spec)
+        bounds = limit_wire.bounds(spec, self._settings)
+        network, tier = self._network(spec), self._tier(spec)
+        is_contained = tier is Tier.CONTAINER
         proxies = egress.ENVIRONMENT if network is Network.ALLOW_LIST else {}
         return SandboxSpec(
-            argv=engine_wire.argv(spec),
+            argv=engine_wire.argv(spec, contained=is_contained),
             cwd=_WORKSPACE,
             mounts=(*(Mount(path) for path in shown), _workspace(spec.layout, execution_id)),
             environment=environment.base() | proxies | own,
             network=network,
             allow=self._allow(spec) if network is Network.ALLOW_LIST else AllowList(),
             limits=limit_wire.of_sandbox(spec, self._settings),
-            tier=self._tier(spec),
+            tier=tier,
+            container=container_wire.container(spec, bounds, self._settings) if is_contained else None,
         )
 
 

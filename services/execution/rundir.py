@@ -12,6 +12,8 @@ keyboard  what is typed on the program's terminal, where it has one: a named pip
 history   a model's conversation, as far as it has come; secrets may be in it, and it goes with the plan
 talk      what people say to a model, and what it asks (`talk`)
 group     the directories of its control group, if it has one
+engine    the client of the engine that may have a container of it: see `containers`
+container what that container speaks with us through
 stop      made by the service when the program shall end
 events    the event log
 result    how it ended; durable before the lock is released
@@ -31,6 +33,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from services.common.sandbox.spec import Tier
 from services.execution.documents import plan_from_json, plan_to_json, result_from_json, result_to_json
 from services.execution.files import write_whole
 from services.execution.model import MARK, ModelTask, Plan, Result
@@ -127,6 +130,10 @@ class RunDirectory:
     def may_resume(self) -> bool:
         """Whether a new runner may go on where a lost one was: a model can, a program cannot."""
         return 0 < self.lives() < MAX_LIVES and self._plan.exists()
+
+    def is_contained(self) -> bool:
+        """Whether the program is to run in a container."""
+        return self.plan().sandbox.tier is Tier.CONTAINER
 
     def needs_model(self) -> bool:
         """Whether the runner needs what reaches a model."""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import services
+from services.common.sandbox import engines
 from services.execution.rundir import RunDirectory
 from services.execution.runner.group import PLACES_VARIABLE, Places, to_text
 
@@ -66,6 +67,8 @@ def _spawn(places: Places) -> Runner:
     environment = {"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)}
     if home := os.environ.get("BOATYARD_HOME"):  # for people who look for the processes of a data directory
         environment["BOATYARD_HOME"] = home
+    # By them a container engine's client finds its engine, as it does for us.
+    environment |= {name: os.environ[name] for name in engines.VARIABLES if name in os.environ}
     if places:
         environment[PLACES_VARIABLE] = to_text(places)
     return subprocess.Popen(

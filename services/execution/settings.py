@@ -3,7 +3,7 @@
 import os
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -35,6 +35,14 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     """How many may be active at once; further ones are refused with TOO_MANY_EXECUTIONS."""
     sandbox_tier: Tier = Tier.BUBBLEWRAP
     """The tier of executions that name none."""
+    container_engine: Literal["podman", "docker"] | None = None
+    """What makes containers; else the first of both that answers."""
+    container_image: str = ""
+    """The image of executions with tier `container` that name none."""
+    container_images: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_entries)] = ()
+    """Images that executions may name beside it, as patterns with `*` and `?`; separated by commas."""
+    container_pull: Literal["never", "missing"] = "never"
+    """Whether an image that is not there is fetched."""
     network: Network = Network.NONE
     """What executions that do not say reach of the network."""
     network_allowed_hosts: Annotated[

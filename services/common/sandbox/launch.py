@@ -53,7 +53,7 @@ def prepare(
         args = stack.enter_context(inputs.held(bubblewrap.arguments(spec, files, filters)))
         status = () if status_fd is None else (b"--json-status-fd", b"%d" % status_fd)
         block = () if block_fd is None else (b"--block-fd", b"%d" % block_fd)
-        held = stack.enter_context(_hold(spec))
+        held = stack.enter_context(hold(spec))
         sync = [part for fd in held for part in (b"--sync-fd", b"%d" % fd)]
         argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *status, *block, *sync, b"--", *command]
         given = [fd for fd in (status_fd, block_fd) if fd is not None]
@@ -70,8 +70,16 @@ def _check(spec: SandboxSpec) -> None:
 
 
 @contextlib.contextmanager
-def _hold(spec: SandboxSpec) -> Iterator[list[int]]:
-    """Hold the layers of the spec, and look that those are mounted that should be."""
+def hold(spec: SandboxSpec) -> Iterator[list[int]]:
+    """Hold the layers of the spec, and look that those are mounted that should be.
+
+    Gives the descriptors that hold them, which are closed when the context is left.
+
+    Raises:
+        SandboxUnavailableError: layers that should be mounted are not.
+        HeldError: another sandbox has them.
+        ValueError: there are two writable stacks.
+    """
     layered = [mount for mount in spec.mounts if isinstance(mount, Overlay) and mount.upper is not None]
     if len(layered) > 1:
         raise ValueError("a sandbox can have one writable stack of layers: bubblewrap keeps one descriptor")

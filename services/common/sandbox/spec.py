@@ -10,6 +10,8 @@ class Tier(enum.StrEnum):
     """How strongly a process is kept apart from the host."""
 
     BUBBLEWRAP = "bubblewrap"
+    CONTAINER = "container"
+    """In a container of an engine's, made from an image: see `container`."""
     NONE = "none"
 
 
@@ -85,13 +87,29 @@ class AllowList:
 
 
 @dataclass(frozen=True, slots=True)
+class Container:
+    """What a container is made from, and by which engine: `podman`, `docker`, or (None) the first that answers.
+
+    The image is fetched where it is not there, if it `may_pull`. Memory in bytes, and processes with threads, are for
+    the whole container, where the engine can bound them.
+    """
+
+    image: str
+    engine: str | None = None
+    may_pull: bool = False
+    memory_bytes: int | None = None
+    processes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """A process and the world it is allowed.
 
     `environment` is complete: nothing of the host's environment is added to it, and it travels by pipe, never in
     argv; `environment.base` gives what every program expects. `mounts` come on top of a read-only system (/usr, the
     interpreter that runs us), a private /tmp and HOME. `cwd` is a path inside. With tier NONE mounts do nothing, except
-    that a `cwd` below a mount's target is looked up in its source.
+    that a `cwd` below a mount's target is looked up in its source. With tier CONTAINER the system is that of the image
+    of `container`.
     """
 
     argv: tuple[bytes, ...]
@@ -102,3 +120,4 @@ class SandboxSpec:
     allow: AllowList = AllowList()
     limits: Limits = Limits()
     tier: Tier = Tier.BUBBLEWRAP
+    container: Container | None = None

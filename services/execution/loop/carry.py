@@ -58,7 +58,7 @@ class Carrier:
         self._told = told
         self._group = group
         self._pump = Pump(writer, plan.bounds.max_output_bytes)
-        self._hands = Hands(plan.sandbox, run.home, self._pump, writer, group)
+        self._hands = Hands(plan.sandbox, run, self._pump, writer, group)
         self._meter = Meter(plan.bounds, writer, group, self._hands.root)
         self._start_time_ns = run.started_time_ns() or time.time_ns()
         # A run that goes on has what its first runner left of the time.

@@ -7,13 +7,13 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from services.common.sandbox.spec import SandboxSpec
 from services.execution.egress.child import Egress, record
 from services.execution.eventlog import EventWriter, Stream
 from services.execution.model import EndVerification
+from services.execution.rundir import RunDirectory
 from services.execution.runner import agent
 from services.execution.runner.group import Group
 from services.execution.runner.pump import Pump
@@ -39,9 +39,11 @@ class NoHandsError(Exception):
 class Hands:
     """One tool process at a time. Its error output is the execution's own."""
 
-    def __init__(self, spec: SandboxSpec, home: Path, pump: Pump, writer: EventWriter, group: Group | None) -> None:
+    def __init__(
+        self, spec: SandboxSpec, run: RunDirectory, pump: Pump, writer: EventWriter, group: Group | None
+    ) -> None:
         self._spec = spec
-        self._home = home
+        self._run = run
         self._pump = pump
         self._writer = writer
         self._group = group
@@ -59,7 +61,7 @@ class Hands:
         """Start the process, from the main thread. Raises SandboxUnavailableError, OSError."""
         reading, self._calls = os.pipe()
         try:
-            self._program = agent.start_on(self._spec, reading, self._home, self._group)
+            self._program = agent.start_on(self._spec, reading, self._run, self._group)
         except BaseException:
             os.close(self._calls)
             raise

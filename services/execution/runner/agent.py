@@ -16,7 +16,8 @@ from services.common.sandbox.ending import end
 from services.common.sandbox.launch import Launch, prepare
 from services.common.sandbox.spec import Network, SandboxSpec, Tier
 from services.execution.egress.child import Egress
-from services.execution.model import EndVerification
+from services.execution.model import EndVerification, Reason
+from services.execution.rundir import RunDirectory
 from services.execution.runner import orphans
 from services.execution.runner.group import Group
 
@@ -72,13 +73,18 @@ class Agent(Protocol):
         """Its way out, where that is an allow list: its decisions are to be read, and it is to be closed at last."""
         ...
 
+    @property
+    def limit(self) -> Reason | None:
+        """After `finish`: a limit that the program came up to, as whoever contains it has seen; None for none."""
+        ...
+
     def root(self) -> int | None:
         """The process of which all of the program's descend; None while it is not known."""
         ...
 
 
-def start(spec: SandboxSpec, stdin: Path, home: Path, group: Group | None) -> Agent:
-    """Start the program of `spec` from this, the main, thread; it lives no longer than the thread.
+def start(spec: SandboxSpec, run: RunDirectory, group: Group | None) -> Agent:
+    """Start the program of `spec` for a run from this, the main, thread; it lives no longer than the thread.
 
     With a `group` this process is in it afterwards, and shall leave it soon.
 
@@ -86,19 +92,23 @@ def start(spec: SandboxSpec, stdin: Path, home: Path, group: Group | None) -> Ag
         SandboxUnavailableError: there is no sandbox here.
         OSError: the kernel refuses.
     """
-    with inputs.held(stdin.read_bytes()) if stdin.exists() else inputs.nothing() as fd:
-        return start_on(spec, fd, home, group)
+    with inputs.held(run.stdin.read_bytes()) if run.stdin.exists() else inputs.nothing() as fd:
+        return start_on(spec, fd, run, group)
 
 
-def start_on(spec: SandboxSpec, stdin: int, home: Path, group: Group | None) -> Agent:
+def start_on(spec: SandboxSpec, stdin: int, run: RunDirectory, group: Group | None) -> Agent:
     """Start as `start` does, with a descriptor as standard input; it stays the caller's."""
+    if spec.tier is Tier.CONTAINER:
+        from services.execution.runner.contained import ContainedAgent  # noqa: PLC0415 - threads, and what asks engines
+
+        return ContainedAgent(spec, stdin, run.path)
     # Outside of the group, whose limits are the program's.
     egress = Egress(spec.allow) if spec.network is Network.ALLOW_LIST and spec.tier is not Tier.NONE else None
     if group is not None:
         group.enter()
     try:
         if spec.tier is Tier.NONE:
-            return BareAgent(spec, stdin, home, group)
+            return BareAgent(spec, stdin, run.home, group)
         return SandboxedAgent(spec, stdin, group, egress)
     except BaseException:
         if egress is not None:
@@ -108,6 +118,8 @@ def start_on(spec: SandboxSpec, stdin: int, home: Path, group: Group | None) -> 
 
 class SandboxedAgent:
     """A program under bubblewrap: runner → bwrap → the namespace's init → the program."""
+
+    limit = None
 
     def __init__(self, spec: SandboxSpec, stdin: int, group: Group | None, egress: Egress | None) -> None:
         """With `egress` the program begins when that listens in there."""
@@ -201,6 +213,8 @@ class SandboxedAgent:
 
 class BareAgent:
     """A program without a sandbox. Its children are found by their group, or as orphans that come to us."""
+
+    limit = None
 
     def __init__(self, spec: SandboxSpec, stdin: int, home: Path, group: Group | None) -> None:
         orphans.adopt()

@@ -22,6 +22,10 @@ def carry(path: Path, access: bytes, group: Group | None) -> None:
     lock = run.hold()
     if lock is None or run.result() is not None or (run.started_time_ns() is not None and not run.may_resume()):
         return
+    if group is not None and run.is_contained():
+        # Its engine has a group for it. What starts containers stays for others, and must not end with one of ours.
+        group.leave()
+        group = None
     if group is not None:
         run.record_group({str(task): path for task, path in group.directories.items()})
     with EventWriter(run.events) as writer:

@@ -76,15 +76,15 @@ class _Carrier:
             self._pump.drain(fd, stream)
         self._pump.end()
         status = -signal.SIGKILL if self._ending.killed else program.exit_status
-        end = self._judge(status, meter.at_end())
+        end = self._judge(status, meter.at_end() or program.limit)
         result = end.result(start_time_ns, status, left, self._pump.output_bytes)
         return replace(result, end_verified_by=program.verified_by, vitals=meter.vitals())
 
     def _start(self) -> agent.Agent:
         if self._terminal is None:
-            return agent.start(self._plan.sandbox, self._run.stdin, self._run.home, self._group)
+            return agent.start(self._plan.sandbox, self._run, self._group)
         spec = self._terminal.wrap(self._plan.sandbox)
-        return agent.start_on(spec, self._terminal.program_end, self._run.home, self._group)
+        return agent.start_on(spec, self._terminal.program_end, self._run, self._group)
 
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)

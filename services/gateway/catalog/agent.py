@@ -45,6 +45,7 @@ class SandboxTier(enum.StrEnum):
     """How strongly an agent is kept apart from the host."""
 
     BUBBLEWRAP = "BUBBLEWRAP"
+    CONTAINER = "CONTAINER"
     NONE = "NONE"
 
 
@@ -60,7 +61,7 @@ class Network(enum.StrEnum):
 class AgentSettings:
     """One layer of how an agent runs; the contract has the meaning of each field.
 
-    An empty `command`, `system_prompt` or `model` that is set hides what a layer below has, and stands for none.
+    An empty `command`, `system_prompt`, `model` or `image` that is set hides what a layer below has, for none.
     """
 
     engine: str | None = None
@@ -84,6 +85,7 @@ class AgentSettings:
     terminal: bool | None = None
     ask_before: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ _DELIVERIES: Final = {
 _TIERS: Final = {
     sandbox_pb2.SANDBOX_TIER_UNSPECIFIED: SandboxTier.BUBBLEWRAP,
     sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP: SandboxTier.BUBBLEWRAP,
+    sandbox_pb2.SANDBOX_TIER_CONTAINER: SandboxTier.CONTAINER,
     sandbox_pb2.SANDBOX_TIER_NONE: SandboxTier.NONE,
 }
 _NETWORKS: Final = {
@@ -86,12 +87,13 @@ _POLICY_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {
 
 def agent_of(check: Checks, field: str, message: pb.AgentSettings) -> AgentSettings:
     """Read one layer; `field` is its path, such as `worker.agent`."""
-    layer = _set_fields(check, field, message, ("engine", "command", "system_prompt", "model"), _AGENT_ENUMS)
+    layer = _set_fields(check, field, message, ("engine", "command", "system_prompt", "model", "image"), _AGENT_ENUMS)
     if "engine" in layer and layer["engine"] not in ENGINES:
         check.add(f"{field}.engine", f"must be {' or '.join(ENGINES)}")
     check.text(f"{field}.command", message.command, MAX_COMMAND_BYTES)
     check.text(f"{field}.system_prompt", message.system_prompt, MAX_SYSTEM_PROMPT_BYTES)
     check.line(f"{field}.model", message.model)
+    check.line(f"{field}.image", message.image)
     for name in ("timeout", "idle_timeout"):
         if message.HasField(name):
             layer[name] = check.duration(f"{field}.{name}", getattr(message, name), MAX_TIMEOUT)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.common.errors import Invalid
-from services.common.sandbox.spec import Network
+from services.common.sandbox.spec import Network, Tier
 from services.gateway.catalog.agent import AgentSettings, Policy, environment_complaint
 from services.gateway.jobs.kinds import DEFAULT_KIND, JobKind
 from services.lifecycle.model.order import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE, Order
@@ -71,8 +71,20 @@ def _violations(order: Order, draft: Draft, kind: JobKind) -> Iterator[tuple[str
         yield "agent.terminal", "needs a command that gets its prompt as an argument"
     if draft.agent.allowed_hosts and agent.network is not Network.ALLOW_LIST:
         yield "agent.allowed_hosts", "needs the network ALLOW_LIST"
+    yield from _container_violations(agent, draft)
     if complaint := environment_complaint(agent.environment):
         yield "agent.environment", complaint
+
+
+def _container_violations(agent: SettledAgent, draft: Draft) -> Iterator[tuple[str, str]]:
+    if agent.sandbox_tier is not Tier.CONTAINER:
+        if draft.agent.image:
+            yield "agent.image", "needs the sandbox tier CONTAINER"
+        return
+    if agent.network is Network.ALLOW_LIST:
+        yield "agent.network", "cannot be ALLOW_LIST in a container: use NONE or OPEN, or the sandbox tier BUBBLEWRAP"
+    if agent.terminal:
+        yield "agent.terminal", "cannot be had in a container"
 
 
 def _missing(order: Order, kind: JobKind) -> Iterator[tuple[str, str]]:

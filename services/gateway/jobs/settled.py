@@ -31,6 +31,7 @@ def settled_agent(layer: layers.AgentSettings) -> AgentSettings:
         terminal=bool(layer.terminal),
         ask_before=layer.ask_before,
         allowed_hosts=layer.allowed_hosts,
+        image=layer.image or "",
     )
 
 
@@ -71,6 +72,7 @@ def agent_layer(settled: AgentSettings) -> layers.AgentSettings:
         terminal=settled.terminal or None,
         ask_before=settled.ask_before,
         allowed_hosts=settled.allowed_hosts,
+        image=settled.image or None,
     )
 
 

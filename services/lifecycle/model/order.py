@@ -67,6 +67,7 @@ class AgentSettings(Recorded):
     terminal: bool = False
     ask_before: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)

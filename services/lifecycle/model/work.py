@@ -62,6 +62,7 @@ class Launch(Recorded):
     model: ModelAgent | None = None
     limits: Limits = field(default_factory=Limits)
     terminal: bool = False
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)

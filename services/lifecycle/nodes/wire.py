@@ -53,6 +53,7 @@ def spec(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
         sandbox_tier=sandbox_tier(value.tier),
         network=sandbox_pb.Network.Value(f"NETWORK_{value.network.upper()}"),
         allowed_hosts=value.allowed_hosts,
+        image=value.image,
     )
     if value.model is None:
         message.command.MergeFrom(_command(value))
@@ -142,14 +143,15 @@ def layout_from(message: layout_pb.Layout) -> Layout:
 
 
 def visibility(tier: Tier) -> "workspace_pb.Visibility.ValueType":
-    """Write who must find a workspace's files."""
-    return workspace_pb.VISIBILITY_HOST if tier is Tier.NONE else workspace_pb.VISIBILITY_SANDBOXES
+    """Write who must find a workspace's files: a container's engine sees what the host does."""
+    return workspace_pb.VISIBILITY_SANDBOXES if tier is Tier.BUBBLEWRAP else workspace_pb.VISIBILITY_HOST
 
 
 def working_tree(value: Layout, base: Base, tier: Tier) -> git_pb.WorkingTree:
-    """Write a tree that an agent may have written."""
+    """Write a tree that an agent may have written. Git is ours, and in no image: beside a container it is sandboxed."""
+    own = Tier.BUBBLEWRAP if tier is Tier.CONTAINER else tier
     return git_pb.WorkingTree(
-        layout=layout(value), read_only_paths=base.read_only_paths, sandbox_tier=sandbox_tier(tier)
+        layout=layout(value), read_only_paths=base.read_only_paths, sandbox_tier=sandbox_tier(own)
     )
 
 

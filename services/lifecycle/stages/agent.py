@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 
-from services.common.sandbox.spec import Network
+from services.common.sandbox.spec import Network, Tier
 from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.model.answers import MAX_ADDITIONS_BYTES
 from services.lifecycle.model.order import INPUT_DATA, MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE
@@ -145,4 +145,5 @@ def _launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch
         environment={name: value.encode() for name, value in environment.items()},
         limits=agent.limits,
         terminal=agent.terminal,
+        image=agent.image if agent.sandbox_tier is Tier.CONTAINER else "",
     )

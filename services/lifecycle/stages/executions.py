@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from services.common.errors import ServiceError
+from services.common.sandbox.spec import Tier
 from services.lifecycle.failures import JobCancelled
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, Purpose
@@ -127,13 +128,15 @@ async def _begin_errand(job: JobRun, errand: Errand, note: ExecutionNote) -> Run
         layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, base, job.order))
     await job.note(note)
     ours = {"BOATYARD_JOB_ID": job.order.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()}
+    agent = job.order.agent
     launch = Launch(
         purpose=errand.purpose,
         layout=layout,
         argv=shell(errand.line),
         prompt=errand.prompt,
         timeout=errand.seconds,
-        tier=job.order.agent.sandbox_tier,
+        tier=agent.sandbox_tier,
+        image=agent.image if agent.sandbox_tier is Tier.CONTAINER else "",
         read_only_paths=() if base is None else base.read_only_paths,
         environment={**errand.environment, **ours},
     )

@@ -1,10 +1,11 @@
 """Runners and services of different versions meet: what one does not know of the other does no harm."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from services.common.sandbox.spec import SandboxSpec
+from services.common.sandbox.spec import Container, SandboxSpec, Tier
 from services.execution.documents import (
     FORMAT,
     NewerFormatError,
@@ -25,6 +26,10 @@ RESULT = Result(
 
 def test_they_come_back_as_they_were() -> None:
     assert plan_from_json(plan_to_json(PLAN)) == PLAN
+    contained = replace(
+        PLAN, sandbox=replace(PLAN.sandbox, tier=Tier.CONTAINER, container=Container("app:1", "podman"))
+    )
+    assert plan_from_json(plan_to_json(contained)) == contained
     assert result_from_json(result_to_json(RESULT)) == RESULT
 
 

@@ -519,7 +519,7 @@ class DescribeNodeResponse(message.Message):
     CAPABILITIES_FIELD_NUMBER: builtins.int
     @builtins.property
     def capabilities(self) -> containers.RepeatedCompositeFieldContainer[Capability]:
-        """`sandbox`, `system calls`, and what can be limited: `memory`, `processes`, `cpu`, `disk`. Names may be added."""
+        """`sandbox`, `container`, `system calls`, and what can be limited: `memory`, `processes`, `cpu`, `disk`. Names may be added."""
 
     def __init__(
         self,
@@ -544,7 +544,7 @@ class Capability(message.Message):
     name: builtins.str
     """What it is."""
     provided_by: builtins.str
-    """What does it: `bubblewrap`, `seccomp`, `control groups 2`, `sampling`; empty where nothing works."""
+    """What does it: `bubblewrap`, `podman 4.3.1`, `seccomp`, `control groups 2`, `sampling`; empty where nothing works."""
     complaint: builtins.str
     """What does not work, and how to mend it, for people; empty where all does."""
     def __init__(
@@ -668,6 +668,7 @@ class ExecutionSpec(message.Message):
     SANDBOX_TIER_FIELD_NUMBER: builtins.int
     NETWORK_FIELD_NUMBER: builtins.int
     ALLOWED_HOSTS_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
     """Required. What it is for."""
@@ -677,6 +678,12 @@ class ExecutionSpec(message.Message):
     """How strongly it is kept apart."""
     network: sandbox_pb2.Network.ValueType
     """What of the network it may reach."""
+    image: builtins.str
+    """With sandbox tier CONTAINER, the image; it has a /bin/sh, and for engine `anthropic` a python3. One of those that
+    BOATYARD_EXECUTION_CONTAINER_IMAGES allows; empty means BOATYARD_EXECUTION_CONTAINER_IMAGE. With another tier it must be
+    empty. A container has its workspace at one path of the host, no network ALLOW_LIST, and no terminal; the names in
+    `environment` and `secrets` are of letters, digits and underscores.
+    """
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
         """Required. Its files; they appear at /workspace, where the program starts."""
@@ -730,11 +737,12 @@ class ExecutionSpec(message.Message):
         sandbox_tier: sandbox_pb2.SandboxTier.ValueType = ...,
         network: sandbox_pb2.Network.ValueType = ...,
         allowed_hosts: abc.Iterable[builtins.str] | None = ...,
+        image: builtins.str = ...,
         secrets: abc.Mapping[builtins.str, builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["anthropic", b"anthropic", "command", b"command", "engine", b"engine", "layout", b"layout", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_hosts", b"allowed_hosts", "anthropic", b"anthropic", "command", b"command", "engine", b"engine", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "limits", b"limits", "network", b"network", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "sandbox_tier", b"sandbox_tier", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_hosts", b"allowed_hosts", "anthropic", b"anthropic", "command", b"command", "engine", b"engine", "environment", b"environment", "image", b"image", "job_id", b"job_id", "layout", b"layout", "limits", b"limits", "network", b"network", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "sandbox_tier", b"sandbox_tier", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_engine: _TypeAlias = typing.Literal["command", "anthropic"]  # noqa: Y015
     _WhichOneofArgType_engine: _TypeAlias = typing.Literal["engine", b"engine"]  # noqa: Y015
@@ -1016,6 +1024,8 @@ class Execution(message.Message):
         """Its runner, to which the kernel gave every orphan, has no children. Without a sandbox and control groups."""
         END_VERIFICATION_ENVIRONMENT: Execution._EndVerification.ValueType  # 4
         """No process has its mark in the environment: all that is left to look at when a runner was lost without the others."""
+        END_VERIFICATION_CONTAINER: Execution._EndVerification.ValueType  # 5
+        """The engine says that its container is removed: all there is to ask when the runner of one was lost."""
 
     class EndVerification(_EndVerification, metaclass=_EndVerificationEnumTypeWrapper):
         """What tells that nothing of an execution is left."""
@@ -1030,6 +1040,8 @@ class Execution(message.Message):
     """Its runner, to which the kernel gave every orphan, has no children. Without a sandbox and control groups."""
     END_VERIFICATION_ENVIRONMENT: Execution.EndVerification.ValueType  # 4
     """No process has its mark in the environment: all that is left to look at when a runner was lost without the others."""
+    END_VERIFICATION_CONTAINER: Execution.EndVerification.ValueType  # 5
+    """The engine says that its container is removed: all there is to ask when the runner of one was lost."""
 
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     PURPOSE_FIELD_NUMBER: builtins.int

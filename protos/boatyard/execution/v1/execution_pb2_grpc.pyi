@@ -31,7 +31,10 @@ class ExecutionServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another specification.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work here; the message says how to mend it.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work here, or the image of a container is not there; the
+      message says how to mend it.
+    - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.image` is none of those that the settings allow, or is empty without a
+      default.
     - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service has not: ANTHROPIC_API_KEY.
     - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): as many run as may; RetryInfo says when to come back.
     - RESOURCE_EXHAUSTED (NODE_BUSY): the machine is short of memory, disk or processors; the message says of which, and
@@ -143,7 +146,10 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another specification.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work here; the message says how to mend it.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work here, or the image of a container is not there; the
+          message says how to mend it.
+        - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.image` is none of those that the settings allow, or is empty without a
+          default.
         - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service has not: ANTHROPIC_API_KEY.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): as many run as may; RetryInfo says when to come back.
         - RESOURCE_EXHAUSTED (NODE_BUSY): the machine is short of memory, disk or processors; the message says of which, and

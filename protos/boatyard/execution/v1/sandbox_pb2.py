@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#boatyard/execution/v1/sandbox.proto\x12\x15\x62oatyard.execution.v1*_\n\x0bSandboxTier\x12\x1c\n\x18SANDBOX_TIER_UNSPECIFIED\x10\x00\x12\x1b\n\x17SANDBOX_TIER_BUBBLEWRAP\x10\x01\x12\x15\n\x11SANDBOX_TIER_NONE\x10\x02*^\n\x07Network\x12\x17\n\x13NETWORK_UNSPECIFIED\x10\x00\x12\x10\n\x0cNETWORK_NONE\x10\x01\x12\x10\n\x0cNETWORK_OPEN\x10\x02\x12\x16\n\x12NETWORK_ALLOW_LIST\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#boatyard/execution/v1/sandbox.proto\x12\x15\x62oatyard.execution.v1*{\n\x0bSandboxTier\x12\x1c\n\x18SANDBOX_TIER_UNSPECIFIED\x10\x00\x12\x1b\n\x17SANDBOX_TIER_BUBBLEWRAP\x10\x01\x12\x15\n\x11SANDBOX_TIER_NONE\x10\x02\x12\x1a\n\x16SANDBOX_TIER_CONTAINER\x10\x03*^\n\x07Network\x12\x17\n\x13NETWORK_UNSPECIFIED\x10\x00\x12\x10\n\x0cNETWORK_NONE\x10\x01\x12\x10\n\x0cNETWORK_OPEN\x10\x02\x12\x16\n\x12NETWORK_ALLOW_LIST\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'boatyard.execution.v1.sandb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SANDBOXTIER']._serialized_start=62
-  _globals['_SANDBOXTIER']._serialized_end=157
-  _globals['_NETWORK']._serialized_start=159
-  _globals['_NETWORK']._serialized_end=253
+  _globals['_SANDBOXTIER']._serialized_end=185
+  _globals['_NETWORK']._serialized_start=187
+  _globals['_NETWORK']._serialized_end=281
 # @@protoc_insertion_point(module_scope)

@@ -28,6 +28,10 @@ class _SandboxTierEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_SandboxTie
     """Namespaces of its own for processes, mounts, network and users; a read-only system."""
     SANDBOX_TIER_NONE: _SandboxTier.ValueType  # 2
     """None: the process has the rights of the service. Only for trusted agents; said in the events."""
+    SANDBOX_TIER_CONTAINER: _SandboxTier.ValueType  # 3
+    """A container of podman's or docker's, from an image: what is installed is the image's, and all but the workspace, /tmp
+    and HOME is read-only. No capabilities, and the engine's own filter of system calls.
+    """
 
 class SandboxTier(_SandboxTier, metaclass=_SandboxTierEnumTypeWrapper):
     """How strongly a process is kept apart from the host."""
@@ -38,6 +42,10 @@ SANDBOX_TIER_BUBBLEWRAP: SandboxTier.ValueType  # 1
 """Namespaces of its own for processes, mounts, network and users; a read-only system."""
 SANDBOX_TIER_NONE: SandboxTier.ValueType  # 2
 """None: the process has the rights of the service. Only for trusted agents; said in the events."""
+SANDBOX_TIER_CONTAINER: SandboxTier.ValueType  # 3
+"""A container of podman's or docker's, from an image: what is installed is the image's, and all but the workspace, /tmp
+and HOME is read-only. No capabilities, and the engine's own filter of system calls.
+"""
 
 class _Network:
     ValueType = typing.NewType("ValueType", builtins.int)

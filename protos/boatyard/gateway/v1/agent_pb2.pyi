@@ -71,6 +71,7 @@ class AgentSettings(message.Message):
     TERMINAL_FIELD_NUMBER: builtins.int
     ASK_BEFORE_FIELD_NUMBER: builtins.int
     ALLOWED_HOSTS_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
     engine: builtins.str
     """What drives the agent: `command`, or `anthropic`: a model of Anthropic's, with tools of ours. The default is `command`."""
     command: builtins.str
@@ -118,6 +119,10 @@ class AgentSettings(message.Message):
     terminal: builtins.bool
     """For engine `command`: whether it gets a terminal, to be typed on by AttachExecution. Its prompt must then be an argument.
     The default is no.
+    """
+    image: builtins.str
+    """With sandbox tier CONTAINER, the image, at most 255 characters: it has the agent, what it needs, and a /bin/sh. Commands
+    that check its work, and hooks, run in it too. The node's settings say which may be used, and the default.
     """
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
@@ -171,10 +176,11 @@ class AgentSettings(message.Message):
         terminal: builtins.bool | None = ...,
         ask_before: abc.Iterable[builtins.str] | None = ...,
         allowed_hosts: abc.Iterable[builtins.str] | None = ...,
+        image: builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_engine", b"_engine", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_terminal", b"_terminal", "_token_budget", b"_token_budget", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "idle_timeout", b"idle_timeout", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "output_bytes", b"output_bytes", "processes", b"processes", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "terminal", b"terminal", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_engine", b"_engine", "_image", b"_image", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_terminal", b"_terminal", "_token_budget", b"_token_budget", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "idle_timeout", b"idle_timeout", "image", b"image", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "output_bytes", b"output_bytes", "processes", b"processes", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "terminal", b"terminal", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_engine", b"_engine", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_terminal", b"_terminal", "_token_budget", b"_token_budget", "allowed_hosts", b"allowed_hosts", "ask_before", b"ask_before", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "idle_timeout", b"idle_timeout", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "output_bytes", b"output_bytes", "processes", b"processes", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "terminal", b"terminal", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_command", b"_command", "_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_engine", b"_engine", "_image", b"_image", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_prompt_delivery", b"_prompt_delivery", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_terminal", b"_terminal", "_token_budget", b"_token_budget", "allowed_hosts", b"allowed_hosts", "ask_before", b"ask_before", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "idle_timeout", b"idle_timeout", "image", b"image", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "output_bytes", b"output_bytes", "processes", b"processes", "prompt_delivery", b"prompt_delivery", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "terminal", b"terminal", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__command: _TypeAlias = typing.Literal["command"]  # noqa: Y015
     _WhichOneofArgType__command: _TypeAlias = typing.Literal["_command", b"_command"]  # noqa: Y015
@@ -184,6 +190,8 @@ class AgentSettings(message.Message):
     _WhichOneofArgType__disk_bytes: _TypeAlias = typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015
     _WhichOneofReturnType__engine: _TypeAlias = typing.Literal["engine"]  # noqa: Y015
     _WhichOneofArgType__engine: _TypeAlias = typing.Literal["_engine", b"_engine"]  # noqa: Y015
+    _WhichOneofReturnType__image: _TypeAlias = typing.Literal["image"]  # noqa: Y015
+    _WhichOneofArgType__image: _TypeAlias = typing.Literal["_image", b"_image"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__max_turns: _TypeAlias = typing.Literal["max_turns"]  # noqa: Y015
@@ -216,6 +224,8 @@ class AgentSettings(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes) -> _WhichOneofReturnType__disk_bytes | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine) -> _WhichOneofReturnType__engine | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__image) -> _WhichOneofReturnType__image | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @typing.overload

@@ -43,6 +43,7 @@ agents = st.builds(
     timeout=spans,
     idle_timeout=spans,
     sandbox_tier=st.none() | st.sampled_from(SandboxTier),
+    image=st.none() | st.from_regex(r"[a-z0-9.:/-]{0,10}", fullmatch=True),
     network=st.none() | st.sampled_from(Network),
 )
 

@@ -10,7 +10,7 @@ import pytest
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, NotFound
 from services.common.sandbox.spec import Tier
-from services.gateway.catalog.agent import AgentSettings, Policy, PromptDelivery, Publish, SandboxTier
+from services.gateway.catalog.agent import AgentSettings, Network, Policy, PromptDelivery, Publish, SandboxTier
 from services.gateway.catalog.model import Project, Repository, Template, Worker, WorkItem
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
 from services.gateway.jobs.settled import agent_layer, policy_layer, settled_agent, settled_policy
@@ -104,8 +104,13 @@ async def test_what_belongs_to_another_project_is_not_found(book: Books, fields:
             {"worker_id": "ada", "agent": AgentSettings(environment={str(n): "" for n in range(127)})},
             "agent.environment",
         ),
+        ({"agent": AgentSettings(image="app:1")}, "agent.image"),
+        ({"agent": AgentSettings(sandbox_tier=SandboxTier.CONTAINER, network=Network.ALLOW_LIST)}, "agent.network"),
     ],
-    ids=["no command", "too long with the work item", "too long for an argument", "too large", "too many"],
+    ids=[
+        *("no command", "too long with the work item", "too long for an argument", "too large", "too many"),
+        *("an image without a container", "a proxy that is not in it"),
+    ],
 )
 async def test_what_only_shows_when_all_is_laid_together(book: Books, fields: dict[str, Any], field: str) -> None:
     with pytest.raises(Invalid) as refused:
