@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Remote
+from tests.e2e.test_survival import COUNTING, LINES, has_begun
 from tests.kit import processes
 from tests.kit.cell import eventually
 from tests.kit.cells import LEASE_SECONDS, SharingCell, running_cells
 from tests.kit.contract import ROOT
+from tests.kit.link import linked
 from tests.kit.postgres import OwnPostgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -88,6 +90,25 @@ def test_a_cell_that_stood_still_past_its_lease_changes_nothing_more(cells: Cell
     assert remote.git("rev-parse", f"boatyard/{job['job_id']}") == pushed
     left = [each for each in other.lines("workspaces") if each["state"] == "ACTIVE"]
     eventually(lambda: not [e for e in other.lines("workspaces") if e["state"] == "ACTIVE"], f"is let go of: {left}")
+
+
+def test_a_way_between_cells_that_swallows_everything_loses_and_doubles_no_event(cells: Cells, remote: Remote) -> None:
+    owner, other = cells
+    with linked(owner.address("gateway")) as link:
+        owner.stop()
+        owner.environment["BOATYARD_GATEWAY_ADVERTISED_ADDRESS"] = link.address
+        owner.up()
+        other.boatyard("pause", other.cell_id)
+        job = other.submit(remote.path, COUNTING)
+        with other.start("logs", "--follow", job["execution_id"]) as viewer:
+            eventually(lambda: has_begun(other, job["execution_id"]), "it is seen from the other cell")
+            link.forget()
+            ended = other.result(job["job_id"])
+            seen, complaints = viewer.communicate(timeout=60)
+        assert seen == LINES, complaints
+        assert other.output(job["execution_id"]) == LINES
+    assert (ended["state"], ended["cell_id"]) == ("SUCCEEDED", owner.cell_id)
+    assert ended["execution_ids"] == [job["execution_id"]]
 
 
 def test_a_rolling_restart_fails_no_job(scratch: Path, postgres_url: str, remote: Remote) -> None:
