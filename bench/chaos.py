@@ -23,10 +23,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=300)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--cells", type=int, default=3, help="1 has SQLite, unless --postgres is given")
+    parser.add_argument("--coordinators", type=int, default=1, help="machines that carry jobs without the database")
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--every", type=float, default=5, help="seconds between two blows at a cell, in the mean")
-    parser.add_argument("--outages", type=int, default=2, help="of the database, 20 s each")
+    parser.add_argument("--outages", type=int, default=2, help="of the database, 20 s: it is stopped, or hangs")
     parser.add_argument("--lose-a-cell", action="store_true", help="after 60 %% of the time one never comes back")
     parser.add_argument("--keep", action="store_true", help="leave logs and databases where they are")
     wanted = parser.parse_args()
@@ -51,6 +52,7 @@ def _run(wanted: argparse.Namespace, directory: Path) -> Report:
             jobs=wanted.jobs,
             seconds=wanted.minutes * 60,
             cells=wanted.cells,
+            coordinators=wanted.coordinators,
             every_seconds=wanted.every,
             outages=wanted.outages if database else 0,
             lose_a_cell=wanted.lose_a_cell,

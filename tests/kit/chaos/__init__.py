@@ -3,6 +3,7 @@
 works     what jobs are asked to do, and how each must end
 orders    jobs as they were asked for: submitted, cancelled and answered over gateways that come and go
 answers   what people say to what jobs ask them
+machines  cells and coordinators, which may be killed
 fleet     the cells, their database, their remotes and the server that webhooks are sent to
 blows     what befalls them, by a seed
 facts     what is there when all is over, read from outside of the product

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.kit.chaos.fleet import LEASE_SECONDS, Fleet, FleetCell, paused, put_down
+from tests.kit.chaos.fleet import LEASE_SECONDS, Fleet
+from tests.kit.chaos.machines import FleetCell, FleetCoordinator, paused, put_down
+from tests.kit.link import Link
 
 OUTAGE_SECONDS = 20.0
 
@@ -42,7 +44,7 @@ class Blows:
         self._rng = rng
         self._every_seconds = every_seconds
         self._stopping = asyncio.Event()
-        self._hands = {cell.name: asyncio.Lock() for cell in fleet.cells}
+        self._hands = {cell.name: asyncio.Lock() for cell in fleet.machines}
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -50,22 +52,22 @@ class Blows:
 
     async def rain(self) -> None:
         """Deal blows to every cell until told to stop; then all that lives is up."""
-        hands = [(cell, random.Random(self._rng.random())) for cell in self._fleet.cells]
+        hands = [(cell, random.Random(self._rng.random())) for cell in self._fleet.machines]
         dealt = await asyncio.gather(*(self._befall(cell, rng) for cell, rng in hands), return_exceptions=True)
         for failed in filter(None, dealt):
             raise failed
 
     async def cut_off_the_database(self, times: int, seconds: float) -> None:
-        """Stop the database `times` times, at equal distances within `seconds`."""
+        """Stop the database, or let it hang, `times` times, at equal distances within `seconds`."""
         database = self._fleet.database
         assert database
-        for _ in range(times):
+        for number in range(times):
             await self._wait(seconds / (times + 1))
-            self.record.note(None, "stop")
-            await asyncio.to_thread(database.stop)
-            await self._wait(OUTAGE_SECONDS)
-            await asyncio.to_thread(database.start)
-            self.record.note(None, "start")
+            outage = (database.away, database.hanging)[number % 2]
+            self.record.note(None, f"begins to be {outage.__name__}")
+            with outage():
+                await self._wait(OUTAGE_SECONDS)
+            self.record.note(None, "is back")
 
     async def lose_for_good(self, cell: FleetCell) -> None:
         """End a machine that never comes back."""
@@ -80,13 +82,15 @@ class Blows:
         blows: dict[Callable[[FleetCell, random.Random], None], int] = {
             self._kill_service: 10,
             self._kill_runner: 6,
-            self._pause_gateway: 2,
+            self._pause_driver: 2,
             self._pause_service: 3,
             self._pause_runner: 1,
             self._kill_supervisor: 1,
             self._restart: 1,
             self._lose_and_mend: 1,
         }
+        if isinstance(cell, FleetCoordinator):
+            blows |= {self._break_links: 8}
         while not self._stopping.is_set():
             await self._wait(rng.expovariate(1 / self._every_seconds))
             async with self._hands[cell.name]:
@@ -107,7 +111,7 @@ class Blows:
     # Each of these blocks, in a thread.
 
     def _kill_service(self, cell: FleetCell, rng: random.Random) -> None:
-        (service,) = rng.choices(("gateway", "execution", "git", "workspace"), (4, 3, 2, 2))
+        (service,) = rng.choices((cell.driver, "execution", "git", "workspace"), (4, 3, 2, 2))
         if (pid := cell.pid(service)) is not None:
             os.kill(pid, signal.SIGKILL)
             self.record.note(cell, f"kill {service}")
@@ -119,15 +123,15 @@ class Blows:
             os.kill(pid, signal.SIGKILL)
             self.record.note(cell, "kill runner", execution_id)
 
-    def _pause_gateway(self, cell: FleetCell, rng: random.Random) -> None:
-        self._pause(cell, "gateway", rng.uniform(1.2, 2.5) * LEASE_SECONDS)
+    def _pause_driver(self, cell: FleetCell, rng: random.Random) -> None:
+        self._pause(cell, cell.driver, rng.uniform(1.2, 2.5) * LEASE_SECONDS)
 
     def _pause_service(self, cell: FleetCell, rng: random.Random) -> None:
-        self._pause(cell, rng.choice(("gateway", "workspace", "git", "execution")), rng.uniform(1, LEASE_SECONDS - 1))
+        self._pause(cell, rng.choice((cell.driver, "workspace", "git", "execution")), rng.uniform(1, LEASE_SECONDS - 1))
 
     def _pause(self, cell: FleetCell, service: str, seconds: float) -> None:
         if (pid := cell.pid(service)) is not None:
-            past = " past its lease" if service == "gateway" and seconds > LEASE_SECONDS else ""
+            past = " past its lease" if service == cell.driver and seconds > LEASE_SECONDS else ""
             self.record.note(cell, f"pause {service}{past}", f"for {seconds:.1f} s")
             paused(pid, seconds)
 
@@ -136,6 +140,19 @@ class Blows:
             pid, execution_id = rng.choice(runners)
             self.record.note(cell, "pause runner", execution_id)
             paused(pid, rng.uniform(1, 5))
+
+    def _break_links(self, cell: FleetCell, rng: random.Random) -> None:
+        """Cut a coordinator off, with or without a word, for less than its lease or for more; or one link of it."""
+        assert isinstance(cell, FleetCoordinator)
+        fail = rng.choice((Link.cut, Link.silence, Link.forget))
+        links = rng.choice((cell.links, cell.links[:1]))
+        seconds = rng.uniform(0.3, 2.5) * LEASE_SECONDS
+        self.record.note(cell, f"{fail.__name__} links", f"{len(links)} for {seconds:.1f} s")
+        for link in links:
+            fail(link)
+        time.sleep(seconds)
+        for link in links:
+            link.mend()
 
     def _kill_supervisor(self, cell: FleetCell, rng: random.Random) -> None:
         assert cell.process

@@ -16,7 +16,8 @@ from psycopg.rows import dict_row
 
 from services.common.rpc.streaming import streaming
 from tests.kit import processes
-from tests.kit.chaos.fleet import Fleet, FleetCell
+from tests.kit.chaos.fleet import Fleet
+from tests.kit.chaos.machines import FleetCell
 from tests.kit.chaos.works import MARK
 from tests.kit.receiver import Received
 

@@ -1,12 +1,8 @@
 """The cells, their database, the remotes that they push to, and the server that is told of jobs."""
 
 import asyncio
-import contextlib
-import os
 import random
 import secrets
-import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -27,9 +23,7 @@ from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
 from services.common.settings import Home
-from tests.kit import processes
-from tests.kit.cell import Cell, eventually
-from tests.kit.mounts import unmount_below
+from tests.kit.chaos.machines import FleetCell, FleetCoordinator, end
 from tests.kit.postgres import OwnPostgres
 from tests.kit.receiver import Receiver, Reply
 from tests.kit.repos import Repo
@@ -40,80 +34,14 @@ SERVICES = ("gateway", "workspace", "git", "execution")
 _PATIENCE_SECONDS = 120.0
 _AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 _UNCLEAR = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
-_UPS = 6
-
-
-class FleetCell(Cell):
-    """A cell that is killed, and put up again, at will."""
-
-    def __init__(self, home: Path, environment: dict[str, str]) -> None:
-        super().__init__(home)
-        self.environment |= environment
-        self.is_gone = False
-
-    @property
-    def name(self) -> str:
-        return self.home.parent.name
-
-    def put_up(self) -> None:
-        """Start it, as often as whoever keeps it alive would: its database may be away."""
-        for left in reversed(range(_UPS)):
-            self.bury()
-            try:
-                self.up()
-            except AssertionError:
-                if not left:
-                    raise
-            else:
-                return
-
-    def bury(self) -> None:
-        """Take note of the end of what was put up."""
-        if self.process and self.process.stdout:
-            self.process.wait(timeout=90)
-            self.process.stdout.close()
-            self.process = None
-
-    def has_given_up(self) -> bool:
-        """Whether `up` has ended by itself."""
-        return self.process is not None and self.process.poll() is not None
-
-    def lose(self) -> None:
-        """End every process of the machine at once, with -9."""
-        while found := processes.with_environment({"BOATYARD_HOME": str(self.home)}):
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
-        self.bury()
-
-    def pid(self, service: str) -> int | None:
-        """Return the process of a service, or None while there is none."""
-        if self.process is None:
-            return None
-        found = processes.children(self.process.pid, f"services.{service}")
-        return found[0] if len(found) == 1 else None
-
-    def runners(self) -> dict[int, str]:
-        """Return {pid: execution id} of the runners that carry one."""
-        carrying = {}
-        for pid, line in processes.with_environment({"BOATYARD_HOME": str(self.home)}).items():
-            if line.rstrip().endswith("-m services.execution.runner"):
-                with contextlib.suppress(OSError):
-                    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-                        target = descriptor.readlink()
-                        if target.name == "lock" and target.parent.parent.name == "runs":
-                            carrying[pid] = target.parent.name
-        return carrying
-
-    def cell_id(self) -> str:
-        return (self.home / "gateway" / "cell-id").read_text().strip()
 
 
 class Fleet:
     """What chaos is made in."""
 
-    def __init__(self, directory: Path, cells: int, database: OwnPostgres | None, rng: random.Random) -> None:
+    def __init__(
+        self, directory: Path, cells: int, coordinators: int, database: OwnPostgres | None, rng: random.Random
+    ) -> None:
         self.directory = directory
         self.database = database
         self.mark = f"chaos-{secrets.token_hex(6)}"
@@ -122,7 +50,11 @@ class Fleet:
         self.receiver = Receiver([Reply(503) if rng.random() < 0.05 else Reply() for _ in range(3000)])
         self.remotes: dict[str, Repo] = {}
         self.token = secrets.token_urlsafe(24)
-        self.cells = [self._cell(number) for number in range(1, cells + 1)]
+        self.cells = [FleetCell(*self._machine(f"cell-{number}")) for number in range(1, cells + 1)]
+        self.coordinators = [
+            FleetCoordinator(*self._machine(f"coordinator-{number}"), self.cells)
+            for number in range(1, coordinators + 1)
+        ]
         self._rng = random.Random(rng.random())
         self._stubs: dict[str, dict[str, Any]] = {}
 
@@ -131,8 +63,12 @@ class Fleet:
         return list(self.remotes)
 
     @property
+    def machines(self) -> list[FleetCell]:
+        return [*self.cells, *self.coordinators]
+
+    @property
     def living(self) -> list[FleetCell]:
-        return [cell for cell in self.cells if not cell.is_gone]
+        return [machine for machine in self.machines if not machine.is_gone]
 
     @property
     def database_url(self) -> str:
@@ -140,21 +76,23 @@ class Fleet:
             return self.database.url
         return f"sqlite:///{self.cells[0].home}/gateway/gateway.db"
 
-    def _cell(self, number: int) -> FleetCell:
-        directory = self.directory / f"cell-{number}"
+    def _machine(self, name: str) -> tuple[Path, dict[str, str]]:
+        """Return the home and the environment of one."""
+        directory = self.directory / name
         directory.mkdir()
         environment = {
             "BOATYARD_TOKEN": self.token,
             "BOATYARD_GATEWAY_LEASE_SECONDS": str(LEASE_SECONDS),
             "BOATYARD_GATEWAY_WEBHOOK_ALLOW": "127.0.0.1",
+            "BOATYARD_COORDINATOR_WEBHOOK_ALLOW": "127.0.0.1",
             "BOATYARD_GIT_MIN_FREE_BYTES": "0",
             "BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": "0",
             "BOATYARD_EXECUTION_MEMORY_RESERVE_BYTES": "0",
             "BOATYARD_EXECUTION_DISK_RESERVE_BYTES": "0",
         }
-        if self.database is not None:
+        if self.database is not None and name.startswith("cell"):
             environment["BOATYARD_DATABASE_URL"] = self.database.url
-        return FleetCell(directory / "home", environment)
+        return directory / "home", environment
 
     async def ask(self, service: str, method: str, request: Any, *, timeout: float = 10) -> Any:
         """Ask any gateway, and again, until one answers. Raises what is a refusal."""
@@ -173,8 +111,8 @@ class Fleet:
             await asyncio.sleep(0.3)
 
     def any_cell(self) -> FleetCell:
-        """Return one that has not been lost for good."""
-        return self._rng.choice(self.living)
+        """Return one with a gateway that has not been lost for good."""
+        return self._rng.choice([cell for cell in self.cells if not cell.is_gone])
 
     def stub(self, cell: FleetCell, service: str) -> Any:
         """Return what calls one service of one cell."""
@@ -191,13 +129,13 @@ class Fleet:
             await stack.enter_async_context(self.receiver.serving())
             await asyncio.to_thread(self.cells[0].put_up)  # which makes the tables
             try:
-                await asyncio.gather(*(asyncio.to_thread(cell.put_up) for cell in self.cells[1:]))
-                for cell in self.cells:
+                await asyncio.gather(*(asyncio.to_thread(cell.put_up) for cell in self.machines[1:]))
+                for cell in self.machines:
                     self._stubs[cell.name] = await _stubs(stack, cell, self.token)
                 await self._furnish()
                 yield self
             finally:
-                await asyncio.gather(*(asyncio.to_thread(_end, cell) for cell in self.cells))
+                await asyncio.gather(*(asyncio.to_thread(end, cell) for cell in self.machines))
 
     async def _furnish(self) -> None:
         """Fill the catalogue: remotes, a project whose guard says no, and servers that are told of every job."""
@@ -225,40 +163,18 @@ async def _stubs(stack: AsyncExitStack, cell: FleetCell, token: str) -> dict[str
     async def channel(service: str, token: str) -> grpc.aio.Channel:
         return await stack.enter_async_context(open_channel(cell.address(service), token))
 
-    gateway = await channel("gateway", token)
     of_nodes = Home(cell.home).cell_token()
-    return {
+    nodes = {
+        "workspaces": WorkspaceServiceStub(await channel("workspace", of_nodes)),
+        "executions": ExecutionServiceStub(await channel("execution", of_nodes)),
+    }
+    if cell.driver != "gateway":
+        return nodes
+    gateway = await channel("gateway", token)
+    return nodes | {
         "jobs": JobServiceStub(gateway),
         "runtime": AgentRuntimeServiceStub(gateway),
         "catalog": CatalogServiceStub(gateway),
         "hooks": HookServiceStub(gateway),
         "checkpoints": CheckpointServiceStub(gateway),
-        "workspaces": WorkspaceServiceStub(await channel("workspace", of_nodes)),
-        "executions": ExecutionServiceStub(await channel("execution", of_nodes)),
     }
-
-
-def _end(cell: FleetCell) -> None:
-    if not cell.is_gone and cell.process is not None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            cell.boatyard("down", code=None, timeout=120)
-    cell.lose()  # where `down` could not; the proofs have looked before
-    unmount_below(cell.home)
-
-
-def paused(pid: int, seconds: float) -> None:
-    """Stop a process for a while."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        time.sleep(seconds)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-
-
-def put_down(cell: FleetCell) -> None:
-    """Tell `up` to end, and wait for it."""
-    if cell.process is not None:
-        cell.process.terminate()
-        eventually(lambda: cell.process.poll() is not None, "`up` ends when told", timeout=90)
-        cell.bury()

@@ -30,6 +30,7 @@ class Plan:
     jobs: int
     seconds: float
     cells: int = 1
+    coordinators: int = 0
     every_seconds: float = 4.0
     outages: int = 0
     lose_a_cell: bool = False
@@ -52,7 +53,8 @@ class Report:
         blows = ", ".join(f"{what} {count}" for what, count in sorted(self.record.counts.items()))
         return "\n".join(
             [
-                f"seed {self.plan.seed}: {self.plan.jobs} jobs on {self.plan.cells} cells for {self.plan.seconds:g} s",
+                f"seed {self.plan.seed}: {self.plan.jobs} jobs for {self.plan.seconds:g} s",
+                f"on {self.plan.cells} cells and {self.plan.coordinators} coordinators",
                 f"all had ended {self.settled_in:.0f} s after the last blow",
                 f"blows: {blows}",
                 "ends: " + ", ".join(f"{end} {count}" for end, count in sorted(self.ends.items())),
@@ -67,7 +69,7 @@ class Report:
 async def wreak(plan: Plan, directory: Path, database: OwnPostgres | None = None) -> Report:
     """Make chaos below `directory`, and say what it has left of the promises."""
     rng = random.Random(plan.seed)
-    fleet = Fleet(directory, plan.cells, database, rng)
+    fleet = Fleet(directory, plan.cells, plan.coordinators, database, rng)
     async with fleet.running():
         orders = drawn_orders(rng, fleet, plan.jobs, plan.seconds * 0.9)
         blows = Blows(fleet, rng, every_seconds=plan.every_seconds)
