@@ -7,6 +7,7 @@ client      as a caller sees it, over gRPC: PrepareBase, CreateWorkspace, Create
 service     the same workspace made by the workspace service's own code in this process: pin, directories, mount
 base cold   PrepareBase of a commit that was fetched and of which nothing is there: a whole tree
 base near   PrepareBase of a commit that differs from a cached one in 20 files: a layer over it
+            (of the small repository a whole tree, which takes less than a layer there)
 Wanted: service >= 50 x the clone on the small repository, >= 500 x on the large one, large within 3 x of small; base
 near >= 5 x the clone on the large one.
 
@@ -164,7 +165,7 @@ async def bench(remote: git_pb.Remote, made: Node, ours: Ours, times: Times, pla
     workspace = await made.create(base)
     sizes.append(f"workspace ({workspace.driver}) {size(made.home.workspace_trees / workspace.workspace_id)}")
     sizes.append(f"whole base {size(Path(os.fsdecode(base.layers[0])))}")
-    sizes.append(f"layer {size(Path(os.fsdecode(layers[0].layers[0])))}")
+    sizes.append(f"near base {size(Path(os.fsdecode(layers[0].layers[0])))}")
     await times.add(f"{AT_ONCE} at once", many, made, base, layers[-1])
     return sizes
 
