@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ENGINE ?= $(shell command -v docker || command -v podman)
 PROTOS := $(sort $(shell find protos -name "*.proto"))
 STUBS = --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet,readable_stubs:$(1) --mypy_grpc_out=quiet,only_async,readable_stubs:$(1)
 
@@ -89,6 +90,11 @@ bench: install ## Measure, and print ratios (python -m bench.NAME for one, with 
 .PHONY: chaos
 chaos: install ## Kill, pause and cut off all sorts of things for 10 min, and see what holds (ARGS="--seed 7")
 	$(BIN)/python -m bench.chaos $(ARGS)
+
+.PHONY: image
+image: ## Build the image of a cell and try it (ENGINE=podman, BUILD_ARGS="--network host")
+	$(ENGINE) build --file deploy/image/Dockerfile --tag boatyard $(BUILD_ARGS) .
+	deploy/try.sh $(ENGINE) boatyard
 
 .PHONY: clean
 clean: ## Remove what was built

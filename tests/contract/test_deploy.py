@@ -1,6 +1,6 @@
 """What deploy/ says agrees with the code: variables that exist, ports that are served, files where they are mounted.
 
-Nothing of it is run: that takes a container runtime, or a cluster.
+Nothing of it is run: that takes a container engine (deploy/try.sh), or a cluster.
 """
 
 import os
@@ -138,6 +138,17 @@ def test_a_pod_may_make_sandboxes_and_nothing_else() -> None:
         assert not context["allowPrivilegeEscalation"]
         assert context["procMount"] == "Unmasked"
         assert "livenessProbe" not in container, "it would end agents"
+
+
+@pytest.mark.parametrize("where", ["README.md", "try.sh"])
+def test_a_cell_may_do_the_same_however_it_is_started(where: str) -> None:
+    (compose,) = documents("compose/compose.yaml")
+    said = (DEPLOY / where).read_text()
+    options = {option.removesuffix(":true") for option in compose["services"]["cell-1"]["security_opt"]}
+    assert set(re.findall(r"--security-opt ([\w=-]+)", said)) == options
+    assert "--cap-drop ALL" in said
+    assert "--restart unless-stopped --stop-timeout 60" in said
+    assert compose["services"]["cell-1"]["stop_grace_period"] == "60s"
 
 
 def test_cells_of_compose_get_no_more_than_they_need() -> None:
