@@ -46,16 +46,27 @@ class ExecutionCounts:
             buckets=_BYTES,
             registry=registry,
         )
-        self._cpu = counter("boatyard_execution_cpu_seconds", "Processor time of executions that have ended.")
-        self._read = counter("boatyard_execution_disk_read_bytes", "What they read from disks, where it is counted.")
-        self._written = counter("boatyard_execution_disk_written_bytes", "What they wrote to disks, likewise.")
-        self._output = counter("boatyard_execution_output_bytes", "What they wrote to standard output and error.")
-        self._tokens = counter("boatyard_model_tokens", "Tokens of model requests, of executions that have ended.")
-        self._dollars = counter(
-            "boatyard_model_cost_dollars", "What these tokens cost, in US dollars, of models whose price is known."
+        self._cpu = counter(
+            "boatyard_execution_cpu_seconds", "Processor time that executions have used that have ended."
         )
-        self._turns = counter("boatyard_model_turns", "Requests that models have answered.")
-        self._calls = counter("boatyard_model_tool_calls", "Tools that models have called.")
+        self._read = counter(
+            "boatyard_execution_disk_read_bytes",
+            "What executions read from disks that have ended, where it is counted.",
+        )
+        self._written = counter(
+            "boatyard_execution_disk_written_bytes",
+            "What executions wrote to disks that have ended, where it is counted.",
+        )
+        self._output = counter(
+            "boatyard_execution_output_bytes", "What executions wrote to standard output and error that have ended."
+        )
+        self._tokens = counter("boatyard_model_tokens", "Tokens that models used in executions that have ended.")
+        self._dollars = counter(
+            "boatyard_model_cost_dollars",
+            "What models cost, in US dollars, in executions that have ended; of those whose price is known.",
+        )
+        self._turns = counter("boatyard_model_turns", "Requests that models answered in executions that have ended.")
+        self._calls = counter("boatyard_model_tool_calls", "Calls of tools by models in executions that have ended.")
 
     def hear(self, fact: object) -> None:
         """Count an execution that was recorded as new, or as ended."""
@@ -106,20 +117,22 @@ class RunningMetrics:
             self._until = time.monotonic() + _FRESH_SECONDS
         return [
             GaugeMetricFamily("boatyard_executions_active", "Executions that have not ended.", value=len(runs)),
-            GaugeMetricFamily("boatyard_executions_max", "How many there may be at once.", value=self._max_executions),
+            GaugeMetricFamily(
+                "boatyard_executions_max", "How many executions there may be at once.", value=self._max_executions
+            ),
             GaugeMetricFamily(
                 "boatyard_executions_active_memory_bytes",
-                "Memory of all their processes together, below their runners.",
+                "Memory of all processes of all executions together, but for our own runners.",
                 value=self._known.memory_bytes,
             ),
             GaugeMetricFamily(
                 "boatyard_executions_active_processes",
-                "Processes and threads of them all, those of the sandbox included.",
+                "Processes and threads of all executions together, those of their sandboxes included.",
                 value=self._known.processes,
             ),
             GaugeMetricFamily(
                 "boatyard_executions_active_cpu_seconds",
-                "Processor time that those have used which are running now.",
+                "Processor time that executions have used that have not ended.",
                 value=self._known.cpu_seconds,
             ),
         ]

@@ -43,12 +43,14 @@ class DiskMetrics:
 def _metrics(usage: DiskUsage) -> list[Metric]:
     bases = [base for repository in usage.repositories for base in repository.bases]
     mirrors = [repository.mirror_bytes for repository in usage.repositories if repository.mirror_bytes]
-    kept = GaugeMetricFamily("boatyard_git_disk_bytes", "What is kept on the disk, by what it is.", labels=["what"])
+    kept = GaugeMetricFamily(
+        "boatyard_git_disk_bytes", "What mirrors, bases and results take of the disk.", labels=["what"]
+    )
     kept.add_metric(["mirrors"], sum(mirrors))
     kept.add_metric(["bases"], sum(base.bytes for base in bases))
     kept.add_metric(["results"], sum(repository.results_bytes for repository in usage.repositories))
     evicted = CounterMetricFamily(
-        "boatyard_git_evictions", "What was removed to make room, since the service started.", labels=["what"]
+        "boatyard_git_evictions", "Bases and mirrors that were removed to make room.", labels=["what"]
     )
     evicted.add_metric(["bases"], usage.evicted_bases)
     evicted.add_metric(["mirrors"], usage.evicted_mirrors)
@@ -58,6 +60,8 @@ def _metrics(usage: DiskUsage) -> list[Metric]:
         GaugeMetricFamily("boatyard_git_mirrors", "Mirrors that are there.", value=len(mirrors)),
         GaugeMetricFamily("boatyard_git_bases", "Base trees that are there.", value=len(bases)),
         GaugeMetricFamily(
-            "boatyard_git_disk_budget_bytes", "How much may be kept; 0 is any.", value=usage.budget_bytes
+            "boatyard_git_disk_budget_bytes",
+            "How much mirrors, bases and results may take; 0 is any.",
+            value=usage.budget_bytes,
         ),
     ]

@@ -50,11 +50,17 @@ class WorkspaceMetrics:
             there,
             GaugeMetricFamily(
                 "boatyard_workspaces_disk_bytes",
-                "What they take beside their bases, when it was measured last.",
+                "What workspaces take beside their bases, when it was measured last: once a minute.",
                 value=total.bytes,
             ),
-            GaugeMetricFamily("boatyard_workspaces_disk_inodes", "The same, in inodes.", value=total.inodes),
             GaugeMetricFamily(
-                "boatyard_workspaces_disk_free_bytes", "What is free of the disk they lie on.", value=disk.free_bytes
+                "boatyard_workspaces_disk_inodes",
+                "Inodes that workspaces take beside their bases, when it was measured last.",
+                value=total.inodes,
+            ),
+            GaugeMetricFamily(
+                "boatyard_workspaces_disk_free_bytes",
+                "What is free of the disk that workspaces lie on.",
+                value=disk.free_bytes,
             ),
         ]

@@ -24,7 +24,7 @@ def listen(engine: AsyncEngine, hear: Callable[[object], None]) -> None:
         connection.info[_FACTS] = []
 
     def committed(connection: Connection) -> None:
-        for fact in connection.info.pop(_FACTS, ()):
+        for fact in connection.info[_FACTS]:
             hear(fact)
 
     event.listen(engine.sync_engine, "begin", begun)

@@ -19,7 +19,7 @@ class Counted:
         )
         self._ends = Counter(
             "boatyard_jobs_ended",
-            "The same, by kind, state and reason.",
+            "Jobs that were ended by way of this cell, by kind, state, and the reason why they failed.",
             ["kind", "state", "reason"],
             registry=registry,
         )

@@ -55,7 +55,7 @@ class StandingMetrics:
             ),
             _gauge(
                 "boatyard_queue_oldest_seconds",
-                f"How long the one of them has waited that has waited longest. {_EVERYBODYS}",
+                f"How long the job has waited for a slot that has waited longest. {_EVERYBODYS}",
                 found.longest_wait_seconds,
             ),
             _gauge(

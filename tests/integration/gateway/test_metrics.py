@@ -1,6 +1,7 @@
 """What Prometheus reads of a real cell, and who may."""
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from boatyard.execution.v1 import sandbox_pb2
 from boatyard.gateway.v1 import access_pb2, auth_pb2, auth_pb2_grpc, job_pb2
 
 from services.common.rpc.channel import open_channel
+from tests.kit.contract import ROOT
 from tests.kit.metrics import Scraped, get
 from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services
@@ -141,3 +143,9 @@ async def test_what_runs_is_told_while_it_does(services: Services, tmp_path: Pat
     async with asyncio.timeout(60):
         while scraped(services).value("agent_worker_active_jobs"):
             await asyncio.sleep(0.2)
+
+
+async def test_every_metric_is_documented_and_every_documented_one_is_there(services: Services) -> None:
+    documented = re.findall(r"^\| `([a-z_]+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    assert sorted(set(documented)) == sorted(documented)
+    assert set(documented) == set(re.findall(r"^# TYPE ([a-z_]+) ", scraped(services).text, re.MULTILINE))
