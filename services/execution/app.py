@@ -83,6 +83,7 @@ async def _main() -> None:
         sweeping = {
             "retention": Retention(executions, runs, terms).run(settings.sweep_seconds),
             "containers": _remove_containers(runs, settings.sweep_seconds),
+            "fences": fences.forget_in_time(),
         }
         await stack.enter_async_context(program.beside(sweeping))
         found = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings.container_engine)))

@@ -29,12 +29,15 @@ from services.git.clones import Clones
 from services.git.deltas import Deltas
 from services.git.diffs import Diffs
 from services.git.disk import Disk, DiskBounds
+from services.git.expiry import Expiry
 from services.git.gitcmd import Command, Git, GitError
+from services.git.keeping import Keeping
 from services.git.manager import GitManager
 from services.git.metrics import DiskMetrics, fetch_seconds
 from services.git.mirrors import Bounds, Mirrors
 from services.git.overlays import overlays_work
 from services.git.places import Places
+from services.git.preparing import Preparing
 from services.git.publishing import Publisher
 from services.git.remotes import AddressBook
 from services.git.requests import Requests
@@ -44,7 +47,7 @@ from services.git.servicer import GitServicer
 from services.git.settings import GitSettings
 from services.git.shelf import Shelf
 from services.git.snapshots import Snapshots
-from services.git.store import GitStore, SnapshotStore
+from services.git.store import GitStore, ResultStore, SnapshotStore
 from services.git.taking import Taker
 from services.git.trees import Trees
 from services.git.upkeep import Upkeep
@@ -121,20 +124,25 @@ def build_manager(
     taker = Taker(git, sandboxed, places.empty, max_pack_bytes=settings.max_result_bytes)
     results = Results(git, places, taker, bounds)
     mirrors = Mirrors(git, places, addresses, disk, bounds, fetched=fetch_seconds(meters.registry).observe)
+    bases = Bases(git, places, shelf, disk, Deltas(git, shelf) if stacks else None)
+    records = GitStore(engine)
+    keeping = Keeping(ResultStore(engine), results, timedelta(hours=settings.result_keep_hours))
+    snapshots = Snapshots(SnapshotStore(engine), results, timedelta(hours=settings.snapshot_keep_hours))
     return GitManager(
-        store=GitStore(engine),
+        store=records,
         fences=Fences(engine, store.fences),
         mirrors=mirrors,
-        bases=Bases(git, places, shelf, disk, Deltas(git, shelf) if stacks else None),
+        preparing=Preparing(records, mirrors, bases, results, settings.warm_seconds),
         results=results,
-        snapshots=Snapshots(SnapshotStore(engine), results, timedelta(hours=settings.snapshot_keep_hours)),
+        keeping=keeping,
+        snapshots=snapshots,
         trees=Trees(sandboxed),
         diffs=Diffs(git),
         publisher=Publisher(git, addresses, timeout_seconds=settings.network_seconds),
         clones=Clones(git, places, addresses, bounds),
         disk=disk,
         upkeep=Upkeep(git, places, mirrors),
-        warm_seconds=settings.warm_seconds,
+        expiry=Expiry(snapshots, keeping, results),
     )
 
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -60,12 +60,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class DiskUsage:
-    """What everything takes, by repository id, and what became of it since the service started."""
+    """What everything takes, by repository id, and what became of it since the service started.
+
+    `results` counts those of each repository that has any.
+    """
 
     repositories: list[Usage]
     budget_bytes: int
     evicted_bases: int
     evicted_mirrors: int
+    results: Mapping[str, int] = field(default_factory=dict)
+    expired_results: int = 0
 
 
 class Room:

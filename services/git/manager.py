@@ -13,12 +13,13 @@ from services.common.errors import AlreadyExists
 from services.common.fence import current_fence
 from services.common.sandbox.errors import HeldError, SandboxUnavailableError
 from services.git import failures
-from services.git.bases import Bases
 from services.git.benches import Order
 from services.git.clones import Clones
 from services.git.diffs import Diffs
 from services.git.disk import Disk, DiskUsage
+from services.git.expiry import Expiry
 from services.git.flights import Listener
+from services.git.keeping import Keeping
 from services.git.mirrors import Mirrors
 from services.git.model import (
     Base,
@@ -37,7 +38,7 @@ from services.git.model import (
     WorkingTree,
 )
 from services.git.names import is_commit_id
-from services.git.notes import read_notes
+from services.git.preparing import Preparing
 from services.git.progress import with_progress
 from services.git.publishing import Publisher
 from services.git.results import Results
@@ -45,7 +46,6 @@ from services.git.snapshots import SnapshotOrder, Snapshots
 from services.git.store import GitStore
 from services.git.trees import Trees
 from services.git.upkeep import Upkeep
-from services.git.warming import Warming
 
 
 class GitManager:
@@ -57,8 +57,9 @@ class GitManager:
         store: GitStore,
         fences: Fences,
         mirrors: Mirrors,
-        bases: Bases,
+        preparing: Preparing,
         results: Results,
+        keeping: Keeping,
         snapshots: Snapshots,
         trees: Trees,
         diffs: Diffs,
@@ -66,13 +67,14 @@ class GitManager:
         clones: Clones,
         disk: Disk,
         upkeep: Upkeep,
-        warm_seconds: float,
+        expiry: Expiry,
     ) -> None:
         self._store = store
         self._fences = fences
         self._mirrors = mirrors
-        self._bases = bases
+        self._preparing = preparing
         self._results = results
+        self._keeping = keeping
         self._snapshots = snapshots
         self._trees = trees
         self._diffs = diffs
@@ -80,17 +82,12 @@ class GitManager:
         self._clones = clones
         self.disk = disk
         self.upkeep = upkeep
-        self.warming = Warming(self._warm, warm_seconds)
+        self.warming = preparing.warming
+        self._expiry = expiry
 
     def prepare_base(self, remote: Remote, wanted: Wanted) -> AsyncGenerator[Progress | Base, None]:
-        """Yield progress, and last a tree of the wanted commit.
-
-        Raises:
-            NotFound: REVISION_NOT_FOUND.
-            FailedPrecondition: CLONE_FAILED.
-            Exhausted: DISK_FULL, REPOSITORY_BUSY.
-        """
-        return with_progress(lambda report: self._prepare_base(remote, wanted, report))
+        """Yield progress, and last a tree of the wanted commit. See Preparing.prepare."""
+        return with_progress(lambda report: self._preparing.prepare(remote, wanted, report))
 
     async def clone(self, order: CloneOrder, report: Listener = lambda _: None) -> Clone:
         """Make a plain clone under the caller's id.
@@ -138,10 +135,12 @@ class GitManager:
             FailedPrecondition: TAKE_FAILED, STALE_FENCE, SANDBOX_UNAVAILABLE, WORKSPACE_HELD.
         """
         await self._check_fence()
-        borrowed, layered_on = await self._takeable(repository_id, result_id, order.tree, order.base_commit_id)
+        borrowed, layered_on = await self._preparing.takeable(
+            repository_id, result_id, order.tree, order.base_commit_id
+        )
         order = replace(order, layered_on=layered_on)
         try:
-            return await self._results.take(repository_id, f"refs/results/{result_id}", order, borrowed)
+            return await self._keeping.take(repository_id, result_id, order, borrowed)
         except SandboxUnavailableError as error:
             raise failures.sandbox_unavailable(error) from error
         except HeldError as error:
@@ -155,7 +154,7 @@ class GitManager:
             NotFound, FailedPrecondition, Exhausted: as `take_result`.
         """
         await self._check_fence()
-        borrowed, layered_on = await self._takeable(
+        borrowed, layered_on = await self._preparing.takeable(
             order.repository_id, order.snapshot_id, order.tree, order.base_commit_id
         )
         try:
@@ -179,17 +178,20 @@ class GitManager:
         await self._snapshots.delete(snapshot_id)
 
     async def sweep(self, now: datetime) -> list[str]:
-        """See Snapshots.sweep."""
-        return await self._snapshots.sweep(now)
+        """See Expiry.sweep."""
+        return await self._expiry.sweep(now)
 
     async def usage(self) -> DiskUsage:
-        """See Disk.usage."""
-        return await self.disk.usage()
+        """Count what is there, and what has gone."""
+        return replace(
+            await self.disk.usage(), results=await self._keeping.counts(), expired_results=self._keeping.expired
+        )
 
     async def keep_house(self) -> None:
         """Sweep, evict, pack anew and warm, for ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._snapshots.keep_swept())
+            group.create_task(self._expiry.keep_swept())
+            group.create_task(self._fences.forget_in_time())
             group.create_task(self.disk.keep_swept())
             group.create_task(self.upkeep.keep_up())
             group.create_task(self.warming.keep_warm())
@@ -239,69 +241,6 @@ class GitManager:
         if found is None:
             raise failures.revision_not_found(base)
         return found
-
-    async def _prepare_base(self, remote: Remote, wanted: Wanted, report: Listener) -> Base:
-        with self._bases.holding(remote.repository_id):
-            base = await self._prepare_held_base(remote, wanted, report)
-        if not wanted.result_commit_id and not is_commit_id(wanted.revision.decode("ascii", "replace")):
-            self.warming.note(remote, wanted.revision or base.branch)
-        return base
-
-    async def _warm(self, remote: Remote, branch: bytes) -> Base:
-        with self._bases.holding(remote.repository_id):
-            return await self._prepare_held_base(remote, Wanted(branch), lambda _: None)
-
-    async def _prepare_held_base(self, remote: Remote, wanted: Wanted, report: Listener) -> Base:
-        repository_id = remote.repository_id
-        if wanted.result_commit_id:
-            commit_id = wanted.result_commit_id
-            if not self._mirrors.exists(repository_id) or not await self._results.has(repository_id, commit_id):
-                raise failures.revision_not_found(commit_id)
-            default = await self._mirrors.resolve(repository_id, b"")
-            branch = default.branch if default else b""
-            prepare = self._bases.prepare_result
-        else:
-            resolved = await self._mirrors.find(remote, wanted.revision, report)
-            if resolved is None:
-                raise failures.revision_not_found(wanted.revision or b"HEAD")
-            commit_id, branch = resolved.commit_id, resolved.branch
-            prepare = self._bases.prepare
-        await self._store.remember_url(repository_id, remote.url)
-        found = await prepare(repository_id, commit_id, remote.url, report)
-        return Base(
-            commit_id,
-            found.layers,
-            (self._mirrors.objects(repository_id),),
-            branch,
-            found.pins_path,
-            await asyncio.to_thread(read_notes, found.place),
-        )
-
-    async def _takeable(
-        self, repository_id: str, name: str, tree: WorkingTree, base_commit_id: str
-    ) -> tuple[tuple[Path, ...], str]:
-        """Return where the objects lie that a tree is taken with, and the commit below its layers (empty: unknown)."""
-        self._check_known(repository_id)
-        if not tree.path.is_dir():
-            raise failures.take_failed(name, FileNotFoundError(f"{tree.path} is no directory"))
-        borrowed = await self._objects_of(repository_id, base_commit_id)
-        layered_on = self._bases.commit_of(repository_id, tree.layers.lowers) if tree.layers else ""
-        if layered_on and layered_on != base_commit_id:
-            borrowed = tuple(dict.fromkeys((*borrowed, *await self._objects_of(repository_id, layered_on))))
-        return borrowed, layered_on
-
-    async def _objects_of(self, repository_id: str, commit_id: str) -> tuple[Path, ...]:
-        """Return object directories that a sandbox may see, and that together hold the commit."""
-        mirror = self._mirrors.objects(repository_id)
-        if await self._mirrors.has(repository_id, commit_id):
-            return (mirror,)
-        if not await self._results.has(repository_id, commit_id):
-            raise failures.revision_not_found(commit_id)
-        # An earlier result: its base tree holds a copy of its objects, and only of its own.
-        url = await self._store.url(repository_id) or ""
-        with self._bases.holding(repository_id):
-            base = await self._bases.prepare_result(repository_id, commit_id, url, lambda _: None)
-        return (mirror, base.layers[0] / ".git" / "objects")
 
     async def _store_with(self, repository_id: str, *commit_ids: str) -> Path:
         self._check_known(repository_id)

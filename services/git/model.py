@@ -113,6 +113,16 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """Until when a result is kept at least, and the tree that it was taken of; None where that is not known."""
+
+    repository_id: str
+    result_id: str
+    tree: Path | None
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A working tree that was kept until a time; the commit is the base itself when nothing had changed."""
 

@@ -94,10 +94,26 @@ class Results:
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
 
+    async def names(self, repository_id: str, prefix: str) -> list[str]:
+        """Return the refs of a store below a prefix that ends with a slash, without it."""
+        listing = await self._git.run(
+            Command("for-each-ref", ("--format=%(refname)",), (prefix,)),
+            Invocation(git_dir=self._places.result_store(repository_id)),
+        )
+        return [line.decode().removeprefix(prefix) for line in listing.stdout.splitlines()]
+
+    def stores(self) -> list[str]:
+        """Return the repositories that have a store."""
+        return sorted(path.stem for path in self._places.results.glob("*.git"))
+
     def loosened(self, before: datetime) -> list[str]:
-        """Return the repositories whose stores have lost a ref, the last before a time."""
-        marks = self._places.results.glob(f"*.git/{_LOOSENED}")
-        return [mark.parent.stem for mark in marks if mark.stat().st_mtime <= before.timestamp()]
+        """Return the repositories whose stores have lost a ref, the last before a time; the longest ago first."""
+        marks = {mark: mark.stat().st_mtime for mark in self._places.results.glob(f"*.git/{_LOOSENED}")}
+        return [
+            mark.parent.stem
+            for mark in sorted(marks, key=lambda each: marks[each])
+            if marks[mark] <= before.timestamp()
+        ]
 
     async def compact(self, repository_id: str) -> None:
         """Pack what is named into one pack, and remove what has had no name for hours.

@@ -48,5 +48,7 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """How often branches that jobs often start from, of remotes without a token, are brought up to date; 0: never."""
     snapshot_keep_hours: Annotated[float, Field(gt=0, le=24 * 3650)] = 720
     """How long a snapshot is kept whose maker did not say."""
+    result_keep_hours: Annotated[float, Field(gt=0, le=24 * 3650)] = 720
+    """How long a result is kept after it was taken; while the workspace is there that it was taken of, in any case."""
     max_result_bytes: Annotated[int, Field(gt=0)] = 2 * 1024 * 1024 * 1024
     """How large the packed objects of one result may be."""

@@ -1,6 +1,5 @@
 """Snapshots: working trees kept for a while, as commits under private refs of the result stores."""
 
-import asyncio
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,9 +17,7 @@ from services.git.model import Signature, Snapshot, WorkingTree
 from services.git.results import Results
 from services.git.store import SnapshotStore
 
-_SWEEP_INTERVAL_SECONDS: Final = 600.0
-# As long as what nobody names any more is kept: an earlier compaction would find it too young.
-_COMPACTED_AFTER: Final = timedelta(hours=12)
+_AT_ONCE: Final = 100
 
 _log = structlog.get_logger()
 
@@ -78,32 +75,15 @@ class Snapshots:
         await self._store.remove(snapshot_id)
 
     async def sweep(self, now: datetime) -> list[str]:
-        """Delete what has expired, and pack anew the stores that have lost something long ago; returns what went.
-
-        What resists is logged, and left to the next sweep.
-        """
+        """Delete some of those that have expired; return which. What resists is logged, and left to the next sweep."""
         gone = []
-        for snapshot in await self._store.expired(now):
+        for snapshot in await self._store.expired(now, _AT_ONCE):
             try:
                 await self.delete(snapshot.snapshot_id)
                 gone.append(snapshot.snapshot_id)
             except (ServiceError, GitError) as error:
                 _log.warning("cannot delete a snapshot", snapshot_id=snapshot.snapshot_id, error=str(error))
-        for repository_id in self._results.loosened(now - _COMPACTED_AFTER):
-            try:
-                await self._results.compact(repository_id)
-            except (ServiceError, GitError) as error:
-                _log.warning("cannot compact a result store", repository_id=repository_id, error=str(error))
         return gone
-
-    async def keep_swept(self) -> None:
-        """Sweep every ten minutes, for ever."""
-        while True:
-            try:
-                await self.sweep(datetime.now(UTC))
-            except Exception:  # noqa: BLE001 - whatever it is, the next sweep may do better
-                _log.exception("could not sweep")
-            await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
 
     async def _take(self, order: SnapshotOrder, borrowed: tuple[Path, ...], layered_on: str) -> Snapshot:
         now = datetime.now(UTC)

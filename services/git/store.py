@@ -1,16 +1,32 @@
-"""What the disk does not tell by itself: where mirrors come from, what clones and snapshots were made for, fences."""
+"""What the disk does not tell by itself: where mirrors come from, what was asked for, how long it is kept, fences."""
 
+import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 
-from sqlalchemy import Column, MetaData, Row, String, Table, Text, delete, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    LargeBinary,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+    delete,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import Moment, as_number, microseconds
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
-from services.git.model import Snapshot
+from services.git.model import Kept, Snapshot
 
 metadata = MetaData()
 fences = fence_table(metadata)
@@ -37,6 +53,15 @@ snapshots = Table(
     Column("commit_id", String(64), nullable=True),
     Column("message", Text, nullable=False),
     Column("create_time", Moment, nullable=False),
+    Column("expire_time", Moment, nullable=False, index=True),
+)
+results = Table(
+    "results",
+    metadata,
+    Column("repository_id", String(63), primary_key=True),
+    Column("result_id", String(63), primary_key=True),
+    # What it was taken of; None where that is not known.
+    Column("tree", LargeBinary, nullable=True),
     Column("expire_time", Moment, nullable=False, index=True),
 )
 
@@ -72,6 +97,55 @@ class GitStore:
             await connection.execute(new)
             recorded = await connection.scalar(select(clones.c.order_hash).where(clones.c.clone_id == clone_id))
         return recorded == order_hash
+
+
+class ResultStore:
+    """The records of results. Each method is one transaction."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def keep(self, kept: Kept) -> None:
+        """Record until when a result is kept; an earlier one of the same name is forgotten."""
+        new = sqlite.insert(results).values(**_row(kept))
+        again = {"tree": new.excluded.tree, "expire_time": new.excluded.expire_time}
+        async with self._engine.begin() as connection:
+            await connection.execute(new.on_conflict_do_update(index_elements=results.primary_key, set_=again))
+
+    async def adopt(self, found: Sequence[Kept]) -> int:
+        """Record those of the results that nothing is known of; return how many."""
+        new = sqlite.insert(results).on_conflict_do_nothing()
+        async with self._engine.begin() as connection:
+            return sum([(await connection.execute(new.values(**_row(kept)))).rowcount for kept in found])
+
+    async def over(self, now: datetime, count: int) -> list[Kept]:
+        """Return some of those whose time is over, the longest over first."""
+        query = select(results).where(results.c.expire_time <= now).order_by(results.c.expire_time).limit(count)
+        async with self._engine.begin() as connection:
+            return [_kept(row) for row in await connection.execute(query)]
+
+    async def postpone(self, kept: Kept, until: datetime) -> None:
+        """Keep a result for longer, unless it was taken anew meanwhile."""
+        unchanged = (*_is(kept.repository_id, kept.result_id), results.c.expire_time == kept.expire_time)
+        async with self._engine.begin() as connection:
+            await connection.execute(update(results).where(*unchanged).values(expire_time=until))
+
+    async def find(self, repository_id: str, result_id: str) -> Kept | None:
+        """Return a result's record."""
+        async with self._engine.begin() as connection:
+            row = (await connection.execute(select(results).where(*_is(repository_id, result_id)))).first()
+        return None if row is None else _kept(row)
+
+    async def remove(self, repository_id: str, result_id: str) -> None:
+        """Forget a result. Without such a result it does nothing."""
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(results).where(*_is(repository_id, result_id)))
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many results each repository has that has any."""
+        query = select(results.c.repository_id, func.count()).group_by(results.c.repository_id)
+        async with self._engine.begin() as connection:
+            return {row[0]: row[1] for row in await connection.execute(query)}
 
 
 class SnapshotStore:
@@ -124,16 +198,30 @@ class SnapshotStore:
         found, token = page.cut(rows, lambda row: (microseconds(row.create_time), row.snapshot_id))
         return [_snapshot(row) for row in found], token
 
-    async def expired(self, now: datetime) -> Sequence[Snapshot]:
-        """Return those whose time is over."""
+    async def expired(self, now: datetime, count: int) -> Sequence[Snapshot]:
+        """Return some of those whose time is over, the longest over first."""
+        query = select(snapshots).where(snapshots.c.expire_time <= now).order_by(snapshots.c.expire_time).limit(count)
         async with self._engine.begin() as connection:
-            rows = await connection.execute(select(snapshots).where(snapshots.c.expire_time <= now))
-            return [_snapshot(row) for row in rows]
+            return [_snapshot(row) for row in await connection.execute(query)]
 
     async def remove(self, snapshot_id: str) -> None:
         """Forget a snapshot. Without such a snapshot it does nothing."""
         async with self._engine.begin() as connection:
             await connection.execute(delete(snapshots).where(snapshots.c.snapshot_id == snapshot_id))
+
+
+def _is(repository_id: str, result_id: str) -> tuple[ColumnElement[bool], ...]:
+    return results.c.repository_id == repository_id, results.c.result_id == result_id
+
+
+def _row(kept: Kept) -> dict[str, object]:
+    tree = None if kept.tree is None else os.fsencode(kept.tree)
+    return {**asdict(kept), "tree": tree}
+
+
+def _kept(row: Row[tuple[object, ...]]) -> Kept:
+    tree = None if row.tree is None else Path(os.fsdecode(row.tree))
+    return Kept(row.repository_id, row.result_id, tree, row.expire_time)
 
 
 def _snapshot(row: Row[tuple[object, ...]]) -> Snapshot:

@@ -103,12 +103,13 @@ def usage_page(usage: DiskUsage, page: Page) -> pb.UsageOfRepositoriesResponse:
     rest = [row for row in usage.repositories if row.repository_id > after]
     rows, token = page.cut(rest, lambda row: (row.repository_id,))
     return pb.UsageOfRepositoriesResponse(
-        repositories=map(_repository_usage, rows),
+        repositories=(_repository_usage(row, usage.results.get(row.repository_id, 0)) for row in rows),
         next_page_token=token,
         total_bytes=sum(row.bytes for row in usage.repositories),
         budget_bytes=usage.budget_bytes,
         evicted_bases=usage.evicted_bases,
         evicted_mirrors=usage.evicted_mirrors,
+        expired_results=usage.expired_results,
     )
 
 
@@ -152,12 +153,13 @@ def changed_files_page(files: list[ChangedFile], base_commit_id: str, page: Page
     )
 
 
-def _repository_usage(usage: Usage) -> pb.RepositoryUsage:
+def _repository_usage(usage: Usage, results: int) -> pb.RepositoryUsage:
     last_used = sorted(usage.bases, key=lambda base: -base.last_use)[:_BASES_TOLD]
     return pb.RepositoryUsage(
         repository_id=usage.repository_id,
         mirror_bytes=usage.mirror_bytes,
         results_bytes=usage.results_bytes,
+        result_count=results,
         bases_bytes=sum(base.bytes for base in usage.bases),
         base_count=len(usage.bases),
         bases=[

@@ -54,13 +54,17 @@ async def _main() -> None:
             max_bytes=settings.max_bytes,
             total_bytes=settings.total_bytes,
         )
-        workspaces = store.WorkspaceStore(engine)
+        workspaces, fences = store.WorkspaceStore(engine), Fences(engine, store.fences)
         meters.add(WorkspaceMetrics(workspaces, measuring))
         manager = await stack.enter_async_context(
-            aclosing(WorkspaceManager(workspaces, Fences(engine, store.fences), Shelf(trees), choice, measuring))
+            aclosing(WorkspaceManager(workspaces, fences, Shelf(trees), choice, measuring))
         )
         await manager.recover()
-        upkeep = {"sweep": manager.keep_swept(timedelta(hours=settings.keep_hours)), "measure": manager.keep_measured()}
+        upkeep = {
+            "sweep": manager.keep_swept(timedelta(hours=settings.keep_hours)),
+            "measure": manager.keep_measured(),
+            "fences": fences.forget_in_time(),
+        }
         await stack.enter_async_context(program.beside(upkeep))
         await serve(
             listen=settings.listen,

@@ -16,6 +16,7 @@ from services.cli.screen import Screen, printable
 from services.common.errors import NotFound
 from services.common.rpc.streaming import streaming
 
+_EXPIRED = "RESULT_EXPIRED"
 _STYLES = ((b"+++", "bold"), (b"---", "bold"), (b"diff ", "bold"), (b"@@", "cyan"), (b"+", "green"), (b"-", "red"))
 
 
@@ -29,7 +30,7 @@ def command(id_: str, as_json: bool) -> None:
     async def main() -> None:
         async with gateway() as way:
             of = await _meant(way, id_)
-            async with aclosing(_read(way, runtime_pb2.ReadDiffRequest(**of))) as chunks:
+            async with aclosing(_read(way, screen, runtime_pb2.ReadDiffRequest(**of))) as chunks:
                 if as_json:
                     screen.json(shapes.line(shapes.diff(of, b"".join([chunk async for chunk in chunks]))))
                 elif screen.out.is_terminal:
@@ -51,13 +52,25 @@ async def _meant(way: Gateway, id_: str) -> dict[str, str]:
         raise
 
 
-async def _read(way: Gateway, request: runtime_pb2.ReadDiffRequest) -> AsyncGenerator[bytes, None]:
+async def _read(way: Gateway, screen: Screen, request: runtime_pb2.ReadDiffRequest) -> AsyncGenerator[bytes, None]:
     try:
         async with streaming(way.runtime.ReadDiff(request)) as answers:
             async for answer in answers:
                 yield answer.data
     except grpc.aio.AioRpcError as error:
-        raise way.problem(error) from None
+        problem = way.problem(error)
+        if problem.reason != _EXPIRED:
+            raise problem from None
+        yield await _stored(way, screen, request.execution_id)
+
+
+async def _stored(way: Gateway, screen: Screen, execution_id: str) -> bytes:
+    """Return what is left of a diff whose result is gone, and say how much that is."""
+    request = runtime_pb2.GetExecutionRequest(execution_id=execution_id)
+    output = (await way.ask(way.runtime.GetExecution(request))).execution.output
+    how_much = "the beginning" if output.diff_truncated else "all"
+    screen.say(f"the result is not kept any more; of its diff {how_much} was stored:")
+    return output.diff
 
 
 async def _show_coloured(screen: Screen, chunks: AsyncGenerator[bytes, None]) -> None:

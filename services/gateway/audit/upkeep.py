@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.common.db.housekeeping import every_hour
 from services.gateway.audit import store
 from services.gateway.auth import store as token_store
-from services.gateway.housekeeping import every_hour
 
 
 async def forget_in_time(engine: AsyncEngine, keep: timedelta) -> None:

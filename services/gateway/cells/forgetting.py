@@ -2,9 +2,9 @@
 
 import structlog
 
+from services.common.db.housekeeping import every_hour
 from services.gateway.cells.model import Cell
 from services.gateway.cells.store import CellStore
-from services.gateway.housekeeping import every_hour
 
 log = structlog.get_logger()
 

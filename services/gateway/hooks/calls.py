@@ -7,12 +7,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
 from services.common.db.facts import note
+from services.common.db.housekeeping import every_hour
 from services.common.db.paging import Page
 from services.gateway.auth import scope
 from services.gateway.facts import HookCalled
 from services.gateway.hooks.model import CallFilter, CallView
 from services.gateway.hooks.tables import hook_calls
-from services.gateway.housekeeping import every_hour
 from services.gateway.jobs.tables import NOW, now
 from services.gateway.sql import insert_if_absent, read_page
 from services.lifecycle.ledger import Lease

@@ -13,6 +13,7 @@ from boatyard.git.v1.git_pb2_grpc import GitServiceStub
 from boatyard.workspace.v1 import workspace_pb2
 from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
+from services.common.errors import NotFound
 from services.common.logs import current_caller
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
@@ -84,17 +85,22 @@ class NodeClients:
                 async for message in messages:
                     yield pb.AttachExecutionResponse(taken_bytes=message.taken_bytes, ended=message.HasField("end"))
 
-    async def diff(self, request: pb.ReadDiffRequest, compared: Compared) -> AsyncGenerator[bytes, None]:  # noqa: ARG002 - see Place
+    async def diff(self, request: pb.ReadDiffRequest, compared: Compared) -> AsyncGenerator[bytes, None]:
         """See Place."""
         asked = git_pb2.GetDiffRequest(
             repository_id=compared.repository_id,
             base_commit_id=compared.base_commit_id,
             commit_id=compared.commit_id,
         )
-        with _refusals():
-            async with streaming(self._git.GetDiff(asked)) as messages:
-                async for message in messages:
-                    yield message.data
+        try:
+            with _refusals():
+                async with streaming(self._git.GetDiff(asked)) as messages:
+                    async for message in messages:
+                        yield message.data
+        except NotFound as error:
+            if not request.execution_id:
+                raise
+            raise wire.result_expired(request.execution_id, compared.commit_id) from error
 
     async def snapshot(self, request: pb.GetSnapshotRequest) -> pb.GetSnapshotResponse:
         """See Place."""

@@ -228,6 +228,17 @@ def result_of(view: ExecutionView) -> tuple[str, str]:
     return output.base_commit_id, output.commit_id
 
 
+def result_expired(execution_id: str, commit_id: str) -> FailedPrecondition:
+    """Say that a result is gone from its cell, and what is left of it."""
+    return FailedPrecondition(
+        "RESULT_EXPIRED",
+        f"the result of execution {execution_id!r} is not kept any more (BOATYARD_GIT_RESULT_KEEP_HOURS): what was"
+        " stored of its diff is in the execution's output, and what was pushed is where it was pushed to",
+        execution_id,
+        metadata={"commit_id": commit_id},
+    )
+
+
 def execution(view: ExecutionView) -> pb.Execution:
     """Write an execution."""
     message = pb.Execution(

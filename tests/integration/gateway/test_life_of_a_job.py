@@ -1,6 +1,9 @@
 """Jobs from admission to their end, by the public API, on real node services."""
 
+import asyncio
 import json
+import os
+import shutil
 import time
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from services.common.ids import new_id
 from services.common.rpc.status import service_error
 from tests.kit import processes
 from tests.kit.catalog import refusal
+from tests.kit.cell import BOATYARD
 from tests.kit.repos import Repo
 from tests.kit.services import Services
 
@@ -333,6 +337,27 @@ async def test_a_diff_that_is_cut_is_kept_whole(services: Services, remote: Repo
     listed = await services.jobs.ListJobs(job_pb2.ListJobsRequest(page_size=1))
     assert listed.jobs[0].output.diff == b""
     assert listed.jobs[0].output.total_files_changed == 3
+
+
+async def test_the_diff_that_was_stored_is_there_when_the_result_is_gone(services: Services, remote: Repo) -> None:
+    repository_id = await services.repository(remote)
+    job = await services.run("echo new > new.txt", repository_id=repository_id)
+    store = services.home.git / "results" / f"{repository_id}.git"
+    Repo(store).git("update-ref", "-d", f"refs/results/{job.execution_ids[0]}")  # as a sweep does it,
+    shutil.rmtree(store / "objects" / "pack")  # and some hours later
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await services.runtime.ReadDiff(runtime_pb2.ReadDiffRequest(execution_id=job.execution_ids[0])).read()
+    assert service_error(caught.value).reason == "RESULT_EXPIRED"
+    shown = await asyncio.create_subprocess_exec(
+        *(BOATYARD, "diff", job.job_id),
+        env=os.environ | services.environment | {"BOATYARD_GATEWAY_ADDRESS": services.address("gateway")},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    diff, said = await shown.communicate()
+    assert (shown.returncode, diff) == (0, job.output.diff), said
+    assert b"+new" in diff
+    assert b"of its diff all was stored" in said
 
 
 async def test_reading_what_is_not_there_yet(services: Services, remote: Repo) -> None:

@@ -254,6 +254,8 @@ class AgentRuntimeServiceServicer:
         - INVALID_ARGUMENT (INVALID_FIELDS): not one of the ids is there, or it is malformed.
         - NOT_FOUND (EXECUTION_NOT_FOUND, SNAPSHOT_NOT_FOUND): there is none of that id.
         - FAILED_PRECONDITION (NO_RESULT): it has no result, or not yet.
+        - FAILED_PRECONDITION (RESULT_EXPIRED): its cell does not keep the result any more. What was stored of the diff is in
+        the execution's output; what was pushed is where it was pushed to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -113,6 +113,8 @@ class AgentRuntimeServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): not one of the ids is there, or it is malformed.
     - NOT_FOUND (EXECUTION_NOT_FOUND, SNAPSHOT_NOT_FOUND): there is none of that id.
     - FAILED_PRECONDITION (NO_RESULT): it has no result, or not yet.
+    - FAILED_PRECONDITION (RESULT_EXPIRED): its cell does not keep the result any more. What was stored of the diff is in
+      the execution's output; what was pushed is where it was pushed to.
     """
     ListWorkspaces: aio.UnaryUnaryMultiCallable[runtime_pb2.ListWorkspacesRequest, runtime_pb2.ListWorkspacesResponse]
     """Lists workspaces, cell by cell, of each the newest first.
@@ -303,6 +305,8 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): not one of the ids is there, or it is malformed.
         - NOT_FOUND (EXECUTION_NOT_FOUND, SNAPSHOT_NOT_FOUND): there is none of that id.
         - FAILED_PRECONDITION (NO_RESULT): it has no result, or not yet.
+        - FAILED_PRECONDITION (RESULT_EXPIRED): its cell does not keep the result any more. What was stored of the diff is in
+          the execution's output; what was pushed is where it was pushed to.
         """
 
     @abc_1.abstractmethod

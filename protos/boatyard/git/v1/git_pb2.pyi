@@ -1127,6 +1127,7 @@ class UsageOfRepositoriesResponse(message.Message):
     BUDGET_BYTES_FIELD_NUMBER: builtins.int
     EVICTED_BASES_FIELD_NUMBER: builtins.int
     EVICTED_MIRRORS_FIELD_NUMBER: builtins.int
+    EXPIRED_RESULTS_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Leads to the next page; empty on the last."""
     total_bytes: builtins.int
@@ -1137,6 +1138,8 @@ class UsageOfRepositoriesResponse(message.Message):
     """How many bases have been evicted since the service started."""
     evicted_mirrors: builtins.int
     """How many mirrors have been evicted since the service started."""
+    expired_results: builtins.int
+    """How many results have been removed since the service started, for their time was over."""
     @builtins.property
     def repositories(self) -> containers.RepeatedCompositeFieldContainer[RepositoryUsage]:
         """The repositories of this page, by id."""
@@ -1150,10 +1153,11 @@ class UsageOfRepositoriesResponse(message.Message):
         budget_bytes: builtins.int = ...,
         evicted_bases: builtins.int = ...,
         evicted_mirrors: builtins.int = ...,
+        expired_results: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["budget_bytes", b"budget_bytes", "evicted_bases", b"evicted_bases", "evicted_mirrors", b"evicted_mirrors", "next_page_token", b"next_page_token", "repositories", b"repositories", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["budget_bytes", b"budget_bytes", "evicted_bases", b"evicted_bases", "evicted_mirrors", b"evicted_mirrors", "expired_results", b"expired_results", "next_page_token", b"next_page_token", "repositories", b"repositories", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1169,6 +1173,7 @@ class RepositoryUsage(message.Message):
     BASES_BYTES_FIELD_NUMBER: builtins.int
     BASE_COUNT_FIELD_NUMBER: builtins.int
     BASES_FIELD_NUMBER: builtins.int
+    RESULT_COUNT_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository's id."""
     mirror_bytes: builtins.int
@@ -1179,6 +1184,8 @@ class RepositoryUsage(message.Message):
     """Its bases, all of them together."""
     base_count: builtins.int
     """How many bases it has."""
+    result_count: builtins.int
+    """How many results its store keeps; snapshots are not among them."""
     @builtins.property
     def bases(self) -> containers.RepeatedCompositeFieldContainer[BaseUsage]:
         """Those of them that were used last, at most 100."""
@@ -1192,10 +1199,11 @@ class RepositoryUsage(message.Message):
         bases_bytes: builtins.int = ...,
         base_count: builtins.int = ...,
         bases: abc.Iterable[BaseUsage] | None = ...,
+        result_count: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_count", b"base_count", "bases", b"bases", "bases_bytes", b"bases_bytes", "mirror_bytes", b"mirror_bytes", "repository_id", b"repository_id", "results_bytes", b"results_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_count", b"base_count", "bases", b"bases", "bases_bytes", b"bases_bytes", "mirror_bytes", b"mirror_bytes", "repository_id", b"repository_id", "result_count", b"result_count", "results_bytes", b"results_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

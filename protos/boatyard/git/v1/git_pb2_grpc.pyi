@@ -110,7 +110,8 @@ class GitServiceStub:
     """Takes a working tree as it is, whatever became of its `.git`, as a commit in the repository's result store.
 
     Commits of the agent are kept where HEAD descends from the base. The same tree, base and signature give the same
-    commit, however often it is taken.
+    commit, however often it is taken. A result is kept as long as the service's setting says (30 days), and longer while
+    the tree is there that it was taken of; what only it held is removed from the disk some hours later.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
@@ -343,7 +344,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         """Takes a working tree as it is, whatever became of its `.git`, as a commit in the repository's result store.
 
         Commits of the agent are kept where HEAD descends from the base. The same tree, base and signature give the same
-        commit, however often it is taken.
+        commit, however often it is taken. A result is kept as long as the service's setting says (30 days), and longer while
+        the tree is there that it was taken of; what only it held is removed from the disk some hours later.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.

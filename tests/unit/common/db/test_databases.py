@@ -4,6 +4,7 @@ import asyncio
 import random
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -208,3 +209,15 @@ async def test_of_many_fences_at_once_the_highest_stays(engine: AsyncEngine) -> 
     await fences.check(Fence("job-1", 20))
     with pytest.raises(FailedPrecondition):
         await fences.check(Fence("job-1", 19))
+
+
+async def test_a_fence_is_forgotten_that_was_not_seen_for_long(engine: AsyncEngine) -> None:
+    fences = Fences(engine, FENCES)
+    await fences.check(Fence("old", 5))
+    between = datetime.now(UTC)
+    await fences.check(Fence("new", 5))
+    assert await fences.forget(between) == 1
+    await fences.check(Fence("old", 1))
+    with pytest.raises(FailedPrecondition):
+        await fences.check(Fence("new", 4))
+    assert await fences.forget(between) == 0

@@ -10,5 +10,8 @@ down_revision = None
 def upgrade() -> None:
     op.create_table("things", Column("id", String(63), primary_key=True), Column("size", Integer, nullable=False))
     op.create_table(
-        "fences", Column("job_id", String(63), primary_key=True), Column("number", BigInteger, nullable=False)
+        "fences",
+        Column("job_id", String(63), primary_key=True),
+        Column("number", BigInteger, nullable=False),
+        Column("seen_time", BigInteger, nullable=True),
     )
