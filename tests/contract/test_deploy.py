@@ -80,25 +80,24 @@ def test_the_gateway_takes_what_it_is_told(where: str, monkeypatch: pytest.Monke
     for name, value in cells()[where].items():
         monkeypatch.setenv(name, value)
     settings = GatewaySettings()  # type: ignore[call-arg]
-    assert settings.listen == "0.0.0.0:7460"
+    assert (settings.listen, settings.http_listen) == ("0.0.0.0:7460", "0.0.0.0:7480")
     assert settings.server_tls is not None
     assert settings.client_tls is not None
 
 
 def test_the_ports_are_those_that_are_served() -> None:
-    port = 7460
+    ports = {"grpc": 7460, "metrics": 7480}
     kinds = manifests()
     container = kinds["StatefulSet", "cell"]["spec"]["template"]["spec"]["containers"][0]
-    assert [one["containerPort"] for one in container["ports"]] == [port]
-    names = {one["name"] for one in container["ports"]}
+    assert {one["name"]: one["containerPort"] for one in container["ports"]} == ports
     for service in ("boatyard", "cells"):
         for one in kinds["Service", service]["spec"]["ports"]:
-            assert (one["port"], one["targetPort"] in names) == (port, True)
+            assert one["port"] == ports[one["targetPort"]]
     (compose,) = documents("compose/compose.yaml")
     assert {one.rpartition(":")[2] for name in ("cell-1", "cell-2") for one in compose["services"][name]["ports"]} == {
-        str(port)
+        str(port) for port in ports.values()
     }
-    assert f"EXPOSE {port}" in (DEPLOY / "image/Dockerfile").read_text()
+    assert f"EXPOSE {' '.join(map(str, ports.values()))}\n" in (DEPLOY / "image/Dockerfile").read_text()
 
 
 def test_the_manifests_name_one_another_rightly() -> None:
