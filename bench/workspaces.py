@@ -14,6 +14,7 @@ near >= 5 x the clone on the large one.
     python -m bench.workspaces small medium --clones 2
 """
 
+import argparse
 import asyncio
 import contextlib
 import os
@@ -45,7 +46,6 @@ from tests.kit.services import Services
 
 SIZES = {"small": 240, "medium": 5_000, "large": 40_000}
 COMMITS = 6
-ROUNDS = 10
 AT_ONCE = 100
 CLONE, NEAR, SERVICE = "clone --depth 1", "base near", "workspace, service"
 
@@ -142,7 +142,9 @@ class Ours:
         await self.shelf.clean(workspace_id)
 
 
-async def bench(remote: git_pb.Remote, made: Node, ours: Ours, times: Times, place: Path, clones: int) -> list[str]:
+async def bench(
+    remote: git_pb.Remote, made: Node, ours: Ours, times: Times, place: Path, wanted: argparse.Namespace
+) -> list[str]:
     """Measure one repository; return what was found about sizes."""
     upstream = Path(remote.url)
     with contextlib.suppress(grpc.aio.AioRpcError):  # there is no such branch, and now there is a mirror
@@ -152,10 +154,10 @@ async def bench(remote: git_pb.Remote, made: Node, ours: Ours, times: Times, pla
     layers = [await times.add(NEAR, made.prepare, remote, each) for each in near]
     clone, tree = place / "clone", place / "worktree"
     git = ("git", f"--git-dir={upstream}", "worktree")
-    for number in range(clones):
+    for number in range(wanted.clones):
         await times.add(CLONE, run, "git", "clone", "-q", "--depth", "1", f"file://{upstream}", clone)
         await times.add("worktree add", run, *git, "add", "--quiet", "--detach", tree, "main")
-        for each in range(ROUNDS):
+        for each in range(wanted.rounds):
             await one_workspace(remote, base, made, times)
             await times.add(SERVICE, ours.create, f"{number}-{each}", base)
             await ours.delete(f"{number}-{each}")
@@ -200,7 +202,8 @@ def report(name: str, times: Times, sizes: list[str]) -> None:
 async def main() -> None:
     parser = options(__doc__)
     add_parts(parser, SIZES)
-    parser.add_argument("--clones", type=int, default=5, help=f"of each; {ROUNDS} workspaces to each")
+    parser.add_argument("--clones", type=int, default=5, help="of each repository")
+    parser.add_argument("--rounds", type=int, default=10, help="of workspaces, to each clone")
     wanted = parser.parse_args()
     logs.configure("bench", "WARNING")
     results: dict[str, Times] = {}
@@ -216,7 +219,7 @@ async def main() -> None:
                 generate(upstream, SIZES[part], COMMITS)
                 remote = git_pb.Remote(repository_id=part, url=str(upstream))
                 times = results[part] = Times()
-                report(part, times, await bench(remote, made, ours, times, directory, wanted.clones))
+                report(part, times, await bench(remote, made, ours, times, directory, wanted))
             await delete_all(made)
     curve(results)
     judge(results)

@@ -15,7 +15,7 @@ SMALLEST = {
     "queues": ["SQLite", "--rounds", "1", "--jobs", "5", "--history", "10"],
     "rpc": ["--rounds", "1", "--calls", "40"],
     "taking": ["40", "--rounds", "1"],
-    "workspaces": ["small", "--clones", "1"],
+    "workspaces": ["small", "--clones", "1", "--rounds", "1"],
 }
 
 pytestmark = pytest.mark.slow
