@@ -78,13 +78,15 @@ class Desk:
 
 
 def sweep(runs: Path) -> Iterator[tuple[str, str]]:
-    """Remove what runners that are gone have left of containers; blocks for 0.2 s for each that there is.
+    """Remove what is left of containers of runs that have ended; blocks for 0.2 s for each that there is.
+
+    Whoever concludes a run that was lost removes its container first, and what came to be since then is found here.
 
     Yields the ids of the executions whose containers could not be removed, and why.
     """
     for record in runs.glob(f"*/{_RECORD}"):
         run = RunDirectory(record.parent)
-        if run.holder() is None:
+        if run.result() is not None and run.holder() is None:
             try:
                 Desk(run.path).clear()
             except (SandboxUnavailableError, OSError) as error:

@@ -72,6 +72,7 @@ def end_survivors(run: RunDirectory) -> tuple[int, EndVerification, Vitals | Non
     container is its engine's to end.
     """
     desk = Desk(run.path)
+    desk.forget_secrets()
     if desk.is_used():
         left = 0
         try:

@@ -23,12 +23,14 @@ from services.common.sandbox.spec import SandboxSpec
 from services.execution.containers import Desk
 from services.execution.model import EndVerification, Reason
 from services.execution.runner import orphans
+from services.execution.runner.spawning import PIPE_BYTES
 
 _BEGINS_WITHIN_S = 60.0
 _GONE_WITHIN_S = 10.0
 _CHUNK = 64 * 1024
-_PIPE_BYTES = 256 * 1024
-_OWN_CHILDREN = 1  # of the init: what ends it with us
+_MOST_DIGITS = 20
+_OWN_CHILDREN = 1
+"""Of the init: what ends it with us."""
 
 
 class _AbandonedError(Exception):
@@ -126,7 +128,9 @@ class ContainedAgent:
         started = engines.ask(engine.program, "start", self._desk.name)
         if started.returncode != 0:
             raise engines.refusal("the container does not start", started.stderr)
-        if not _readable(self._status, _BEGINS_WITHIN_S) or container.BEGAN not in os.read(self._status, _CHUNK):
+        select.select([self._status, self._wanted], [], [], _BEGINS_WITHIN_S)
+        self._go_on()
+        if not _readable(self._status, 0) or container.BEGAN not in os.read(self._status, _CHUNK):
             raise SandboxUnavailableError("the container's shell said nothing", "Look whether the image has a /bin/sh")
         self._init_pid, self._init = self._init_of(engine)
         self._go_on()
@@ -206,13 +210,13 @@ class ContainedAgent:
         # Where the init itself was ended, and told nothing, it was by this signal.
         self.exit_status = -signal.SIGKILL
         if _readable(self._status, 0):
-            self._learn(os.read(self._status, _CHUNK))
+            self._learn(os.read(self._status, PIPE_BYTES))
 
     def _learn(self, told: bytes) -> None:
         """Read the last words of the container's init. The program can speak in its place, of itself alone."""
         for line in told.splitlines():
             words, _, number = line.rpartition(b" ")
-            if not number.isdigit():
+            if not number.isdigit() or len(number) > _MOST_DIGITS:
                 continue
             if words == container.ENDED:
                 self.exit_status = int(number) & 0xFF
@@ -225,7 +229,7 @@ class ContainedAgent:
         """Open a pipe of the desk. One that is opened to read and to write waits for nobody, and has no end."""
         fd = os.open(self._desk.path / name, way | os.O_NONBLOCK | os.O_CLOEXEC)
         with contextlib.suppress(OSError):  # a larger pipe is only faster
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         return fd
 
 
