@@ -15,7 +15,14 @@ from services.common.errors import FailedPrecondition, NotFound
 from services.common.ids import new_id
 from services.gateway import requests
 from services.gateway.auth import scope
-from services.gateway.catalog.agent import DEFAULT_AGENT, DEFAULT_POLICY, AgentSettings, overlay
+from services.gateway.catalog.agent import (
+    DEFAULT_AGENT,
+    DEFAULT_POLICY,
+    AgentSettings,
+    Checkpoints,
+    Policy,
+    overlay,
+)
 from services.gateway.catalog.model import (
     Repository,
     Template,
@@ -110,8 +117,9 @@ class Admission:
                 await occupy(connection, named.work_item.work_item_id)
             create_time = (await connection.execute(select(NOW))).scalar_one()
             kind = self.kinds[draft.kind]
-            order = self._order(job_id, draft, named, kind, create_time)
-            drafts.check(order, draft, kind)
+            below = _policy_below(named, kind)
+            order = self._order(job_id, draft, named, below, create_time)
+            drafts.check(order, draft, kind, asked_below=below.checkpoints or Checkpoints())
             await _write(connection, order, self._ageing_seconds)
             await write_labels(connection, job_id, order.labels)
             await write_files(connection, job_id, draft.files)
@@ -119,11 +127,11 @@ class Admission:
         self._changes.changed(job_id, work=True)
         return view
 
-    def _order(self, job_id: str, draft: Draft, named: _Named, kind: JobKind, create_time: datetime) -> Order:
-        agent, policy = self._default, overlay(DEFAULT_POLICY, kind.policy)
+    def _order(self, job_id: str, draft: Draft, named: _Named, below: Policy, create_time: datetime) -> Order:
+        agent, policy = self._default, overlay(below, draft.policy)
         for layer in (named.template, named.worker, draft):
             if layer is not None:
-                agent, policy = overlay(agent, layer.agent), overlay(policy, layer.policy)
+                agent = overlay(agent, layer.agent)
         branch = f"ticket-{named.work_item.work_item_id}" if named.work_item else f"boatyard/{job_id}"
         return Order(
             job_id=job_id,
@@ -159,6 +167,15 @@ class Admission:
         agent = settled_agent(layer)
         # A command may have a model of its own, and is told of none that nobody chose for it.
         return replace(agent, model=agent.model or self._model) if agent.engine == MODEL_ENGINE else agent
+
+
+def _policy_below(named: _Named, kind: JobKind) -> Policy:
+    """Return the policy that a draft's own is laid over."""
+    policy = overlay(DEFAULT_POLICY, kind.policy)
+    for layer in (named.template, named.worker):
+        if layer is not None:
+            policy = overlay(policy, layer.policy)
+    return policy
 
 
 async def _look_up(connection: AsyncConnection, draft: Draft) -> _Named:

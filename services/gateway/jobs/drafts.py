@@ -8,7 +8,9 @@ from typing import Final
 
 from services.common.errors import Invalid
 from services.common.sandbox.spec import Network, Tier
-from services.gateway.catalog.agent import AgentSettings, Policy, environment_complaint
+from services.gateway.auth.current import current_access
+from services.gateway.auth.model import Role
+from services.gateway.catalog.agent import AgentSettings, Checkpoints, Policy, environment_complaint
 from services.gateway.jobs.kinds import DEFAULT_KIND, JobKind
 from services.lifecycle.model.order import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE, Order
 from services.lifecycle.model.order import AgentSettings as SettledAgent
@@ -48,11 +50,23 @@ class Draft:
     """Where its fields stand in the request, such as `spec.`, for violations."""
 
 
-def check(order: Order, draft: Draft, kind: JobKind) -> None:
-    """Raise Invalid for what only shows when everything is laid together."""
-    violations = [(draft.path + field, description) for field, description in _violations(order, draft, kind)]
-    if violations:
-        raise Invalid(violations)
+def check(order: Order, draft: Draft, kind: JobKind, *, asked_below: Checkpoints) -> None:
+    """Raise Invalid for what only shows when everything is laid together.
+
+    `asked_below` is where a person would be asked if the draft said nothing: only an administrator's may ask less.
+    """
+    found = [*_violations(order, draft, kind), *_left_out(draft, asked_below)]
+    if found:
+        raise Invalid([(draft.path + field, description) for field, description in found])
+
+
+def _left_out(draft: Draft, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:
+    own = draft.policy.checkpoints
+    if own is None or current_access().role is Role.ADMIN:
+        return
+    if left_out := [stage for stage in asked_below.before if stage not in own.before]:
+        asked = f"must have {', '.join(left_out)}, before which its worker, template or kind has a person asked"
+        yield "policy.checkpoints.before", f"{asked}: only an administrator's job may leave that out"
 
 
 def _violations(order: Order, draft: Draft, kind: JobKind) -> Iterator[tuple[str, str]]:

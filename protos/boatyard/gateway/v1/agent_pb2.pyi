@@ -372,7 +372,9 @@ class Policy(message.Message):
 
     @builtins.property
     def checkpoints(self) -> Checkpoints:
-        """Where a person is asked before the job goes on; a list that is set and empty means nowhere, which is the default."""
+        """Where a person is asked before the job goes on; a list that is set and empty means nowhere, which is the default. A job's
+        own list may add to that of its worker, template and kind, and not leave anything of it out unless an ADMIN submits it.
+        """
 
     @builtins.property
     def checkpoint_timeout(self) -> duration_pb2.Duration:

@@ -1,6 +1,6 @@
 """What a job becomes of a wish: layers of settings, what the work item says, and what only shows together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,17 @@ import pytest
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, NotFound
 from services.common.sandbox.spec import Tier
-from services.gateway.catalog.agent import AgentSettings, Network, Policy, PromptDelivery, Publish, SandboxTier
+from services.gateway.auth.current import OURSELVES, set_current_access
+from services.gateway.auth.model import Access, Role
+from services.gateway.catalog.agent import (
+    AgentSettings,
+    Checkpoints,
+    Network,
+    Policy,
+    PromptDelivery,
+    Publish,
+    SandboxTier,
+)
 from services.gateway.catalog.model import Project, Repository, Template, Worker, WorkItem
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
 from services.gateway.jobs.settled import agent_layer, policy_layer, settled_agent, settled_policy
@@ -116,3 +126,41 @@ async def test_what_only_shows_when_all_is_laid_together(book: Books, fields: di
     with pytest.raises(Invalid) as refused:
         await order(book, path="spec.", **fields)
     assert [name for name, _ in refused.value.violations] == [f"spec.{field}"]
+
+
+@pytest.fixture
+def as_role() -> Iterator[Callable[[Role], None]]:
+    yield lambda role: set_current_access(Access("somebody", role))
+    set_current_access(OURSELVES)
+
+
+def asking(*stages: str) -> Policy:
+    return Policy(checkpoints=Checkpoints(stages))
+
+
+@pytest.mark.parametrize("own", [(), ("start",)])
+@pytest.mark.parametrize("layer", ["kind", "template", "worker"])
+async def test_only_an_administrators_job_asks_less_than_its_policy_demands(
+    book: Books, as_role: Callable[[Role], None], layer: str, own: tuple[str, ...]
+) -> None:
+    catalog = CatalogStore(book.engine)
+    everyday = {"project_id": "default", "create_time": NOW}
+    await catalog.create(TEMPLATES, Template(template_id="guarded", policy=asking("push"), **everyday))
+    grace = Worker(worker_id="grace", display_name="Grace", policy=asking("push"), **everyday)
+    await catalog.create(WORKERS, grace)
+    named = {
+        "kind": {"kind": "code-generation", "repository_id": "repo"},
+        "template": {"template_id": "guarded"},
+        "worker": {"worker_id": "grace"},
+    }[layer]
+
+    as_role(Role.OPERATOR)
+    with pytest.raises(Invalid) as refused:
+        await book.admit(**named, policy=asking(*own))
+    ((field, description),) = refused.value.violations
+    assert field == "policy.checkpoints.before"
+    assert "must have push" in description
+    assert (await order(book, **named)).policy.checkpoints == ("push",)
+    assert (await order(book, **named, policy=asking("push", "start"))).policy.checkpoints == ("push", "start")
+    as_role(Role.ADMIN)
+    assert (await order(book, **named, policy=asking(*own))).policy.checkpoints == own
