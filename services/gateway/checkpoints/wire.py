@@ -77,11 +77,15 @@ def checkpoint(value: Checkpoint, *, brief: bool = False) -> pb.Checkpoint:
         output=output(seen),
         state=_STATE_NUMBERS[value.state],
         comment=_cut(value.comment) if brief else value.comment,
-        decider=pb.Decider(name=value.decider.name, peer=value.decider.peer, via=value.decider.via),
+        decider=_decider(value.decider),
         create_time=timestamp(value.create_time),
         expire_time=timestamp(value.expire_time),
         decide_time=None if value.decide_time is None else timestamp(value.decide_time),
     )
+
+
+def _decider(value: Decider) -> pb.Decider | None:
+    return None if value == Decider() else pb.Decider(name=value.name, peer=value.peer, via=value.via)
 
 
 def _cut(text: str) -> str:

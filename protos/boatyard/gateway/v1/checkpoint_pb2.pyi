@@ -395,7 +395,7 @@ class Checkpoint(message.Message):
 
     @builtins.property
     def decider(self) -> Decider:
-        """Who answered."""
+        """Who answered; absent where nobody did: while it is PENDING, and when it is EXPIRED or WITHDRAWN."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
@@ -437,7 +437,7 @@ class Checkpoint(message.Message):
 
 @typing.final
 class Decider(message.Message):
-    """Who gave an answer, as far as the gateway can tell; empty where nobody did."""
+    """Who gave an answer, as far as the gateway can tell."""
 
     DESCRIPTOR: descriptor.Descriptor
 
