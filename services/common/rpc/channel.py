@@ -28,7 +28,7 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),  # else who only listens asks twice, and then never again
+    ("grpc.http2.max_pings_without_data", 0),  # else who only listens soon asks once a minute
     ("grpc.http2.max_frame_size", 1 << 20),  # a flood of events in frames of 16 KiB costs a tenth more
     # A service that was restarted is found again within 2 s, not gRPC's 2 minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
