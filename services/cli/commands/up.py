@@ -17,7 +17,8 @@ from services.supervisor.up import up
     "--port-base",
     type=int,
     metavar="N",
-    help=f"Listen on ports N (gateway) to N+3 instead of {DEFAULT_PORT_BASE} to {DEFAULT_PORT_BASE + 3}.",
+    help="Listen on ports N (gateway) to N+3, and N+20 (HTTP),"
+    f" instead of {DEFAULT_PORT_BASE} to {DEFAULT_PORT_BASE + 3}, and {DEFAULT_PORT_BASE + 20}.",
 )
 @click.option(
     "--database-url",

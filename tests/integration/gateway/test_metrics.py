@@ -3,7 +3,7 @@
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -29,17 +29,33 @@ def scraped(services: Services) -> Scraped:
     return Scraped(services.address("http"), services.home.admin_token())
 
 
+async def until(services: Services, holds: Callable[[Scraped], object]) -> Scraped:
+    """Scrape until something holds: on a busy machine a node may not answer within its two seconds."""
+    async with asyncio.timeout(60):
+        while not holds(found := await asyncio.to_thread(scraped, services)):
+            await asyncio.sleep(0.1)
+    return found
+
+
+def whole(found: Scraped) -> bool:
+    """Whether everybody has told everything."""
+    everybody = found.value("boatyard_up") == len(SERVICES)
+    return everybody and {"boatyard_jobs", "boatyard_git_bases", "boatyard_executions_active"} <= {
+        family.name for family in found.families
+    }
+
+
 async def test_one_scrape_tells_of_every_service_of_the_cell(services: Services) -> None:
-    found = scraped(services)
+    found = await until(services, whole)
     for service in SERVICES:
         assert found.value("boatyard_up", service=service) == 1
         assert found.value("boatyard_process_resident_memory_bytes", service=service) > 1 << 20
     method = "boatyard.metrics.v1.MetricsService/ReadMetrics"
-    assert scraped(services).value("boatyard_rpc_total", service="git", method=method, code="OK") >= 1
+    await until(services, lambda found: found.value("boatyard_rpc_total", service="git", method=method, code="OK"))
 
 
 async def test_every_metric_is_told_once_with_its_type_and_its_meaning(services: Services) -> None:
-    found = scraped(services)
+    found = await until(services, whole)
     names = [family.name for family in found.families]
     assert len(names) == len(set(names))
     assert [family.name for family in found.families if not family.documentation or family.type == "unknown"] == []
@@ -80,27 +96,27 @@ async def test_health_is_for_everybody_and_all_else_is_nowhere(services: Service
 
 
 async def test_a_node_that_is_away_is_told_of_and_takes_nothing_from_the_others(services: Services) -> None:
+    await until(services, whole)
     services.end("git", signal.SIGKILL)
-    found = scraped(services)
-    assert {name: found.value("boatyard_up", service=name) for name in SERVICES} == dict.fromkeys(SERVICES, 1) | {
-        "git": 0
-    }
+    told = dict.fromkeys(SERVICES, 1) | {"git": 0}
+    found = await until(
+        services, lambda found: {name: found.value("boatyard_up", service=name) for name in SERVICES} == told
+    )
     assert found.value("boatyard_process_open_fds", service="execution") > 0
+    assert found.value("boatyard_process_open_fds", service="git") == 0
     services.start("git")
     await services.serving("git")
-    async with asyncio.timeout(60):
-        while scraped(services).value("boatyard_up", service="git") == 0:
-            await asyncio.sleep(0.1)
+    await until(services, whole)
 
 
 async def test_after_a_job_the_numbers_say_so(services: Services, tmp_path: Path) -> None:
-    before = scraped(services)
+    before = await until(services, whole)
     repository_id = await services.repository(Repo.sample(tmp_path / "repo"))
     job = await services.run("echo hello; sleep 0.2", repository_id=repository_id)
     assert job.state == job_pb2.Job.STATE_SUCCEEDED
     failed = await services.run("exit 3")
     assert failed.state == job_pb2.Job.STATE_FAILED
-    after = scraped(services)
+    after = await until(services, whole)
 
     def grown(name: str, **labels: str) -> float:
         return after.value(name, **labels) - before.value(name, **labels)
@@ -117,7 +133,7 @@ async def test_after_a_job_the_numbers_say_so(services: Services, tmp_path: Path
     assert grown("boatyard_execution_memory_peak_bytes_count") >= 1
     assert grown("boatyard_workspaces_made_total") == 2
     assert after.value("boatyard_workspaces_disk_free_bytes") > 0
-    assert grown("boatyard_git_fetch_seconds_count") == 1
+    assert grown("boatyard_git_fetch_seconds_count") >= 1
     method = "boatyard.execution.v1.ExecutionService/StartExecution"
     assert grown("boatyard_rpc_total", service="execution", method=method, code="OK") >= 2
 
@@ -135,17 +151,14 @@ async def test_what_runs_is_told_while_it_does(services: Services, tmp_path: Pat
             and found.value("boatyard_executions_active_memory_bytes") > 0
         )
 
-    async with asyncio.timeout(60):
-        while not told(scraped(services)):
-            await asyncio.sleep(0.2)
+    await until(services, told)
     release.touch()
     await services.ended(running.job_id)
-    async with asyncio.timeout(60):
-        while scraped(services).value("agent_worker_active_jobs"):
-            await asyncio.sleep(0.2)
+    await until(services, lambda found: found.value("agent_worker_active_jobs") == 0)
 
 
 async def test_every_metric_is_documented_and_every_documented_one_is_there(services: Services) -> None:
     documented = re.findall(r"^\| `([a-z_]+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
     assert sorted(set(documented)) == sorted(documented)
-    assert set(documented) == set(re.findall(r"^# TYPE ([a-z_]+) ", scraped(services).text, re.MULTILINE))
+    found = await until(services, whole)
+    assert set(documented) == set(re.findall(r"^# TYPE ([a-z_]+) ", found.text, re.MULTILINE))
