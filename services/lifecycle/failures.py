@@ -7,6 +7,7 @@ from services.lifecycle.model.outcome import Failure
 
 # What node services refuse with, and means the same to whoever asked for the job.
 _PASSED_ON = {
+    "ADDRESS_NOT_ALLOWED",
     "BRANCH_EXISTS",
     "CLONE_FAILED",
     "DISK_FULL",

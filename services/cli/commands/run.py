@@ -7,6 +7,7 @@ from typing import Any
 import click
 from boatyard.execution.v1.sandbox_pb2 import SandboxTier
 from boatyard.gateway.v1 import job_pb2
+from click.core import ParameterSource
 
 from services.cli import exits, flags, options, shapes
 from services.cli.clients import Gateway, gateway
@@ -31,6 +32,7 @@ _EXIT_CODES = {
     job_pb2.Job.STATE_CANCELLED: exits.CANCELLED,
     job_pb2.Job.STATE_AWAITING_APPROVAL: exits.WAITING,
 }
+_BESIDE_WORKER = ("prompt", "worker", "item", "timeout", "request_id", "no_wait", "detach", "as_json")
 
 
 @click.command("run", short_help="Run an agent.")
@@ -184,22 +186,12 @@ def command(
       boatyard run --worker ann --item ticket-7 "Do what the ticket says."
       boatyard run --kind data-processing --file rows.csv=./rows.csv --command "my-agent" "Sum them up."
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
-    wish = (kind, data, delay, not_before, files, labels)
-    others = (
-        repo,
-        ref,
-        from_snapshot,
-        engine,
-        command,
-        verify,
-        branch,
-        sandbox,
-        no_push or None,
-        *wish,
-        *limits.values(),
-    )
-    if (worker is None) != (item is None) or (worker is not None and any(each not in (None, ()) for each in others)):
-        raise click.UsageError("--worker and --item go together, and beside them --timeout alone of the job's settings")
+    if (worker is None) != (item is None):
+        raise click.UsageError("--worker and --item go together: give both")
+    if worker is not None and (others := _given_beside_worker()):
+        raise click.UsageError(
+            f"with --worker the catalogue has the job's settings, but for --timeout: leave out {', '.join(others)}"
+        )
     if from_snapshot is not None and ref is not None:
         raise click.UsageError("--from-snapshot takes the place of --ref: give one of them")
     if delay is not None and not_before is not None:
@@ -251,6 +243,17 @@ def command(
 
 
 command.params += flags.options_of(job_pb2.JobSpec, (*flags.LIMIT_FLAGS, *flags.RETRY_FLAGS, *flags.CHECKPOINT_FLAGS))
+
+
+def _given_beside_worker() -> list[str]:
+    """Return the options that were given, and say what the catalogue says of a worker and its work item."""
+    context = click.get_current_context()
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in _BESIDE_WORKER
+        and context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    ]
 
 
 def _standard_input() -> str:

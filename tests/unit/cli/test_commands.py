@@ -50,6 +50,23 @@ def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
     assert "Error:" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--item", "t", "--model", "m"], "--model"),
+        (["--item", "t", "--max-turns", "3"], "--max-turns"),
+        (["--item", "t", "--label", "a=b", "--no-push"], "--label, --no-push"),
+        (["--item", "t", "--no-agent-may-ask"], "--agent-may-ask"),
+        ([], "--item"),
+    ],
+)
+def test_what_a_worker_has_of_its_own_is_not_dropped_in_silence(given: list[str], named: str, tmp_path: Path) -> None:
+    result = boatyard("run", "--worker", "ann", *given, "Do it.", home=tmp_path, BOATYARD_TOKEN="any")
+
+    assert result.returncode == 2
+    assert named in result.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("arguments", [["ps"], ["logs", "x"], ["run", "--repo", ".", "x"]])
 def test_nobody_there(arguments: list[str], tmp_path: Path) -> None:
     result = boatyard(*arguments, "--json", home=tmp_path, BOATYARD_TOKEN="any")

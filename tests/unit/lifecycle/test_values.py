@@ -96,6 +96,8 @@ def test_ids_are_made_of_each_other() -> None:
 def test_what_a_node_says_is_passed_on_where_it_means_something() -> None:
     said = FailedPrecondition("CLONE_FAILED", "could not read from it", "repo")
     assert explained(said, "base") == Failure("CLONE_FAILED", "could not read from it")
+    private = FailedPrecondition("ADDRESS_NOT_ALLOWED", "name its network in …", "git.lan")
+    assert explained(private, "base") == Failure("ADDRESS_NOT_ALLOWED", "name its network in …")
     assert explained(NotFound("revision", "main"), "base").reason == "REVISION_NOT_FOUND"
     assert explained(Exhausted("DISK_FULL", "no room", quota="disk"), "workspace").reason == "DISK_FULL"
     assert explained(Invalid([("remote.url", "is not allowed")]), "base").reason == "CLONE_FAILED"
