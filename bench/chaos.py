@@ -1,5 +1,6 @@
 """Chaos: jobs of every sort on some cells and one PostgreSQL, while processes of every kind are killed, paused and
 restarted at random, and the database is cut off twice. At the end: what was done, and every promise that did not hold.
+Wanted: none; with any it exits 1.
 
     python -m bench.chaos --jobs 300 --minutes 10 --cells 3
 """

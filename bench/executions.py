@@ -96,7 +96,7 @@ async def output(runs: Executions, _wanted: argparse.Namespace) -> None:
         ratios = ", ".join(f"{one / two:.2f}" for one, two in zip(served, bare, strict=True))
         print(
             f"output   {name}: {ours:.0f} MB/s, bare pipe {pipe:.0f} MB/s, ratio {ours / pipe:.2f}"
-            f" {'' if aim is None else at_least(ours / pipe, aim)} (rounds: {ratios})"
+            f"{'' if aim is None else ' ' + at_least(ours / pipe, aim)} (rounds: {ratios})"
         )
 
 
