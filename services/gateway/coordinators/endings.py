@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from services.common.errors import FailedPrecondition
+from services.gateway.checkpoints.model import Checkpoint
 from services.lifecycle.ledger import Lease, Ledger
+from services.lifecycle.model.checkpoint import CheckpointState, Origin, Question
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, JobState
@@ -13,6 +15,33 @@ from services.lifecycle.retrying import back_off
 
 CANCELLED: Final = "CANCELLED"
 """The reason of whoever ends a job because somebody asked for that."""
+
+
+def end_question(lease: Lease, output: Output) -> Question:
+    """Return what a person is asked where a policy asks anything, and the client knows no way to ask before a stage."""
+    return Question(
+        name="end",
+        origin=Origin.POLICY,
+        text=f"Is the job done? Its client has asked nobody before {', '.join(lease.order.policy.checkpoints)}.",
+        execution_id=lease.execution_id,
+        seconds=lease.order.policy.checkpoint_timeout,
+        output=output,
+    )
+
+
+def check_approved(asked: Checkpoint) -> None:
+    """Raise FailedPrecondition (APPROVAL_REQUIRED) unless the answer was yes."""
+    if asked.state is CheckpointState.APPROVED:
+        return
+    what = "renew the lease, and complete it again when that is answered"
+    if asked.state is not CheckpointState.PENDING:
+        what = "fail it with the reason REJECTED"
+    raise FailedPrecondition(
+        "APPROVAL_REQUIRED",
+        f"job {asked.job_id!r} needs an approval, and checkpoint {asked.checkpoint_id!r} is {asked.state}: {what}",
+        asked.job_id,
+        metadata={"checkpoint_id": asked.checkpoint_id, "state": asked.state},
+    )
 
 
 async def complete(ledger: Ledger, lease: Lease, output: Output) -> None:

@@ -14,7 +14,7 @@ from services.common.rpc.draining import Draining
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators import wire
 from services.gateway.coordinators.desk import Desk
-from services.gateway.coordinators.endings import complete, fail
+from services.gateway.coordinators.endings import check_approved, complete, end_question, fail
 from services.gateway.coordinators.store import CoordinatorStore
 from services.gateway.jobs import wire as job_wire
 from services.gateway.jobs.changes import WORK, Changes
@@ -128,6 +128,8 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         held, output = wire.completed(request)
         async with self._desk.holding(held) as (ledger, lease):
             if (await self._jobs.job(held.job_id)).state is not JobState.SUCCEEDED:  # else it is a repetition
+                if lease.order.policy.checkpoints:
+                    check_approved(await self._store.ask(held, end_question(lease, output)))
                 await complete(ledger, lease, output)
         return pb.CompleteJobResponse(job=job_wire.job(await self._jobs.job(held.job_id)))
 

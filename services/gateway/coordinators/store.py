@@ -12,17 +12,20 @@ from services.gateway import requests
 from services.gateway.auth import scope
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, WORK_ITEMS
 from services.gateway.cells.model import Cell, CellKind
+from services.gateway.checkpoints.model import Checkpoint
+from services.gateway.checkpoints.rows import write_question
 from services.gateway.coordinators.events import EventStore
 from services.gateway.coordinators.model import Held, NumberedEvent, WorkContext
 from services.gateway.hooks.store import hooks_in_force
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.claiming import Claimer, Wanted
-from services.gateway.jobs.rows import job_view
+from services.gateway.jobs.rows import job_row, job_view
 from services.gateway.jobs.standing import JobStandings
 from services.gateway.jobs.tables import NOW, cells, executions, jobs
 from services.gateway.requests import Request
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Lease
+from services.lifecycle.model.checkpoint import Question
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.states import JobState
 from services.lifecycle.model.value import load
@@ -134,6 +137,20 @@ class CoordinatorStore:
             following = await self._events.append(connection, held.job_id, execution_id, events, last=last)
         self._changes.changed(held.job_id)
         return following
+
+    async def ask(self, held: Held, question: Question) -> Checkpoint:
+        """Ask a person, once an attempt, while the coordinator keeps the job; return how it stands.
+
+        Raises what `lease` raises, also when the job has ended.
+        """
+        async with self._engine.begin() as connection:
+            await job_row(connection, held.job_id, locked=True)  # it does not end meanwhile, with a question left open
+            row = await _held(connection, held)
+            if row.state != JobState.RUNNING:
+                raise lost(held, row.fence)
+            asked = await write_question(connection, _lease(row), question)
+        self._changes.changed(held.job_id)
+        return asked
 
     async def cancelled(self, coordinator_id: str) -> frozenset[str]:
         """Return the jobs that a coordinator holds and somebody wants to end."""

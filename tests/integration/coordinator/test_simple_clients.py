@@ -17,12 +17,15 @@ from boatyard.gateway.v1 import coordinator_pb2 as pb
 
 from services.common.errors import FailedPrecondition, ServiceError
 from services.common.rpc.status import service_error
+from services.gateway.catalog.agent import Checkpoints, Policy
 from services.gateway.catalog.model import Document, Repository, WorkItem, WorkItemState
 from services.gateway.catalog.store import REPOSITORIES, WORK_ITEMS, CatalogStore
+from services.gateway.checkpoints.model import Answer, Decider
 from services.gateway.coordinators.events import EventStore
 from services.gateway.coordinators.place import RemoteMachines
 from services.gateway.coordinators.wire import coordinator
 from services.gateway.jobs.model import JobView
+from services.lifecycle.model.checkpoint import CheckpointState
 from services.lifecycle.model.states import ExecutionState, JobState
 from tests.kit.contract import ROOT
 from tests.kit.coordinators import Api, coordinator_api
@@ -150,3 +153,44 @@ async def test_a_failure_of_the_machine_is_tried_again(book: Books, api: Api) ->
         assert answer.job.state == answer.job.STATE_PENDING
     first, second = (await book.store.job(job.lease.job_id)).executions
     assert (first.state, first.reason, second.state) == (ExecutionState.FAILED, "CLONE_FAILED", ExecutionState.PENDING)
+
+
+async def held_job(book: Books, api: Api) -> dict[str, object]:
+    """Admit a job that a person must approve before it is pushed, and have a client claim it."""
+    await book.admit(policy=Policy(checkpoints=Checkpoints(("push",))))
+    job = (await api.coordinator.ClaimJob(pb.ClaimJobRequest(coordinator_id="simple"))).job
+    return {"coordinator_id": "simple", "lease": job.lease}
+
+
+async def test_a_client_is_not_believed_what_nobody_has_approved(book: Books, api: Api) -> None:
+    done = pb.CompleteJobRequest(**await held_job(book, api), summary="Mended.", branch=b"mended")
+    for _ in range(2):
+        waits = await refused(api.coordinator.CompleteJob(done))
+        assert (waits.reason, waits.metadata["state"]) == ("APPROVAL_REQUIRED", "PENDING")
+    (asked,) = (await book.store.job(done.lease.job_id)).checkpoints
+    assert waits.metadata["checkpoint_id"] == asked.checkpoint_id
+    assert (asked.name, asked.output.summary) == ("end", "Mended."), "the answer is given to what is seen"
+    renewed = await api.coordinator.RenewLease(pb.RenewLeaseRequest(coordinator_id="simple", leases=[done.lease]))
+    assert list(renewed.held_job_ids) == [done.lease.job_id]
+    yes = Answer(state=CheckpointState.APPROVED, comment="", decider=Decider(name="ann"))
+    await book.checkpoints.answer(asked.checkpoint_id, yes)
+    answer = await api.coordinator.CompleteJob(done)
+    assert answer.job.state == answer.job.STATE_SUCCEEDED
+
+
+async def test_what_is_rejected_cannot_be_completed(book: Books, api: Api) -> None:
+    mine = await held_job(book, api)
+    done = pb.CompleteJobRequest(**mine, summary="Mended.")
+    asked = (await refused(api.coordinator.CompleteJob(done))).metadata["checkpoint_id"]
+    no = Answer(state=CheckpointState.REJECTED, comment="no", decider=Decider(name="ann"))
+    await book.checkpoints.answer(asked, no)
+    assert (await refused(api.coordinator.CompleteJob(done))).metadata["state"] == "REJECTED"
+    answer = await api.coordinator.FailJob(pb.FailJobRequest(**mine, reason="REJECTED", message="no"))
+    assert (answer.job.state, answer.job.reason) == (answer.job.STATE_FAILED, "REJECTED")
+
+
+async def test_a_job_that_has_ended_asks_nobody(book: Books, api: Api) -> None:
+    mine = await held_job(book, api)
+    await api.coordinator.FailJob(pb.FailJobRequest(**mine, reason="AGENT_FAILED"))
+    assert (await refused(api.coordinator.CompleteJob(pb.CompleteJobRequest(**mine)))).reason == "LEASE_LOST"
+    assert (await book.store.job(mine["lease"].job_id)).checkpoints == ()  # type: ignore[attr-defined]

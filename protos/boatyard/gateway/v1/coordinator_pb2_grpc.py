@@ -192,8 +192,14 @@ class CoordinatorServiceServicer:
 
         Once more under the same lease is a success, and changes nothing.
 
+        Where the job's policy has a person asked before any stage, the call asks, by the checkpoint `end`, once an attempt: it is
+        refused until that is approved, and the coordinator keeps the job meanwhile. `policy.checkpoints` says it beforehand; what a
+        client pushes before it completes a job nobody here can hold back.
+
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+        - FAILED_PRECONDITION (APPROVAL_REQUIRED): the details name the checkpoint and its state. While that is PENDING, renew the
+        lease and call again; else fail the job with the reason REJECTED.
         - ABORTED (LEASE_LOST): somebody else has the job, or it has ended otherwise: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
