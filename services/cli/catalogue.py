@@ -125,7 +125,12 @@ def _list(kind: Kind) -> click.Command:
 
     parameters: list[click.Parameter] = [
         click.Option(
-            ["-n", "--limit"], type=click.IntRange(1), default=100, show_default=True, help="How many at most."
+            ["-n", "--limit"],
+            metavar="N",
+            type=click.IntRange(1),
+            default=100,
+            show_default=True,
+            help="How many at most.",
         )
     ]
     if has_project:

@@ -93,8 +93,13 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 
 def gateway_address(home: Home) -> str:
-    """Return what BOATYARD_GATEWAY_ADDRESS says, or where the cell of this data directory is, or would be."""
+    """Return what BOATYARD_GATEWAY_ADDRESS says, or where the cell of this data directory is, or would be.
+
+    Raises StartError where the variable is no address.
+    """
     told = os.environ.get("BOATYARD_GATEWAY_ADDRESS")
+    if told and not told.rpartition(":")[2].isdecimal():
+        raise StartError(f"BOATYARD_GATEWAY_ADDRESS: must be host:port, such as 127.0.0.1:7460, not {told!r}")
     return told or reachable(read_cell_addresses(home).get(GATEWAY) or default_address(GATEWAY, os.environ))
 
 
@@ -104,7 +109,10 @@ def _token(home: Home) -> str:
         return told
     path: Path = home.admin_token_file
     if not path.exists():
-        raise NotAllowedError(f"there is no token in {path}: is `boatyard up` running? BOATYARD_HOME says where")
+        raise NotAllowedError(
+            f"there is no token in {path}: start a cell here with `boatyard up`, name the data directory of one by"
+            " BOATYARD_HOME, or a gateway and its token by BOATYARD_GATEWAY_ADDRESS and BOATYARD_TOKEN"
+        )
     try:
         return read_token(path)
     except StartError as error:

@@ -22,7 +22,9 @@ _COLUMNS = ("HOOK", "JOB", "WHEN", "STATE", "AGE", "TOOK", "TRIES", "ANSWERED")
 @click.option("--job", type=options.TEXT, metavar="ID", default="", help="Only for this job.")
 @click.option("--project", type=options.TEXT, metavar="ID", default="", help="Only for jobs of this project.")
 @click.option("--state", type=click.Choice(list(_STATES)), multiple=True, help="Only those; may be repeated.")
-@click.option("-n", "--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
+@click.option(
+    "-n", "--limit", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="How many at most."
+)
 @options.as_json
 def calls(*, hook: str, job: str, project: str, state: tuple[str, ...], limit: int, as_json: bool) -> None:
     """List what hooks were called, the newest call first."""

@@ -30,7 +30,9 @@ _PAGE = 1000
 )
 @click.option("--refused", is_flag=True, help="Only what was refused for want of a token, a role or a project.")
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Only of the last N hours.")
-@click.option("-n", "--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
+@click.option(
+    "-n", "--limit", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="How many at most."
+)
 @options.as_json
 def command(
     *, caller: str, method: str, resource: str, refused: bool, hours: float | None, limit: int, as_json: bool

@@ -15,7 +15,9 @@ _COLUMNS = ("CHECKPOINT", "JOB", "STATE", "AGE", "EXPIRES IN", "BY", "QUESTION")
 @click.command("checkpoints", short_help="List what waits for a person.")
 @click.option("--all", "everything", is_flag=True, help="Also what has been decided.")
 @click.option("--job", type=options.TEXT, metavar="ID", help="Only of this job.")
-@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many at most.")
+@click.option(
+    "-n", "--limit", metavar="N", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many at most."
+)
 @options.as_json
 def command(everything: bool, job: str | None, limit: int, as_json: bool) -> None:
     """List what jobs ask, the newest first.

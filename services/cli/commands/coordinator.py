@@ -37,9 +37,25 @@ _SETTING = "BOATYARD_COORDINATOR_"
     help="By which the gateway's certificate is known; required for one on another machine.",
 )
 @click.option("--capacity", type=click.IntRange(1, 1000), metavar="N", help="How many jobs at once (default: 4).")
-@click.option("--project", "projects", type=options.TEXT, multiple=True, help="Only jobs of this project; repeatable.")
-@click.option("--kind", "kinds", type=options.TEXT, multiple=True, help="Only jobs of this kind; repeatable.")
-@click.option("--engine", "engines", type=options.TEXT, multiple=True, help="Only jobs of this engine; repeatable.")
+@click.option(
+    "--project",
+    "projects",
+    type=options.TEXT,
+    metavar="ID",
+    multiple=True,
+    help="Only jobs of this project; may be repeated.",
+)
+@click.option(
+    "--kind", "kinds", type=options.TEXT, metavar="NAME", multiple=True, help="Only jobs of this kind; may be repeated."
+)
+@click.option(
+    "--engine",
+    "engines",
+    type=options.TEXT,
+    metavar="NAME",
+    multiple=True,
+    help="Only jobs of this engine; may be repeated.",
+)
 @click.option(
     "--port-base",
     type=int,

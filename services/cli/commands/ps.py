@@ -43,7 +43,9 @@ _PAGE = 1000
     "--since", type=options.TEXT, metavar="TIME", help="Admitted then or later, such as 2030-01-31T08:00+01:00."
 )
 @click.option("--until", type=options.TEXT, metavar="TIME", help="Admitted before then.")
-@click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True, help="How many at most.")
+@click.option(
+    "-n", "--limit", metavar="N", type=click.IntRange(1), default=20, show_default=True, help="How many at most."
+)
 @click.option("--watch", is_flag=True, help="Show all of them, and go on with a line for every change, until Ctrl-C.")
 @options.as_json
 def command(

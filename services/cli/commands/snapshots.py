@@ -15,7 +15,9 @@ _COLUMNS = ("SNAPSHOT", "REPOSITORY", "AGE", "GOES IN", "CELL", "WHAT")
 
 @click.command("snapshots", short_help="List what jobs left.")
 @click.option("--repository", type=options.TEXT, metavar="ID", help="Only of this repository.")
-@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
+@click.option(
+    "-n", "--limit", metavar="N", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most."
+)
 @click.option("--delete", type=options.TEXT, metavar="ID", help="Delete this one instead.")
 @options.as_json
 def command(repository: str | None, limit: int, delete: str | None, as_json: bool) -> None:

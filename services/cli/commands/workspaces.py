@@ -18,7 +18,9 @@ _COLUMNS = ("WORKSPACE", "STATE", "JOB", "DRIVER", "SIZE", "AGE", "GOES IN", "HE
 
 
 @click.command("workspaces", short_help="List working copies.")
-@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
+@click.option(
+    "-n", "--limit", metavar="N", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most."
+)
 @click.option("--delete", type=options.TEXT, metavar="ID", help="Remove this one, and everything in it, instead.")
 @options.as_json
 def command(limit: int, delete: str | None, as_json: bool) -> None:

@@ -67,6 +67,12 @@ def test_what_a_worker_has_of_its_own_is_not_dropped_in_silence(given: list[str]
     assert named in result.stderr.splitlines()[-1]
 
 
+def test_what_is_no_address_is_called_so(tmp_path: Path) -> None:
+    result = boatyard("ps", home=tmp_path, BOATYARD_GATEWAY_ADDRESS="gateway", BOATYARD_TOKEN="any")
+
+    assert (result.returncode, "must be host:port" in result.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("arguments", [["ps"], ["logs", "x"], ["run", "--repo", ".", "x"]])
 def test_nobody_there(arguments: list[str], tmp_path: Path) -> None:
     result = boatyard(*arguments, "--json", home=tmp_path, BOATYARD_TOKEN="any")
