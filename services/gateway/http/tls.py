@@ -29,9 +29,8 @@ def context_of(tls: ServerTls) -> ssl.SSLContext:
             log.warning("the old certificate serves on: the new one cannot be used", error=str(error))
         connection.context = serving
 
-    first = serving
-    first.sni_callback = follow
-    return first
+    serving.sni_callback = follow
+    return serving
 
 
 def _read(tls: ServerTls) -> ssl.SSLContext:
