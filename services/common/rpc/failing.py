@@ -34,7 +34,7 @@ class TooManyFailuresError(Exhausted):
     def __init__(self, address: str, seconds: float, *, is_told: bool) -> None:
         super().__init__(
             "TOO_MANY_FAILURES",
-            f"too many calls from {address} showed no token that is known here: has one of its programs an old one?",
+            f"too many calls from {address} showed no token that is known: look there for a program with an old one",
             retry_after=seconds,
             metadata={"address": address},
         )
