@@ -37,7 +37,7 @@ TOLD = {
         gateway.v1.JobKind kind description required_fields required_data
         gateway.v1.Repository default_revision""",
     "how it is done, of which the contract says that every VIEWER reads it": """
-        gateway.v1.AgentSettings engine command system_prompt model ask_before allowed_hosts
+        gateway.v1.AgentSettings engine command system_prompt model ask_before allowed_hosts image
         gateway.v1.Policy verify_command retry_on
         gateway.v1.Checkpoints before
         gateway.v1.Hook command stage kinds""",
