@@ -14,7 +14,8 @@ from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.fence import current_fence
 from services.common.sandbox import engines
-from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.errors import NotMountedError, SandboxUnavailableError
+from services.common.sandbox.launch import check_mounted
 from services.common.sandbox.probe import probe
 from services.common.sandbox.spec import Container, Tier
 from services.execution.admission import Admission
@@ -86,7 +87,7 @@ class ExecutionManager:
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED, the id has another specification.
-            FailedPrecondition: STALE_FENCE, SANDBOX_UNAVAILABLE, or MODEL_KEY_MISSING.
+            FailedPrecondition: STALE_FENCE, SANDBOX_UNAVAILABLE, WORKSPACE_NOT_MOUNTED, or MODEL_KEY_MISSING.
             Exhausted: TOO_MANY_EXECUTIONS or NODE_BUSY.
         """
         await self._fences.check(current_fence())
@@ -109,6 +110,7 @@ class ExecutionManager:
             self._admission.check(len(self._active))
             self._check_model(request)
             await self._check_sandbox(request)
+            await _check_mounted(request)
             execution = Execution(
                 execution_id=request.execution_id,
                 digest=request.digest,
@@ -262,6 +264,13 @@ def ended_already(execution: Execution) -> FailedPrecondition:
         state=execution.state,
         allowed_states=ACTIVE,
     )
+
+
+async def _check_mounted(request: StartRequest) -> None:
+    try:
+        await asyncio.to_thread(check_mounted, request.plan.sandbox)
+    except NotMountedError as error:
+        raise FailedPrecondition("WORKSPACE_NOT_MOUNTED", str(error), request.execution_id) from error
 
 
 def _same(known: Execution, digest: bytes) -> Execution:

@@ -1,10 +1,12 @@
 """What a git command's failure means to whoever asked for it."""
 
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, ServiceError
-from services.common.sandbox.errors import HeldError
+from services.common.sandbox.errors import HeldError, NotMountedError
 from services.git.gitcmd import GitError
 
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
+# What git says where there is nothing, by a path, over ssh, and over https, where servers say the same of private ones.
+_NOT_THERE = ("does not appear to be a git repository", "Repository not found", "' not found")
 # What git says where it has no token, where the server takes none of it, and where the server is GitHub or GitLab.
 _NOT_ADMITTED = (
     "could not read Username",
@@ -16,7 +18,10 @@ _NOT_ADMITTED = (
 
 
 def clone_failed(repository_id: str, error: GitError) -> ServiceError:
-    """The repository could not be fetched."""
+    """The repository could not be fetched, now or as long as nobody makes it."""
+    if any(words in str(error) for words in _NOT_THERE):
+        message = f"there is no repository that could be fetched: {error}{_hint(error)}"
+        return FailedPrecondition("REMOTE_NOT_FOUND", message, repository_id)
     return _disk_full(error) or FailedPrecondition(
         "CLONE_FAILED", f"the repository cannot be fetched: {error}{_hint(error)}", repository_id
     )
@@ -68,7 +73,9 @@ def repository_busy(repository_id: str) -> ServiceError:
 
 
 def sandbox_unavailable(error: Exception) -> ServiceError:
-    """Git may not touch the tree, for nothing would keep what it runs apart from us."""
+    """Git may not touch the tree: it is not there now, or nothing would keep what git runs apart from us."""
+    if isinstance(error, NotMountedError):
+        return FailedPrecondition("WORKSPACE_NOT_MOUNTED", str(error), "workspace")
     return FailedPrecondition("SANDBOX_UNAVAILABLE", str(error), "sandbox")
 
 

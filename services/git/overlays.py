@@ -1,7 +1,6 @@
 """Whether layers can be stacked on this machine, found out by stacking some."""
 
 import os
-import shutil
 import stat
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from services.common.sandbox import aio, environment
 from services.common.sandbox.errors import SandboxError
 from services.common.sandbox.spec import Overlay, SandboxSpec
 from services.git.places import Places
+from services.git.removal import remove
 
 _log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ async def overlays_work(places: Places) -> bool:
     except (SandboxError, OSError) as error:
         works, said = False, str(error)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove(scratch)
     if not works:
         _log.info("layers cannot be stacked here: every base is a whole tree", said=said)
     return works

@@ -9,6 +9,7 @@ from typing import Final
 
 from services.common.settings import Home
 from services.git import failures
+from services.git.removal import remove
 
 _PATH_BYTES: Final = 4095  # PATH_MAX, less the closing NUL
 
@@ -26,7 +27,7 @@ class Places:
 
     def make(self) -> None:
         """Make what is missing, and remove what crashes have left half built."""
-        shutil.rmtree(self.scratch_root, ignore_errors=True)
+        remove(self.scratch_root)
         self.home.directory("git")
         for path in (
             self.scratch_root,

@@ -101,7 +101,7 @@ def test_a_timeout(cell: Cell, remote: Remote) -> None:
 def test_a_repository_that_is_not_there(cell: Cell, remote: Remote) -> None:
     result = cell.run(remote.path.parent / "nowhere.git", "true", code=1)
 
-    assert (result["state"], result["reason"]) == ("FAILED", "CLONE_FAILED")
+    assert (result["state"], result["reason"]) == ("FAILED", "REMOTE_NOT_FOUND")
 
 
 @pytest.mark.slow

@@ -16,6 +16,16 @@ class SandboxUnavailableError(SandboxError):
         self.mend = mend
 
 
+class NotMountedError(SandboxUnavailableError):
+    """The layers of a workspace are not where its service mounts them: that begins to run again, or cannot."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(
+            f"the workspace's layers are not mounted at {place}",
+            "Restart the workspace service, which mounts it again and says what keeps it from that",
+        )
+
+
 class HeldError(SandboxError):
     """Another sandbox has the layers of a workspace, which only one may have. `holder` is what it said of itself."""
 

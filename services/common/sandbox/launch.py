@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.sandbox import bubblewrap, environment, holds, inputs, limits, seccomp
-from services.common.sandbox.errors import SandboxUnavailableError
+from services.common.sandbox.errors import NotMountedError, SandboxUnavailableError
 from services.common.sandbox.spec import Mount, Overlay, SandboxSpec, Tier
 
 
@@ -76,7 +76,7 @@ def hold(spec: SandboxSpec) -> Iterator[list[int]]:
     Gives the descriptors that hold them, which are closed when the context is left.
 
     Raises:
-        SandboxUnavailableError: layers that should be mounted are not.
+        NotMountedError: layers that should be mounted are not.
         HeldError: another sandbox has them.
         ValueError: there are two writable stacks.
     """
@@ -89,16 +89,21 @@ def hold(spec: SandboxSpec) -> Iterator[list[int]]:
         ]
         for fd in fds:
             stack.callback(os.close, fd)
-        for mount in layered:
-            _check_mounted(mount)
+        check_mounted(spec)
         yield fds
+
+
+def check_mounted(spec: SandboxSpec) -> None:
+    """Look that the spec's layers are where the workspace service mounts them. Raises NotMountedError."""
+    for mount in spec.mounts:
+        if isinstance(mount, Overlay):
+            _check_mounted(mount)
 
 
 def _check_mounted(mount: Overlay) -> None:
     # After a reboot the place is there, and empty: work in it would be taken for a tree with everything deleted.
     if mount.mounted is not None and not mount.mounted.is_mount():
-        mend = "Restart the workspace service, which mounts it again and says what keeps it from that"
-        raise SandboxUnavailableError(f"the workspace's layers are not mounted at {mount.mounted}", mend)
+        raise NotMountedError(mount.mounted)
 
 
 def _bare_cwd(spec: SandboxSpec) -> Path:

@@ -97,7 +97,10 @@ class EventReader:
         body = block[start + HEADER.size - BODY.size : start + HEADER.size]
         if self._verify and zlib.crc32(payload, zlib.crc32(body)) != crc:
             return None
-        return Record(sequence, time_ns, Kind(kind), Stream(stream), payload)
+        try:
+            return Record(sequence, time_ns, Kind(kind), Stream(stream), payload)
+        except ValueError:  # no such kind or stream
+            return None
 
     def close(self) -> None:
         """Close the file."""

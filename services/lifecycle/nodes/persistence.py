@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 Pause = Callable[[float], Awaitable[None]]
 
-_HELD = "WORKSPACE_HELD"  # by a sandbox of ours, which is on its way out: on a busy machine that takes a while
+_PASSING = {
+    "WORKSPACE_HELD",  # by a sandbox of ours, which is on its way out: on a busy machine that takes a while
+    "WORKSPACE_NOT_MOUNTED",  # yet: its service begins to run again
+}
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 3.0
 _LONGEST_WANTED_SECONDS = 30.0
@@ -35,7 +38,7 @@ class Patience:
         """Return how long to try again after `error`; None when it is an answer."""
         if isinstance(error, Exhausted) and error.retry_after is not None:
             return self.full
-        if isinstance(error, Unavailable | DeadlineExceeded) or error.reason == _HELD:
+        if isinstance(error, Unavailable | DeadlineExceeded) or error.reason in _PASSING:
             return self.away
         if isinstance(error, RemoteFailure) and error.status is Status.CANCELLED:  # by a server that stops
             return self.away

@@ -31,6 +31,18 @@ async def refused(call) -> ServiceError:
     return service_error(caught.value)
 
 
+async def test_layers_that_are_not_mounted_yet_are_no_failed_execution(shared: Client, tmp_path: Path) -> None:
+    lower, upper, work, place = (tmp_path / name for name in ("lower", "upper", "work", "place"))
+    for directory in (lower, upper, work, place):
+        directory.mkdir()
+    layers = layout_pb2.Layers(lowers=[bytes(lower)], upper=bytes(upper), work=bytes(work), mounted_path=bytes(place))
+    execution_id = new_id("exec")
+    error = await refused(shared.start(execution_id, "true", layout=layout_pb2.Layout(layers=layers)))
+    assert isinstance(error, FailedPrecondition)
+    assert error.reason == "WORKSPACE_NOT_MOUNTED", "the driver asks again: its service is about to mount them"
+    assert isinstance(await refused(shared.get(execution_id)), NotFound), "the id is free to be asked for again"
+
+
 async def test_all_that_is_wrong_is_said_at_once(shared: Client) -> None:
     home = shared.service.home
     spec = pb.ExecutionSpec(

@@ -196,11 +196,12 @@ async def test_a_failure_has_its_reason_and_publishes_nothing(
 
 async def test_a_repository_that_is_not_there(services: Services, tmp_path: Path) -> None:
     job = await services.run("true", repository_id=await services.repository(tmp_path / "nowhere.git"))
-    assert (job.state, job.reason) == (FAILED, "CLONE_FAILED")
+    assert (job.state, job.reason) == (FAILED, "REMOTE_NOT_FOUND")
+    assert len(job.execution_ids) == 1, "it does not come to be by asking again"
     assert stages(job) == {"hooks": DONE, "base": BROKEN}
     request = runtime_pb2.GetExecutionRequest(execution_id=job.execution_ids[0])
     execution = (await services.runtime.GetExecution(request)).execution
-    assert (execution.state, execution.reason) == (runtime_pb2.Execution.STATE_FAILED, "CLONE_FAILED")
+    assert (execution.state, execution.reason) == (runtime_pb2.Execution.STATE_FAILED, "REMOTE_NOT_FOUND")
     assert await services.output(execution.execution_id) == b"", "it never began, so there is nothing to see"
 
 

@@ -5,6 +5,7 @@ import random
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -250,6 +251,17 @@ async def test_layers_that_nobody_has_mounted_need_a_sandbox(deep_parts: GitPart
     with pytest.raises(FailedPrecondition, match="layered workspace needs the sandbox") as failure:
         await deep_parts.manager.status(bare)
     assert failure.value.reason == "SANDBOX_UNAVAILABLE"
+
+
+async def test_layers_that_are_not_mounted_yet_are_asked_for_again(
+    deep_parts: GitParts, deep_base: Base, tmp_path: Path
+) -> None:
+    workspace = await deep_parts.layered(deep_base, mounted=False)
+    assert workspace.tree.layers
+    awaited = replace(workspace.tree, layers=replace(workspace.tree.layers, mounted_path=tmp_path))
+    with pytest.raises(FailedPrecondition, match="not mounted") as failure:
+        await deep_parts.manager.status(awaited)
+    assert failure.value.reason == "WORKSPACE_NOT_MOUNTED"
 
 
 @pytest.mark.slow

@@ -118,7 +118,7 @@ async def test_a_detached_remote_and_one_whose_head_leads_nowhere(parts: GitPart
 async def test_a_repository_that_is_not_there_says_so(parts: GitParts, tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="does not appear to be a git repository") as failure:
         await parts.prepare(Remote("repo-2", str(tmp_path / "gone")))
-    assert failure.value.reason == "CLONE_FAILED"
+    assert failure.value.reason == "REMOTE_NOT_FOUND"
     assert not parts.places.mirror("repo-2").exists()
 
 

@@ -13,6 +13,7 @@ PATIENCE = Patience(away=5.0, full=60.0)
     [
         (Unavailable("DRAINING", "it restarts"), 5.0),
         (FailedPrecondition("WORKSPACE_HELD", "a sandbox that is ending has it", "ws-1"), 5.0),
+        (FailedPrecondition("WORKSPACE_NOT_MOUNTED", "its service begins to run again", "ws-1"), 5.0),
         (Exhausted("NODE_BUSY", "no memory left", retry_after=2.0), 60.0),
         (Exhausted("DISK_FULL", "no room", quota="disk"), None),
         (FailedPrecondition("STALE_FENCE", "another has it", "job-1"), None),

@@ -104,6 +104,18 @@ def test_what_a_lost_machine_leaves_is_damage_for_readers_and_repaired_by_the_wr
     assert path.stat().st_size == len(content) - 32
 
 
+def test_a_kind_that_does_not_exist_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    write(path, [(Stream.STDOUT, b"told")])
+    content = bytearray(path.read_bytes())
+    content[-len(b"told") - 4] = 250
+    path.write_bytes(content)
+    with EventReader(path) as reader:
+        assert len(reader.read()) == 1
+        with pytest.raises(DamagedRecordError, match="in event 2"):
+            reader.read()
+
+
 def test_a_flood_is_cut_into_records_that_the_contract_allows(tmp_path: Path) -> None:
     path = tmp_path / "events"
     flood = bytes(range(256)) * 4096 * 70 + b"rest"
