@@ -33,6 +33,7 @@ class ExecutionServiceStub:
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work here, or the image of a container is not there; the
       message says how to mend it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
     - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.image` is none of those that the settings allow, or is empty without a
       default.
     - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service has not: ANTHROPIC_API_KEY.
@@ -148,6 +149,7 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work here, or the image of a container is not there; the
           message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.image` is none of those that the settings allow, or is empty without a
           default.
         - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service has not: ANTHROPIC_API_KEY.

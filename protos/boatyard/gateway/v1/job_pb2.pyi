@@ -790,8 +790,8 @@ class Job(message.Message):
     """Output only. Where it stands."""
     reason: builtins.str
     """Output only. Why it FAILED. By a hook, before any stage or after it: VETOED, HOOK_FAILED (what was pushed stays so,
-    and `output.pushed` says it). Before the agent: CLONE_FAILED, ADDRESS_NOT_ALLOWED (the remote's, which is private;
-    also when it is pushed to), REVISION_NOT_FOUND, BRANCH_EXISTS, INVALID_BRANCH, SNAPSHOT_NOT_FOUND, DISK_FULL,
+    and `output.pushed` says it). Before the agent: CLONE_FAILED, REMOTE_NOT_FOUND, ADDRESS_NOT_ALLOWED (the remote's,
+    which is private; also when it is pushed to), REVISION_NOT_FOUND, BRANCH_EXISTS, INVALID_BRANCH, SNAPSHOT_NOT_FOUND, DISK_FULL,
     WORKSPACES_QUOTA, SANDBOX_UNAVAILABLE, IMAGE_NOT_ALLOWED, MODEL_KEY_MISSING. The agent: AGENT_FAILED,
     AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT,
     SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After it: TAKE_FAILED,

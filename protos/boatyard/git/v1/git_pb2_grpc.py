@@ -147,6 +147,7 @@ class GitServiceServicer:
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commit at all.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no repository, or none for this token; likewise.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
         network that the settings allow.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
@@ -166,6 +167,7 @@ class GitServiceServicer:
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no repository, or none for this token; likewise.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
         network that the settings allow.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
@@ -188,6 +190,7 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -201,6 +204,7 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,6 +217,7 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -225,6 +230,7 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -241,6 +247,7 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -260,6 +267,7 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
@@ -283,6 +291,7 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come

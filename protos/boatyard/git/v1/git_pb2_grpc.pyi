@@ -34,6 +34,7 @@ class GitServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
     - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commit at all.
     - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+    - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no repository, or none for this token; likewise.
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
       network that the settings allow.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
@@ -49,6 +50,7 @@ class GitServiceStub:
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
     - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
     - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+    - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no repository, or none for this token; likewise.
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
       network that the settings allow.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
@@ -67,6 +69,7 @@ class GitServiceStub:
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
     - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     """
     GetCurrentBranch: aio.UnaryUnaryMultiCallable[git_pb2.GetCurrentBranchRequest, git_pb2.GetCurrentBranchResponse]
@@ -76,6 +79,7 @@ class GitServiceStub:
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
     - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
     """
     GetStatus: aio.UnaryUnaryMultiCallable[git_pb2.GetStatusRequest, git_pb2.GetStatusResponse]
     """Returns what differs between a working tree and its HEAD.
@@ -84,6 +88,7 @@ class GitServiceStub:
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
     - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
     """
     StageAll: aio.UnaryUnaryMultiCallable[git_pb2.StageAllRequest, git_pb2.StageAllResponse]
     """Stages everything in a working tree: new, changed and deleted files.
@@ -92,6 +97,7 @@ class GitServiceStub:
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
     - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     """
     Commit: aio.UnaryUnaryMultiCallable[git_pb2.CommitRequest, git_pb2.CommitResponse]
@@ -104,6 +110,7 @@ class GitServiceStub:
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
     - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     """
     TakeResult: aio.UnaryUnaryMultiCallable[git_pb2.TakeResultRequest, git_pb2.TakeResultResponse]
@@ -119,6 +126,7 @@ class GitServiceStub:
     - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
     - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
@@ -138,6 +146,7 @@ class GitServiceStub:
     - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
     - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
@@ -226,6 +235,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commit at all.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no repository, or none for this token; likewise.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
           network that the settings allow.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
@@ -247,6 +257,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
+        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no repository, or none for this token; likewise.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
           network that the settings allow.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
@@ -271,6 +282,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
 
@@ -286,6 +298,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         """
 
     @abc_1.abstractmethod
@@ -300,6 +313,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         """
 
     @abc_1.abstractmethod
@@ -314,6 +328,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
 
@@ -332,6 +347,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         """
 
@@ -353,6 +369,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
@@ -378,6 +395,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
         - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
