@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import grpc
+import pytest
 from boatyard.gateway.v1.access_pb2 import ROLE_VIEWER
 from boatyard.gateway.v1.audit_pb2 import ListAuditRecordsRequest
 from boatyard.gateway.v1.audit_pb2_grpc import AuditServiceStub
@@ -19,6 +20,7 @@ from tests.kit.gateway import running_gateway
 CALLS = 400
 
 
+@pytest.mark.slow
 async def test_a_flood_of_unknown_tokens_is_cut_off_and_hinders_nobody(tmp_path: Path) -> None:
     with running_gateway(tmp_path, BOATYARD_GATEWAY_MAX_JOBS="0") as (address, admin):
         async with open_channel(address, admin) as channel:

@@ -95,6 +95,7 @@ async def test_health_is_for_everybody_and_all_else_is_nowhere(services: Service
     assert scraped(services).value("boatyard_http_requests_total", path="other", code="404") == 1
 
 
+@pytest.mark.slow
 async def test_a_node_that_is_away_is_told_of_and_takes_nothing_from_the_others(services: Services) -> None:
     await until(services, whole)
     services.end("git", signal.SIGKILL)
@@ -138,6 +139,7 @@ async def test_after_a_job_the_numbers_say_so(services: Services, tmp_path: Path
     assert grown("boatyard_rpc_total", service="execution", method=method, code="OK") >= 2
 
 
+@pytest.mark.slow
 async def test_what_runs_is_told_while_it_does(services: Services, tmp_path: Path) -> None:
     release = tmp_path / "release"
     tier = {"sandbox_tier": sandbox_pb2.SANDBOX_TIER_NONE}

@@ -110,6 +110,7 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
     assert attempt(cell, "ps").returncode == 4
 
 
+@pytest.mark.slow
 async def test_databases_that_are_not_what_their_version_makes_are_named_and_left_alone(cell: Cell) -> None:
     files = {service: cell.home / service / f"{service}.db" for service in SERVICES}
     for service, path in files.items():

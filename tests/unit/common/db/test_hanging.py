@@ -103,6 +103,7 @@ async def test_whoever_listens_hears_again_after_it(engine: AsyncEngine, own_pos
     await words.aclose()
 
 
+@pytest.mark.slow
 async def test_the_server_ends_what_takes_too_long_but_for_what_may(postgres_url: str) -> None:
     async def shown(connection: AsyncConnection) -> str:
         return str((await connection.execute(text("SHOW statement_timeout"))).scalar_one())
