@@ -1,7 +1,6 @@
 """What `boatyard run` promises: the right end, the right reason, and the branch on the remote."""
 
 import json
-import signal
 import uuid
 
 import pytest
@@ -169,8 +168,8 @@ def test_jobs_are_found_by_label_and_watched(cell: Cell) -> None:
             seen.setdefault(job["job_id"], []).append(job["state"])
         assert set(seen) == {late["job_id"], done["job_id"]}
     finally:
-        watching.send_signal(signal.SIGINT)
-        watching.communicate(timeout=20)
+        watching.kill()
+        watching.communicate()
 
 
 def test_kinds_are_listed(cell: Cell) -> None:
