@@ -112,6 +112,7 @@ async def test_a_job_that_waits_is_cancelled_and_cleans_up(services: Services, r
 ANSWERING = 'n=$BOATYARD_ROUND; cat > "prompt-$n"; echo "round $n"; touch "made-$n"'
 
 
+@pytest.mark.slow
 async def test_changes_that_are_asked_for_are_made_in_the_same_workspace(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     policy = {**BEFORE_PUSH, "max_extra_rounds": 1, "verify_command": "test -e made-1"}

@@ -47,6 +47,7 @@ async def test_viewers_of_all_kinds_see_the_same(services: Services) -> None:
     assert refused.reason == "EVENTS_OUT_OF_RANGE"
 
 
+@pytest.mark.slow
 async def test_an_execution_that_has_not_begun_is_waited_for(services: Services) -> None:
     block = [await services.submit("sleep 1") for _ in range(4)]  # as many as the cell takes
     job = await services.submit("echo at last")
@@ -56,6 +57,7 @@ async def test_an_execution_that_has_not_begun_is_waited_for(services: Services)
         await services.ended(other.job_id)
 
 
+@pytest.mark.slow
 async def test_an_execution_that_never_begins_has_an_end(services: Services) -> None:
     block = [await services.submit("sleep 1") for _ in range(4)]
     job = await services.submit("true")

@@ -66,6 +66,7 @@ async def test_a_job_is_tried_again_from_what_it_left(services: Services, remote
     assert remote.files(again.output.branch.decode())["half.txt"] == "half\ndone"
 
 
+@pytest.mark.slow
 async def test_nothing_to_keep_is_no_snapshot(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     failed = await services.run("exit 3", repository_id=repository)
@@ -77,6 +78,7 @@ async def test_nothing_to_keep_is_no_snapshot(services: Services, remote: Repo) 
     assert not fine.workspace_id, "its result was taken, and it is gone"
 
 
+@pytest.mark.slow
 async def test_a_snapshot_is_of_one_repository(services: Services, remote: Repo, tmp_path: Path) -> None:
     repository = await services.repository(remote)
     failed = await services.run("echo half > half.txt; exit 3", repository_id=repository)
@@ -107,6 +109,7 @@ async def test_what_cannot_be_kept_is_not_let_go(tmp_path: Path, remote: Repo) -
         assert kept_for(await workspace_of(services, ended)) > timedelta(days=30_000)
 
 
+@pytest.mark.slow
 async def test_what_a_workspace_takes_is_told(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     failed = await services.run("head -c 3000000 /dev/urandom > big; exit 3", repository_id=repository)

@@ -133,6 +133,7 @@ async def test_a_gateway_that_stops_leaves_its_agents_running(services: Services
     assert await services.output(job.execution_ids[0]) == lines(200)
 
 
+@pytest.mark.slow
 async def test_a_cancel_while_the_gateway_is_away_counts(services: Services, remote: Repo) -> None:
     job = await services.submit("sleep 300", repository_id=await services.repository(remote))
     await services.until(job.job_id, began("agent"))

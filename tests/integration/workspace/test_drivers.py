@@ -241,6 +241,7 @@ async def test_room_is_kept_for_what_those_in_use_may_come_to_take(tmp_path: Pat
         await manager.create(NewWorkspace("w3"))
 
 
+@pytest.mark.slow
 @every_driver
 async def test_a_workspace_that_a_sandbox_is_in_is_not_removed(tmp_path: Path, base: Path, driver: str) -> None:
     async with managing(tmp_path, driver) as manager:
@@ -349,6 +350,7 @@ def _refused(*_args: object) -> None:
     raise PermissionError(1, "Operation not permitted")
 
 
+@pytest.mark.slow
 async def test_a_hundred_at_once_on_one_base(tmp_path: Path, base: Path) -> None:
     async with managing(tmp_path) as manager:
         names = [f"w{number}" for number in range(100)]

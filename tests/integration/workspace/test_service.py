@@ -117,6 +117,7 @@ async def test_the_life_of_a_workspace(service: Service, base: Path) -> None:
     assert service.rubbish() == []
 
 
+@pytest.mark.slow
 async def test_what_nobody_works_in_is_not_kept_for_ever(service: Service) -> None:
     for workspace_id in ("idle", "busy"):
         await calling(service, "CreateWorkspace", pb.CreateWorkspaceRequest(workspace_id=workspace_id))
@@ -157,6 +158,7 @@ async def test_a_full_disk_is_said_before_anything_is_copied(tmp_path: Path, bas
     assert (raised.value.reason, raised.value.retry_after) == ("DISK_FULL", None)
 
 
+@pytest.mark.slow
 async def test_killed_while_copying_it_leaves_no_half_workspace(service: Service, tmp_path: Path) -> None:
     base = tmp_path / "large"
     base.mkdir()
