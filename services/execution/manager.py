@@ -1,7 +1,9 @@
 """What may be asked of executions: start, look, list, wait, stop. Each active one has a task that stays to its end."""
 
 import asyncio
+import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -110,7 +112,8 @@ class ExecutionManager:
             self._admission.check(len(self._active))
             self._check_model(request)
             await self._check_sandbox(request)
-            await _check_mounted(request)
+            with _refusing(request.execution_id):
+                await asyncio.to_thread(check_mounted, request.plan.sandbox)
             execution = Execution(
                 execution_id=request.execution_id,
                 digest=request.digest,
@@ -209,18 +212,14 @@ class ExecutionManager:
             if not made.may_pull and not engines.has_image(engine, made.image):
                 raise engines.lacks(engine, made.image)
 
-        try:
+        with _refusing(execution_id):
             await asyncio.to_thread(check)
-        except SandboxUnavailableError as error:
-            raise FailedPrecondition("SANDBOX_UNAVAILABLE", str(error), execution_id) from error
 
     async def _check_sandbox(self, request: StartRequest) -> None:
         if request.plan.sandbox.tier is not Tier.BUBBLEWRAP or self._sandbox_works:
             return
-        try:
+        with _refusing(request.execution_id):
             await asyncio.to_thread(probe)
-        except SandboxUnavailableError as error:
-            raise FailedPrecondition("SANDBOX_UNAVAILABLE", str(error), request.execution_id) from error
         self._sandbox_works = True
 
     def _lay_out(self, request: StartRequest) -> None:
@@ -266,11 +265,15 @@ def ended_already(execution: Execution) -> FailedPrecondition:
     )
 
 
-async def _check_mounted(request: StartRequest) -> None:
+@contextlib.contextmanager
+def _refusing(execution_id: str) -> Iterator[None]:
+    """Say in the contract's words what keeps an execution from its sandbox."""
     try:
-        await asyncio.to_thread(check_mounted, request.plan.sandbox)
+        yield
     except NotMountedError as error:
-        raise FailedPrecondition("WORKSPACE_NOT_MOUNTED", str(error), request.execution_id) from error
+        raise FailedPrecondition("WORKSPACE_NOT_MOUNTED", str(error), execution_id) from error
+    except SandboxUnavailableError as error:
+        raise FailedPrecondition("SANDBOX_UNAVAILABLE", str(error), execution_id) from error
 
 
 def _same(known: Execution, digest: bytes) -> Execution:

@@ -4,6 +4,7 @@ A commit near one whose tree is there becomes a layer over it, any other a whole
 """
 
 import asyncio
+import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,6 @@ from services.git.model import Progress
 from services.git.notes import take_notes, write_notes
 from services.git.ours import leave_ours_out
 from services.git.places import Places
-from services.git.removal import remove
 from services.git.settling import settle
 from services.git.shelf import Shelf, Shelved
 
@@ -108,7 +108,7 @@ class Bases:
                 await room.resize(found.bytes)
                 self._shelf.put(building, place, (found.bytes, found.inodes), delta.below if delta else None)
         finally:
-            await asyncio.to_thread(remove, scratch)
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 
     async def _plan(self, repository_id: str, commit_id: str, tree: Path) -> Delta | None:
         return None if self._deltas is None else await self._deltas.plan(repository_id, commit_id, tree / ".git")

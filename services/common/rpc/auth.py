@@ -11,6 +11,12 @@ from services.common.rpc.failing import Failures
 AUTHORIZATION_METADATA_KEY = "authorization"
 
 
+def bearer(header: str) -> str | None:
+    """Return the token of an authorization header; None where it has none."""
+    scheme, _, token = header.partition(" ")
+    return token if scheme.lower() == "bearer" and token else None
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What a call shows of who makes it.

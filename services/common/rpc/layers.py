@@ -23,7 +23,7 @@ from services.common.errors import (
 )
 from services.common.fence import FENCE_METADATA_KEY, Fence, set_current_fence
 from services.common.logs import CALLER, REQUEST_ID
-from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Shown
+from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Shown, bearer
 from services.common.rpc.call import Call, Layer
 from services.common.rpc.failing import TooManyFailuresError
 from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
@@ -123,10 +123,8 @@ def authenticating(authenticator: Authenticator) -> Layer:
     @asynccontextmanager
     async def layer(call: Call) -> AsyncIterator[None]:
         if not call.is_open:
-            header = call.text(AUTHORIZATION_METADATA_KEY) or ""
-            scheme, _, token = header.partition(" ")
-            known = token if scheme.lower() == "bearer" and token else None
-            shown = Shown(known, call.method, call.context.peer(), call.metadata)
+            token = bearer(call.text(AUTHORIZATION_METADATA_KEY) or "")
+            shown = Shown(token, call.method, call.context.peer(), call.metadata)
             try:
                 caller = await authenticator.authenticate(shown)
             except TooManyFailuresError as error:

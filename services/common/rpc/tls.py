@@ -2,15 +2,17 @@
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import grpc
 import structlog
 
 from services.common.errors import StartError
+
+T = TypeVar("T")
 
 CLIENT_VARIABLES = {
     "ca": "BOATYARD_GATEWAY_CA",
@@ -39,32 +41,47 @@ class ServerTls:
         At each new connection it is asked whether the files have changed, which takes some microseconds; until the new
         ones fit together, which is not so in the moment between two renames, the old ones serve on.
         """
-        configuration, known = self._read(), self._stamp()
+        files = Followed(self, self._read)
 
         def changed() -> Any:  # noqa: ANN401 - None for as they were, which gRPC's stub does not know
-            nonlocal known
-            try:
-                stamp = self._stamp()
-                if stamp == known:
-                    return None
-                fresh = self._read()
-            except (OSError, StartError) as error:
-                log.warning("the old certificate serves on: the new one cannot be used", error=str(error))
-                return None
-            known = stamp
-            log.info("serves with a new certificate", file=str(self.certificate))
-            return fresh
+            return files.now if files.look() else None
 
-        return grpc.dynamic_ssl_server_credentials(configuration, changed, self.client_ca is not None)
+        return grpc.dynamic_ssl_server_credentials(files.now, changed, self.client_ca is not None)
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         check_pair(self.certificate, self.key)
         pair = (self.key.read_bytes(), self.certificate.read_bytes())
         return grpc.ssl_server_certificate_configuration([pair], _read(self.client_ca) if self.client_ca else None)
 
-    def _stamp(self) -> tuple[tuple[int, int, int], ...]:
+    def stamp(self) -> tuple[tuple[int, int, int], ...]:
+        """Return what is another when a file has changed. Raises OSError."""
         files = [path.stat() for path in (self.certificate, self.key, self.client_ca) if path is not None]
         return tuple((file.st_mtime_ns, file.st_ino, file.st_size) for file in files)
+
+
+class Followed(Generic[T]):
+    """What a server has made of its files, made anew when they change; until new ones fit together, the old is kept."""
+
+    def __init__(self, tls: ServerTls, read: Callable[[], T]) -> None:
+        """`read` makes it, and raises StartError or OSError where the files are not there or do not fit."""
+        self._tls = tls
+        self._read = read
+        self.now = read()
+        self._known = tls.stamp()
+
+    def look(self) -> bool:
+        """Whether it is another now; takes some microseconds."""
+        try:
+            stamp = self._tls.stamp()
+            if stamp == self._known:
+                return False
+            self.now = self._read()
+        except (OSError, StartError) as error:
+            log.warning("the old certificate serves on: the new one cannot be used", error=str(error))
+            return False
+        self._known = stamp
+        log.info("serves with a new certificate", file=str(self._tls.certificate))
+        return True
 
 
 @dataclass(frozen=True, slots=True)

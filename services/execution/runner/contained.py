@@ -22,7 +22,7 @@ from services.common.sandbox.launch import hold
 from services.common.sandbox.spec import SandboxSpec
 from services.execution.containers import Desk
 from services.execution.model import EndVerification, Reason
-from services.execution.runner import orphans
+from services.execution.runner.init import Init, readable
 from services.execution.runner.spawning import PIPE_BYTES
 
 _BEGINS_WITHIN_S = 60.0
@@ -48,8 +48,7 @@ class ContainedAgent:
         self._spec = spec
         self._made = container.of(spec)
         self._desk = Desk(run)
-        self._init: int | None = None
-        self._init_pid = 0
+        self._init: Init | None = None
         self._left = 0
         self._fetching: subprocess.Popen[bytes] | None = None
         self.exit_status: int | None = None
@@ -80,11 +79,7 @@ class ContainedAgent:
         """Ask the children of the container's init to end: the init ignores it, and so does what ends it with us."""
         if self._init is None:
             return False
-        children = orphans.children(self._init_pid)
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGTERM)
-        return len(children) > _OWN_CHILDREN
+        return self._init.terminate() > _OWN_CHILDREN
 
     def kill(self) -> None:
         """End the container by its init; one that is being made is never begun."""
@@ -92,8 +87,7 @@ class ContainedAgent:
         if self._fetching is not None:
             self._fetching.kill()
         if self._init is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._init, signal.SIGKILL)
+            self._init.kill()
 
     def finish(self) -> int:
         """End the container: when its init is gone, the kernel has ended every process in it. Then it is removed."""
@@ -104,7 +98,7 @@ class ContainedAgent:
 
     def root(self) -> int | None:
         """The container's init."""
-        return None if self._init is None else self._init_pid
+        return None if self._init is None else self._init.pid
 
     def _live(self) -> None:
         """From the making of the container to its removal."""
@@ -130,9 +124,9 @@ class ContainedAgent:
             raise engines.refusal("the container does not start", started.stderr)
         select.select([self._status, self._wanted], [], [], _BEGINS_WITHIN_S)
         self._go_on()
-        if not _readable(self._status, 0) or container.BEGAN not in os.read(self._status, _CHUNK):
+        if not readable(self._status, 0) or container.BEGAN not in os.read(self._status, _CHUNK):
             raise SandboxUnavailableError("the container's shell said nothing", "Look whether the image has a /bin/sh")
-        self._init_pid, self._init = self._init_of(engine)
+        self._init = self._init_of(engine)
         self._go_on()
         self._desk.forget_secrets()
         self._connect_input()
@@ -160,30 +154,29 @@ class ContainedAgent:
             raise engines.refusal(f"image {image!r} cannot be fetched", complaint)
 
     def _is_unwanted(self) -> bool:
-        return _readable(self._wanted, 0)
+        return readable(self._wanted, 0)
 
     def _go_on(self) -> None:
         """Raise _AbandonedError when it is to end."""
         if self._is_unwanted():
             raise _AbandonedError
 
-    def _init_of(self, engine: Engine) -> tuple[int, int]:
+    def _init_of(self, engine: Engine) -> Init:
         """Find the container's init, and hold it: who has our pipe open is no other's process of the same number."""
         said = engines.ask(engine.program, "inspect", "--format", "{{.State.Pid}}", self._desk.name)
         try:
-            pid = int(said.stdout)
-            init = os.pidfd_open(pid)
+            init = Init(int(said.stdout))
         except (ValueError, OSError):
             raise engines.refusal("the container's process is not there", said.stderr) from None
         try:
-            if any(map(self._is_life, Path(f"/proc/{pid}/fd").iterdir())):
-                return pid, init
+            if any(map(self._is_life, Path(f"/proc/{init.pid}/fd").iterdir())):
+                return init
             problem = "is another's"
         except OSError as error:
             problem = f"cannot be looked at ({error.strerror})"
-        os.close(init)
+        init.release()
         raise SandboxUnavailableError(
-            f"process {pid}, which the engine calls the container's, {problem}",
+            f"process {init.pid}, which the engine calls the container's, {problem}",
             "The engine must run on this machine, and Boatyard where it sees the machine's processes",
         )
 
@@ -202,14 +195,14 @@ class ContainedAgent:
     def _await_end(self) -> None:
         if self._init is None:
             raise RuntimeError("nobody holds the container's init")
-        select.select([self._init, self._wanted], [], [])
-        if not _readable(self._init, _GONE_WITHIN_S):
-            self._left = 1 + len(orphans.descendants(self._init_pid))
+        select.select([self._init.fd, self._wanted], [], [])
+        self._left = self._init.left(_GONE_WITHIN_S)
+        if self._left:
             return
         self.verified_by = EndVerification.PID_NAMESPACE
         # Where the init itself was ended, and told nothing, it was by this signal.
         self.exit_status = -signal.SIGKILL
-        if _readable(self._status, 0):
+        if readable(self._status, 0):
             self._learn(os.read(self._status, PIPE_BYTES))
 
     def _learn(self, told: bytes) -> None:
@@ -242,7 +235,3 @@ def _hand_on(stdin: int, sink: int) -> None:
         contextlib.suppress(BrokenPipeError),
     ):
         shutil.copyfileobj(source, program, _CHUNK)
-
-
-def _readable(fd: int, timeout_s: float) -> bool:
-    return bool(select.select([fd], [], [], timeout_s)[0])

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import select
-import signal
 from collections.abc import Callable, Iterator
 
 from services.common.sandbox.ending import end
@@ -12,8 +11,8 @@ from services.common.sandbox.launch import prepare
 from services.common.sandbox.spec import SandboxSpec
 from services.execution.egress.child import Egress
 from services.execution.model import EndVerification
-from services.execution.runner import orphans
 from services.execution.runner.group import Group
+from services.execution.runner.init import Init
 from services.execution.runner.spawning import pipes, spawn
 
 _GONE_WITHIN_S = 10.0
@@ -32,8 +31,7 @@ class SandboxedAgent:
         self.status, status_end = os.pipe()
         os.set_blocking(self.status, False)
         self._documents = b""
-        self._init: int | None = None  # a pidfd, for a pid may be somebody else's by now
-        self._init_pid = 0
+        self._init: Init | None = None
         self.exit_status: int | None = None
         self.verified_by: EndVerification | None = None
         try:
@@ -55,7 +53,7 @@ class SandboxedAgent:
                 self.read_status()
                 if ended and self._init is None:
                     return  # its complaint is on its standard error, and its end is seen as any other's
-            egress.open(self._init_pid)
+            egress.open(self._init.pid)
         except BaseException:
             self.finish()
             raise
@@ -80,11 +78,7 @@ class SandboxedAgent:
         self.read_status()
         if self._init is None:
             return False
-        children = orphans.children(self._init_pid)
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGTERM)
-        return bool(children)
+        return self._init.terminate() > 0
 
     def kill(self) -> None:
         """End the namespace by its init, or bwrap where it is not that far."""
@@ -92,27 +86,25 @@ class SandboxedAgent:
         if self._init is None:
             end(self._bwrap.pid)
             return
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._init, signal.SIGKILL)
+        self._init.kill()
 
     def finish(self) -> int:
         """End the namespace: when its init is gone, the kernel has ended every process in it."""
         self.kill()
         self._bwrap.wait()
         left = 0
-        if self._init is not None and _wait_readable(self._init, _GONE_WITHIN_S):
-            self.verified_by = EndVerification.PID_NAMESPACE
-        elif self._init is not None:
-            left = 1 + len(orphans.descendants(self._init_pid))
+        if self._init is not None:
+            left = self._init.left(_GONE_WITHIN_S)
+            self.verified_by = EndVerification.PID_NAMESPACE if left == 0 else None
         return left if self._group is None else max(left, self._group.end(_GONE_WITHIN_S))
 
     def root(self) -> int | None:
         """The namespace's init."""
-        return None if self._init is None else self._init_pid
+        return None if self._init is None else self._init.pid
 
     def _hold_init(self, pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            self._init, self._init_pid = os.pidfd_open(pid), pid
+            self._init = Init(pid)
 
 
 @contextlib.contextmanager
@@ -127,7 +119,3 @@ def _gate(egress: Egress | None) -> Iterator[tuple[int | None, Callable[[], obje
     finally:
         os.close(reading)
         os.close(writing)
-
-
-def _wait_readable(fd: int, timeout_s: float) -> bool:
-    return bool(select.select([fd], [], [], timeout_s)[0])

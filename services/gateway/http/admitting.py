@@ -1,17 +1,23 @@
 """Who may see a page: whoever shows a bearer token that the RPCs take too, of the role that the page is for."""
 
+import math
 from typing import Final
 
 import structlog
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from services.common.errors import ServiceError, Status, Unavailable
+from services.common.errors import Exhausted, ServiceError, Status, Unavailable
 from services.common.logs import CALLER
-from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Shown
+from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Shown, bearer
 from services.gateway.auth import scope
 
-_CODES: Final = {Status.UNAUTHENTICATED: 401, Status.PERMISSION_DENIED: 403, Status.UNAVAILABLE: 503}
+_CODES: Final = {
+    Status.UNAUTHENTICATED: 401,
+    Status.PERMISSION_DENIED: 403,
+    Status.RESOURCE_EXHAUSTED: 429,
+    Status.UNAVAILABLE: 503,
+}
 
 
 class Admitting:
@@ -23,12 +29,11 @@ class Admitting:
     async def to_all_projects(self, request: Request) -> None:
         """Let a caller in to a page that is about all projects.
 
-        Raises Unauthenticated (TOKEN_REQUIRED), PermissionDenied (ROLE_REQUIRED, PROJECT_NOT_ALLOWED), or Unavailable
-        while the database, which knows the tokens, is away.
+        Raises Unauthenticated (TOKEN_REQUIRED), PermissionDenied (ROLE_REQUIRED, PROJECT_NOT_ALLOWED), Exhausted
+        (TOO_MANY_FAILURES), or Unavailable while the database, which knows the tokens, is away.
         """
-        scheme, _, token = request.headers.get(AUTHORIZATION_METADATA_KEY, "").partition(" ")
-        known = token if scheme.lower() == "bearer" and token else None
-        shown = Shown(known, request.url.path, _peer(request), dict(request.headers))
+        token = bearer(request.headers.get(AUTHORIZATION_METADATA_KEY, ""))
+        shown = Shown(token, request.url.path, _peer(request), dict(request.headers))
         structlog.contextvars.bind_contextvars(**{CALLER: await self._authenticator.authenticate(shown)})
         scope.check_all()
 
@@ -38,8 +43,8 @@ async def refuse(request: Request, error: Exception) -> Response:  # noqa: ARG00
     if not isinstance(error, ServiceError) or error.status not in _CODES:
         raise error
     headers = {"WWW-Authenticate": "Bearer"} if error.status is Status.UNAUTHENTICATED else {}
-    if isinstance(error, Unavailable):
-        headers["Retry-After"] = str(round(error.retry_after))
+    if isinstance(error, Unavailable | Exhausted) and error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
     return PlainTextResponse(f"{error.message}\n", _CODES[error.status], headers)
 
 

@@ -16,6 +16,7 @@ from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 
 from services.common.rpc.channel import open_channel
 from tests.kit.gateway import running_gateway
+from tests.kit.metrics import get
 
 CALLS = 400
 
@@ -29,6 +30,10 @@ async def test_a_flood_of_unknown_tokens_is_cut_off_and_hinders_nobody(tmp_path:
                 await JobServiceStub(ours).ListJobKinds(ListJobKindsRequest())
                 statuses = await flood(address)
                 await JobServiceStub(ours).ListJobKinds(ListJobKindsRequest())
+            host, _, port = address.rpartition(":")
+            web = f"{host}:{int(port) + 20}"
+            assert get(web, "/metrics", "wrong")[0] == 429, "a page is no other way in"
+            assert get(web, "/metrics", admin)[0] == 200
             assert set(statuses) == {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED"}
             assert statuses["RESOURCE_EXHAUSTED"] > 1
             told = await recorded(channel)
