@@ -20,10 +20,10 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class Layout(message.Message):
-    """Says where the files of a workspace are, so that a sandbox can put them at /workspace.
+    """Where the files of a workspace are, so that a sandbox can mount them at /workspace.
 
-    A workspace is mounted in at most one place at a time: whoever coordinates the services gives a layout to one of
-    them, and to the next one only when the first is done.
+    A workspace is mounted in at most one place at a time: the coordinating service hands a layout to one service, and to
+    the next only when the first is done.
     """
 
     DESCRIPTOR: descriptor.Descriptor
@@ -34,7 +34,7 @@ class Layout(message.Message):
     """A directory that holds the whole working copy."""
     @builtins.property
     def layers(self) -> Layers:
-        """Directories that are stacked into one working copy."""
+        """Directories stacked into one working copy."""
 
     def __init__(
         self,
@@ -61,17 +61,17 @@ class Layers(message.Message):
     WORK_FIELD_NUMBER: builtins.int
     MOUNTED_PATH_FIELD_NUMBER: builtins.int
     upper: builtins.bytes
-    """Required. Absolute path of the directory that takes the changes."""
+    """Required. Absolute path of the directory that receives the changes."""
     work: builtins.bytes
     """Required. Absolute path of the overlay's work directory, on the same file system as `upper`."""
     mounted_path: builtins.bytes
-    """Absolute path at which the workspace service itself has mounted the layers: a sandbox binds it and mounts nothing.
-    Empty where each sandbox mounts them for itself, one at a time. `upper` holds the changes in both cases; while it is
-    mounted it is only to be looked at.
+    """Absolute path where the workspace service has mounted the layers; a sandbox binds this path and mounts nothing.
+    Empty when each sandbox mounts the layers itself, one at a time. In both cases `upper` holds the changes; only read
+    it while it is mounted.
     """
     @builtins.property
     def lowers(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Required. Absolute paths of the read-only directories, the topmost first."""
+        """Required. Absolute paths of the read-only directories, topmost first."""
 
     def __init__(
         self,

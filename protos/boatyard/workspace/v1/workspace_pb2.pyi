@@ -31,23 +31,23 @@ class _VisibilityEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Visibility.
     VISIBILITY_UNSPECIFIED: _Visibility.ValueType  # 0
     """Never sent."""
     VISIBILITY_SANDBOXES: _Visibility.ValueType  # 1
-    """Sandboxes only: layers may be left to each of them to mount."""
+    """Sandboxes only; mounting the layers may be left to each sandbox."""
     VISIBILITY_HOST: _Visibility.ValueType  # 2
-    """Also programs that no sandbox surrounds: the files are at one path of the host."""
+    """Also programs outside any sandbox: the files are at one path on the host."""
 
 class Visibility(_Visibility, metaclass=_VisibilityEnumTypeWrapper):
-    """Who must find the files of a workspace."""
+    """Who must be able to access the files of a workspace."""
 
 VISIBILITY_UNSPECIFIED: Visibility.ValueType  # 0
 """Never sent."""
 VISIBILITY_SANDBOXES: Visibility.ValueType  # 1
-"""Sandboxes only: layers may be left to each of them to mount."""
+"""Sandboxes only; mounting the layers may be left to each sandbox."""
 VISIBILITY_HOST: Visibility.ValueType  # 2
-"""Also programs that no sandbox surrounds: the files are at one path of the host."""
+"""Also programs outside any sandbox: the files are at one path on the host."""
 
 @typing.final
 class CreateWorkspaceRequest(message.Message):
-    """Asks for a new workspace."""
+    """Request for CreateWorkspace."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -58,26 +58,29 @@ class CreateWorkspaceRequest(message.Message):
     VISIBILITY_FIELD_NUMBER: builtins.int
     FILES_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
-    """Required. Chosen by the caller: 1 to 63 characters of [a-z0-9-], not beginning with a dash."""
+    """Required. Chosen by the caller: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
     pins_path: builtins.bytes
-    """Absolute path of a directory in which an empty file, named by the workspace's id, tells the owner of the base that
-    it is in use: it is there before the workspace is made and until after it is removed. Empty: no such file is kept.
+    """Absolute path of a directory in which an empty file, named after the workspace's id, tells the owner of the base
+    that the base is in use. The file is created before the workspace and removed after it. Empty: no such file is
+    kept.
     """
     visibility: Visibility.ValueType
-    """Who must find the files; unspecified means VISIBILITY_SANDBOXES."""
+    """Who must be able to access the files; unspecified means VISIBILITY_SANDBOXES."""
     @builtins.property
     def base_layers(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Absolute paths of the prepared directories to start from, the topmost first, as a git base gives them; they are
-        never changed. None gives an empty workspace. At most 100.
+        """Absolute paths of the prepared directories to start from, topmost first, as returned with a git base; they are
+        never changed. Empty creates an empty workspace. At most 100.
         """
 
     @builtins.property
     def purpose(self) -> Purpose:
-        """Whom and what the workspace is for."""
+        """Who and what the workspace is for."""
 
     @builtins.property
     def files(self) -> containers.RepeatedCompositeFieldContainer[File]:
-        """What the workspace has beside, and over, the base from its beginning: at most 1000 files and 3 MiB together."""
+        """Files to add to the workspace when it is created, replacing files of the base at the same paths: at most 1000 files
+        and 3 MiB in total.
+        """
 
     def __init__(
         self,
@@ -97,18 +100,18 @@ class CreateWorkspaceRequest(message.Message):
 
 @typing.final
 class File(message.Message):
-    """A file that is to be in a workspace. What is in its way is hidden, a link too: it is never followed."""
+    """A file to put into a workspace. Anything already at its path is hidden, even a link: links are never followed."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     PATH_FIELD_NUMBER: builtins.int
     CONTENT_FIELD_NUMBER: builtins.int
     path: builtins.bytes
-    """Required. From the top of the workspace: parts separated by '/', none of them empty, `.` or `..`; at most 4095 bytes. No
-    path is another's directory.
+    """Required. Path relative to the top of the workspace: parts separated by '/', none of them empty, `.` or `..`; at
+    most 4095 bytes. No path may be a parent directory of another.
     """
     content: builtins.bytes
-    """What is in it. It may be read and written, and not executed."""
+    """The file's content. The file is readable and writable, but not executable."""
     def __init__(
         self,
         *,
@@ -123,7 +126,7 @@ class File(message.Message):
 
 @typing.final
 class CreateWorkspaceResponse(message.Message):
-    """Answers CreateWorkspace."""
+    """Response for CreateWorkspace."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -145,7 +148,7 @@ class CreateWorkspaceResponse(message.Message):
 
 @typing.final
 class GetWorkspaceRequest(message.Message):
-    """Asks for one workspace."""
+    """Request for GetWorkspace."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -165,7 +168,7 @@ class GetWorkspaceRequest(message.Message):
 
 @typing.final
 class GetWorkspaceResponse(message.Message):
-    """Answers GetWorkspace."""
+    """Response for GetWorkspace."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -187,7 +190,7 @@ class GetWorkspaceResponse(message.Message):
 
 @typing.final
 class ListWorkspacesRequest(message.Message):
-    """Asks for workspaces; the filters are combined by "and"."""
+    """Request for ListWorkspaces; the filters are combined with AND."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -198,18 +201,18 @@ class ListWorkspacesRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Only of this project; empty means all."""
+    """Only workspaces of this project; empty means all."""
     job_id: builtins.str
-    """Only of this job; empty means all."""
+    """Only workspaces of this job; empty means all."""
     worker_id: builtins.str
-    """Only of this worker; empty means all."""
+    """Only workspaces of this worker; empty means all."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     @builtins.property
     def states(self) -> containers.RepeatedScalarFieldContainer[Workspace.State.ValueType]:
-        """Workspaces in any of these states; empty means all."""
+        """Only workspaces in any of these states; empty means all."""
 
     def __init__(
         self,
@@ -229,14 +232,14 @@ class ListWorkspacesRequest(message.Message):
 
 @typing.final
 class ListWorkspacesResponse(message.Message):
-    """Answers ListWorkspaces."""
+    """Response for ListWorkspaces."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     WORKSPACES_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def workspaces(self) -> containers.RepeatedCompositeFieldContainer[Workspace]:
         """The workspaces of this page."""
@@ -255,7 +258,7 @@ class ListWorkspacesResponse(message.Message):
 
 @typing.final
 class UpdateWorkspaceStateRequest(message.Message):
-    """Asks to record a state."""
+    """Request for UpdateWorkspaceState."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -268,8 +271,8 @@ class UpdateWorkspaceStateRequest(message.Message):
     """Required. COMPLETED or ERROR."""
     @builtins.property
     def keep_for(self) -> duration_pb2.Duration:
-        """How long the workspace is kept from now on: 0 s to 100 years. Absent: what was said before, or else the service's
-        own setting, holds.
+        """How long to keep the workspace from now on: 0 s to 100 years. Absent: the previously recorded value, or else the
+        service's setting, applies.
         """
 
     def __init__(
@@ -287,14 +290,14 @@ class UpdateWorkspaceStateRequest(message.Message):
 
 @typing.final
 class UpdateWorkspaceStateResponse(message.Message):
-    """Answers UpdateWorkspaceState."""
+    """Response for UpdateWorkspaceState."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     WORKSPACE_FIELD_NUMBER: builtins.int
     @builtins.property
     def workspace(self) -> Workspace:
-        """The workspace as it is now."""
+        """The workspace after the change."""
 
     def __init__(
         self,
@@ -309,7 +312,7 @@ class UpdateWorkspaceStateResponse(message.Message):
 
 @typing.final
 class DeleteWorkspaceRequest(message.Message):
-    """Asks to remove a workspace."""
+    """Request for DeleteWorkspace."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -329,7 +332,7 @@ class DeleteWorkspaceRequest(message.Message):
 
 @typing.final
 class DeleteWorkspaceResponse(message.Message):
-    """Answers DeleteWorkspace."""
+    """Response for DeleteWorkspace."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -344,14 +347,14 @@ class DeleteWorkspaceResponse(message.Message):
 
 @typing.final
 class SweepWorkspacesRequest(message.Message):
-    """Asks to remove old workspaces."""
+    """Request for SweepWorkspaces."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     MAX_AGE_FIELD_NUMBER: builtins.int
     @builtins.property
     def max_age(self) -> duration_pb2.Duration:
-        """Required. How long ago the last update must be. Zero sweeps all that are not ACTIVE."""
+        """Required. Minimum time since the last update. Zero sweeps all workspaces that are not ACTIVE."""
 
     def __init__(
         self,
@@ -366,14 +369,14 @@ class SweepWorkspacesRequest(message.Message):
 
 @typing.final
 class SweepWorkspacesResponse(message.Message):
-    """Answers SweepWorkspaces."""
+    """Response for SweepWorkspaces."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     WORKSPACE_IDS_FIELD_NUMBER: builtins.int
     @builtins.property
     def workspace_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The workspaces that are gone now."""
+        """The workspaces that were removed."""
 
     def __init__(
         self,
@@ -388,16 +391,16 @@ class SweepWorkspacesResponse(message.Message):
 
 @typing.final
 class UsageOfWorkspacesRequest(message.Message):
-    """Asks what workspaces take."""
+    """Request for UsageOfWorkspaces."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the previous page."""
     def __init__(
         self,
         *,
@@ -412,7 +415,7 @@ class UsageOfWorkspacesRequest(message.Message):
 
 @typing.final
 class UsageOfWorkspacesResponse(message.Message):
-    """Answers UsageOfWorkspaces."""
+    """Response for UsageOfWorkspaces."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -425,24 +428,26 @@ class UsageOfWorkspacesResponse(message.Message):
     DRIVER_FIELD_NUMBER: builtins.int
     DRIVERS_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     total_bytes: builtins.int
-    """Bytes on disk that all workspaces together take beside their bases; each is measured about once a minute."""
+    """Bytes on disk used by all workspaces together, not counting their bases; each workspace is measured about once a
+    minute.
+    """
     total_inodes: builtins.int
-    """Inodes, likewise."""
+    """Inodes, counted the same way."""
     free_bytes: builtins.int
-    """Bytes that are free on their disk."""
+    """Bytes free on their disk."""
     free_inodes: builtins.int
-    """Inodes that are free there; absent where the file system makes them as they are needed."""
+    """Inodes free on their disk; absent when the file system allocates inodes on demand."""
     driver: builtins.str
-    """How new workspaces are made: the name of one of `drivers`."""
+    """The driver for new workspaces: the name of one of `drivers`."""
     @builtins.property
     def workspaces(self) -> containers.RepeatedCompositeFieldContainer[WorkspaceUsage]:
         """The workspaces of this page, each measured less than 10 s ago."""
 
     @builtins.property
     def drivers(self) -> containers.RepeatedCompositeFieldContainer[DriverStatus]:
-        """Every way to make a workspace, the best first."""
+        """All drivers, best first."""
 
     def __init__(
         self,
@@ -466,7 +471,7 @@ class UsageOfWorkspacesResponse(message.Message):
 
 @typing.final
 class WorkspaceUsage(message.Message):
-    """What one workspace takes."""
+    """The disk usage of one workspace."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -476,9 +481,9 @@ class WorkspaceUsage(message.Message):
     workspace_id: builtins.str
     """The workspace."""
     bytes: builtins.int
-    """Bytes on disk beside its base: its changes, or all of a copy."""
+    """Bytes on disk, not counting the base: its changes, or the entire copy."""
     inodes: builtins.int
-    """Inodes, likewise."""
+    """Inodes, counted the same way."""
     def __init__(
         self,
         *,
@@ -494,7 +499,7 @@ class WorkspaceUsage(message.Message):
 
 @typing.final
 class DriverStatus(message.Message):
-    """Whether one way to make a workspace works on this machine, as it was tried at the start."""
+    """Whether one driver works on this machine, as tested when the service started."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -503,7 +508,7 @@ class DriverStatus(message.Message):
     name: builtins.str
     """`overlay`, `overlay-userns`, `reflink` or `copy`."""
     complaint: builtins.str
-    """What does not work, for people; empty when all does."""
+    """What does not work, for people; empty when the driver works."""
     def __init__(
         self,
         *,
@@ -531,27 +536,27 @@ class Workspace(message.Message):
         STATE_UNSPECIFIED: Workspace._State.ValueType  # 0
         """Never sent."""
         STATE_ACTIVE: Workspace._State.ValueType  # 1
-        """In use, or ready for it. Goes to COMPLETED, ERROR or CLEANING."""
+        """In use or ready for use. Changes to COMPLETED, ERROR or CLEANING."""
         STATE_COMPLETED: Workspace._State.ValueType  # 2
-        """Its work is done; it is kept for a while. Goes to CLEANING."""
+        """Its work completed; it is kept for a while. Changes to CLEANING."""
         STATE_ERROR: Workspace._State.ValueType  # 3
-        """Its work has failed; it is kept for a while. Goes to CLEANING."""
+        """Its work failed; it is kept for a while. Changes to CLEANING."""
         STATE_CLEANING: Workspace._State.ValueType  # 4
-        """Being removed; then it is gone."""
+        """Being removed; after that it is gone."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where a workspace stands in its life."""
+        """The state of a workspace."""
 
     STATE_UNSPECIFIED: Workspace.State.ValueType  # 0
     """Never sent."""
     STATE_ACTIVE: Workspace.State.ValueType  # 1
-    """In use, or ready for it. Goes to COMPLETED, ERROR or CLEANING."""
+    """In use or ready for use. Changes to COMPLETED, ERROR or CLEANING."""
     STATE_COMPLETED: Workspace.State.ValueType  # 2
-    """Its work is done; it is kept for a while. Goes to CLEANING."""
+    """Its work completed; it is kept for a while. Changes to CLEANING."""
     STATE_ERROR: Workspace.State.ValueType  # 3
-    """Its work has failed; it is kept for a while. Goes to CLEANING."""
+    """Its work failed; it is kept for a while. Changes to CLEANING."""
     STATE_CLEANING: Workspace.State.ValueType  # 4
-    """Being removed; then it is gone."""
+    """Being removed; after that it is gone."""
 
     WORKSPACE_ID_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
@@ -563,16 +568,16 @@ class Workspace(message.Message):
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
     HELD_BY_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
-    """The id that its creator chose."""
+    """The id chosen by its creator."""
     state: Workspace.State.ValueType
     """Output only. Changed by UpdateWorkspaceState, DeleteWorkspace and SweepWorkspaces."""
     driver: builtins.str
-    """Output only. How it was made: `overlay` (layers that the service has mounted), `overlay-userns` (layers that each
-    sandbox mounts), `reflink` (a copy that shares its data with the base) or `copy`.
+    """Output only. The driver that created it: `overlay` (layers mounted by the service), `overlay-userns` (layers
+    mounted by each sandbox), `reflink` (a copy that shares its data with the base) or `copy`.
     """
     held_by: builtins.str
-    """Output only. The sandbox that has its layers, as it named itself; empty when none has. It is the holder of a lock of
-    the kernel's, so it is never out of date.
+    """Output only. The sandbox that holds its layers, by the name the sandbox gave itself; empty when none does. This is
+    read from the holder of a kernel lock, so it is never out of date.
     """
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
@@ -580,11 +585,11 @@ class Workspace(message.Message):
 
     @builtins.property
     def purpose(self) -> Purpose:
-        """Immutable. Whom and what it is for."""
+        """Immutable. Who and what it is for."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """Output only. When it was asked for."""
+        """Output only. When its creation was requested."""
 
     @builtins.property
     def update_time(self) -> timestamp_pb2.Timestamp:
@@ -592,7 +597,7 @@ class Workspace(message.Message):
 
     @builtins.property
     def expire_time(self) -> timestamp_pb2.Timestamp:
-        """Output only. When it may be removed by itself, as UpdateWorkspaceState said; absent where it did not say."""
+        """Output only. When it may be removed automatically, as set by UpdateWorkspaceState; absent when not set."""
 
     def __init__(
         self,
@@ -615,7 +620,7 @@ class Workspace(message.Message):
 
 @typing.final
 class Purpose(message.Message):
-    """Whom and what a workspace is for. The workspace service only keeps it, for lists and people."""
+    """Who and what a workspace is for. The workspace service only stores it, for listing and for people to read."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -636,7 +641,7 @@ class Purpose(message.Message):
     repository_id: builtins.str
     """The repository."""
     branch: builtins.bytes
-    """The branch that the work is meant for; at most 255 bytes."""
+    """The branch that the work is intended for; at most 255 bytes."""
     def __init__(
         self,
         *,

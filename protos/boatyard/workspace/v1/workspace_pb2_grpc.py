@@ -26,13 +26,13 @@ if _version_not_supported:
 
 
 class WorkspaceServiceStub:
-    """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
+    """Owns the directories in which agents work: creates, lists and removes them. Knows nothing of git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
-    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
-    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
-    its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
-    FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
+    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
+    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
+    (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     def __init__(self, channel):
@@ -79,27 +79,27 @@ class WorkspaceServiceStub:
 
 
 class WorkspaceServiceServicer:
-    """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
+    """Owns the directories in which agents work: creates, lists and removes them. Knows nothing of git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
-    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
-    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
-    its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
-    FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
+    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
+    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
+    (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     def CreateWorkspace(self, request, context):
-        """Makes a workspace under the id that the caller chose.
+        """Creates a workspace with an id chosen by the caller.
 
         Idempotent: the same id with the same request returns the same workspace.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (BASE_NOT_FOUND): one of `base_layers`, or `pins_path`, is not there.
+        - NOT_FOUND (BASE_NOT_FOUND): one of `base_layers`, or `pins_path`, does not exist.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left, or could be when all workspaces in use have grown to
-        what they may take; what was made was removed again.
-        - RESOURCE_EXHAUSTED (WORKSPACES_QUOTA): all workspaces together take what they may.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left, or could be left once all workspaces in use have
+        grown to their limits; everything created so far was removed again.
+        - RESOURCE_EXHAUSTED (WORKSPACES_QUOTA): all workspaces together already use their quota.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,14 +109,14 @@ class WorkspaceServiceServicer:
         """Returns one workspace.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (WORKSPACE_NOT_FOUND): there is none of that id, or it is gone.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace has that id, or it has been removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkspaces(self, request, context):
-        """Lists workspaces, the newest first.
+        """Lists workspaces, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -125,33 +125,34 @@ class WorkspaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWorkspaceState(self, request, context):
-        """Records what became of a workspace: its work is completed, or has failed.
+        """Records the outcome of a workspace: its work completed or failed.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, the state is neither COMPLETED nor ERROR, or `keep_for`
-        is out of its range.
-        - NOT_FOUND (WORKSPACE_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (WORKSPACE_STATE): it is being removed.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        is out of range.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace has that id.
+        - FAILED_PRECONDITION (WORKSPACE_STATE): the workspace is being removed.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWorkspace(self, request, context):
-        """Removes a workspace and everything in it. Removing one that is gone is a success.
+        """Removes a workspace and everything in it. Succeeds if the workspace is already gone.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is in it, and did not end within 2 s; nothing was removed.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is using the workspace and did not end within 2 s; nothing was
+        removed.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SweepWorkspaces(self, request, context):
-        """Removes workspaces that are no longer ACTIVE and have expired, or were last updated longer ago than `max_age`. What
-        a sandbox is in stays for the next sweep. The service sweeps by itself, and then keeps until `expire_time` what has
-        one.
+        """Removes workspaces that are no longer ACTIVE and have expired or were last updated longer ago than `max_age`. A
+        workspace in use by a sandbox is left for the next sweep. The service also sweeps by itself, and then keeps
+        workspaces that have an `expire_time` until that time.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative.
         """
@@ -160,7 +161,7 @@ class WorkspaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UsageOfWorkspaces(self, request, context):
-        """Tells what workspaces take of the disk, the newest first, and how they are made here.
+        """Reports the disk usage of workspaces, newest first, and how workspaces are created on this machine.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
         """
@@ -215,13 +216,13 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkspaceService:
-    """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
+    """Owns the directories in which agents work: creates, lists and removes them. Knows nothing of git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
-    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
-    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
-    its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
-    FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
+    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
+    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
+    (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     @staticmethod

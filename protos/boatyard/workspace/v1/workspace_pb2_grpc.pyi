@@ -13,77 +13,78 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkspaceServiceStub:
-    """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
+    """Owns the directories in which agents work: creates, lists and removes them. Knows nothing of git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
-    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
-    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
-    its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
-    FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
+    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
+    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
+    (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
     CreateWorkspace: aio.UnaryUnaryMultiCallable[workspace_pb2.CreateWorkspaceRequest, workspace_pb2.CreateWorkspaceResponse]
-    """Makes a workspace under the id that the caller chose.
+    """Creates a workspace with an id chosen by the caller.
 
     Idempotent: the same id with the same request returns the same workspace.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - NOT_FOUND (BASE_NOT_FOUND): one of `base_layers`, or `pins_path`, is not there.
+    - NOT_FOUND (BASE_NOT_FOUND): one of `base_layers`, or `pins_path`, does not exist.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
-    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left, or could be when all workspaces in use have grown to
-      what they may take; what was made was removed again.
-    - RESOURCE_EXHAUSTED (WORKSPACES_QUOTA): all workspaces together take what they may.
+    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left, or could be left once all workspaces in use have
+      grown to their limits; everything created so far was removed again.
+    - RESOURCE_EXHAUSTED (WORKSPACES_QUOTA): all workspaces together already use their quota.
     """
     GetWorkspace: aio.UnaryUnaryMultiCallable[workspace_pb2.GetWorkspaceRequest, workspace_pb2.GetWorkspaceResponse]
     """Returns one workspace.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (WORKSPACE_NOT_FOUND): there is none of that id, or it is gone.
+    - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace has that id, or it has been removed.
     """
     ListWorkspaces: aio.UnaryUnaryMultiCallable[workspace_pb2.ListWorkspacesRequest, workspace_pb2.ListWorkspacesResponse]
-    """Lists workspaces, the newest first.
+    """Lists workspaces, newest first.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     UpdateWorkspaceState: aio.UnaryUnaryMultiCallable[workspace_pb2.UpdateWorkspaceStateRequest, workspace_pb2.UpdateWorkspaceStateResponse]
-    """Records what became of a workspace: its work is completed, or has failed.
+    """Records the outcome of a workspace: its work completed or failed.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, the state is neither COMPLETED nor ERROR, or `keep_for`
-      is out of its range.
-    - NOT_FOUND (WORKSPACE_NOT_FOUND): there is none of that id.
-    - FAILED_PRECONDITION (WORKSPACE_STATE): it is being removed.
-    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+      is out of range.
+    - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace has that id.
+    - FAILED_PRECONDITION (WORKSPACE_STATE): the workspace is being removed.
+    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
     """
     DeleteWorkspace: aio.UnaryUnaryMultiCallable[workspace_pb2.DeleteWorkspaceRequest, workspace_pb2.DeleteWorkspaceResponse]
-    """Removes a workspace and everything in it. Removing one that is gone is a success.
+    """Removes a workspace and everything in it. Succeeds if the workspace is already gone.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is in it, and did not end within 2 s; nothing was removed.
-    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is using the workspace and did not end within 2 s; nothing was
+      removed.
+    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
     """
     SweepWorkspaces: aio.UnaryUnaryMultiCallable[workspace_pb2.SweepWorkspacesRequest, workspace_pb2.SweepWorkspacesResponse]
-    """Removes workspaces that are no longer ACTIVE and have expired, or were last updated longer ago than `max_age`. What
-    a sandbox is in stays for the next sweep. The service sweeps by itself, and then keeps until `expire_time` what has
-    one.
+    """Removes workspaces that are no longer ACTIVE and have expired or were last updated longer ago than `max_age`. A
+    workspace in use by a sandbox is left for the next sweep. The service also sweeps by itself, and then keeps
+    workspaces that have an `expire_time` until that time.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative.
     """
     UsageOfWorkspaces: aio.UnaryUnaryMultiCallable[workspace_pb2.UsageOfWorkspacesRequest, workspace_pb2.UsageOfWorkspacesResponse]
-    """Tells what workspaces take of the disk, the newest first, and how they are made here.
+    """Reports the disk usage of workspaces, newest first, and how workspaces are created on this machine.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
     """
 
 class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
-    """Owns the directories in which agents work: it makes them, lists them and removes them. It knows no git.
+    """Owns the directories in which agents work: creates, lists and removes them. Knows nothing of git.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
-    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
-    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry
-    its fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
-    FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
+    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
+    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
+    (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     @abc_1.abstractmethod
@@ -92,17 +93,17 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
         request: workspace_pb2.CreateWorkspaceRequest,
         context: aio.ServicerContext[workspace_pb2.CreateWorkspaceRequest, abc.Awaitable[workspace_pb2.CreateWorkspaceResponse]],
     ) -> abc.Awaitable[workspace_pb2.CreateWorkspaceResponse]:
-        """Makes a workspace under the id that the caller chose.
+        """Creates a workspace with an id chosen by the caller.
 
         Idempotent: the same id with the same request returns the same workspace.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (BASE_NOT_FOUND): one of `base_layers`, or `pins_path`, is not there.
+        - NOT_FOUND (BASE_NOT_FOUND): one of `base_layers`, or `pins_path`, does not exist.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left, or could be when all workspaces in use have grown to
-          what they may take; what was made was removed again.
-        - RESOURCE_EXHAUSTED (WORKSPACES_QUOTA): all workspaces together take what they may.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left, or could be left once all workspaces in use have
+          grown to their limits; everything created so far was removed again.
+        - RESOURCE_EXHAUSTED (WORKSPACES_QUOTA): all workspaces together already use their quota.
         """
 
     @abc_1.abstractmethod
@@ -114,7 +115,7 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
         """Returns one workspace.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (WORKSPACE_NOT_FOUND): there is none of that id, or it is gone.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace has that id, or it has been removed.
         """
 
     @abc_1.abstractmethod
@@ -123,7 +124,7 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
         request: workspace_pb2.ListWorkspacesRequest,
         context: aio.ServicerContext[workspace_pb2.ListWorkspacesRequest, abc.Awaitable[workspace_pb2.ListWorkspacesResponse]],
     ) -> abc.Awaitable[workspace_pb2.ListWorkspacesResponse]:
-        """Lists workspaces, the newest first.
+        """Lists workspaces, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -134,13 +135,13 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
         request: workspace_pb2.UpdateWorkspaceStateRequest,
         context: aio.ServicerContext[workspace_pb2.UpdateWorkspaceStateRequest, abc.Awaitable[workspace_pb2.UpdateWorkspaceStateResponse]],
     ) -> abc.Awaitable[workspace_pb2.UpdateWorkspaceStateResponse]:
-        """Records what became of a workspace: its work is completed, or has failed.
+        """Records the outcome of a workspace: its work completed or failed.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, the state is neither COMPLETED nor ERROR, or `keep_for`
-          is out of its range.
-        - NOT_FOUND (WORKSPACE_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (WORKSPACE_STATE): it is being removed.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+          is out of range.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace has that id.
+        - FAILED_PRECONDITION (WORKSPACE_STATE): the workspace is being removed.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         """
 
     @abc_1.abstractmethod
@@ -149,11 +150,12 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
         request: workspace_pb2.DeleteWorkspaceRequest,
         context: aio.ServicerContext[workspace_pb2.DeleteWorkspaceRequest, abc.Awaitable[workspace_pb2.DeleteWorkspaceResponse]],
     ) -> abc.Awaitable[workspace_pb2.DeleteWorkspaceResponse]:
-        """Removes a workspace and everything in it. Removing one that is gone is a success.
+        """Removes a workspace and everything in it. Succeeds if the workspace is already gone.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is in it, and did not end within 2 s; nothing was removed.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is using the workspace and did not end within 2 s; nothing was
+          removed.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         """
 
     @abc_1.abstractmethod
@@ -162,9 +164,9 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
         request: workspace_pb2.SweepWorkspacesRequest,
         context: aio.ServicerContext[workspace_pb2.SweepWorkspacesRequest, abc.Awaitable[workspace_pb2.SweepWorkspacesResponse]],
     ) -> abc.Awaitable[workspace_pb2.SweepWorkspacesResponse]:
-        """Removes workspaces that are no longer ACTIVE and have expired, or were last updated longer ago than `max_age`. What
-        a sandbox is in stays for the next sweep. The service sweeps by itself, and then keeps until `expire_time` what has
-        one.
+        """Removes workspaces that are no longer ACTIVE and have expired or were last updated longer ago than `max_age`. A
+        workspace in use by a sandbox is left for the next sweep. The service also sweeps by itself, and then keeps
+        workspaces that have an `expire_time` until that time.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative.
         """
@@ -175,7 +177,7 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
         request: workspace_pb2.UsageOfWorkspacesRequest,
         context: aio.ServicerContext[workspace_pb2.UsageOfWorkspacesRequest, abc.Awaitable[workspace_pb2.UsageOfWorkspacesResponse]],
     ) -> abc.Awaitable[workspace_pb2.UsageOfWorkspacesResponse]:
-        """Tells what workspaces take of the disk, the newest first, and how they are made here.
+        """Reports the disk usage of workspaces, newest first, and how workspaces are created on this machine.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
         """
