@@ -25,7 +25,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class Remote(message.Message):
-    """A remote repository, as one call needs it."""
+    """A remote repository, as needed by one call."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -33,11 +33,11 @@ class Remote(message.Message):
     URL_FIELD_NUMBER: builtins.int
     TOKEN_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Required. The repository's id: names its mirror on this machine."""
+    """Required. The repository's id, which names its mirror on this machine."""
     url: builtins.str
-    """Required. https, ssh, or a file path under the configured roots. Never with a password in it."""
+    """Required. An https or ssh URL, or a file path under the configured roots. Never contains a password."""
     token: builtins.str
-    """A token for https. Kept in memory for this call only, and never shown again."""
+    """A token for https. Kept in memory for this call only, and never returned."""
     def __init__(
         self,
         *,
@@ -53,7 +53,7 @@ class Remote(message.Message):
 
 @typing.final
 class WorkingTree(message.Message):
-    """A working tree that an agent may have written."""
+    """A working tree that an agent may have written to."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -61,14 +61,14 @@ class WorkingTree(message.Message):
     READ_ONLY_PATHS_FIELD_NUMBER: builtins.int
     SANDBOX_TIER_FIELD_NUMBER: builtins.int
     sandbox_tier: sandbox_pb2.SandboxTier.ValueType
-    """How strongly git is kept apart from the host while it reads the tree."""
+    """How strongly git is isolated from the host while it reads the tree."""
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
         """Required. Where it is."""
 
     @builtins.property
     def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Absolute paths that its repository borrows objects from, as PrepareBase gave them."""
+        """Absolute paths from which its repository borrows objects, as returned by PrepareBase."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class WorkingTree(message.Message):
 
 @typing.final
 class Signature(message.Message):
-    """Who made a commit, and when. Given from outside, so that the same work is the same commit."""
+    """Who made a commit and when. Set by the caller, so that the same work gives the same commit."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -95,10 +95,10 @@ class Signature(message.Message):
     name: builtins.str
     """Required. A name; at most 255 bytes, no line breaks, no angle brackets."""
     email: builtins.str
-    """Required. An address; likewise."""
+    """Required. An email address, with the same restrictions."""
     @builtins.property
     def time(self) -> timestamp_pb2.Timestamp:
-        """Required. When, to the second."""
+        """Required. The time, to the second."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Signature(message.Message):
 
 @typing.final
 class PrepareBaseRequest(message.Message):
-    """Asks for a tree to start from."""
+    """Request for PrepareBase."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -123,7 +123,7 @@ class PrepareBaseRequest(message.Message):
     REVISION_FIELD_NUMBER: builtins.int
     RESULT_COMMIT_ID_FIELD_NUMBER: builtins.int
     revision: builtins.bytes
-    """A branch, tag or commit id of the remote; it is fetched first, unless it is a commit id that is there already."""
+    """A branch, tag or commit id of the remote; fetched first, unless it is a commit id that is already present."""
     result_commit_id: builtins.str
     """The id of a commit in this machine's result store; nothing is fetched."""
     @builtins.property
@@ -147,7 +147,7 @@ class PrepareBaseRequest(message.Message):
 
 @typing.final
 class PrepareBaseResponse(message.Message):
-    """Progress, and last the base."""
+    """Progress, and finally the base."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -155,11 +155,11 @@ class PrepareBaseResponse(message.Message):
     BASE_FIELD_NUMBER: builtins.int
     @builtins.property
     def progress(self) -> Progress:
-        """How far it is."""
+        """The progress so far."""
 
     @builtins.property
     def base(self) -> Base:
-        """The base, in the last message."""
+        """The base; in the last message."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class PrepareBaseResponse(message.Message):
 
 @typing.final
 class Progress(message.Message):
-    """How far a long git command is."""
+    """The progress of a long-running git command."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -186,7 +186,7 @@ class Progress(message.Message):
     phase: builtins.str
     """What git is doing, such as `Receiving objects`."""
     percent: builtins.int
-    """Percent of that phase: 0 to 100; absent when git does not know."""
+    """Percentage of that phase: 0 to 100; absent when git does not know it."""
     def __init__(
         self,
         *,
@@ -216,24 +216,24 @@ class Base(message.Message):
     commit_id: builtins.str
     """The full id of the commit."""
     branch: builtins.bytes
-    """The branch that the revision names, or the remote's default branch where it names none."""
+    """The branch that the revision names, or the remote's default branch if it names none."""
     pins_path: builtins.bytes
-    """Absolute path of the directory in which whoever uses the base keeps an empty file of a name of its own, for as long
-    as it does: a base with such a file is not evicted, nor what lies below it.
+    """Absolute path of a directory in which each user of the base keeps an empty file with a name of its own while it
+    uses the base. A base with such a file is not evicted, nor are the bases below it.
     """
     @builtins.property
     def layers(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Absolute paths of the read-only directories that together are the tree, with its `.git`: the topmost first, at least
-        one. Nobody may change them; workspaces start as copies or overlays of them.
+        """Absolute paths of the read-only directories that together form the tree, including its `.git`: topmost first, at
+        least one. They must not be changed; workspaces start as copies or overlays of them.
         """
 
     @builtins.property
     def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Absolute paths that a sandbox over it must offer read-only, at the same place."""
+        """Absolute paths that a sandbox using the base must make available read-only at the same paths."""
 
     @builtins.property
     def notes(self) -> containers.RepeatedCompositeFieldContainer[BaseNote]:
-        """What the repository has of this commit and the base has not; none where the base is complete."""
+        """What the commit has in the repository but the base does not; empty when the base is complete."""
 
     def __init__(
         self,
@@ -253,7 +253,7 @@ class Base(message.Message):
 
 @typing.final
 class BaseNote(message.Message):
-    """Something that a base does not hold."""
+    """Something that a base does not contain."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -266,38 +266,40 @@ class BaseNote(message.Message):
         KIND_UNSPECIFIED: BaseNote._Kind.ValueType  # 0
         """Never sent."""
         KIND_SUBMODULES: BaseNote._Kind.ValueType  # 1
-        """Submodules: their directories are empty, for nothing of theirs is fetched. A result keeps them at the commit that
-        they are at, or that the agent committed; files put into them are not part of a result, which names them.
+        """Submodules: their directories are empty because their content is not fetched. A result keeps each submodule at
+        its current commit, or at the one that the agent committed; files added to a submodule are not part of the
+        result, which lists such submodules.
         """
         KIND_LFS_POINTERS: BaseNote._Kind.ValueType  # 2
-        """Files kept by Git LFS: they are pointers, for their content is not fetched. A result keeps them as they are, and a
-        new file of such a name as the file that it is, not as a pointer.
+        """Files stored with Git LFS: they are pointers because their content is not fetched. A result keeps them as they
+        are; a new file with a matching name is kept as the file itself, not as a pointer.
         """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What it is."""
+        """The kind of missing content."""
 
     KIND_UNSPECIFIED: BaseNote.Kind.ValueType  # 0
     """Never sent."""
     KIND_SUBMODULES: BaseNote.Kind.ValueType  # 1
-    """Submodules: their directories are empty, for nothing of theirs is fetched. A result keeps them at the commit that
-    they are at, or that the agent committed; files put into them are not part of a result, which names them.
+    """Submodules: their directories are empty because their content is not fetched. A result keeps each submodule at
+    its current commit, or at the one that the agent committed; files added to a submodule are not part of the
+    result, which lists such submodules.
     """
     KIND_LFS_POINTERS: BaseNote.Kind.ValueType  # 2
-    """Files kept by Git LFS: they are pointers, for their content is not fetched. A result keeps them as they are, and a
-    new file of such a name as the file that it is, not as a pointer.
+    """Files stored with Git LFS: they are pointers because their content is not fetched. A result keeps them as they
+    are; a new file with a matching name is kept as the file itself, not as a pointer.
     """
 
     KIND_FIELD_NUMBER: builtins.int
     PATHS_FIELD_NUMBER: builtins.int
     TOTAL_PATHS_FIELD_NUMBER: builtins.int
     kind: BaseNote.Kind.ValueType
-    """What it is."""
+    """The kind of missing content."""
     total_paths: builtins.int
-    """How many paths there are."""
+    """The total number of affected paths."""
     @builtins.property
     def paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Where: the first hundred paths, from the top of the tree."""
+        """The first hundred affected paths, relative to the top of the tree."""
 
     def __init__(
         self,
@@ -314,7 +316,7 @@ class BaseNote(message.Message):
 
 @typing.final
 class CloneRepositoryRequest(message.Message):
-    """Asks for a plain clone."""
+    """Request for CloneRepository."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -323,11 +325,11 @@ class CloneRepositoryRequest(message.Message):
     BRANCH_FIELD_NUMBER: builtins.int
     DEPTH_FIELD_NUMBER: builtins.int
     clone_id: builtins.str
-    """Required. Names the clone; chosen by the caller: 1 to 63 characters of [a-z0-9-], not beginning with a dash."""
+    """Required. The clone's id, chosen by the caller: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
     branch: builtins.bytes
-    """The branch to check out; empty means the remote's default."""
+    """The branch to check out; empty means the remote's default branch."""
     depth: builtins.int
-    """How many commits of history; 0 means all."""
+    """Number of commits of history to fetch; 0 means all."""
     @builtins.property
     def remote(self) -> Remote:
         """Required. The repository."""
@@ -348,7 +350,7 @@ class CloneRepositoryRequest(message.Message):
 
 @typing.final
 class CloneRepositoryResponse(message.Message):
-    """Progress, and last the clone."""
+    """Progress, and finally the clone."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -356,11 +358,11 @@ class CloneRepositoryResponse(message.Message):
     CLONE_FIELD_NUMBER: builtins.int
     @builtins.property
     def progress(self) -> Progress:
-        """How far it is."""
+        """The progress so far."""
 
     @builtins.property
     def clone(self) -> Clone:
-        """The clone, in the last message."""
+        """The clone; in the last message."""
 
     def __init__(
         self,
@@ -402,7 +404,7 @@ class Clone(message.Message):
 
 @typing.final
 class CreateBranchRequest(message.Message):
-    """Asks for a branch."""
+    """Request for CreateBranch."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -412,7 +414,7 @@ class CreateBranchRequest(message.Message):
     branch: builtins.bytes
     """Required. The branch's short name, such as `boatyard/job-1`; at most 244 bytes."""
     commit_id: builtins.str
-    """The full id of the commit to point it at; empty means HEAD's."""
+    """The full id of the commit that the branch will point to; empty means HEAD's commit."""
     @builtins.property
     def tree(self) -> WorkingTree:
         """Required. The tree."""
@@ -432,13 +434,13 @@ class CreateBranchRequest(message.Message):
 
 @typing.final
 class CreateBranchResponse(message.Message):
-    """Answers CreateBranch."""
+    """Response for CreateBranch."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     COMMIT_ID_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
-    """The full id of the commit that the branch points at."""
+    """The full id of the commit that the branch points to."""
     def __init__(
         self,
         *,
@@ -452,7 +454,7 @@ class CreateBranchResponse(message.Message):
 
 @typing.final
 class GetCurrentBranchRequest(message.Message):
-    """Asks where a tree is."""
+    """Request for GetCurrentBranch."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -474,7 +476,7 @@ class GetCurrentBranchRequest(message.Message):
 
 @typing.final
 class GetCurrentBranchResponse(message.Message):
-    """Answers GetCurrentBranch."""
+    """Response for GetCurrentBranch."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -483,7 +485,7 @@ class GetCurrentBranchResponse(message.Message):
     branch: builtins.bytes
     """The branch's short name; empty when HEAD is detached."""
     commit_id: builtins.str
-    """The full id of HEAD's commit; empty when the branch has none."""
+    """The full id of HEAD's commit; empty when the branch has no commits."""
     def __init__(
         self,
         *,
@@ -498,7 +500,7 @@ class GetCurrentBranchResponse(message.Message):
 
 @typing.final
 class GetStatusRequest(message.Message):
-    """Asks for the state of a tree."""
+    """Request for GetStatus."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -506,9 +508,9 @@ class GetStatusRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """How many entries at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of entries: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, for the same tree."""
+    """`next_page_token` of the previous page, for the same tree."""
     @builtins.property
     def tree(self) -> WorkingTree:
         """Required. The tree."""
@@ -528,7 +530,7 @@ class GetStatusRequest(message.Message):
 
 @typing.final
 class GetStatusResponse(message.Message):
-    """Answers GetStatus."""
+    """Response for GetStatus."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -536,12 +538,12 @@ class GetStatusResponse(message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     IS_CLEAN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     is_clean: builtins.bool
-    """Whether there is nothing to report at all."""
+    """True when there are no entries at all."""
     @builtins.property
     def entries(self) -> containers.RepeatedCompositeFieldContainer[StatusEntry]:
-        """The entries of this page, by path."""
+        """The entries of this page, ordered by path."""
 
     def __init__(
         self,
@@ -558,7 +560,7 @@ class GetStatusResponse(message.Message):
 
 @typing.final
 class StatusEntry(message.Message):
-    """One path whose state is not HEAD's."""
+    """A path that differs from HEAD."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -567,13 +569,13 @@ class StatusEntry(message.Message):
     WORKTREE_FIELD_NUMBER: builtins.int
     OLD_PATH_FIELD_NUMBER: builtins.int
     path: builtins.bytes
-    """The path, from the top of the tree."""
+    """The path, relative to the top of the tree."""
     index: builtins.str
     """Git's letter for the index against HEAD, such as `M`, `A`, `D`, `R`, `?`; `.` when unchanged."""
     worktree: builtins.str
-    """Git's letter for the files against the index."""
+    """Git's letter for the working files against the index."""
     old_path: builtins.bytes
-    """Where a renamed path was before."""
+    """The previous path of a renamed file."""
     def __init__(
         self,
         *,
@@ -590,7 +592,7 @@ class StatusEntry(message.Message):
 
 @typing.final
 class StageAllRequest(message.Message):
-    """Asks to stage everything."""
+    """Request for StageAll."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -612,13 +614,13 @@ class StageAllRequest(message.Message):
 
 @typing.final
 class StageAllResponse(message.Message):
-    """Answers StageAll."""
+    """Response for StageAll."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     STAGED_FILES_FIELD_NUMBER: builtins.int
     staged_files: builtins.int
-    """How many paths differ between index and HEAD now."""
+    """The number of paths that now differ between index and HEAD."""
     def __init__(
         self,
         *,
@@ -632,7 +634,7 @@ class StageAllResponse(message.Message):
 
 @typing.final
 class CommitRequest(message.Message):
-    """Asks to commit."""
+    """Request for Commit."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -664,7 +666,7 @@ class CommitRequest(message.Message):
 
 @typing.final
 class CommitResponse(message.Message):
-    """Answers Commit."""
+    """Response for Commit."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -684,7 +686,7 @@ class CommitResponse(message.Message):
 
 @typing.final
 class TakeResultRequest(message.Message):
-    """Asks to take what an agent left."""
+    """Request for TakeResult."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -695,20 +697,20 @@ class TakeResultRequest(message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     SIGNATURE_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Required. The repository that it came from."""
+    """Required. The repository that the tree came from."""
     result_id: builtins.str
-    """Required. Names the result: a later result of the same name replaces it. Usually the execution's id."""
+    """Required. The result's id: a later result with the same id replaces it. Usually the execution's id."""
     base_commit_id: builtins.str
     """Required. The full id of the commit that the tree started from."""
     message: builtins.str
-    """Required. The message of the commit that we add; at most 64 KiB."""
+    """Required. The message of the commit that the service adds; at most 64 KiB."""
     @builtins.property
     def tree(self) -> WorkingTree:
         """Required. The tree."""
 
     @builtins.property
     def signature(self) -> Signature:
-        """Required. Author and committer of the commit that we add."""
+        """Required. Author and committer of the commit that the service adds."""
 
     def __init__(
         self,
@@ -728,7 +730,7 @@ class TakeResultRequest(message.Message):
 
 @typing.final
 class TakeResultResponse(message.Message):
-    """Answers TakeResult."""
+    """Response for TakeResult."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -737,14 +739,14 @@ class TakeResultResponse(message.Message):
     AGENT_COMMITS_FIELD_NUMBER: builtins.int
     LOST_REPOSITORIES_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
-    """The full id of the commit: the base's when nothing has changed."""
+    """The full id of the commit: the base's id when nothing has changed."""
     changed: builtins.bool
-    """Whether the commit is another one than the base."""
+    """True when the commit differs from the base."""
     agent_commits: builtins.int
-    """How many commits of the agent's own stand between the base and the result."""
+    """The number of the agent's own commits between the base and the result."""
     @builtins.property
     def lost_repositories(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Nested repositories of which only a link could be kept, by path."""
+        """Nested repositories of which only a link could be kept, ordered by path."""
 
     def __init__(
         self,
@@ -762,7 +764,7 @@ class TakeResultResponse(message.Message):
 
 @typing.final
 class SnapshotTreeRequest(message.Message):
-    """Asks to keep a tree as it is."""
+    """Request for SnapshotTree."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -773,21 +775,21 @@ class SnapshotTreeRequest(message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     KEEP_FOR_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Required. The repository that it came from."""
+    """Required. The repository that the tree came from."""
     snapshot_id: builtins.str
-    """Required. Names the snapshot; chosen by the caller: 1 to 63 characters of [a-z0-9-], not beginning with a dash."""
+    """Required. The snapshot's id, chosen by the caller: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
     base_commit_id: builtins.str
     """Required. The full id of the commit that the tree started from."""
     message: builtins.str
-    """Required. Why it was kept: the message of the commit; at most 64 KiB."""
+    """Required. Why the tree is kept: the message of the commit; at most 64 KiB."""
     @builtins.property
     def tree(self) -> WorkingTree:
         """Required. The tree."""
 
     @builtins.property
     def keep_for(self) -> duration_pb2.Duration:
-        """How long to keep it, to the second; absent means as long as the service's setting says (30 days), and at most ten
-        years.
+        """How long to keep it, to the second, at most ten years; absent means the time set in the service's settings (30
+        days).
         """
 
     def __init__(
@@ -808,7 +810,7 @@ class SnapshotTreeRequest(message.Message):
 
 @typing.final
 class SnapshotTreeResponse(message.Message):
-    """Answers SnapshotTree."""
+    """Response for SnapshotTree."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -830,7 +832,7 @@ class SnapshotTreeResponse(message.Message):
 
 @typing.final
 class Snapshot(message.Message):
-    """A working tree that was kept."""
+    """A recorded working tree."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -848,16 +850,16 @@ class Snapshot(message.Message):
     base_commit_id: builtins.str
     """The full id of the commit that the tree started from."""
     commit_id: builtins.str
-    """The full id of the commit that holds the tree: the base's when nothing had changed."""
+    """The full id of the commit that holds the tree: the base's id if nothing had changed."""
     message: builtins.str
-    """Why it was kept."""
+    """Why the tree is kept."""
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """When it was made."""
+        """When it was created."""
 
     @builtins.property
     def expire_time(self) -> timestamp_pb2.Timestamp:
-        """When it goes."""
+        """When it expires."""
 
     def __init__(
         self,
@@ -878,7 +880,7 @@ class Snapshot(message.Message):
 
 @typing.final
 class GetSnapshotRequest(message.Message):
-    """Asks for one snapshot."""
+    """Request for GetSnapshot."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -898,7 +900,7 @@ class GetSnapshotRequest(message.Message):
 
 @typing.final
 class GetSnapshotResponse(message.Message):
-    """Answers GetSnapshot."""
+    """Response for GetSnapshot."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -920,7 +922,7 @@ class GetSnapshotResponse(message.Message):
 
 @typing.final
 class ListSnapshotsRequest(message.Message):
-    """Asks for snapshots."""
+    """Request for ListSnapshots."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -928,11 +930,11 @@ class ListSnapshotsRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Only those of this repository; empty means all."""
+    """Only snapshots of this repository; empty means all."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, for the same repository."""
+    """`next_page_token` of the previous page, for the same repository."""
     def __init__(
         self,
         *,
@@ -948,17 +950,17 @@ class ListSnapshotsRequest(message.Message):
 
 @typing.final
 class ListSnapshotsResponse(message.Message):
-    """Answers ListSnapshots."""
+    """Response for ListSnapshots."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     SNAPSHOTS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def snapshots(self) -> containers.RepeatedCompositeFieldContainer[Snapshot]:
-        """The snapshots of this page, the newest first."""
+        """The snapshots of this page, newest first."""
 
     def __init__(
         self,
@@ -974,7 +976,7 @@ class ListSnapshotsResponse(message.Message):
 
 @typing.final
 class DeleteSnapshotRequest(message.Message):
-    """Asks to delete a snapshot."""
+    """Request for DeleteSnapshot."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -994,7 +996,7 @@ class DeleteSnapshotRequest(message.Message):
 
 @typing.final
 class DeleteSnapshotResponse(message.Message):
-    """Answers DeleteSnapshot."""
+    """Response for DeleteSnapshot."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1009,7 +1011,7 @@ class DeleteSnapshotResponse(message.Message):
 
 @typing.final
 class PushRequest(message.Message):
-    """Asks to publish a result."""
+    """Request for Push."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1022,10 +1024,10 @@ class PushRequest(message.Message):
     branch: builtins.bytes
     """Required. The branch's short name."""
     expected_commit_id: builtins.str
-    """The full id of the commit that the branch is expected at; empty means that it must not be there yet."""
+    """The full id of the branch's expected commit; empty means that the branch must not exist yet."""
     @builtins.property
     def remote(self) -> Remote:
-        """Required. Where to."""
+        """Required. Where to push."""
 
     def __init__(
         self,
@@ -1043,7 +1045,7 @@ class PushRequest(message.Message):
 
 @typing.final
 class PushResponse(message.Message):
-    """Progress, and last what came of it."""
+    """Progress, and finally the outcome."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1051,11 +1053,11 @@ class PushResponse(message.Message):
     PUSHED_FIELD_NUMBER: builtins.int
     @builtins.property
     def progress(self) -> Progress:
-        """How far it is."""
+        """The progress so far."""
 
     @builtins.property
     def pushed(self) -> Pushed:
-        """What came of it, in the last message."""
+        """The outcome; in the last message."""
 
     def __init__(
         self,
@@ -1073,13 +1075,13 @@ class PushResponse(message.Message):
 
 @typing.final
 class Pushed(message.Message):
-    """A branch that is at the commit."""
+    """The outcome of a push: the branch is at the commit."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     ALREADY_THERE_FIELD_NUMBER: builtins.int
     already_there: builtins.bool
-    """Whether it was there before."""
+    """True when the branch was already at the commit."""
     def __init__(
         self,
         *,
@@ -1093,16 +1095,16 @@ class Pushed(message.Message):
 
 @typing.final
 class UsageOfRepositoriesRequest(message.Message):
-    """Asks what repositories take."""
+    """Request for UsageOfRepositories."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """How many repositories at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of repositories: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the previous page."""
     def __init__(
         self,
         *,
@@ -1117,7 +1119,7 @@ class UsageOfRepositoriesRequest(message.Message):
 
 @typing.final
 class UsageOfRepositoriesResponse(message.Message):
-    """Answers UsageOfRepositories. All sizes are bytes on the disk."""
+    """Response for UsageOfRepositories. All sizes are bytes on disk."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1129,20 +1131,20 @@ class UsageOfRepositoriesResponse(message.Message):
     EVICTED_MIRRORS_FIELD_NUMBER: builtins.int
     EXPIRED_RESULTS_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     total_bytes: builtins.int
-    """What all repositories take together."""
+    """Size of all repositories together."""
     budget_bytes: builtins.int
-    """What they may take before what was used least lately is evicted; 0 means any."""
+    """Size that they may reach before the least recently used content is evicted; 0 means no limit."""
     evicted_bases: builtins.int
-    """How many bases have been evicted since the service started."""
+    """Number of bases evicted since the service started."""
     evicted_mirrors: builtins.int
-    """How many mirrors have been evicted since the service started."""
+    """Number of mirrors evicted since the service started."""
     expired_results: builtins.int
-    """How many results have been removed since the service started, for their time was over."""
+    """Number of expired results removed since the service started."""
     @builtins.property
     def repositories(self) -> containers.RepeatedCompositeFieldContainer[RepositoryUsage]:
-        """The repositories of this page, by id."""
+        """The repositories of this page, ordered by id."""
 
     def __init__(
         self,
@@ -1163,7 +1165,7 @@ class UsageOfRepositoriesResponse(message.Message):
 
 @typing.final
 class RepositoryUsage(message.Message):
-    """What one repository takes."""
+    """The disk usage of one repository."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1177,18 +1179,18 @@ class RepositoryUsage(message.Message):
     repository_id: builtins.str
     """The repository's id."""
     mirror_bytes: builtins.int
-    """Its mirror."""
+    """Size of its mirror."""
     results_bytes: builtins.int
-    """Its store of results and snapshots."""
+    """Size of its store of results and snapshots."""
     bases_bytes: builtins.int
-    """Its bases, all of them together."""
+    """Size of all its bases together."""
     base_count: builtins.int
-    """How many bases it has."""
+    """Number of its bases."""
     result_count: builtins.int
-    """How many results its store keeps; snapshots are not among them."""
+    """Number of results in its store, not counting snapshots."""
     @builtins.property
     def bases(self) -> containers.RepeatedCompositeFieldContainer[BaseUsage]:
-        """Those of them that were used last, at most 100."""
+        """The most recently used of its bases, at most 100."""
 
     def __init__(
         self,
@@ -1209,7 +1211,7 @@ class RepositoryUsage(message.Message):
 
 @typing.final
 class BaseUsage(message.Message):
-    """What one base takes."""
+    """The disk usage of one base."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1222,16 +1224,16 @@ class BaseUsage(message.Message):
     commit_id: builtins.str
     """The full id of its commit."""
     bytes: builtins.int
-    """The tree, or the layer, without what it lies on."""
+    """Size of the tree, or of the layer without the base below it."""
     inodes: builtins.int
-    """Files and directories of the same."""
+    """Number of files and directories of the same."""
     below_commit_id: builtins.str
-    """The full id of the commit whose base it is a layer over; empty for a whole tree."""
+    """The full id of the commit whose base this layer lies on; empty for a whole tree."""
     pins: builtins.int
-    """How many use it."""
+    """Number of current users."""
     @builtins.property
     def last_use_time(self) -> timestamp_pb2.Timestamp:
-        """When it was handed out, or let go, last."""
+        """When it was last handed out or released."""
 
     def __init__(
         self,
@@ -1251,7 +1253,7 @@ class BaseUsage(message.Message):
 
 @typing.final
 class GetDiffRequest(message.Message):
-    """Asks for a diff."""
+    """Request for GetDiff."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1263,13 +1265,13 @@ class GetDiffRequest(message.Message):
     repository_id: builtins.str
     """Required. The repository."""
     base_commit_id: builtins.str
-    """The full id of the older commit, such as the one that an execution started from."""
+    """The full id of the older commit, such as the one an execution started from."""
     base_branch: builtins.bytes
-    """The short name of a branch of the remote, as it was fetched last: compared is with where the commit left it."""
+    """The short name of a branch of the remote, as last fetched: the comparison is with its merge base with the commit."""
     commit_id: builtins.str
     """Required. The full id of the newer commit."""
     max_bytes: builtins.int
-    """Bytes after which it is cut, at a file boundary: 0 means no limit."""
+    """Size in bytes at which the diff is truncated, at a file boundary: 0 means no limit."""
     def __init__(
         self,
         *,
@@ -1289,7 +1291,7 @@ class GetDiffRequest(message.Message):
 
 @typing.final
 class GetDiffResponse(message.Message):
-    """A piece of a diff."""
+    """A chunk of a diff."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1300,11 +1302,11 @@ class GetDiffResponse(message.Message):
     data: builtins.bytes
     """At most 64 KiB."""
     truncated: builtins.bool
-    """In the last message: files were left out, because the limit was reached."""
+    """In the last message: true when files were omitted because the limit was reached."""
     omitted_files: builtins.int
-    """In the last message: how many files were left out."""
+    """In the last message: the number of omitted files."""
     base_commit_id: builtins.str
-    """In the last message: the full id of the commit that was compared with."""
+    """In the last message: the full id of the commit that was compared against."""
     def __init__(
         self,
         *,
@@ -1321,7 +1323,7 @@ class GetDiffResponse(message.Message):
 
 @typing.final
 class ListChangedFilesRequest(message.Message):
-    """Asks for the changed files."""
+    """Request for ListChangedFiles."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1334,15 +1336,15 @@ class ListChangedFilesRequest(message.Message):
     repository_id: builtins.str
     """Required. The repository."""
     base_commit_id: builtins.str
-    """The full id of the older commit, such as the one that an execution started from."""
+    """The full id of the older commit, such as the one an execution started from."""
     base_branch: builtins.bytes
-    """The short name of a branch of the remote, as it was fetched last: compared is with where the commit left it."""
+    """The short name of a branch of the remote, as last fetched: the comparison is with its merge base with the commit."""
     commit_id: builtins.str
     """Required. The full id of the newer commit."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, for the same commits."""
+    """`next_page_token` of the previous page, for the same commits."""
     def __init__(
         self,
         *,
@@ -1363,7 +1365,7 @@ class ListChangedFilesRequest(message.Message):
 
 @typing.final
 class ListChangedFilesResponse(message.Message):
-    """Answers ListChangedFiles."""
+    """Response for ListChangedFiles."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1372,14 +1374,14 @@ class ListChangedFilesResponse(message.Message):
     TOTAL_FILES_FIELD_NUMBER: builtins.int
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     total_files: builtins.int
-    """How many files differ altogether."""
+    """The total number of files that differ."""
     base_commit_id: builtins.str
-    """The full id of the commit that was compared with."""
+    """The full id of the commit that was compared against."""
     @builtins.property
     def files(self) -> containers.RepeatedCompositeFieldContainer[ChangedFile]:
-        """The files of this page, by path."""
+        """The files of this page, ordered by path."""
 
     def __init__(
         self,
@@ -1410,15 +1412,15 @@ class ChangedFile(message.Message):
         CHANGE_UNSPECIFIED: ChangedFile._Change.ValueType  # 0
         """Never sent."""
         CHANGE_ADDED: ChangedFile._Change.ValueType  # 1
-        """It is new."""
+        """The file is new."""
         CHANGE_MODIFIED: ChangedFile._Change.ValueType  # 2
-        """Its content or mode is another."""
+        """The file's content or mode changed."""
         CHANGE_DELETED: ChangedFile._Change.ValueType  # 3
-        """It is gone."""
+        """The file was deleted."""
         CHANGE_RENAMED: ChangedFile._Change.ValueType  # 4
-        """It has another path, and perhaps another content."""
+        """The file has another path, and possibly other content."""
         CHANGE_TYPE: ChangedFile._Change.ValueType  # 5
-        """It became another kind of file, such as a symbolic link."""
+        """The file became another kind of file, such as a symbolic link."""
 
     class Change(_Change, metaclass=_ChangeEnumTypeWrapper):
         """What happened to a file."""
@@ -1426,15 +1428,15 @@ class ChangedFile(message.Message):
     CHANGE_UNSPECIFIED: ChangedFile.Change.ValueType  # 0
     """Never sent."""
     CHANGE_ADDED: ChangedFile.Change.ValueType  # 1
-    """It is new."""
+    """The file is new."""
     CHANGE_MODIFIED: ChangedFile.Change.ValueType  # 2
-    """Its content or mode is another."""
+    """The file's content or mode changed."""
     CHANGE_DELETED: ChangedFile.Change.ValueType  # 3
-    """It is gone."""
+    """The file was deleted."""
     CHANGE_RENAMED: ChangedFile.Change.ValueType  # 4
-    """It has another path, and perhaps another content."""
+    """The file has another path, and possibly other content."""
     CHANGE_TYPE: ChangedFile.Change.ValueType  # 5
-    """It became another kind of file, such as a symbolic link."""
+    """The file became another kind of file, such as a symbolic link."""
 
     PATH_FIELD_NUMBER: builtins.int
     CHANGE_FIELD_NUMBER: builtins.int
@@ -1442,11 +1444,11 @@ class ChangedFile(message.Message):
     ADDITIONS_FIELD_NUMBER: builtins.int
     DELETIONS_FIELD_NUMBER: builtins.int
     path: builtins.bytes
-    """The path, from the top of the tree."""
+    """The path, relative to the top of the tree."""
     change: ChangedFile.Change.ValueType
-    """What happened."""
+    """What happened to the file."""
     old_path: builtins.bytes
-    """Where a renamed file was before."""
+    """The previous path of a renamed file."""
     additions: builtins.int
     """Lines added; absent for a binary file."""
     deletions: builtins.int

@@ -26,16 +26,16 @@ if _version_not_supported:
 
 
 class GitServiceStub:
-    """Owns the repositories of this machine: mirrors of what is upstream, trees to start from, results of agents, and
-    every git command that is run. It knows no agents.
+    """Owns the repositories of this machine: mirrors of remote repositories, trees to start from, agents' results, and
+    every git command that is run. Knows nothing of agents.
 
-    Git runs on a tree that an agent could write only inside a sandbox; results leave it as data. Credentials reach only
-    the one network command that needs them. Paths, refs and names are bytes, for git's are not always UTF-8. Every RPC
-    may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
-    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
-    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry its
-    fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
-    FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
+    On a tree that an agent could write to, git runs only inside a sandbox; results leave it as data. Credentials reach
+    only the one network command that needs them. Paths, refs and names are bytes because git's are not always UTF-8.
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
+    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
+    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
+    (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     def __init__(self, channel):
@@ -127,175 +127,187 @@ class GitServiceStub:
 
 
 class GitServiceServicer:
-    """Owns the repositories of this machine: mirrors of what is upstream, trees to start from, results of agents, and
-    every git command that is run. It knows no agents.
+    """Owns the repositories of this machine: mirrors of remote repositories, trees to start from, agents' results, and
+    every git command that is run. Knows nothing of agents.
 
-    Git runs on a tree that an agent could write only inside a sandbox; results leave it as data. Credentials reach only
-    the one network command that needs them. Paths, refs and names are bytes, for git's are not always UTF-8. Every RPC
-    may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
-    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
-    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry its
-    fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
-    FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
+    On a tree that an agent could write to, git runs only inside a sandbox; results leave it as data. Credentials reach
+    only the one network command that needs them. Paths, refs and names are bytes because git's are not always UTF-8.
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
+    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
+    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
+    (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     def PrepareBase(self, request, context):
-        """Brings a repository's mirror up to date and prepares a tree of one commit to start from.
+        """Updates a repository's mirror and prepares the tree of one commit to start from.
 
-        The stream carries progress, and last the base. The tree is made once per commit and never changed.
+        The stream carries progress and finally the base. The tree is created once per commit and never changed.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
-        - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commit at all.
-        - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
-        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no repository, or none for this token; likewise.
-        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
-        network that the settings allow.
-        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
-        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
-        back.
+        - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
+        - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
+        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
+        error is in the message.
+        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
+        nor in a network allowed by the settings.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
+        to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CloneRepository(self, request, context):
-        """Clones a repository into a directory of this service's own, for people and tools that want a plain clone.
+        """Clones a repository into a directory owned by this service, for people and tools that want a plain clone.
 
-        The stream carries progress, and last the clone. Idempotent: the same id with the same request returns the same clone.
+        The stream carries progress and finally the clone. Idempotent: the same id with the same request returns the same
+        clone.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
-        - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's words are in the message.
-        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no repository, or none for this token; likewise.
-        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
-        network that the settings allow.
-        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
-        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
-        back.
-        - UNAVAILABLE (DRAINING): the service is stopping; ask again.
+        - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
+        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
+        error is in the message.
+        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
+        nor in a network allowed by the settings.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
+        to retry.
+        - UNAVAILABLE (DRAINING): the service is stopping; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateBranch(self, request, context):
-        """Makes a branch in a working tree and switches to it. The files stay as they are.
+        """Creates a branch in a working tree and switches to it. The files stay as they are.
 
-        Idempotent: a branch of that name at that commit is a success.
+        Idempotent: succeeds if the branch already exists at that commit.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or git allows no branch of that name.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or git does not allow the branch name.
         - NOT_FOUND (REVISION_NOT_FOUND): the tree's repository has no such commit.
-        - ALREADY_EXISTS (BRANCH_EXISTS): the branch is there, at another commit.
+        - ALREADY_EXISTS (BRANCH_EXISTS): the branch exists at another commit.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
-        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
-        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
-        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+        mounts them.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCurrentBranch(self, request, context):
-        """Returns the branch and the commit that a working tree is at.
+        """Returns a working tree's current branch and commit.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
-        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
-        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
-        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+        mounts them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """Returns what differs between a working tree and its HEAD.
+        """Returns the differences between a working tree and its HEAD.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another tree.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
-        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
-        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
-        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+        mounts them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StageAll(self, request, context):
-        """Stages everything in a working tree: new, changed and deleted files.
+        """Stages all changes in a working tree: new, changed and deleted files.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
-        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
-        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
-        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+        mounts them.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Commit(self, request, context):
-        """Commits what is staged in a working tree.
+        """Commits the staged changes of a working tree.
 
-        Idempotent: when nothing is staged and HEAD has the same message and signature, that commit is returned.
+        Idempotent: if nothing is staged and HEAD has the same message and signature, HEAD's commit is returned.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOTHING_TO_COMMIT): nothing is staged.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
-        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
-        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
-        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+        mounts them.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TakeResult(self, request, context):
-        """Takes a working tree as it is, whatever became of its `.git`, as a commit in the repository's result store.
+        """Records a working tree as it is, whatever has happened to its `.git`, as a commit in the repository's result store.
 
-        Commits of the agent are kept where HEAD descends from the base. The same tree, base and signature give the same
-        commit, however often it is taken. A result is kept as long as the service's setting says (30 days), and longer while
-        the tree is there that it was taken of; what only it held is removed from the disk some hours later.
+        The agent's commits are kept if HEAD descends from the base. The same tree, base and signature give the same
+        commit, however often the result is taken. A result is kept for the time set in the service's settings (30 days),
+        and longer while the tree it was taken from exists; objects that only it referenced are removed from disk some
+        hours later.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
-        - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base.
-        - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
-        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
-        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
-        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
-        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
-        back.
+        - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base commit.
+        - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be recorded; git's error is in the message.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+        mounts them.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
+        to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SnapshotTree(self, request, context):
-        """Keeps a working tree as it is, tracked and untracked files without those that git ignores, as a commit in the
-        repository's result store, under a private ref that no sandbox and no remote ever sees.
+        """Records a working tree as it is (tracked and untracked files, without files ignored by git) as a commit in the
+        repository's result store, under a private ref that is never visible to any sandbox or remote.
 
-        A workspace starts from it by PrepareBase with its commit id; GetDiff and ListChangedFiles compare it. Idempotent: the
-        same id with the same request returns the first snapshot, whatever became of the tree.
+        To start a workspace from a snapshot, call PrepareBase with its commit id; GetDiff and ListChangedFiles can compare
+        it. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree
+        since.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
-        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a base.
-        - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be taken; git's words are in the message.
-        - FAILED_PRECONDITION (WORKSPACE_HELD): somebody else has the workspace's layers mounted; the message names them.
-        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): there is no sandbox to run git in; the message says how to mend it.
-        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk is left.
-        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
-        back.
+        - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a base commit.
+        - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be recorded; git's error is in the message.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+        mounts them.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
+        to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -305,14 +317,14 @@ class GitServiceServicer:
         """Returns one snapshot.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is none of this id, or no longer.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): no snapshot has that id, or it no longer exists.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSnapshots(self, request, context):
-        """Lists snapshots, the newest first.
+        """Lists snapshots, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
         """
@@ -321,38 +333,41 @@ class GitServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSnapshot(self, request, context):
-        """Deletes a snapshot; one that is gone is a success. What only it held is removed from the disk some hours later.
+        """Deletes a snapshot; succeeds if it is already gone. Objects that only it referenced are removed from disk some
+        hours later.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process works on the repository's stores; RetryInfo says when to come
-        back.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
+        to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Push(self, request, context):
-        """Pushes a commit of the result store to a branch of the remote.
+        """Pushes a commit from the result store to a branch of the remote.
 
-        The stream carries progress, and last what came of it. Idempotent: a branch that is at the commit already is a success.
+        The stream carries progress and finally the outcome. Idempotent: succeeds if the branch is already at the commit.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
-        - ABORTED (REF_MOVED): the branch is not where it was expected; expected and actual are in the details.
-        - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused, or was not reached; git's words are in the message.
-        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's name leads to an address that is not public, nor in a
-        network that the settings allow.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-        - UNAVAILABLE (DRAINING): the service is stopping; ask again.
+        - ABORTED (REF_MOVED): the branch is not at the expected commit; the expected and actual commits are in the
+        details.
+        - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push or could not be reached; git's error is in the
+        message.
+        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
+        nor in a network allowed by the settings.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+        - UNAVAILABLE (DRAINING): the service is stopping; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UsageOfRepositories(self, request, context):
-        """Tells what each repository takes on this machine's disk, and what would be evicted, by repository id.
+        """Reports each repository's disk usage on this machine and what would be evicted, ordered by repository id.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
         """
@@ -361,25 +376,25 @@ class GitServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDiff(self, request, context):
-        """Streams the unified diff between two commits of a repository, with renames detected, cut at a file boundary.
+        """Streams the unified diff between two commits of a repository, with renames detected, truncated at a file boundary.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
-        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit, or the remote no such branch, or
-        the two have nothing in common.
-        - UNAVAILABLE (DRAINING): the service is stopping; ask again.
+        - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a commit, the remote has no such
+        branch, or the two have no common ancestor.
+        - UNAVAILABLE (DRAINING): the service is stopping; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListChangedFiles(self, request, context):
-        """Lists the files that differ between two commits of a repository, with renames detected, by path.
+        """Lists the files that differ between two commits of a repository, with renames detected, ordered by path.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to other commits.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
-        - NOT_FOUND (REVISION_NOT_FOUND): neither mirror nor result store has such a commit, or the remote no such branch, or
-        the two have nothing in common.
+        - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a commit, the remote has no such
+        branch, or the two have no common ancestor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -477,16 +492,16 @@ def add_GitServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GitService:
-    """Owns the repositories of this machine: mirrors of what is upstream, trees to start from, results of agents, and
-    every git command that is run. It knows no agents.
+    """Owns the repositories of this machine: mirrors of remote repositories, trees to start from, agents' results, and
+    every git command that is run. Knows nothing of agents.
 
-    Git runs on a tree that an agent could write only inside a sandbox; results leave it as data. Credentials reach only
-    the one network command that needs them. Paths, refs and names are bytes, for git's are not always UTF-8. Every RPC
-    may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
-    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
-    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry its
-    fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with
-    FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
+    On a tree that an agent could write to, git runs only inside a sandbox; results leave it as data. Credentials reach
+    only the one network command that needs them. Paths, refs and names are bytes because git's are not always UTF-8.
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
+    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
+    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
+    (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     @staticmethod
