@@ -56,7 +56,7 @@ class _EventKindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_EventKind.Va
     """NetworkDecision."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
-    """Names the kinds of events, to ask for some of them."""
+    """The kinds of events, for selecting some of them."""
 
 EVENT_KIND_UNSPECIFIED: EventKind.ValueType  # 0
 """Never sent."""
@@ -91,7 +91,7 @@ EVENT_KIND_NETWORK_DECISION: EventKind.ValueType  # 14
 
 @typing.final
 class Event(message.Message):
-    """One record of an execution's log: what happened, in order, for every engine alike."""
+    """One record in an execution's log: what happened, in order, in the same form for every engine."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -112,7 +112,7 @@ class Event(message.Message):
     VITALS_FIELD_NUMBER: builtins.int
     NETWORK_DECISION_FIELD_NUMBER: builtins.int
     sequence: builtins.int
-    """Counts from 1, without gaps, per execution."""
+    """Numbered from 1 per execution, without gaps."""
     @builtins.property
     def time(self) -> timestamp_pb2.Timestamp:
         """When it was recorded."""
@@ -123,11 +123,11 @@ class Event(message.Message):
 
     @builtins.property
     def text(self) -> Text:
-        """Something that the agent said."""
+        """Something the agent said."""
 
     @builtins.property
     def thinking(self) -> Thinking:
-        """Something that the agent thought."""
+        """Something the agent thought."""
 
     @builtins.property
     def tool_call(self) -> ToolCall:
@@ -139,11 +139,11 @@ class Event(message.Message):
 
     @builtins.property
     def permission_request(self) -> PermissionRequest:
-        """The agent asks whether it may do something."""
+        """The agent asks for permission to do something."""
 
     @builtins.property
     def permission_answer(self) -> PermissionAnswer:
-        """Somebody has answered."""
+        """A permission request was answered."""
 
     @builtins.property
     def usage(self) -> Usage:
@@ -155,23 +155,23 @@ class Event(message.Message):
 
     @builtins.property
     def note(self) -> Note:
-        """Something that the runtime, or the sender of a log line, has to say."""
+        """A note from the runtime, or from the sender of a log line."""
 
     @builtins.property
     def turn_end(self) -> TurnEnd:
-        """A turn of the agent is over: the model has answered."""
+        """A turn of the agent ended: the model has answered."""
 
     @builtins.property
     def message_delivered(self) -> MessageDelivered:
-        """A message of SendMessage was told to the agent."""
+        """A message sent with SendMessage was delivered to the agent."""
 
     @builtins.property
     def vitals(self) -> Vitals:
-        """What the execution's processes use."""
+        """What the execution's processes are using."""
 
     @builtins.property
     def network_decision(self) -> NetworkDecision:
-        """The program wanted to reach a host; whether it might."""
+        """The program tried to reach a host; whether it was allowed."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class Event(message.Message):
 
 @typing.final
 class Output(message.Message):
-    """Bytes as they were written, cut anywhere."""
+    """Bytes as they were written, split at any point."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -221,7 +221,7 @@ class Output(message.Message):
         """Standard error."""
 
     class Stream(_Stream, metaclass=_StreamEnumTypeWrapper):
-        """Which of the program's streams."""
+        """The program's output streams."""
 
     STREAM_UNSPECIFIED: Output.Stream.ValueType  # 0
     """Never sent."""
@@ -233,7 +233,7 @@ class Output(message.Message):
     STREAM_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
     stream: Output.Stream.ValueType
-    """Where they were written."""
+    """The stream they were written to."""
     data: builtins.bytes
     """1 to 65536 bytes, not necessarily UTF-8."""
     def __init__(
@@ -259,8 +259,8 @@ class Text(message.Message):
     text: builtins.str
     """At most 64 KiB."""
     request_id: builtins.str
-    """The request to the model that it answers; empty where the engine does not know. A request that has no Usage event
-    was cut: what it said stands here as it came, and the next request says it again.
+    """The model request that produced the text; empty when the engine does not know it. A request without a Usage event
+    was cut off: its text is kept here as it arrived, and the next request repeats it.
     """
     def __init__(
         self,
@@ -308,11 +308,11 @@ class ToolCall(message.Message):
     TOOL_FIELD_NUMBER: builtins.int
     INPUT_FIELD_NUMBER: builtins.int
     tool_call_id: builtins.str
-    """The engine's id of the call."""
+    """The engine's id for the call."""
     tool: builtins.str
     """The tool's name."""
     input: builtins.bytes
-    """What it was given, as the engine wrote it; at most 64 KiB."""
+    """The tool's input, as the engine wrote it; at most 64 KiB."""
     def __init__(
         self,
         *,
@@ -336,11 +336,11 @@ class ToolResult(message.Message):
     OUTPUT_FIELD_NUMBER: builtins.int
     IS_ERROR_FIELD_NUMBER: builtins.int
     tool_call_id: builtins.str
-    """The call that it belongs to."""
+    """The id of the tool call."""
     output: builtins.bytes
     """The answer; at most 64 KiB."""
     is_error: builtins.bool
-    """Whether the tool failed."""
+    """True when the tool failed."""
     def __init__(
         self,
         *,
@@ -356,7 +356,7 @@ class ToolResult(message.Message):
 
 @typing.final
 class PermissionRequest(message.Message):
-    """A question that only a person or a policy answers."""
+    """A question that only a person or a policy can answer."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -365,13 +365,13 @@ class PermissionRequest(message.Message):
     INPUT_FIELD_NUMBER: builtins.int
     TOOL_CALL_ID_FIELD_NUMBER: builtins.int
     permission_id: builtins.str
-    """The id to answer to."""
+    """The id to use in the answer."""
     tool: builtins.str
-    """The tool that waits."""
+    """The tool waiting for permission."""
     input: builtins.bytes
-    """What it would do; at most 64 KiB."""
+    """The input of the call; at most 64 KiB."""
     tool_call_id: builtins.str
-    """The engine's id of the call, which its ToolCall has as well."""
+    """The engine's id for the call, the same as in its ToolCall."""
     def __init__(
         self,
         *,
@@ -397,11 +397,11 @@ class PermissionAnswer(message.Message):
     DECIDED_BY_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     permission_id: builtins.str
-    """The question."""
+    """The id of the permission request."""
     allowed: builtins.bool
-    """Whether it may."""
+    """True when it is allowed."""
     decided_by: builtins.str
-    """Who said so, or which policy."""
+    """The person or policy that decided."""
     reason: builtins.str
     """Why; may be empty. At most 4 KiB."""
     def __init__(
@@ -420,16 +420,16 @@ class PermissionAnswer(message.Message):
 
 @typing.final
 class MessageDelivered(message.Message):
-    """A message of SendMessage was told to the agent: it stands before its next request."""
+    """A message sent with SendMessage was delivered to the agent: it precedes the agent's next model request."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     MESSAGE_ID_FIELD_NUMBER: builtins.int
     TEXT_FIELD_NUMBER: builtins.int
     message_id: builtins.str
-    """The id that its sender chose."""
+    """The id chosen by the sender."""
     text: builtins.str
-    """What it was told; at most 64 KiB."""
+    """The message text; at most 64 KiB."""
     def __init__(
         self,
         *,
@@ -456,11 +456,11 @@ class Usage(message.Message):
     CACHE_WRITE_TOKENS_FIELD_NUMBER: builtins.int
     COST_USD_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """The model's id of the request."""
+    """The model provider's id of the request."""
     model: builtins.str
     """The model."""
     input_tokens: builtins.int
-    """Tokens read, without those from a cache."""
+    """Tokens read, not counting those read from a cache."""
     output_tokens: builtins.int
     """Tokens written."""
     cache_read_tokens: builtins.int
@@ -468,7 +468,7 @@ class Usage(message.Message):
     cache_write_tokens: builtins.int
     """Tokens written into the model's cache."""
     cost_usd: builtins.float
-    """US dollars; absent when the model's price is not known."""
+    """Cost in US dollars; absent when the model's price is not known."""
     def __init__(
         self,
         *,
@@ -490,7 +490,7 @@ class Usage(message.Message):
 
 @typing.final
 class TurnEnd(message.Message):
-    """A turn is one whole answer of the model, and all that it calls for."""
+    """The end of a turn: one complete answer of the model and everything it calls for."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -498,11 +498,11 @@ class TurnEnd(message.Message):
     STOP_REASON_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     turn: builtins.int
-    """Counts from 1 per execution."""
+    """Numbered from 1 per execution."""
     stop_reason: builtins.str
-    """Why the model stopped, in its provider's words: `end_turn`, `tool_use`, `max_tokens`, `refusal`, …"""
+    """Why the model stopped, in its provider's terms: `end_turn`, `tool_use`, `max_tokens`, `refusal`, …"""
     request_id: builtins.str
-    """The request to the model."""
+    """The model request."""
     def __init__(
         self,
         *,
@@ -518,7 +518,7 @@ class TurnEnd(message.Message):
 
 @typing.final
 class StateChange(message.Message):
-    """A step in the execution's life."""
+    """A change of the execution's state."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -526,11 +526,11 @@ class StateChange(message.Message):
     REASON_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     state: builtins.str
-    """The state's name without prefix, such as `RUNNING` or `FAILED`."""
+    """The state's name without its prefix, such as `RUNNING` or `FAILED`."""
     reason: builtins.str
-    """Why, from the catalogue of reasons; empty where there is nothing to explain."""
+    """Why, from the catalogue of reasons; empty when there is nothing to explain."""
     message: builtins.str
-    """The same for people."""
+    """The same, for people."""
     def __init__(
         self,
         *,
@@ -546,7 +546,9 @@ class StateChange(message.Message):
 
 @typing.final
 class NetworkDecision(message.Message):
-    """Whether a program may reach a host, with Network ALLOW_LIST. The first 200 are all told, and then 20 a second."""
+    """Whether a program may reach a host, with Network ALLOW_LIST. The first 200 decisions are all recorded, then 20 a
+    second.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -556,17 +558,17 @@ class NetworkDecision(message.Message):
     REASON_FIELD_NUMBER: builtins.int
     OMITTED_FIELD_NUMBER: builtins.int
     host: builtins.str
-    """The name or address that it asked for; at most 253 characters."""
+    """The requested name or address; at most 253 characters."""
     port: builtins.int
-    """The port; 53 where it asked for the name alone."""
+    """The port; 53 when only the name was looked up."""
     allowed: builtins.bool
-    """Whether it may."""
+    """True when it is allowed."""
     reason: builtins.str
-    """Why not: HOST_NOT_ALLOWED, PORT_NOT_ALLOWED, ADDRESS_NOT_ALLOWED (the host is there, at an address that is not
-    public) or NOT_FOUND (its name cannot be resolved). Empty where it may.
+    """Why not: HOST_NOT_ALLOWED, PORT_NOT_ALLOWED, ADDRESS_NOT_ALLOWED (the host exists, but its address is not public)
+    or NOT_FOUND (the name cannot be resolved). Empty when it is allowed.
     """
     omitted: builtins.int
-    """How many decisions before this one were not told, for there were too many."""
+    """The number of decisions before this one that were not recorded because there were too many."""
     def __init__(
         self,
         *,
@@ -584,7 +586,7 @@ class NetworkDecision(message.Message):
 
 @typing.final
 class Note(message.Message):
-    """A line for people, with what a machine may want beside it."""
+    """A line for people, with data for programs."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -593,8 +595,8 @@ class Note(message.Message):
     text: builtins.str
     """At most 4 KiB."""
     step: builtins.str
-    """The step of the work that it belongs to, if any: `retry` where a request to the model is made again, `resume` where
-    a new runner goes on for one that was lost.
+    """The step of the work that the note belongs to, if any: `retry` when a model request is repeated, `resume` when a
+    new runner continues for one that was lost.
     """
     def __init__(
         self,
@@ -610,9 +612,9 @@ class Note(message.Message):
 
 @typing.final
 class Vitals(message.Message):
-    """What all processes of an execution use together, told every few seconds while something changes. Read from the control
-    group, or, where there is none, summed up over the processes that are there: then what came and went in between is
-    missing.
+    """Resource use of all processes of an execution together, reported every few seconds while it changes. Read from the
+    control group, or, without one, summed over the processes that exist at the time, which misses processes that came
+    and went in between.
     """
 
     DESCRIPTOR: descriptor.Descriptor
@@ -624,17 +626,19 @@ class Vitals(message.Message):
     READ_BYTES_FIELD_NUMBER: builtins.int
     WRITTEN_BYTES_FIELD_NUMBER: builtins.int
     cpu_seconds: builtins.float
-    """Seconds on a processor, user and system, since the beginning."""
+    """CPU time in seconds, user and system, since the start."""
     memory_bytes: builtins.int
-    """Bytes of memory now; with a control group these include files in /tmp, and pages of files that were read."""
+    """Current memory use in bytes; with a control group this includes files in /tmp and the page cache of files that were
+    read.
+    """
     memory_peak_bytes: builtins.int
-    """The most bytes of memory so far."""
+    """Highest memory use so far, in bytes."""
     processes: builtins.int
-    """Processes and threads now, without those that carry the sandbox."""
+    """Current number of processes and threads, not counting those that run the sandbox."""
     read_bytes: builtins.int
-    """Bytes read from disks since the beginning; absent where nobody counts them."""
+    """Bytes read from disks since the start; absent where this is not measured."""
     written_bytes: builtins.int
-    """Bytes written to disks since the beginning; absent where nobody counts them."""
+    """Bytes written to disks since the start; absent where this is not measured."""
     def __init__(
         self,
         *,

@@ -26,17 +26,17 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class StartExecutionRequest(message.Message):
-    """Asks to start an execution."""
+    """Request for StartExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. Chosen by the caller: 1 to 63 characters of [a-z0-9-], not beginning with a dash."""
+    """Required. Chosen by the caller: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
     @builtins.property
     def spec(self) -> ExecutionSpec:
-        """Required. What to run, where, and how far it may go."""
+        """Required. What to run, where, and within what limits."""
 
     def __init__(
         self,
@@ -52,14 +52,14 @@ class StartExecutionRequest(message.Message):
 
 @typing.final
 class StartExecutionResponse(message.Message):
-    """Answers StartExecution."""
+    """Response for StartExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EXECUTION_FIELD_NUMBER: builtins.int
     @builtins.property
     def execution(self) -> Execution:
-        """The execution, PENDING or further."""
+        """The execution, PENDING or in a later state."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class StartExecutionResponse(message.Message):
 
 @typing.final
 class GetExecutionRequest(message.Message):
-    """Asks for one execution."""
+    """Request for GetExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -94,7 +94,7 @@ class GetExecutionRequest(message.Message):
 
 @typing.final
 class GetExecutionResponse(message.Message):
-    """Answers GetExecution."""
+    """Response for GetExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -116,7 +116,7 @@ class GetExecutionResponse(message.Message):
 
 @typing.final
 class ListExecutionsRequest(message.Message):
-    """Asks for executions; the filters are combined by "and"."""
+    """Request for ListExecutions; the filters are combined with AND."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -125,14 +125,14 @@ class ListExecutionsRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     job_id: builtins.str
-    """Only of this job; empty means all."""
+    """Only executions of this job; empty means all."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     @builtins.property
     def states(self) -> containers.RepeatedScalarFieldContainer[Execution.State.ValueType]:
-        """Executions in any of these states; empty means all."""
+        """Only executions in any of these states; empty means all."""
 
     def __init__(
         self,
@@ -150,14 +150,14 @@ class ListExecutionsRequest(message.Message):
 
 @typing.final
 class ListExecutionsResponse(message.Message):
-    """Answers ListExecutions."""
+    """Response for ListExecutions."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EXECUTIONS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def executions(self) -> containers.RepeatedCompositeFieldContainer[Execution]:
         """The executions of this page."""
@@ -176,7 +176,7 @@ class ListExecutionsResponse(message.Message):
 
 @typing.final
 class WaitExecutionRequest(message.Message):
-    """Asks to wait for an end."""
+    """Request for WaitExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -186,7 +186,7 @@ class WaitExecutionRequest(message.Message):
     """Required. The execution."""
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
-        """How long to wait at most; absent means 80 % of what the call's deadline leaves."""
+        """Maximum time to wait; absent means 80 % of the time left until the call's deadline."""
 
     def __init__(
         self,
@@ -202,14 +202,14 @@ class WaitExecutionRequest(message.Message):
 
 @typing.final
 class WaitExecutionResponse(message.Message):
-    """Answers WaitExecution."""
+    """Response for WaitExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EXECUTION_FIELD_NUMBER: builtins.int
     @builtins.property
     def execution(self) -> Execution:
-        """The execution; look at its state."""
+        """The execution; check its state."""
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class WaitExecutionResponse(message.Message):
 
 @typing.final
 class StopExecutionRequest(message.Message):
-    """Asks to end an execution."""
+    """Request for StopExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -234,7 +234,7 @@ class StopExecutionRequest(message.Message):
     """Required. The execution."""
     @builtins.property
     def grace(self) -> duration_pb2.Duration:
-        """How long the agent has between SIGTERM and the end of everything: 0 to 300 s. Absent means 5 s."""
+        """Time between SIGTERM and killing everything: 0 to 300 s. Absent means 5 s."""
 
     def __init__(
         self,
@@ -250,14 +250,14 @@ class StopExecutionRequest(message.Message):
 
 @typing.final
 class StopExecutionResponse(message.Message):
-    """Answers StopExecution."""
+    """Response for StopExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EXECUTION_FIELD_NUMBER: builtins.int
     @builtins.property
     def execution(self) -> Execution:
-        """The execution as it is now; it may still be RUNNING for the grace."""
+        """The execution as it is now; it may still be RUNNING during the grace period."""
 
     def __init__(
         self,
@@ -272,7 +272,7 @@ class StopExecutionResponse(message.Message):
 
 @typing.final
 class WatchEventsRequest(message.Message):
-    """Asks for events."""
+    """Request for WatchEvents."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -283,12 +283,12 @@ class WatchEventsRequest(message.Message):
     execution_id: builtins.str
     """Required. The execution."""
     from_sequence: builtins.int
-    """The first sequence wanted; 0 and 1 mean the beginning."""
+    """The first sequence to return; 0 and 1 mean the beginning."""
     follow: builtins.bool
-    """Whether to go on until the execution has ended."""
+    """True to keep following until the execution has ended."""
     @builtins.property
     def kinds(self) -> containers.RepeatedScalarFieldContainer[event_pb2.EventKind.ValueType]:
-        """Only events of these kinds, whose sequences then have gaps; empty means all."""
+        """Only events of these kinds, whose sequences then have gaps; empty means all kinds."""
 
     def __init__(
         self,
@@ -314,14 +314,14 @@ class WatchEventsResponse(message.Message):
     END_FIELD_NUMBER: builtins.int
     NEXT_SEQUENCE_FIELD_NUMBER: builtins.int
     next_sequence: builtins.int
-    """The sequence to go on with after this message; with `kinds` it may lie far beyond the last event that was sent."""
+    """The sequence to resume from after this message; with `kinds` it may be far beyond the last event sent."""
     @builtins.property
     def events(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.Event]:
         """The events."""
 
     @builtins.property
     def end(self) -> Execution:
-        """Set in the last message of a followed stream: the execution has ended, and all its events were sent."""
+        """Set in the last message of a followed stream: the execution has ended, and all its events have been sent."""
 
     def __init__(
         self,
@@ -338,7 +338,7 @@ class WatchEventsResponse(message.Message):
 
 @typing.final
 class SendMessageRequest(message.Message):
-    """Asks to tell a model something."""
+    """Request for SendMessage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -348,9 +348,9 @@ class SendMessageRequest(message.Message):
     execution_id: builtins.str
     """Required. The execution."""
     message_id: builtins.str
-    """Required. Chosen by the caller, to tell a repetition: 1 to 63 characters of [a-z0-9-], not beginning with a dash."""
+    """Required. Chosen by the caller, to recognize repeats: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
     text: builtins.str
-    """Required. What it is told; at most 64 KiB."""
+    """Required. The message text; at most 64 KiB."""
     def __init__(
         self,
         *,
@@ -366,7 +366,7 @@ class SendMessageRequest(message.Message):
 
 @typing.final
 class SendMessageResponse(message.Message):
-    """Answers SendMessage."""
+    """Response for SendMessage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -381,7 +381,7 @@ class SendMessageResponse(message.Message):
 
 @typing.final
 class ResolvePermissionRequest(message.Message):
-    """Answers a question of a model's."""
+    """Request for ResolvePermission."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -393,13 +393,13 @@ class ResolvePermissionRequest(message.Message):
     execution_id: builtins.str
     """Required. The execution."""
     permission_id: builtins.str
-    """Required. The question, as its PermissionRequest names it."""
+    """Required. The permission id from the PermissionRequest."""
     allow: builtins.bool
-    """Whether it may."""
+    """True to allow it."""
     reason: builtins.str
-    """Why; a model that is refused is told. At most 4 KiB."""
+    """Why; the model is told this when it is refused. At most 4 KiB."""
     decided_by: builtins.str
-    """Who says so, for the event; at most 255 bytes."""
+    """Who decided, for the event; at most 255 bytes."""
     def __init__(
         self,
         *,
@@ -417,14 +417,14 @@ class ResolvePermissionRequest(message.Message):
 
 @typing.final
 class ResolvePermissionResponse(message.Message):
-    """Answers ResolvePermission."""
+    """Response for ResolvePermission."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     ANSWER_FIELD_NUMBER: builtins.int
     @builtins.property
     def answer(self) -> event_pb2.PermissionAnswer:
-        """The answer that holds, which is the first that was given."""
+        """The answer that holds: the first one given."""
 
     def __init__(
         self,
@@ -439,7 +439,7 @@ class ResolvePermissionResponse(message.Message):
 
 @typing.final
 class AttachExecutionRequest(message.Message):
-    """What somebody does at a terminal."""
+    """Input for a terminal."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -449,10 +449,10 @@ class AttachExecutionRequest(message.Message):
     execution_id: builtins.str
     """The execution."""
     input: builtins.bytes
-    """What is typed; at most 64 KiB. Nothing is added: a line ends with a carriage return, as keyboards send it."""
+    """Typed input; at most 64 KiB. It is passed on unchanged: a line ends with a carriage return, as keyboards send it."""
     @builtins.property
     def size(self) -> TerminalSize:
-        """The window has got this size."""
+        """The window's new size."""
 
     def __init__(
         self,
@@ -471,14 +471,16 @@ class AttachExecutionRequest(message.Message):
 
 @typing.final
 class AttachExecutionResponse(message.Message):
-    """What becomes of it."""
+    """Progress of the attached stream."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     TAKEN_BYTES_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
     taken_bytes: builtins.int
-    """Bytes of this stream's input that have been handed to the terminal. The first message, with 0, says: attached."""
+    """Bytes of this stream's input that have been passed to the terminal. The first message, with 0, confirms the
+    attachment.
+    """
     @builtins.property
     def end(self) -> Execution:
         """Set in the last message: the execution has ended."""
@@ -497,7 +499,7 @@ class AttachExecutionResponse(message.Message):
 
 @typing.final
 class DescribeNodeRequest(message.Message):
-    """Asks what this machine can do."""
+    """Request for DescribeNode."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -512,14 +514,16 @@ class DescribeNodeRequest(message.Message):
 
 @typing.final
 class DescribeNodeResponse(message.Message):
-    """Answers DescribeNode."""
+    """Response for DescribeNode."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     CAPABILITIES_FIELD_NUMBER: builtins.int
     @builtins.property
     def capabilities(self) -> containers.RepeatedCompositeFieldContainer[Capability]:
-        """`sandbox`, `container`, `system calls`, and what can be limited: `memory`, `processes`, `cpu`, `disk`. Names may be added."""
+        """`sandbox`, `container`, `system calls`, and the resources that can be limited: `memory`, `processes`, `cpu`,
+        `disk`. Names may be added.
+        """
 
     def __init__(
         self,
@@ -534,7 +538,7 @@ class DescribeNodeResponse(message.Message):
 
 @typing.final
 class Capability(message.Message):
-    """Something that the service does for executions, and by what."""
+    """Something that the service can do for executions, and what provides it."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -542,11 +546,13 @@ class Capability(message.Message):
     PROVIDED_BY_FIELD_NUMBER: builtins.int
     COMPLAINT_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """What it is."""
+    """The capability's name."""
     provided_by: builtins.str
-    """What does it: `bubblewrap`, `podman 4.3.1`, `seccomp`, `control groups 2`, `sampling`; empty where nothing works."""
+    """What provides it: `bubblewrap`, `podman 4.3.1`, `seccomp`, `control groups 2`, `sampling`; empty when nothing
+    works.
+    """
     complaint: builtins.str
-    """What does not work, and how to mend it, for people; empty where all does."""
+    """What does not work and how to fix it, for people; empty when everything works."""
     def __init__(
         self,
         *,
@@ -586,7 +592,7 @@ class TerminalSize(message.Message):
 
 @typing.final
 class ExecutionSpec(message.Message):
-    """What to run, where, and how far it may go. All of it is fixed at the start."""
+    """What to run, where, and within what limits. Fixed at the start."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -601,7 +607,7 @@ class ExecutionSpec(message.Message):
         PURPOSE_AGENT: ExecutionSpec._Purpose.ValueType  # 1
         """An agent does work."""
         PURPOSE_VERIFY: ExecutionSpec._Purpose.ValueType  # 2
-        """We check the work."""
+        """The service's own check of the work."""
         PURPOSE_HOOK: ExecutionSpec._Purpose.ValueType  # 3
         """A hook of the job's lifecycle."""
 
@@ -613,7 +619,7 @@ class ExecutionSpec(message.Message):
     PURPOSE_AGENT: ExecutionSpec.Purpose.ValueType  # 1
     """An agent does work."""
     PURPOSE_VERIFY: ExecutionSpec.Purpose.ValueType  # 2
-    """We check the work."""
+    """The service's own check of the work."""
     PURPOSE_HOOK: ExecutionSpec.Purpose.ValueType  # 3
     """A hook of the job's lifecycle."""
 
@@ -675,14 +681,14 @@ class ExecutionSpec(message.Message):
     job_id: builtins.str
     """The job that it belongs to, if any."""
     sandbox_tier: sandbox_pb2.SandboxTier.ValueType
-    """How strongly it is kept apart."""
+    """How strongly it is isolated."""
     network: sandbox_pb2.Network.ValueType
-    """What of the network it may reach."""
+    """What it may reach on the network."""
     image: builtins.str
-    """With sandbox tier CONTAINER, the image; it has a /bin/sh, and for engine `anthropic` a python3. One of those that
-    BOATYARD_EXECUTION_CONTAINER_IMAGES allows; empty means BOATYARD_EXECUTION_CONTAINER_IMAGE. With another tier it must be
-    empty. A container has its workspace at one path of the host, no network ALLOW_LIST, and no terminal; the names in
-    `environment` and `secrets` are of letters, digits and underscores.
+    """With sandbox tier CONTAINER, the image; it must have /bin/sh, and python3 for engine `anthropic`. One of those
+    allowed by BOATYARD_EXECUTION_CONTAINER_IMAGES; empty means BOATYARD_EXECUTION_CONTAINER_IMAGE. Must be empty with
+    any other tier. A container has its workspace at one path on the host, no network ALLOW_LIST and no terminal; names
+    in `environment` and `secrets` consist of letters, digits and underscores.
     """
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
@@ -690,7 +696,7 @@ class ExecutionSpec(message.Message):
 
     @builtins.property
     def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Absolute paths that the program may read, at the same place; at most 64."""
+        """Absolute paths that the program may read, at the same paths; at most 64."""
 
     @builtins.property
     def command(self) -> CommandEngine:
@@ -698,29 +704,31 @@ class ExecutionSpec(message.Message):
 
     @builtins.property
     def anthropic(self) -> AnthropicEngine:
-        """A model of Anthropic's, with tools of ours."""
+        """An Anthropic model with Boatyard's tools."""
 
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.bytes]:
-        """The program's environment, beside HOME, PATH, LANG and TMPDIR; at most 256 entries and 64 KiB."""
+        """The program's environment, in addition to HOME, PATH, LANG and TMPDIR; at most 256 entries and 64 KiB."""
 
     @builtins.property
     def limits(self) -> ExecutionLimits:
-        """How far it may go."""
+        """The execution's limits."""
 
     @builtins.property
     def allowed_hosts(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """With network ALLOW_LIST, what it may reach; at most 256. `example.com` is that host on ports 80 and 443,
-        `*.example.com` all hosts below it, `*` every host, and `:22` behind one of them another port. Addresses that are not
-        public are never reached, whatever a name leads to, but those of BOATYARD_EXECUTION_NETWORK_ALLOWED_ADDRESSES. Empty
-        means the hosts of BOATYARD_EXECUTION_NETWORK_ALLOWED_HOSTS. With another network it must be empty.
+        """With network ALLOW_LIST, the hosts it may reach; at most 256. `example.com` is that host on ports 80 and 443,
+        `*.example.com` is every host below it, `*` is every host; append `:22` for another port. Addresses that are not
+        public are never reached, whatever name resolves to them, except those in
+        BOATYARD_EXECUTION_NETWORK_ALLOWED_ADDRESSES. Empty means the hosts in BOATYARD_EXECUTION_NETWORK_ALLOWED_HOSTS.
+        Must be empty with any other network.
         """
 
     @builtins.property
     def secrets(self) -> containers.ScalarMap[builtins.str, builtins.bytes]:
-        """More of the program's environment, counted with `environment`, whose values no event shows: where one would stand,
-        in any event and however it was written in pieces, stands `[redacted:NAME]`. Its forms in base64 and in URLs are
-        redacted too. A value has 6 bytes to 16 KiB: a shorter one could be hidden from nobody, and would hide other text.
+        """Further environment variables, counted together with `environment`, whose values never appear in events: each is
+        replaced with `[redacted:NAME]` in every event, even when it was written in pieces. Its base64 and URL-encoded
+        forms are redacted too. A value is 6 bytes to 16 KiB long: a shorter one could not be hidden and would mask other
+        text.
         """
 
     def __init__(
@@ -763,9 +771,9 @@ class CommandEngine(message.Message):
         PROMPT_DELIVERY_UNSPECIFIED: CommandEngine._PromptDelivery.ValueType  # 0
         """STDIN."""
         PROMPT_DELIVERY_STDIN: CommandEngine._PromptDelivery.ValueType  # 1
-        """By standard input, which is closed after it."""
+        """On standard input, which is then closed."""
         PROMPT_DELIVERY_ARGUMENT: CommandEngine._PromptDelivery.ValueType  # 2
-        """As one more argument, the last. Standard input is empty."""
+        """As an additional, last argument. Standard input is empty."""
 
     class PromptDelivery(_PromptDelivery, metaclass=_PromptDeliveryEnumTypeWrapper):
         """How the program gets the prompt."""
@@ -773,26 +781,28 @@ class CommandEngine(message.Message):
     PROMPT_DELIVERY_UNSPECIFIED: CommandEngine.PromptDelivery.ValueType  # 0
     """STDIN."""
     PROMPT_DELIVERY_STDIN: CommandEngine.PromptDelivery.ValueType  # 1
-    """By standard input, which is closed after it."""
+    """On standard input, which is then closed."""
     PROMPT_DELIVERY_ARGUMENT: CommandEngine.PromptDelivery.ValueType  # 2
-    """As one more argument, the last. Standard input is empty."""
+    """As an additional, last argument. Standard input is empty."""
 
     ARGV_FIELD_NUMBER: builtins.int
     PROMPT_FIELD_NUMBER: builtins.int
     PROMPT_DELIVERY_FIELD_NUMBER: builtins.int
     TERMINAL_FIELD_NUMBER: builtins.int
     prompt: builtins.bytes
-    """What it is asked to do; at most 1 MiB."""
+    """The prompt; at most 1 MiB."""
     prompt_delivery: CommandEngine.PromptDelivery.ValueType
-    """How it gets it."""
+    """How the program gets the prompt."""
     @builtins.property
     def argv(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Required. The program and its arguments; a name without a slash is looked up in the sandbox's PATH. At most 128 KiB."""
+        """Required. The program and its arguments; a name without a slash is looked up in the sandbox's PATH. At most 128
+        KiB.
+        """
 
     @builtins.property
     def terminal(self) -> TerminalSize:
-        """Gives it a terminal of this size as its standard input, output and error, to be typed on by AttachExecution. Its
-        output is then all STDOUT, and a prompt must be an argument. Absent means none.
+        """Gives the program a terminal of this size as its standard input, output and error; type on it with AttachExecution.
+        All output is then STDOUT, and a prompt must be passed as an argument. Absent means no terminal.
         """
 
     def __init__(
@@ -811,10 +821,11 @@ class CommandEngine(message.Message):
 
 @typing.final
 class AnthropicEngine(message.Message):
-    """A model as the agent, by the Messages API: it is asked, what it calls for is done in the sandbox, and it is asked again.
+    """A model as the agent, through the Messages API: the model is asked, its tool calls are run in the sandbox, and it is
+    asked again.
 
-    Its tools are `bash` (one shell for the whole execution), `view`, `create`, `replace`, `insert` and `search`. The model
-    is reached from outside of the sandbox, which never sees the key. What it says and does is in the events.
+    Its tools are `bash` (one shell for the whole execution), `view`, `create`, `replace`, `insert` and `search`. The
+    model is called from outside the sandbox, which never sees the key. What it says and does is in the events.
     """
 
     DESCRIPTOR: descriptor.Descriptor
@@ -827,24 +838,26 @@ class AnthropicEngine(message.Message):
     TOKEN_BUDGET_FIELD_NUMBER: builtins.int
     ASK_BEFORE_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Required. The model, as the API names it; at most 255 characters."""
+    """Required. The model, by its name in the API; at most 255 characters."""
     prompt: builtins.str
-    """Required. What it is asked to do; at most 1 MiB."""
+    """Required. The prompt; at most 1 MiB."""
     system_prompt: builtins.str
-    """What it is told before, beside what we say of the sandbox; at most 64 KiB."""
+    """The system prompt, in addition to Boatyard's description of the sandbox; at most 64 KiB."""
     max_turns: builtins.int
-    """How many answers it may give before it is ended with BUDGET_EXCEEDED: 1 to 10000. Absent means 50."""
+    """Maximum number of answers before it is ended with BUDGET_EXCEEDED: 1 to 10000. Absent means 50."""
     max_tokens: builtins.int
-    """Tokens of one answer: 1 to 128000. Absent means 16384. A longer one is cut, and the model is asked to go on."""
+    """Maximum tokens of one answer: 1 to 128000. Absent means 16384. A longer answer is cut, and the model is asked to
+    continue.
+    """
     token_budget: builtins.int
     """Tokens of all requests together, read and written, after which it is ended with BUDGET_EXCEEDED: more than 0.
-    Absent means no bound. The request that passes it is made, and counted.
+    Absent means no limit. The request that exceeds it is still made and counted.
     """
     @builtins.property
     def ask_before(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Tools, such as `bash`, before each call of which it is asked for permission: a PermissionRequest event is written,
-        and the model waits for ResolvePermission, as long as the execution may run. Waiting is not idle. A call that is not
-        allowed has no ToolCall event, and a ToolResult that is an error.
+        """Tools, such as `bash`, for which it must ask permission before each call: a PermissionRequest event is written, and
+        the model waits for ResolvePermission as long as the execution may run. This wait does not count as idle time. A
+        call that is not allowed has no ToolCall event, but has a ToolResult that is an error.
         """
 
     def __init__(
@@ -877,9 +890,9 @@ class AnthropicEngine(message.Message):
 
 @typing.final
 class ExecutionLimits(message.Message):
-    """Bounds on one execution, that is on all its processes together but where it says otherwise. What is absent is bounded by
-    the service's settings. Which limit ended it is the execution's `reason`. The program finds them in its environment, as
-    BOATYARD_LIMIT_<NAME>.
+    """Limits on one execution: on all its processes together unless stated otherwise. Where a limit is absent, the
+    service's setting applies. The execution's `reason` says which limit ended it. The program finds the limits in its
+    environment as BOATYARD_LIMIT_<NAME>.
     """
 
     DESCRIPTOR: descriptor.Descriptor
@@ -894,31 +907,35 @@ class ExecutionLimits(message.Message):
     WORKSPACE_BYTES_FIELD_NUMBER: builtins.int
     OUTPUT_BYTES_FIELD_NUMBER: builtins.int
     memory_bytes: builtins.int
-    """Memory, in bytes, what lies in /tmp, HOME and /dev/shm included; then it is ended with reason MEMORY_LIMIT."""
+    """Memory in bytes, including the content of /tmp, HOME and /dev/shm; beyond it the execution is ended with reason
+    MEMORY_LIMIT.
+    """
     processes: builtins.int
-    """Processes and threads at once. Further ones are refused; a program that fails over it, or does not stop asking, has
-    reason PROCESS_LIMIT.
+    """Concurrent processes and threads. Further ones are refused; a program that fails because of this, or keeps on
+    trying, ends with reason PROCESS_LIMIT.
     """
     cpu_seconds: builtins.int
-    """Seconds on a processor, user and system, of all processes together; then it is ended with reason CPU_LIMIT."""
+    """CPU time in seconds, user and system, of all processes together; beyond it the execution is ended with reason
+    CPU_LIMIT.
+    """
     open_files: builtins.int
-    """Open files of each process."""
+    """Open files per process."""
     file_size_bytes: builtins.int
-    """Size of the largest file that it may write, in bytes."""
+    """Size in bytes of the largest file it may write."""
     workspace_bytes: builtins.int
-    """Bytes on disk by which its workspace may grow; then it is ended with reason DISK_LIMIT."""
+    """Bytes on disk by which its workspace may grow; beyond it the execution is ended with reason DISK_LIMIT."""
     output_bytes: builtins.int
-    """Bytes that it may write to standard output and standard error together; then it is ended with reason OUTPUT_LIMIT, and
-    what exceeds them is not in the events. Never more than the service's settings allow.
+    """Bytes it may write to standard output and standard error together; beyond it the execution is ended with reason
+    OUTPUT_LIMIT, and the excess is not in the events. Never more than the service's settings allow.
     """
     @builtins.property
     def wall_timeout(self) -> duration_pb2.Duration:
-        """How long it may run before it is ended with reason TIMED_OUT: more than 0, at most 7 days. Absent means 1 h."""
+        """Maximum run time, after which it is ended with reason TIMED_OUT: more than 0, at most 7 days. Absent means 1 h."""
 
     @builtins.property
     def idle_timeout(self) -> duration_pb2.Duration:
-        """How long it may write nothing before it is ended with reason IDLE; for a model, how long it may be silent while it is
-        asked. Absent means for ever.
+        """Maximum time without output, after which it is ended with reason IDLE; for a model, the maximum silence during a
+        request. Absent means no limit.
         """
 
     def __init__(
@@ -982,29 +999,29 @@ class Execution(message.Message):
         STATE_UNSPECIFIED: Execution._State.ValueType  # 0
         """Never sent."""
         STATE_PENDING: Execution._State.ValueType  # 1
-        """Accepted, not begun. Goes to RUNNING, FAILED or CANCELLED."""
+        """Accepted but not begun. Changes to RUNNING, FAILED or CANCELLED."""
         STATE_RUNNING: Execution._State.ValueType  # 2
-        """Its program runs. Goes to SUCCEEDED, FAILED or CANCELLED."""
+        """Its program is running. Changes to SUCCEEDED, FAILED or CANCELLED."""
         STATE_SUCCEEDED: Execution._State.ValueType  # 3
         """Its program ended with exit code 0."""
         STATE_FAILED: Execution._State.ValueType  # 4
-        """It ended otherwise; `reason` says why."""
+        """It ended any other way; `reason` says why."""
         STATE_CANCELLED: Execution._State.ValueType  # 5
         """It was stopped by StopExecution."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where an execution stands in its life."""
+        """The state of an execution."""
 
     STATE_UNSPECIFIED: Execution.State.ValueType  # 0
     """Never sent."""
     STATE_PENDING: Execution.State.ValueType  # 1
-    """Accepted, not begun. Goes to RUNNING, FAILED or CANCELLED."""
+    """Accepted but not begun. Changes to RUNNING, FAILED or CANCELLED."""
     STATE_RUNNING: Execution.State.ValueType  # 2
-    """Its program runs. Goes to SUCCEEDED, FAILED or CANCELLED."""
+    """Its program is running. Changes to SUCCEEDED, FAILED or CANCELLED."""
     STATE_SUCCEEDED: Execution.State.ValueType  # 3
     """Its program ended with exit code 0."""
     STATE_FAILED: Execution.State.ValueType  # 4
-    """It ended otherwise; `reason` says why."""
+    """It ended any other way; `reason` says why."""
     STATE_CANCELLED: Execution.State.ValueType  # 5
     """It was stopped by StopExecution."""
 
@@ -1015,33 +1032,45 @@ class Execution(message.Message):
     class _EndVerificationEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Execution._EndVerification.ValueType], builtins.type):
         DESCRIPTOR: descriptor.EnumDescriptor
         END_VERIFICATION_UNSPECIFIED: Execution._EndVerification.ValueType  # 0
-        """It has not ended, or nothing of it ever began."""
+        """It has not ended, or no process ever started."""
         END_VERIFICATION_PID_NAMESPACE: Execution._EndVerification.ValueType  # 1
-        """The first process of its PID namespace is gone, and with it, by the kernel, every process of the namespace."""
+        """The first process of its PID namespace is gone, and with it, as the kernel guarantees, every process of the
+        namespace.
+        """
         END_VERIFICATION_CGROUP: Execution._EndVerification.ValueType  # 2
         """Its control group is empty."""
         END_VERIFICATION_SUBREAPER: Execution._EndVerification.ValueType  # 3
-        """Its runner, to which the kernel gave every orphan, has no children. Without a sandbox and control groups."""
+        """Its runner, to which the kernel hands every orphan, has no children. Used without a sandbox and without control
+        groups.
+        """
         END_VERIFICATION_ENVIRONMENT: Execution._EndVerification.ValueType  # 4
-        """No process has its mark in the environment: all that is left to look at when a runner was lost without the others."""
+        """No process has its marker in the environment: the only check left when the runner alone was lost."""
         END_VERIFICATION_CONTAINER: Execution._EndVerification.ValueType  # 5
-        """The engine says that its container is removed: all there is to ask when the runner of one was lost."""
+        """The container engine reports that its container is removed: the only check left when a container's runner was
+        lost.
+        """
 
     class EndVerification(_EndVerification, metaclass=_EndVerificationEnumTypeWrapper):
-        """What tells that nothing of an execution is left."""
+        """How it was verified that no process of an execution is left."""
 
     END_VERIFICATION_UNSPECIFIED: Execution.EndVerification.ValueType  # 0
-    """It has not ended, or nothing of it ever began."""
+    """It has not ended, or no process ever started."""
     END_VERIFICATION_PID_NAMESPACE: Execution.EndVerification.ValueType  # 1
-    """The first process of its PID namespace is gone, and with it, by the kernel, every process of the namespace."""
+    """The first process of its PID namespace is gone, and with it, as the kernel guarantees, every process of the
+    namespace.
+    """
     END_VERIFICATION_CGROUP: Execution.EndVerification.ValueType  # 2
     """Its control group is empty."""
     END_VERIFICATION_SUBREAPER: Execution.EndVerification.ValueType  # 3
-    """Its runner, to which the kernel gave every orphan, has no children. Without a sandbox and control groups."""
+    """Its runner, to which the kernel hands every orphan, has no children. Used without a sandbox and without control
+    groups.
+    """
     END_VERIFICATION_ENVIRONMENT: Execution.EndVerification.ValueType  # 4
-    """No process has its mark in the environment: all that is left to look at when a runner was lost without the others."""
+    """No process has its marker in the environment: the only check left when the runner alone was lost."""
     END_VERIFICATION_CONTAINER: Execution.EndVerification.ValueType  # 5
-    """The engine says that its container is removed: all there is to ask when the runner of one was lost."""
+    """The container engine reports that its container is removed: the only check left when a container's runner was
+    lost.
+    """
 
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     PURPOSE_FIELD_NUMBER: builtins.int
@@ -1064,37 +1093,39 @@ class Execution(message.Message):
     PENDING_PERMISSIONS_FIELD_NUMBER: builtins.int
     EVENTS_TRIMMED_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """The id that its starter chose."""
+    """The id chosen by its starter."""
     purpose: ExecutionSpec.Purpose.ValueType
     """Immutable. What it is for."""
     job_id: builtins.str
     """Immutable. The job that it belongs to, if any."""
     state: Execution.State.ValueType
-    """Output only. Where it stands."""
+    """Output only. Its state."""
     reason: builtins.str
-    """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit), AGENT_NOT_INSTALLED, SANDBOX_FAILED, RUNNER_LOST; the limit
-    that was hit: TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT; of a model's also
-    BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API refuses, or the model does) and MODEL_UNAVAILABLE (it was
-    asked many times in vain). Empty otherwise.
+    """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit), AGENT_NOT_INSTALLED, SANDBOX_FAILED, RUNNER_LOST; the
+    limit that was hit: TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT; for a model
+    also BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API or the model refuses) and MODEL_UNAVAILABLE (many
+    requests failed). Empty otherwise.
     """
     message: builtins.str
-    """Output only. The same for people, with what they can do."""
+    """Output only. The same, for people, with what they can do about it."""
     exit_code: builtins.int
-    """It exited by itself. A code above 128 is what the program, or the shell in the sandbox, chose."""
+    """It exited by itself. A code above 128 was chosen by the program or by the shell in the sandbox."""
     signal: builtins.int
-    """A signal of this number ended it."""
+    """The number of the signal that ended it."""
     processes_left: builtins.int
-    """Output only. Processes that were still there after the end was enforced, as counted by the runner: 0."""
+    """Output only. Processes still there after the end was enforced, as counted by the runner: 0."""
     sandbox_tier: sandbox_pb2.SandboxTier.ValueType
     """Output only. The sandbox that it runs in."""
     last_sequence: builtins.int
-    """Output only. The sequence of its last event; known when it has ended."""
+    """Output only. The sequence of its last event; known once it has ended."""
     output_bytes: builtins.int
-    """Output only. Bytes that it wrote to standard output and standard error; known when it has ended."""
+    """Output only. Bytes written to standard output and standard error; known once it has ended."""
     end_verified_by: Execution.EndVerification.ValueType
-    """Output only. How it is known that nothing of it is left."""
+    """Output only. How it was verified that no process of it is left."""
     events_trimmed: builtins.bool
-    """Output only. Whether its events are gone: it ended so long ago that they were removed to make room. This record stays."""
+    """Output only. True when its events are gone: it ended so long ago that they were removed to free space. This record
+    stays.
+    """
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was accepted."""
@@ -1105,19 +1136,21 @@ class Execution(message.Message):
 
     @builtins.property
     def end_time(self) -> timestamp_pb2.Timestamp:
-        """Output only. When its program, and all that it had started, was gone."""
+        """Output only. When its program and everything the program had started were gone."""
 
     @builtins.property
     def model_use(self) -> ModelUse:
-        """Output only. What its model was asked and did; present when it has ended, where the engine is a model."""
+        """Output only. What its model used and did; present once it has ended, if the engine is a model."""
 
     @builtins.property
     def vitals(self) -> event_pb2.Vitals:
-        """Output only. What its processes used in all; present when it has ended. Its `memory_bytes` and `processes` are 0 then."""
+        """Output only. Total resource use of its processes; present once it has ended. Its `memory_bytes` and `processes` are
+        then 0.
+        """
 
     @builtins.property
     def pending_permissions(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.PermissionRequest]:
-        """Output only. What its model asks, and nobody has answered yet."""
+        """Output only. Permission requests of its model that have not been answered yet."""
 
     def __init__(
         self,
@@ -1158,8 +1191,8 @@ class Execution(message.Message):
 
 @typing.final
 class ModelUse(message.Message):
-    """What a model used and did in one execution. Sums over the requests that were answered whole, each counted once; what a
-    request used whose answer was cut is not known, and not in here.
+    """What a model used and did in one execution. Sums over the requests that were answered completely, each counted once;
+    the usage of a request whose answer was cut is not known and not included.
     """
 
     DESCRIPTOR: descriptor.Descriptor
@@ -1170,15 +1203,15 @@ class ModelUse(message.Message):
     TOOL_CALLS_FIELD_NUMBER: builtins.int
     LAST_WORDS_FIELD_NUMBER: builtins.int
     tokens: builtins.int
-    """Tokens read and written, those of the cache included."""
+    """Tokens read and written, including those of the cache."""
     cost_usd: builtins.float
-    """US dollars; absent when the price of a model is not known."""
+    """Cost in US dollars; absent when the price of a model is not known."""
     turns: builtins.int
-    """Answers of the model."""
+    """Number of the model's answers."""
     tool_calls: builtins.int
-    """Tools that it called."""
+    """Number of its tool calls."""
     last_words: builtins.str
-    """Its last words; at most 2 KiB."""
+    """Its final text; at most 2 KiB."""
     def __init__(
         self,
         *,

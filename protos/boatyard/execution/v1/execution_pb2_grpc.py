@@ -26,13 +26,13 @@ if _version_not_supported:
 
 
 class ExecutionServiceStub:
-    """Owns the processes of agents: it starts them in a sandbox, records all they do, and ends them to the last child.
+    """Owns the agents' processes: starts them in a sandbox, records everything they do, and ends them down to the last
+    child.
 
-    An execution does not notice when this service is killed and started again. Every RPC may also return
-    UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
-    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
-    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry its fence in the
-    `boatyard-fence` metadata, as `<job id>/<number>`.
+    Executions are not affected when this service is killed and restarted. Every RPC may also return UNAUTHENTICATED
+    (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and INTERNAL
+    (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     def __init__(self, channel):
@@ -94,32 +94,35 @@ class ExecutionServiceStub:
 
 
 class ExecutionServiceServicer:
-    """Owns the processes of agents: it starts them in a sandbox, records all they do, and ends them to the last child.
+    """Owns the agents' processes: starts them in a sandbox, records everything they do, and ends them down to the last
+    child.
 
-    An execution does not notice when this service is killed and started again. Every RPC may also return
-    UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
-    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
-    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry its fence in the
-    `boatyard-fence` metadata, as `<job id>/<number>`.
+    Executions are not affected when this service is killed and restarted. Every RPC may also return UNAUTHENTICATED
+    (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and INTERNAL
+    (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     def StartExecution(self, request, context):
-        """Starts an execution under the id that the caller chose, and returns at once.
+        """Starts an execution with an id chosen by the caller, and returns at once.
 
         Idempotent: the same id with the same specification returns the execution as it is now.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another specification.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
-        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work here, or the image of a container is not there; the
-        message says how to mend it.
-        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not there yet; its service mounts them.
-        - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.image` is none of those that the settings allow, or is empty without a
-        default.
-        - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service has not: ANTHROPIC_API_KEY.
-        - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): as many run as may; RetryInfo says when to come back.
-        - RESOURCE_EXHAUSTED (NODE_BUSY): the machine is short of memory, disk or processors; the message says of which, and
-        RetryInfo when to come back.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the sandbox does not work on this machine, or the container image is
+        missing; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+        mounts them.
+        - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.image` is not one of the images allowed by the settings, or is
+        empty and there is no default.
+        - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
+        ANTHROPIC_API_KEY.
+        - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
+        retry.
+        - RESOURCE_EXHAUSTED (NODE_BUSY): the machine is short of memory, disk or processors; the message says which, and
+        RetryInfo says when to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,14 +132,14 @@ class ExecutionServiceServicer:
         """Returns one execution.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListExecutions(self, request, context):
-        """Lists executions, the newest first.
+        """Lists executions, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -145,92 +148,99 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WaitExecution(self, request, context):
-        """Returns an execution when it has ended, or as it is when `timeout` or most of the call's deadline has passed.
+        """Returns an execution once it has ended, or in its current state when `timeout` or most of the call's deadline has
+        passed.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
-        - UNAVAILABLE (DRAINING): the service is stopping; ask again.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - UNAVAILABLE (DRAINING): the service is stopping; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopExecution(self, request, context):
-        """Asks the agent to end (SIGTERM), and after `grace` ends everything that it started. Returns when it is asked.
+        """Asks the agent to end (SIGTERM), and after `grace` kills everything it started. Returns once the agent has been
+        asked.
 
-        Stopping an execution that has not begun keeps it from beginning. A second call may shorten the grace.
+        An execution that has not begun never begins. A second call may shorten the grace period.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the grace is out of range.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (EXECUTION_STATE): it has ended already; the state is in the details.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the grace period is out of range.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - FAILED_PRECONDITION (EXECUTION_STATE): the execution has already ended; its state is in the details.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchEvents(self, request, context):
-        """Replays an execution's events from any sequence, then follows them to the end. Any number of viewers may watch.
+        """Replays an execution's events from any sequence, then follows new events to the end. Any number of viewers may
+        watch.
 
-        Without `follow` the stream ends with the last event there is. With it, the stream ends with a message that has
-        `end` set. A message with neither events nor end is a heartbeat, sent at least every 15 s.
+        Without `follow` the stream ends after the last existing event. With `follow` it ends with a message that has `end`
+        set. A message with neither events nor `end` is a heartbeat, sent at least every 15 s.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, or the sequence is negative.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
-        - OUT_OF_RANGE (EVENTS_TRIMMED): its events were removed to make room; the details say which sequence comes first.
-        - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event.
-        - UNAVAILABLE (DRAINING): the service is stopping; `resume_from` in the details is the sequence to go on with.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - OUT_OF_RANGE (EVENTS_TRIMMED): the execution's events were removed to free space; the details give the first
+        sequence that can be read.
+        - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): the execution has ended, and `from_sequence` is more than one past its last
+        event.
+        - UNAVAILABLE (DRAINING): the service is stopping; `resume_from` in the details is the sequence to resume from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SendMessage(self, request, context):
-        """Tells a model something while it works: before its next request, and also when it has just said its last words, for
-        then it goes on. Returns when the message is durable; a MessageDelivered event says when it was told.
+        """Sends a message to a model while it works. The model gets it before its next request; if it has just given its
+        final answer, it goes on. Returns once the message is durable; a MessageDelivered event records its delivery.
 
-        Idempotent by `message_id`. Neither the service's nor the runner's death loses a message or tells it twice.
+        Idempotent by `message_id`. If the service or the runner dies, no message is lost or delivered twice.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the text is empty or too long.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): `message_id` was used with another text.
-        - RESOURCE_EXHAUSTED (TOO_MANY_MESSAGES): it was sent 1000, which is all that it takes.
-        - FAILED_PRECONDITION (ENGINE_TAKES_NO_MESSAGES): it is of an engine that cannot be told anything while it works.
-        - FAILED_PRECONDITION (EXECUTION_STATE): it has ended, or is just ending; the state is in the details.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - RESOURCE_EXHAUSTED (TOO_MANY_MESSAGES): the execution has been sent 1000 messages, which is the maximum.
+        - FAILED_PRECONDITION (ENGINE_TAKES_NO_MESSAGES): the execution's engine does not accept messages while it works.
+        - FAILED_PRECONDITION (EXECUTION_STATE): the execution has ended or is just ending; its state is in the details.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResolvePermission(self, request, context):
-        """Answers what a model asked by a PermissionRequest event: it then goes on, or is told why not.
+        """Answers a model's PermissionRequest event: the model then goes on, or is told why not.
 
-        The first answer holds: whoever answers later gets the first one back, as does a repetition.
+        The first answer is final: later and repeated calls return the first answer.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or a text is too long.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
-        - NOT_FOUND (PERMISSION_NOT_FOUND): it has not asked that.
-        - FAILED_PRECONDITION (EXECUTION_STATE): it ended before anybody answered; the state is in the details.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - NOT_FOUND (PERMISSION_NOT_FOUND): the execution has no such permission request.
+        - FAILED_PRECONDITION (EXECUTION_STATE): the execution ended before an answer was given; its state is in the
+        details.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AttachExecution(self, request_iterator, context):
-        """Types on the terminal of a `command` with `terminal`. What the terminal shows is in the events, as output.
+        """Types on the terminal of a `command` that has a `terminal`. What the terminal shows appears as output in the
+        events.
 
-        The first message names the execution; then input and sizes are taken in the order in which they come. Any number of
-        callers may be attached at once. To detach, end the stream: the program runs on. Every answer says how much of this
-        stream's input has reached the terminal; after UNAVAILABLE, attach again and send the rest. The stream ends with a
-        message that has `end` set when the execution has ended.
+        The first message names the execution; after it, input and sizes are processed in the order they arrive. Any number
+        of callers may be attached at once. To detach, end the stream: the program keeps running. Each response says how
+        much of this stream's input has reached the terminal; after UNAVAILABLE, attach again and send the rest. When the
+        execution has ended, the stream ends with a message that has `end` set.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the first message names no execution, or a size is out of range.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (NO_TERMINAL): it was started without a terminal.
-        - FAILED_PRECONDITION (EXECUTION_STATE): it has ended already; the state is in the details.
-        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken the job over.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - FAILED_PRECONDITION (NO_TERMINAL): the execution was started without a terminal.
+        - FAILED_PRECONDITION (EXECUTION_STATE): the execution has already ended; its state is in the details.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         - UNAVAILABLE (DRAINING): the service is stopping; attach again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -238,7 +248,7 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DescribeNode(self, request, context):
-        """Tells what this machine lets the service do, as it was tried when the service started.
+        """Reports what the service can do on this machine, as tested when the service started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -306,13 +316,13 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExecutionService:
-    """Owns the processes of agents: it starts them in a sandbox, records all they do, and ends them to the last child.
+    """Owns the agents' processes: starts them in a sandbox, records everything they do, and ends them down to the last
+    child.
 
-    An execution does not notice when this service is killed and started again. Every RPC may also return
-    UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens
-    that nobody knows keep coming from its caller's address, UNAVAILABLE (DATABASE_UNAVAILABLE) while its database
-    is locked or the disk full, and INTERNAL (INTERNAL). Calls made for a job carry its fence in the
-    `boatyard-fence` metadata, as `<job id>/<number>`.
+    Executions are not affected when this service is killed and restarted. Every RPC may also return UNAUTHENTICATED
+    (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and INTERNAL
+    (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     @staticmethod

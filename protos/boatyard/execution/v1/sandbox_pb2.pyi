@@ -25,26 +25,26 @@ class _SandboxTierEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_SandboxTie
     SANDBOX_TIER_UNSPECIFIED: _SandboxTier.ValueType  # 0
     """The service's default, which is BUBBLEWRAP."""
     SANDBOX_TIER_BUBBLEWRAP: _SandboxTier.ValueType  # 1
-    """Namespaces of its own for processes, mounts, network and users; a read-only system."""
+    """Its own namespaces for processes, mounts, network and users; a read-only system."""
     SANDBOX_TIER_NONE: _SandboxTier.ValueType  # 2
-    """None: the process has the rights of the service. Only for trusted agents; said in the events."""
+    """None: the process has the service's privileges. Only for trusted agents; recorded in the events."""
     SANDBOX_TIER_CONTAINER: _SandboxTier.ValueType  # 3
-    """A container of podman's or docker's, from an image: what is installed is the image's, and all but the workspace, /tmp
-    and HOME is read-only. No capabilities, and the engine's own filter of system calls.
+    """A Podman or Docker container from an image: the installed software is the image's, and everything but the
+    workspace, /tmp and HOME is read-only. No capabilities, and the container engine's own system call filter.
     """
 
 class SandboxTier(_SandboxTier, metaclass=_SandboxTierEnumTypeWrapper):
-    """How strongly a process is kept apart from the host."""
+    """How strongly a process is isolated from the host."""
 
 SANDBOX_TIER_UNSPECIFIED: SandboxTier.ValueType  # 0
 """The service's default, which is BUBBLEWRAP."""
 SANDBOX_TIER_BUBBLEWRAP: SandboxTier.ValueType  # 1
-"""Namespaces of its own for processes, mounts, network and users; a read-only system."""
+"""Its own namespaces for processes, mounts, network and users; a read-only system."""
 SANDBOX_TIER_NONE: SandboxTier.ValueType  # 2
-"""None: the process has the rights of the service. Only for trusted agents; said in the events."""
+"""None: the process has the service's privileges. Only for trusted agents; recorded in the events."""
 SANDBOX_TIER_CONTAINER: SandboxTier.ValueType  # 3
-"""A container of podman's or docker's, from an image: what is installed is the image's, and all but the workspace, /tmp
-and HOME is read-only. No capabilities, and the engine's own filter of system calls.
+"""A Podman or Docker container from an image: the installed software is the image's, and everything but the
+workspace, /tmp and HOME is read-only. No capabilities, and the container engine's own system call filter.
 """
 
 class _Network:
@@ -58,18 +58,22 @@ class _NetworkEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Network.ValueT
     NETWORK_NONE: _Network.ValueType  # 1
     """Nothing, not even the host's loopback."""
     NETWORK_OPEN: _Network.ValueType  # 2
-    """Everything that the host reaches."""
+    """Everything that the host can reach."""
     NETWORK_ALLOW_LIST: _Network.ValueType  # 3
-    """Some hosts, through a proxy that stands in HTTP_PROXY and HTTPS_PROXY. Each decision is a NetworkDecision event."""
+    """Some hosts, through a proxy set in HTTP_PROXY and HTTPS_PROXY. Each decision is recorded as a NetworkDecision
+    event.
+    """
 
 class Network(_Network, metaclass=_NetworkEnumTypeWrapper):
-    """What of the network a process may reach."""
+    """What a process may reach on the network."""
 
 NETWORK_UNSPECIFIED: Network.ValueType  # 0
 """The service's default, which is NONE."""
 NETWORK_NONE: Network.ValueType  # 1
 """Nothing, not even the host's loopback."""
 NETWORK_OPEN: Network.ValueType  # 2
-"""Everything that the host reaches."""
+"""Everything that the host can reach."""
 NETWORK_ALLOW_LIST: Network.ValueType  # 3
-"""Some hosts, through a proxy that stands in HTTP_PROXY and HTTPS_PROXY. Each decision is a NetworkDecision event."""
+"""Some hosts, through a proxy set in HTTP_PROXY and HTTPS_PROXY. Each decision is recorded as a NetworkDecision
+event.
+"""
