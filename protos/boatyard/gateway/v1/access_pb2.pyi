@@ -27,36 +27,38 @@ class _RoleEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], 
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
     """Never sent."""
     ROLE_VIEWER: _Role.ValueType  # 1
-    """Reads: everything that has been configured and done, but no secret and nothing that is `readable_by` others."""
+    """Reads: all configuration and history, but no secrets and no field that is `readable_by` another role."""
     ROLE_OPERATOR: _Role.ValueType  # 2
-    """Has work done: jobs, work items, approvals, messages, terminals, workspaces."""
+    """Submits and steers work: jobs, work items, approvals, messages, terminals, workspaces."""
     ROLE_ADMIN: _Role.ValueType  # 3
     """Configures: projects, repositories and their credentials, templates, workers, hooks, tokens, cells."""
     ROLE_COORDINATOR: _Role.ValueType  # 4
-    """Carries jobs on another machine, as one coordinator: its services, and nothing else."""
+    """Runs jobs on another machine as one coordinator: may use the coordinator services and nothing else."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """What a token is for. ADMIN may do all that the others may, and OPERATOR all that VIEWER may."""
+    """What a token may do. ADMIN includes everything that the other roles allow, and OPERATOR everything that VIEWER
+    allows.
+    """
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 """Never sent."""
 ROLE_VIEWER: Role.ValueType  # 1
-"""Reads: everything that has been configured and done, but no secret and nothing that is `readable_by` others."""
+"""Reads: all configuration and history, but no secrets and no field that is `readable_by` another role."""
 ROLE_OPERATOR: Role.ValueType  # 2
-"""Has work done: jobs, work items, approvals, messages, terminals, workspaces."""
+"""Submits and steers work: jobs, work items, approvals, messages, terminals, workspaces."""
 ROLE_ADMIN: Role.ValueType  # 3
 """Configures: projects, repositories and their credentials, templates, workers, hooks, tokens, cells."""
 ROLE_COORDINATOR: Role.ValueType  # 4
-"""Carries jobs on another machine, as one coordinator: its services, and nothing else."""
+"""Runs jobs on another machine as one coordinator: may use the coordinator services and nothing else."""
 
 REQUIRED_ROLE_FIELD_NUMBER: builtins.int
 READABLE_BY_FIELD_NUMBER: builtins.int
 required_role: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.MethodOptions, Role.ValueType]
-"""What a caller of the RPC needs; a token of another role is refused with PERMISSION_DENIED (ROLE_REQUIRED). An RPC
-without this option is for ADMIN alone. The number is of the range that is left to private use.
+"""The role that a caller of the RPC needs; a token of another role is refused with PERMISSION_DENIED (ROLE_REQUIRED).
+An RPC without this option is for ADMIN only. The number is in the range reserved for private use.
 """
 readable_by: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.FieldOptions, Role.ValueType]
-"""What a caller needs to be told the field. For others it is empty in every answer; but the names in a map are told, and of a
-`url` scheme and host. COORDINATOR is told all that its RPCs answer, for it carries that out. A field without this option is
-told to whoever may call the RPC.
+"""The role that a caller needs to see the field. For other callers it is empty in every response, except that the
+keys of a map and the scheme and host of a `url` are shown. COORDINATOR sees everything in the responses of its
+RPCs, because it has to act on them. A field without this option is shown to everyone who may call the RPC.
 """

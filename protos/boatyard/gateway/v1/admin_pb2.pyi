@@ -23,7 +23,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class GetStatusRequest(message.Message):
-    """Asks how much there is to do."""
+    """Request for GetStatus."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -38,7 +38,7 @@ class GetStatusRequest(message.Message):
 
 @typing.final
 class GetStatusResponse(message.Message):
-    """Answers GetStatus."""
+    """Response for GetStatus."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -71,24 +71,26 @@ class GetStatusResponse(message.Message):
     JOBS_FIELD_NUMBER: builtins.int
     OLDEST_WAIT_TIME_FIELD_NUMBER: builtins.int
     version: builtins.str
-    """The version of the gateway that answers."""
+    """The version of the responding gateway."""
     cell_id: builtins.str
-    """The cell of the gateway that answers."""
+    """The cell of the responding gateway."""
     active_cells: builtins.int
-    """Cells that take jobs, do not take them, and do not answer."""
+    """Number of cells that take jobs (active), that do not take jobs (paused), and that do not answer (away)."""
     paused_cells: builtins.int
     """See `active_cells`."""
     away_cells: builtins.int
     """See `active_cells`."""
     capacity: builtins.int
-    """How many jobs the active cells carry at once."""
+    """Number of jobs that the active cells can run at once."""
     @builtins.property
     def jobs(self) -> containers.ScalarMap[builtins.str, builtins.int]:
-        """How many jobs are in each state, by its name without prefix, such as PENDING; those of a state that none is in are left out."""
+        """Number of jobs in each state, by the state's name without prefix, such as PENDING; states without jobs are left
+        out.
+        """
 
     @builtins.property
     def oldest_wait_time(self) -> timestamp_pb2.Timestamp:
-        """When the job that has waited longest for a free slot could have begun; absent where none waits."""
+        """When the job that has waited longest for a free slot became ready to start; absent when no job waits."""
 
     def __init__(
         self,
@@ -110,16 +112,16 @@ class GetStatusResponse(message.Message):
 
 @typing.final
 class ListCellsRequest(message.Message):
-    """Asks for cells."""
+    """Request for ListCells."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the previous page."""
     def __init__(
         self,
         *,
@@ -134,14 +136,14 @@ class ListCellsRequest(message.Message):
 
 @typing.final
 class ListCellsResponse(message.Message):
-    """Answers ListCells."""
+    """Response for ListCells."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     CELLS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def cells(self) -> containers.RepeatedCompositeFieldContainer[Cell]:
         """The cells of this page."""
@@ -160,7 +162,7 @@ class ListCellsResponse(message.Message):
 
 @typing.final
 class PauseCellRequest(message.Message):
-    """Asks to pause a cell."""
+    """Request for PauseCell."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -169,7 +171,7 @@ class PauseCellRequest(message.Message):
     cell_id: builtins.str
     """Required. The cell."""
     until_start: builtins.bool
-    """Whether the pause ends when the cell is started the next time: to have it carry its jobs to their end before that."""
+    """True to end the pause when the cell next starts, so that the cell can finish its jobs before a restart."""
     def __init__(
         self,
         *,
@@ -184,14 +186,14 @@ class PauseCellRequest(message.Message):
 
 @typing.final
 class PauseCellResponse(message.Message):
-    """Answers PauseCell."""
+    """Response for PauseCell."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     CELL_FIELD_NUMBER: builtins.int
     @builtins.property
     def cell(self) -> Cell:
-        """The cell as it is now; `running_jobs` says what it has still to do."""
+        """The cell as it is now; `running_jobs` says how many jobs it has left to finish."""
 
     def __init__(
         self,
@@ -206,7 +208,7 @@ class PauseCellResponse(message.Message):
 
 @typing.final
 class ResumeCellRequest(message.Message):
-    """Asks to resume a cell."""
+    """Request for ResumeCell."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -226,7 +228,7 @@ class ResumeCellRequest(message.Message):
 
 @typing.final
 class ResumeCellResponse(message.Message):
-    """Answers ResumeCell."""
+    """Response for ResumeCell."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -248,7 +250,7 @@ class ResumeCellResponse(message.Message):
 
 @typing.final
 class ForgetCellRequest(message.Message):
-    """Asks to forget a cell."""
+    """Request for ForgetCell."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -268,7 +270,7 @@ class ForgetCellRequest(message.Message):
 
 @typing.final
 class ForgetCellResponse(message.Message):
-    """Answers ForgetCell."""
+    """Response for ForgetCell."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -283,7 +285,7 @@ class ForgetCellResponse(message.Message):
 
 @typing.final
 class CheckDatabaseRequest(message.Message):
-    """Asks how the database is."""
+    """Request for CheckDatabase."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -298,7 +300,7 @@ class CheckDatabaseRequest(message.Message):
 
 @typing.final
 class CheckDatabaseResponse(message.Message):
-    """Answers CheckDatabase."""
+    """Response for CheckDatabase."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -309,23 +311,24 @@ class CheckDatabaseResponse(message.Message):
     CLIENTS_FIELD_NUMBER: builtins.int
     SCHEMA_FAULTS_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """What it is: sqlite or postgresql."""
+    """The kind of database: sqlite or postgresql."""
     server_version: builtins.str
-    """Its own version."""
+    """The database's own version."""
     schema_version: builtins.str
-    """The version of our schema in it, such as 0007."""
+    """The version of Boatyard's schema in it, such as 0007."""
     @builtins.property
     def latency(self) -> duration_pb2.Duration:
-        """How long a statement takes that does nothing: the median of five."""
+        """Duration of a no-op statement: the median of five."""
 
     @builtins.property
     def clients(self) -> containers.RepeatedCompositeFieldContainer[DatabaseClient]:
-        """Who is connected to it, ourselves among them. Empty for SQLite, which nobody else uses."""
+        """The connected clients, including this gateway. Empty for SQLite, which has no other clients."""
 
     @builtins.property
     def schema_faults(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Where the schema is not as this gateway needs it, a sentence each; none where all is well. A newer gateway that has
-        been started on the database is such a fault too: this one goes on, and cannot be started again.
+        """Differences between the schema and what this gateway needs, one sentence each; empty when all is well. A newer
+        gateway having been started on the database is also such a fault: this gateway keeps running but cannot be
+        restarted.
         """
 
     def __init__(
@@ -346,7 +349,7 @@ class CheckDatabaseResponse(message.Message):
 
 @typing.final
 class DatabaseClient(message.Message):
-    """Somebody who is connected to the database."""
+    """A client connected to the database."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -354,11 +357,11 @@ class DatabaseClient(message.Message):
     ADDRESS_FIELD_NUMBER: builtins.int
     CONNECTIONS_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """What it calls itself: `boatyard` and a cell's id."""
+    """Its name for itself: `boatyard` and a cell's id."""
     address: builtins.str
-    """Its address; empty where it is on the same machine."""
+    """Its address; empty when it is on the same machine."""
     connections: builtins.int
-    """How many connections it has."""
+    """Number of its connections."""
     def __init__(
         self,
         *,
@@ -389,17 +392,17 @@ class Cell(message.Message):
         KIND_GATEWAY: Cell._Kind.ValueType  # 1
         """A gateway with its node services, on this database."""
         KIND_COORDINATOR: Cell._Kind.ValueType  # 2
-        """A machine without access to the database, which claims jobs by CoordinatorService."""
+        """A machine without access to the database, which claims jobs through CoordinatorService."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What a cell is."""
+        """The kind of a cell."""
 
     KIND_UNSPECIFIED: Cell.Kind.ValueType  # 0
     """Never sent."""
     KIND_GATEWAY: Cell.Kind.ValueType  # 1
     """A gateway with its node services, on this database."""
     KIND_COORDINATOR: Cell.Kind.ValueType  # 2
-    """A machine without access to the database, which claims jobs by CoordinatorService."""
+    """A machine without access to the database, which claims jobs through CoordinatorService."""
 
     class _State:
         ValueType = typing.NewType("ValueType", builtins.int)
@@ -410,23 +413,23 @@ class Cell(message.Message):
         STATE_UNSPECIFIED: Cell._State.ValueType  # 0
         """Never sent."""
         STATE_ACTIVE: Cell._State.ValueType  # 1
-        """It takes jobs while it has room."""
+        """It takes jobs while it has capacity."""
         STATE_PAUSED: Cell._State.ValueType  # 2
-        """It takes no jobs, for somebody wanted that."""
+        """It takes no jobs because it was paused."""
         STATE_AWAY: Cell._State.ValueType  # 3
-        """It has not been heard of for three leases: others take its jobs over."""
+        """It has not been heard from for three lease durations: other cells take over its jobs."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where a cell stands."""
+        """The state of a cell."""
 
     STATE_UNSPECIFIED: Cell.State.ValueType  # 0
     """Never sent."""
     STATE_ACTIVE: Cell.State.ValueType  # 1
-    """It takes jobs while it has room."""
+    """It takes jobs while it has capacity."""
     STATE_PAUSED: Cell.State.ValueType  # 2
-    """It takes no jobs, for somebody wanted that."""
+    """It takes no jobs because it was paused."""
     STATE_AWAY: Cell.State.ValueType  # 3
-    """It has not been heard of for three leases: others take its jobs over."""
+    """It has not been heard from for three lease durations: other cells take over its jobs."""
 
     CELL_ID_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
@@ -442,28 +445,28 @@ class Cell(message.Message):
     cell_id: builtins.str
     """The cell."""
     kind: Cell.Kind.ValueType
-    """What it is."""
+    """Its kind."""
     state: Cell.State.ValueType
-    """Where it stands."""
+    """Its state."""
     host: builtins.str
-    """Its machine's name."""
+    """The host name of its machine."""
     version: builtins.str
-    """What it runs."""
+    """The version it runs."""
     address: builtins.str
-    """Where other gateways reach its own, host:port; empty where they cannot."""
+    """The address, host:port, where other gateways reach its gateway; empty when they cannot reach it."""
     capacity: builtins.int
-    """How many jobs it carries at once."""
+    """Number of jobs it can run at once."""
     running_jobs: builtins.int
-    """How many jobs it carries now."""
+    """Number of jobs it is running now."""
     paused: builtins.bool
-    """Whether it is paused, away or not."""
+    """True when it is paused, even while it is away."""
     @builtins.property
     def start_time(self) -> timestamp_pb2.Timestamp:
         """When it was last started."""
 
     @builtins.property
     def beat_time(self) -> timestamp_pb2.Timestamp:
-        """When it was last heard of."""
+        """When it was last heard from."""
 
     def __init__(
         self,

@@ -13,52 +13,52 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """Shows and steers the cells as a whole: which there are, what they have to do, and what they stand on.
+    """Shows and controls the cells as a whole: which cells exist, what they have to do, and what they depend on.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away (the details say
-    when to ask again), and INTERNAL (INTERNAL). Any gateway answers for all cells.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL). Any gateway answers for all cells.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
     GetStatus: aio.UnaryUnaryMultiCallable[admin_pb2.GetStatusRequest, admin_pb2.GetStatusResponse]
-    """Returns how much there is to do, and by whom."""
+    """Returns how much work there is, and which cells are there to do it."""
     ListCells: aio.UnaryUnaryMultiCallable[admin_pb2.ListCellsRequest, admin_pb2.ListCellsResponse]
-    """Lists cells by id, those too that do not answer.
+    """Lists cells, ordered by id, including those that do not answer.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
     """
     PauseCell: aio.UnaryUnaryMultiCallable[admin_pb2.PauseCellRequest, admin_pb2.PauseCellResponse]
-    """Has a cell take no jobs until it is resumed, restarts included unless `until_start` is set. It goes on with what it has
-    begun, parked jobs too.
+    """Stops a cell from taking jobs until it is resumed, even across restarts unless `until_start` is set. The cell
+    finishes the jobs it has begun, including parked ones.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (CELL_NOT_FOUND): there is none of that id, or it has been forgotten.
+    - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
     """
     ResumeCell: aio.UnaryUnaryMultiCallable[admin_pb2.ResumeCellRequest, admin_pb2.ResumeCellResponse]
-    """Has a cell take jobs again. One that is not paused is a success.
+    """Lets a cell take jobs again. Succeeds if the cell is not paused.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (CELL_NOT_FOUND): there is none of that id, or it has been forgotten.
+    - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
     """
     ForgetCell: aio.UnaryUnaryMultiCallable[admin_pb2.ForgetCellRequest, admin_pb2.ForgetCellResponse]
-    """Forgets a cell that is gone for good. Jobs that could run on it alone fail with NODE_LOST. Forgetting one that is
-    forgotten already is a success; one that comes back all the same is known again.
+    """Forgets a cell that is permanently gone. Jobs that could only run on it fail with NODE_LOST. Succeeds if the cell
+    is already forgotten; a forgotten cell that comes back is known again.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - FAILED_PRECONDITION (CELL_STATE): it is not AWAY; the state is in the details.
+    - FAILED_PRECONDITION (CELL_STATE): the cell is not AWAY; its state is in the details.
     """
     CheckDatabase: aio.UnaryUnaryMultiCallable[admin_pb2.CheckDatabaseRequest, admin_pb2.CheckDatabaseResponse]
-    """Asks the database how it is: how long an answer takes, which schema it has, and who is connected."""
+    """Checks the database: its response time, its schema version and its clients."""
 
 class AdminServiceServicer(metaclass=abc_1.ABCMeta):
-    """Shows and steers the cells as a whole: which there are, what they have to do, and what they stand on.
+    """Shows and controls the cells as a whole: which cells exist, what they have to do, and what they depend on.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away (the details say
-    when to ask again), and INTERNAL (INTERNAL). Any gateway answers for all cells.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL). Any gateway answers for all cells.
     """
 
     @abc_1.abstractmethod
@@ -67,7 +67,7 @@ class AdminServiceServicer(metaclass=abc_1.ABCMeta):
         request: admin_pb2.GetStatusRequest,
         context: aio.ServicerContext[admin_pb2.GetStatusRequest, abc.Awaitable[admin_pb2.GetStatusResponse]],
     ) -> abc.Awaitable[admin_pb2.GetStatusResponse]:
-        """Returns how much there is to do, and by whom."""
+        """Returns how much work there is, and which cells are there to do it."""
 
     @abc_1.abstractmethod
     def ListCells(
@@ -75,7 +75,7 @@ class AdminServiceServicer(metaclass=abc_1.ABCMeta):
         request: admin_pb2.ListCellsRequest,
         context: aio.ServicerContext[admin_pb2.ListCellsRequest, abc.Awaitable[admin_pb2.ListCellsResponse]],
     ) -> abc.Awaitable[admin_pb2.ListCellsResponse]:
-        """Lists cells by id, those too that do not answer.
+        """Lists cells, ordered by id, including those that do not answer.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
         """
@@ -86,11 +86,11 @@ class AdminServiceServicer(metaclass=abc_1.ABCMeta):
         request: admin_pb2.PauseCellRequest,
         context: aio.ServicerContext[admin_pb2.PauseCellRequest, abc.Awaitable[admin_pb2.PauseCellResponse]],
     ) -> abc.Awaitable[admin_pb2.PauseCellResponse]:
-        """Has a cell take no jobs until it is resumed, restarts included unless `until_start` is set. It goes on with what it has
-        begun, parked jobs too.
+        """Stops a cell from taking jobs until it is resumed, even across restarts unless `until_start` is set. The cell
+        finishes the jobs it has begun, including parked ones.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (CELL_NOT_FOUND): there is none of that id, or it has been forgotten.
+        - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
         """
 
     @abc_1.abstractmethod
@@ -99,10 +99,10 @@ class AdminServiceServicer(metaclass=abc_1.ABCMeta):
         request: admin_pb2.ResumeCellRequest,
         context: aio.ServicerContext[admin_pb2.ResumeCellRequest, abc.Awaitable[admin_pb2.ResumeCellResponse]],
     ) -> abc.Awaitable[admin_pb2.ResumeCellResponse]:
-        """Has a cell take jobs again. One that is not paused is a success.
+        """Lets a cell take jobs again. Succeeds if the cell is not paused.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (CELL_NOT_FOUND): there is none of that id, or it has been forgotten.
+        - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
         """
 
     @abc_1.abstractmethod
@@ -111,11 +111,11 @@ class AdminServiceServicer(metaclass=abc_1.ABCMeta):
         request: admin_pb2.ForgetCellRequest,
         context: aio.ServicerContext[admin_pb2.ForgetCellRequest, abc.Awaitable[admin_pb2.ForgetCellResponse]],
     ) -> abc.Awaitable[admin_pb2.ForgetCellResponse]:
-        """Forgets a cell that is gone for good. Jobs that could run on it alone fail with NODE_LOST. Forgetting one that is
-        forgotten already is a success; one that comes back all the same is known again.
+        """Forgets a cell that is permanently gone. Jobs that could only run on it fail with NODE_LOST. Succeeds if the cell
+        is already forgotten; a forgotten cell that comes back is known again.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - FAILED_PRECONDITION (CELL_STATE): it is not AWAY; the state is in the details.
+        - FAILED_PRECONDITION (CELL_STATE): the cell is not AWAY; its state is in the details.
         """
 
     @abc_1.abstractmethod
@@ -124,6 +124,6 @@ class AdminServiceServicer(metaclass=abc_1.ABCMeta):
         request: admin_pb2.CheckDatabaseRequest,
         context: aio.ServicerContext[admin_pb2.CheckDatabaseRequest, abc.Awaitable[admin_pb2.CheckDatabaseResponse]],
     ) -> abc.Awaitable[admin_pb2.CheckDatabaseResponse]:
-        """Asks the database how it is: how long an answer takes, which schema it has, and who is connected."""
+        """Checks the database: its response time, its schema version and its clients."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: aio.Server) -> None: ...

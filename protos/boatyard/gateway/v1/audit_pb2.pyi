@@ -22,7 +22,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class ListAuditRecordsRequest(message.Message):
-    """Asks for records; the filters are combined by "and"."""
+    """Request for ListAuditRecords; the filters are combined with AND."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -35,24 +35,24 @@ class ListAuditRecordsRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     caller: builtins.str
-    """Only of this caller, by its name; empty means all."""
+    """Only calls of this caller, by its name; empty means all."""
     method: builtins.str
-    """Only of calls of this RPC, such as JobService/CancelJob; empty means all."""
+    """Only calls of this RPC, such as JobService/CancelJob; empty means all."""
     resource_id: builtins.str
-    """Only of calls that named, or made, the thing of this id, of whatever kind; empty means all."""
+    """Only calls that named or created the resource with this id, whatever its kind; empty means all."""
     only_refused: builtins.bool
-    """Only of calls that were refused for want of a token, a role or a project, or for too many of these."""
+    """Only calls that were refused for lack of a token, a role or a project, or because of too many such failures."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     @builtins.property
     def after_time(self) -> timestamp_pb2.Timestamp:
-        """Only of calls that ended at or after this time; absent means since ever."""
+        """Only calls that ended at or after this time; absent means from the beginning."""
 
     @builtins.property
     def before_time(self) -> timestamp_pb2.Timestamp:
-        """Only of calls that ended before this time; absent means until now."""
+        """Only calls that ended before this time; absent means until now."""
 
     def __init__(
         self,
@@ -74,14 +74,14 @@ class ListAuditRecordsRequest(message.Message):
 
 @typing.final
 class ListAuditRecordsResponse(message.Message):
-    """Answers ListAuditRecords."""
+    """Response for ListAuditRecords."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     RECORDS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def records(self) -> containers.RepeatedCompositeFieldContainer[AuditRecord]:
         """The records of this page."""
@@ -117,32 +117,32 @@ class AuditRecord(message.Message):
     REASON_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     caller: builtins.str
-    """Who called; empty where nobody is known by the token that was shown."""
+    """The caller; empty when the token does not identify anyone."""
     token_id: builtins.str
-    """The token that was shown; empty for the first administrator's, and for one that is not known."""
+    """The token used; empty for the first administrator's token and for an unknown one."""
     role: access_pb2.Role.ValueType
-    """What the token is for."""
+    """The token's role."""
     origin: builtins.str
-    """Where the caller is, in gRPC's words, such as ipv4:127.0.0.1:40312."""
+    """The caller's address, as gRPC writes it, such as ipv4:127.0.0.1:40312."""
     cell_id: builtins.str
     """The cell that served the call."""
     forwarded_by_cell_id: builtins.str
-    """The cell that the call came by, which has a record of it too; empty where it came straight from the caller."""
+    """The cell that forwarded the call, which also has a record of it; empty when the call came directly from the caller."""
     method: builtins.str
     """The RPC, such as JobService/CancelJob."""
     status: builtins.str
-    """The status that it was answered with, such as OK or NOT_FOUND."""
+    """The status returned, such as OK or NOT_FOUND."""
     reason: builtins.str
-    """The reason in its details; empty where there is none."""
+    """The reason in the status details; empty when there is none."""
     request_id: builtins.str
-    """The request's id, which stands in the logs of all services too."""
+    """The request's id, which also appears in the logs of all services."""
     @builtins.property
     def time(self) -> timestamp_pb2.Timestamp:
-        """When it ended, by the clock of the cell that served it."""
+        """When the call ended, by the clock of the cell that served it."""
 
     @builtins.property
     def resources(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """What it named or made, such as job/job-01kb2v; at most 20."""
+        """The resources that the call named or created, such as job/job-01kb2v; at most 20."""
 
     def __init__(
         self,

@@ -26,18 +26,19 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """Tells who did what.
+    """Shows who did what.
 
-    Every call that changes something is recorded, whatever came of it, and every call that was refused for want of a token, a role
-    or a project; no secret and nothing of a request but the ids in it. What a coordinator does for its jobs stands in these jobs'
-    timelines and not here. Records are written within a second or so behind the call, which does not wait for it: while the
-    database is away they are kept in memory, 10,000 at most, and what a cell has not written when it is killed is lost. Of calls
-    without a known token 10 a second are recorded on a cell, and the others counted in its log.
+    Every call that changes something is recorded, whatever its outcome, and every call that was refused for lack of a
+    token, a role or a project. A record contains no secrets, and nothing of a request except the ids in it. What a
+    coordinator does for its jobs is in those jobs' timelines instead. Records are written within about a second after
+    the call, which does not wait for it: while the database is unavailable they are kept in memory, 10,000 at most, and
+    records that a cell has not written when it is killed are lost. Of calls without a known token, each cell records 10
+    a second and counts the others in its log.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
+    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
+    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -54,22 +55,23 @@ class AuditServiceStub:
 
 
 class AuditServiceServicer:
-    """Tells who did what.
+    """Shows who did what.
 
-    Every call that changes something is recorded, whatever came of it, and every call that was refused for want of a token, a role
-    or a project; no secret and nothing of a request but the ids in it. What a coordinator does for its jobs stands in these jobs'
-    timelines and not here. Records are written within a second or so behind the call, which does not wait for it: while the
-    database is away they are kept in memory, 10,000 at most, and what a cell has not written when it is killed is lost. Of calls
-    without a known token 10 a second are recorded on a cell, and the others counted in its log.
+    Every call that changes something is recorded, whatever its outcome, and every call that was refused for lack of a
+    token, a role or a project. A record contains no secrets, and nothing of a request except the ids in it. What a
+    coordinator does for its jobs is in those jobs' timelines instead. Records are written within about a second after
+    the call, which does not wait for it: while the database is unavailable they are kept in memory, 10,000 at most, and
+    records that a cell has not written when it is killed are lost. Of calls without a known token, each cell records 10
+    a second and counts the others in its log.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
+    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
+    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
     """
 
     def ListAuditRecords(self, request, context):
-        """Lists records, the newest first.
+        """Lists records, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another filter.
         """
@@ -94,18 +96,19 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """Tells who did what.
+    """Shows who did what.
 
-    Every call that changes something is recorded, whatever came of it, and every call that was refused for want of a token, a role
-    or a project; no secret and nothing of a request but the ids in it. What a coordinator does for its jobs stands in these jobs'
-    timelines and not here. Records are written within a second or so behind the call, which does not wait for it: while the
-    database is away they are kept in memory, 10,000 at most, and what a cell has not written when it is killed is lost. Of calls
-    without a known token 10 a second are recorded on a cell, and the others counted in its log.
+    Every call that changes something is recorded, whatever its outcome, and every call that was refused for lack of a
+    token, a role or a project. A record contains no secrets, and nothing of a request except the ids in it. What a
+    coordinator does for its jobs is in those jobs' timelines instead. Records are written within about a second after
+    the call, which does not wait for it: while the database is unavailable they are kept in memory, 10,000 at most, and
+    records that a cell has not written when it is killed are lost. Of calls without a known token, each cell records 10
+    a second and counts the others in its log.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
+    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
+    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
     """
 
     @staticmethod

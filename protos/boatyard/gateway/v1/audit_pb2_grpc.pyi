@@ -13,40 +13,42 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """Tells who did what.
+    """Shows who did what.
 
-    Every call that changes something is recorded, whatever came of it, and every call that was refused for want of a token, a role
-    or a project; no secret and nothing of a request but the ids in it. What a coordinator does for its jobs stands in these jobs'
-    timelines and not here. Records are written within a second or so behind the call, which does not wait for it: while the
-    database is away they are kept in memory, 10,000 at most, and what a cell has not written when it is killed is lost. Of calls
-    without a known token 10 a second are recorded on a cell, and the others counted in its log.
+    Every call that changes something is recorded, whatever its outcome, and every call that was refused for lack of a
+    token, a role or a project. A record contains no secrets, and nothing of a request except the ids in it. What a
+    coordinator does for its jobs is in those jobs' timelines instead. Records are written within about a second after
+    the call, which does not wait for it: while the database is unavailable they are kept in memory, 10,000 at most, and
+    records that a cell has not written when it is killed are lost. Of calls without a known token, each cell records 10
+    a second and counts the others in its log.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
+    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
+    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
     ListAuditRecords: aio.UnaryUnaryMultiCallable[audit_pb2.ListAuditRecordsRequest, audit_pb2.ListAuditRecordsResponse]
-    """Lists records, the newest first.
+    """Lists records, newest first.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another filter.
     """
 
 class AuditServiceServicer(metaclass=abc_1.ABCMeta):
-    """Tells who did what.
+    """Shows who did what.
 
-    Every call that changes something is recorded, whatever came of it, and every call that was refused for want of a token, a role
-    or a project; no secret and nothing of a request but the ids in it. What a coordinator does for its jobs stands in these jobs'
-    timelines and not here. Records are written within a second or so behind the call, which does not wait for it: while the
-    database is away they are kept in memory, 10,000 at most, and what a cell has not written when it is killed is lost. Of calls
-    without a known token 10 a second are recorded on a cell, and the others counted in its log.
+    Every call that changes something is recorded, whatever its outcome, and every call that was refused for lack of a
+    token, a role or a project. A record contains no secrets, and nothing of a request except the ids in it. What a
+    coordinator does for its jobs is in those jobs' timelines instead. Records are written within about a second after
+    the call, which does not wait for it: while the database is unavailable they are kept in memory, 10,000 at most, and
+    records that a cell has not written when it is killed are lost. Of calls without a known token, each cell records 10
+    a second and counts the others in its log.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
+    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
+    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
     """
 
     @abc_1.abstractmethod
@@ -55,7 +57,7 @@ class AuditServiceServicer(metaclass=abc_1.ABCMeta):
         request: audit_pb2.ListAuditRecordsRequest,
         context: aio.ServicerContext[audit_pb2.ListAuditRecordsRequest, abc.Awaitable[audit_pb2.ListAuditRecordsResponse]],
     ) -> abc.Awaitable[audit_pb2.ListAuditRecordsResponse]:
-        """Lists records, the newest first.
+        """Lists records, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another filter.
         """

@@ -23,7 +23,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class CreateTokenRequest(message.Message):
-    """Asks for a token."""
+    """Request for CreateToken."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -34,25 +34,26 @@ class CreateTokenRequest(message.Message):
     LIFETIME_FIELD_NUMBER: builtins.int
     COORDINATOR_ID_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Makes the call safe to repeat: the same id with the same request is the same token, with a secret that takes the place of
-    the one before, whose answer was lost. At most 63 characters of [A-Za-z0-9_-]; empty means that every call makes a token.
+    """Makes the call safe to repeat: the same id with the same request returns the same token with a new secret, which
+    replaces the previous one, whose response was lost. At most 63 characters of [A-Za-z0-9_-]; empty means that every
+    call creates a token.
     """
     name: builtins.str
-    """What its caller is called in records; at most 255 characters in one line, and not `admin`. Empty means the token's id."""
+    """The caller's name in records; at most 255 characters on one line, and not `admin`. Empty means the token's id."""
     role: access_pb2.Role.ValueType
-    """Required. What it is for."""
+    """Required. The token's role."""
     coordinator_id: builtins.str
-    """For role COORDINATOR: the one coordinator that may call by it. Empty means the first that does, unless another good token
-    is that one's. To replace a coordinator's token while it works, make a second one for it, and revoke the first when the
-    second is in use.
+    """For role COORDINATOR: the only coordinator that may use the token. Empty means the first coordinator that uses it,
+    unless that coordinator already has another valid token. To replace a coordinator's token while it works, create a
+    second token for it, and revoke the first once the second is in use.
     """
     @builtins.property
     def project_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The projects that it is for, at most 100; none means all, those that are not there yet too."""
+        """The projects that the token is limited to, at most 100; empty means all projects, including future ones."""
 
     @builtins.property
     def lifetime(self) -> duration_pb2.Duration:
-        """How long it is good, at most 10 years; absent means until it is revoked."""
+        """How long the token is valid, at most 10 years; absent means until it is revoked."""
 
     def __init__(
         self,
@@ -72,14 +73,14 @@ class CreateTokenRequest(message.Message):
 
 @typing.final
 class CreateTokenResponse(message.Message):
-    """Answers CreateToken."""
+    """Response for CreateToken."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: builtins.int
     SECRET_FIELD_NUMBER: builtins.int
     secret: builtins.str
-    """What its caller shows: `boatyard_` and 43 characters of [A-Za-z0-9_-]."""
+    """The secret that the caller sends: `boatyard_` and 43 characters of [A-Za-z0-9_-]."""
     @builtins.property
     def token(self) -> Token:
         """The token."""
@@ -98,7 +99,7 @@ class CreateTokenResponse(message.Message):
 
 @typing.final
 class ListTokensRequest(message.Message):
-    """Asks for tokens."""
+    """Request for ListTokens."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -106,11 +107,11 @@ class ListTokensRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     include_ended: builtins.bool
-    """Whether those that have been revoked or have expired are wanted too; they are forgotten 90 days after their end."""
+    """True to include tokens that were revoked or have expired; they are forgotten 90 days after that."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     def __init__(
         self,
         *,
@@ -126,14 +127,14 @@ class ListTokensRequest(message.Message):
 
 @typing.final
 class ListTokensResponse(message.Message):
-    """Answers ListTokens."""
+    """Response for ListTokens."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     TOKENS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def tokens(self) -> containers.RepeatedCompositeFieldContainer[Token]:
         """The tokens of this page."""
@@ -152,7 +153,7 @@ class ListTokensResponse(message.Message):
 
 @typing.final
 class RevokeTokenRequest(message.Message):
-    """Asks to take a token back."""
+    """Request for RevokeToken."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -172,14 +173,14 @@ class RevokeTokenRequest(message.Message):
 
 @typing.final
 class RevokeTokenResponse(message.Message):
-    """Answers RevokeToken."""
+    """Response for RevokeToken."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: builtins.int
     @builtins.property
     def token(self) -> Token:
-        """The token, revoked."""
+        """The revoked token."""
 
     def __init__(
         self,
@@ -194,7 +195,7 @@ class RevokeTokenResponse(message.Message):
 
 @typing.final
 class Token(message.Message):
-    """A way to be let in."""
+    """A credential of a caller."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -209,22 +210,22 @@ class Token(message.Message):
     LAST_USE_TIME_FIELD_NUMBER: builtins.int
     COORDINATOR_ID_FIELD_NUMBER: builtins.int
     token_id: builtins.str
-    """The token; it is no secret."""
+    """The token's id; it is not secret."""
     name: builtins.str
-    """What its caller is called in records."""
+    """The caller's name in records."""
     role: access_pb2.Role.ValueType
-    """What it is for."""
+    """The token's role."""
     creator: builtins.str
-    """Who made it."""
+    """Who created it."""
     coordinator_id: builtins.str
-    """Of role COORDINATOR: whose it is; empty until it is first used."""
+    """For role COORDINATOR: the coordinator that owns it; empty until its first use."""
     @builtins.property
     def project_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The projects that it is for; none means all."""
+        """The projects that the token is limited to; empty means all."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """When it was made."""
+        """When it was created."""
 
     @builtins.property
     def expire_time(self) -> timestamp_pb2.Timestamp:
@@ -232,11 +233,11 @@ class Token(message.Message):
 
     @builtins.property
     def revoke_time(self) -> timestamp_pb2.Timestamp:
-        """When it was revoked; absent means that it was not."""
+        """When it was revoked; absent when it has not been revoked."""
 
     @builtins.property
     def last_use_time(self) -> timestamp_pb2.Timestamp:
-        """When it was last shown, to within 5 minutes; absent means never."""
+        """When it was last used, to within 5 minutes; absent means never."""
 
     def __init__(
         self,

@@ -26,15 +26,16 @@ if _version_not_supported:
 
 
 class TokenServiceStub:
-    """Makes the tokens by which callers are known, and takes them back.
+    """Creates and revokes the tokens that identify callers.
 
-    A caller shows its token as metadata, `authorization: Bearer <secret>`. The gateway keeps SHA-256 of a secret and not the
-    secret, so nobody can read one there. The first administrator's token, in the data directory's file, is none of these.
+    A caller sends its token as metadata, `authorization: Bearer <secret>`. The gateway stores only the SHA-256 hash of a
+    secret, so the secret cannot be read from it. The first administrator's token, in a file in the data directory, is
+    not among these tokens.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
+    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
+    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -61,22 +62,23 @@ class TokenServiceStub:
 
 
 class TokenServiceServicer:
-    """Makes the tokens by which callers are known, and takes them back.
+    """Creates and revokes the tokens that identify callers.
 
-    A caller shows its token as metadata, `authorization: Bearer <secret>`. The gateway keeps SHA-256 of a secret and not the
-    secret, so nobody can read one there. The first administrator's token, in the data directory's file, is none of these.
+    A caller sends its token as metadata, `authorization: Bearer <secret>`. The gateway stores only the SHA-256 hash of a
+    secret, so the secret cannot be read from it. The first administrator's token, in a file in the data directory, is
+    not among these tokens.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
+    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
+    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
     """
 
     def CreateToken(self, request, context):
-        """Makes a token, and answers with its secret, which no other answer has. It is good on every cell at once.
+        """Creates a token and returns its secret, which no other response contains. The token is valid on every cell at once.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): there is no such project.
+        - NOT_FOUND (PROJECT_NOT_FOUND): no such project exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -84,7 +86,7 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTokens(self, request, context):
-        """Lists tokens, without their secrets, the newest first.
+        """Lists tokens, newest first, without their secrets.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -93,11 +95,11 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeToken(self, request, context):
-        """Takes a token back: within 5 s no cell lets it in any more, and within 10 s the streams that it watches end with
-        UNAUTHENTICATED. Other calls that have begun go on. Revoking one that has been revoked is a success.
+        """Revokes a token: within 5 s every cell refuses it, and within 10 s the streams opened with it end with
+        UNAUTHENTICATED. Other calls in progress continue. Succeeds if the token is already revoked.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (TOKEN_NOT_FOUND): there is none of that id, or no longer.
+        - NOT_FOUND (TOKEN_NOT_FOUND): no token has that id, or it no longer exists.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,15 +132,16 @@ def add_TokenServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TokenService:
-    """Makes the tokens by which callers are known, and takes them back.
+    """Creates and revokes the tokens that identify callers.
 
-    A caller shows its token as metadata, `authorization: Bearer <secret>`. The gateway keeps SHA-256 of a secret and not the
-    secret, so nobody can read one there. The first administrator's token, in the data directory's file, is none of these.
+    A caller sends its token as metadata, `authorization: Bearer <secret>`. The gateway stores only the SHA-256 hash of a
+    secret, so the secret cannot be read from it. The first administrator's token, in a file in the data directory, is
+    not among these tokens.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
+    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
+    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
     """
 
     @staticmethod

@@ -13,48 +13,50 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TokenServiceStub:
-    """Makes the tokens by which callers are known, and takes them back.
+    """Creates and revokes the tokens that identify callers.
 
-    A caller shows its token as metadata, `authorization: Bearer <secret>`. The gateway keeps SHA-256 of a secret and not the
-    secret, so nobody can read one there. The first administrator's token, in the data directory's file, is none of these.
+    A caller sends its token as metadata, `authorization: Bearer <secret>`. The gateway stores only the SHA-256 hash of a
+    secret, so the secret cannot be read from it. The first administrator's token, in a file in the data directory, is
+    not among these tokens.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
+    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
+    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
     CreateToken: aio.UnaryUnaryMultiCallable[auth_pb2.CreateTokenRequest, auth_pb2.CreateTokenResponse]
-    """Makes a token, and answers with its secret, which no other answer has. It is good on every cell at once.
+    """Creates a token and returns its secret, which no other response contains. The token is valid on every cell at once.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - NOT_FOUND (PROJECT_NOT_FOUND): there is no such project.
+    - NOT_FOUND (PROJECT_NOT_FOUND): no such project exists.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
     ListTokens: aio.UnaryUnaryMultiCallable[auth_pb2.ListTokensRequest, auth_pb2.ListTokensResponse]
-    """Lists tokens, without their secrets, the newest first.
+    """Lists tokens, newest first, without their secrets.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     RevokeToken: aio.UnaryUnaryMultiCallable[auth_pb2.RevokeTokenRequest, auth_pb2.RevokeTokenResponse]
-    """Takes a token back: within 5 s no cell lets it in any more, and within 10 s the streams that it watches end with
-    UNAUTHENTICATED. Other calls that have begun go on. Revoking one that has been revoked is a success.
+    """Revokes a token: within 5 s every cell refuses it, and within 10 s the streams opened with it end with
+    UNAUTHENTICATED. Other calls in progress continue. Succeeds if the token is already revoked.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (TOKEN_NOT_FOUND): there is none of that id, or no longer.
+    - NOT_FOUND (TOKEN_NOT_FOUND): no token has that id, or it no longer exists.
     """
 
 class TokenServiceServicer(metaclass=abc_1.ABCMeta):
-    """Makes the tokens by which callers are known, and takes them back.
+    """Creates and revokes the tokens that identify callers.
 
-    A caller shows its token as metadata, `authorization: Bearer <secret>`. The gateway keeps SHA-256 of a secret and not the
-    secret, so nobody can read one there. The first administrator's token, in the data directory's file, is none of these.
+    A caller sends its token as metadata, `authorization: Bearer <secret>`. The gateway stores only the SHA-256 hash of a
+    secret, so the secret cannot be read from it. The first administrator's token, in a file in the data directory, is
+    not among these tokens.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    caller's token is not an administrator's, or is for some projects alone, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
+    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
+    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
     """
 
     @abc_1.abstractmethod
@@ -63,10 +65,10 @@ class TokenServiceServicer(metaclass=abc_1.ABCMeta):
         request: auth_pb2.CreateTokenRequest,
         context: aio.ServicerContext[auth_pb2.CreateTokenRequest, abc.Awaitable[auth_pb2.CreateTokenResponse]],
     ) -> abc.Awaitable[auth_pb2.CreateTokenResponse]:
-        """Makes a token, and answers with its secret, which no other answer has. It is good on every cell at once.
+        """Creates a token and returns its secret, which no other response contains. The token is valid on every cell at once.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): there is no such project.
+        - NOT_FOUND (PROJECT_NOT_FOUND): no such project exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
 
@@ -76,7 +78,7 @@ class TokenServiceServicer(metaclass=abc_1.ABCMeta):
         request: auth_pb2.ListTokensRequest,
         context: aio.ServicerContext[auth_pb2.ListTokensRequest, abc.Awaitable[auth_pb2.ListTokensResponse]],
     ) -> abc.Awaitable[auth_pb2.ListTokensResponse]:
-        """Lists tokens, without their secrets, the newest first.
+        """Lists tokens, newest first, without their secrets.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -87,11 +89,11 @@ class TokenServiceServicer(metaclass=abc_1.ABCMeta):
         request: auth_pb2.RevokeTokenRequest,
         context: aio.ServicerContext[auth_pb2.RevokeTokenRequest, abc.Awaitable[auth_pb2.RevokeTokenResponse]],
     ) -> abc.Awaitable[auth_pb2.RevokeTokenResponse]:
-        """Takes a token back: within 5 s no cell lets it in any more, and within 10 s the streams that it watches end with
-        UNAUTHENTICATED. Other calls that have begun go on. Revoking one that has been revoked is a success.
+        """Revokes a token: within 5 s every cell refuses it, and within 10 s the streams opened with it end with
+        UNAUTHENTICATED. Other calls in progress continue. Succeeds if the token is already revoked.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (TOKEN_NOT_FOUND): there is none of that id, or no longer.
+        - NOT_FOUND (TOKEN_NOT_FOUND): no token has that id, or it no longer exists.
         """
 
 def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: aio.Server) -> None: ...
