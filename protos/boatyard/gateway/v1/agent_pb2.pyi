@@ -24,8 +24,8 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class AgentSettings(message.Message):
-    """How an agent runs. A job's settings are its template's, overlaid by its worker's, overlaid by its own: a field that
-    is set overrides, a field that is absent inherits, maps are merged by key.
+    """How an agent runs. A job's settings are its template's, overridden by its worker's, overridden by its own: a field
+    that is set overrides, an absent field inherits, and maps are merged by key.
     """
 
     DESCRIPTOR: descriptor.Descriptor
@@ -73,83 +73,90 @@ class AgentSettings(message.Message):
     ALLOWED_HOSTS_FIELD_NUMBER: builtins.int
     IMAGE_FIELD_NUMBER: builtins.int
     engine: builtins.str
-    """What drives the agent: `command`, or `anthropic`: a model of Anthropic's, with tools of ours. The default is `command`."""
+    """What drives the agent: `command`, or `anthropic` for an Anthropic model with Boatyard's tools. The default is
+    `command`.
+    """
     command: builtins.str
-    """For engine `command`: a line for /bin/sh, run in the workspace; at most 64 KiB. The default is the setting
-    AGENT_COMMAND of the gateway. Not a place for secrets: every VIEWER can read it.
+    """For engine `command`: a command line for /bin/sh, run in the workspace; at most 64 KiB. The default is the
+    gateway's setting AGENT_COMMAND. Do not put secrets here: every VIEWER can read it.
     """
     prompt_delivery: execution_pb2.CommandEngine.PromptDelivery.ValueType
-    """How the command gets the prompt. The default is standard input. As an argument it is the line's `$1`, and is
-    appended to the line.
+    """How the command gets the prompt. The default is standard input. When passed as an argument, the prompt is `$1` in
+    the command line and is appended to it.
     """
     system_prompt: builtins.str
-    """What the agent is told before every prompt; a command finds it in BOATYARD_SYSTEM_PROMPT. At most 64 KiB."""
+    """The system prompt, which precedes every prompt; a command finds it in BOATYARD_SYSTEM_PROMPT. At most 64 KiB."""
     model: builtins.str
-    """The model, as its provider names it, at most 255 characters; a command finds it in BOATYARD_MODEL. For engine
-    `anthropic` the default is the setting ANTHROPIC_MODEL of the gateway.
+    """The model, by its provider's name for it, at most 255 characters; a command finds it in BOATYARD_MODEL. For engine
+    `anthropic` the default is the gateway's setting ANTHROPIC_MODEL.
     """
     sandbox_tier: sandbox_pb2.SandboxTier.ValueType
-    """How strongly the agent is kept apart from the host. The default is BUBBLEWRAP."""
+    """How strongly the agent is isolated from the host. The default is BUBBLEWRAP."""
     network: sandbox_pb2.Network.ValueType
-    """What of the network the agent reaches. The default is NONE."""
+    """What the agent may reach on the network. The default is NONE."""
     max_turns: builtins.int
-    """For engine `anthropic`: how many answers the model may give, 1 to 10000. The default is 50."""
+    """For engine `anthropic`: maximum number of answers from the model, 1 to 10000. The default is 50."""
     max_tokens: builtins.int
-    """For engine `anthropic`: tokens of one answer, 1 to 128000. The default is 16384."""
+    """For engine `anthropic`: maximum tokens of one answer, 1 to 128000. The default is 16384."""
     token_budget: builtins.int
-    """For engine `anthropic`: tokens of all requests together, read and written; more than 0. The default is no bound."""
+    """For engine `anthropic`: maximum tokens of all requests together, read and written; more than 0. The default is no
+    limit.
+    """
     memory_bytes: builtins.int
-    """Memory of all its processes together, in bytes, with what lies in /tmp and HOME: 16 MiB to 1 PiB. One that needs more
-    ends with MEMORY_LIMIT. The default is the node's.
+    """Memory of all the agent's processes together, in bytes, including the content of /tmp and HOME: 16 MiB to 1 PiB. An
+    agent that needs more ends with MEMORY_LIMIT. The default is the node's.
     """
     processes: builtins.int
-    """Processes and threads at once, 1 to 1000000; further ones are refused, and one that fails over it ends with
-    PROCESS_LIMIT. The default is the node's.
+    """Concurrent processes and threads, 1 to 1000000. Further ones are refused, and an agent that fails because of this
+    ends with PROCESS_LIMIT. The default is the node's.
     """
     disk_bytes: builtins.int
-    """Bytes on disk by which the workspace may grow: 1 MiB to 1 PiB; then it ends with DISK_LIMIT. The default is the node's."""
+    """Bytes on disk by which the workspace may grow: 1 MiB to 1 PiB; beyond it the agent ends with DISK_LIMIT. The
+    default is the node's.
+    """
     output_bytes: builtins.int
-    """Bytes that it may write to standard output and standard error together: 1 KiB to 1 TiB; then it ends with OUTPUT_LIMIT.
-    The default is the node's.
+    """Bytes that the agent may write to standard output and standard error together: 1 KiB to 1 TiB; beyond it the agent
+    ends with OUTPUT_LIMIT. The default is the node's.
     """
     cpu_seconds: builtins.int
-    """Seconds on a processor, of all its processes together, 1 to 100000000; then it ends with CPU_LIMIT. The default is the
-    node's.
+    """CPU time in seconds of all the agent's processes together, 1 to 100000000; beyond it the agent ends with CPU_LIMIT.
+    The default is the node's.
     """
     terminal: builtins.bool
-    """For engine `command`: whether it gets a terminal, to be typed on by AttachExecution. Its prompt must then be an argument.
-    The default is no.
+    """For engine `command`: true to give it a terminal, for typing with AttachExecution. The prompt must then be passed
+    as an argument. The default is false.
     """
     image: builtins.str
-    """With sandbox tier CONTAINER, the image, at most 255 characters: it has the agent, what it needs, and a /bin/sh. Commands
-    that check its work, and hooks, run in it too. The node's settings say which may be used, and the default.
+    """With sandbox tier CONTAINER, the image, at most 255 characters: it contains the agent, what the agent needs, and
+    /bin/sh. Verify commands and hooks also run in it. The node's settings define the allowed images and the default.
     """
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """Variables of the agent's environment: names of letters, digits and underscores, not beginning with a digit; at most
-        128 entries and 64 KiB. A VIEWER is told the names, and not the values; nor is a hook. Still no place for secrets: whoever
-        may submit jobs can read them, and what an agent prints of them is in its events.
+        """Environment variables of the agent. Names consist of letters, digits and underscores and do not start with a digit;
+        at most 128 entries and 64 KiB. A VIEWER and a hook see the names but not the values. Still not a place for
+        secrets: everyone who may submit jobs can read them, and any that the agent prints are in its events.
         """
 
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
-        """How long the agent may run: more than 0, at most 7 days. The default is 1 h."""
+        """Maximum run time of the agent: more than 0, at most 7 days. The default is 1 h."""
 
     @builtins.property
     def idle_timeout(self) -> duration_pb2.Duration:
-        """How long the agent may write nothing: more than 0, at most 7 days. The default is for ever."""
+        """Maximum time without output from the agent: more than 0, at most 7 days. The default is no limit."""
 
     @builtins.property
     def ask_before(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """For engine `anthropic`: tools, such as `bash`, before each call of which somebody is asked (ResolvePermission); at most
-        64. An empty list inherits.
+        """For engine `anthropic`: tools, such as `bash`, for which a person is asked before each call (ResolvePermission); at
+        most 64. An empty list inherits.
         """
 
     @builtins.property
     def allowed_hosts(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """With network ALLOW_LIST, what it may reach, at most 256: `example.com` is that host on ports 80 and 443, `*.example.com`
-        all hosts below it, `*` every host, and `:22` behind one of them another port. Addresses that are not public are never
-        reached but where the node's settings name them. An empty list inherits, and at last means the hosts of the node's settings.
+        """With network ALLOW_LIST, the hosts it may reach, at most 256: `example.com` is that host on ports 80 and 443,
+        `*.example.com` is every host below it, `*` is every host; append `:22` for another port. Addresses that are not
+        public are never reached, except those named in the node's settings. An empty list inherits; if no list is set, the
+        hosts in the node's settings apply.
         """
 
     def __init__(
@@ -253,7 +260,7 @@ class AgentSettings(message.Message):
 
 @typing.final
 class Policy(message.Message):
-    """What happens around the agent's work. Overlaid like AgentSettings."""
+    """What happens around the agent's work. Overridden in the same way as AgentSettings."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -268,17 +275,17 @@ class Policy(message.Message):
         PUBLISH_PUSH: Policy._Publish.ValueType  # 1
         """It is pushed to its branch, unless nothing has changed."""
         PUBLISH_NONE: Policy._Publish.ValueType  # 2
-        """It is kept on this machine only."""
+        """It is kept only on this machine."""
 
     class Publish(_Publish, metaclass=_PublishEnumTypeWrapper):
-        """What becomes of a result."""
+        """What happens to a result."""
 
     PUBLISH_UNSPECIFIED: Policy.Publish.ValueType  # 0
     """PUSH."""
     PUBLISH_PUSH: Policy.Publish.ValueType  # 1
     """It is pushed to its branch, unless nothing has changed."""
     PUBLISH_NONE: Policy.Publish.ValueType  # 2
-    """It is kept on this machine only."""
+    """It is kept only on this machine."""
 
     class _Retention:
         ValueType = typing.NewType("ValueType", builtins.int)
@@ -289,23 +296,23 @@ class Policy(message.Message):
         RETENTION_UNSPECIFIED: Policy._Retention.ValueType  # 0
         """KEEP_FAILED."""
         RETENTION_KEEP_FAILED: Policy._Retention.ValueType  # 1
-        """It is removed after success, and kept for a while otherwise: as long as the gateway's setting for that end says."""
+        """It is removed after success; otherwise it is kept for as long as the gateway's setting for that outcome says."""
         RETENTION_KEEP: Policy._Retention.ValueType  # 2
-        """It is kept for a while, as long as the gateway's setting for that end says."""
+        """It is kept for as long as the gateway's setting for that outcome says."""
         RETENTION_REMOVE: Policy._Retention.ValueType  # 3
         """It is removed."""
 
     class Retention(_Retention, metaclass=_RetentionEnumTypeWrapper):
-        """What becomes of a workspace when its job has ended. What a job that has not succeeded left in it is kept as a snapshot
-        before; where that cannot be, the workspace is kept until somebody removes it.
+        """What happens to a workspace when its job has ended. What a job that did not succeed left in it is first saved as a
+        snapshot; if that is not possible, the workspace is kept until somebody removes it.
         """
 
     RETENTION_UNSPECIFIED: Policy.Retention.ValueType  # 0
     """KEEP_FAILED."""
     RETENTION_KEEP_FAILED: Policy.Retention.ValueType  # 1
-    """It is removed after success, and kept for a while otherwise: as long as the gateway's setting for that end says."""
+    """It is removed after success; otherwise it is kept for as long as the gateway's setting for that outcome says."""
     RETENTION_KEEP: Policy.Retention.ValueType  # 2
-    """It is kept for a while, as long as the gateway's setting for that end says."""
+    """It is kept for as long as the gateway's setting for that outcome says."""
     RETENTION_REMOVE: Policy.Retention.ValueType  # 3
     """It is removed."""
 
@@ -318,19 +325,19 @@ class Policy(message.Message):
         RETRY_FROM_UNSPECIFIED: Policy._RetryFrom.ValueType  # 0
         """BASE."""
         RETRY_FROM_BASE: Policy._RetryFrom.ValueType  # 1
-        """From what the job began from."""
+        """The job's original starting point."""
         RETRY_FROM_SNAPSHOT: Policy._RetryFrom.ValueType  # 2
-        """From the snapshot of what the failed attempt left, where there is one and its cell is there; otherwise from BASE."""
+        """The snapshot of what the failed attempt left, if there is one and its cell is available; otherwise BASE."""
 
     class RetryFrom(_RetryFrom, metaclass=_RetryFromEnumTypeWrapper):
-        """What the next attempt begins from, when one has failed."""
+        """What the next attempt starts from after a failed one."""
 
     RETRY_FROM_UNSPECIFIED: Policy.RetryFrom.ValueType  # 0
     """BASE."""
     RETRY_FROM_BASE: Policy.RetryFrom.ValueType  # 1
-    """From what the job began from."""
+    """The job's original starting point."""
     RETRY_FROM_SNAPSHOT: Policy.RetryFrom.ValueType  # 2
-    """From the snapshot of what the failed attempt left, where there is one and its cell is there; otherwise from BASE."""
+    """The snapshot of what the failed attempt left, if there is one and its cell is available; otherwise BASE."""
 
     VERIFY_COMMAND_FIELD_NUMBER: builtins.int
     VERIFY_TIMEOUT_FIELD_NUMBER: builtins.int
@@ -344,47 +351,51 @@ class Policy(message.Message):
     RETRY_ON_FIELD_NUMBER: builtins.int
     RETRY_FROM_FIELD_NUMBER: builtins.int
     verify_command: builtins.str
-    """A line for /bin/sh that we run on the taken commit, in a fresh tree and sandbox; exit code 0 means that it passed.
-    A job whose check does not pass ends FAILED and publishes nothing. At most 64 KiB; the default is none.
+    """A command line for /bin/sh that Boatyard runs on the result's commit, in a fresh tree and sandbox; exit code 0
+    means that it passed. A job whose verify command does not pass ends FAILED and publishes nothing. At most 64 KiB;
+    the default is none.
     """
     publish: Policy.Publish.ValueType
-    """What becomes of the result. The default is PUSH."""
+    """What happens to the result. The default is PUSH."""
     retention: Policy.Retention.ValueType
-    """What becomes of the workspace. The default is KEEP_FAILED."""
+    """What happens to the workspace. The default is KEEP_FAILED."""
     max_extra_rounds: builtins.int
-    """How often changes of a result may be asked for, or an agent that has asked be answered, 0 to 50: each time the agent is
-    started again in its workspace, and finds the number of the round in BOATYARD_ROUND. The default is 5.
+    """How many times changes to a result may be requested, or a question of the agent answered, 0 to 50. Each time, the
+    agent is started again in its workspace and finds the number of the round in BOATYARD_ROUND. The default is 5.
     """
     agent_may_ask: builtins.bool
-    """Whether the agent may ask a person: it writes its question, at most 16 KiB, to `.boatyard/ask` in the directory that it
-    begins in, and ends. When that is approved, it is started again there and told what was said. Its prompt tells it so, and
-    BOATYARD_ASK_FILE names the file. The default is no.
+    """True if the agent may ask a person. To ask, it writes its question, at most 16 KiB, to `.boatyard/ask` in the
+    directory where it starts, and ends. When the question is approved, the agent is started again there and given the
+    answer. Its prompt explains this, and BOATYARD_ASK_FILE names the file. The default is false.
     """
     max_attempts: builtins.int
-    """How many attempts the job has, those that a lost machine ended among them: 1 to 20. The default is 3. Each is an execution
-    of its own, 2 s after the first and then twice as long each time, at most 5 min. Hooks of errors are called after the last.
+    """Maximum number of attempts, including those ended by the loss of a machine: 1 to 20. The default is 3. Each attempt
+    is a separate execution; the delay is 2 s after the first and doubles each time, up to 5 min. Error hooks are
+    called after the last attempt.
     """
     retry_from: Policy.RetryFrom.ValueType
-    """What the next attempt begins from. The default is BASE."""
+    """What the next attempt starts from. The default is BASE."""
     @builtins.property
     def verify_timeout(self) -> duration_pb2.Duration:
-        """How long the check may run: more than 0, at most 1 day. The default is 10 min."""
+        """Maximum run time of the verify command: more than 0, at most 1 day. The default is 10 min."""
 
     @builtins.property
     def checkpoints(self) -> Checkpoints:
-        """Where a person is asked before the job goes on; a list that is set and empty means nowhere, which is the default. A job's
-        own list may add to that of its worker, template and kind, and not leave anything of it out unless an ADMIN submits it.
+        """Where a person is asked before the job goes on; a list that is set but empty means nowhere, which is the default. A
+        job's own list may add to the lists of its worker, template and kind, but only an ADMIN may submit a job that omits
+        anything from them.
         """
 
     @builtins.property
     def checkpoint_timeout(self) -> duration_pb2.Duration:
-        """How long a question waits for its answer before it counts as refused: 1 s to 30 days. The default is 24 h."""
+        """How long a question waits for an answer before it counts as rejected: 1 s to 30 days. The default is 24 h."""
 
     @builtins.property
     def retry_on(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """After which reasons (of a job) there is another attempt, at most 64. Never after BUDGET_EXCEEDED, CANCELLED, EXPIRED, REJECTED
-        and VETOED, nor once the result is being pushed. An empty list inherits, and at last means NODE_LOST, NODE_BUSY, RUNNER_LOST,
-        SANDBOX_FAILED, CLONE_FAILED, DISK_FULL, MODEL_UNAVAILABLE.
+        """The job reasons after which there is another attempt, at most 64. There is never another attempt after
+        BUDGET_EXCEEDED, CANCELLED, EXPIRED, REJECTED or VETOED, nor once the result is being pushed. An empty list
+        inherits; if no list is set, NODE_LOST, NODE_BUSY, RUNNER_LOST, SANDBOX_FAILED, CLONE_FAILED, DISK_FULL and
+        MODEL_UNAVAILABLE apply.
         """
 
     def __init__(
@@ -448,9 +459,10 @@ class Checkpoints(message.Message):
     BEFORE_FIELD_NUMBER: builtins.int
     @builtins.property
     def before(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The stages before which the job waits for an approval: `base` (before anything is prepared, after hooks that may veto),
-        `start` (before the agent, in its workspace), `verify`, `push`, and `end` (before hooks that get the result). Before a stage
-        that does not take place nobody is asked: no `push` where nothing has changed, no `verify` without a command.
+        """The stages before which the job waits for approval: `base` (before anything is prepared, after hooks that may
+        veto), `start` (before the agent starts in its workspace), `verify`, `push`, and `end` (before hooks that get the
+        result). Nobody is asked before a stage that does not take place: no `push` when nothing has changed, no `verify`
+        without a command.
         """
 
     def __init__(

@@ -24,7 +24,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class CreateProjectRequest(message.Message):
-    """Asks to create a project."""
+    """Request for CreateProject."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -34,7 +34,7 @@ class CreateProjectRequest(message.Message):
     """Makes the call safe to repeat."""
     @builtins.property
     def project(self) -> Project:
-        """Required. The project; its output-only fields are ignored."""
+        """Required. The project to create; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class CreateProjectRequest(message.Message):
 
 @typing.final
 class CreateProjectResponse(message.Message):
-    """Answers CreateProject."""
+    """Response for CreateProject."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -72,7 +72,7 @@ class CreateProjectResponse(message.Message):
 
 @typing.final
 class GetProjectRequest(message.Message):
-    """Asks for one project."""
+    """Request for GetProject."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -92,7 +92,7 @@ class GetProjectRequest(message.Message):
 
 @typing.final
 class GetProjectResponse(message.Message):
-    """Answers GetProject."""
+    """Response for GetProject."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -114,16 +114,16 @@ class GetProjectResponse(message.Message):
 
 @typing.final
 class ListProjectsRequest(message.Message):
-    """Asks for projects."""
+    """Request for ListProjects."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     def __init__(
         self,
         *,
@@ -138,14 +138,14 @@ class ListProjectsRequest(message.Message):
 
 @typing.final
 class ListProjectsResponse(message.Message):
-    """Answers ListProjects."""
+    """Response for ListProjects."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     PROJECTS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def projects(self) -> containers.RepeatedCompositeFieldContainer[Project]:
         """The projects of this page."""
@@ -164,7 +164,7 @@ class ListProjectsResponse(message.Message):
 
 @typing.final
 class UpdateProjectRequest(message.Message):
-    """Asks to change a project."""
+    """Request for UpdateProject."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -172,11 +172,11 @@ class UpdateProjectRequest(message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     @builtins.property
     def project(self) -> Project:
-        """Required. The project: its id, and the fields that the mask names."""
+        """Required. The project: its id and the fields named in the mask."""
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Required. Which fields to change."""
+        """Required. The fields to change."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class UpdateProjectRequest(message.Message):
 
 @typing.final
 class UpdateProjectResponse(message.Message):
-    """Answers UpdateProject."""
+    """Response for UpdateProject."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -214,7 +214,7 @@ class UpdateProjectResponse(message.Message):
 
 @typing.final
 class DeleteProjectRequest(message.Message):
-    """Asks to delete a project."""
+    """Request for DeleteProject."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -234,7 +234,7 @@ class DeleteProjectRequest(message.Message):
 
 @typing.final
 class DeleteProjectResponse(message.Message):
-    """Answers DeleteProject."""
+    """Response for DeleteProject."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -249,7 +249,7 @@ class DeleteProjectResponse(message.Message):
 
 @typing.final
 class CreateRepositoryRequest(message.Message):
-    """Asks to create a repository."""
+    """Request for CreateRepository."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -259,7 +259,7 @@ class CreateRepositoryRequest(message.Message):
     """Makes the call safe to repeat."""
     @builtins.property
     def repository(self) -> Repository:
-        """Required. The repository; its output-only fields are ignored."""
+        """Required. The repository to create; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -275,7 +275,7 @@ class CreateRepositoryRequest(message.Message):
 
 @typing.final
 class CreateRepositoryResponse(message.Message):
-    """Answers CreateRepository."""
+    """Response for CreateRepository."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -297,7 +297,7 @@ class CreateRepositoryResponse(message.Message):
 
 @typing.final
 class GetRepositoryRequest(message.Message):
-    """Asks for one repository."""
+    """Request for GetRepository."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -317,7 +317,7 @@ class GetRepositoryRequest(message.Message):
 
 @typing.final
 class GetRepositoryResponse(message.Message):
-    """Answers GetRepository."""
+    """Response for GetRepository."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -339,7 +339,7 @@ class GetRepositoryResponse(message.Message):
 
 @typing.final
 class ListRepositoriesRequest(message.Message):
-    """Asks for repositories; the filters are combined by "and"."""
+    """Request for ListRepositories; the filters are combined with AND."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -348,13 +348,13 @@ class ListRepositoriesRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Only of this project; empty means all."""
+    """Only those of this project; empty means all."""
     url: builtins.str
-    """Only with exactly this URL; empty means all."""
+    """Only repositories with exactly this URL; empty means all."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     def __init__(
         self,
         *,
@@ -371,14 +371,14 @@ class ListRepositoriesRequest(message.Message):
 
 @typing.final
 class ListRepositoriesResponse(message.Message):
-    """Answers ListRepositories."""
+    """Response for ListRepositories."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     REPOSITORIES_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def repositories(self) -> containers.RepeatedCompositeFieldContainer[Repository]:
         """The repositories of this page."""
@@ -397,7 +397,7 @@ class ListRepositoriesResponse(message.Message):
 
 @typing.final
 class UpdateRepositoryRequest(message.Message):
-    """Asks to change a repository."""
+    """Request for UpdateRepository."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -405,11 +405,11 @@ class UpdateRepositoryRequest(message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     @builtins.property
     def repository(self) -> Repository:
-        """Required. The repository: its id, and the fields that the mask names. The project cannot be changed."""
+        """Required. The repository: its id and the fields named in the mask. The project cannot be changed."""
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Required. Which fields to change."""
+        """Required. The fields to change."""
 
     def __init__(
         self,
@@ -425,7 +425,7 @@ class UpdateRepositoryRequest(message.Message):
 
 @typing.final
 class UpdateRepositoryResponse(message.Message):
-    """Answers UpdateRepository."""
+    """Response for UpdateRepository."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -447,7 +447,7 @@ class UpdateRepositoryResponse(message.Message):
 
 @typing.final
 class DeleteRepositoryRequest(message.Message):
-    """Asks to delete a repository."""
+    """Request for DeleteRepository."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -467,7 +467,7 @@ class DeleteRepositoryRequest(message.Message):
 
 @typing.final
 class DeleteRepositoryResponse(message.Message):
-    """Answers DeleteRepository."""
+    """Response for DeleteRepository."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -482,7 +482,7 @@ class DeleteRepositoryResponse(message.Message):
 
 @typing.final
 class CreateTemplateRequest(message.Message):
-    """Asks to create a template."""
+    """Request for CreateTemplate."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -492,7 +492,7 @@ class CreateTemplateRequest(message.Message):
     """Makes the call safe to repeat."""
     @builtins.property
     def template(self) -> Template:
-        """Required. The template; its output-only fields are ignored."""
+        """Required. The template to create; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -508,7 +508,7 @@ class CreateTemplateRequest(message.Message):
 
 @typing.final
 class CreateTemplateResponse(message.Message):
-    """Answers CreateTemplate."""
+    """Response for CreateTemplate."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -530,7 +530,7 @@ class CreateTemplateResponse(message.Message):
 
 @typing.final
 class GetTemplateRequest(message.Message):
-    """Asks for one template."""
+    """Request for GetTemplate."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -550,7 +550,7 @@ class GetTemplateRequest(message.Message):
 
 @typing.final
 class GetTemplateResponse(message.Message):
-    """Answers GetTemplate."""
+    """Response for GetTemplate."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -572,7 +572,7 @@ class GetTemplateResponse(message.Message):
 
 @typing.final
 class ListTemplatesRequest(message.Message):
-    """Asks for templates."""
+    """Request for ListTemplates."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -580,11 +580,11 @@ class ListTemplatesRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Only of this project; empty means all."""
+    """Only those of this project; empty means all."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     def __init__(
         self,
         *,
@@ -600,14 +600,14 @@ class ListTemplatesRequest(message.Message):
 
 @typing.final
 class ListTemplatesResponse(message.Message):
-    """Answers ListTemplates."""
+    """Response for ListTemplates."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     TEMPLATES_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def templates(self) -> containers.RepeatedCompositeFieldContainer[Template]:
         """The templates of this page."""
@@ -626,7 +626,7 @@ class ListTemplatesResponse(message.Message):
 
 @typing.final
 class UpdateTemplateRequest(message.Message):
-    """Asks to change a template."""
+    """Request for UpdateTemplate."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -634,11 +634,11 @@ class UpdateTemplateRequest(message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     @builtins.property
     def template(self) -> Template:
-        """Required. The template: its id, and the fields that the mask names. The project cannot be changed."""
+        """Required. The template: its id and the fields named in the mask. The project cannot be changed."""
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Required. Which fields to change."""
+        """Required. The fields to change."""
 
     def __init__(
         self,
@@ -654,7 +654,7 @@ class UpdateTemplateRequest(message.Message):
 
 @typing.final
 class UpdateTemplateResponse(message.Message):
-    """Answers UpdateTemplate."""
+    """Response for UpdateTemplate."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -676,7 +676,7 @@ class UpdateTemplateResponse(message.Message):
 
 @typing.final
 class DeleteTemplateRequest(message.Message):
-    """Asks to delete a template."""
+    """Request for DeleteTemplate."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -696,7 +696,7 @@ class DeleteTemplateRequest(message.Message):
 
 @typing.final
 class DeleteTemplateResponse(message.Message):
-    """Answers DeleteTemplate."""
+    """Response for DeleteTemplate."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -711,7 +711,7 @@ class DeleteTemplateResponse(message.Message):
 
 @typing.final
 class CreateWorkerRequest(message.Message):
-    """Asks to create a worker."""
+    """Request for CreateWorker."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -721,7 +721,7 @@ class CreateWorkerRequest(message.Message):
     """Makes the call safe to repeat."""
     @builtins.property
     def worker(self) -> Worker:
-        """Required. The worker; its output-only fields are ignored."""
+        """Required. The worker to create; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -737,7 +737,7 @@ class CreateWorkerRequest(message.Message):
 
 @typing.final
 class CreateWorkerResponse(message.Message):
-    """Answers CreateWorker."""
+    """Response for CreateWorker."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -759,7 +759,7 @@ class CreateWorkerResponse(message.Message):
 
 @typing.final
 class GetWorkerRequest(message.Message):
-    """Asks for one worker."""
+    """Request for GetWorker."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -779,7 +779,7 @@ class GetWorkerRequest(message.Message):
 
 @typing.final
 class GetWorkerResponse(message.Message):
-    """Answers GetWorker."""
+    """Response for GetWorker."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -801,7 +801,7 @@ class GetWorkerResponse(message.Message):
 
 @typing.final
 class ListWorkersRequest(message.Message):
-    """Asks for workers."""
+    """Request for ListWorkers."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -809,11 +809,11 @@ class ListWorkersRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Only of this project; empty means all."""
+    """Only those of this project; empty means all."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     def __init__(
         self,
         *,
@@ -829,14 +829,14 @@ class ListWorkersRequest(message.Message):
 
 @typing.final
 class ListWorkersResponse(message.Message):
-    """Answers ListWorkers."""
+    """Response for ListWorkers."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     WORKERS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def workers(self) -> containers.RepeatedCompositeFieldContainer[Worker]:
         """The workers of this page."""
@@ -855,7 +855,7 @@ class ListWorkersResponse(message.Message):
 
 @typing.final
 class UpdateWorkerRequest(message.Message):
-    """Asks to change a worker."""
+    """Request for UpdateWorker."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -863,11 +863,11 @@ class UpdateWorkerRequest(message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     @builtins.property
     def worker(self) -> Worker:
-        """Required. The worker: its id, and the fields that the mask names. The project cannot be changed."""
+        """Required. The worker: its id and the fields named in the mask. The project cannot be changed."""
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Required. Which fields to change."""
+        """Required. The fields to change."""
 
     def __init__(
         self,
@@ -883,7 +883,7 @@ class UpdateWorkerRequest(message.Message):
 
 @typing.final
 class UpdateWorkerResponse(message.Message):
-    """Answers UpdateWorker."""
+    """Response for UpdateWorker."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -905,7 +905,7 @@ class UpdateWorkerResponse(message.Message):
 
 @typing.final
 class DeleteWorkerRequest(message.Message):
-    """Asks to delete a worker."""
+    """Request for DeleteWorker."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -925,7 +925,7 @@ class DeleteWorkerRequest(message.Message):
 
 @typing.final
 class DeleteWorkerResponse(message.Message):
-    """Answers DeleteWorker."""
+    """Response for DeleteWorker."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -940,7 +940,7 @@ class DeleteWorkerResponse(message.Message):
 
 @typing.final
 class CreateWorkItemRequest(message.Message):
-    """Asks to create a work item."""
+    """Request for CreateWorkItem."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -950,7 +950,7 @@ class CreateWorkItemRequest(message.Message):
     """Makes the call safe to repeat."""
     @builtins.property
     def work_item(self) -> WorkItem:
-        """Required. The work item; its output-only fields are ignored."""
+        """Required. The work item to create; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -966,7 +966,7 @@ class CreateWorkItemRequest(message.Message):
 
 @typing.final
 class CreateWorkItemResponse(message.Message):
-    """Answers CreateWorkItem."""
+    """Response for CreateWorkItem."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -988,7 +988,7 @@ class CreateWorkItemResponse(message.Message):
 
 @typing.final
 class GetWorkItemRequest(message.Message):
-    """Asks for one work item."""
+    """Request for GetWorkItem."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1008,7 +1008,7 @@ class GetWorkItemRequest(message.Message):
 
 @typing.final
 class GetWorkItemResponse(message.Message):
-    """Answers GetWorkItem."""
+    """Response for GetWorkItem."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1030,7 +1030,7 @@ class GetWorkItemResponse(message.Message):
 
 @typing.final
 class ListWorkItemsRequest(message.Message):
-    """Asks for work items; the filters are combined by "and"."""
+    """Request for ListWorkItems; the filters are combined with AND."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1039,14 +1039,14 @@ class ListWorkItemsRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Only of this project; empty means all."""
+    """Only those of this project; empty means all."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     @builtins.property
     def states(self) -> containers.RepeatedScalarFieldContainer[WorkItem.State.ValueType]:
-        """Work items in any of these states; empty means all."""
+        """Only work items in any of these states; empty means all."""
 
     def __init__(
         self,
@@ -1064,14 +1064,14 @@ class ListWorkItemsRequest(message.Message):
 
 @typing.final
 class ListWorkItemsResponse(message.Message):
-    """Answers ListWorkItems."""
+    """Response for ListWorkItems."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     WORK_ITEMS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def work_items(self) -> containers.RepeatedCompositeFieldContainer[WorkItem]:
         """The work items of this page."""
@@ -1090,7 +1090,7 @@ class ListWorkItemsResponse(message.Message):
 
 @typing.final
 class UpdateWorkItemRequest(message.Message):
-    """Asks to change a work item."""
+    """Request for UpdateWorkItem."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1098,11 +1098,11 @@ class UpdateWorkItemRequest(message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     @builtins.property
     def work_item(self) -> WorkItem:
-        """Required. The work item: its id, and the fields that the mask names. The project cannot be changed."""
+        """Required. The work item: its id and the fields named in the mask. The project cannot be changed."""
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Required. Which fields to change."""
+        """Required. The fields to change."""
 
     def __init__(
         self,
@@ -1118,7 +1118,7 @@ class UpdateWorkItemRequest(message.Message):
 
 @typing.final
 class UpdateWorkItemResponse(message.Message):
-    """Answers UpdateWorkItem."""
+    """Response for UpdateWorkItem."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1140,7 +1140,7 @@ class UpdateWorkItemResponse(message.Message):
 
 @typing.final
 class DeleteWorkItemRequest(message.Message):
-    """Asks to delete a work item."""
+    """Request for DeleteWorkItem."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1160,7 +1160,7 @@ class DeleteWorkItemRequest(message.Message):
 
 @typing.final
 class DeleteWorkItemResponse(message.Message):
-    """Answers DeleteWorkItem."""
+    """Response for DeleteWorkItem."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1175,7 +1175,7 @@ class DeleteWorkItemResponse(message.Message):
 
 @typing.final
 class MoveWorkItemRequest(message.Message):
-    """Asks to move a work item."""
+    """Request for MoveWorkItem."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1187,8 +1187,8 @@ class MoveWorkItemRequest(message.Message):
     state: WorkItem.State.ValueType
     """Required. IN_PROGRESS, DONE or TODO."""
     request_id: builtins.str
-    """Makes a move to IN_PROGRESS safe to repeat, also when the job has ended meanwhile: the same id is the same job. At most
-    63 characters of [A-Za-z0-9_-]; empty means that every call may make a job.
+    """Makes a move to IN_PROGRESS safe to repeat, even when the job has meanwhile ended: the same id returns the same
+    job. At most 63 characters of [A-Za-z0-9_-]; empty means that every call may create a job.
     """
     def __init__(
         self,
@@ -1205,14 +1205,14 @@ class MoveWorkItemRequest(message.Message):
 
 @typing.final
 class MoveWorkItemResponse(message.Message):
-    """Answers MoveWorkItem."""
+    """Response for MoveWorkItem."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     WORK_ITEM_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
     job_id: builtins.str
-    """The job that works on it, after a move to IN_PROGRESS; empty otherwise."""
+    """The job created for a move to IN_PROGRESS; empty otherwise."""
     @builtins.property
     def work_item(self) -> WorkItem:
         """The work item as it is now."""
@@ -1231,7 +1231,7 @@ class MoveWorkItemResponse(message.Message):
 
 @typing.final
 class Project(message.Message):
-    """The namespace of catalogue and jobs. `default` is always there."""
+    """The namespace of catalogue items and jobs. `default` always exists."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1241,16 +1241,18 @@ class Project(message.Message):
     MAX_RUNNING_JOBS_FIELD_NUMBER: builtins.int
     DEFAULT_WORKER_ID_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Its id; chosen by its creator, or made."""
+    """Its id; chosen by its creator, or generated."""
     display_name: builtins.str
     """A name for people; at most 255 characters."""
     max_running_jobs: builtins.int
-    """How many of its jobs may run at once, in all cells together: up to 100000; 0, the default, is no limit. The others wait."""
+    """Maximum number of its jobs running at once, across all cells: up to 100000; 0, the default, means no limit. Further
+    jobs wait.
+    """
     default_worker_id: builtins.str
-    """The worker, of this project, that does work items which have neither worker nor template; empty means none."""
+    """The worker, of this project, for work items that have neither worker nor template; empty means none."""
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """Output only. When it was made."""
+        """Output only. When it was created."""
 
     def __init__(
         self,
@@ -1282,24 +1284,29 @@ class Repository(message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     MAX_RUNNING_JOBS_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Its id; chosen by its creator, or made."""
+    """Its id; chosen by its creator, or generated."""
     project_id: builtins.str
     """Its project; empty means `default`."""
     url: builtins.str
-    """Required. https, ssh (also as user@host:path), an absolute file path or file:///path that the git service allows, or
-    http to this machine where it allows that. Never with a password or a query in it. At most 2048 bytes.
+    """Required. An https or ssh URL (also as user@host:path), an absolute file path or file:///path that the git service
+    allows, or http to this machine where the git service allows it. Never contains a password or a query. At most 2048
+    bytes.
     """
     default_revision: builtins.bytes
-    """The branch, tag or commit that jobs start from by default, at most 255 bytes; empty means the remote's default branch."""
+    """The branch, tag or commit from which jobs start by default, at most 255 bytes; empty means the remote's default
+    branch.
+    """
     token: builtins.str
-    """Input only. A token for https, kept and never shown again; at most 4096 printable ASCII characters."""
+    """Input only. A token for https, which is stored and never returned; at most 4096 printable ASCII characters."""
     has_token: builtins.bool
-    """Output only. Whether there is a token."""
+    """Output only. True when a token is stored."""
     max_running_jobs: builtins.int
-    """How many of its jobs may run at once, in all cells together: up to 100000; 0, the default, is no limit. The others wait."""
+    """Maximum number of its jobs running at once, across all cells: up to 100000; 0, the default, means no limit. Further
+    jobs wait.
+    """
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """Output only. When it was made."""
+        """Output only. When it was created."""
 
     def __init__(
         self,
@@ -1332,7 +1339,7 @@ class Template(message.Message):
     POLICY_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     template_id: builtins.str
-    """Its id; chosen by its creator, or made."""
+    """Its id; chosen by its creator, or generated."""
     project_id: builtins.str
     """Its project; empty means `default`."""
     display_name: builtins.str
@@ -1347,7 +1354,7 @@ class Template(message.Message):
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """Output only. When it was made."""
+        """Output only. When it was created."""
 
     def __init__(
         self,
@@ -1380,28 +1387,30 @@ class Worker(message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     MAX_RUNNING_JOBS_FIELD_NUMBER: builtins.int
     worker_id: builtins.str
-    """Its id; chosen by its creator, or made."""
+    """Its id; chosen by its creator, or generated."""
     project_id: builtins.str
     """Its project; empty means `default`."""
     display_name: builtins.str
-    """A name for people, and the author of its commits; at most 255 characters, with a letter or a digit among them and
-    without '<' and '>'. The default is the id.
+    """A name for people, and the author name of its commits; at most 255 characters, containing at least one letter or
+    digit and no '<' or '>'. The default is the id.
     """
     template_id: builtins.str
     """The template, of the same project; empty means none."""
     max_running_jobs: builtins.int
-    """How many of its jobs may run at once, in all cells together: up to 100000; 0, the default, is no limit. The others wait."""
+    """Maximum number of its jobs running at once, across all cells: up to 100000; 0, the default, means no limit. Further
+    jobs wait.
+    """
     @builtins.property
     def agent(self) -> agent_pb2.AgentSettings:
-        """Overrides of the template."""
+        """Settings that override the template's."""
 
     @builtins.property
     def policy(self) -> agent_pb2.Policy:
-        """Overrides of the template."""
+        """Settings that override the template's."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """Output only. When it was made."""
+        """Output only. When it was created."""
 
     def __init__(
         self,
@@ -1423,7 +1432,7 @@ class Worker(message.Message):
 
 @typing.final
 class WorkItem(message.Message):
-    """What is to be done: a ticket."""
+    """A piece of work to do: a ticket."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1436,27 +1445,27 @@ class WorkItem(message.Message):
         STATE_UNSPECIFIED: WorkItem._State.ValueType  # 0
         """Never sent."""
         STATE_TODO: WorkItem._State.ValueType  # 1
-        """Nobody works on it. Goes to IN_PROGRESS by a job or MoveWorkItem, or to DONE by MoveWorkItem."""
+        """Nobody is working on it. Changes to IN_PROGRESS by a job or MoveWorkItem, or to DONE by MoveWorkItem."""
         STATE_IN_PROGRESS: WorkItem._State.ValueType  # 2
-        """A job works on it. Goes to REVIEW when the job succeeds, else to TODO."""
+        """A job is working on it. Changes to REVIEW if the job succeeds, otherwise to TODO."""
         STATE_REVIEW: WorkItem._State.ValueType  # 3
-        """Its job has succeeded. Goes to DONE or TODO by MoveWorkItem, or to IN_PROGRESS again."""
+        """Its job has succeeded. Changes to DONE or TODO by MoveWorkItem, or to IN_PROGRESS again."""
         STATE_DONE: WorkItem._State.ValueType  # 4
-        """It is done. Goes to TODO by MoveWorkItem, or to IN_PROGRESS again."""
+        """It is done. Changes to TODO by MoveWorkItem, or to IN_PROGRESS again."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where a work item stands."""
+        """The state of a work item."""
 
     STATE_UNSPECIFIED: WorkItem.State.ValueType  # 0
     """Never sent."""
     STATE_TODO: WorkItem.State.ValueType  # 1
-    """Nobody works on it. Goes to IN_PROGRESS by a job or MoveWorkItem, or to DONE by MoveWorkItem."""
+    """Nobody is working on it. Changes to IN_PROGRESS by a job or MoveWorkItem, or to DONE by MoveWorkItem."""
     STATE_IN_PROGRESS: WorkItem.State.ValueType  # 2
-    """A job works on it. Goes to REVIEW when the job succeeds, else to TODO."""
+    """A job is working on it. Changes to REVIEW if the job succeeds, otherwise to TODO."""
     STATE_REVIEW: WorkItem.State.ValueType  # 3
-    """Its job has succeeded. Goes to DONE or TODO by MoveWorkItem, or to IN_PROGRESS again."""
+    """Its job has succeeded. Changes to DONE or TODO by MoveWorkItem, or to IN_PROGRESS again."""
     STATE_DONE: WorkItem.State.ValueType  # 4
-    """It is done. Goes to TODO by MoveWorkItem, or to IN_PROGRESS again."""
+    """It is done. Changes to TODO by MoveWorkItem, or to IN_PROGRESS again."""
 
     WORK_ITEM_ID_FIELD_NUMBER: builtins.int
     PROJECT_ID_FIELD_NUMBER: builtins.int
@@ -1471,36 +1480,36 @@ class WorkItem(message.Message):
     WORKER_ID_FIELD_NUMBER: builtins.int
     TEMPLATE_ID_FIELD_NUMBER: builtins.int
     work_item_id: builtins.str
-    """Its id; chosen by its creator, or made."""
+    """Its id; chosen by its creator, or generated."""
     project_id: builtins.str
     """Its project; empty means `default`."""
     title: builtins.str
-    """Required. What it is, in a line; at most 255 characters."""
+    """Required. What is to be done, in one line; at most 255 characters."""
     description: builtins.str
-    """What it is, in full; at most 256 KiB."""
+    """What is to be done, in full; at most 256 KiB."""
     repository_id: builtins.str
-    """The repository that it is about, of the same project; empty means none."""
+    """The repository to work on, of the same project; empty means none."""
     state: WorkItem.State.ValueType
     """Output only. Changed by the jobs that work on it, and by MoveWorkItem."""
     worker_id: builtins.str
-    """The worker, of the same project, that does it when it is moved to IN_PROGRESS; empty means none."""
+    """The worker, of the same project, that does the work once it is moved to IN_PROGRESS; empty means none."""
     template_id: builtins.str
-    """The template, of the same project, in place of the worker's; empty means none."""
+    """The template, of the same project, used instead of the worker's; empty means none."""
     @builtins.property
     def notes(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """What people have noted; at most 100 notes, 256 KiB together."""
+        """Notes by people; at most 100 notes, 256 KiB together."""
 
     @builtins.property
     def related_work_item_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Work items of the same project that have to do with it; at most 100."""
+        """Related work items of the same project; at most 100."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """Output only. When it was made."""
+        """Output only. When it was created."""
 
     @builtins.property
     def documents(self) -> containers.RepeatedCompositeFieldContainer[Document]:
-        """What the agent is to read: it gets them with the prompt. At most 20 of different names, 384 KiB together."""
+        """Documents for the agent to read, given to it with the prompt. At most 20 with different names, 384 KiB together."""
 
     def __init__(
         self,
@@ -1526,14 +1535,14 @@ class WorkItem(message.Message):
 
 @typing.final
 class Document(message.Message):
-    """A named text that goes with a work item."""
+    """A named text attached to a work item."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     NAME_FIELD_NUMBER: builtins.int
     CONTENT_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Required. Its name, such as `api.md`; at most 255 characters in a line."""
+    """Required. Its name, such as `api.md`; at most 255 characters on one line."""
     content: builtins.str
     """Its text."""
     def __init__(

@@ -26,19 +26,19 @@ if _version_not_supported:
 
 
 class CatalogServiceStub:
-    """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
+    """Stores what jobs refer to: projects, repositories, templates, workers and work items.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
-    beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
-    7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
-    A page has fewer things than were asked for where they would not fit into one message.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not starting with a dash. A request
+    id, of at most 63 characters of [A-Za-z0-9_-], makes a create call safe to repeat for at least 7 days; without one,
+    every call creates. A request id can be used for one request only, across all RPCs. A page has fewer items than
+    requested if they would not fit into one message.
 
-    An update changes the fields that its mask names, and no others: a field that the mask names and the message lacks is cleared.
-    Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change for it. A deleted
-    thing is found no more; jobs that have ended keep its id, and the id may be used again.
+    An update changes exactly the fields named in its mask: a field that is in the mask but absent from the message is
+    cleared. Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change
+    for that job. A deleted item can no longer be found; jobs that have ended keep its id, and the id may be reused.
     """
 
     def __init__(self, channel):
@@ -180,26 +180,26 @@ class CatalogServiceStub:
 
 
 class CatalogServiceServicer:
-    """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
+    """Stores what jobs refer to: projects, repositories, templates, workers and work items.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
-    beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
-    7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
-    A page has fewer things than were asked for where they would not fit into one message.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not starting with a dash. A request
+    id, of at most 63 characters of [A-Za-z0-9_-], makes a create call safe to repeat for at least 7 days; without one,
+    every call creates. A request id can be used for one request only, across all RPCs. A page has fewer items than
+    requested if they would not fit into one message.
 
-    An update changes the fields that its mask names, and no others: a field that the mask names and the message lacks is cleared.
-    Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change for it. A deleted
-    thing is found no more; jobs that have ended keep its id, and the id may be used again.
+    An update changes exactly the fields named in its mask: a field that is in the mask but absent from the message is
+    cleared. Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change
+    for that job. A deleted item can no longer be found; jobs that have ended keep its id, and the id may be reused.
     """
 
     def CreateProject(self, request, context):
         """Creates a project.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - ALREADY_EXISTS (PROJECT_EXISTS): there is one of that id.
+        - ALREADY_EXISTS (PROJECT_EXISTS): a project with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -210,14 +210,14 @@ class CatalogServiceServicer:
         """Returns one project.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListProjects(self, request, context):
-        """Lists projects, the newest first.
+        """Lists projects, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -226,22 +226,23 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateProject(self, request, context):
-        """Changes a project.
+        """Updates a project.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-        violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): there is none of that id.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+        changed; all violations are listed.
+        - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProject(self, request, context):
-        """Deletes a project. Deleting one that has been deleted is a success.
+        """Deletes a project. Succeeds if it is already deleted.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or `default`, which is always there.
-        - NOT_FOUND (PROJECT_NOT_FOUND): there never was one of that id.
-        - FAILED_PRECONDITION (PROJECT_IN_USE): it is not empty: the details name what is in it. Jobs that have ended do not count.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or is `default`, which always exists.
+        - NOT_FOUND (PROJECT_NOT_FOUND): no project has ever had that id.
+        - FAILED_PRECONDITION (PROJECT_IN_USE): the project is not empty; the details name what is in it. Jobs that have
+        ended do not count.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -251,8 +252,8 @@ class CatalogServiceServicer:
         """Creates a repository.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): what it names is not there.
-        - ALREADY_EXISTS (REPOSITORY_EXISTS): there is one of that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND): something it names does not exist.
+        - ALREADY_EXISTS (REPOSITORY_EXISTS): a repository with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -263,14 +264,14 @@ class CatalogServiceServicer:
         """Returns one repository.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (REPOSITORY_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRepositories(self, request, context):
-        """Lists repositories, the newest first.
+        """Lists repositories, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -279,22 +280,22 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRepository(self, request, context):
-        """Changes a repository.
+        """Updates a repository.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-        violations are listed.
-        - NOT_FOUND (REPOSITORY_NOT_FOUND): there is none of that id.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+        changed; all violations are listed.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRepository(self, request, context):
-        """Deletes a repository. Deleting one that has been deleted is a success.
+        """Deletes a repository. Succeeds if it is already deleted.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (REPOSITORY_NOT_FOUND): there never was one of that id.
-        - FAILED_PRECONDITION (REPOSITORY_IN_USE): live jobs work on it, or work items are about it; the details name them.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has ever had that id.
+        - FAILED_PRECONDITION (REPOSITORY_IN_USE): live jobs or work items use it; the details name them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -304,8 +305,8 @@ class CatalogServiceServicer:
         """Creates a template.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): what it names is not there.
-        - ALREADY_EXISTS (TEMPLATE_EXISTS): there is one of that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND): something it names does not exist.
+        - ALREADY_EXISTS (TEMPLATE_EXISTS): a template with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -316,14 +317,14 @@ class CatalogServiceServicer:
         """Returns one template.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (TEMPLATE_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (TEMPLATE_NOT_FOUND): no template has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTemplates(self, request, context):
-        """Lists templates, the newest first.
+        """Lists templates, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -332,22 +333,22 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTemplate(self, request, context):
-        """Changes a template.
+        """Updates a template.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-        violations are listed.
-        - NOT_FOUND (TEMPLATE_NOT_FOUND): there is none of that id.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+        changed; all violations are listed.
+        - NOT_FOUND (TEMPLATE_NOT_FOUND): no template has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTemplate(self, request, context):
-        """Deletes a template. Deleting one that has been deleted is a success.
+        """Deletes a template. Succeeds if it is already deleted.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (TEMPLATE_NOT_FOUND): there never was one of that id.
-        - FAILED_PRECONDITION (TEMPLATE_IN_USE): live jobs have it, or workers; the details name them.
+        - NOT_FOUND (TEMPLATE_NOT_FOUND): no template has ever had that id.
+        - FAILED_PRECONDITION (TEMPLATE_IN_USE): live jobs or workers use it; the details name them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -357,8 +358,8 @@ class CatalogServiceServicer:
         """Creates a worker.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): what it names is not there.
-        - ALREADY_EXISTS (WORKER_EXISTS): there is one of that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): something it names does not exist.
+        - ALREADY_EXISTS (WORKER_EXISTS): a worker with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -369,14 +370,14 @@ class CatalogServiceServicer:
         """Returns one worker.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (WORKER_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (WORKER_NOT_FOUND): no worker has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkers(self, request, context):
-        """Lists workers, the newest first.
+        """Lists workers, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -385,22 +386,23 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWorker(self, request, context):
-        """Changes a worker.
+        """Updates a worker.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-        violations are listed.
-        - NOT_FOUND (WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND): there is none of that id, or what it is to name is not there.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+        changed; all violations are listed.
+        - NOT_FOUND (WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND): no worker has that id, or something the update names does not
+        exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWorker(self, request, context):
-        """Deletes a worker. Deleting one that has been deleted is a success.
+        """Deletes a worker. Succeeds if it is already deleted.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (WORKER_NOT_FOUND): there never was one of that id.
-        - FAILED_PRECONDITION (WORKER_IN_USE): live jobs have it; the details name them.
+        - NOT_FOUND (WORKER_NOT_FOUND): no worker has ever had that id.
+        - FAILED_PRECONDITION (WORKER_IN_USE): live jobs use it; the details name them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -410,8 +412,8 @@ class CatalogServiceServicer:
         """Creates a work item.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND, REPOSITORY_NOT_FOUND, WORK_ITEM_NOT_FOUND): what it names is not there.
-        - ALREADY_EXISTS (WORK_ITEM_EXISTS): there is one of that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND, REPOSITORY_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names does not exist.
+        - ALREADY_EXISTS (WORK_ITEM_EXISTS): a work item with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -422,14 +424,14 @@ class CatalogServiceServicer:
         """Returns one work item.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND): no work item has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkItems(self, request, context):
-        """Lists work items, the newest first.
+        """Lists work items, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -438,41 +440,44 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWorkItem(self, request, context):
-        """Changes a work item.
+        """Updates a work item.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-        violations are listed.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND, REPOSITORY_NOT_FOUND): there is none of that id, or what it is to name is not there.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+        changed; all violations are listed.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has that id, or something the update names
+        does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWorkItem(self, request, context):
-        """Deletes a work item. Deleting one that has been deleted is a success.
+        """Deletes a work item. Succeeds if it is already deleted.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND): there never was one of that id.
-        - FAILED_PRECONDITION (WORK_ITEM_BUSY): live jobs work on it; the details name them.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND): no work item has ever had that id.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): live jobs are working on it; the details name them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MoveWorkItem(self, request, context):
-        """Puts a work item where a person wants it: IN_PROGRESS, DONE, or TODO again. One that is there already is a success.
+        """Moves a work item to IN_PROGRESS, to DONE, or back to TODO. Succeeds if it is already there.
 
-        Moving it to IN_PROGRESS makes a job of kind `ticket`, for the item's worker or template, else for the project's default
-        worker, else for the gateway's own agent. The item then follows that job: to REVIEW when it succeeds, else back to TODO.
+        Moving it to IN_PROGRESS creates a job of kind `ticket`, for the item's worker or template, or else for the
+        project's default worker, or else for the gateway's own agent. The item then follows that job: to REVIEW if it
+        succeeds, otherwise back to TODO.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the state is another; or what worker, template
-        and item say together makes no job.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): there is none of that id,
-        or what it names is not there any more.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, the state is another one, or the worker,
+        template and item together do not make a valid job.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has
+        that id, or something it names no longer exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
-        - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job works on it, which the details name; to DONE and TODO it moves when
-        that has ended.
-        - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): to IN_PROGRESS, and neither item, project nor gateway says who is to do it.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job, named in the details, is working on it; it can move to DONE or
+        TODO once that job has ended.
+        - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): the move is to IN_PROGRESS, but neither the item, the project nor the
+        gateway says who is to do the work.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -620,19 +625,19 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
-    """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
+    """Stores what jobs refer to: projects, repositories, templates, workers and work items.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
-    beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
-    7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
-    A page has fewer things than were asked for where they would not fit into one message.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not starting with a dash. A request
+    id, of at most 63 characters of [A-Za-z0-9_-], makes a create call safe to repeat for at least 7 days; without one,
+    every call creates. A request id can be used for one request only, across all RPCs. A page has fewer items than
+    requested if they would not fit into one message.
 
-    An update changes the fields that its mask names, and no others: a field that the mask names and the message lacks is cleared.
-    Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change for it. A deleted
-    thing is found no more; jobs that have ended keep its id, and the id may be used again.
+    An update changes exactly the fields named in its mask: a field that is in the mask but absent from the message is
+    cleared. Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change
+    for that job. A deleted item can no longer be found; jobs that have ended keep its id, and the id may be reused.
     """
 
     @staticmethod

@@ -13,19 +13,19 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CatalogServiceStub:
-    """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
+    """Stores what jobs refer to: projects, repositories, templates, workers and work items.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
-    beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
-    7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
-    A page has fewer things than were asked for where they would not fit into one message.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not starting with a dash. A request
+    id, of at most 63 characters of [A-Za-z0-9_-], makes a create call safe to repeat for at least 7 days; without one,
+    every call creates. A request id can be used for one request only, across all RPCs. A page has fewer items than
+    requested if they would not fit into one message.
 
-    An update changes the fields that its mask names, and no others: a field that the mask names and the message lacks is cleared.
-    Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change for it. A deleted
-    thing is found no more; jobs that have ended keep its id, and the id may be used again.
+    An update changes exactly the fields named in its mask: a field that is in the mask but absent from the message is
+    cleared. Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change
+    for that job. A deleted item can no longer be found; jobs that have ended keep its id, and the id may be reused.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -33,196 +33,201 @@ class CatalogServiceStub:
     """Creates a project.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - ALREADY_EXISTS (PROJECT_EXISTS): there is one of that id.
+    - ALREADY_EXISTS (PROJECT_EXISTS): a project with that id already exists.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
     GetProject: aio.UnaryUnaryMultiCallable[catalog_pb2.GetProjectRequest, catalog_pb2.GetProjectResponse]
     """Returns one project.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (PROJECT_NOT_FOUND): there is none of that id.
+    - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
     """
     ListProjects: aio.UnaryUnaryMultiCallable[catalog_pb2.ListProjectsRequest, catalog_pb2.ListProjectsResponse]
-    """Lists projects, the newest first.
+    """Lists projects, newest first.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     UpdateProject: aio.UnaryUnaryMultiCallable[catalog_pb2.UpdateProjectRequest, catalog_pb2.UpdateProjectResponse]
-    """Changes a project.
+    """Updates a project.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-      violations are listed.
-    - NOT_FOUND (PROJECT_NOT_FOUND): there is none of that id.
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+      changed; all violations are listed.
+    - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
     """
     DeleteProject: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteProjectRequest, catalog_pb2.DeleteProjectResponse]
-    """Deletes a project. Deleting one that has been deleted is a success.
+    """Deletes a project. Succeeds if it is already deleted.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or `default`, which is always there.
-    - NOT_FOUND (PROJECT_NOT_FOUND): there never was one of that id.
-    - FAILED_PRECONDITION (PROJECT_IN_USE): it is not empty: the details name what is in it. Jobs that have ended do not count.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or is `default`, which always exists.
+    - NOT_FOUND (PROJECT_NOT_FOUND): no project has ever had that id.
+    - FAILED_PRECONDITION (PROJECT_IN_USE): the project is not empty; the details name what is in it. Jobs that have
+      ended do not count.
     """
     CreateRepository: aio.UnaryUnaryMultiCallable[catalog_pb2.CreateRepositoryRequest, catalog_pb2.CreateRepositoryResponse]
     """Creates a repository.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - NOT_FOUND (PROJECT_NOT_FOUND): what it names is not there.
-    - ALREADY_EXISTS (REPOSITORY_EXISTS): there is one of that id.
+    - NOT_FOUND (PROJECT_NOT_FOUND): something it names does not exist.
+    - ALREADY_EXISTS (REPOSITORY_EXISTS): a repository with that id already exists.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
     GetRepository: aio.UnaryUnaryMultiCallable[catalog_pb2.GetRepositoryRequest, catalog_pb2.GetRepositoryResponse]
     """Returns one repository.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (REPOSITORY_NOT_FOUND): there is none of that id.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has that id.
     """
     ListRepositories: aio.UnaryUnaryMultiCallable[catalog_pb2.ListRepositoriesRequest, catalog_pb2.ListRepositoriesResponse]
-    """Lists repositories, the newest first.
+    """Lists repositories, newest first.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     UpdateRepository: aio.UnaryUnaryMultiCallable[catalog_pb2.UpdateRepositoryRequest, catalog_pb2.UpdateRepositoryResponse]
-    """Changes a repository.
+    """Updates a repository.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-      violations are listed.
-    - NOT_FOUND (REPOSITORY_NOT_FOUND): there is none of that id.
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+      changed; all violations are listed.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has that id.
     """
     DeleteRepository: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteRepositoryRequest, catalog_pb2.DeleteRepositoryResponse]
-    """Deletes a repository. Deleting one that has been deleted is a success.
+    """Deletes a repository. Succeeds if it is already deleted.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (REPOSITORY_NOT_FOUND): there never was one of that id.
-    - FAILED_PRECONDITION (REPOSITORY_IN_USE): live jobs work on it, or work items are about it; the details name them.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has ever had that id.
+    - FAILED_PRECONDITION (REPOSITORY_IN_USE): live jobs or work items use it; the details name them.
     """
     CreateTemplate: aio.UnaryUnaryMultiCallable[catalog_pb2.CreateTemplateRequest, catalog_pb2.CreateTemplateResponse]
     """Creates a template.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - NOT_FOUND (PROJECT_NOT_FOUND): what it names is not there.
-    - ALREADY_EXISTS (TEMPLATE_EXISTS): there is one of that id.
+    - NOT_FOUND (PROJECT_NOT_FOUND): something it names does not exist.
+    - ALREADY_EXISTS (TEMPLATE_EXISTS): a template with that id already exists.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
     GetTemplate: aio.UnaryUnaryMultiCallable[catalog_pb2.GetTemplateRequest, catalog_pb2.GetTemplateResponse]
     """Returns one template.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (TEMPLATE_NOT_FOUND): there is none of that id.
+    - NOT_FOUND (TEMPLATE_NOT_FOUND): no template has that id.
     """
     ListTemplates: aio.UnaryUnaryMultiCallable[catalog_pb2.ListTemplatesRequest, catalog_pb2.ListTemplatesResponse]
-    """Lists templates, the newest first.
+    """Lists templates, newest first.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     UpdateTemplate: aio.UnaryUnaryMultiCallable[catalog_pb2.UpdateTemplateRequest, catalog_pb2.UpdateTemplateResponse]
-    """Changes a template.
+    """Updates a template.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-      violations are listed.
-    - NOT_FOUND (TEMPLATE_NOT_FOUND): there is none of that id.
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+      changed; all violations are listed.
+    - NOT_FOUND (TEMPLATE_NOT_FOUND): no template has that id.
     """
     DeleteTemplate: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteTemplateRequest, catalog_pb2.DeleteTemplateResponse]
-    """Deletes a template. Deleting one that has been deleted is a success.
+    """Deletes a template. Succeeds if it is already deleted.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (TEMPLATE_NOT_FOUND): there never was one of that id.
-    - FAILED_PRECONDITION (TEMPLATE_IN_USE): live jobs have it, or workers; the details name them.
+    - NOT_FOUND (TEMPLATE_NOT_FOUND): no template has ever had that id.
+    - FAILED_PRECONDITION (TEMPLATE_IN_USE): live jobs or workers use it; the details name them.
     """
     CreateWorker: aio.UnaryUnaryMultiCallable[catalog_pb2.CreateWorkerRequest, catalog_pb2.CreateWorkerResponse]
     """Creates a worker.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): what it names is not there.
-    - ALREADY_EXISTS (WORKER_EXISTS): there is one of that id.
+    - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): something it names does not exist.
+    - ALREADY_EXISTS (WORKER_EXISTS): a worker with that id already exists.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
     GetWorker: aio.UnaryUnaryMultiCallable[catalog_pb2.GetWorkerRequest, catalog_pb2.GetWorkerResponse]
     """Returns one worker.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (WORKER_NOT_FOUND): there is none of that id.
+    - NOT_FOUND (WORKER_NOT_FOUND): no worker has that id.
     """
     ListWorkers: aio.UnaryUnaryMultiCallable[catalog_pb2.ListWorkersRequest, catalog_pb2.ListWorkersResponse]
-    """Lists workers, the newest first.
+    """Lists workers, newest first.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     UpdateWorker: aio.UnaryUnaryMultiCallable[catalog_pb2.UpdateWorkerRequest, catalog_pb2.UpdateWorkerResponse]
-    """Changes a worker.
+    """Updates a worker.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-      violations are listed.
-    - NOT_FOUND (WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND): there is none of that id, or what it is to name is not there.
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+      changed; all violations are listed.
+    - NOT_FOUND (WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND): no worker has that id, or something the update names does not
+      exist.
     """
     DeleteWorker: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteWorkerRequest, catalog_pb2.DeleteWorkerResponse]
-    """Deletes a worker. Deleting one that has been deleted is a success.
+    """Deletes a worker. Succeeds if it is already deleted.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (WORKER_NOT_FOUND): there never was one of that id.
-    - FAILED_PRECONDITION (WORKER_IN_USE): live jobs have it; the details name them.
+    - NOT_FOUND (WORKER_NOT_FOUND): no worker has ever had that id.
+    - FAILED_PRECONDITION (WORKER_IN_USE): live jobs use it; the details name them.
     """
     CreateWorkItem: aio.UnaryUnaryMultiCallable[catalog_pb2.CreateWorkItemRequest, catalog_pb2.CreateWorkItemResponse]
     """Creates a work item.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - NOT_FOUND (PROJECT_NOT_FOUND, REPOSITORY_NOT_FOUND, WORK_ITEM_NOT_FOUND): what it names is not there.
-    - ALREADY_EXISTS (WORK_ITEM_EXISTS): there is one of that id.
+    - NOT_FOUND (PROJECT_NOT_FOUND, REPOSITORY_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names does not exist.
+    - ALREADY_EXISTS (WORK_ITEM_EXISTS): a work item with that id already exists.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
     GetWorkItem: aio.UnaryUnaryMultiCallable[catalog_pb2.GetWorkItemRequest, catalog_pb2.GetWorkItemResponse]
     """Returns one work item.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (WORK_ITEM_NOT_FOUND): there is none of that id.
+    - NOT_FOUND (WORK_ITEM_NOT_FOUND): no work item has that id.
     """
     ListWorkItems: aio.UnaryUnaryMultiCallable[catalog_pb2.ListWorkItemsRequest, catalog_pb2.ListWorkItemsResponse]
-    """Lists work items, the newest first.
+    """Lists work items, newest first.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     UpdateWorkItem: aio.UnaryUnaryMultiCallable[catalog_pb2.UpdateWorkItemRequest, catalog_pb2.UpdateWorkItemResponse]
-    """Changes a work item.
+    """Updates a work item.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-      violations are listed.
-    - NOT_FOUND (WORK_ITEM_NOT_FOUND, REPOSITORY_NOT_FOUND): there is none of that id, or what it is to name is not there.
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+      changed; all violations are listed.
+    - NOT_FOUND (WORK_ITEM_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has that id, or something the update names
+      does not exist.
     """
     DeleteWorkItem: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteWorkItemRequest, catalog_pb2.DeleteWorkItemResponse]
-    """Deletes a work item. Deleting one that has been deleted is a success.
+    """Deletes a work item. Succeeds if it is already deleted.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (WORK_ITEM_NOT_FOUND): there never was one of that id.
-    - FAILED_PRECONDITION (WORK_ITEM_BUSY): live jobs work on it; the details name them.
+    - NOT_FOUND (WORK_ITEM_NOT_FOUND): no work item has ever had that id.
+    - FAILED_PRECONDITION (WORK_ITEM_BUSY): live jobs are working on it; the details name them.
     """
     MoveWorkItem: aio.UnaryUnaryMultiCallable[catalog_pb2.MoveWorkItemRequest, catalog_pb2.MoveWorkItemResponse]
-    """Puts a work item where a person wants it: IN_PROGRESS, DONE, or TODO again. One that is there already is a success.
+    """Moves a work item to IN_PROGRESS, to DONE, or back to TODO. Succeeds if it is already there.
 
-    Moving it to IN_PROGRESS makes a job of kind `ticket`, for the item's worker or template, else for the project's default
-    worker, else for the gateway's own agent. The item then follows that job: to REVIEW when it succeeds, else back to TODO.
+    Moving it to IN_PROGRESS creates a job of kind `ticket`, for the item's worker or template, or else for the
+    project's default worker, or else for the gateway's own agent. The item then follows that job: to REVIEW if it
+    succeeds, otherwise back to TODO.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the state is another; or what worker, template
-      and item say together makes no job.
-    - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): there is none of that id,
-      or what it names is not there any more.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, the state is another one, or the worker,
+      template and item together do not make a valid job.
+    - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has
+      that id, or something it names no longer exists.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
-    - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job works on it, which the details name; to DONE and TODO it moves when
-      that has ended.
-    - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): to IN_PROGRESS, and neither item, project nor gateway says who is to do it.
+    - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job, named in the details, is working on it; it can move to DONE or
+      TODO once that job has ended.
+    - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): the move is to IN_PROGRESS, but neither the item, the project nor the
+      gateway says who is to do the work.
     """
 
 class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
-    """Keeps what jobs refer to: projects, repositories, templates, workers and work items.
+    """Stores what jobs refer to: projects, repositories, templates, workers and work items.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not
-    beginning with a dash. A create call is safe to repeat by its request id, of at most 63 characters of [A-Za-z0-9_-], for at least
-    7 days; without one, every call creates. The id is used up by one request, of whatever RPC.
-    A page has fewer things than were asked for where they would not fit into one message.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL). Ids are 1 to 63 characters of [a-z0-9-], not starting with a dash. A request
+    id, of at most 63 characters of [A-Za-z0-9_-], makes a create call safe to repeat for at least 7 days; without one,
+    every call creates. A request id can be used for one request only, across all RPCs. A page has fewer items than
+    requested if they would not fit into one message.
 
-    An update changes the fields that its mask names, and no others: a field that the mask names and the message lacks is cleared.
-    Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change for it. A deleted
-    thing is found no more; jobs that have ended keep its id, and the id may be used again.
+    An update changes exactly the fields named in its mask: a field that is in the mask but absent from the message is
+    cleared. Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change
+    for that job. A deleted item can no longer be found; jobs that have ended keep its id, and the id may be reused.
     """
 
     @abc_1.abstractmethod
@@ -234,7 +239,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Creates a project.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - ALREADY_EXISTS (PROJECT_EXISTS): there is one of that id.
+        - ALREADY_EXISTS (PROJECT_EXISTS): a project with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
 
@@ -247,7 +252,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Returns one project.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
         """
 
     @abc_1.abstractmethod
@@ -256,7 +261,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.ListProjectsRequest,
         context: aio.ServicerContext[catalog_pb2.ListProjectsRequest, abc.Awaitable[catalog_pb2.ListProjectsResponse]],
     ) -> abc.Awaitable[catalog_pb2.ListProjectsResponse]:
-        """Lists projects, the newest first.
+        """Lists projects, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -267,11 +272,11 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.UpdateProjectRequest,
         context: aio.ServicerContext[catalog_pb2.UpdateProjectRequest, abc.Awaitable[catalog_pb2.UpdateProjectResponse]],
     ) -> abc.Awaitable[catalog_pb2.UpdateProjectResponse]:
-        """Changes a project.
+        """Updates a project.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-          violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): there is none of that id.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+          changed; all violations are listed.
+        - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
         """
 
     @abc_1.abstractmethod
@@ -280,11 +285,12 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.DeleteProjectRequest,
         context: aio.ServicerContext[catalog_pb2.DeleteProjectRequest, abc.Awaitable[catalog_pb2.DeleteProjectResponse]],
     ) -> abc.Awaitable[catalog_pb2.DeleteProjectResponse]:
-        """Deletes a project. Deleting one that has been deleted is a success.
+        """Deletes a project. Succeeds if it is already deleted.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or `default`, which is always there.
-        - NOT_FOUND (PROJECT_NOT_FOUND): there never was one of that id.
-        - FAILED_PRECONDITION (PROJECT_IN_USE): it is not empty: the details name what is in it. Jobs that have ended do not count.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or is `default`, which always exists.
+        - NOT_FOUND (PROJECT_NOT_FOUND): no project has ever had that id.
+        - FAILED_PRECONDITION (PROJECT_IN_USE): the project is not empty; the details name what is in it. Jobs that have
+          ended do not count.
         """
 
     @abc_1.abstractmethod
@@ -296,8 +302,8 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Creates a repository.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): what it names is not there.
-        - ALREADY_EXISTS (REPOSITORY_EXISTS): there is one of that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND): something it names does not exist.
+        - ALREADY_EXISTS (REPOSITORY_EXISTS): a repository with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
 
@@ -310,7 +316,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Returns one repository.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (REPOSITORY_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has that id.
         """
 
     @abc_1.abstractmethod
@@ -319,7 +325,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.ListRepositoriesRequest,
         context: aio.ServicerContext[catalog_pb2.ListRepositoriesRequest, abc.Awaitable[catalog_pb2.ListRepositoriesResponse]],
     ) -> abc.Awaitable[catalog_pb2.ListRepositoriesResponse]:
-        """Lists repositories, the newest first.
+        """Lists repositories, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -330,11 +336,11 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.UpdateRepositoryRequest,
         context: aio.ServicerContext[catalog_pb2.UpdateRepositoryRequest, abc.Awaitable[catalog_pb2.UpdateRepositoryResponse]],
     ) -> abc.Awaitable[catalog_pb2.UpdateRepositoryResponse]:
-        """Changes a repository.
+        """Updates a repository.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-          violations are listed.
-        - NOT_FOUND (REPOSITORY_NOT_FOUND): there is none of that id.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+          changed; all violations are listed.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has that id.
         """
 
     @abc_1.abstractmethod
@@ -343,11 +349,11 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.DeleteRepositoryRequest,
         context: aio.ServicerContext[catalog_pb2.DeleteRepositoryRequest, abc.Awaitable[catalog_pb2.DeleteRepositoryResponse]],
     ) -> abc.Awaitable[catalog_pb2.DeleteRepositoryResponse]:
-        """Deletes a repository. Deleting one that has been deleted is a success.
+        """Deletes a repository. Succeeds if it is already deleted.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (REPOSITORY_NOT_FOUND): there never was one of that id.
-        - FAILED_PRECONDITION (REPOSITORY_IN_USE): live jobs work on it, or work items are about it; the details name them.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has ever had that id.
+        - FAILED_PRECONDITION (REPOSITORY_IN_USE): live jobs or work items use it; the details name them.
         """
 
     @abc_1.abstractmethod
@@ -359,8 +365,8 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Creates a template.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): what it names is not there.
-        - ALREADY_EXISTS (TEMPLATE_EXISTS): there is one of that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND): something it names does not exist.
+        - ALREADY_EXISTS (TEMPLATE_EXISTS): a template with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
 
@@ -373,7 +379,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Returns one template.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (TEMPLATE_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (TEMPLATE_NOT_FOUND): no template has that id.
         """
 
     @abc_1.abstractmethod
@@ -382,7 +388,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.ListTemplatesRequest,
         context: aio.ServicerContext[catalog_pb2.ListTemplatesRequest, abc.Awaitable[catalog_pb2.ListTemplatesResponse]],
     ) -> abc.Awaitable[catalog_pb2.ListTemplatesResponse]:
-        """Lists templates, the newest first.
+        """Lists templates, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -393,11 +399,11 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.UpdateTemplateRequest,
         context: aio.ServicerContext[catalog_pb2.UpdateTemplateRequest, abc.Awaitable[catalog_pb2.UpdateTemplateResponse]],
     ) -> abc.Awaitable[catalog_pb2.UpdateTemplateResponse]:
-        """Changes a template.
+        """Updates a template.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-          violations are listed.
-        - NOT_FOUND (TEMPLATE_NOT_FOUND): there is none of that id.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+          changed; all violations are listed.
+        - NOT_FOUND (TEMPLATE_NOT_FOUND): no template has that id.
         """
 
     @abc_1.abstractmethod
@@ -406,11 +412,11 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.DeleteTemplateRequest,
         context: aio.ServicerContext[catalog_pb2.DeleteTemplateRequest, abc.Awaitable[catalog_pb2.DeleteTemplateResponse]],
     ) -> abc.Awaitable[catalog_pb2.DeleteTemplateResponse]:
-        """Deletes a template. Deleting one that has been deleted is a success.
+        """Deletes a template. Succeeds if it is already deleted.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (TEMPLATE_NOT_FOUND): there never was one of that id.
-        - FAILED_PRECONDITION (TEMPLATE_IN_USE): live jobs have it, or workers; the details name them.
+        - NOT_FOUND (TEMPLATE_NOT_FOUND): no template has ever had that id.
+        - FAILED_PRECONDITION (TEMPLATE_IN_USE): live jobs or workers use it; the details name them.
         """
 
     @abc_1.abstractmethod
@@ -422,8 +428,8 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Creates a worker.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): what it names is not there.
-        - ALREADY_EXISTS (WORKER_EXISTS): there is one of that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): something it names does not exist.
+        - ALREADY_EXISTS (WORKER_EXISTS): a worker with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
 
@@ -436,7 +442,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Returns one worker.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (WORKER_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (WORKER_NOT_FOUND): no worker has that id.
         """
 
     @abc_1.abstractmethod
@@ -445,7 +451,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.ListWorkersRequest,
         context: aio.ServicerContext[catalog_pb2.ListWorkersRequest, abc.Awaitable[catalog_pb2.ListWorkersResponse]],
     ) -> abc.Awaitable[catalog_pb2.ListWorkersResponse]:
-        """Lists workers, the newest first.
+        """Lists workers, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -456,11 +462,12 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.UpdateWorkerRequest,
         context: aio.ServicerContext[catalog_pb2.UpdateWorkerRequest, abc.Awaitable[catalog_pb2.UpdateWorkerResponse]],
     ) -> abc.Awaitable[catalog_pb2.UpdateWorkerResponse]:
-        """Changes a worker.
+        """Updates a worker.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-          violations are listed.
-        - NOT_FOUND (WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND): there is none of that id, or what it is to name is not there.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+          changed; all violations are listed.
+        - NOT_FOUND (WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND): no worker has that id, or something the update names does not
+          exist.
         """
 
     @abc_1.abstractmethod
@@ -469,11 +476,11 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.DeleteWorkerRequest,
         context: aio.ServicerContext[catalog_pb2.DeleteWorkerRequest, abc.Awaitable[catalog_pb2.DeleteWorkerResponse]],
     ) -> abc.Awaitable[catalog_pb2.DeleteWorkerResponse]:
-        """Deletes a worker. Deleting one that has been deleted is a success.
+        """Deletes a worker. Succeeds if it is already deleted.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (WORKER_NOT_FOUND): there never was one of that id.
-        - FAILED_PRECONDITION (WORKER_IN_USE): live jobs have it; the details name them.
+        - NOT_FOUND (WORKER_NOT_FOUND): no worker has ever had that id.
+        - FAILED_PRECONDITION (WORKER_IN_USE): live jobs use it; the details name them.
         """
 
     @abc_1.abstractmethod
@@ -485,8 +492,8 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Creates a work item.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND, REPOSITORY_NOT_FOUND, WORK_ITEM_NOT_FOUND): what it names is not there.
-        - ALREADY_EXISTS (WORK_ITEM_EXISTS): there is one of that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND, REPOSITORY_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names does not exist.
+        - ALREADY_EXISTS (WORK_ITEM_EXISTS): a work item with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
 
@@ -499,7 +506,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Returns one work item.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND): no work item has that id.
         """
 
     @abc_1.abstractmethod
@@ -508,7 +515,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.ListWorkItemsRequest,
         context: aio.ServicerContext[catalog_pb2.ListWorkItemsRequest, abc.Awaitable[catalog_pb2.ListWorkItemsResponse]],
     ) -> abc.Awaitable[catalog_pb2.ListWorkItemsResponse]:
-        """Lists work items, the newest first.
+        """Lists work items, newest first.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -519,11 +526,12 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.UpdateWorkItemRequest,
         context: aio.ServicerContext[catalog_pb2.UpdateWorkItemRequest, abc.Awaitable[catalog_pb2.UpdateWorkItemResponse]],
     ) -> abc.Awaitable[catalog_pb2.UpdateWorkItemResponse]:
-        """Changes a work item.
+        """Updates a work item.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-          violations are listed.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND, REPOSITORY_NOT_FOUND): there is none of that id, or what it is to name is not there.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+          changed; all violations are listed.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has that id, or something the update names
+          does not exist.
         """
 
     @abc_1.abstractmethod
@@ -532,11 +540,11 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.DeleteWorkItemRequest,
         context: aio.ServicerContext[catalog_pb2.DeleteWorkItemRequest, abc.Awaitable[catalog_pb2.DeleteWorkItemResponse]],
     ) -> abc.Awaitable[catalog_pb2.DeleteWorkItemResponse]:
-        """Deletes a work item. Deleting one that has been deleted is a success.
+        """Deletes a work item. Succeeds if it is already deleted.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND): there never was one of that id.
-        - FAILED_PRECONDITION (WORK_ITEM_BUSY): live jobs work on it; the details name them.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND): no work item has ever had that id.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): live jobs are working on it; the details name them.
         """
 
     @abc_1.abstractmethod
@@ -545,19 +553,21 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.MoveWorkItemRequest,
         context: aio.ServicerContext[catalog_pb2.MoveWorkItemRequest, abc.Awaitable[catalog_pb2.MoveWorkItemResponse]],
     ) -> abc.Awaitable[catalog_pb2.MoveWorkItemResponse]:
-        """Puts a work item where a person wants it: IN_PROGRESS, DONE, or TODO again. One that is there already is a success.
+        """Moves a work item to IN_PROGRESS, to DONE, or back to TODO. Succeeds if it is already there.
 
-        Moving it to IN_PROGRESS makes a job of kind `ticket`, for the item's worker or template, else for the project's default
-        worker, else for the gateway's own agent. The item then follows that job: to REVIEW when it succeeds, else back to TODO.
+        Moving it to IN_PROGRESS creates a job of kind `ticket`, for the item's worker or template, or else for the
+        project's default worker, or else for the gateway's own agent. The item then follows that job: to REVIEW if it
+        succeeds, otherwise back to TODO.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the state is another; or what worker, template
-          and item say together makes no job.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): there is none of that id,
-          or what it names is not there any more.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, the state is another one, or the worker,
+          template and item together do not make a valid job.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has
+          that id, or something it names no longer exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
-        - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job works on it, which the details name; to DONE and TODO it moves when
-          that has ended.
-        - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): to IN_PROGRESS, and neither item, project nor gateway says who is to do it.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job, named in the details, is working on it; it can move to DONE or
+          TODO once that job has ended.
+        - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): the move is to IN_PROGRESS, but neither the item, the project nor the
+          gateway says who is to do the work.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: aio.Server) -> None: ...

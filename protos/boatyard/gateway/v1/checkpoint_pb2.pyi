@@ -23,7 +23,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class ListCheckpointsRequest(message.Message):
-    """Asks for checkpoints; the filters are combined by "and"."""
+    """Request for ListCheckpoints; the filters are combined with AND."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -33,16 +33,16 @@ class ListCheckpointsRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Only of this project's jobs; empty means all."""
+    """Only checkpoints of this project's jobs; empty means all."""
     job_id: builtins.str
-    """Only of this job; empty means all."""
+    """Only those of this job; empty means all."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     @builtins.property
     def states(self) -> containers.RepeatedScalarFieldContainer[Checkpoint.State.ValueType]:
-        """Checkpoints in any of these states; empty means all."""
+        """Only checkpoints in any of these states; empty means all."""
 
     def __init__(
         self,
@@ -61,14 +61,14 @@ class ListCheckpointsRequest(message.Message):
 
 @typing.final
 class ListCheckpointsResponse(message.Message):
-    """Answers ListCheckpoints."""
+    """Response for ListCheckpoints."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     CHECKPOINTS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def checkpoints(self) -> containers.RepeatedCompositeFieldContainer[Checkpoint]:
         """The checkpoints of this page."""
@@ -87,7 +87,7 @@ class ListCheckpointsResponse(message.Message):
 
 @typing.final
 class GetCheckpointRequest(message.Message):
-    """Asks for one checkpoint."""
+    """Request for GetCheckpoint."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -107,7 +107,7 @@ class GetCheckpointRequest(message.Message):
 
 @typing.final
 class GetCheckpointResponse(message.Message):
-    """Answers GetCheckpoint."""
+    """Response for GetCheckpoint."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -129,7 +129,7 @@ class GetCheckpointResponse(message.Message):
 
 @typing.final
 class ApproveCheckpointRequest(message.Message):
-    """Asks to answer yes."""
+    """Request for ApproveCheckpoint."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -138,7 +138,7 @@ class ApproveCheckpointRequest(message.Message):
     checkpoint_id: builtins.str
     """Required. The checkpoint."""
     comment: builtins.str
-    """For the record, and for an agent that has asked: it is told. At most 16 KiB."""
+    """A comment for the record; an agent that asked the question is given it. At most 16 KiB."""
     def __init__(
         self,
         *,
@@ -153,17 +153,17 @@ class ApproveCheckpointRequest(message.Message):
 
 @typing.final
 class ApproveCheckpointResponse(message.Message):
-    """Answers ApproveCheckpoint."""
+    """Response for ApproveCheckpoint."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     CHECKPOINT_FIELD_NUMBER: builtins.int
     ALREADY_DECIDED_FIELD_NUMBER: builtins.int
     already_decided: builtins.bool
-    """Whether it was decided before this call, in whichever way: `checkpoint` says how."""
+    """True when it was already decided before this call, either way; `checkpoint` says how."""
     @builtins.property
     def checkpoint(self) -> Checkpoint:
-        """The checkpoint with the answer that holds."""
+        """The checkpoint, with the answer that holds."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class ApproveCheckpointResponse(message.Message):
 
 @typing.final
 class RejectCheckpointRequest(message.Message):
-    """Asks to answer no."""
+    """Request for RejectCheckpoint."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -188,7 +188,7 @@ class RejectCheckpointRequest(message.Message):
     checkpoint_id: builtins.str
     """Required. The checkpoint."""
     reason: builtins.str
-    """Required. Why, for people: it becomes the job's message. At most 16 KiB."""
+    """Required. Why, for people; it becomes the job's message. At most 16 KiB."""
     def __init__(
         self,
         *,
@@ -203,17 +203,17 @@ class RejectCheckpointRequest(message.Message):
 
 @typing.final
 class RejectCheckpointResponse(message.Message):
-    """Answers RejectCheckpoint."""
+    """Response for RejectCheckpoint."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     CHECKPOINT_FIELD_NUMBER: builtins.int
     ALREADY_DECIDED_FIELD_NUMBER: builtins.int
     already_decided: builtins.bool
-    """Whether it was decided before this call, in whichever way: `checkpoint` says how."""
+    """True when it was already decided before this call, either way; `checkpoint` says how."""
     @builtins.property
     def checkpoint(self) -> Checkpoint:
-        """The checkpoint with the answer that holds."""
+        """The checkpoint, with the answer that holds."""
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class RejectCheckpointResponse(message.Message):
 
 @typing.final
 class RequestChangesRequest(message.Message):
-    """Asks for changes."""
+    """Request for RequestChanges."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -238,7 +238,7 @@ class RequestChangesRequest(message.Message):
     checkpoint_id: builtins.str
     """Required. The checkpoint."""
     comment: builtins.str
-    """Required. What the agent is to do now. At most 16 KiB."""
+    """Required. What the agent should do now. At most 16 KiB."""
     def __init__(
         self,
         *,
@@ -253,17 +253,17 @@ class RequestChangesRequest(message.Message):
 
 @typing.final
 class RequestChangesResponse(message.Message):
-    """Answers RequestChanges."""
+    """Response for RequestChanges."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     CHECKPOINT_FIELD_NUMBER: builtins.int
     ALREADY_DECIDED_FIELD_NUMBER: builtins.int
     already_decided: builtins.bool
-    """Whether it was decided before this call, in whichever way: `checkpoint` says how."""
+    """True when it was already decided before this call, either way; `checkpoint` says how."""
     @builtins.property
     def checkpoint(self) -> Checkpoint:
-        """The checkpoint with the answer that holds."""
+        """The checkpoint, with the answer that holds."""
 
     def __init__(
         self,
@@ -279,7 +279,7 @@ class RequestChangesResponse(message.Message):
 
 @typing.final
 class Checkpoint(message.Message):
-    """A question to a person, on whose answer a job waits."""
+    """A question to a person; a job waits for the answer."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -292,35 +292,35 @@ class Checkpoint(message.Message):
         STATE_UNSPECIFIED: Checkpoint._State.ValueType  # 0
         """Never sent."""
         STATE_PENDING: Checkpoint._State.ValueType  # 1
-        """It waits for an answer."""
+        """It is waiting for an answer."""
         STATE_APPROVED: Checkpoint._State.ValueType  # 2
-        """The answer was yes."""
+        """It was approved."""
         STATE_REJECTED: Checkpoint._State.ValueType  # 3
-        """The answer was no; the job ends FAILED (REJECTED)."""
+        """It was rejected; the job ends FAILED (REJECTED)."""
         STATE_EXPIRED: Checkpoint._State.ValueType  # 4
-        """Nobody answered before `expire_time`, which counts as no; the job ends FAILED (EXPIRED)."""
+        """Nobody answered before `expire_time`, which counts as a rejection; the job ends FAILED (EXPIRED)."""
         STATE_CHANGES_REQUESTED: Checkpoint._State.ValueType  # 5
         """The answer was RequestChanges; the question is asked again, as another checkpoint."""
         STATE_WITHDRAWN: Checkpoint._State.ValueType  # 6
-        """No answer is wanted any more: the job was cancelled, or begun anew on another cell, where it asks again."""
+        """An answer is no longer needed: the job was cancelled, or restarted on another cell, where it asks again."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where a checkpoint stands. Values may be added. All but PENDING are final."""
+        """The state of a checkpoint. Values may be added. All states but PENDING are final."""
 
     STATE_UNSPECIFIED: Checkpoint.State.ValueType  # 0
     """Never sent."""
     STATE_PENDING: Checkpoint.State.ValueType  # 1
-    """It waits for an answer."""
+    """It is waiting for an answer."""
     STATE_APPROVED: Checkpoint.State.ValueType  # 2
-    """The answer was yes."""
+    """It was approved."""
     STATE_REJECTED: Checkpoint.State.ValueType  # 3
-    """The answer was no; the job ends FAILED (REJECTED)."""
+    """It was rejected; the job ends FAILED (REJECTED)."""
     STATE_EXPIRED: Checkpoint.State.ValueType  # 4
-    """Nobody answered before `expire_time`, which counts as no; the job ends FAILED (EXPIRED)."""
+    """Nobody answered before `expire_time`, which counts as a rejection; the job ends FAILED (EXPIRED)."""
     STATE_CHANGES_REQUESTED: Checkpoint.State.ValueType  # 5
     """The answer was RequestChanges; the question is asked again, as another checkpoint."""
     STATE_WITHDRAWN: Checkpoint.State.ValueType  # 6
-    """No answer is wanted any more: the job was cancelled, or begun anew on another cell, where it asks again."""
+    """An answer is no longer needed: the job was cancelled, or restarted on another cell, where it asks again."""
 
     class _Origin:
         ValueType = typing.NewType("ValueType", builtins.int)
@@ -331,9 +331,9 @@ class Checkpoint(message.Message):
         ORIGIN_UNSPECIFIED: Checkpoint._Origin.ValueType  # 0
         """Never sent."""
         ORIGIN_POLICY: Checkpoint._Origin.ValueType  # 1
-        """The job's policy, by `Policy.checkpoints`."""
+        """The job's policy, through `Policy.checkpoints`."""
         ORIGIN_AGENT: Checkpoint._Origin.ValueType  # 2
-        """The agent, where `Policy.agent_may_ask` lets it."""
+        """The agent, if `Policy.agent_may_ask` allows it."""
         ORIGIN_HOOK: Checkpoint._Origin.ValueType  # 3
         """A hook."""
 
@@ -343,9 +343,9 @@ class Checkpoint(message.Message):
     ORIGIN_UNSPECIFIED: Checkpoint.Origin.ValueType  # 0
     """Never sent."""
     ORIGIN_POLICY: Checkpoint.Origin.ValueType  # 1
-    """The job's policy, by `Policy.checkpoints`."""
+    """The job's policy, through `Policy.checkpoints`."""
     ORIGIN_AGENT: Checkpoint.Origin.ValueType  # 2
-    """The agent, where `Policy.agent_may_ask` lets it."""
+    """The agent, if `Policy.agent_may_ask` allows it."""
     ORIGIN_HOOK: Checkpoint.Origin.ValueType  # 3
     """A hook."""
 
@@ -372,38 +372,40 @@ class Checkpoint(message.Message):
     project_id: builtins.str
     """The job's project."""
     execution_id: builtins.str
-    """The agent's execution whose work it is about; before the agent begins, the one that is to begin."""
+    """The agent's execution whose work the question is about; before the agent starts, the execution that is about to
+    start.
+    """
     name: builtins.str
-    """What is asked about, unique within an attempt: `push`, in the second round `push-2`; `agent`; `pre-hook-1`."""
+    """The checkpoint's name, unique within an attempt: `push`, in the second round `push-2`; `agent`; `pre-hook-1`."""
     origin: Checkpoint.Origin.ValueType
     """Who asks."""
     question: builtins.str
-    """The question, for people; at most 16 KiB. Of an agent or a hook its own words, which nobody has checked."""
+    """The question, for people; at most 16 KiB. From an agent or a hook, these are its own unchecked words."""
     round: builtins.int
-    """Which round of the agent's work it is about, from 1: each RequestChanges begins another."""
+    """The round of the agent's work that it is about, from 1; each RequestChanges starts another."""
     takes_changes: builtins.bool
-    """Whether RequestChanges is an answer to it."""
+    """True when RequestChanges is a possible answer."""
     state: Checkpoint.State.ValueType
-    """Where it stands."""
+    """Its state."""
     comment: builtins.str
-    """What was said with the answer."""
+    """The comment or reason given with the answer."""
     @builtins.property
     def output(self) -> output_pb2.Output:
-        """What had come out when it was asked: the agent's summary, the check's result, and the first 100 changed files; without
-        the diff, which AgentRuntimeService.ReadDiff has for `execution_id`.
+        """The output when the question was asked: the agent's summary, the verify command's result, and the first 100 changed
+        files; without the diff, which AgentRuntimeService.ReadDiff returns for `execution_id`.
         """
 
     @builtins.property
     def decider(self) -> Decider:
-        """Who answered; absent where nobody did: while it is PENDING, and when it is EXPIRED or WITHDRAWN."""
+        """Who answered; absent when nobody did: while it is PENDING, and when it is EXPIRED or WITHDRAWN."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """When it was asked."""
+        """When the question was asked."""
 
     @builtins.property
     def expire_time(self) -> timestamp_pb2.Timestamp:
-        """When it expires, or did, by the database's clock."""
+        """When it expires or expired, by the database's clock."""
 
     @builtins.property
     def decide_time(self) -> timestamp_pb2.Timestamp:
@@ -445,11 +447,11 @@ class Decider(message.Message):
     PEER_FIELD_NUMBER: builtins.int
     VIA_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """The caller, by the name that its token has."""
+    """The caller, by the name of its token."""
     peer: builtins.str
-    """Where the call came from, as gRPC has it, such as `ipv4:127.0.0.1:41234`."""
+    """The caller's address, as gRPC writes it, such as `ipv4:127.0.0.1:41234`."""
     via: builtins.str
-    """What the call was made with: its user agent."""
+    """The caller's user agent."""
     def __init__(
         self,
         *,

@@ -13,22 +13,23 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CheckpointServiceStub:
-    """Asks people what a job may do, and takes their answers. A job that waits for one holds no slot, and survives everything.
+    """Asks people what a job may do, and takes their answers. A job that waits for an answer occupies no slot and survives
+    restarts and crashes.
 
-    The first answer wins. Whoever answers later, or twice, is told what the first answer was, with `already_decided`: no
-    answer is an error because another one was faster. Any gateway of the house takes answers, whichever cell the job waits on.
+    The first answer wins. Anyone who answers later, or again, gets the first answer with `already_decided` set: losing
+    the race is not an error. Any gateway takes answers, whichever cell the job waits on.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away (the details say
-    when to ask again), and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
     ListCheckpoints: aio.UnaryUnaryMultiCallable[checkpoint_pb2.ListCheckpointsRequest, checkpoint_pb2.ListCheckpointsResponse]
-    """Lists checkpoints, the newest first, with long texts cut and without the changed files.
+    """Lists checkpoints, newest first, with long texts truncated and without the changed files.
 
-    A page has fewer checkpoints than were asked for where they would not fit into one message.
+    A page has fewer checkpoints than requested if they would not fit into one message.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
@@ -36,40 +37,41 @@ class CheckpointServiceStub:
     """Returns one checkpoint.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (CHECKPOINT_NOT_FOUND): there is none of that id.
+    - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
     """
     ApproveCheckpoint: aio.UnaryUnaryMultiCallable[checkpoint_pb2.ApproveCheckpointRequest, checkpoint_pb2.ApproveCheckpointResponse]
-    """Answers yes: the job goes on.
+    """Approves: the job goes on.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the comment too long.
-    - NOT_FOUND (CHECKPOINT_NOT_FOUND): there is none of that id.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the comment is too long.
+    - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
     """
     RejectCheckpoint: aio.UnaryUnaryMultiCallable[checkpoint_pb2.RejectCheckpointRequest, checkpoint_pb2.RejectCheckpointResponse]
-    """Answers no: the job ends FAILED (REJECTED), and what its agent did is kept as after any failure.
+    """Rejects: the job ends FAILED (REJECTED), and the agent's work is kept as after any failure.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id or the reason is missing or malformed.
-    - NOT_FOUND (CHECKPOINT_NOT_FOUND): there is none of that id.
+    - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
     """
     RequestChanges: aio.UnaryUnaryMultiCallable[checkpoint_pb2.RequestChangesRequest, checkpoint_pb2.RequestChangesResponse]
-    """Answers "not yet": the agent is started again in its workspace, as it left it, and told the comment after what it was
-    told before. Its result is taken, compared and checked anew, and then the same question is asked again.
+    """Requests changes: the agent is started again in its workspace, as it left it, and given the comment after its
+    earlier prompts. Its result is taken, compared and verified again, and then the same question is asked again.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id or the comment is missing or malformed.
-    - NOT_FOUND (CHECKPOINT_NOT_FOUND): there is none of that id.
-    - FAILED_PRECONDITION (CHANGES_NOT_POSSIBLE): the agent has not worked yet, its result is published already, or no
+    - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
+    - FAILED_PRECONDITION (CHANGES_NOT_POSSIBLE): the agent has not worked yet, its result is already published, or no
       rounds are left; see `Checkpoint.takes_changes`.
     """
 
 class CheckpointServiceServicer(metaclass=abc_1.ABCMeta):
-    """Asks people what a job may do, and takes their answers. A job that waits for one holds no slot, and survives everything.
+    """Asks people what a job may do, and takes their answers. A job that waits for an answer occupies no slot and survives
+    restarts and crashes.
 
-    The first answer wins. Whoever answers later, or twice, is told what the first answer was, with `already_decided`: no
-    answer is an error because another one was faster. Any gateway of the house takes answers, whichever cell the job waits on.
+    The first answer wins. Anyone who answers later, or again, gets the first answer with `already_decided` set: losing
+    the race is not an error. Any gateway takes answers, whichever cell the job waits on.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away (the details say
-    when to ask again), and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL).
     """
 
     @abc_1.abstractmethod
@@ -78,9 +80,9 @@ class CheckpointServiceServicer(metaclass=abc_1.ABCMeta):
         request: checkpoint_pb2.ListCheckpointsRequest,
         context: aio.ServicerContext[checkpoint_pb2.ListCheckpointsRequest, abc.Awaitable[checkpoint_pb2.ListCheckpointsResponse]],
     ) -> abc.Awaitable[checkpoint_pb2.ListCheckpointsResponse]:
-        """Lists checkpoints, the newest first, with long texts cut and without the changed files.
+        """Lists checkpoints, newest first, with long texts truncated and without the changed files.
 
-        A page has fewer checkpoints than were asked for where they would not fit into one message.
+        A page has fewer checkpoints than requested if they would not fit into one message.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -94,7 +96,7 @@ class CheckpointServiceServicer(metaclass=abc_1.ABCMeta):
         """Returns one checkpoint.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (CHECKPOINT_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
         """
 
     @abc_1.abstractmethod
@@ -103,10 +105,10 @@ class CheckpointServiceServicer(metaclass=abc_1.ABCMeta):
         request: checkpoint_pb2.ApproveCheckpointRequest,
         context: aio.ServicerContext[checkpoint_pb2.ApproveCheckpointRequest, abc.Awaitable[checkpoint_pb2.ApproveCheckpointResponse]],
     ) -> abc.Awaitable[checkpoint_pb2.ApproveCheckpointResponse]:
-        """Answers yes: the job goes on.
+        """Approves: the job goes on.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the comment too long.
-        - NOT_FOUND (CHECKPOINT_NOT_FOUND): there is none of that id.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the comment is too long.
+        - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
         """
 
     @abc_1.abstractmethod
@@ -115,10 +117,10 @@ class CheckpointServiceServicer(metaclass=abc_1.ABCMeta):
         request: checkpoint_pb2.RejectCheckpointRequest,
         context: aio.ServicerContext[checkpoint_pb2.RejectCheckpointRequest, abc.Awaitable[checkpoint_pb2.RejectCheckpointResponse]],
     ) -> abc.Awaitable[checkpoint_pb2.RejectCheckpointResponse]:
-        """Answers no: the job ends FAILED (REJECTED), and what its agent did is kept as after any failure.
+        """Rejects: the job ends FAILED (REJECTED), and the agent's work is kept as after any failure.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id or the reason is missing or malformed.
-        - NOT_FOUND (CHECKPOINT_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
         """
 
     @abc_1.abstractmethod
@@ -127,12 +129,12 @@ class CheckpointServiceServicer(metaclass=abc_1.ABCMeta):
         request: checkpoint_pb2.RequestChangesRequest,
         context: aio.ServicerContext[checkpoint_pb2.RequestChangesRequest, abc.Awaitable[checkpoint_pb2.RequestChangesResponse]],
     ) -> abc.Awaitable[checkpoint_pb2.RequestChangesResponse]:
-        """Answers "not yet": the agent is started again in its workspace, as it left it, and told the comment after what it was
-        told before. Its result is taken, compared and checked anew, and then the same question is asked again.
+        """Requests changes: the agent is started again in its workspace, as it left it, and given the comment after its
+        earlier prompts. Its result is taken, compared and verified again, and then the same question is asked again.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id or the comment is missing or malformed.
-        - NOT_FOUND (CHECKPOINT_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (CHANGES_NOT_POSSIBLE): the agent has not worked yet, its result is published already, or no
+        - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
+        - FAILED_PRECONDITION (CHANGES_NOT_POSSIBLE): the agent has not worked yet, its result is already published, or no
           rounds are left; see `Checkpoint.takes_changes`.
         """
 

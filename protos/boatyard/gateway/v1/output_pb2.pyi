@@ -21,7 +21,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class Output(message.Message):
-    """What came out of an execution: what we saw ourselves, and nothing that the agent merely said."""
+    """What an execution produced: what Boatyard itself observed, and nothing that the agent merely claimed."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -50,58 +50,60 @@ class Output(message.Message):
     PULL_REQUEST_NUMBER_FIELD_NUMBER: builtins.int
     REVIEW_COMMENT_FIELD_NUMBER: builtins.int
     summary: builtins.str
-    """The agent's last words: what its model said last, or the last lines of its output; at most 2 KiB."""
+    """The agent's final words: its model's last text, or the last lines of its output; at most 2 KiB."""
     total_files_changed: builtins.int
-    """How many differ altogether."""
+    """The total number of files that differ."""
     base_commit_id: builtins.str
     """The commit that the work started from; empty without a repository."""
     commit_id: builtins.str
-    """The result; the base when nothing has changed."""
+    """The commit of the result; the base commit when nothing has changed."""
     branch: builtins.bytes
     """The branch of the result."""
     pushed: builtins.bool
-    """Whether the branch is on the remote, at `commit_id`."""
+    """True when the branch is on the remote, at `commit_id`."""
     diff: builtins.bytes
-    """The unified diff from base to result, cut at a file boundary after 64 KiB. ReadDiff has the whole."""
+    """The unified diff from base to result, truncated at a file boundary after 64 KiB. ReadDiff returns all of it."""
     diff_truncated: builtins.bool
-    """Whether `diff` leaves files out."""
+    """True when `diff` omits files."""
     log_tail: builtins.bytes
-    """The last bytes of standard output and standard error, interleaved; at most 16 KiB. WatchExecution has the whole."""
+    """The last bytes of standard output and standard error, interleaved; at most 16 KiB. WatchExecution returns all of
+    it.
+    """
     output_bytes: builtins.int
-    """Bytes that the agent wrote to standard output and standard error."""
+    """Number of bytes that the agent wrote to standard output and standard error."""
     exit_code: builtins.int
     """It exited by itself."""
     signal: builtins.int
-    """A signal of this number ended it."""
+    """The number of the signal that ended it."""
     tokens_used: builtins.int
-    """Tokens of all requests to the model; absent where the runtime does not see them."""
+    """Tokens of all model requests; absent where the runtime cannot see them."""
     cost_usd: builtins.float
-    """US dollars; absent where the runtime does not see them, or the price is not known."""
+    """Cost in US dollars; absent where the runtime cannot see it, or the price is not known."""
     tool_calls: builtins.int
-    """Tools that the agent called; absent where the runtime does not see them."""
+    """Number of the agent's tool calls; absent where the runtime cannot see them."""
     turns: builtins.int
-    """Answers that its model gave; absent where the runtime does not see them."""
+    """Number of the model's answers; absent where the runtime cannot see them."""
     snapshot_id: builtins.str
-    """What a job that has failed, or was cancelled, left in its workspace, kept as a snapshot; empty when nothing had changed,
-    and while the job lives. See AgentRuntimeService.ListSnapshots.
+    """The snapshot of what a failed or cancelled job left in its workspace; empty when nothing had changed, and while the
+    job is live. See AgentRuntimeService.ListSnapshots.
     """
     cpu_seconds: builtins.float
-    """Seconds on a processor, user and system, of all the agent's processes; absent where nobody counts them."""
+    """CPU time in seconds, user and system, of all the agent's processes; absent where this is not measured."""
     memory_peak_bytes: builtins.int
-    """The most memory that its processes had at a time, in bytes; absent where nobody counts it."""
+    """Peak memory use of its processes, in bytes; absent where this is not measured."""
     pull_request_url: builtins.str
-    """The pull request that a coordinator's client has opened; empty means none."""
+    """The URL of the pull request opened by a coordinator's client; empty means none."""
     pull_request_number: builtins.int
-    """Its number; 0 means none."""
+    """The pull request's number; 0 means none."""
     review_comment: builtins.str
-    """What a coordinator's client has to say in review."""
+    """The review comment of a coordinator's client."""
     @builtins.property
     def files_changed(self) -> containers.RepeatedCompositeFieldContainer[FileChange]:
-        """The files that differ between base and result; at most 1000 of them."""
+        """The files that differ between base and result; at most 1000."""
 
     @builtins.property
     def verification(self) -> Verification:
-        """The check that we ran on the result; absent when there was none, or it was not reached."""
+        """The verify command's outcome on the result; absent when there was none, or it was not reached."""
 
     def __init__(
         self,
@@ -176,11 +178,11 @@ class FileChange(message.Message):
     ADDITIONS_FIELD_NUMBER: builtins.int
     DELETIONS_FIELD_NUMBER: builtins.int
     path: builtins.bytes
-    """The path, from the top of the tree."""
+    """The path, relative to the top of the tree."""
     change: builtins.str
     """`A` added, `M` modified, `D` deleted, `R` renamed, `T` another kind of file."""
     old_path: builtins.bytes
-    """Where a renamed file was before."""
+    """The previous path of a renamed file."""
     additions: builtins.int
     """Lines added; absent for a binary file."""
     deletions: builtins.int
@@ -209,7 +211,7 @@ class FileChange(message.Message):
 
 @typing.final
 class Verification(message.Message):
-    """A check that we ran on a result."""
+    """The outcome of the verify command on a result."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -221,11 +223,11 @@ class Verification(message.Message):
     execution_id: builtins.str
     """The execution that ran it; its events can be watched."""
     passed: builtins.bool
-    """Whether it exited with code 0."""
+    """True when it exited with code 0."""
     exit_code: builtins.int
-    """Its exit code; absent when it was ended, or could not begin."""
+    """Its exit code; absent when it was terminated or could not begin."""
     reason: builtins.str
-    """Why it did not pass, where it is not the exit code: TIMED_OUT, AGENT_NOT_INSTALLED, …"""
+    """Why it did not pass, if not because of the exit code: TIMED_OUT, AGENT_NOT_INSTALLED, …"""
     @builtins.property
     def duration(self) -> duration_pb2.Duration:
         """How long it ran."""
