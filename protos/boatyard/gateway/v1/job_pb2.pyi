@@ -26,7 +26,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class CreateJobRequest(message.Message):
-    """Asks for a job."""
+    """Request for CreateJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -34,11 +34,11 @@ class CreateJobRequest(message.Message):
     SPEC_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Makes the call safe to repeat: the same id with the same request returns the same job. At most 63 characters of
-    [A-Za-z0-9_-]; empty means that every call makes a job.
+    [A-Za-z0-9_-]; empty means that every call creates a job.
     """
     @builtins.property
     def spec(self) -> JobSpec:
-        """Required. What is to be done."""
+        """Required. What to do."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class CreateJobRequest(message.Message):
 
 @typing.final
 class CreateJobResponse(message.Message):
-    """Answers CreateJob."""
+    """Response for CreateJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     JOB_FIELD_NUMBER: builtins.int
     @builtins.property
     def job(self) -> Job:
-        """The job, PENDING or further. Its first execution has its id already."""
+        """The job, PENDING or in a later state. The id of its first execution is already set."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class CreateJobResponse(message.Message):
 
 @typing.final
 class GetJobRequest(message.Message):
-    """Asks for one job."""
+    """Request for GetJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -96,7 +96,7 @@ class GetJobRequest(message.Message):
 
 @typing.final
 class GetJobResponse(message.Message):
-    """Answers GetJob."""
+    """Response for GetJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -118,7 +118,7 @@ class GetJobResponse(message.Message):
 
 @typing.final
 class JobFilter(message.Message):
-    """Which jobs are meant: those to which all of this applies."""
+    """Selects jobs: those to which all of this applies."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -131,30 +131,30 @@ class JobFilter(message.Message):
     CREATED_AFTER_TIME_FIELD_NUMBER: builtins.int
     CREATED_BEFORE_TIME_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Only of this project; empty means all."""
+    """Only those of this project; empty means all."""
     worker_id: builtins.str
-    """Only of this worker; empty means all."""
+    """Only those of this worker; empty means all."""
     work_item_id: builtins.str
-    """Only for this work item; empty means all."""
+    """Only those for this work item; empty means all."""
     @builtins.property
     def states(self) -> containers.RepeatedScalarFieldContainer[Job.State.ValueType]:
-        """Jobs in any of these states; empty means all."""
+        """Only jobs in any of these states; empty means all."""
 
     @builtins.property
     def kinds(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Of any of these kinds; empty means all. At most 64."""
+        """Only jobs of any of these kinds; empty means all. At most 64."""
 
     @builtins.property
     def labels(self) -> containers.RepeatedCompositeFieldContainer[LabelSelector]:
-        """What their labels must be; at most 16."""
+        """Conditions on their labels; at most 16."""
 
     @builtins.property
     def created_after_time(self) -> timestamp_pb2.Timestamp:
-        """Admitted then or later."""
+        """Only jobs created at or after this time."""
 
     @builtins.property
     def created_before_time(self) -> timestamp_pb2.Timestamp:
-        """Admitted before then."""
+        """Only jobs created before this time."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class JobFilter(message.Message):
 
 @typing.final
 class LabelSelector(message.Message):
-    """Picks jobs by one label."""
+    """Selects jobs by one label."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -189,19 +189,19 @@ class LabelSelector(message.Message):
         MATCH_UNSPECIFIED: LabelSelector._Match.ValueType  # 0
         """HAS."""
         MATCH_HAS: LabelSelector._Match.ValueType  # 1
-        """Those that have the label, with one of the values."""
+        """Jobs that have the label with one of the values."""
         MATCH_LACKS: LabelSelector._Match.ValueType  # 2
-        """All others."""
+        """All other jobs."""
 
     class Match(_Match, metaclass=_MatchEnumTypeWrapper):
-        """Which of two sets of jobs is meant."""
+        """Which jobs are selected."""
 
     MATCH_UNSPECIFIED: LabelSelector.Match.ValueType  # 0
     """HAS."""
     MATCH_HAS: LabelSelector.Match.ValueType  # 1
-    """Those that have the label, with one of the values."""
+    """Jobs that have the label with one of the values."""
     MATCH_LACKS: LabelSelector.Match.ValueType  # 2
-    """All others."""
+    """All other jobs."""
 
     KEY_FIELD_NUMBER: builtins.int
     VALUES_FIELD_NUMBER: builtins.int
@@ -212,7 +212,7 @@ class LabelSelector(message.Message):
     """The default is HAS."""
     @builtins.property
     def values(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Any of these values; empty means any value. At most 64."""
+        """The values; empty means any value. At most 64."""
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class LabelSelector(message.Message):
 
 @typing.final
 class ListJobsRequest(message.Message):
-    """Asks for jobs."""
+    """Request for ListJobs."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -237,12 +237,12 @@ class ListJobsRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filter."""
+    """`next_page_token` of the previous page, with the same filter."""
     @builtins.property
     def filter(self) -> JobFilter:
-        """Which; absent means all."""
+        """The filter; absent means all jobs."""
 
     def __init__(
         self,
@@ -259,14 +259,14 @@ class ListJobsRequest(message.Message):
 
 @typing.final
 class ListJobsResponse(message.Message):
-    """Answers ListJobs."""
+    """Response for ListJobs."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def jobs(self) -> containers.RepeatedCompositeFieldContainer[Job]:
         """The jobs of this page."""
@@ -285,7 +285,7 @@ class ListJobsResponse(message.Message):
 
 @typing.final
 class CancelJobRequest(message.Message):
-    """Asks to end a job."""
+    """Request for CancelJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -305,7 +305,7 @@ class CancelJobRequest(message.Message):
 
 @typing.final
 class CancelJobResponse(message.Message):
-    """Answers CancelJob."""
+    """Response for CancelJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -327,7 +327,7 @@ class CancelJobResponse(message.Message):
 
 @typing.final
 class RetryJobRequest(message.Message):
-    """Asks to try a job again."""
+    """Request for RetryJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -339,7 +339,9 @@ class RetryJobRequest(message.Message):
     job_id: builtins.str
     """Required. The job."""
     from_snapshot: builtins.bool
-    """Whether it begins from the snapshot of what its last attempt left, on that attempt's cell, and not from its beginning."""
+    """True to start from the snapshot of what its last attempt left, on that attempt's cell, instead of from its original
+    starting point.
+    """
     def __init__(
         self,
         *,
@@ -355,7 +357,7 @@ class RetryJobRequest(message.Message):
 
 @typing.final
 class RetryJobResponse(message.Message):
-    """Answers RetryJob."""
+    """Response for RetryJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -377,7 +379,7 @@ class RetryJobResponse(message.Message):
 
 @typing.final
 class WatchJobRequest(message.Message):
-    """Asks to watch a job."""
+    """Request for WatchJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -419,19 +421,19 @@ class WatchJobResponse(message.Message):
 
 @typing.final
 class WatchJobsRequest(message.Message):
-    """Asks to watch jobs."""
+    """Request for WatchJobs."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: builtins.int
     FROM_POSITION_FIELD_NUMBER: builtins.int
     from_position: builtins.int
-    """`next_position` of the last message of an earlier watch with the same filter: of the jobs that match, those are told
-    first that have not ended, or have since. 0 tells all.
+    """`next_position` from the last message of an earlier watch with the same filter: the stream then starts with the
+    matching jobs that have not ended or have ended since. 0 starts with all matching jobs.
     """
     @builtins.property
     def filter(self) -> JobFilter:
-        """Which; absent means all."""
+        """The filter; absent means all jobs."""
 
     def __init__(
         self,
@@ -454,8 +456,8 @@ class WatchJobsResponse(message.Message):
     JOB_FIELD_NUMBER: builtins.int
     NEXT_POSITION_FIELD_NUMBER: builtins.int
     next_position: builtins.int
-    """From where to watch on after the stream has broken. Opaque, and the same on every cell; 0 until all that there was in
-    the beginning has been told.
+    """The position from which to watch again after the stream breaks. Opaque, and the same on every cell; 0 until all
+    jobs that existed at the start have been sent.
     """
     @builtins.property
     def job(self) -> Job:
@@ -475,16 +477,16 @@ class WatchJobsResponse(message.Message):
 
 @typing.final
 class ListJobKindsRequest(message.Message):
-    """Asks for the kinds of jobs."""
+    """Request for ListJobKinds."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the previous page."""
     def __init__(
         self,
         *,
@@ -499,14 +501,14 @@ class ListJobKindsRequest(message.Message):
 
 @typing.final
 class ListJobKindsResponse(message.Message):
-    """Answers ListJobKinds."""
+    """Response for ListJobKinds."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     KINDS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def kinds(self) -> containers.RepeatedCompositeFieldContainer[JobKind]:
         """The kinds of this page."""
@@ -525,7 +527,9 @@ class ListJobKindsResponse(message.Message):
 
 @typing.final
 class JobKind(message.Message):
-    """A kind of job: what such jobs must have, and what becomes of them unless a template, a worker or they say otherwise."""
+    """A kind of job: what such jobs require, and the policy that applies unless a template, a worker or the job says
+    otherwise.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -537,18 +541,18 @@ class JobKind(message.Message):
     kind: builtins.str
     """Its name."""
     description: builtins.str
-    """What it is for, in a line."""
+    """What it is for, in one line."""
     @builtins.property
     def policy(self) -> agent_pb2.Policy:
-        """What is in force where neither template, worker nor job has it."""
+        """The policy that applies where neither template, worker nor job sets one."""
 
     @builtins.property
     def required_fields(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Fields of JobSpec that must be set, such as `repository_id`. A work item may bring the repository."""
+        """Fields of JobSpec that must be set, such as `repository_id`. A work item may supply the repository."""
 
     @builtins.property
     def required_data(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Names that the object in `data` must have."""
+        """Names that the object in `data` must contain."""
 
     def __init__(
         self,
@@ -567,7 +571,7 @@ class JobKind(message.Message):
 
 @typing.final
 class InputFile(message.Message):
-    """A file that a job works on."""
+    """A file for a job to work on."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -576,10 +580,10 @@ class InputFile(message.Message):
     SIZE_BYTES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Required. Its path below `.boatyard/input` in the workspace: parts of visible characters, separated by '/', none of
-    them `.` or `..`; at most 255 bytes. No path is another's directory.
+    them `.` or `..`; at most 255 bytes. No path may be a parent directory of another.
     """
     content: builtins.bytes
-    """What is in it. Absent in answers."""
+    """Its content. Absent in responses."""
     size_bytes: builtins.int
     """Output only. Its size in bytes."""
     def __init__(
@@ -597,7 +601,7 @@ class InputFile(message.Message):
 
 @typing.final
 class JobSpec(message.Message):
-    """What is to be done, and how. Fixed when the job is admitted."""
+    """What to do, and how. Fixed when the job is created."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -642,55 +646,58 @@ class JobSpec(message.Message):
     project_id: builtins.str
     """The project; empty means `default`."""
     kind: builtins.str
-    """The kind of job, one of ListJobKinds. The default is `task`."""
+    """The kind of job, one of those in ListJobKinds. The default is `task`."""
     priority: builtins.int
-    """Jobs of a higher priority are taken first: -100 to 100."""
+    """Jobs with a higher priority are taken first: -100 to 100."""
     prompt: builtins.str
-    """Required. What the agent is asked to do; at most 1 MiB."""
+    """Required. The prompt for the agent; at most 1 MiB."""
     repository_id: builtins.str
-    """The repository to work on; empty means the work item's, and without one an empty workspace."""
+    """The repository to work on; empty means the work item's repository or, if it has none, an empty workspace."""
     revision: builtins.bytes
     """The branch, tag or commit to start from; empty means the repository's default."""
     branch: builtins.bytes
-    """The branch of the result; empty means `boatyard/<job id>`, or `ticket-<work item id>` for a work item."""
+    """The branch for the result; empty means `boatyard/<job id>`, or `ticket-<work item id>` for a work item."""
     worker_id: builtins.str
-    """The worker that does it; empty means none."""
+    """The worker that does the job; empty means none."""
     work_item_id: builtins.str
-    """The work item that it is for; empty means none."""
+    """The work item that the job is for; empty means none."""
     template_id: builtins.str
     """The template; empty means the worker's."""
     snapshot_id: builtins.str
-    """The snapshot of that repository to start from, in place of `revision`; empty means none. The result is compared with
-    it, and its branch has it.
+    """The snapshot of that repository to start from, instead of `revision`; empty means none. The result is compared with
+    it, and the result's branch contains it.
     """
     data: builtins.bytes
     """A JSON object to work on, at most 256 KiB: the file `.boatyard/input.json` in the workspace. BOATYARD_INPUT in the
-    agent's environment is that name.
+    agent's environment contains that name.
     """
     @builtins.property
     def agent(self) -> agent_pb2.AgentSettings:
-        """Overrides of template and worker."""
+        """Settings that override those of template and worker."""
 
     @builtins.property
     def policy(self) -> agent_pb2.Policy:
-        """Overrides of template and worker."""
+        """Settings that override those of template and worker."""
 
     @builtins.property
     def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """For people and filters; at most 64 of them, keys and values of at most 63 visible characters. Hooks may add to them."""
+        """Labels, for people and filters; at most 64, with keys and values of at most 63 visible characters. Hooks may add to
+        them.
+        """
 
     @builtins.property
     def delay(self) -> duration_pb2.Duration:
-        """So long after it was admitted: more than 0, at most 366 days."""
+        """This long after it was created: more than 0, at most 366 days."""
 
     @builtins.property
     def not_before_time(self) -> timestamp_pb2.Timestamp:
-        """Then; a time that is over means at once, and at most 366 days ahead are possible."""
+        """At this time, at most 366 days ahead; a time in the past means at once."""
 
     @builtins.property
     def files(self) -> containers.RepeatedCompositeFieldContainer[InputFile]:
-        """Files to work on, at most 256 of them and 2 MiB together. They are in the workspace, in `.boatyard/input`, before the
-        agent starts, at every attempt. `.boatyard` is no part of the result: neither git nor the result's commit sees it.
+        """Files to work on, at most 256 files and 2 MiB together. They are in the workspace, in `.boatyard/input`, before the
+        agent starts, in every attempt. `.boatyard` is not part of the result: neither git nor the result's commit includes
+        it.
         """
 
     def __init__(
@@ -738,35 +745,43 @@ class Job(message.Message):
         STATE_UNSPECIFIED: Job._State.ValueType  # 0
         """Never sent."""
         STATE_PENDING: Job._State.ValueType  # 1
-        """No cell has it: it waits for its turn, its time, or its next attempt. Goes to RUNNING, FAILED or CANCELLED."""
+        """No cell has it: it waits for a free slot, its start time, or its next attempt. Changes to RUNNING, FAILED or
+        CANCELLED.
+        """
         STATE_RUNNING: Job._State.ValueType  # 2
-        """A cell carries it. Goes to AWAITING_APPROVAL, SUCCEEDED, FAILED or CANCELLED, and to PENDING for another attempt."""
+        """A cell is carrying it out. Changes to AWAITING_APPROVAL, SUCCEEDED, FAILED or CANCELLED, or to PENDING for
+        another attempt.
+        """
         STATE_AWAITING_APPROVAL: Job._State.ValueType  # 3
-        """A person is asked. Goes to RUNNING, FAILED or CANCELLED."""
+        """It waits for a person's answer. Changes to RUNNING, FAILED or CANCELLED."""
         STATE_SUCCEEDED: Job._State.ValueType  # 4
-        """All of it is done."""
+        """Everything is done."""
         STATE_FAILED: Job._State.ValueType  # 5
-        """It ended otherwise; `reason` says why. Goes to PENDING by RetryJob."""
+        """It ended in any other way; `reason` says why. Changes to PENDING by RetryJob."""
         STATE_CANCELLED: Job._State.ValueType  # 6
-        """It was ended by CancelJob or CancelExecution. Goes to PENDING by RetryJob."""
+        """It was ended by CancelJob or CancelExecution. Changes to PENDING by RetryJob."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where a job stands in its life."""
+        """The state of a job."""
 
     STATE_UNSPECIFIED: Job.State.ValueType  # 0
     """Never sent."""
     STATE_PENDING: Job.State.ValueType  # 1
-    """No cell has it: it waits for its turn, its time, or its next attempt. Goes to RUNNING, FAILED or CANCELLED."""
+    """No cell has it: it waits for a free slot, its start time, or its next attempt. Changes to RUNNING, FAILED or
+    CANCELLED.
+    """
     STATE_RUNNING: Job.State.ValueType  # 2
-    """A cell carries it. Goes to AWAITING_APPROVAL, SUCCEEDED, FAILED or CANCELLED, and to PENDING for another attempt."""
+    """A cell is carrying it out. Changes to AWAITING_APPROVAL, SUCCEEDED, FAILED or CANCELLED, or to PENDING for
+    another attempt.
+    """
     STATE_AWAITING_APPROVAL: Job.State.ValueType  # 3
-    """A person is asked. Goes to RUNNING, FAILED or CANCELLED."""
+    """It waits for a person's answer. Changes to RUNNING, FAILED or CANCELLED."""
     STATE_SUCCEEDED: Job.State.ValueType  # 4
-    """All of it is done."""
+    """Everything is done."""
     STATE_FAILED: Job.State.ValueType  # 5
-    """It ended otherwise; `reason` says why. Goes to PENDING by RetryJob."""
+    """It ended in any other way; `reason` says why. Changes to PENDING by RetryJob."""
     STATE_CANCELLED: Job.State.ValueType  # 6
-    """It was ended by CancelJob or CancelExecution. Goes to PENDING by RetryJob."""
+    """It was ended by CancelJob or CancelExecution. Changes to PENDING by RetryJob."""
 
     JOB_ID_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
@@ -785,51 +800,51 @@ class Job(message.Message):
     REVISION_NUMBER_FIELD_NUMBER: builtins.int
     CHECKPOINTS_FIELD_NUMBER: builtins.int
     job_id: builtins.str
-    """Output only. The job."""
+    """Output only. The job's id."""
     state: Job.State.ValueType
-    """Output only. Where it stands."""
+    """Output only. Its state."""
     reason: builtins.str
-    """Output only. Why it FAILED. By a hook, before any stage or after it: VETOED, HOOK_FAILED (what was pushed stays so,
-    and `output.pushed` says it). Before the agent: CLONE_FAILED, REMOTE_NOT_FOUND, ADDRESS_NOT_ALLOWED (the remote's,
-    which is private; also when it is pushed to), REVISION_NOT_FOUND, BRANCH_EXISTS, INVALID_BRANCH, SNAPSHOT_NOT_FOUND, DISK_FULL,
-    WORKSPACES_QUOTA, SANDBOX_UNAVAILABLE, IMAGE_NOT_ALLOWED, MODEL_KEY_MISSING. The agent: AGENT_FAILED,
-    AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT,
-    SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After it: TAKE_FAILED,
-    VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the file in which the agent asks), ROUNDS_EXCEEDED (it
-    asks again, and no round is left). Where a person was asked: REJECTED, EXPIRED. At any time: NODE_LOST (a service
-    of the cell, or too many cells in turn, did not come back), INTERNAL. Empty otherwise.
+    """Output only. Why it FAILED. Because of a hook, before or after any stage: VETOED, HOOK_FAILED (what was pushed
+    stays pushed, and `output.pushed` says so). Before the agent: CLONE_FAILED, REMOTE_NOT_FOUND, ADDRESS_NOT_ALLOWED
+    (the remote's address, which is private; also on push), REVISION_NOT_FOUND, BRANCH_EXISTS, INVALID_BRANCH,
+    SNAPSHOT_NOT_FOUND, DISK_FULL, WORKSPACES_QUOTA, SANDBOX_UNAVAILABLE, IMAGE_NOT_ALLOWED, MODEL_KEY_MISSING. The
+    agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT,
+    OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After the agent:
+    TAKE_FAILED, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the file with the agent's question),
+    ROUNDS_EXCEEDED (the agent asks again, and no round is left). When a person was asked: REJECTED, EXPIRED. At any
+    time: NODE_LOST (a service of the cell, or too many cells in turn, did not come back), INTERNAL. Empty otherwise.
     """
     message: builtins.str
-    """Output only. The same for people, with what they can do."""
+    """Output only. The same, for people, with what they can do about it."""
     workspace_id: builtins.str
-    """Output only. The workspace of its last attempt; empty when it is gone."""
+    """Output only. The workspace of its last attempt; empty once it is gone."""
     cell_id: builtins.str
-    """Output only. The cell that carries or carried it."""
+    """Output only. The cell that runs or ran it."""
     cancel_requested: builtins.bool
-    """Output only. Whether it has been asked to end."""
+    """Output only. True when it has been asked to end."""
     revision_number: builtins.int
-    """Output only. Grows with every change of the job."""
+    """Output only. Increases with every change of the job."""
     @builtins.property
     def spec(self) -> JobSpec:
-        """What is to be done. Settings are those in force: template, worker and overrides together."""
+        """What to do. Its settings are the effective ones: template, worker and overrides combined."""
 
     @builtins.property
     def execution_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Output only. Its executions' ids, the first attempt first; only those whose purpose is AGENT. An
-        attempt has one for each round of its agent's work.
+        """Output only. The ids of its executions, first attempt first; only those whose purpose is AGENT. An attempt has one
+        for each round of its agent's work.
         """
 
     @builtins.property
     def output(self) -> output_pb2.Output:
-        """Output only. What came out so far."""
+        """Output only. Its output so far."""
 
     @builtins.property
     def timeline(self) -> containers.RepeatedCompositeFieldContainer[StageRecord]:
-        """Output only. The stages, in the order in which they began."""
+        """Output only. Its stages, in the order in which they began."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """Output only. When it was admitted."""
+        """Output only. When it was created."""
 
     @builtins.property
     def start_time(self) -> timestamp_pb2.Timestamp:
@@ -841,7 +856,7 @@ class Job(message.Message):
 
     @builtins.property
     def checkpoints(self) -> containers.RepeatedCompositeFieldContainer[checkpoint_pb2.Checkpoint]:
-        """Output only. What people are, and were, asked about it, the oldest first, as ListCheckpoints tells them; none in lists."""
+        """Output only. The job's checkpoints, pending and past, oldest first, in the form of ListCheckpoints; empty in lists."""
 
     def __init__(
         self,
@@ -871,7 +886,7 @@ class Job(message.Message):
 
 @typing.final
 class StageRecord(message.Message):
-    """One recorded step of a job's life."""
+    """A recorded step in the life of a job."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -884,26 +899,26 @@ class StageRecord(message.Message):
         STATE_UNSPECIFIED: StageRecord._State.ValueType  # 0
         """Never sent."""
         STATE_RUNNING: StageRecord._State.ValueType  # 1
-        """It is being done."""
+        """It is in progress."""
         STATE_DONE: StageRecord._State.ValueType  # 2
-        """It is done, and its result is written."""
+        """It is done, and its result is recorded."""
         STATE_FAILED: StageRecord._State.ValueType  # 3
-        """It failed, and so the job, unless it is the call of a hook whose failure is ignored, or comes after the end:
-        `snapshot`, `cleanup`.
+        """It failed. The job then fails too, unless the stage is the call of a hook whose failure is ignored, or comes
+        after the end: `snapshot`, `cleanup`.
         """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """How a stage went."""
+        """The state of a stage."""
 
     STATE_UNSPECIFIED: StageRecord.State.ValueType  # 0
     """Never sent."""
     STATE_RUNNING: StageRecord.State.ValueType  # 1
-    """It is being done."""
+    """It is in progress."""
     STATE_DONE: StageRecord.State.ValueType  # 2
-    """It is done, and its result is written."""
+    """It is done, and its result is recorded."""
     STATE_FAILED: StageRecord.State.ValueType  # 3
-    """It failed, and so the job, unless it is the call of a hook whose failure is ignored, or comes after the end:
-    `snapshot`, `cleanup`.
+    """It failed. The job then fails too, unless the stage is the call of a hook whose failure is ignored, or comes
+    after the end: `snapshot`, `cleanup`.
     """
 
     @typing.final
@@ -935,16 +950,16 @@ class StageRecord(message.Message):
     LABELS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Its name: `hooks`, `pre-hook-1` and so on, `before-push-hook-1` and so on, `base`, `workspace`, `branch`, `start`,
-    `agent`, `take`, `diff`, `verify`, `push`, `stop`, `snapshot`, `cleanup`; `approval-push` and so on where a person is asked,
-    RUNNING as long as the job waits; `start-2`, `agent-2`, `take-2` and so on in the second round, when changes were asked
-    for. Names may be added. A job that was begun anew by another cell has them once an attempt.
+    `agent`, `take`, `diff`, `verify`, `push`, `stop`, `snapshot`, `cleanup`; `approval-push` and so on when a person
+    is asked, RUNNING as long as the job waits; `start-2`, `agent-2`, `take-2` and so on in the second round, after
+    changes were requested. Names may be added. A job restarted by another cell has them once per attempt.
     """
     state: StageRecord.State.ValueType
-    """How it went."""
+    """Its state."""
     message: builtins.str
-    """What there is to say, for people; at most 1 KiB."""
+    """A message for people; at most 1 KiB."""
     prompt_addition: builtins.str
-    """Of a hook's call: what the hook has the agent told after its prompt."""
+    """For a call of a hook: the text that the hook adds to the agent's prompt."""
     @builtins.property
     def start_time(self) -> timestamp_pb2.Timestamp:
         """When it began."""
@@ -955,7 +970,7 @@ class StageRecord(message.Message):
 
     @builtins.property
     def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """Of a hook's call: the labels that it gave the job."""
+        """For a call of a hook: the labels that it set on the job."""
 
     def __init__(
         self,

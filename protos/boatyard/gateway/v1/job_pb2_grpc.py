@@ -26,12 +26,13 @@ if _version_not_supported:
 
 
 class JobServiceStub:
-    """Takes jobs and carries them to their end, whatever is killed meanwhile.
+    """Accepts jobs and carries them to their end, even when processes are killed meanwhile.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the
+    details say when to retry.
     """
 
     def __init__(self, channel):
@@ -83,22 +84,24 @@ class JobServiceStub:
 
 
 class JobServiceServicer:
-    """Takes jobs and carries them to their end, whatever is killed meanwhile.
+    """Accepts jobs and carries them to their end, even when processes are killed meanwhile.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the
+    details say when to retry.
     """
 
     def CreateJob(self, request, context):
-        """Admits a job. It is PENDING until a cell has a free slot.
+        """Creates a job. It is PENDING until a cell has a free slot.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND, REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): what it
-        names is not there, or belongs to another project.
+        - NOT_FOUND (PROJECT_NOT_FOUND): the project does not exist.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names
+        does not exist, or belongs to another project.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
-        - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, which the details name.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,48 +111,50 @@ class JobServiceServicer:
         """Returns one job, with its timeline and the output of its last execution.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists jobs, the newest first, without timeline, changed files, diff, log, environment and input; long texts are cut.
+        """Lists jobs, newest first, without timeline, changed files, diff, log, environment and input; long texts are
+        truncated.
 
-        A page has fewer jobs than were asked for where they would not fit into one message. A job that matches from the
-        first page to the last is on exactly one of them, whatever is made, changed or removed meanwhile.
+        A page has fewer jobs than requested if they would not fit into one message. A job that matches during the whole
+        listing appears on exactly one page, whatever is created, changed or removed meanwhile.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, the page size is negative, or the page token belongs to
-        another filter.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, the page size is negative, or the page token belongs
+        to another filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Asks a job to end. What its agent has done so far is collected; the job is CANCELLED when nothing of it runs.
-        One whose result is being pushed already, or told to hooks, still ends as it ends; hooks are cut short.
+        """Asks a job to end. The agent's work so far is collected; the job becomes CANCELLED once none of its processes runs.
+        A job whose result is already being pushed, or being reported to hooks, still ends with its own outcome; hooks are
+        interrupted.
 
-        A second call while the first is carried out is a success.
+        A second call while the first is being carried out succeeds.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (JOB_STATE): it has ended already; the state is in the details.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - FAILED_PRECONDITION (JOB_STATE): the job has already ended; its state is in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetryJob(self, request, context):
-        """Puts a job that has ended FAILED or CANCELLED into the queue again, as if it came now, with as many attempts as its policy
-        allows. Its work item is in progress again. The earlier attempts stay what they were.
+        """Puts a job that ended FAILED or CANCELLED back into the queue, as if it were new, with as many attempts as its
+        policy allows. Its work item is in progress again. The earlier attempts stay as they were.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (JOB_STATE): it has not ended, or has succeeded; the state is in the details.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
         - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
-        - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job works on its work item, which the details name.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -157,39 +162,41 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Streams a job as it is now, and again at every change, until it has ended.
+        """Streams a job as it is now, and again after every change, until it has ended.
 
         A message without a job is a heartbeat, sent at least every 15 s.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
         - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
-        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been unavailable for a minute, or was when the watch began;
+        watch again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJobs(self, request, context):
-        """Streams all jobs that match a filter: as they are now, the newest first, and then each one again when it changes, until
-        the caller leaves. They are told in brief, as ListJobs tells them.
+        """Streams all jobs that match a filter: as they are now, newest first, and then each one again when it changes, until
+        the caller disconnects. They are sent in the brief form of ListJobs.
 
-        Of changes that follow closely the last one is told. A job that was told and no longer matches, because of its state, is
-        told once more. A job may be told twice, also after watching again; `revision_number` tells whether anything is new.
+        Of changes in quick succession only the last is sent. A job that was sent and no longer matches, because of its
+        state, is sent once more. A job may be sent twice, also after watching again; `revision_number` tells whether
+        anything is new.
 
         A message without a job is a heartbeat, sent at least every 15 s.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, or the position is negative.
         - UNAVAILABLE (DRAINING): the gateway is stopping; watch again, from the position in the details.
-        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again,
-        from the position in the details.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been unavailable for a minute, or was when the watch began;
+        watch again, from the position in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobKinds(self, request, context):
-        """Lists the kinds of jobs that there are, by name.
+        """Lists the available kinds of jobs, ordered by name.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
         """
@@ -249,12 +256,13 @@ def add_JobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JobService:
-    """Takes jobs and carries them to their end, whatever is killed meanwhile.
+    """Accepts jobs and carries them to their end, even when processes are killed meanwhile.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the
+    details say when to retry.
     """
 
     @staticmethod

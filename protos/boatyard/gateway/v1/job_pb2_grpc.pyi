@@ -13,97 +13,104 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class JobServiceStub:
-    """Takes jobs and carries them to their end, whatever is killed meanwhile.
+    """Accepts jobs and carries them to their end, even when processes are killed meanwhile.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the
+    details say when to retry.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
     CreateJob: aio.UnaryUnaryMultiCallable[job_pb2.CreateJobRequest, job_pb2.CreateJobResponse]
-    """Admits a job. It is PENDING until a cell has a free slot.
+    """Creates a job. It is PENDING until a cell has a free slot.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - NOT_FOUND (PROJECT_NOT_FOUND, REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): what it
-      names is not there, or belongs to another project.
+    - NOT_FOUND (PROJECT_NOT_FOUND): the project does not exist.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names
+      does not exist, or belongs to another project.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
-    - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, which the details name.
+    - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
     """
     GetJob: aio.UnaryUnaryMultiCallable[job_pb2.GetJobRequest, job_pb2.GetJobResponse]
     """Returns one job, with its timeline and the output of its last execution.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
     """
     ListJobs: aio.UnaryUnaryMultiCallable[job_pb2.ListJobsRequest, job_pb2.ListJobsResponse]
-    """Lists jobs, the newest first, without timeline, changed files, diff, log, environment and input; long texts are cut.
+    """Lists jobs, newest first, without timeline, changed files, diff, log, environment and input; long texts are
+    truncated.
 
-    A page has fewer jobs than were asked for where they would not fit into one message. A job that matches from the
-    first page to the last is on exactly one of them, whatever is made, changed or removed meanwhile.
+    A page has fewer jobs than requested if they would not fit into one message. A job that matches during the whole
+    listing appears on exactly one page, whatever is created, changed or removed meanwhile.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, the page size is negative, or the page token belongs to
-      another filter.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, the page size is negative, or the page token belongs
+      to another filter.
     """
     CancelJob: aio.UnaryUnaryMultiCallable[job_pb2.CancelJobRequest, job_pb2.CancelJobResponse]
-    """Asks a job to end. What its agent has done so far is collected; the job is CANCELLED when nothing of it runs.
-    One whose result is being pushed already, or told to hooks, still ends as it ends; hooks are cut short.
+    """Asks a job to end. The agent's work so far is collected; the job becomes CANCELLED once none of its processes runs.
+    A job whose result is already being pushed, or being reported to hooks, still ends with its own outcome; hooks are
+    interrupted.
 
-    A second call while the first is carried out is a success.
+    A second call while the first is being carried out succeeds.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - FAILED_PRECONDITION (JOB_STATE): it has ended already; the state is in the details.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - FAILED_PRECONDITION (JOB_STATE): the job has already ended; its state is in the details.
     """
     RetryJob: aio.UnaryUnaryMultiCallable[job_pb2.RetryJobRequest, job_pb2.RetryJobResponse]
-    """Puts a job that has ended FAILED or CANCELLED into the queue again, as if it came now, with as many attempts as its policy
-    allows. Its work item is in progress again. The earlier attempts stay what they were.
+    """Puts a job that ended FAILED or CANCELLED back into the queue, as if it were new, with as many attempts as its
+    policy allows. Its work item is in progress again. The earlier attempts stay as they were.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - FAILED_PRECONDITION (JOB_STATE): it has not ended, or has succeeded; the state is in the details.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
     - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
-    - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job works on its work item, which the details name.
+    - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
     WatchJob: aio.UnaryStreamMultiCallable[job_pb2.WatchJobRequest, job_pb2.WatchJobResponse]
-    """Streams a job as it is now, and again at every change, until it has ended.
+    """Streams a job as it is now, and again after every change, until it has ended.
 
     A message without a job is a heartbeat, sent at least every 15 s.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
     - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
-    - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again.
+    - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been unavailable for a minute, or was when the watch began;
+      watch again.
     """
     WatchJobs: aio.UnaryStreamMultiCallable[job_pb2.WatchJobsRequest, job_pb2.WatchJobsResponse]
-    """Streams all jobs that match a filter: as they are now, the newest first, and then each one again when it changes, until
-    the caller leaves. They are told in brief, as ListJobs tells them.
+    """Streams all jobs that match a filter: as they are now, newest first, and then each one again when it changes, until
+    the caller disconnects. They are sent in the brief form of ListJobs.
 
-    Of changes that follow closely the last one is told. A job that was told and no longer matches, because of its state, is
-    told once more. A job may be told twice, also after watching again; `revision_number` tells whether anything is new.
+    Of changes in quick succession only the last is sent. A job that was sent and no longer matches, because of its
+    state, is sent once more. A job may be sent twice, also after watching again; `revision_number` tells whether
+    anything is new.
 
     A message without a job is a heartbeat, sent at least every 15 s.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, or the position is negative.
     - UNAVAILABLE (DRAINING): the gateway is stopping; watch again, from the position in the details.
-    - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again,
-      from the position in the details.
+    - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been unavailable for a minute, or was when the watch began;
+      watch again, from the position in the details.
     """
     ListJobKinds: aio.UnaryUnaryMultiCallable[job_pb2.ListJobKindsRequest, job_pb2.ListJobKindsResponse]
-    """Lists the kinds of jobs that there are, by name.
+    """Lists the available kinds of jobs, ordered by name.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
     """
 
 class JobServiceServicer(metaclass=abc_1.ABCMeta):
-    """Takes jobs and carries them to their end, whatever is killed meanwhile.
+    """Accepts jobs and carries them to their end, even when processes are killed meanwhile.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the
+    details say when to retry.
     """
 
     @abc_1.abstractmethod
@@ -112,13 +119,14 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         request: job_pb2.CreateJobRequest,
         context: aio.ServicerContext[job_pb2.CreateJobRequest, abc.Awaitable[job_pb2.CreateJobResponse]],
     ) -> abc.Awaitable[job_pb2.CreateJobResponse]:
-        """Admits a job. It is PENDING until a cell has a free slot.
+        """Creates a job. It is PENDING until a cell has a free slot.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND, REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): what it
-          names is not there, or belongs to another project.
+        - NOT_FOUND (PROJECT_NOT_FOUND): the project does not exist.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names
+          does not exist, or belongs to another project.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
-        - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, which the details name.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
         """
 
     @abc_1.abstractmethod
@@ -130,7 +138,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         """Returns one job, with its timeline and the output of its last execution.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
         """
 
     @abc_1.abstractmethod
@@ -139,13 +147,14 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         request: job_pb2.ListJobsRequest,
         context: aio.ServicerContext[job_pb2.ListJobsRequest, abc.Awaitable[job_pb2.ListJobsResponse]],
     ) -> abc.Awaitable[job_pb2.ListJobsResponse]:
-        """Lists jobs, the newest first, without timeline, changed files, diff, log, environment and input; long texts are cut.
+        """Lists jobs, newest first, without timeline, changed files, diff, log, environment and input; long texts are
+        truncated.
 
-        A page has fewer jobs than were asked for where they would not fit into one message. A job that matches from the
-        first page to the last is on exactly one of them, whatever is made, changed or removed meanwhile.
+        A page has fewer jobs than requested if they would not fit into one message. A job that matches during the whole
+        listing appears on exactly one page, whatever is created, changed or removed meanwhile.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, the page size is negative, or the page token belongs to
-          another filter.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, the page size is negative, or the page token belongs
+          to another filter.
         """
 
     @abc_1.abstractmethod
@@ -154,14 +163,15 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         request: job_pb2.CancelJobRequest,
         context: aio.ServicerContext[job_pb2.CancelJobRequest, abc.Awaitable[job_pb2.CancelJobResponse]],
     ) -> abc.Awaitable[job_pb2.CancelJobResponse]:
-        """Asks a job to end. What its agent has done so far is collected; the job is CANCELLED when nothing of it runs.
-        One whose result is being pushed already, or told to hooks, still ends as it ends; hooks are cut short.
+        """Asks a job to end. The agent's work so far is collected; the job becomes CANCELLED once none of its processes runs.
+        A job whose result is already being pushed, or being reported to hooks, still ends with its own outcome; hooks are
+        interrupted.
 
-        A second call while the first is carried out is a success.
+        A second call while the first is being carried out succeeds.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (JOB_STATE): it has ended already; the state is in the details.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - FAILED_PRECONDITION (JOB_STATE): the job has already ended; its state is in the details.
         """
 
     @abc_1.abstractmethod
@@ -170,14 +180,14 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         request: job_pb2.RetryJobRequest,
         context: aio.ServicerContext[job_pb2.RetryJobRequest, abc.Awaitable[job_pb2.RetryJobResponse]],
     ) -> abc.Awaitable[job_pb2.RetryJobResponse]:
-        """Puts a job that has ended FAILED or CANCELLED into the queue again, as if it came now, with as many attempts as its policy
-        allows. Its work item is in progress again. The earlier attempts stay what they were.
+        """Puts a job that ended FAILED or CANCELLED back into the queue, as if it were new, with as many attempts as its
+        policy allows. Its work item is in progress again. The earlier attempts stay as they were.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (JOB_STATE): it has not ended, or has succeeded; the state is in the details.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
         - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
-        - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job works on its work item, which the details name.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
 
@@ -187,14 +197,15 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         request: job_pb2.WatchJobRequest,
         context: aio.ServicerContext[job_pb2.WatchJobRequest, abc.AsyncIterator[job_pb2.WatchJobResponse]],
     ) -> abc.AsyncIterator[job_pb2.WatchJobResponse]:
-        """Streams a job as it is now, and again at every change, until it has ended.
+        """Streams a job as it is now, and again after every change, until it has ended.
 
         A message without a job is a heartbeat, sent at least every 15 s.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
         - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
-        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been unavailable for a minute, or was when the watch began;
+          watch again.
         """
 
     @abc_1.abstractmethod
@@ -203,18 +214,19 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         request: job_pb2.WatchJobsRequest,
         context: aio.ServicerContext[job_pb2.WatchJobsRequest, abc.AsyncIterator[job_pb2.WatchJobsResponse]],
     ) -> abc.AsyncIterator[job_pb2.WatchJobsResponse]:
-        """Streams all jobs that match a filter: as they are now, the newest first, and then each one again when it changes, until
-        the caller leaves. They are told in brief, as ListJobs tells them.
+        """Streams all jobs that match a filter: as they are now, newest first, and then each one again when it changes, until
+        the caller disconnects. They are sent in the brief form of ListJobs.
 
-        Of changes that follow closely the last one is told. A job that was told and no longer matches, because of its state, is
-        told once more. A job may be told twice, also after watching again; `revision_number` tells whether anything is new.
+        Of changes in quick succession only the last is sent. A job that was sent and no longer matches, because of its
+        state, is sent once more. A job may be sent twice, also after watching again; `revision_number` tells whether
+        anything is new.
 
         A message without a job is a heartbeat, sent at least every 15 s.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the filter is malformed, or the position is negative.
         - UNAVAILABLE (DRAINING): the gateway is stopping; watch again, from the position in the details.
-        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; watch again,
-          from the position in the details.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been unavailable for a minute, or was when the watch began;
+          watch again, from the position in the details.
         """
 
     @abc_1.abstractmethod
@@ -223,7 +235,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         request: job_pb2.ListJobKindsRequest,
         context: aio.ServicerContext[job_pb2.ListJobKindsRequest, abc.Awaitable[job_pb2.ListJobKindsResponse]],
     ) -> abc.Awaitable[job_pb2.ListJobKindsResponse]:
-        """Lists the kinds of jobs that there are, by name.
+        """Lists the available kinds of jobs, ordered by name.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
         """

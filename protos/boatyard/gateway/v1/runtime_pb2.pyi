@@ -28,7 +28,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class ExecuteRequest(message.Message):
-    """Asks for work to be done."""
+    """Request for Execute."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -39,15 +39,15 @@ class ExecuteRequest(message.Message):
     TIMEOUT_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Makes the call safe to repeat: the same id with the same request returns the same execution. At most 63 characters
-    of [A-Za-z0-9_-]; empty means that every call makes a job.
+    of [A-Za-z0-9_-]; empty means that every call creates a job.
     """
     worker_id: builtins.str
-    """Required. Who does it."""
+    """Required. The worker that does the work."""
     work_item_id: builtins.str
-    """Required. What it is for. Its repository is worked on; without one the workspace is empty."""
+    """Required. The work item. Its repository is worked on; if it has none, the workspace is empty."""
     prompt: builtins.str
-    """Required. What the agent is asked to do, beside the work item's title, description, notes and
-    documents; at most 1 MiB together.
+    """Required. The prompt for the agent, in addition to the work item's title, description, notes and documents; at most
+    1 MiB together.
     """
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
@@ -70,14 +70,14 @@ class ExecuteRequest(message.Message):
 
 @typing.final
 class ExecuteResponse(message.Message):
-    """Answers Execute."""
+    """Response for Execute."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """The execution, PENDING or further."""
+    """The execution, PENDING or in a later state."""
     job_id: builtins.str
     """Its job."""
     def __init__(
@@ -94,7 +94,7 @@ class ExecuteResponse(message.Message):
 
 @typing.final
 class GetExecutionRequest(message.Message):
-    """Asks for one execution."""
+    """Request for GetExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -114,7 +114,7 @@ class GetExecutionRequest(message.Message):
 
 @typing.final
 class GetExecutionResponse(message.Message):
-    """Answers GetExecution."""
+    """Response for GetExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -136,7 +136,7 @@ class GetExecutionResponse(message.Message):
 
 @typing.final
 class ListExecutionsRequest(message.Message):
-    """Asks for executions; the filters are combined by "and"."""
+    """Request for ListExecutions; the filters are combined with AND."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -148,20 +148,20 @@ class ListExecutionsRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Only of this project; empty means all."""
+    """Only those of this project; empty means all."""
     job_id: builtins.str
-    """Only of this job; empty means all."""
+    """Only those of this job; empty means all."""
     worker_id: builtins.str
-    """Only of this worker; empty means all."""
+    """Only those of this worker; empty means all."""
     work_item_id: builtins.str
-    """Only for this work item; empty means all."""
+    """Only those for this work item; empty means all."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     @builtins.property
     def states(self) -> containers.RepeatedScalarFieldContainer[Execution.State.ValueType]:
-        """Executions in any of these states; empty means all."""
+        """Only executions in any of these states; empty means all."""
 
     def __init__(
         self,
@@ -182,14 +182,14 @@ class ListExecutionsRequest(message.Message):
 
 @typing.final
 class ListExecutionsResponse(message.Message):
-    """Answers ListExecutions."""
+    """Response for ListExecutions."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EXECUTIONS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def executions(self) -> containers.RepeatedCompositeFieldContainer[Execution]:
         """The executions of this page."""
@@ -208,7 +208,7 @@ class ListExecutionsResponse(message.Message):
 
 @typing.final
 class CancelExecutionRequest(message.Message):
-    """Asks to end an execution."""
+    """Request for CancelExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -228,7 +228,7 @@ class CancelExecutionRequest(message.Message):
 
 @typing.final
 class CancelExecutionResponse(message.Message):
-    """Answers CancelExecution."""
+    """Response for CancelExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -250,7 +250,7 @@ class CancelExecutionResponse(message.Message):
 
 @typing.final
 class WatchExecutionRequest(message.Message):
-    """Asks for events."""
+    """Request for WatchExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -261,12 +261,12 @@ class WatchExecutionRequest(message.Message):
     execution_id: builtins.str
     """Required. The execution."""
     from_sequence: builtins.int
-    """The first sequence wanted; 0 and 1 mean the beginning."""
+    """The first sequence to return; 0 and 1 mean the beginning."""
     follow: builtins.bool
-    """Whether to go on until the execution has ended."""
+    """True to keep following until the execution has ended."""
     @builtins.property
     def kinds(self) -> containers.RepeatedScalarFieldContainer[event_pb2.EventKind.ValueType]:
-        """Only events of these kinds, whose sequences then have gaps; empty means all."""
+        """Only events of these kinds, whose sequences then have gaps; empty means all kinds."""
 
     def __init__(
         self,
@@ -292,14 +292,14 @@ class WatchExecutionResponse(message.Message):
     END_FIELD_NUMBER: builtins.int
     NEXT_SEQUENCE_FIELD_NUMBER: builtins.int
     next_sequence: builtins.int
-    """The sequence to go on with after this message; with `kinds` it may lie far beyond the last event that was sent."""
+    """The sequence to resume from after this message; with `kinds` it may be far beyond the last event sent."""
     @builtins.property
     def events(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.Event]:
         """The events."""
 
     @builtins.property
     def end(self) -> Execution:
-        """Set in the last message of a followed stream: the execution has ended, and all its events were sent."""
+        """Set in the last message of a followed stream: the execution has ended, and all its events have been sent."""
 
     def __init__(
         self,
@@ -316,7 +316,7 @@ class WatchExecutionResponse(message.Message):
 
 @typing.final
 class SendMessageRequest(message.Message):
-    """Asks to tell a model something."""
+    """Request for SendMessage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -326,9 +326,9 @@ class SendMessageRequest(message.Message):
     execution_id: builtins.str
     """Required. The execution."""
     message_id: builtins.str
-    """Required. Chosen by the caller, to tell a repetition: 1 to 63 characters of [a-z0-9-], not beginning with a dash."""
+    """Required. Chosen by the caller, to recognize repeats: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
     text: builtins.str
-    """Required. What it is told; at most 64 KiB."""
+    """Required. The message text; at most 64 KiB."""
     def __init__(
         self,
         *,
@@ -344,7 +344,7 @@ class SendMessageRequest(message.Message):
 
 @typing.final
 class SendMessageResponse(message.Message):
-    """Answers SendMessage."""
+    """Response for SendMessage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -359,7 +359,7 @@ class SendMessageResponse(message.Message):
 
 @typing.final
 class ResolvePermissionRequest(message.Message):
-    """Answers a question of a model's."""
+    """Request for ResolvePermission."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -370,11 +370,11 @@ class ResolvePermissionRequest(message.Message):
     execution_id: builtins.str
     """Required. The execution."""
     permission_id: builtins.str
-    """Required. The question, as its PermissionRequest event names it."""
+    """Required. The permission id from the PermissionRequest event."""
     allow: builtins.bool
-    """Whether it may."""
+    """True to allow it."""
     reason: builtins.str
-    """Why; a model that is refused is told. At most 4 KiB."""
+    """Why; the model is told this when it is refused. At most 4 KiB."""
     def __init__(
         self,
         *,
@@ -391,14 +391,14 @@ class ResolvePermissionRequest(message.Message):
 
 @typing.final
 class ResolvePermissionResponse(message.Message):
-    """Answers ResolvePermission."""
+    """Response for ResolvePermission."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     ANSWER_FIELD_NUMBER: builtins.int
     @builtins.property
     def answer(self) -> event_pb2.PermissionAnswer:
-        """The answer that holds, which is the first that was given."""
+        """The answer that holds: the first one given."""
 
     def __init__(
         self,
@@ -413,7 +413,7 @@ class ResolvePermissionResponse(message.Message):
 
 @typing.final
 class AttachExecutionRequest(message.Message):
-    """What somebody does at a terminal."""
+    """Input for a terminal."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -423,10 +423,10 @@ class AttachExecutionRequest(message.Message):
     execution_id: builtins.str
     """The execution."""
     input: builtins.bytes
-    """What is typed; at most 64 KiB. Nothing is added: a line ends with a carriage return, as keyboards send it."""
+    """Typed input; at most 64 KiB. It is passed on unchanged: a line ends with a carriage return, as keyboards send it."""
     @builtins.property
     def size(self) -> execution_pb2.TerminalSize:
-        """The window has got this size."""
+        """The window's new size."""
 
     def __init__(
         self,
@@ -445,14 +445,16 @@ class AttachExecutionRequest(message.Message):
 
 @typing.final
 class AttachExecutionResponse(message.Message):
-    """What becomes of it."""
+    """Progress of the attached stream."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     TAKEN_BYTES_FIELD_NUMBER: builtins.int
     ENDED_FIELD_NUMBER: builtins.int
     taken_bytes: builtins.int
-    """Bytes of this stream's input that have been handed to the terminal. The first message, with 0, says: attached."""
+    """Bytes of this stream's input that have been passed to the terminal. The first message, with 0, confirms the
+    attachment.
+    """
     ended: builtins.bool
     """Set in the last message: the agent has ended."""
     def __init__(
@@ -469,7 +471,7 @@ class AttachExecutionResponse(message.Message):
 
 @typing.final
 class ReadDiffRequest(message.Message):
-    """Asks for a diff. Required: one of the two."""
+    """Request for ReadDiff. Exactly one of the two fields is required."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -478,7 +480,7 @@ class ReadDiffRequest(message.Message):
     execution_id: builtins.str
     """The execution whose result it is."""
     snapshot_id: builtins.str
-    """The snapshot, which is compared with what its job started from."""
+    """The snapshot; it is compared with what its job started from."""
     def __init__(
         self,
         *,
@@ -493,7 +495,7 @@ class ReadDiffRequest(message.Message):
 
 @typing.final
 class ReadDiffResponse(message.Message):
-    """A piece of a diff."""
+    """A chunk of a diff."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -513,7 +515,7 @@ class ReadDiffResponse(message.Message):
 
 @typing.final
 class ListWorkspacesRequest(message.Message):
-    """Asks for workspaces; the filters are combined by "and"."""
+    """Request for ListWorkspaces; the filters are combined with AND."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -523,16 +525,16 @@ class ListWorkspacesRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Only of this project; empty means all."""
+    """Only those of this project; empty means all."""
     job_id: builtins.str
-    """Only of this job; empty means all."""
+    """Only those of this job; empty means all."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     @builtins.property
     def states(self) -> containers.RepeatedScalarFieldContainer[workspace_pb2.Workspace.State.ValueType]:
-        """Workspaces in any of these states; empty means all."""
+        """Only workspaces in any of these states; empty means all."""
 
     def __init__(
         self,
@@ -551,7 +553,7 @@ class ListWorkspacesRequest(message.Message):
 
 @typing.final
 class ListWorkspacesResponse(message.Message):
-    """Answers ListWorkspaces."""
+    """Response for ListWorkspaces."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -580,18 +582,18 @@ class ListWorkspacesResponse(message.Message):
     CELL_IDS_FIELD_NUMBER: builtins.int
     UNREACHABLE_CELL_IDS_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def workspaces(self) -> containers.RepeatedCompositeFieldContainer[workspace_pb2.Workspace]:
         """The workspaces of this page."""
 
     @builtins.property
     def cell_ids(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """The cell of each of them, by workspace id."""
+        """The cell of each workspace, by workspace id."""
 
     @builtins.property
     def unreachable_cell_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Cells of this page's part of the list that did not answer: what they have is missing."""
+        """Cells in this page's part of the list that did not answer: what they have is missing."""
 
     def __init__(
         self,
@@ -609,16 +611,16 @@ class ListWorkspacesResponse(message.Message):
 
 @typing.final
 class UsageOfWorkspacesRequest(message.Message):
-    """Asks what workspaces take."""
+    """Request for UsageOfWorkspaces."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the previous page."""
     def __init__(
         self,
         *,
@@ -633,7 +635,7 @@ class UsageOfWorkspacesRequest(message.Message):
 
 @typing.final
 class UsageOfWorkspacesResponse(message.Message):
-    """Answers UsageOfWorkspaces."""
+    """Response for UsageOfWorkspaces."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -641,14 +643,14 @@ class UsageOfWorkspacesResponse(message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     UNREACHABLE_CELL_IDS_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def cells(self) -> containers.RepeatedCompositeFieldContainer[CellUsage]:
         """The cells of this page, each with its workspaces of this page."""
 
     @builtins.property
     def unreachable_cell_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Cells of this page's part of the list that did not answer: what they have is missing."""
+        """Cells in this page's part of the list that did not answer: what they have is missing."""
 
     def __init__(
         self,
@@ -665,7 +667,7 @@ class UsageOfWorkspacesResponse(message.Message):
 
 @typing.final
 class CellUsage(message.Message):
-    """What workspaces take of one cell's disk."""
+    """The disk usage of workspaces on one cell."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -679,20 +681,20 @@ class CellUsage(message.Message):
     cell_id: builtins.str
     """The cell."""
     total_bytes: builtins.int
-    """Bytes on disk that all its workspaces together take beside their bases."""
+    """Bytes on disk used by all its workspaces together, not counting their bases."""
     total_inodes: builtins.int
-    """Inodes, likewise."""
+    """Inodes, counted the same way."""
     free_bytes: builtins.int
-    """Bytes that are free on their disk."""
+    """Bytes free on their disk."""
     driver: builtins.str
-    """How new workspaces are made: the name of one of `drivers`."""
+    """The driver for new workspaces: the name of one of `drivers`."""
     @builtins.property
     def workspaces(self) -> containers.RepeatedCompositeFieldContainer[workspace_pb2.WorkspaceUsage]:
-        """Some of its workspaces."""
+        """The cell's workspaces on this page."""
 
     @builtins.property
     def drivers(self) -> containers.RepeatedCompositeFieldContainer[workspace_pb2.DriverStatus]:
-        """Every way to make a workspace, the best first."""
+        """All drivers, best first."""
 
     def __init__(
         self,
@@ -713,7 +715,7 @@ class CellUsage(message.Message):
 
 @typing.final
 class DeleteWorkspaceRequest(message.Message):
-    """Asks to remove a workspace."""
+    """Request for DeleteWorkspace."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -733,7 +735,7 @@ class DeleteWorkspaceRequest(message.Message):
 
 @typing.final
 class DeleteWorkspaceResponse(message.Message):
-    """Answers DeleteWorkspace."""
+    """Response for DeleteWorkspace."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -748,7 +750,7 @@ class DeleteWorkspaceResponse(message.Message):
 
 @typing.final
 class ListSnapshotsRequest(message.Message):
-    """Asks for snapshots."""
+    """Request for ListSnapshots."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -756,11 +758,11 @@ class ListSnapshotsRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Only of this repository; empty means all."""
+    """Only snapshots of this repository; empty means all."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filter."""
+    """`next_page_token` of the previous page, with the same filter."""
     def __init__(
         self,
         *,
@@ -776,7 +778,7 @@ class ListSnapshotsRequest(message.Message):
 
 @typing.final
 class ListSnapshotsResponse(message.Message):
-    """Answers ListSnapshots."""
+    """Response for ListSnapshots."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -805,18 +807,18 @@ class ListSnapshotsResponse(message.Message):
     CELL_IDS_FIELD_NUMBER: builtins.int
     UNREACHABLE_CELL_IDS_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def snapshots(self) -> containers.RepeatedCompositeFieldContainer[git_pb2.Snapshot]:
         """The snapshots of this page."""
 
     @builtins.property
     def cell_ids(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """The cell of each of them, by snapshot id."""
+        """The cell of each snapshot, by snapshot id."""
 
     @builtins.property
     def unreachable_cell_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Cells of this page's part of the list that did not answer: what they have is missing."""
+        """Cells in this page's part of the list that did not answer: what they have is missing."""
 
     def __init__(
         self,
@@ -834,7 +836,7 @@ class ListSnapshotsResponse(message.Message):
 
 @typing.final
 class GetSnapshotRequest(message.Message):
-    """Asks for one snapshot."""
+    """Request for GetSnapshot."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -854,7 +856,7 @@ class GetSnapshotRequest(message.Message):
 
 @typing.final
 class GetSnapshotResponse(message.Message):
-    """Answers GetSnapshot."""
+    """Response for GetSnapshot."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -876,7 +878,7 @@ class GetSnapshotResponse(message.Message):
 
 @typing.final
 class DeleteSnapshotRequest(message.Message):
-    """Asks to delete a snapshot."""
+    """Request for DeleteSnapshot."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -896,7 +898,7 @@ class DeleteSnapshotRequest(message.Message):
 
 @typing.final
 class DeleteSnapshotResponse(message.Message):
-    """Answers DeleteSnapshot."""
+    """Response for DeleteSnapshot."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -911,7 +913,7 @@ class DeleteSnapshotResponse(message.Message):
 
 @typing.final
 class Execution(message.Message):
-    """One run of an agent, a check or a hook."""
+    """One run of an agent, a verify command or a hook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -924,31 +926,31 @@ class Execution(message.Message):
         STATE_UNSPECIFIED: Execution._State.ValueType  # 0
         """Never sent."""
         STATE_PENDING: Execution._State.ValueType  # 1
-        """Not begun. Goes to RUNNING, FAILED or CANCELLED."""
+        """Not begun. Changes to RUNNING, FAILED or CANCELLED."""
         STATE_RUNNING: Execution._State.ValueType  # 2
-        """Its program runs. Goes to SUCCEEDED, FAILED or CANCELLED."""
+        """Its program is running. Changes to SUCCEEDED, FAILED or CANCELLED."""
         STATE_SUCCEEDED: Execution._State.ValueType  # 3
         """Its program did what it should."""
         STATE_FAILED: Execution._State.ValueType  # 4
-        """It ended otherwise; `reason` says why."""
+        """It ended in any other way; `reason` says why."""
         STATE_CANCELLED: Execution._State.ValueType  # 5
-        """It was ended by somebody, or its job ended before it began."""
+        """It was cancelled, or its job ended before it began."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where an execution stands in its life."""
+        """The state of an execution."""
 
     STATE_UNSPECIFIED: Execution.State.ValueType  # 0
     """Never sent."""
     STATE_PENDING: Execution.State.ValueType  # 1
-    """Not begun. Goes to RUNNING, FAILED or CANCELLED."""
+    """Not begun. Changes to RUNNING, FAILED or CANCELLED."""
     STATE_RUNNING: Execution.State.ValueType  # 2
-    """Its program runs. Goes to SUCCEEDED, FAILED or CANCELLED."""
+    """Its program is running. Changes to SUCCEEDED, FAILED or CANCELLED."""
     STATE_SUCCEEDED: Execution.State.ValueType  # 3
     """Its program did what it should."""
     STATE_FAILED: Execution.State.ValueType  # 4
-    """It ended otherwise; `reason` says why."""
+    """It ended in any other way; `reason` says why."""
     STATE_CANCELLED: Execution.State.ValueType  # 5
-    """It was ended by somebody, or its job ended before it began."""
+    """It was cancelled, or its job ended before it began."""
 
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
@@ -976,22 +978,22 @@ class Execution(message.Message):
     work_item_id: builtins.str
     """The job's work item, if any."""
     purpose: execution_pb2.ExecutionSpec.Purpose.ValueType
-    """What it is for."""
+    """The token's role."""
     attempt: builtins.int
-    """Counts the job's attempts from 1."""
+    """The job's attempt, from 1."""
     state: Execution.State.ValueType
-    """Where it stands."""
+    """Its state."""
     reason: builtins.str
     """Why it FAILED; see boatyard.execution.v1.Execution.reason, and Job.reason when it never began. Empty otherwise."""
     message: builtins.str
-    """The same for people, with what they can do."""
+    """The same, for people, with what they can do about it."""
     @builtins.property
     def output(self) -> output_pb2.Output:
-        """What came out; filled as far as its job has come."""
+        """What it produced; filled in as the job progresses."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """When its job was admitted."""
+        """When its job was created."""
 
     @builtins.property
     def start_time(self) -> timestamp_pb2.Timestamp:
@@ -999,11 +1001,11 @@ class Execution(message.Message):
 
     @builtins.property
     def end_time(self) -> timestamp_pb2.Timestamp:
-        """When its program, and all that it had started, was gone."""
+        """When its program and everything the program had started were gone."""
 
     @builtins.property
     def duration(self) -> duration_pb2.Duration:
-        """From `start_time` to `end_time`, or to now while it runs."""
+        """From `start_time` to `end_time`, or until now while it runs."""
 
     def __init__(
         self,

@@ -28,15 +28,17 @@ if _version_not_supported:
 class AgentRuntimeServiceStub:
     """Runs agents for workers and work items, and shows what they do.
 
-    With several cells on one database any gateway answers, and passes on to the cell that has it what is asked of an
-    execution, a workspace or a snapshot. While that cell does not answer: UNAVAILABLE (CELL_UNAVAILABLE), whose details name it.
-    Lists go cell by cell, and name the cells that did not answer. What is on a coordinator's machine, which gateways cannot
-    call, is refused with FAILED_PRECONDITION (ON_COORDINATOR), but for the events that it sends, and a diff that is kept whole.
+    With several cells on one database any gateway answers; requests about an execution, a workspace or a snapshot are
+    forwarded to the cell that has it. While that cell does not answer: UNAVAILABLE (CELL_UNAVAILABLE), whose details
+    name it. Lists go cell by cell, and name the cells that did not answer. Gateways cannot call a coordinator's machine,
+    so requests about what is there are refused with FAILED_PRECONDITION (ON_COORDINATOR), except for the events that it
+    sends and a diff that is stored completely.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the
+    details say when to retry.
     """
 
     def __init__(self, channel):
@@ -125,26 +127,28 @@ class AgentRuntimeServiceStub:
 class AgentRuntimeServiceServicer:
     """Runs agents for workers and work items, and shows what they do.
 
-    With several cells on one database any gateway answers, and passes on to the cell that has it what is asked of an
-    execution, a workspace or a snapshot. While that cell does not answer: UNAVAILABLE (CELL_UNAVAILABLE), whose details name it.
-    Lists go cell by cell, and name the cells that did not answer. What is on a coordinator's machine, which gateways cannot
-    call, is refused with FAILED_PRECONDITION (ON_COORDINATOR), but for the events that it sends, and a diff that is kept whole.
+    With several cells on one database any gateway answers; requests about an execution, a workspace or a snapshot are
+    forwarded to the cell that has it. While that cell does not answer: UNAVAILABLE (CELL_UNAVAILABLE), whose details
+    name it. Lists go cell by cell, and name the cells that did not answer. Gateways cannot call a coordinator's machine,
+    so requests about what is there are refused with FAILED_PRECONDITION (ON_COORDINATOR), except for the events that it
+    sends and a diff that is stored completely.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the
+    details say when to retry.
     """
 
     def Execute(self, request, context):
-        """Has a worker work on a work item: admits a job and returns the id of its first execution.
+        """Runs a worker on a work item: creates a job and returns the id of its first execution.
 
-        The work item goes to IN_PROGRESS, and from there to REVIEW when the job succeeds, or back to TODO.
+        The work item moves to IN_PROGRESS, and from there to REVIEW if the job succeeds, otherwise back to TODO.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): what it names is not there.
+        - NOT_FOUND (WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names does not exist.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
-        - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, which the details name.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,16 +158,16 @@ class AgentRuntimeServiceServicer:
         """Returns one execution, with its output.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListExecutions(self, request, context):
-        """Lists executions, the newest first, without changed files, diff and log.
+        """Lists executions, newest first, without changed files, diff and log.
 
-        A page has fewer executions than were asked for where they would not fit into one message.
+        A page has fewer executions than requested if they would not fit into one message.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -175,73 +179,77 @@ class AgentRuntimeServiceServicer:
         """Asks an execution, and the job that it belongs to, to end. See JobService.CancelJob.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (EXECUTION_STATE): it, or its job, has ended already; the state is in the details.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - FAILED_PRECONDITION (EXECUTION_STATE): the execution or its job has already ended; the state is in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchExecution(self, request, context):
-        """Replays an execution's events from any sequence, then follows them to the end. Any number of viewers may watch.
+        """Replays an execution's events from any sequence, then follows new events to the end. Any number of viewers may
+        watch.
 
-        An execution that has not begun is waited for with `follow`, and has no events without it. One whose cell was lost
-        (NODE_LOST) is followed as far as could be read before. A message with neither
-        events nor end is a heartbeat, sent at least every 15 s.
+        With `follow`, the stream waits for an execution that has not begun; without it, such an execution has no events.
+        An execution whose cell was lost (NODE_LOST) is followed as far as its events had been read before. A message with
+        neither events nor `end` is a heartbeat, sent at least every 15 s.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, the sequence is negative, or a kind is not known.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
-        - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): an ended execution, and `from_sequence` lies more than one past its last event, or
-        before the first that is still held; the details have both.
-        - UNAVAILABLE (CELL_UNAVAILABLE): the cell that has them has not answered for a minute; the details have `resume_from`.
-        - UNAVAILABLE (DRAINING): the gateway is stopping; `resume_from` in the details is the sequence to go on with.
-        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been away for a minute, or was when the watch began; the details
-        have `resume_from`.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed, the sequence is negative, or a kind is unknown.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): the execution has ended, and `from_sequence` is more than one past its last
+        event, or before the first one still held; the details give both.
+        - UNAVAILABLE (CELL_UNAVAILABLE): the cell that has the events has not answered for a minute; the details have
+        `resume_from`.
+        - UNAVAILABLE (DRAINING): the gateway is stopping; `resume_from` in the details is the sequence to resume from.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been unavailable for a minute, or was when the watch began;
+        the details have `resume_from`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SendMessage(self, request, context):
-        """Tells a model something while it works: before its next request, and also when it has just said its last words. Returns
-        when the message is durable; a MessageDelivered event says when it was told.
+        """Sends a message to a model while it works. The model gets it before its next request, even if it has just given its
+        final answer. Returns once the message is durable; a MessageDelivered event records its delivery.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the text is empty or too long.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): `message_id` was used with another text.
-        - RESOURCE_EXHAUSTED (TOO_MANY_MESSAGES): it was sent 1000, which is all that it takes.
-        - FAILED_PRECONDITION (ENGINE_TAKES_NO_MESSAGES): it is of an engine that cannot be told anything while it works.
-        - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or has ended; the state is in the details.
+        - RESOURCE_EXHAUSTED (TOO_MANY_MESSAGES): the execution has been sent 1000 messages, which is the maximum.
+        - FAILED_PRECONDITION (ENGINE_TAKES_NO_MESSAGES): the execution's engine does not accept messages while it works.
+        - FAILED_PRECONDITION (EXECUTION_STATE): the execution has not begun, or has ended; its state is in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResolvePermission(self, request, context):
-        """Answers what a model asked by a PermissionRequest event: it then goes on, or is told why not. The first answer holds:
-        whoever answers later gets the first one back.
+        """Answers a model's PermissionRequest event: the model then goes on, or is told why not. The first answer is final:
+        later calls return the first answer.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the reason is too long.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
-        - NOT_FOUND (PERMISSION_NOT_FOUND): it has not asked that.
-        - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or ended before anybody answered; the state is in the details.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - NOT_FOUND (PERMISSION_NOT_FOUND): the execution has no such permission request.
+        - FAILED_PRECONDITION (EXECUTION_STATE): the execution has not begun, or ended before an answer was given; its
+        state is in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AttachExecution(self, request_iterator, context):
-        """Types on the terminal of an agent that has one (AgentSettings.terminal). What the terminal shows is in the events, as
-        output.
+        """Types on the terminal of an agent that has one (AgentSettings.terminal). What the terminal shows appears as output
+        in the events.
 
-        The first message names the execution; then input and sizes are taken in the order in which they come. To detach, end
-        the stream: the agent runs on. Every answer says how much of this stream's input has reached the terminal; after
-        UNAVAILABLE, attach again and send the rest. The stream ends with a message that has `ended` set when the agent has ended.
+        The first message names the execution; after it, input and sizes are processed in the order they arrive. To detach,
+        end the stream: the agent keeps running. Each response says how much of this stream's input has reached the
+        terminal; after UNAVAILABLE, attach again and send the rest. When the agent has ended, the stream ends with a
+        message that has `ended` set.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the first message names no execution, or a size is out of range.
-        - NOT_FOUND (EXECUTION_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (NO_TERMINAL): it was started without a terminal.
-        - FAILED_PRECONDITION (EXECUTION_STATE): it has not begun, or has ended; the state is in the details.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - FAILED_PRECONDITION (NO_TERMINAL): the execution was started without a terminal.
+        - FAILED_PRECONDITION (EXECUTION_STATE): the execution has not begun, or has ended; its state is in the details.
         - UNAVAILABLE (DRAINING): the gateway is stopping; attach again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -249,20 +257,20 @@ class AgentRuntimeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadDiff(self, request, context):
-        """Streams the whole diff of an execution's result, or of a snapshot.
+        """Streams the complete diff of an execution's result, or of a snapshot.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): not one of the ids is there, or it is malformed.
-        - NOT_FOUND (EXECUTION_NOT_FOUND, SNAPSHOT_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (NO_RESULT): it has no result, or not yet.
-        - FAILED_PRECONDITION (RESULT_EXPIRED): its cell does not keep the result any more. What was stored of the diff is in
-        the execution's output; what was pushed is where it was pushed to.
+        - INVALID_ARGUMENT (INVALID_FIELDS): not exactly one of the ids is set, or it is malformed.
+        - NOT_FOUND (EXECUTION_NOT_FOUND, SNAPSHOT_NOT_FOUND): no execution or snapshot has that id.
+        - FAILED_PRECONDITION (NO_RESULT): the execution has no result, or none yet.
+        - FAILED_PRECONDITION (RESULT_EXPIRED): the execution's cell no longer keeps the result. The stored part of the
+        diff is in the execution's output; what was pushed is on the remote.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkspaces(self, request, context):
-        """Lists workspaces, cell by cell, of each the newest first.
+        """Lists workspaces, cell by cell, newest first within each cell.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """
@@ -271,7 +279,7 @@ class AgentRuntimeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UsageOfWorkspaces(self, request, context):
-        """Tells what workspaces take of each cell's disk, the newest first, and how they are made there.
+        """Reports the disk usage of workspaces on each cell, newest first, and how workspaces are created there.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
         """
@@ -280,19 +288,20 @@ class AgentRuntimeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWorkspace(self, request, context):
-        """Removes a workspace and everything in it. Removing one that is gone is a success.
+        """Removes a workspace and everything in it. Succeeds if the workspace is already gone.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - FAILED_PRECONDITION (WORKSPACE_IN_USE): a live job works in it; the details name the job.
-        - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox is in it, which the message names; nothing was removed.
+        - FAILED_PRECONDITION (WORKSPACE_IN_USE): a live job is working in it; the details name the job.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox, named in the message, is using the workspace; nothing was
+        removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSnapshots(self, request, context):
-        """Lists snapshots, cell by cell, of each the newest first: what jobs that did not succeed left in their workspaces. A job starts from one by
-        JobSpec.snapshot_id.
+        """Lists snapshots, cell by cell, newest first within each cell: what jobs that did not succeed left in their
+        workspaces. Use JobSpec.snapshot_id to start a job from one.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another filter.
         """
@@ -304,17 +313,17 @@ class AgentRuntimeServiceServicer:
         """Returns one snapshot.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is none of that id, or no longer.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): no snapshot has that id, or it no longer exists.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSnapshot(self, request, context):
-        """Deletes a snapshot; one that is gone is a success.
+        """Deletes a snapshot; succeeds if it is already gone.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): the repository's store is being worked on; RetryInfo says when to come back.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): the repository's store is in use; RetryInfo says when to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -409,15 +418,17 @@ def add_AgentRuntimeServiceServicer_to_server(servicer, server):
 class AgentRuntimeService:
     """Runs agents for workers and work items, and shows what they do.
 
-    With several cells on one database any gateway answers, and passes on to the cell that has it what is asked of an
-    execution, a workspace or a snapshot. While that cell does not answer: UNAVAILABLE (CELL_UNAVAILABLE), whose details name it.
-    Lists go cell by cell, and name the cells that did not answer. What is on a coordinator's machine, which gateways cannot
-    call, is refused with FAILED_PRECONDITION (ON_COORDINATOR), but for the events that it sends, and a diff that is kept whole.
+    With several cells on one database any gateway answers; requests about an execution, a workspace or a snapshot are
+    forwarded to the cell that has it. While that cell does not answer: UNAVAILABLE (CELL_UNAVAILABLE), whose details
+    name it. Lists go cell by cell, and name the cells that did not answer. Gateways cannot call a coordinator's machine,
+    so requests about what is there are refused with FAILED_PRECONDITION (ON_COORDINATOR), except for the events that it
+    sends and a diff that is stored completely.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services
-    restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and INTERNAL (INTERNAL). Both say when to ask again.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the
+    details say when to retry.
     """
 
     @staticmethod
