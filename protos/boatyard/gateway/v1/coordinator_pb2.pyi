@@ -35,7 +35,7 @@ class Lease(message.Message):
     job_id: builtins.str
     """Required. The job."""
     fence: builtins.int
-    """Required. Which claim of it, from 1."""
+    """Required. The number of the claim, from 1."""
     def __init__(
         self,
         *,
@@ -50,7 +50,7 @@ class Lease(message.Message):
 
 @typing.final
 class RegisterCoordinatorRequest(message.Message):
-    """Says that a coordinator has been started."""
+    """Request for RegisterCoordinator."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -63,9 +63,9 @@ class RegisterCoordinatorRequest(message.Message):
     host: builtins.str
     """The machine's name, for people: one line of at most 255 characters."""
     version: builtins.str
-    """What it runs, for people: at most 63 characters."""
+    """The version it runs, for people: at most 63 characters."""
     capacity: builtins.int
-    """How many jobs it holds at most, for people; what holds is each ClaimJob's."""
+    """Maximum number of jobs it holds, for people; the binding value is the one in each ClaimJob."""
     def __init__(
         self,
         *,
@@ -82,17 +82,17 @@ class RegisterCoordinatorRequest(message.Message):
 
 @typing.final
 class RegisterCoordinatorResponse(message.Message):
-    """Answers RegisterCoordinator."""
+    """Response for RegisterCoordinator."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     LEASE_DURATION_FIELD_NUMBER: builtins.int
     JOBS_HELD_FIELD_NUMBER: builtins.int
     jobs_held: builtins.int
-    """How many jobs it held, and may claim again."""
+    """Number of jobs it held, which it may claim again."""
     @builtins.property
     def lease_duration(self) -> duration_pb2.Duration:
-        """How long a job stays a coordinator's after ClaimJob and each RenewLease."""
+        """How long a coordinator holds a job after ClaimJob and after each RenewLease."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class RegisterCoordinatorResponse(message.Message):
 
 @typing.final
 class ClaimJobRequest(message.Message):
-    """Asks for a job; the filters are combined by "and"."""
+    """Request for ClaimJob; the filters are combined with AND."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -119,16 +119,17 @@ class ClaimJobRequest(message.Message):
     KINDS_FIELD_NUMBER: builtins.int
     ENGINES_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Makes the call safe to repeat when its answer was lost: the same id with the same request returns the same job, while it
-    is held under that lease. At most 63 characters of [A-Za-z0-9_-]; empty means that every call may take a job.
+    """Makes the call safe to repeat when its response was lost: the same id with the same request returns the same job
+    while it is held under that lease. At most 63 characters of [A-Za-z0-9_-]; empty means that every call may claim a
+    job.
     """
     coordinator_id: builtins.str
     """Required. The coordinator."""
     capacity: builtins.int
-    """How many jobs it holds at most, 1 to 1000: while it holds as many, it gets none. 0 means 1."""
+    """Maximum number of jobs it holds, 1 to 1000: once it holds that many, it gets no more. 0 means 1."""
     @builtins.property
     def project_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Only jobs of these projects; empty means all that the caller's token is for."""
+        """Only jobs of these projects; empty means all projects that the caller's token allows."""
 
     @builtins.property
     def kinds(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -156,14 +157,14 @@ class ClaimJobRequest(message.Message):
 
 @typing.final
 class ClaimJobResponse(message.Message):
-    """Answers ClaimJob."""
+    """Response for ClaimJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     JOB_FIELD_NUMBER: builtins.int
     @builtins.property
     def job(self) -> ClaimedJob:
-        """The job; absent when none came in time."""
+        """The job; absent when none became available in time."""
 
     def __init__(
         self,
@@ -178,7 +179,7 @@ class ClaimJobResponse(message.Message):
 
 @typing.final
 class ClaimedJob(message.Message):
-    """A job that has been given to a coordinator."""
+    """A job given to a coordinator."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -192,28 +193,28 @@ class ClaimedJob(message.Message):
     LAST_ATTEMPT_FIELD_NUMBER: builtins.int
     SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     attempt: builtins.int
-    """Which attempt at the job it is, from 1."""
+    """The number of the attempt at the job, from 1."""
     execution_id: builtins.str
-    """The execution of its agent, to which its events belong. The same in a later claim means that the attempt goes on."""
+    """The agent's execution, to which its events belong. If a later claim has the same execution, the attempt continues."""
     cancel_requested: builtins.bool
-    """Whether somebody wants it to end."""
+    """True when the job has been asked to end."""
     order: builtins.bytes
-    """The job as Boatyard's own driver reads it: opaque, and of no use to others, which call GetWorkContext."""
+    """The job in the form of Boatyard's own driver: opaque, and of no use to other clients, which call GetWorkContext."""
     is_moved: builtins.bool
-    """Whether the attempt was another machine's, which was lost when others knew of its end already: what it has pushed, or
-    told hooks. Its agent must not be run again; what is left is to end the job as its timeline says.
+    """True when the attempt ran on another machine, which was lost after others had learned of the outcome: it had pushed
+    something or called hooks. The agent must not be run again; what remains is to end the job as its timeline says.
     """
     last_attempt: builtins.int
-    """The attempt after which there is no other."""
+    """The number of the last attempt."""
     snapshot_id: builtins.str
-    """The snapshot of this machine that the attempt begins from; empty means as the job was ordered."""
+    """The snapshot on this machine from which the attempt starts; empty means that it starts as the job specifies."""
     @builtins.property
     def lease(self) -> Lease:
-        """What is shown with every call for it."""
+        """The lease to send with every call for the job."""
 
     @builtins.property
     def lease_duration(self) -> duration_pb2.Duration:
-        """How long the job stays the coordinator's."""
+        """How long the coordinator holds the job."""
 
     def __init__(
         self,
@@ -236,7 +237,7 @@ class ClaimedJob(message.Message):
 
 @typing.final
 class RenewLeaseRequest(message.Message):
-    """Asks to prolong leases."""
+    """Request for RenewLease."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -246,7 +247,7 @@ class RenewLeaseRequest(message.Message):
     """Required. The coordinator."""
     @builtins.property
     def leases(self) -> containers.RepeatedCompositeFieldContainer[Lease]:
-        """What it holds; at most 1000. None says only that it lives."""
+        """The leases it holds; at most 1000. An empty list only reports that the coordinator is alive."""
 
     def __init__(
         self,
@@ -262,7 +263,7 @@ class RenewLeaseRequest(message.Message):
 
 @typing.final
 class RenewLeaseResponse(message.Message):
-    """Answers RenewLease."""
+    """Response for RenewLease."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -271,15 +272,17 @@ class RenewLeaseResponse(message.Message):
     LEASE_DURATION_FIELD_NUMBER: builtins.int
     @builtins.property
     def held_job_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Of those asked for, the jobs that are still the coordinator's. Any other is lost: drop it, and end what runs of it."""
+        """Of the jobs in the request, those that the coordinator still holds. Any other is lost: drop it, and end everything
+        that still runs for it.
+        """
 
     @builtins.property
     def cancel_requested_job_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Of these, the jobs that somebody wants to end."""
+        """Of these, the jobs that have been asked to end."""
 
     @builtins.property
     def lease_duration(self) -> duration_pb2.Duration:
-        """How long the leases last from now."""
+        """How long the leases last from now on."""
 
     def __init__(
         self,
@@ -296,7 +299,7 @@ class RenewLeaseResponse(message.Message):
 
 @typing.final
 class WatchCoordinatorRequest(message.Message):
-    """Asks to be told which jobs are to end."""
+    """Request for WatchCoordinator."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -316,14 +319,14 @@ class WatchCoordinatorRequest(message.Message):
 
 @typing.final
 class WatchCoordinatorResponse(message.Message):
-    """What has changed."""
+    """A change."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     CANCEL_REQUESTED_JOB_IDS_FIELD_NUMBER: builtins.int
     @builtins.property
     def cancel_requested_job_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """All jobs that the coordinator holds and somebody wants to end; none in a heartbeat."""
+        """All jobs held by the coordinator that have been asked to end; empty in a heartbeat."""
 
     def __init__(
         self,
@@ -338,7 +341,7 @@ class WatchCoordinatorResponse(message.Message):
 
 @typing.final
 class GetWorkContextRequest(message.Message):
-    """Asks what is to be done."""
+    """Request for GetWorkContext."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -364,7 +367,7 @@ class GetWorkContextRequest(message.Message):
 
 @typing.final
 class GetWorkContextResponse(message.Message):
-    """All that is needed to do a job."""
+    """Everything needed to do a job."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -378,7 +381,7 @@ class GetWorkContextResponse(message.Message):
     AGENT_FIELD_NUMBER: builtins.int
     HOOKS_FIELD_NUMBER: builtins.int
     task: builtins.str
-    """What the agent is to be told: the prompt, with the work item around it where there is one."""
+    """The text for the agent: the prompt, together with the work item if there is one."""
     branch: builtins.bytes
     """The branch of the result."""
     @builtins.property
@@ -387,27 +390,27 @@ class GetWorkContextResponse(message.Message):
 
     @builtins.property
     def job(self) -> job_pb2.Job:
-        """The job. Its settings are those in force: template, worker and overrides together."""
+        """The job. Its settings are the effective ones: template, worker and overrides combined."""
 
     @builtins.property
     def work_item(self) -> catalog_pb2.WorkItem:
-        """The work item that it is for, with its notes; absent when there is none."""
+        """The work item, with its notes; absent when there is none."""
 
     @builtins.property
     def related_work_items(self) -> containers.RepeatedCompositeFieldContainer[catalog_pb2.WorkItem]:
-        """The work items that it names as related, as far as they are still there, and the message has room for them."""
+        """The work items it names as related, as far as they still exist and fit into the message."""
 
     @builtins.property
     def repository(self) -> catalog_pb2.Repository:
-        """The repository to work on, its token included; absent when there is none."""
+        """The repository to work on, including its token; absent when there is none."""
 
     @builtins.property
     def agent(self) -> agent_pb2.AgentSettings:
-        """How the agent is to run; the same as in the job's spec."""
+        """How the agent should run; the same as in the job's spec."""
 
     @builtins.property
     def hooks(self) -> containers.RepeatedCompositeFieldContainer[hook_pb2.Hook]:
-        """The hooks in force for the job, in the order of their calls. A webhook's secret is not among them."""
+        """The hooks that apply to the job, in the order of their calls, without webhook secrets."""
 
     def __init__(
         self,
@@ -430,7 +433,7 @@ class GetWorkContextResponse(message.Message):
 
 @typing.final
 class AppendEventsRequest(message.Message):
-    """Some events."""
+    """A batch of events."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -442,16 +445,16 @@ class AppendEventsRequest(message.Message):
     coordinator_id: builtins.str
     """Required in the first message. The coordinator."""
     execution_id: builtins.str
-    """Required in the first message, the same in all others or empty: the execution."""
+    """Required in the first message; in all others the same or empty. The execution."""
     is_last: builtins.bool
-    """Set with the last events: there will be no more."""
+    """Set with the last events: no more will follow."""
     @builtins.property
     def lease(self) -> Lease:
         """Required in the first message. The job."""
 
     @builtins.property
     def events(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.Event]:
-        """The events, each numbered one more than the one before; at most 2 MiB of them."""
+        """The events, numbered consecutively; at most 2 MiB."""
 
     def __init__(
         self,
@@ -470,13 +473,13 @@ class AppendEventsRequest(message.Message):
 
 @typing.final
 class AppendEventsResponse(message.Message):
-    """Answers AppendEvents."""
+    """Response for AppendEvents."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     NEXT_SEQUENCE_FIELD_NUMBER: builtins.int
     next_sequence: builtins.int
-    """The number of the event that comes next."""
+    """The sequence of the next event."""
     def __init__(
         self,
         *,
@@ -490,7 +493,7 @@ class AppendEventsResponse(message.Message):
 
 @typing.final
 class CompleteJobRequest(message.Message):
-    """Ends a job well."""
+    """Request for CompleteJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -506,17 +509,19 @@ class CompleteJobRequest(message.Message):
     coordinator_id: builtins.str
     """Required. The coordinator."""
     summary: builtins.str
-    """What was done, for people; at most 64 KiB."""
+    """A summary of the work, for people; at most 64 KiB."""
     pull_request_url: builtins.str
-    """The pull request: an http or https URL of at most 2048 characters, without user name and password; empty means none."""
+    """The URL of the pull request: http or https, at most 2048 characters, without user name and password; empty means
+    none.
+    """
     pull_request_number: builtins.int
-    """Its number; 0 means none."""
+    """The pull request's number; 0 means none."""
     review_comment: builtins.str
-    """What is to be said in review; at most 64 KiB."""
+    """A comment for the review; at most 64 KiB."""
     commit_id: builtins.str
-    """The commit of the result, 40 or 64 characters of 0-9 and a-f; empty means none."""
+    """The commit of the result: 40 or 64 characters of 0-9 and a-f; empty means none."""
     branch: builtins.bytes
-    """The branch on which it is; empty means none."""
+    """The branch of the result; empty means none."""
     @builtins.property
     def lease(self) -> Lease:
         """Required. The job."""
@@ -546,7 +551,7 @@ class CompleteJobRequest(message.Message):
 
 @typing.final
 class Usage(message.Message):
-    """What an agent used, as far as is known."""
+    """What an agent used, as far as it is known."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -555,13 +560,13 @@ class Usage(message.Message):
     TOOL_CALLS_FIELD_NUMBER: builtins.int
     TURNS_FIELD_NUMBER: builtins.int
     tokens_used: builtins.int
-    """Tokens, read and written, together."""
+    """Tokens read and written, in total."""
     cost_usd: builtins.float
-    """What they cost, in US dollars."""
+    """Their cost, in US dollars."""
     tool_calls: builtins.int
-    """How often a tool was called."""
+    """Number of tool calls."""
     turns: builtins.int
-    """How often the model was asked."""
+    """Number of requests to the model."""
     def __init__(
         self,
         *,
@@ -593,14 +598,14 @@ class Usage(message.Message):
 
 @typing.final
 class CompleteJobResponse(message.Message):
-    """Answers CompleteJob."""
+    """Response for CompleteJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     JOB_FIELD_NUMBER: builtins.int
     @builtins.property
     def job(self) -> job_pb2.Job:
-        """The job as it has ended."""
+        """The job as it ended."""
 
     def __init__(
         self,
@@ -615,7 +620,7 @@ class CompleteJobResponse(message.Message):
 
 @typing.final
 class FailJobRequest(message.Message):
-    """Ends an attempt that came to nothing."""
+    """Request for FailJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -628,13 +633,13 @@ class FailJobRequest(message.Message):
     coordinator_id: builtins.str
     """Required. The coordinator."""
     reason: builtins.str
-    """Required. Why, machine-readable: 1 to 63 characters of [A-Z0-9_], beginning with a letter. AGENT_FAILED says that the
-    agent did; CANCELLED that it was ended because somebody asked for that.
+    """Required. Why, machine-readable: 1 to 63 characters of [A-Z0-9_], starting with a letter. AGENT_FAILED means that
+    the agent failed; CANCELLED that it was ended on request.
     """
     message: builtins.str
-    """The same for people; at most 4 KiB."""
+    """The same, for people; at most 4 KiB."""
     summary: builtins.str
-    """What was done all the same, for people; at most 64 KiB."""
+    """A summary of what was done nevertheless, for people; at most 64 KiB."""
     @builtins.property
     def lease(self) -> Lease:
         """Required. The job."""
@@ -661,7 +666,7 @@ class FailJobRequest(message.Message):
 
 @typing.final
 class FailJobResponse(message.Message):
-    """Answers FailJob."""
+    """Response for FailJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 

@@ -13,121 +13,130 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CoordinatorServiceStub:
-    """Gives jobs to machines that have no access to the gateways' database: they claim, work, and report back.
+    """Gives jobs to machines that have no access to the gateways' database: they claim jobs, do the work and report back.
 
-    A coordinator is known by an id of its own, `coordinator_id`, which it keeps over restarts: 1 to 63 characters of
-    [a-z0-9-], not beginning with a dash, and no gateway's cell. It holds a job under a lease: a job and a fence, a number
-    that grows with every claim of that job. Whoever has lost a lease can change nothing of the job any more.
+    A coordinator is identified by an id of its own, `coordinator_id`, which it keeps across restarts: 1 to 63 characters
+    of [a-z0-9-], not starting with a dash, and not the id of a gateway's cell. It holds a job under a lease: a job and a
+    fence, a number that grows with every claim of that job. A coordinator that has lost a lease can no longer change
+    anything about the job.
 
-    A client's life: ClaimJob until there is a job; GetWorkContext; AppendEvents now and then; RenewLease at least every third
-    of a lease, which also tells whether somebody wants the job to end; and last CompleteJob or FailJob.
+    A client's life cycle: call ClaimJob until there is a job; then GetWorkContext; AppendEvents now and then; RenewLease
+    at least once every third of a lease duration, which also tells whether the job has been asked to end; and finally
+    CompleteJob or FailJob.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED,
-    COORDINATOR_NOT_ALLOWED) where the token's role or projects do not allow it, or it is another
-    coordinator's, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
-    INTERNAL (INTERNAL). Where it says when to ask again, any other gateway may be asked too.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
+    when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). When the details say when to
+    retry, any other gateway may be tried as well.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
     RegisterCoordinator: aio.UnaryUnaryMultiCallable[coordinator_pb2.RegisterCoordinatorRequest, coordinator_pb2.RegisterCoordinatorResponse]
-    """Says that a coordinator has been started: jobs that it held before are its own again at the next ClaimJob.
+    """Announces that a coordinator has started: it can reclaim the jobs that it held before, starting with the next
+    ClaimJob.
 
-    Call it once a start, before the first ClaimJob, in the one process that has this id: jobs that it holds are taken from
-    it, to be claimed again. Without it a restarted coordinator waits for its old leases to run out.
+    Call it once per start, before the first ClaimJob, in the only process that uses this id: the jobs it holds are
+    released, to be claimed again. Without this call a restarted coordinator waits for its old leases to expire.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id is that of a gateway's cell.
+    - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
     """
     ClaimJob: aio.UnaryUnaryMultiCallable[coordinator_pb2.ClaimJobRequest, coordinator_pb2.ClaimJobResponse]
-    """Takes one job, waiting for one where there is none. It answers without a job before 80 % of the deadline are over, after
-    5 minutes at the latest.
+    """Claims one job, waiting if there is none. Returns without a job before 80 % of the deadline has passed, and after 5
+    minutes at the latest.
 
-    Jobs are given as any cell takes them: one's own of before a restart first, then by priority, and of these the oldest.
-    A job that another cell has lost comes with the next attempt, and another execution.
+    Jobs are given out in the same order as to any cell: first the caller's own jobs from before a restart, then by
+    priority, oldest first. A job that another cell has lost comes with the next attempt and a new execution.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
-    - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id is that of a gateway's cell.
-    - UNAVAILABLE (DRAINING): the gateway is stopping; ask again, or another one.
+    - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
+    - UNAVAILABLE (DRAINING): the gateway is stopping; retry, or try another gateway.
     """
     RenewLease: aio.UnaryUnaryMultiCallable[coordinator_pb2.RenewLeaseRequest, coordinator_pb2.RenewLeaseResponse]
-    """Prolongs leases, and says what became of each. The answer comes at once.
+    """Extends leases, and reports the state of each. Returns at once.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id is that of a gateway's cell.
+    - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
     """
     WatchCoordinator: aio.UnaryStreamMultiCallable[coordinator_pb2.WatchCoordinatorRequest, coordinator_pb2.WatchCoordinatorResponse]
-    """Tells a coordinator at once what it would learn later by RenewLease: which of its jobs are to end.
+    """Reports at once what RenewLease would report later: which of a coordinator's jobs have been asked to end.
 
-    A message comes whenever there is another; an empty one is a heartbeat, sent at least every 15 s.
+    A message is sent whenever another job has been asked to end; an empty one is a heartbeat, sent at least every 15
+    s.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id is that of a gateway's cell.
+    - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
     - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
     """
     GetWorkContext: aio.UnaryUnaryMultiCallable[coordinator_pb2.GetWorkContextRequest, coordinator_pb2.GetWorkContextResponse]
-    """Returns all that is needed to do a job: what is to be done, on what, with which settings. It holds the repository's
-    credential.
+    """Returns everything needed to do a job: the task, what to work on, and the settings. Contains the repository's
+    credentials.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     AppendEvents: aio.StreamUnaryMultiCallable[coordinator_pb2.AppendEventsRequest, coordinator_pb2.AppendEventsResponse]
-    """Keeps events of an execution: what the agent wrote and did. Viewers on any gateway see them as they come.
+    """Stores events of an execution: what the agent wrote and did. Viewers on any gateway see them as they arrive.
 
-    Events are numbered from 1 by whoever sends them. What is there already is skipped; an answer says which comes next, so
-    a call without events asks where to go on. Each message is written before the next is read. Of an execution whose events
-    take more than 64 MiB the oldest are removed.
+    The sender numbers the events from 1. Events that are already stored are skipped; the response says which comes
+    next, so a call without events asks where to resume. Each message is written before the next is read. When an
+    execution's events exceed 64 MiB, the oldest are removed.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or events do not follow one another.
-    - NOT_FOUND (JOB_NOT_FOUND, EXECUTION_NOT_FOUND): there is none of that id, or the execution is another job's.
-    - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): events are missing before the first that was sent; `end_offset` says which is next.
-    - ABORTED (LEASE_LOST): somebody else has the job. Where it has only ended, its last events are still taken.
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the events are not consecutive.
+    - NOT_FOUND (JOB_NOT_FOUND, EXECUTION_NOT_FOUND): the job or execution does not exist, or the execution belongs to
+      another job.
+    - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): events are missing before the first one sent; `end_offset` says which is
+      next.
+    - ABORTED (LEASE_LOST): somebody else holds the job. If the job has only ended, its last events are still accepted.
     """
     CompleteJob: aio.UnaryUnaryMultiCallable[coordinator_pb2.CompleteJobRequest, coordinator_pb2.CompleteJobResponse]
-    """Ends a job well: its work is done, its branch pushed and its pull request open. Its work item goes to REVIEW.
+    """Completes a job: its work is done, its branch is pushed and its pull request is open. Its work item moves to
+    REVIEW.
 
-    Once more under the same lease is a success, and changes nothing.
+    Repeating the call under the same lease succeeds and changes nothing.
 
-    Where the job's policy has a person asked before any stage, the call asks, by the checkpoint `end`, once an attempt: it is
-    refused until that is approved, and the coordinator keeps the job meanwhile. `policy.checkpoints` says it beforehand; what a
-    client pushes before it completes a job nobody here can hold back.
+    If the job's policy asks a person before any stage, this call asks, through the checkpoint `end`, once per attempt:
+    it is refused until that checkpoint is approved, and the coordinator keeps the job meanwhile. `policy.checkpoints`
+    shows this in advance. The gateway cannot hold back what a client pushes before it completes a job.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - FAILED_PRECONDITION (APPROVAL_REQUIRED): the details name the checkpoint and its state. While that is PENDING, renew the
-      lease and call again; else fail the job with the reason REJECTED.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended otherwise: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - FAILED_PRECONDITION (APPROVAL_REQUIRED): the details name the checkpoint and its state. While that is PENDING,
+      renew the lease and call again; otherwise fail the job with the reason REJECTED.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended in another way: drop it.
     """
     FailJob: aio.UnaryUnaryMultiCallable[coordinator_pb2.FailJobRequest, coordinator_pb2.FailJobResponse]
-    """Ends an attempt that came to nothing. The job is FAILED, or CANCELLED where that was asked for and the reason says so;
-    for a reason that its policy retries it is PENDING again, to be claimed by anybody.
+    """Ends a failed attempt. The job becomes FAILED, or CANCELLED if that was requested and the reason says so; if its
+    policy retries the reason, it becomes PENDING again and anyone may claim it.
 
-    Once more under the same lease is a success, and changes nothing.
+    Repeating the call under the same lease succeeds and changes nothing.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - FAILED_PRECONDITION (CANCEL_NOT_REQUESTED): the reason is CANCELLED, and nobody asked for the job's end.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended otherwise: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - FAILED_PRECONDITION (CANCEL_NOT_REQUESTED): the reason is CANCELLED, but nobody asked for the job to end.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended in another way: drop it.
     """
 
 class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
-    """Gives jobs to machines that have no access to the gateways' database: they claim, work, and report back.
+    """Gives jobs to machines that have no access to the gateways' database: they claim jobs, do the work and report back.
 
-    A coordinator is known by an id of its own, `coordinator_id`, which it keeps over restarts: 1 to 63 characters of
-    [a-z0-9-], not beginning with a dash, and no gateway's cell. It holds a job under a lease: a job and a fence, a number
-    that grows with every claim of that job. Whoever has lost a lease can change nothing of the job any more.
+    A coordinator is identified by an id of its own, `coordinator_id`, which it keeps across restarts: 1 to 63 characters
+    of [a-z0-9-], not starting with a dash, and not the id of a gateway's cell. It holds a job under a lease: a job and a
+    fence, a number that grows with every claim of that job. A coordinator that has lost a lease can no longer change
+    anything about the job.
 
-    A client's life: ClaimJob until there is a job; GetWorkContext; AppendEvents now and then; RenewLease at least every third
-    of a lease, which also tells whether somebody wants the job to end; and last CompleteJob or FailJob.
+    A client's life cycle: call ClaimJob until there is a job; then GetWorkContext; AppendEvents now and then; RenewLease
+    at least once every third of a lease duration, which also tells whether the job has been asked to end; and finally
+    CompleteJob or FailJob.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED,
-    COORDINATOR_NOT_ALLOWED) where the token's role or projects do not allow it, or it is another
-    coordinator's, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
-    INTERNAL (INTERNAL). Where it says when to ask again, any other gateway may be asked too.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
+    when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). When the details say when to
+    retry, any other gateway may be tried as well.
     """
 
     @abc_1.abstractmethod
@@ -136,13 +145,14 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
         request: coordinator_pb2.RegisterCoordinatorRequest,
         context: aio.ServicerContext[coordinator_pb2.RegisterCoordinatorRequest, abc.Awaitable[coordinator_pb2.RegisterCoordinatorResponse]],
     ) -> abc.Awaitable[coordinator_pb2.RegisterCoordinatorResponse]:
-        """Says that a coordinator has been started: jobs that it held before are its own again at the next ClaimJob.
+        """Announces that a coordinator has started: it can reclaim the jobs that it held before, starting with the next
+        ClaimJob.
 
-        Call it once a start, before the first ClaimJob, in the one process that has this id: jobs that it holds are taken from
-        it, to be claimed again. Without it a restarted coordinator waits for its old leases to run out.
+        Call it once per start, before the first ClaimJob, in the only process that uses this id: the jobs it holds are
+        released, to be claimed again. Without this call a restarted coordinator waits for its old leases to expire.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id is that of a gateway's cell.
+        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
         """
 
     @abc_1.abstractmethod
@@ -151,16 +161,16 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
         request: coordinator_pb2.ClaimJobRequest,
         context: aio.ServicerContext[coordinator_pb2.ClaimJobRequest, abc.Awaitable[coordinator_pb2.ClaimJobResponse]],
     ) -> abc.Awaitable[coordinator_pb2.ClaimJobResponse]:
-        """Takes one job, waiting for one where there is none. It answers without a job before 80 % of the deadline are over, after
-        5 minutes at the latest.
+        """Claims one job, waiting if there is none. Returns without a job before 80 % of the deadline has passed, and after 5
+        minutes at the latest.
 
-        Jobs are given as any cell takes them: one's own of before a restart first, then by priority, and of these the oldest.
-        A job that another cell has lost comes with the next attempt, and another execution.
+        Jobs are given out in the same order as to any cell: first the caller's own jobs from before a restart, then by
+        priority, oldest first. A job that another cell has lost comes with the next attempt and a new execution.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
-        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id is that of a gateway's cell.
-        - UNAVAILABLE (DRAINING): the gateway is stopping; ask again, or another one.
+        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
+        - UNAVAILABLE (DRAINING): the gateway is stopping; retry, or try another gateway.
         """
 
     @abc_1.abstractmethod
@@ -169,10 +179,10 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
         request: coordinator_pb2.RenewLeaseRequest,
         context: aio.ServicerContext[coordinator_pb2.RenewLeaseRequest, abc.Awaitable[coordinator_pb2.RenewLeaseResponse]],
     ) -> abc.Awaitable[coordinator_pb2.RenewLeaseResponse]:
-        """Prolongs leases, and says what became of each. The answer comes at once.
+        """Extends leases, and reports the state of each. Returns at once.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id is that of a gateway's cell.
+        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
         """
 
     @abc_1.abstractmethod
@@ -181,12 +191,13 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
         request: coordinator_pb2.WatchCoordinatorRequest,
         context: aio.ServicerContext[coordinator_pb2.WatchCoordinatorRequest, abc.AsyncIterator[coordinator_pb2.WatchCoordinatorResponse]],
     ) -> abc.AsyncIterator[coordinator_pb2.WatchCoordinatorResponse]:
-        """Tells a coordinator at once what it would learn later by RenewLease: which of its jobs are to end.
+        """Reports at once what RenewLease would report later: which of a coordinator's jobs have been asked to end.
 
-        A message comes whenever there is another; an empty one is a heartbeat, sent at least every 15 s.
+        A message is sent whenever another job has been asked to end; an empty one is a heartbeat, sent at least every 15
+        s.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id is that of a gateway's cell.
+        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
         - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
         """
 
@@ -196,12 +207,12 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
         request: coordinator_pb2.GetWorkContextRequest,
         context: aio.ServicerContext[coordinator_pb2.GetWorkContextRequest, abc.Awaitable[coordinator_pb2.GetWorkContextResponse]],
     ) -> abc.Awaitable[coordinator_pb2.GetWorkContextResponse]:
-        """Returns all that is needed to do a job: what is to be done, on what, with which settings. It holds the repository's
-        credential.
+        """Returns everything needed to do a job: the task, what to work on, and the settings. Contains the repository's
+        credentials.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -210,16 +221,18 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
         request_iterator: abc.AsyncIterator[coordinator_pb2.AppendEventsRequest],
         context: aio.ServicerContext[abc.AsyncIterator[coordinator_pb2.AppendEventsRequest], abc.Awaitable[coordinator_pb2.AppendEventsResponse]],
     ) -> abc.Awaitable[coordinator_pb2.AppendEventsResponse]:
-        """Keeps events of an execution: what the agent wrote and did. Viewers on any gateway see them as they come.
+        """Stores events of an execution: what the agent wrote and did. Viewers on any gateway see them as they arrive.
 
-        Events are numbered from 1 by whoever sends them. What is there already is skipped; an answer says which comes next, so
-        a call without events asks where to go on. Each message is written before the next is read. Of an execution whose events
-        take more than 64 MiB the oldest are removed.
+        The sender numbers the events from 1. Events that are already stored are skipped; the response says which comes
+        next, so a call without events asks where to resume. Each message is written before the next is read. When an
+        execution's events exceed 64 MiB, the oldest are removed.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or events do not follow one another.
-        - NOT_FOUND (JOB_NOT_FOUND, EXECUTION_NOT_FOUND): there is none of that id, or the execution is another job's.
-        - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): events are missing before the first that was sent; `end_offset` says which is next.
-        - ABORTED (LEASE_LOST): somebody else has the job. Where it has only ended, its last events are still taken.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the events are not consecutive.
+        - NOT_FOUND (JOB_NOT_FOUND, EXECUTION_NOT_FOUND): the job or execution does not exist, or the execution belongs to
+          another job.
+        - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): events are missing before the first one sent; `end_offset` says which is
+          next.
+        - ABORTED (LEASE_LOST): somebody else holds the job. If the job has only ended, its last events are still accepted.
         """
 
     @abc_1.abstractmethod
@@ -228,19 +241,20 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
         request: coordinator_pb2.CompleteJobRequest,
         context: aio.ServicerContext[coordinator_pb2.CompleteJobRequest, abc.Awaitable[coordinator_pb2.CompleteJobResponse]],
     ) -> abc.Awaitable[coordinator_pb2.CompleteJobResponse]:
-        """Ends a job well: its work is done, its branch pushed and its pull request open. Its work item goes to REVIEW.
+        """Completes a job: its work is done, its branch is pushed and its pull request is open. Its work item moves to
+        REVIEW.
 
-        Once more under the same lease is a success, and changes nothing.
+        Repeating the call under the same lease succeeds and changes nothing.
 
-        Where the job's policy has a person asked before any stage, the call asks, by the checkpoint `end`, once an attempt: it is
-        refused until that is approved, and the coordinator keeps the job meanwhile. `policy.checkpoints` says it beforehand; what a
-        client pushes before it completes a job nobody here can hold back.
+        If the job's policy asks a person before any stage, this call asks, through the checkpoint `end`, once per attempt:
+        it is refused until that checkpoint is approved, and the coordinator keeps the job meanwhile. `policy.checkpoints`
+        shows this in advance. The gateway cannot hold back what a client pushes before it completes a job.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (APPROVAL_REQUIRED): the details name the checkpoint and its state. While that is PENDING, renew the
-          lease and call again; else fail the job with the reason REJECTED.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended otherwise: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - FAILED_PRECONDITION (APPROVAL_REQUIRED): the details name the checkpoint and its state. While that is PENDING,
+          renew the lease and call again; otherwise fail the job with the reason REJECTED.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended in another way: drop it.
         """
 
     @abc_1.abstractmethod
@@ -249,15 +263,15 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
         request: coordinator_pb2.FailJobRequest,
         context: aio.ServicerContext[coordinator_pb2.FailJobRequest, abc.Awaitable[coordinator_pb2.FailJobResponse]],
     ) -> abc.Awaitable[coordinator_pb2.FailJobResponse]:
-        """Ends an attempt that came to nothing. The job is FAILED, or CANCELLED where that was asked for and the reason says so;
-        for a reason that its policy retries it is PENDING again, to be claimed by anybody.
+        """Ends a failed attempt. The job becomes FAILED, or CANCELLED if that was requested and the reason says so; if its
+        policy retries the reason, it becomes PENDING again and anyone may claim it.
 
-        Once more under the same lease is a success, and changes nothing.
+        Repeating the call under the same lease succeeds and changes nothing.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - FAILED_PRECONDITION (CANCEL_NOT_REQUESTED): the reason is CANCELLED, and nobody asked for the job's end.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended otherwise: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - FAILED_PRECONDITION (CANCEL_NOT_REQUESTED): the reason is CANCELLED, but nobody asked for the job to end.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended in another way: drop it.
         """
 
 def add_CoordinatorServiceServicer_to_server(servicer: CoordinatorServiceServicer, server: aio.Server) -> None: ...

@@ -24,17 +24,19 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class RegisterHookRequest(message.Message):
-    """Asks to register a hook."""
+    """Request for RegisterHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: builtins.int
     HOOK_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Makes the call safe to repeat. At most 63 characters of [A-Za-z0-9_-]; empty means that every call makes a hook."""
+    """Makes the call safe to repeat. At most 63 characters of [A-Za-z0-9_-]; empty means that every call registers a
+    hook.
+    """
     @builtins.property
     def hook(self) -> Hook:
-        """Required. The hook; its output-only fields are ignored."""
+        """Required. The hook to register; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -50,14 +52,14 @@ class RegisterHookRequest(message.Message):
 
 @typing.final
 class RegisterHookResponse(message.Message):
-    """Answers RegisterHook."""
+    """Response for RegisterHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     HOOK_FIELD_NUMBER: builtins.int
     @builtins.property
     def hook(self) -> Hook:
-        """The hook, with its id; the only answer in which a webhook's secret, or a callback's token, stands."""
+        """The hook, with its id; the only response that contains a webhook's secret or a callback's token."""
 
     def __init__(
         self,
@@ -72,7 +74,7 @@ class RegisterHookResponse(message.Message):
 
 @typing.final
 class GetHookRequest(message.Message):
-    """Asks for a hook."""
+    """Request for GetHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -92,14 +94,14 @@ class GetHookRequest(message.Message):
 
 @typing.final
 class GetHookResponse(message.Message):
-    """Answers GetHook."""
+    """Response for GetHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     HOOK_FIELD_NUMBER: builtins.int
     @builtins.property
     def hook(self) -> Hook:
-        """The hook, without secret."""
+        """The hook, without its secret."""
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class GetHookResponse(message.Message):
 
 @typing.final
 class ListHooksRequest(message.Message):
-    """Asks for hooks."""
+    """Request for ListHooks."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -122,11 +124,11 @@ class ListHooksRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Only those that are called for jobs of this project, those of all projects too; empty means every hook."""
+    """Only hooks that are called for jobs of this project, including those for all projects; empty means every hook."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     def __init__(
         self,
         *,
@@ -142,14 +144,14 @@ class ListHooksRequest(message.Message):
 
 @typing.final
 class ListHooksResponse(message.Message):
-    """Answers ListHooks."""
+    """Response for ListHooks."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     HOOKS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def hooks(self) -> containers.RepeatedCompositeFieldContainer[Hook]:
         """The hooks of this page."""
@@ -168,7 +170,7 @@ class ListHooksResponse(message.Message):
 
 @typing.final
 class UpdateHookRequest(message.Message):
-    """Asks to change a hook."""
+    """Request for UpdateHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -176,12 +178,13 @@ class UpdateHookRequest(message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     @builtins.property
     def hook(self) -> Hook:
-        """Required. The hook: its id, and the fields that the mask names."""
+        """Required. The hook: its id and the fields named in the mask."""
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Required. What to change, such as `order`, `disabled`, `kinds` or `webhook.url`; what it names and `hook` does not have is
-        made empty, or its default. Not `hook_id`, `project_id`, `all_projects`, `event`, `stage` and `create_time`.
+        """Required. The fields to change, such as `order`, `disabled`, `kinds` or `webhook.url`; a field that is named but
+        absent from `hook` is cleared or set to its default. Must not name `hook_id`, `project_id`, `all_projects`,
+        `event`, `stage` or `create_time`.
         """
 
     def __init__(
@@ -198,14 +201,14 @@ class UpdateHookRequest(message.Message):
 
 @typing.final
 class UpdateHookResponse(message.Message):
-    """Answers UpdateHook."""
+    """Response for UpdateHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     HOOK_FIELD_NUMBER: builtins.int
     @builtins.property
     def hook(self) -> Hook:
-        """The hook as it now is; with its secret or token when the mask names that, or all of the webhook or callback."""
+        """The hook as it is now; with its secret or token if the mask names that field, or the whole webhook or callback."""
 
     def __init__(
         self,
@@ -220,7 +223,7 @@ class UpdateHookResponse(message.Message):
 
 @typing.final
 class UnregisterHookRequest(message.Message):
-    """Asks to remove a hook."""
+    """Request for UnregisterHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -240,7 +243,7 @@ class UnregisterHookRequest(message.Message):
 
 @typing.final
 class UnregisterHookResponse(message.Message):
-    """Answers UnregisterHook."""
+    """Response for UnregisterHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -255,7 +258,7 @@ class UnregisterHookResponse(message.Message):
 
 @typing.final
 class DryRunHookRequest(message.Message):
-    """Asks to try a hook out."""
+    """Request for DryRunHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -264,7 +267,9 @@ class DryRunHookRequest(message.Message):
     hook_id: builtins.str
     """Required. The hook."""
     job_id: builtins.str
-    """The job whose document the hook gets, as it is now, whether the hook would be called for it or not; empty means a sample."""
+    """The job whose document, as it is now, the hook gets, even if the hook would not be called for it; empty means a
+    sample.
+    """
     def __init__(
         self,
         *,
@@ -279,7 +284,7 @@ class DryRunHookRequest(message.Message):
 
 @typing.final
 class DryRunHookResponse(message.Message):
-    """Answers DryRunHook."""
+    """Response for DryRunHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -313,22 +318,22 @@ class DryRunHookResponse(message.Message):
     ASK_FIELD_NUMBER: builtins.int
     DURATION_FIELD_NUMBER: builtins.int
     call_id: builtins.str
-    """What the hook was told that the call is: no call of a job has it."""
+    """The call id given to the hook: no call of a job has it."""
     outcome: HookCall.State.ValueType
     """DONE, VETOED or FAILED."""
     status: builtins.str
-    """How it was answered, or why it failed, for people, as in HookCall."""
+    """How the hook answered or why it failed, for people, as in HookCall."""
     answer: builtins.str
-    """The beginning of what was answered, as in HookCall."""
+    """The beginning of the answer, as in HookCall."""
     veto_reason: builtins.str
-    """Why the job would not have gone on; may be empty."""
+    """Why the job would have been stopped; may be empty."""
     prompt_addition: builtins.str
-    """What the agent would have been told after its prompt."""
+    """The text that would have been added to the agent's prompt."""
     ask: builtins.str
-    """What a person would have been asked."""
+    """The question that a person would have been asked."""
     @builtins.property
     def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """The labels that the job would have got."""
+        """The labels that would have been set on the job."""
 
     @builtins.property
     def duration(self) -> duration_pb2.Duration:
@@ -355,7 +360,7 @@ class DryRunHookResponse(message.Message):
 
 @typing.final
 class ListHookCallsRequest(message.Message):
-    """Asks for calls of hooks."""
+    """Request for ListHookCalls."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -366,18 +371,18 @@ class ListHookCallsRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Only for jobs of this project; empty means all."""
+    """Only calls for jobs of this project; empty means all."""
     hook_id: builtins.str
-    """Only of this hook, unregistered or not; empty means all."""
+    """Only calls of this hook, even an unregistered one; empty means all."""
     job_id: builtins.str
-    """Only for this job; empty means all."""
+    """Only calls for this job; empty means all."""
     page_size: builtins.int
-    """How many at most: 0 means 50, more than 1000 means 1000."""
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before, with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     @builtins.property
     def states(self) -> containers.RepeatedScalarFieldContainer[HookCall.State.ValueType]:
-        """Only those that stand so; empty means all."""
+        """Only calls in any of these states; empty means all."""
 
     def __init__(
         self,
@@ -397,14 +402,14 @@ class ListHookCallsRequest(message.Message):
 
 @typing.final
 class ListHookCallsResponse(message.Message):
-    """Answers ListHookCalls."""
+    """Response for ListHookCalls."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     CALLS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Leads to the next page; empty on the last."""
+    """Token for the next page; empty on the last page."""
     @builtins.property
     def calls(self) -> containers.RepeatedCompositeFieldContainer[HookCall]:
         """The calls of this page."""
@@ -436,31 +441,31 @@ class HookCall(message.Message):
         STATE_UNSPECIFIED: HookCall._State.ValueType  # 0
         """Never sent."""
         STATE_RUNNING: HookCall._State.ValueType  # 1
-        """It is under way, or its gateway was killed, and it will be begun again."""
+        """It is in progress, or its gateway was killed and it will be begun again."""
         STATE_DONE: HookCall._State.ValueType  # 2
-        """The hook has answered as it should."""
+        """The hook answered as expected."""
         STATE_VETOED: HookCall._State.ValueType  # 3
-        """The hook does not let the job go on."""
+        """The hook vetoed: the job may not go on."""
         STATE_FAILED: HookCall._State.ValueType  # 4
-        """The hook could not be called, or has not answered as it should."""
+        """The hook could not be called, or did not answer as expected."""
         STATE_INTERRUPTED: HookCall._State.ValueType  # 5
-        """It was cut short, by a cancel or a lost machine, and is not begun again: what it came to is not known."""
+        """It was interrupted, by a cancellation or a lost machine, and is not begun again: its outcome is unknown."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """How a call goes."""
+        """The state of a call."""
 
     STATE_UNSPECIFIED: HookCall.State.ValueType  # 0
     """Never sent."""
     STATE_RUNNING: HookCall.State.ValueType  # 1
-    """It is under way, or its gateway was killed, and it will be begun again."""
+    """It is in progress, or its gateway was killed and it will be begun again."""
     STATE_DONE: HookCall.State.ValueType  # 2
-    """The hook has answered as it should."""
+    """The hook answered as expected."""
     STATE_VETOED: HookCall.State.ValueType  # 3
-    """The hook does not let the job go on."""
+    """The hook vetoed: the job may not go on."""
     STATE_FAILED: HookCall.State.ValueType  # 4
-    """The hook could not be called, or has not answered as it should."""
+    """The hook could not be called, or did not answer as expected."""
     STATE_INTERRUPTED: HookCall.State.ValueType  # 5
-    """It was cut short, by a cancel or a lost machine, and is not begun again: what it came to is not known."""
+    """It was interrupted, by a cancellation or a lost machine, and is not begun again: its outcome is unknown."""
 
     CALL_ID_FIELD_NUMBER: builtins.int
     HOOK_ID_FIELD_NUMBER: builtins.int
@@ -477,7 +482,7 @@ class HookCall(message.Message):
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     call_id: builtins.str
-    """What tells the call from others: what a webhook gets as `webhook-id`, and a callback as `call_id`."""
+    """Identifies the call: sent to a webhook as `webhook-id`, and to a callback as `call_id`."""
     hook_id: builtins.str
     """The hook."""
     job_id: builtins.str
@@ -487,26 +492,28 @@ class HookCall(message.Message):
     attempt: builtins.int
     """The job's attempt, from 1."""
     event: Hook.Event.ValueType
-    """When it was called."""
+    """The event for which it was called."""
     stage: builtins.str
     """For BEFORE and AFTER: the stage."""
     state: HookCall.State.ValueType
-    """How it goes."""
+    """The state of the call."""
     times_begun: builtins.int
-    """How often it was begun: more than once where a gateway was killed, or let go of the job, before the answer was recorded."""
+    """How often the call was begun: more than once when a gateway was killed, or released the job, before the answer was
+    recorded.
+    """
     tries: builtins.int
-    """How many tries the last of these took; 0 while it is under way, or where nothing could be called."""
+    """Number of attempts made when it was last begun; 0 while it is in progress, or when nothing could be called."""
     status: builtins.str
-    """How it was answered, or why it failed, for people: `answered 200`, `exited with code 3`, `no answer within 30 s`."""
+    """How the hook answered or why it failed, for people: `answered 200`, `exited with code 3`, `no answer within 30 s`."""
     answer: builtins.str
-    """The beginning of what was answered, or the last line that a command wrote, or why a callback vetoed; at most 512 bytes."""
+    """The beginning of the answer, or the last line that a command wrote, or why a callback vetoed; at most 512 bytes."""
     @builtins.property
     def start_time(self) -> timestamp_pb2.Timestamp:
         """When it was first begun."""
 
     @builtins.property
     def end_time(self) -> timestamp_pb2.Timestamp:
-        """When it ended; absent while it is under way."""
+        """When it ended; absent while it is in progress."""
 
     def __init__(
         self,
@@ -534,7 +541,7 @@ class HookCall(message.Message):
 
 @typing.final
 class Hook(message.Message):
-    """Something to call in the life of a job."""
+    """Something to call during the life of a job."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -547,42 +554,46 @@ class Hook(message.Message):
         EVENT_UNSPECIFIED: Hook._Event.ValueType  # 0
         """Never sent."""
         EVENT_PRE: Hook._Event.ValueType  # 1
-        """Before anything is prepared. The hook may veto the job, which then ends FAILED (VETOED), and may add to what its agent is
-        told and to its labels: see Webhook and boatyard.hook.v1.CallHookResponse.
+        """Before anything is prepared. The hook may veto the job, which then ends FAILED (VETOED), and may add to the
+        agent's prompt and the job's labels: see Webhook and boatyard.hook.v1.CallHookResponse.
         """
         EVENT_POST: Hook._Event.ValueType  # 2
-        """When all else has been done, the push too, and the job is to end SUCCEEDED. The hook gets the result."""
+        """When everything else is done, including the push, and the job is about to end SUCCEEDED. The hook gets the
+        result.
+        """
         EVENT_ERROR: Hook._Event.ValueType  # 3
-        """When the job is to end FAILED, for whatever reason, a veto too. The hook gets the error."""
+        """When the job is about to end FAILED, for any reason, including a veto. The hook gets the error."""
         EVENT_BEFORE: Hook._Event.ValueType  # 4
-        """Before a stage begins; it is called where a job has that stage. The hook may do what a PRE hook may. After a veto the job
-        keeps what has been done so far: before `push` the result is there, and is not published.
+        """Before a stage begins, in jobs that have that stage. The hook may do what a PRE hook may. After a veto the job
+        keeps what has been done so far: before `push` the result exists but is not published.
         """
         EVENT_AFTER: Hook._Event.ValueType  # 5
-        """When a stage is done, whatever came out of it: after `agent` the agent has ended, well or not, and after `verify` the
-        check has been run. Not called when the stage itself broke.
+        """When a stage is done, whatever its outcome: after `agent` the agent has ended, successfully or not, and after
+        `verify` the verify command has been run. Not called when the stage itself broke.
         """
 
     class Event(_Event, metaclass=_EventEnumTypeWrapper):
-        """When a hook is called. Values may be added. No hook is called for the end of a job that is CANCELLED."""
+        """When a hook is called. Values may be added. No hook is called for the end of a CANCELLED job."""
 
     EVENT_UNSPECIFIED: Hook.Event.ValueType  # 0
     """Never sent."""
     EVENT_PRE: Hook.Event.ValueType  # 1
-    """Before anything is prepared. The hook may veto the job, which then ends FAILED (VETOED), and may add to what its agent is
-    told and to its labels: see Webhook and boatyard.hook.v1.CallHookResponse.
+    """Before anything is prepared. The hook may veto the job, which then ends FAILED (VETOED), and may add to the
+    agent's prompt and the job's labels: see Webhook and boatyard.hook.v1.CallHookResponse.
     """
     EVENT_POST: Hook.Event.ValueType  # 2
-    """When all else has been done, the push too, and the job is to end SUCCEEDED. The hook gets the result."""
+    """When everything else is done, including the push, and the job is about to end SUCCEEDED. The hook gets the
+    result.
+    """
     EVENT_ERROR: Hook.Event.ValueType  # 3
-    """When the job is to end FAILED, for whatever reason, a veto too. The hook gets the error."""
+    """When the job is about to end FAILED, for any reason, including a veto. The hook gets the error."""
     EVENT_BEFORE: Hook.Event.ValueType  # 4
-    """Before a stage begins; it is called where a job has that stage. The hook may do what a PRE hook may. After a veto the job
-    keeps what has been done so far: before `push` the result is there, and is not published.
+    """Before a stage begins, in jobs that have that stage. The hook may do what a PRE hook may. After a veto the job
+    keeps what has been done so far: before `push` the result exists but is not published.
     """
     EVENT_AFTER: Hook.Event.ValueType  # 5
-    """When a stage is done, whatever came out of it: after `agent` the agent has ended, well or not, and after `verify` the
-    check has been run. Not called when the stage itself broke.
+    """When a stage is done, whatever its outcome: after `agent` the agent has ended, successfully or not, and after
+    `verify` the verify command has been run. Not called when the stage itself broke.
     """
 
     class _FailurePolicy:
@@ -594,25 +605,25 @@ class Hook(message.Message):
         FAILURE_POLICY_UNSPECIFIED: Hook._FailurePolicy.ValueType  # 0
         """FAIL for PRE and BEFORE, IGNORE for POST, AFTER and ERROR."""
         FAILURE_POLICY_FAIL: Hook._FailurePolicy.ValueType  # 1
-        """The job ends FAILED (HOOK_FAILED). What the job has pushed stays pushed, and `output.pushed` says so. Not for ERROR:
-        that job has failed already. Where an AFTER hook fails and its stage found that the agent, or the check, has
-        failed, that is why the job ends FAILED.
+        """The job ends FAILED (HOOK_FAILED). What the job has pushed stays pushed, and `output.pushed` says so. Not allowed
+        for ERROR: that job has already failed. When an AFTER hook fails and its stage found that the agent or the verify
+        command failed, the job ends FAILED with that failure's reason instead.
         """
         FAILURE_POLICY_IGNORE: Hook._FailurePolicy.ValueType  # 2
-        """The failure is recorded in the timeline, and the job goes on. A veto is no failure."""
+        """The failure is recorded in the timeline, and the job goes on. A veto is not a failure."""
 
     class FailurePolicy(_FailurePolicy, metaclass=_FailurePolicyEnumTypeWrapper):
-        """What becomes of the job when the hook fails: it cannot be reached, runs too long, or does not answer as it should."""
+        """What happens to the job when the hook fails: it cannot be reached, takes too long, or does not answer as expected."""
 
     FAILURE_POLICY_UNSPECIFIED: Hook.FailurePolicy.ValueType  # 0
     """FAIL for PRE and BEFORE, IGNORE for POST, AFTER and ERROR."""
     FAILURE_POLICY_FAIL: Hook.FailurePolicy.ValueType  # 1
-    """The job ends FAILED (HOOK_FAILED). What the job has pushed stays pushed, and `output.pushed` says so. Not for ERROR:
-    that job has failed already. Where an AFTER hook fails and its stage found that the agent, or the check, has
-    failed, that is why the job ends FAILED.
+    """The job ends FAILED (HOOK_FAILED). What the job has pushed stays pushed, and `output.pushed` says so. Not allowed
+    for ERROR: that job has already failed. When an AFTER hook fails and its stage found that the agent or the verify
+    command failed, the job ends FAILED with that failure's reason instead.
     """
     FAILURE_POLICY_IGNORE: Hook.FailurePolicy.ValueType  # 2
-    """The failure is recorded in the timeline, and the job goes on. A veto is no failure."""
+    """The failure is recorded in the timeline, and the job goes on. A veto is not a failure."""
 
     HOOK_ID_FIELD_NUMBER: builtins.int
     PROJECT_ID_FIELD_NUMBER: builtins.int
@@ -634,39 +645,40 @@ class Hook(message.Message):
     project_id: builtins.str
     """The project whose jobs it is called for; empty means `default`, or that `all_projects` is set."""
     event: Hook.Event.ValueType
-    """Required. When it is called."""
+    """Required. When the hook is called."""
     command: builtins.str
-    """A line for /bin/sh, run in a sandbox without network: in the job's workspace once that is made and while no agent is in
-    it, or else (PRE, for one) in an empty one. What it changes there between the stages `workspace` and `take` is there for
-    the agent, and in the result; later nothing of it counts. The job stands on its standard input, as the JSON form of
-    boatyard.gateway.v1.Job as a VIEWER reads it now, for POST and ERROR in the state in which it is to end; the hook finds
-    BOATYARD_HOOK_ID, BOATYARD_HOOK_EVENT and BOATYARD_HOOK_STAGE. An exit code other than 0 is a veto of a PRE or BEFORE
-    hook, whose reason is the last line of output, and a failure of the others. A last line that is a JSON object is a PRE or
-    BEFORE hook's answer, as a webhook's. At most 64 KiB.
+    """A command line for /bin/sh, run in a sandbox without network: in the job's workspace once it exists and while no
+    agent is in it, otherwise (for PRE, among others) in an empty one. What it changes there between the stages
+    `workspace` and `take` is seen by the agent and is part of the result; later changes have no effect. Its standard
+    input is the job, in the JSON form of boatyard.gateway.v1.Job as a VIEWER sees it now; for POST and ERROR, in the
+    state in which it will end. The hook finds BOATYARD_HOOK_ID, BOATYARD_HOOK_EVENT and BOATYARD_HOOK_STAGE in its
+    environment. An exit code other than 0 is a veto by a PRE or BEFORE hook, with the last line of output as the
+    reason, and a failure of any other hook. If the last line is a JSON object, it is a PRE or BEFORE hook's answer,
+    as for a webhook. At most 64 KiB.
     """
     order: builtins.int
-    """Hooks are called by ascending order, then by age."""
+    """Hooks are called in ascending order of this value, then oldest first."""
     failure_policy: Hook.FailurePolicy.ValueType
-    """What becomes of the job when the hook fails."""
+    """What happens to the job when the hook fails."""
     stage: builtins.str
-    """The stage, for BEFORE and AFTER, and for them required. BEFORE: `base`, `workspace`, `branch`, `start`, `take`, `diff`,
-    `verify` or `push`. AFTER: the same, but `agent`, the agent's end, in place of `start`.
+    """The stage; required for BEFORE and AFTER, and only for them. BEFORE: `base`, `workspace`, `branch`, `start`,
+    `take`, `diff`, `verify` or `push`. AFTER: the same, but with `agent`, the end of the agent, instead of `start`.
     """
     all_projects: builtins.bool
-    """Called for the jobs of every project, also of those that are created later. Excludes `project_id`."""
+    """Called for the jobs of every project, including projects created later. Excludes `project_id`."""
     disabled: builtins.bool
-    """Not called, until it is enabled again."""
+    """Not called until it is enabled again."""
     @builtins.property
     def webhook(self) -> Webhook:
-        """A server to be told by HTTP."""
+        """A server to be called over HTTP."""
 
     @builtins.property
     def callback(self) -> Callback:
-        """A server to be told by gRPC."""
+        """A server to be called over gRPC."""
 
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
-        """How long a command, or each try of a server, may take: more than 0, at most 10 min. The default is 30 s."""
+        """Maximum time for a command, or for each attempt to call a server: more than 0, at most 10 min. The default is 30 s."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
@@ -674,13 +686,13 @@ class Hook(message.Message):
 
     @builtins.property
     def template_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Called only for jobs of these templates, whether the job names one or its worker has it; empty means any, and none. At
-        most 64.
+        """Called only for jobs with these templates, whether named by the job or by its worker; empty means jobs with any
+        template or none. At most 64.
         """
 
     @builtins.property
     def kinds(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Called only for jobs of these kinds, such as `task`; empty means any. At most 64."""
+        """Called only for jobs of these kinds, such as `task`; empty means any kind. At most 64."""
 
     def __init__(
         self,
@@ -711,22 +723,23 @@ class Hook(message.Message):
 
 @typing.final
 class Webhook(message.Message):
-    """A server that is told by a POST, signed as Standard Webhooks 1.0 has it: `webhook-id` is the same for all tries of a call,
-    also after a restart of the gateway, `webhook-timestamp` is the try's, in seconds since 1970, and `webhook-signature` is
-    `v1,` and the base64 of the HMAC-SHA256 of "<id>.<timestamp>.<body>".
+    """A server that is called with a POST request, signed according to Standard Webhooks 1.0: `webhook-id` is the same for
+    all attempts of one call, even after a restart of the gateway; `webhook-timestamp` is the time of the attempt, in
+    seconds since 1970; and `webhook-signature` is `v1,` followed by the base64 of the HMAC-SHA256 of
+    "<id>.<timestamp>.<body>".
 
     The body is `{"type": "job.pre" | "job.post" | "job.error" | "job.before" | "job.after", "timestamp": "<RFC 3339>",
-    "data": {"hook_id": "…", "stage": "…", "job": {…}}}`, at most 1 MiB, with the job as commands get it. Any 2xx is a
-    success. Answers 408, 429 and 5xx, and servers that are slow or not there, are tried again: 5 times in all, with pauses
-    of 0.5 s to 8 s between, or as long as Retry-After says, at most 30 s. Redirects are not followed, proxies of the
-    environment not used, and of an answer no more than 64 KiB is read.
+    "data": {"hook_id": "…", "stage": "…", "job": {…}}}`, at most 1 MiB, with the job in the form that commands get. Any
+    2xx is a success. Responses 408, 429 and 5xx, and slow or unreachable servers, are retried: 5 attempts in all, with
+    pauses of 0.5 s to 8 s in between, or as long as Retry-After says, at most 30 s. Redirects are not followed, proxies
+    from the environment are not used, and no more than 64 KiB of a response is read.
 
-    What a PRE or BEFORE hook answers is read, where it is a JSON object: `{"allow": false, "reason": "…"}` is a veto;
-    `{"prompt_addition": "…"}`, at most 16 KiB, and 64 KiB of all hooks together, is told to the agent after its prompt, when
-    it is started after that call; `{"labels": {"…": "…"}}` adds labels to the job's or changes them (64 at most in all, keys
-    and values of at most 63 visible characters); `{"ask": "…"}`, at most 16 KiB, has a person asked by a checkpoint before
-    the job goes on, but not before the stages `take` and `diff`, where a job does not wait. One of these names with a value
-    of another form is a failure of the hook. Other answers are words for people.
+    The answer of a PRE or BEFORE hook is interpreted if it is a JSON object: `{"allow": false, "reason": "…"}` is a
+    veto; `{"prompt_addition": "…"}`, at most 16 KiB, and 64 KiB for all hooks together, is added to the agent's prompt
+    if the agent is started after that call; `{"labels": {"…": "…"}}` adds to or changes the job's labels (64 at most in
+    all, with keys and values of at most 63 visible characters); `{"ask": "…"}`, at most 16 KiB, asks a person through a
+    checkpoint before the job goes on, but not before the stages `take` and `diff`, where a job does not wait. One of
+    these names with a value of another form is a failure of the hook. Any other answer is text for people.
     """
 
     DESCRIPTOR: descriptor.Descriptor
@@ -734,13 +747,13 @@ class Webhook(message.Message):
     URL_FIELD_NUMBER: builtins.int
     SECRET_FIELD_NUMBER: builtins.int
     url: builtins.str
-    """Required. https, or http where the gateway's setting WEBHOOK_ALLOW names the host. Addresses that are not public are
-    refused unless that setting has them. Without user name, password and fragment; at most 2048 bytes. Path and query may hold
-    a secret, so others than ADMIN are told scheme and host.
+    """Required. An https URL, or http if the gateway's setting WEBHOOK_ALLOW names the host. Addresses that are not
+    public are refused unless that setting contains them. Without user name, password and fragment; at most 2048 bytes.
+    Path and query may contain a secret, so roles other than ADMIN see only scheme and host.
     """
     secret: builtins.str
-    """Shown once, in the answer to RegisterHook. The key to the signature: `whsec_` and the base64 of 24 to 64 bytes. Empty means
-    that one is made.
+    """Returned once, in the response of RegisterHook. The key of the signature: `whsec_` and the base64 of 24 to 64
+    bytes. Empty means that one is generated.
     """
     def __init__(
         self,
@@ -763,13 +776,13 @@ class Callback(message.Message):
     URL_FIELD_NUMBER: builtins.int
     TOKEN_FIELD_NUMBER: builtins.int
     url: builtins.str
-    """Required. https://host:port (port 443 unless given), or http://host:port, without TLS, where the gateway's setting
-    WEBHOOK_ALLOW names the host. Addresses that are not public are refused unless that setting has them. The certificate is
-    checked against the system's authorities. No path; at most 2048 bytes.
+    """Required. https://host:port (port 443 unless given), or http://host:port, without TLS, if the gateway's setting
+    WEBHOOK_ALLOW names the host. Addresses that are not public are refused unless that setting contains them. The
+    certificate is checked against the system's certificate authorities. No path; at most 2048 bytes.
     """
     token: builtins.str
-    """Shown once, in the answer to RegisterHook. What a call shows as `authorization: Bearer <token>`: 16 to 1024 visible ASCII
-    characters. Empty means that one is made.
+    """Returned once, in the response of RegisterHook. The token that each call carries as
+    `authorization: Bearer <token>`: 16 to 1024 visible ASCII characters. Empty means that one is generated.
     """
     def __init__(
         self,

@@ -26,13 +26,13 @@ if _version_not_supported:
 
 
 class HookServiceStub:
-    """Keeps what is to be called in the life of a job.
+    """Stores what to call during the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
-    for where they would not fit into one message.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL). A page has fewer hooks than requested if they would not fit into one
+    message.
     """
 
     def __init__(self, channel):
@@ -79,21 +79,21 @@ class HookServiceStub:
 
 
 class HookServiceServicer:
-    """Keeps what is to be called in the life of a job.
+    """Stores what to call during the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
-    for where they would not fit into one message.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL). A page has fewer hooks than requested if they would not fit into one
+    message.
     """
 
     def RegisterHook(self, request, context):
-        """Registers a hook. It is called for every job that is taken from then on. Every call is a stage of the job's timeline,
-        such as `post-hook-1`, with what was answered.
+        """Registers a hook. It is called for every job taken from then on. Every call is a stage in the job's timeline, such
+        as `post-hook-1`, with the hook's answer.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): what its scope names is not there.
+        - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): something its scope names does not exist.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -101,10 +101,10 @@ class HookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetHook(self, request, context):
-        """Returns a hook.
+        """Returns one hook.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (HOOK_NOT_FOUND): there is none of that id, or it was removed.
+        - NOT_FOUND (HOOK_NOT_FOUND): no hook has that id, or it was removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,45 +120,48 @@ class HookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateHook(self, request, context):
-        """Changes a hook: what it calls, for which jobs of its project, how, and whether at all. When it is called and its project
-        stay as they are: register another one for that. Jobs that have been taken already call it as it was.
+        """Updates a hook: what it calls, for which jobs of its project, how, and whether it is enabled. Its event and its
+        project cannot be changed: register another hook for that. Jobs that have already been taken call the hook as it
+        was.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-        violations are listed.
-        - NOT_FOUND (HOOK_NOT_FOUND, TEMPLATE_NOT_FOUND): there is none of that id, or what it is to name is not there.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+        changed; all violations are listed.
+        - NOT_FOUND (HOOK_NOT_FOUND, TEMPLATE_NOT_FOUND): no hook has that id, or something the update names does not
+        exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnregisterHook(self, request, context):
-        """Removes a hook. Jobs that have been taken already still call it. Removing one that has been removed is a success.
+        """Removes a hook. Jobs that have already been taken still call it. Succeeds if it is already removed.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.
+        - NOT_FOUND (HOOK_NOT_FOUND): no hook has ever had that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DryRunHook(self, request, context):
-        """Tries a hook out, disabled or not: calls it with a job's document, and returns what a job would have heard. Nothing is
-        recorded, and no job changed. A server is called once, without further tries; a command runs in an empty workspace of the
-        gateway's cell. It takes as long as the hook does: give the call a deadline that is longer than the hook's `timeout`.
+        """Tries out a hook, even a disabled one: calls it with a job's document, and returns what a job would have been told.
+        Nothing is recorded, and no job is changed. A server is called once, without retries; a command runs in an empty
+        workspace of the gateway's cell. The call takes as long as the hook does: give it a deadline longer than the hook's
+        `timeout`.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed.
-        - NOT_FOUND (HOOK_NOT_FOUND, JOB_NOT_FOUND): what is named is not there, or the hook was removed.
+        - NOT_FOUND (HOOK_NOT_FOUND, JOB_NOT_FOUND): the hook or job does not exist, or the hook was removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListHookCalls(self, request, context):
-        """Lists calls of hooks, the newest first: one record a call, however often it was tried, or begun again by a gateway that was
-        killed meanwhile. They are kept for 30 days, or until their job is gone.
+        """Lists calls of hooks, newest first: one record per call, however often it was tried, or begun again because a
+        gateway was killed meanwhile. They are kept for 30 days, or until their job is gone.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): an id is malformed, the page size is negative, or the page token belongs to another
-        filter.
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is malformed, the page size is negative, or the page token belongs to
+        another filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,13 +214,13 @@ def add_HookServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HookService:
-    """Keeps what is to be called in the life of a job.
+    """Stores what to call during the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
-    for where they would not fit into one message.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL). A page has fewer hooks than requested if they would not fit into one
+    message.
     """
 
     @staticmethod

@@ -13,29 +13,29 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class HookServiceStub:
-    """Keeps what is to be called in the life of a job.
+    """Stores what to call during the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
-    for where they would not fit into one message.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL). A page has fewer hooks than requested if they would not fit into one
+    message.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
     RegisterHook: aio.UnaryUnaryMultiCallable[hook_pb2.RegisterHookRequest, hook_pb2.RegisterHookResponse]
-    """Registers a hook. It is called for every job that is taken from then on. Every call is a stage of the job's timeline,
-    such as `post-hook-1`, with what was answered.
+    """Registers a hook. It is called for every job taken from then on. Every call is a stage in the job's timeline, such
+    as `post-hook-1`, with the hook's answer.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-    - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): what its scope names is not there.
+    - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): something its scope names does not exist.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
     GetHook: aio.UnaryUnaryMultiCallable[hook_pb2.GetHookRequest, hook_pb2.GetHookResponse]
-    """Returns a hook.
+    """Returns one hook.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (HOOK_NOT_FOUND): there is none of that id, or it was removed.
+    - NOT_FOUND (HOOK_NOT_FOUND): no hook has that id, or it was removed.
     """
     ListHooks: aio.UnaryUnaryMultiCallable[hook_pb2.ListHooksRequest, hook_pb2.ListHooksResponse]
     """Lists hooks, in the order in which they are called.
@@ -43,43 +43,46 @@ class HookServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     UpdateHook: aio.UnaryUnaryMultiCallable[hook_pb2.UpdateHookRequest, hook_pb2.UpdateHookResponse]
-    """Changes a hook: what it calls, for which jobs of its project, how, and whether at all. When it is called and its project
-    stay as they are: register another one for that. Jobs that have been taken already call it as it was.
+    """Updates a hook: what it calls, for which jobs of its project, how, and whether it is enabled. Its event and its
+    project cannot be changed: register another hook for that. Jobs that have already been taken call the hook as it
+    was.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-      violations are listed.
-    - NOT_FOUND (HOOK_NOT_FOUND, TEMPLATE_NOT_FOUND): there is none of that id, or what it is to name is not there.
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+      changed; all violations are listed.
+    - NOT_FOUND (HOOK_NOT_FOUND, TEMPLATE_NOT_FOUND): no hook has that id, or something the update names does not
+      exist.
     """
     UnregisterHook: aio.UnaryUnaryMultiCallable[hook_pb2.UnregisterHookRequest, hook_pb2.UnregisterHookResponse]
-    """Removes a hook. Jobs that have been taken already still call it. Removing one that has been removed is a success.
+    """Removes a hook. Jobs that have already been taken still call it. Succeeds if it is already removed.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.
+    - NOT_FOUND (HOOK_NOT_FOUND): no hook has ever had that id.
     """
     DryRunHook: aio.UnaryUnaryMultiCallable[hook_pb2.DryRunHookRequest, hook_pb2.DryRunHookResponse]
-    """Tries a hook out, disabled or not: calls it with a job's document, and returns what a job would have heard. Nothing is
-    recorded, and no job changed. A server is called once, without further tries; a command runs in an empty workspace of the
-    gateway's cell. It takes as long as the hook does: give the call a deadline that is longer than the hook's `timeout`.
+    """Tries out a hook, even a disabled one: calls it with a job's document, and returns what a job would have been told.
+    Nothing is recorded, and no job is changed. A server is called once, without retries; a command runs in an empty
+    workspace of the gateway's cell. The call takes as long as the hook does: give it a deadline longer than the hook's
+    `timeout`.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed.
-    - NOT_FOUND (HOOK_NOT_FOUND, JOB_NOT_FOUND): what is named is not there, or the hook was removed.
+    - NOT_FOUND (HOOK_NOT_FOUND, JOB_NOT_FOUND): the hook or job does not exist, or the hook was removed.
     """
     ListHookCalls: aio.UnaryUnaryMultiCallable[hook_pb2.ListHookCallsRequest, hook_pb2.ListHookCallsResponse]
-    """Lists calls of hooks, the newest first: one record a call, however often it was tried, or begun again by a gateway that was
-    killed meanwhile. They are kept for 30 days, or until their job is gone.
+    """Lists calls of hooks, newest first: one record per call, however often it was tried, or begun again because a
+    gateway was killed meanwhile. They are kept for 30 days, or until their job is gone.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): an id is malformed, the page size is negative, or the page token belongs to another
-      filter.
+    - INVALID_ARGUMENT (INVALID_FIELDS): an id is malformed, the page size is negative, or the page token belongs to
+      another filter.
     """
 
 class HookServiceServicer(metaclass=abc_1.ABCMeta):
-    """Keeps what is to be called in the life of a job.
+    """Stores what to call during the life of a job.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) where the
-    token's role or projects do not allow it, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database
-    is away (the details say when to ask again), and INTERNAL (INTERNAL). A page has fewer hooks than were asked
-    for where they would not fit into one message.
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
+    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
+    when to retry), and INTERNAL (INTERNAL). A page has fewer hooks than requested if they would not fit into one
+    message.
     """
 
     @abc_1.abstractmethod
@@ -88,11 +91,11 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         request: hook_pb2.RegisterHookRequest,
         context: aio.ServicerContext[hook_pb2.RegisterHookRequest, abc.Awaitable[hook_pb2.RegisterHookResponse]],
     ) -> abc.Awaitable[hook_pb2.RegisterHookResponse]:
-        """Registers a hook. It is called for every job that is taken from then on. Every call is a stage of the job's timeline,
-        such as `post-hook-1`, with what was answered.
+        """Registers a hook. It is called for every job taken from then on. Every call is a stage in the job's timeline, such
+        as `post-hook-1`, with the hook's answer.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): what its scope names is not there.
+        - NOT_FOUND (PROJECT_NOT_FOUND, TEMPLATE_NOT_FOUND): something its scope names does not exist.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
 
@@ -102,10 +105,10 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         request: hook_pb2.GetHookRequest,
         context: aio.ServicerContext[hook_pb2.GetHookRequest, abc.Awaitable[hook_pb2.GetHookResponse]],
     ) -> abc.Awaitable[hook_pb2.GetHookResponse]:
-        """Returns a hook.
+        """Returns one hook.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (HOOK_NOT_FOUND): there is none of that id, or it was removed.
+        - NOT_FOUND (HOOK_NOT_FOUND): no hook has that id, or it was removed.
         """
 
     @abc_1.abstractmethod
@@ -125,12 +128,14 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         request: hook_pb2.UpdateHookRequest,
         context: aio.ServicerContext[hook_pb2.UpdateHookRequest, abc.Awaitable[hook_pb2.UpdateHookResponse]],
     ) -> abc.Awaitable[hook_pb2.UpdateHookResponse]:
-        """Changes a hook: what it calls, for which jobs of its project, how, and whether at all. When it is called and its project
-        stay as they are: register another one for that. Jobs that have been taken already call it as it was.
+        """Updates a hook: what it calls, for which jobs of its project, how, and whether it is enabled. Its event and its
+        project cannot be changed: register another hook for that. Jobs that have already been taken call the hook as it
+        was.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names one that cannot be changed; all
-          violations are listed.
-        - NOT_FOUND (HOOK_NOT_FOUND, TEMPLATE_NOT_FOUND): there is none of that id, or what it is to name is not there.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+          changed; all violations are listed.
+        - NOT_FOUND (HOOK_NOT_FOUND, TEMPLATE_NOT_FOUND): no hook has that id, or something the update names does not
+          exist.
         """
 
     @abc_1.abstractmethod
@@ -139,10 +144,10 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         request: hook_pb2.UnregisterHookRequest,
         context: aio.ServicerContext[hook_pb2.UnregisterHookRequest, abc.Awaitable[hook_pb2.UnregisterHookResponse]],
     ) -> abc.Awaitable[hook_pb2.UnregisterHookResponse]:
-        """Removes a hook. Jobs that have been taken already still call it. Removing one that has been removed is a success.
+        """Removes a hook. Jobs that have already been taken still call it. Succeeds if it is already removed.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (HOOK_NOT_FOUND): there never was one of that id.
+        - NOT_FOUND (HOOK_NOT_FOUND): no hook has ever had that id.
         """
 
     @abc_1.abstractmethod
@@ -151,12 +156,13 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         request: hook_pb2.DryRunHookRequest,
         context: aio.ServicerContext[hook_pb2.DryRunHookRequest, abc.Awaitable[hook_pb2.DryRunHookResponse]],
     ) -> abc.Awaitable[hook_pb2.DryRunHookResponse]:
-        """Tries a hook out, disabled or not: calls it with a job's document, and returns what a job would have heard. Nothing is
-        recorded, and no job changed. A server is called once, without further tries; a command runs in an empty workspace of the
-        gateway's cell. It takes as long as the hook does: give the call a deadline that is longer than the hook's `timeout`.
+        """Tries out a hook, even a disabled one: calls it with a job's document, and returns what a job would have been told.
+        Nothing is recorded, and no job is changed. A server is called once, without retries; a command runs in an empty
+        workspace of the gateway's cell. The call takes as long as the hook does: give it a deadline longer than the hook's
+        `timeout`.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed.
-        - NOT_FOUND (HOOK_NOT_FOUND, JOB_NOT_FOUND): what is named is not there, or the hook was removed.
+        - NOT_FOUND (HOOK_NOT_FOUND, JOB_NOT_FOUND): the hook or job does not exist, or the hook was removed.
         """
 
     @abc_1.abstractmethod
@@ -165,11 +171,11 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         request: hook_pb2.ListHookCallsRequest,
         context: aio.ServicerContext[hook_pb2.ListHookCallsRequest, abc.Awaitable[hook_pb2.ListHookCallsResponse]],
     ) -> abc.Awaitable[hook_pb2.ListHookCallsResponse]:
-        """Lists calls of hooks, the newest first: one record a call, however often it was tried, or begun again by a gateway that was
-        killed meanwhile. They are kept for 30 days, or until their job is gone.
+        """Lists calls of hooks, newest first: one record per call, however often it was tried, or begun again because a
+        gateway was killed meanwhile. They are kept for 30 days, or until their job is gone.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): an id is malformed, the page size is negative, or the page token belongs to another
-          filter.
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is malformed, the page size is negative, or the page token belongs to
+          another filter.
         """
 
 def add_HookServiceServicer_to_server(servicer: HookServiceServicer, server: aio.Server) -> None: ...

@@ -24,7 +24,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class Holder(message.Message):
-    """Whose lease a call is made under."""
+    """The lease under which a call is made."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -50,7 +50,7 @@ class Holder(message.Message):
 
 @typing.final
 class ReadAttemptRequest(message.Message):
-    """Asks for what is recorded."""
+    """Request for ReadAttempt."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -72,14 +72,14 @@ class ReadAttemptRequest(message.Message):
 
 @typing.final
 class ReadAttemptResponse(message.Message):
-    """Answers ReadAttempt."""
+    """Response for ReadAttempt."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     STAGES_FIELD_NUMBER: builtins.int
     NOTE_FIELD_NUMBER: builtins.int
     note: builtins.bytes
-    """The attempt's agent: the driver's own value."""
+    """The attempt's agent, in the driver's own format."""
     @builtins.property
     def stages(self) -> containers.RepeatedCompositeFieldContainer[RecordedStage]:
         """The stages that have begun."""
@@ -98,7 +98,7 @@ class ReadAttemptResponse(message.Message):
 
 @typing.final
 class RecordedStage(message.Message):
-    """A recorded step."""
+    """A recorded stage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -109,11 +109,11 @@ class RecordedStage(message.Message):
     name: builtins.str
     """Its name."""
     state: job_pb2.StageRecord.State.ValueType
-    """How it goes."""
+    """Its state."""
     result: builtins.bytes
-    """What it returned, or why it failed: the driver's own value; empty while it runs."""
+    """What it returned or why it failed, in the driver's own format; empty while it runs."""
     message: builtins.str
-    """What there is to say, for people; at most 1 KiB."""
+    """A message for people; at most 1 KiB."""
     def __init__(
         self,
         *,
@@ -130,7 +130,7 @@ class RecordedStage(message.Message):
 
 @typing.final
 class ReadSurroundingsRequest(message.Message):
-    """Asks for what a job needs."""
+    """Request for ReadSurroundings."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -152,13 +152,13 @@ class ReadSurroundingsRequest(message.Message):
 
 @typing.final
 class ReadSurroundingsResponse(message.Message):
-    """Answers ReadSurroundings."""
+    """Response for ReadSurroundings."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     SURROUNDINGS_FIELD_NUMBER: builtins.int
     surroundings: builtins.bytes
-    """The driver's own value."""
+    """In the driver's own format."""
     def __init__(
         self,
         *,
@@ -172,7 +172,7 @@ class ReadSurroundingsResponse(message.Message):
 
 @typing.final
 class ReadDocumentRequest(message.Message):
-    """Asks for the job as hooks get it."""
+    """Request for ReadDocument."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -180,9 +180,9 @@ class ReadDocumentRequest(message.Message):
     OUTCOME_FIELD_NUMBER: builtins.int
     STAGE_FIELD_NUMBER: builtins.int
     outcome: builtins.bytes
-    """How the job is to end: the driver's own value; empty means as it is now."""
+    """How the job will end, in the driver's own format; empty means the job as it is now."""
     stage: builtins.str
-    """Required. The stage, as BeginStage named it."""
+    """Required. The stage, by the name in BeginStage."""
     @builtins.property
     def holder(self) -> Holder:
         """Required. The lease."""
@@ -202,7 +202,7 @@ class ReadDocumentRequest(message.Message):
 
 @typing.final
 class ReadDocumentResponse(message.Message):
-    """Answers ReadDocument."""
+    """Response for ReadDocument."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -228,7 +228,7 @@ class ReadDocumentResponse(message.Message):
 
 @typing.final
 class ReadSigningKeyRequest(message.Message):
-    """Asks for a webhook's key."""
+    """Request for ReadSigningKey."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -254,7 +254,7 @@ class ReadSigningKeyRequest(message.Message):
 
 @typing.final
 class ReadSigningKeyResponse(message.Message):
-    """Answers ReadSigningKey."""
+    """Response for ReadSigningKey."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -274,14 +274,14 @@ class ReadSigningKeyResponse(message.Message):
 
 @typing.final
 class RecordHookCallRequest(message.Message):
-    """Says how a call of a hook goes."""
+    """Request for RecordHookCall."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     HOLDER_FIELD_NUMBER: builtins.int
     CALL_FIELD_NUMBER: builtins.int
     call: builtins.bytes
-    """Required. The call: the driver's own value."""
+    """Required. The call, in the driver's own format."""
     @builtins.property
     def holder(self) -> Holder:
         """Required. The lease."""
@@ -300,7 +300,7 @@ class RecordHookCallRequest(message.Message):
 
 @typing.final
 class RecordHookCallResponse(message.Message):
-    """Answers RecordHookCall."""
+    """Response for RecordHookCall."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -315,14 +315,14 @@ class RecordHookCallResponse(message.Message):
 
 @typing.final
 class BeginStageRequest(message.Message):
-    """Says that a stage begins."""
+    """Request for BeginStage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     HOLDER_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Required. The stage, at most 63 characters."""
+    """Required. The stage's name, at most 63 characters."""
     @builtins.property
     def holder(self) -> Holder:
         """Required. The lease."""
@@ -341,7 +341,7 @@ class BeginStageRequest(message.Message):
 
 @typing.final
 class BeginStageResponse(message.Message):
-    """Answers BeginStage."""
+    """Response for BeginStage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -356,7 +356,7 @@ class BeginStageResponse(message.Message):
 
 @typing.final
 class EndStageRequest(message.Message):
-    """Says how a stage went."""
+    """Request for EndStage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -373,7 +373,7 @@ class EndStageRequest(message.Message):
 
     @builtins.property
     def notes(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Executions as they are now: the driver's own values."""
+        """The current state of executions, in the driver's own format."""
 
     def __init__(
         self,
@@ -390,7 +390,7 @@ class EndStageRequest(message.Message):
 
 @typing.final
 class EndStageResponse(message.Message):
-    """Answers EndStage."""
+    """Response for EndStage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -405,14 +405,14 @@ class EndStageResponse(message.Message):
 
 @typing.final
 class NoteExecutionRequest(message.Message):
-    """Says how an execution is."""
+    """Request for NoteExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     HOLDER_FIELD_NUMBER: builtins.int
     NOTE_FIELD_NUMBER: builtins.int
     note: builtins.bytes
-    """Required. The execution: the driver's own value."""
+    """Required. The execution, in the driver's own format."""
     @builtins.property
     def holder(self) -> Holder:
         """Required. The lease."""
@@ -431,7 +431,7 @@ class NoteExecutionRequest(message.Message):
 
 @typing.final
 class NoteExecutionResponse(message.Message):
-    """Answers NoteExecution."""
+    """Response for NoteExecution."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -446,14 +446,14 @@ class NoteExecutionResponse(message.Message):
 
 @typing.final
 class ParkJobRequest(message.Message):
-    """Asks a person."""
+    """Request for ParkJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     HOLDER_FIELD_NUMBER: builtins.int
     QUESTION_FIELD_NUMBER: builtins.int
     question: builtins.bytes
-    """Required. The question: the driver's own value."""
+    """Required. The question, in the driver's own format."""
     @builtins.property
     def holder(self) -> Holder:
         """Required. The lease."""
@@ -472,7 +472,7 @@ class ParkJobRequest(message.Message):
 
 @typing.final
 class ParkJobResponse(message.Message):
-    """Answers ParkJob."""
+    """Response for ParkJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -487,7 +487,7 @@ class ParkJobResponse(message.Message):
 
 @typing.final
 class ReadDecisionRequest(message.Message):
-    """Asks what a question came to."""
+    """Request for ReadDecision."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -513,13 +513,13 @@ class ReadDecisionRequest(message.Message):
 
 @typing.final
 class ReadDecisionResponse(message.Message):
-    """Answers ReadDecision."""
+    """Response for ReadDecision."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     DECISION_FIELD_NUMBER: builtins.int
     decision: builtins.bytes
-    """The driver's own value; empty while the question waits, or where it was never asked."""
+    """In the driver's own format; empty while the question is pending, or if it was never asked."""
     def __init__(
         self,
         *,
@@ -533,14 +533,14 @@ class ReadDecisionResponse(message.Message):
 
 @typing.final
 class RetryLaterRequest(message.Message):
-    """Ends an attempt."""
+    """Request for RetryLater."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     HOLDER_FIELD_NUMBER: builtins.int
     RETRY_FIELD_NUMBER: builtins.int
     retry: builtins.bytes
-    """Required. Why the attempt failed, and how the job goes on: the driver's own value."""
+    """Required. Why the attempt failed and how the job goes on, in the driver's own format."""
     @builtins.property
     def holder(self) -> Holder:
         """Required. The lease."""
@@ -559,7 +559,7 @@ class RetryLaterRequest(message.Message):
 
 @typing.final
 class RetryLaterResponse(message.Message):
-    """Answers RetryLater."""
+    """Response for RetryLater."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -574,14 +574,14 @@ class RetryLaterResponse(message.Message):
 
 @typing.final
 class FinishJobRequest(message.Message):
-    """Ends a job."""
+    """Request for FinishJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     HOLDER_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
     outcome: builtins.bytes
-    """Required. How it ends: the driver's own value."""
+    """Required. How the job ends, in the driver's own format."""
     @builtins.property
     def holder(self) -> Holder:
         """Required. The lease."""
@@ -600,7 +600,7 @@ class FinishJobRequest(message.Message):
 
 @typing.final
 class FinishJobResponse(message.Message):
-    """Answers FinishJob."""
+    """Response for FinishJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -615,7 +615,7 @@ class FinishJobResponse(message.Message):
 
 @typing.final
 class ReadStandingsRequest(message.Message):
-    """Asks whose jobs are."""
+    """Request for ReadStandings."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -625,7 +625,9 @@ class ReadStandingsRequest(message.Message):
     """Required. The coordinator."""
     @builtins.property
     def jobs(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The jobs' ids; at most 1000. Not named as ids are: one that is gone is left out, whatever the token is for."""
+        """The ids of the jobs; at most 1000. The field is not named like an id, because jobs that are gone are left out,
+        whatever projects the token is for.
+        """
 
     def __init__(
         self,
@@ -641,14 +643,14 @@ class ReadStandingsRequest(message.Message):
 
 @typing.final
 class ReadStandingsResponse(message.Message):
-    """Answers ReadStandings."""
+    """Response for ReadStandings."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     STANDINGS_FIELD_NUMBER: builtins.int
     @builtins.property
     def standings(self) -> containers.RepeatedCompositeFieldContainer[Standing]:
-        """Of those jobs that are known, and of a project that the token is for."""
+        """The jobs that are known and belong to a project that the token is for."""
 
     def __init__(
         self,
@@ -663,7 +665,7 @@ class ReadStandingsResponse(message.Message):
 
 @typing.final
 class Standing(message.Message):
-    """How a coordinator stands to a job."""
+    """How a coordinator is related to a job."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -673,11 +675,11 @@ class Standing(message.Message):
     job_id: builtins.str
     """The job."""
     execution_id: builtins.str
-    """The attempt that the coordinator carries, or is to carry; empty when it has nothing to do with the job any more. What is
-    found of any other attempt is to be ended.
+    """The attempt's execution that the coordinator runs or is to run; empty when the coordinator no longer has anything
+    to do with the job. Whatever is found of any other attempt must be ended.
     """
     retention: agent_pb2.Policy.Retention.ValueType
-    """What becomes of workspaces."""
+    """What happens to workspaces."""
     def __init__(
         self,
         *,

@@ -26,16 +26,16 @@ if _version_not_supported:
 
 
 class LedgerServiceStub:
-    """What Boatyard's own driver needs of the ledger, on a machine that cannot reach its database, beside ClaimJob and RenewLease.
+    """What Boatyard's own driver needs from the ledger on a machine that cannot reach the database, in addition to ClaimJob
+    and RenewLease.
 
-    Values that only the driver understands travel as opaque bytes; for other clients CoordinatorService has all there is.
-    Every write is conditional on the lease, may be repeated, and is a success when it was done already.
+    Values that only the driver understands travel as opaque bytes; CoordinatorService offers everything that other
+    clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED,
-    COORDINATOR_NOT_ALLOWED) where the token's role or projects do not allow it, or it is another
-    coordinator's, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
-    INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
+    when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -112,70 +112,70 @@ class LedgerServiceStub:
 
 
 class LedgerServiceServicer:
-    """What Boatyard's own driver needs of the ledger, on a machine that cannot reach its database, beside ClaimJob and RenewLease.
+    """What Boatyard's own driver needs from the ledger on a machine that cannot reach the database, in addition to ClaimJob
+    and RenewLease.
 
-    Values that only the driver understands travel as opaque bytes; for other clients CoordinatorService has all there is.
-    Every write is conditional on the lease, may be repeated, and is a success when it was done already.
+    Values that only the driver understands travel as opaque bytes; CoordinatorService offers everything that other
+    clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED,
-    COORDINATOR_NOT_ALLOWED) where the token's role or projects do not allow it, or it is another
-    coordinator's, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
-    INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
+    when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL).
     """
 
     def ReadAttempt(self, request, context):
-        """Returns what is recorded of the lease's attempt.
+        """Returns what is recorded about the lease's attempt.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadSurroundings(self, request, context):
-        """Returns what the job needs beside its order, as it is now. It holds the repository's credential.
+        """Returns what the job needs in addition to its order, as it is now. Contains the repository's credentials.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadDocument(self, request, context):
-        """Returns the job as JSON, for the hook of a stage that has begun: as it is now, or as it is to end. Until the stage ends
-        it is the same again, so that a hook which is called again is told the same.
+        """Returns the job as JSON, for the hook of a stage that has begun: as it is now, or as it will end. Until the stage
+        ends the answer stays the same, so that a hook that is called again gets the same document.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadSigningKey(self, request, context):
-        """Returns what a webhook's calls are signed with, or the token that a callback shows, also of a hook that has been
-        unregistered meanwhile.
+        """Returns the key that signs a webhook's calls, or the token that a callback's calls carry, even for a hook that has
+        been unregistered meanwhile.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): no job or hook has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecordHookCall(self, request, context):
-        """Records that a call of a hook begins, or how it has ended, and with that the labels that it gives the job.
+        """Records that a call of a hook begins, or how it ended and which labels it sets on the job.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,84 +185,84 @@ class LedgerServiceServicer:
         """Records that a stage begins.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EndStage(self, request, context):
-        """Records how a stage went, and with it what is known of executions now: all, or nothing.
+        """Records the outcome of a stage, together with what is now known about executions: all of it or nothing.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NoteExecution(self, request, context):
-        """Records an execution as it is now.
+        """Records the current state of an execution.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ParkJob(self, request, context):
-        """Asks a person, and gives the job back until there is an answer, or the question has expired. Ends the lease.
+        """Asks a person, and releases the job until there is an answer or the question has expired. Ends the lease.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadDecision(self, request, context):
-        """Returns what a question of this attempt came to.
+        """Returns the outcome of a question of this attempt.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetryLater(self, request, context):
-        """Ends the attempt, and has the job wait for its next one. Ends the lease.
+        """Ends the attempt, and lets the job wait for its next one. Ends the lease.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FinishJob(self, request, context):
-        """Ends the job, and gives the lease back.
+        """Ends the job and releases the lease.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadStandings(self, request, context):
-        """Says whose jobs are now: asked for those of which something is found on a coordinator's machine.
+        """Reports who holds jobs now; called for jobs of which something is found on a coordinator's machine.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id is that of a gateway's cell.
+        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -345,16 +345,16 @@ def add_LedgerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LedgerService:
-    """What Boatyard's own driver needs of the ledger, on a machine that cannot reach its database, beside ClaimJob and RenewLease.
+    """What Boatyard's own driver needs from the ledger on a machine that cannot reach the database, in addition to ClaimJob
+    and RenewLease.
 
-    Values that only the driver understands travel as opaque bytes; for other clients CoordinatorService has all there is.
-    Every write is conditional on the lease, may be repeated, and is a success when it was done already.
+    Values that only the driver understands travel as opaque bytes; CoordinatorService offers everything that other
+    clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED,
-    COORDINATOR_NOT_ALLOWED) where the token's role or projects do not allow it, or it is another
-    coordinator's, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
-    INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
+    when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL).
     """
 
     @staticmethod

@@ -13,123 +13,123 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class LedgerServiceStub:
-    """What Boatyard's own driver needs of the ledger, on a machine that cannot reach its database, beside ClaimJob and RenewLease.
+    """What Boatyard's own driver needs from the ledger on a machine that cannot reach the database, in addition to ClaimJob
+    and RenewLease.
 
-    Values that only the driver understands travel as opaque bytes; for other clients CoordinatorService has all there is.
-    Every write is conditional on the lease, may be repeated, and is a success when it was done already.
+    Values that only the driver understands travel as opaque bytes; CoordinatorService offers everything that other
+    clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED,
-    COORDINATOR_NOT_ALLOWED) where the token's role or projects do not allow it, or it is another
-    coordinator's, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
-    INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
+    when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
     ReadAttempt: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadAttemptRequest, ledger_pb2.ReadAttemptResponse]
-    """Returns what is recorded of the lease's attempt.
+    """Returns what is recorded about the lease's attempt.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     ReadSurroundings: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadSurroundingsRequest, ledger_pb2.ReadSurroundingsResponse]
-    """Returns what the job needs beside its order, as it is now. It holds the repository's credential.
+    """Returns what the job needs in addition to its order, as it is now. Contains the repository's credentials.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     ReadDocument: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadDocumentRequest, ledger_pb2.ReadDocumentResponse]
-    """Returns the job as JSON, for the hook of a stage that has begun: as it is now, or as it is to end. Until the stage ends
-    it is the same again, so that a hook which is called again is told the same.
+    """Returns the job as JSON, for the hook of a stage that has begun: as it is now, or as it will end. Until the stage
+    ends the answer stays the same, so that a hook that is called again gets the same document.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     ReadSigningKey: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadSigningKeyRequest, ledger_pb2.ReadSigningKeyResponse]
-    """Returns what a webhook's calls are signed with, or the token that a callback shows, also of a hook that has been
-    unregistered meanwhile.
+    """Returns the key that signs a webhook's calls, or the token that a callback's calls carry, even for a hook that has
+    been unregistered meanwhile.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): no job or hook has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     RecordHookCall: aio.UnaryUnaryMultiCallable[ledger_pb2.RecordHookCallRequest, ledger_pb2.RecordHookCallResponse]
-    """Records that a call of a hook begins, or how it has ended, and with that the labels that it gives the job.
+    """Records that a call of a hook begins, or how it ended and which labels it sets on the job.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     BeginStage: aio.UnaryUnaryMultiCallable[ledger_pb2.BeginStageRequest, ledger_pb2.BeginStageResponse]
     """Records that a stage begins.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     EndStage: aio.UnaryUnaryMultiCallable[ledger_pb2.EndStageRequest, ledger_pb2.EndStageResponse]
-    """Records how a stage went, and with it what is known of executions now: all, or nothing.
+    """Records the outcome of a stage, together with what is now known about executions: all of it or nothing.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     NoteExecution: aio.UnaryUnaryMultiCallable[ledger_pb2.NoteExecutionRequest, ledger_pb2.NoteExecutionResponse]
-    """Records an execution as it is now.
+    """Records the current state of an execution.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     ParkJob: aio.UnaryUnaryMultiCallable[ledger_pb2.ParkJobRequest, ledger_pb2.ParkJobResponse]
-    """Asks a person, and gives the job back until there is an answer, or the question has expired. Ends the lease.
+    """Asks a person, and releases the job until there is an answer or the question has expired. Ends the lease.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     ReadDecision: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadDecisionRequest, ledger_pb2.ReadDecisionResponse]
-    """Returns what a question of this attempt came to.
+    """Returns the outcome of a question of this attempt.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     RetryLater: aio.UnaryUnaryMultiCallable[ledger_pb2.RetryLaterRequest, ledger_pb2.RetryLaterResponse]
-    """Ends the attempt, and has the job wait for its next one. Ends the lease.
+    """Ends the attempt, and lets the job wait for its next one. Ends the lease.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     FinishJob: aio.UnaryUnaryMultiCallable[ledger_pb2.FinishJobRequest, ledger_pb2.FinishJobResponse]
-    """Ends the job, and gives the lease back.
+    """Ends the job and releases the lease.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-    - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     ReadStandings: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadStandingsRequest, ledger_pb2.ReadStandingsResponse]
-    """Says whose jobs are now: asked for those of which something is found on a coordinator's machine.
+    """Reports who holds jobs now; called for jobs of which something is found on a coordinator's machine.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-    - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id is that of a gateway's cell.
+    - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
     """
 
 class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
-    """What Boatyard's own driver needs of the ledger, on a machine that cannot reach its database, beside ClaimJob and RenewLease.
+    """What Boatyard's own driver needs from the ledger on a machine that cannot reach the database, in addition to ClaimJob
+    and RenewLease.
 
-    Values that only the driver understands travel as opaque bytes; for other clients CoordinatorService has all there is.
-    Every write is conditional on the lease, may be repeated, and is a success when it was done already.
+    Values that only the driver understands travel as opaque bytes; CoordinatorService offers everything that other
+    clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
 
-    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) where tokens that
-    nobody knows keep coming from its caller's address, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED,
-    COORDINATOR_NOT_ALLOWED) where the token's role or projects do not allow it, or it is another
-    coordinator's, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is away, and
-    INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
+    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
+    when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
+    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL).
     """
 
     @abc_1.abstractmethod
@@ -138,11 +138,11 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.ReadAttemptRequest,
         context: aio.ServicerContext[ledger_pb2.ReadAttemptRequest, abc.Awaitable[ledger_pb2.ReadAttemptResponse]],
     ) -> abc.Awaitable[ledger_pb2.ReadAttemptResponse]:
-        """Returns what is recorded of the lease's attempt.
+        """Returns what is recorded about the lease's attempt.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -151,11 +151,11 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.ReadSurroundingsRequest,
         context: aio.ServicerContext[ledger_pb2.ReadSurroundingsRequest, abc.Awaitable[ledger_pb2.ReadSurroundingsResponse]],
     ) -> abc.Awaitable[ledger_pb2.ReadSurroundingsResponse]:
-        """Returns what the job needs beside its order, as it is now. It holds the repository's credential.
+        """Returns what the job needs in addition to its order, as it is now. Contains the repository's credentials.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -164,12 +164,12 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.ReadDocumentRequest,
         context: aio.ServicerContext[ledger_pb2.ReadDocumentRequest, abc.Awaitable[ledger_pb2.ReadDocumentResponse]],
     ) -> abc.Awaitable[ledger_pb2.ReadDocumentResponse]:
-        """Returns the job as JSON, for the hook of a stage that has begun: as it is now, or as it is to end. Until the stage ends
-        it is the same again, so that a hook which is called again is told the same.
+        """Returns the job as JSON, for the hook of a stage that has begun: as it is now, or as it will end. Until the stage
+        ends the answer stays the same, so that a hook that is called again gets the same document.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -178,12 +178,12 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.ReadSigningKeyRequest,
         context: aio.ServicerContext[ledger_pb2.ReadSigningKeyRequest, abc.Awaitable[ledger_pb2.ReadSigningKeyResponse]],
     ) -> abc.Awaitable[ledger_pb2.ReadSigningKeyResponse]:
-        """Returns what a webhook's calls are signed with, or the token that a callback shows, also of a hook that has been
-        unregistered meanwhile.
+        """Returns the key that signs a webhook's calls, or the token that a callback's calls carry, even for a hook that has
+        been unregistered meanwhile.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): no job or hook has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -192,11 +192,11 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.RecordHookCallRequest,
         context: aio.ServicerContext[ledger_pb2.RecordHookCallRequest, abc.Awaitable[ledger_pb2.RecordHookCallResponse]],
     ) -> abc.Awaitable[ledger_pb2.RecordHookCallResponse]:
-        """Records that a call of a hook begins, or how it has ended, and with that the labels that it gives the job.
+        """Records that a call of a hook begins, or how it ended and which labels it sets on the job.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -208,8 +208,8 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         """Records that a stage begins.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -218,11 +218,11 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.EndStageRequest,
         context: aio.ServicerContext[ledger_pb2.EndStageRequest, abc.Awaitable[ledger_pb2.EndStageResponse]],
     ) -> abc.Awaitable[ledger_pb2.EndStageResponse]:
-        """Records how a stage went, and with it what is known of executions now: all, or nothing.
+        """Records the outcome of a stage, together with what is now known about executions: all of it or nothing.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -231,11 +231,11 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.NoteExecutionRequest,
         context: aio.ServicerContext[ledger_pb2.NoteExecutionRequest, abc.Awaitable[ledger_pb2.NoteExecutionResponse]],
     ) -> abc.Awaitable[ledger_pb2.NoteExecutionResponse]:
-        """Records an execution as it is now.
+        """Records the current state of an execution.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -244,11 +244,11 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.ParkJobRequest,
         context: aio.ServicerContext[ledger_pb2.ParkJobRequest, abc.Awaitable[ledger_pb2.ParkJobResponse]],
     ) -> abc.Awaitable[ledger_pb2.ParkJobResponse]:
-        """Asks a person, and gives the job back until there is an answer, or the question has expired. Ends the lease.
+        """Asks a person, and releases the job until there is an answer or the question has expired. Ends the lease.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -257,11 +257,11 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.ReadDecisionRequest,
         context: aio.ServicerContext[ledger_pb2.ReadDecisionRequest, abc.Awaitable[ledger_pb2.ReadDecisionResponse]],
     ) -> abc.Awaitable[ledger_pb2.ReadDecisionResponse]:
-        """Returns what a question of this attempt came to.
+        """Returns the outcome of a question of this attempt.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -270,11 +270,11 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.RetryLaterRequest,
         context: aio.ServicerContext[ledger_pb2.RetryLaterRequest, abc.Awaitable[ledger_pb2.RetryLaterResponse]],
     ) -> abc.Awaitable[ledger_pb2.RetryLaterResponse]:
-        """Ends the attempt, and has the job wait for its next one. Ends the lease.
+        """Ends the attempt, and lets the job wait for its next one. Ends the lease.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -283,11 +283,11 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.FinishJobRequest,
         context: aio.ServicerContext[ledger_pb2.FinishJobRequest, abc.Awaitable[ledger_pb2.FinishJobResponse]],
     ) -> abc.Awaitable[ledger_pb2.FinishJobResponse]:
-        """Ends the job, and gives the lease back.
+        """Ends the job and releases the lease.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - NOT_FOUND (JOB_NOT_FOUND): there is none of that id.
-        - ABORTED (LEASE_LOST): somebody else has the job, or it has ended: drop it.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
     @abc_1.abstractmethod
@@ -296,10 +296,10 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         request: ledger_pb2.ReadStandingsRequest,
         context: aio.ServicerContext[ledger_pb2.ReadStandingsRequest, abc.Awaitable[ledger_pb2.ReadStandingsResponse]],
     ) -> abc.Awaitable[ledger_pb2.ReadStandingsResponse]:
-        """Says whose jobs are now: asked for those of which something is found on a coordinator's machine.
+        """Reports who holds jobs now; called for jobs of which something is found on a coordinator's machine.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
-        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id is that of a gateway's cell.
+        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
         """
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: aio.Server) -> None: ...
