@@ -32,17 +32,19 @@ class CallHookRequest(message.Message):
     STAGE_FIELD_NUMBER: builtins.int
     JOB_FIELD_NUMBER: builtins.int
     call_id: builtins.str
-    """Tells calls apart: the same for all tries of a call, also after a restart of the gateway. At most 127 characters."""
+    """Identifies the call: the same for all attempts of one call, even after a restart of the gateway. At most 127
+    characters.
+    """
     hook_id: builtins.str
     """The hook."""
     event: hook_pb2.Hook.Event.ValueType
-    """When it is called."""
+    """The event that triggered the call."""
     stage: builtins.str
     """For BEFORE and AFTER: the stage, such as `push`."""
     @builtins.property
     def job(self) -> job_pb2.Job:
-        """The job as it is now; for POST and ERROR in the state in which it is to end. Its JSON form has at most 1 MiB: of a longer
-        prompt the beginning.
+        """The job as it is now; for POST and ERROR, in the state in which it will end. Its JSON form is at most 1 MiB; if it
+        is longer, the prompt is truncated.
         """
 
     def __init__(
@@ -62,19 +64,19 @@ class CallHookRequest(message.Message):
 
 @typing.final
 class CallHookResponse(message.Message):
-    """Answers CallHook; at most 64 KiB. An empty one means that all is well, and nothing to be said."""
+    """Response for CallHook; at most 64 KiB. An empty response means that all is well and there is nothing to report."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     @typing.final
     class Veto(message.Message):
-        """Why the job may not go on. It then ends FAILED (VETOED)."""
+        """Stops the job, which then ends FAILED (VETOED)."""
 
         DESCRIPTOR: descriptor.Descriptor
 
         REASON_FIELD_NUMBER: builtins.int
         reason: builtins.str
-        """For people; of more than 512 bytes the beginning. May be empty."""
+        """Why, for people; truncated to 512 bytes. May be empty."""
         def __init__(
             self,
             *,
@@ -112,23 +114,24 @@ class CallHookResponse(message.Message):
     LABELS_FIELD_NUMBER: builtins.int
     ASK_FIELD_NUMBER: builtins.int
     note: builtins.str
-    """For people: stands in the job's timeline; of more than 512 bytes the beginning of the first line."""
+    """For people, shown in the job's timeline: the first line, truncated to 512 bytes."""
     prompt_addition: builtins.str
-    """For PRE and BEFORE: what the agent is told after its prompt, and after what hooks before this one have added. It reaches the
-    agent when it is started after this call. At most 16 KiB, and those of all hooks together 64 KiB.
+    """For PRE and BEFORE: text added to the agent's prompt, after the additions of earlier hooks. It reaches the agent if
+    the agent is started after this call. At most 16 KiB, and 64 KiB for all hooks together.
     """
     ask: builtins.str
-    """For PRE and BEFORE, but not for the stages `take` and `diff`: a question to a person, who is asked by a checkpoint before the
-    job goes on. No, or no answer in time, ends the job FAILED (REJECTED, EXPIRED). At most 16 KiB; empty asks nobody.
+    """For PRE and BEFORE, except the stages `take` and `diff`: a question to a person, who is asked through a checkpoint
+    before the job goes on. A rejection, or no answer in time, ends the job FAILED (REJECTED, EXPIRED). At most 16 KiB;
+    empty asks nobody.
     """
     @builtins.property
     def veto(self) -> CallHookResponse.Veto:
-        """For PRE and BEFORE: that the job may not go on. Absent, it may."""
+        """For PRE and BEFORE: the job may not go on. Absent means it may."""
 
     @builtins.property
     def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """For PRE and BEFORE: labels that the job gets, or whose values change; with the others at most 64, keys and values of at
-        most 63 visible characters.
+        """For PRE and BEFORE: labels to add to the job, or whose values to change; at most 64 including existing labels, with
+        keys and values of at most 63 visible characters.
         """
 
     def __init__(

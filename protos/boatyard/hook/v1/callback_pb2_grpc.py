@@ -26,10 +26,11 @@ if _version_not_supported:
 
 
 class HookCallbackServiceStub:
-    """What a server of yours implements to be called in the life of jobs: the gateway is its client. Such a server is
-    registered as a hook, by HookService.RegisterHook with a `callback`; examples/hooks has one.
+    """Implemented by a server of yours that is called during the life of jobs; the gateway is the client. Register such a
+    server as a hook with HookService.RegisterHook and a `callback`; examples/hooks has one.
 
-    A call shows the hook's own token, as `authorization: Bearer <token>` in its metadata: check it, and refuse others.
+    Each call carries the hook's own token in its metadata, as `authorization: Bearer <token>`: check it and refuse other
+    callers.
     """
 
     def __init__(self, channel):
@@ -46,25 +47,26 @@ class HookCallbackServiceStub:
 
 
 class HookCallbackServiceServicer:
-    """What a server of yours implements to be called in the life of jobs: the gateway is its client. Such a server is
-    registered as a hook, by HookService.RegisterHook with a `callback`; examples/hooks has one.
+    """Implemented by a server of yours that is called during the life of jobs; the gateway is the client. Register such a
+    server as a hook with HookService.RegisterHook and a `callback`; examples/hooks has one.
 
-    A call shows the hook's own token, as `authorization: Bearer <token>` in its metadata: check it, and refuse others.
+    Each call carries the hook's own token in its metadata, as `authorization: Bearer <token>`: check it and refuse other
+    callers.
     """
 
     def CallHook(self, request, context):
-        """Tells of a job, and asks, where the hook's event is PRE or BEFORE: then the job goes on when this has answered, or not at
-        all. Of other events nothing but `note` is looked at in the answer.
+        """Reports a job event. For PRE and BEFORE events it also asks: the job waits for this answer and goes on only if the
+        answer allows it. For other events only `note` of the answer is used.
 
-        Every call is made at least once. The same call may come again, with the same `call_id`: because the answer to a try came
-        too late or not at all, or because the gateway was killed before it had written the answer down. Whatever is done
-        here is to be done once per `call_id`; the same answer is always right.
+        Every call is made at least once. The same call may arrive again with the same `call_id`, because the answer to an
+        attempt came too late or not at all, or because the gateway was killed before it had recorded the answer. Do the
+        work once per `call_id`; repeating the same answer is always correct.
 
-        Each try has the hook's `timeout` as its deadline. Errors are no veto, but a failure of the hook, which does to the job what
-        its failure policy says. Their status and message stand in the job's timeline.
+        Each attempt has the hook's `timeout` as its deadline. An error is not a veto but a failure of the hook; the hook's
+        failure policy decides what it does to the job. The error's status and message appear in the job's timeline.
 
-        - UNAVAILABLE (UNAVAILABLE): tried again, as is a try that has not been answered in time: 5 times in all, with pauses of
-        0.5 s to 8 s between. All other statuses are final.
+        - UNAVAILABLE (UNAVAILABLE): retried, as is an attempt that is not answered in time: 5 attempts in all, with pauses
+        of 0.5 s to 8 s in between. All other statuses are final.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,10 +89,11 @@ def add_HookCallbackServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HookCallbackService:
-    """What a server of yours implements to be called in the life of jobs: the gateway is its client. Such a server is
-    registered as a hook, by HookService.RegisterHook with a `callback`; examples/hooks has one.
+    """Implemented by a server of yours that is called during the life of jobs; the gateway is the client. Register such a
+    server as a hook with HookService.RegisterHook and a `callback`; examples/hooks has one.
 
-    A call shows the hook's own token, as `authorization: Bearer <token>` in its metadata: check it, and refuse others.
+    Each call carries the hook's own token in its metadata, as `authorization: Bearer <token>`: check it and refuse other
+    callers.
     """
 
     @staticmethod
