@@ -21,7 +21,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class ReadMetricsRequest(message.Message):
-    """Asks for all metrics."""
+    """Request for ReadMetrics."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -36,7 +36,7 @@ class ReadMetricsRequest(message.Message):
 
 @typing.final
 class ReadMetricsResponse(message.Message):
-    """Answers ReadMetrics."""
+    """Response for ReadMetrics."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -58,7 +58,7 @@ class ReadMetricsResponse(message.Message):
 
 @typing.final
 class MetricFamily(message.Message):
-    """One metric, as Prometheus has it: what it is called, what it means, and its values."""
+    """One metric in Prometheus terms: its name, its meaning and its values."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -69,36 +69,36 @@ class MetricFamily(message.Message):
     class _TypeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[MetricFamily._Type.ValueType], builtins.type):
         DESCRIPTOR: descriptor.EnumDescriptor
         TYPE_UNSPECIFIED: MetricFamily._Type.ValueType  # 0
-        """Never told."""
+        """Never sent."""
         TYPE_COUNTER: MetricFamily._Type.ValueType  # 1
-        """What has happened, counted."""
+        """A count of what has happened."""
         TYPE_GAUGE: MetricFamily._Type.ValueType  # 2
-        """What is now."""
+        """A current value."""
         TYPE_HISTOGRAM: MetricFamily._Type.ValueType  # 3
-        """What has happened, counted by how large or how long it was."""
+        """What has happened, counted by size or duration."""
 
     class Type(_Type, metaclass=_TypeEnumTypeWrapper):
-        """What the values are. Those of a counter and a histogram only grow, until the service is started anew."""
+        """The type of the values. Values of counters and histograms only grow until the service restarts."""
 
     TYPE_UNSPECIFIED: MetricFamily.Type.ValueType  # 0
-    """Never told."""
+    """Never sent."""
     TYPE_COUNTER: MetricFamily.Type.ValueType  # 1
-    """What has happened, counted."""
+    """A count of what has happened."""
     TYPE_GAUGE: MetricFamily.Type.ValueType  # 2
-    """What is now."""
+    """A current value."""
     TYPE_HISTOGRAM: MetricFamily.Type.ValueType  # 3
-    """What has happened, counted by how large or how long it was."""
+    """What has happened, counted by size or duration."""
 
     NAME_FIELD_NUMBER: builtins.int
     HELP_FIELD_NUMBER: builtins.int
     TYPE_FIELD_NUMBER: builtins.int
     SAMPLES_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Its name, such as boatyard_rpc_in_flight; a counter's without _total."""
+    """Its name, such as boatyard_rpc_in_flight; for a counter, without _total."""
     help: builtins.str
     """What it means, for people."""
     type: MetricFamily.Type.ValueType
-    """What its values are."""
+    """The type of its values."""
     @builtins.property
     def samples(self) -> containers.RepeatedCompositeFieldContainer[MetricSample]:
         """Its values."""
@@ -147,12 +147,12 @@ class MetricSample(message.Message):
     LABELS_FIELD_NUMBER: builtins.int
     VALUE_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """The metric's name, with _total for a counter, and _bucket, _sum and _count for a histogram."""
+    """The metric's name, with the suffix _total for a counter, and _bucket, _sum or _count for a histogram."""
     value: builtins.float
-    """The value, in the unit that the metric's name ends with."""
+    """The value, in the unit at the end of the metric's name."""
     @builtins.property
     def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """What tells it from the other values of the metric, by name."""
+        """Labels, by name, that distinguish this value from the metric's other values."""
 
     def __init__(
         self,

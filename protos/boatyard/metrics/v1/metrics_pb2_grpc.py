@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class MetricsServiceStub:
-    """Tells what a service counts and measures. Every node service serves it, for its cell's gateway, which shows it to Prometheus
-    beside its own.
+    """Reports a service's metrics. Every node service serves it for its cell's gateway, which exposes them to Prometheus
+    together with its own.
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED) and INTERNAL (INTERNAL).
     """
@@ -46,14 +46,15 @@ class MetricsServiceStub:
 
 
 class MetricsServiceServicer:
-    """Tells what a service counts and measures. Every node service serves it, for its cell's gateway, which shows it to Prometheus
-    beside its own.
+    """Reports a service's metrics. Every node service serves it for its cell's gateway, which exposes them to Prometheus
+    together with its own.
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED) and INTERNAL (INTERNAL).
     """
 
     def ReadMetrics(self, request, context):
-        """Returns all metrics of the service as they are now. What cannot be looked up is left out, and counted as a failure.
+        """Returns the current values of all metrics of the service. A metric that cannot be read is left out and counted as a
+        failure.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,8 +77,8 @@ def add_MetricsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MetricsService:
-    """Tells what a service counts and measures. Every node service serves it, for its cell's gateway, which shows it to Prometheus
-    beside its own.
+    """Reports a service's metrics. Every node service serves it for its cell's gateway, which exposes them to Prometheus
+    together with its own.
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED) and INTERNAL (INTERNAL).
     """

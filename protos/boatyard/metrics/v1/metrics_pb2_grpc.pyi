@@ -13,19 +13,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MetricsServiceStub:
-    """Tells what a service counts and measures. Every node service serves it, for its cell's gateway, which shows it to Prometheus
-    beside its own.
+    """Reports a service's metrics. Every node service serves it for its cell's gateway, which exposes them to Prometheus
+    together with its own.
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED) and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
     ReadMetrics: aio.UnaryUnaryMultiCallable[metrics_pb2.ReadMetricsRequest, metrics_pb2.ReadMetricsResponse]
-    """Returns all metrics of the service as they are now. What cannot be looked up is left out, and counted as a failure."""
+    """Returns the current values of all metrics of the service. A metric that cannot be read is left out and counted as a
+    failure.
+    """
 
 class MetricsServiceServicer(metaclass=abc_1.ABCMeta):
-    """Tells what a service counts and measures. Every node service serves it, for its cell's gateway, which shows it to Prometheus
-    beside its own.
+    """Reports a service's metrics. Every node service serves it for its cell's gateway, which exposes them to Prometheus
+    together with its own.
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED) and INTERNAL (INTERNAL).
     """
@@ -36,6 +38,8 @@ class MetricsServiceServicer(metaclass=abc_1.ABCMeta):
         request: metrics_pb2.ReadMetricsRequest,
         context: aio.ServicerContext[metrics_pb2.ReadMetricsRequest, abc.Awaitable[metrics_pb2.ReadMetricsResponse]],
     ) -> abc.Awaitable[metrics_pb2.ReadMetricsResponse]:
-        """Returns all metrics of the service as they are now. What cannot be looked up is left out, and counted as a failure."""
+        """Returns the current values of all metrics of the service. A metric that cannot be read is left out and counted as a
+        failure.
+        """
 
 def add_MetricsServiceServicer_to_server(servicer: MetricsServiceServicer, server: aio.Server) -> None: ...
