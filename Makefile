@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: proto
-proto: install ## Generate the stubs beside their protos
+proto: install ## Generate the stubs next to their protos
 	@find protos -name '*_pb2*.py*' -delete
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos $(call STUBS,protos) $(PROTOS)
 
@@ -47,14 +47,14 @@ imports: install ## Check the borders between services
 	$(BIN)/lint-imports
 
 .PHONY: proto-check
-proto-check: install ## Check that the stubs are those of the protos
+proto-check: install ## Check that the stubs match the protos
 	@rm -rf build/stubs && mkdir -p build/stubs
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos $(call STUBS,build/stubs) $(PROTOS)
 	@for stub in $$(cd build/stubs && find . -type f); do cmp "build/stubs/$$stub" "protos/$$stub" || exit 1; done || \
-	  { echo "The stubs are not those of the protos: make proto"; exit 1; }
+	  { echo "The stubs do not match the protos: make proto"; exit 1; }
 
-# In a directory of its own, kept when a test fails: the one that pytest shares between all runs of a user may hold what
-# a run that was killed had mounted.
+# Tests use a directory of their own, kept when a test fails: the one that pytest shares between all runs of a user may
+# still contain mounts of a run that was killed.
 PYTEST = kept=$$(mktemp -d) && \
 	  $(BIN)/pytest --numprocesses 2 --dist loadfile --basetemp "$$kept/pytest" -m $(1) $(PYTEST_ARGS) && \
 	  rm -rf --one-file-system "$$kept"
@@ -68,7 +68,7 @@ test-slow: install ## Run the tests that take longer
 	@$(call PYTEST,slow)
 
 .PHONY: check
-check: lint types imports proto-check test test-slow ## Do all that CI does
+check: lint types imports proto-check test test-slow ## Run everything that CI runs
 
 .PHONY: demo
 demo: install ## Run an agent on a small repository, from nothing to a pushed branch (ARGS="--sandbox none")
@@ -79,7 +79,7 @@ up: install ## Start a cell in the foreground
 	$(BIN)/boatyard up
 
 .PHONY: down
-down: install ## End the cell and its agents
+down: install ## Stop the cell and its agents
 	$(BIN)/boatyard down
 
 .PHONY: bench
@@ -88,11 +88,11 @@ bench: install ## Measure, and print ratios (python -m bench.NAME for one, with 
 	  echo "== $$name"; $(BIN)/python -m bench.$$name || exit 1; done
 
 .PHONY: chaos
-chaos: install ## Kill, pause and cut off all sorts of things for 10 min, and see what holds (ARGS="--seed 7")
+chaos: install ## Kill, pause and cut off processes for 10 min, and check what holds (ARGS="--seed 7")
 	$(BIN)/python -m bench.chaos $(ARGS)
 
 .PHONY: image
-image: ## Build the image of a cell and try it (ENGINE=podman, BUILD_ARGS="--network host")
+image: ## Build the image of a cell and test it (ENGINE=podman, BUILD_ARGS="--network host")
 	$(ENGINE) build --file deploy/image/Dockerfile --tag boatyard $(BUILD_ARGS) .
 	deploy/try.sh $(ENGINE) boatyard
 

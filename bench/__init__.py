@@ -1,6 +1,6 @@
-"""What things cost, against the bare thing or an aim. A module is run by `python -m bench.NAME`; `--help` tells more.
+"""Benchmarks, against a bare equivalent or a goal. Run a module by `python -m bench.NAME`; `--help` says more.
 
-What is compared stands in one run and in ratios, for then the machine's other work hits both sides.
+What is compared is measured in the same run and given as a ratio, so that the machine's other work affects both sides.
 """
 
-import services as services  # first of all: it tells gRPC, before that is imported, that we have children
+import services as services  # must be first: it switches gRPC's fork handlers off before grpc is imported

@@ -1,6 +1,6 @@
 """Chaos: jobs of every sort on some cells and one PostgreSQL, while processes of every kind are killed, paused and
-restarted at random, and the database is cut off twice. At the end: what was done, and every promise that did not hold.
-Wanted: none; with any it exits 1.
+restarted at random, and the database is cut off twice. At the end it lists what was done, and every promise that did
+not hold. There should be none; with any it exits with 1.
 
     python -m bench.chaos --jobs 300 --minutes 10 --cells 3
 """
@@ -23,13 +23,13 @@ def main() -> int:
     parser = options(__doc__)
     parser.add_argument("--jobs", type=int, default=300)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--cells", type=int, default=3, help="1 has SQLite, unless --postgres is given")
-    parser.add_argument("--coordinators", type=int, default=1, help="machines that carry jobs without the database")
+    parser.add_argument("--cells", type=int, default=3, help="1 uses SQLite, unless --postgres is given")
+    parser.add_argument("--coordinators", type=int, default=1, help="machines that run jobs without the database")
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--every", type=float, default=5, help="seconds between two blows at a cell, in the mean")
-    parser.add_argument("--outages", type=int, default=2, help="of the database, 20 s: it is stopped, or hangs")
-    parser.add_argument("--lose-a-cell", action="store_true", help="after 60 %% of the time one never comes back")
+    parser.add_argument("--every", type=float, default=5, help="mean seconds between two faults injected into a cell")
+    parser.add_argument("--outages", type=int, default=2, help="of the database, 20 s each: it is stopped, or hangs")
+    parser.add_argument("--lose-a-cell", action="store_true", help="after 60 %% of the time one cell is lost for good")
     parser.add_argument("--keep", action="store_true", help="leave logs and databases where they are")
     wanted = parser.parse_args()
     print(f"seed {wanted.seed}", flush=True)

@@ -1,18 +1,18 @@
-"""Executions at the real service, each figure against the bare thing or an aim, in one run.
+"""Executions at the real service, each figure against a bare equivalent or a goal, in one run.
 
-output    bytes a second at WatchEvents, from a program in the sandbox through runner, redaction, event log and gRPC to
-          a client in a process of its own; against the same program on a pipe; each from its first byte to its last,
-          for what comes before is part of `start`. Wanted: >= 0.4 for a program that makes what it writes. The second
-          program only writes: it shows how far it is to what the machine's memory can do
-viewers   the same for 1, 10 and 50 viewers of one execution, one of 50 stalled, and what the service's memory grew by
+output    bytes per second at WatchEvents, from a program in the sandbox through runner, redaction, event log and gRPC
+          to a client in a process of its own; against the same program on a pipe; each from its first byte to its last,
+          because what comes before is part of `start`. Wanted: >= 0.4 for a program that computes what it writes. The
+          second program only writes: it shows the distance to what the machine's memory can do
+viewers   the same for 1, 10 and 50 viewers of one execution, one of 50 stalled, and the growth of the service's memory
           (wanted: <= 64 MB)
 start     StartExecution called -> first byte at the client; against bwrap alone -> first byte    (wanted: <= 10)
-stop      StopExecution without grace -> its tree, of 40 that ignore SIGTERM and left their session, is known to be gone
-          (wanted: <= 500 ms)
-memory    proportional set size of an idle execution: runner and sandbox (wanted: <= 25 MB; a model's: bench.loop)
-many      200 executions started at once: until all run, and until all have ended
-finished  memory of the service after so many that ended (--finished), and its slope
-restart   kill -9 with 50 running -> the next life of the service answers and has found them all
+stop      StopExecution without grace -> its tree, of 40 processes that ignore SIGTERM and left their session, is known
+          to be gone (wanted: <= 500 ms)
+memory    proportional set size of an idle execution: runner and sandbox (wanted: <= 25 MB; with a model: bench.loop)
+many      200 executions started at once: time until all run, and until all have ended
+finished  memory of the service after a number of executions have ended (--finished), and its slope
+restart   kill -9 with 50 running -> the restarted service answers and has found them all
 
     python -m bench.executions output start
     python -m bench.executions finished --finished 10000
@@ -41,7 +41,7 @@ from services.common.sandbox.launch import prepare
 from services.common.sandbox.spec import SandboxSpec
 
 ROUNDS = 5
-OUTPUT_ROUNDS = 15  # four processes share two processors in one way or another: five rounds swing by a third
+OUTPUT_ROUNDS = 15  # four processes share two processors, scheduled differently each time: five rounds vary by a third
 PROGRAMS = {
     "numbers, formatted one by one (seq)": ("seq 1 30000000", 0.4),
     "one line over and over (yes)": (f"yes {'x' * 99} | head -c 400000000", None),
@@ -51,11 +51,11 @@ STUBBORN = (
     " echo ready; while :; do sleep 1; done"
 )
 QUIET = "echo ready; exec sleep 600"
-AT_ONCE = 20  # of those that are to finish
+AT_ONCE = 20  # executions per batch in `finished`
 
 
 def bare_output(line: str) -> tuple[int, float]:
-    """Return how many bytes a program writes to a pipe, and seconds from its first to its last."""
+    """Return how many bytes a program writes to a pipe, and the seconds from its first byte to its last."""
     process = subprocess.Popen(["/bin/sh", "-c", line], stdout=subprocess.PIPE, bufsize=0)
     assert process.stdout
     total = len(os.read(process.stdout.fileno(), 64 * 1024))
@@ -68,7 +68,7 @@ def bare_output(line: str) -> tuple[int, float]:
 
 
 def bare_start() -> float:
-    """Seconds from spawning bwrap, with the sandbox that an execution gets, to its program's first byte."""
+    """Return the seconds from spawning bwrap, with the sandbox that an execution gets, to its program's first byte."""
     spec = SandboxSpec((b"/bin/sh", b"-c", b"echo ready"), Path("/tmp"), environment=environment.base())
     with prepare(spec) as launch:
         began = time.perf_counter()
@@ -125,7 +125,7 @@ async def viewers(runs: Executions, _wanted: argparse.Namespace) -> None:
 async def start(runs: Executions, _wanted: argparse.Namespace) -> None:
     bare, ours = [], []
     for _ in range(2 * ROUNDS):
-        await asyncio.sleep(1)  # one at a time, as people start them; a burst is not what is measured
+        await asyncio.sleep(1)  # one at a time, as people start them: this does not measure a burst
         bare.append(bare_start())
         began = time.perf_counter()
         await runs.output(await runs.start("echo ready"), first=True)

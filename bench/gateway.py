@@ -1,11 +1,11 @@
 """What the gateway adds to an execution, against the execution service of the same cell, in one run.
 
-relay     bytes a second of an ended execution's output at WatchExecution, against WatchEvents of the same execution
+relay     bytes per second of an ended execution's output at WatchExecution, against WatchEvents of the same execution
 execute   CreateJob called -> first byte of its agent at WatchExecution: a claim, an empty workspace and every step of a
           job recorded; against StartExecution -> first byte at WatchEvents
 
-Rounds alternate, each the other way round than the one before; medians, and the ratio. Nothing is wanted of either:
-they stand beside the aims of bench.executions.
+Each round measures in the reverse order of the one before; the results are medians and their ratio. There is no goal
+for either: they complement the goals of bench.executions.
 
     python -m bench.gateway relay --rounds 3
 """
@@ -38,12 +38,12 @@ class Gateway:
         self._services = services
 
     async def flooded(self) -> str:
-        """Have a job write much; return its execution's id when it has ended."""
+        """Run a job that writes much; return its execution's id when it has ended."""
         job = await self._services.run(FLOOD)
         return job.execution_ids[0]
 
     async def output(self, execution_id: str, *, first: bool = False) -> int:
-        """Bytes of all output of an execution, or of the first that came."""
+        """Return the number of bytes of an execution's whole output, or of the first message with output."""
         total = 0
         request = WatchExecutionRequest(execution_id=execution_id, follow=True)
         async with streaming(self._services.runtime.WatchExecution(request)) as messages:
@@ -64,7 +64,7 @@ class Gateway:
 
 
 async def medians(rounds: int, ours: Way, direct: Way) -> tuple[float, float]:
-    """Measure two ways in turn, after a first round that warms up."""
+    """Measure two ways in turn, after a first round that warms up and does not count."""
     found: dict[Way, list[float]] = {ours: [], direct: []}
     for number in range(rounds + 1):
         for way in (ours, direct) if number % 2 else (direct, ours):

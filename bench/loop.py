@@ -1,10 +1,10 @@
-"""The loop of a model at the real execution service, against the bare SDK, in one run. services.replay is the model.
+"""A model's loop at the real execution service, against the bare SDK, in one run. services.replay is the model.
 
-turn     milliseconds from one request's arrival at the model to the next one's, in the median: a streamed answer, a
-         call of a trivial tool in the sandbox, events and history written; against the SDK alone, which reads the same
-         answers and calls nothing. What the difference is spent on is told by decision 0006
+turn     median milliseconds from one request's arrival at the model to the next one's: a streamed reply, a call of a
+         trivial tool in the sandbox, events and history written; against the SDK alone, which reads the same replies
+         and calls nothing. Decision 0006 says what the difference is spent on
 start    milliseconds from StartExecution called to the first request at the model
-memory   proportional set size of an execution in mid-answer: runner, sandbox, tools             (wanted: <= 110 MB)
+memory   proportional set size of an execution in the middle of a reply: runner, sandbox, tools  (wanted: <= 110 MB)
 
     python -m bench.loop --turns 20 --starts 2
 """
@@ -34,13 +34,13 @@ PATIENCE_SECONDS = 90
 
 
 def script(path: Path, turns: int) -> Path:
-    """Write a conversation of so many turns, whose last answer stops in the middle for a while."""
+    """Write a conversation of `turns` turns, whose last reply stops in the middle for a while."""
     turn = {"text": TEXT, "tools": [bash("true")], "usage": {"input": 1, "output": 1}}
     return write_script(path, [turn] * turns + [{"text": "Done, with all of it.", "faults": ["silence:600"]}])
 
 
 def times(model: Replay) -> list[float]:
-    """When the model was asked, so far."""
+    """Return the times of the requests to the model so far."""
     return [request["time"] for request in model.requests()]
 
 
@@ -49,7 +49,7 @@ def gap_ms(asked: list[float]) -> float:
 
 
 async def bare(url: str, turns: int) -> None:
-    """Have the same conversation with the SDK and nothing else."""
+    """Run the same conversation with the SDK and nothing else."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": "The bare one."}]
     request: dict[str, Any] = {"model": MODEL, "max_tokens": 16384, "system": SYSTEM, "tools": TOOLS}
     request |= {"messages": messages, "stream": True}
@@ -69,7 +69,7 @@ async def bare(url: str, turns: int) -> None:
 
 
 async def until_asked(model: Replay, count: int) -> list[float]:
-    """Wait until the model was asked so many times in all."""
+    """Wait until the model has got `count` requests in all."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while len(asked := times(model)) < count:
             await asyncio.sleep(0.005)

@@ -1,18 +1,18 @@
-"""The queue of jobs, against a bare table with SKIP LOCKED and against Procrastinate; and with many finished jobs.
+"""The job queue, against a bare table with SKIP LOCKED and against Procrastinate; and with many finished jobs.
 
-All in one run, on SQLite and on PostgreSQL, rounds alternating, so that the machine's other work hits all. What is
-measured is the queue: the real ledger and the real driver carry jobs without a repository to their end, 20 at once in
-one process as everywhere here, and the node services are tiny gRPC servers in that process, which answer at once and do
-nothing. Ours records every step of a job before the next begins (a dozen transactions a job, and four RPCs); of the
-others a job is taken in one transaction, and marked as done in another, with nothing between.
+Everything is measured in one run, on SQLite and on PostgreSQL, in alternating rounds, so that the machine's other work
+affects all. What is measured is the queue: the real ledger and the real driver run jobs without a repository to their
+end, 20 at once in one process, as for the others, and the node services are tiny gRPC servers in that process, which
+answer at once and do nothing. Ours records every step of a job before the next begins (a dozen transactions per job,
+and four RPCs); the others take a job in one transaction and mark it as done in another, with nothing in between.
 
 Latency is from submitting one job to an idle queue until its work begins: for ours when StartExecution arrives, after
-claim, hooks and workspace have been recorded. Rates are jobs a second, times are milliseconds; nothing is wanted of
-either, for the others do less.
+claim, hooks and workspace have been recorded. Rates are jobs per second, times are milliseconds; there is no goal for
+either, because the others do less.
 
-With finished jobs in the database, each with its execution, stages and label, a page of the newest 50 is listed, of all
-and of those that live, a job is submitted, and one is claimed. All have the same 60 jobs waiting. Wanted: at most twice
-what it takes without them.
+With finished jobs in the database, each with its execution, stages and label, a page of the newest 50 jobs is listed,
+of all jobs and of live ones, a job is submitted, and one is claimed. In all cases the same 60 jobs are waiting. Wanted:
+at most twice the time that it takes without finished jobs.
 
     python -m bench.queues SQLite --rounds 1 --history 1000
 """
@@ -62,7 +62,7 @@ NewUrl = Callable[[str], str]
 
 
 async def throughput(queue: Queue, count: int) -> float:
-    """Return jobs a second, of so many that wait when the workers begin."""
+    """Return jobs per second, with `count` jobs waiting when the workers begin."""
     for _ in range(count):
         await queue.submit()
     began = time.perf_counter()
@@ -140,7 +140,7 @@ def operations(queue: Ours) -> Mapping[str, Callable[[], Awaitable[object]]]:
 
 
 async def fill(queue: Ours, count: int) -> None:
-    """Have one job done, copy it `count` times into the past, and let WAITING others wait."""
+    """Run one job, copy it `count` times into the past, and leave WAITING others in the queue."""
     await queue.submit()
     async with queue.working():
         await queue.until_done()
@@ -160,7 +160,7 @@ async def copy(engine: AsyncEngine, count: int) -> None:
             columns = [_copied(column, number, numbers.c.i, job_id) for column in table.c]
             rows = select(*columns).select_from(table.join(numbers, true())).where(table.c.job_id == job_id)
             await connection.execute(insert(table).from_select([column.name for column in table.c], rows))
-    if engine.dialect.name == "postgresql":  # as autovacuum does in its time
+    if engine.dialect.name == "postgresql":  # as autovacuum does sooner or later
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.execute(text("VACUUM ANALYZE"))

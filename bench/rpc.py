@@ -1,7 +1,7 @@
-"""A no-op RPC through everything the house puts around it, against a bare grpc.aio echo, in one run.
+"""A no-op RPC through everything that our services put around it, against a bare grpc.aio echo, in one run.
 
-Both servers are processes of their own, logging included; rounds alternate, so that the machine's other work hits
-both. Calls a second, one after another and 20 at once, and the ratio of the medians (wanted: >= 0.6).
+Both servers are processes of their own, logging included; rounds alternate, so that the machine's other work affects
+both. Reports calls per second, one after another and 20 at once, and the ratio of the medians (wanted: >= 0.6).
 
     python -m bench.rpc --rounds 3
 """
@@ -58,7 +58,7 @@ async def measure(bare_address: str, our_address: str, rounds: int, calls: int) 
 
 @contextmanager
 def echoing(kind: str) -> Iterator[str]:
-    """Run a server inside of the block; give its address."""
+    """Run a server inside the block; yield its address."""
     command = [sys.executable, "-m", "bench.kit.echo", kind]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:

@@ -1,8 +1,8 @@
 """Taking a result from layers by what has changed, against reading every file of the same tree, in one run.
 
-Each round changes ten files, then takes the result both ways; they give the same commit. As an ordinary user and as
-root alike the layers are mounted by each sandbox, so that the numbers hold for both. In milliseconds, medians; wanted
-is that the ratio grows with the tree.
+Each round changes ten files, then takes the result both ways; they give the same commit. Each sandbox mounts the
+layers, as an ordinary user and as root alike, so that the numbers apply to both. Results are medians in milliseconds;
+the ratio should grow with the tree.
 
     python -m bench.taking 200 5000 --rounds 5
 """
@@ -37,9 +37,9 @@ def generate(path: Path, files: int) -> Repo:
 async def measure(
     parts: GitParts, workspace: LayeredWorkspace, alias: Path, rounds: int
 ) -> tuple[list[float], list[float]]:
-    """Take results; return seconds by what has changed, and of every file.
+    """Take results; return the seconds when only changes are read, and when every file is read.
 
-    Below `alias` the base is not known for one, so that every file is read.
+    Below `alias` the base is not recognized as a base, so that every file is read.
     """
     fast, whole = [], []
     order = workspace.order()
@@ -74,7 +74,7 @@ async def main() -> None:
                 (place / "alias").symlink_to(base.layers[0])
                 workspace = await parts.layered(base, mounted=False)
                 fast, whole = await measure(parts, workspace, place / "alias", wanted.rounds)
-        subprocess.run(["sync"], check=True)  # what this size wrote is not to slow the next
+        subprocess.run(["sync"], check=True)  # what this size wrote must not slow down the next
         one, all_ = statistics.median(fast), statistics.median(whole)
         print(f"{files:>8} {one * 1000:>9.0f} ms {all_ * 1000:>9.0f} ms {all_ / one:>6.1f} x")
 

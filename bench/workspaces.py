@@ -1,13 +1,13 @@
 """A ready workspace from a warm, a near and a cold base, against `git clone --depth 1` and `git worktree add`.
 
-For a small, a medium and a large repository, in one run, in rounds so that the machine's other work hits all of them:
-milliseconds (the median, the least and the most), and how many times as long the clone took.
+Measures a small, a medium and a large repository, in one run, in rounds so that the machine's other work affects all of
+them: milliseconds (median, minimum and maximum), and how many times as long the clone took.
 
 client      as a caller sees it, over gRPC: PrepareBase, CreateWorkspace, CreateBranch, DeleteWorkspace
 service     the same workspace made by the workspace service's own code in this process: pin, directories, mount
-base cold   PrepareBase of a commit that was fetched and of which nothing is there: a whole tree
+base cold   PrepareBase of a commit that was fetched but of which nothing is cached: a whole tree
 base near   PrepareBase of a commit that differs from a cached one in 20 files: a layer over it
-            (of the small repository a whole tree, which takes less than a layer there)
+            (for the small repository a whole tree, which takes less time than a layer there)
 Wanted: service >= 50 x the clone on the small repository, >= 500 x on the large one, large within 3 x of small; base
 near >= 5 x the clone on the large one.
 
@@ -86,7 +86,7 @@ class Node:
 
 @dataclass
 class Times:
-    """Milliseconds, by what took them."""
+    """Milliseconds by operation."""
 
     of: dict[str, list[float]] = field(default_factory=dict)
 
@@ -117,7 +117,7 @@ async def run(*argv: str | Path) -> None:
 
 
 def size(path: Path) -> str:
-    """Disk and inodes below a directory, without what is mounted there."""
+    """Return disk use and inodes below a directory, without what is mounted there."""
 
     def sum_of(what: str) -> int:
         return int(subprocess.run(["du", "-sx", what, path], capture_output=True, check=True).stdout.split()[0])
@@ -145,9 +145,9 @@ class Ours:
 async def bench(
     remote: git_pb.Remote, made: Node, ours: Ours, times: Times, place: Path, wanted: argparse.Namespace
 ) -> list[str]:
-    """Measure one repository; return what was found about sizes."""
+    """Measure one repository; return lines about disk sizes."""
     upstream = Path(remote.url)
-    with contextlib.suppress(grpc.aio.AioRpcError):  # there is no such branch, and now there is a mirror
+    with contextlib.suppress(grpc.aio.AioRpcError):  # there is no such branch, but this makes the mirror
         await made.prepare(remote, "only-to-fetch")
     oldest, *near = [commit(upstream, f"main~{back}") for back in range(COMMITS - 1, -1, -1)]
     base = await times.add("base cold", made.prepare, remote, oldest)
@@ -173,7 +173,7 @@ async def bench(
 
 
 async def one_workspace(remote: git_pb.Remote, base: git_pb.Base, made: Node, times: Times) -> None:
-    """Make and delete one, as the gateway does."""
+    """Make and delete one workspace, as the gateway does."""
     await times.add("base warm, client", made.prepare, remote, base.commit_id)
     workspace = await times.add("workspace, client", made.create, base)
     await times.add("branch, client", made.branch, workspace, base)
@@ -181,7 +181,7 @@ async def one_workspace(remote: git_pb.Remote, base: git_pb.Base, made: Node, ti
 
 
 async def many(made: Node, *bases: git_pb.Base) -> None:
-    """Make a hundred workspaces at once, of several bases; they are removed at the end of everything."""
+    """Make a hundred workspaces at once, on several bases; they are removed at the end of the benchmark."""
     await asyncio.gather(*(made.create(bases[number % len(bases)]) for number in range(AT_ONCE)))
 
 
@@ -243,7 +243,7 @@ def curve(results: dict[str, Times]) -> None:
 
 
 def judge(results: dict[str, Times]) -> None:
-    """Hold what was measured against the aims; some need two sizes."""
+    """Compare what was measured with the goals; some need two sizes."""
     gains = {name: times.median(CLONE) / times.median(SERVICE) for name, times in results.items()}
     for name, aim in (("small", 50), ("large", 500)):
         if name in gains:

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Makes a CA, and one certificate for the gateways of all cells, with openssl:
 #   deploy/certificates.sh DIRECTORY NAME…
-# The names are those by which gateways are called: by users, and by one another (BOATYARD_GATEWAY_ADVERTISED_ADDRESS).
-# localhost and 127.0.0.1 are always among them, for `boatyard up` and the command line beside it.
-#   DIRECTORY/ca.key   is for this script alone: who has it is any cell.
-#   DIRECTORY/cells    is for cells to mount, as a directory, for files are replaced. Its gateway.key must be its
-#                      reader's: chown it once.
-# Run again, it renews the certificate under the same CA, and the owner of the key stays; gateways take the new one
-# without a restart.
+# The names are those by which users, and other gateways, call a gateway (BOATYARD_GATEWAY_ADVERTISED_ADDRESS).
+# localhost and 127.0.0.1 are always included, for `boatyard up` and the command line on the same machine.
+#   DIRECTORY/ca.key   is for this script alone: whoever has it can pose as any cell.
+#   DIRECTORY/cells    is for cells to mount, as a directory, because files are replaced. Its gateway.key must belong to
+#                      the user that reads it: chown it once.
+# Run again, the script renews the certificate under the same CA and keeps the key's owner; gateways use the new
+# certificate without a restart.
 set -eu
 umask 077
 directory=${1:?a directory}

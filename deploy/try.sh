@@ -1,7 +1,7 @@
 #!/bin/sh
-# Tries the image on this machine: a cell of it, with the options that README.md beside this gives, does a job, keeps its
-# agent when each of its services is killed, begins it anew when the container is killed, and has all of it still when
-# the container was made anew. Leaves nothing.
+# Tests the image on this machine: a cell of it, with the options that the README.md beside this script gives, runs a job,
+# keeps its agent when each of its services is killed, starts it again when the container is killed, and still has all its
+# data when the container is recreated. Leaves nothing behind.
 #   deploy/try.sh [ENGINE] [IMAGE]     docker or podman, and what `make image` built
 set -eu
 engine=${1:-$(command -v docker || command -v podman)} image=${2:-boatyard}
@@ -20,7 +20,7 @@ fail() {
     exit 1
 }
 
-# A cell asks nobody: it needs no network for this.
+# The cell contacts nobody: it needs no network for this.
 start() {
     "$engine" run --detach --name "$cell" --restart unless-stopped --stop-timeout 60 \
         --volume "$cell:/var/lib/boatyard" --network none \
@@ -41,7 +41,7 @@ wait_until() {
     done
 }
 
-# An agent that counts for some time, then makes a change. Leaves the job's id in $job.
+# Submit a job whose agent counts for some time, then makes a change. Leaves the job's id in $job.
 submit() {
     job=$(inside boatyard run --detach --json --repo /var/lib/boatyard/try.git --verify "test -s new.txt" \
         --command "sh -c 'for i in \$(seq $1); do echo line \$i; sleep 0.1; done; echo done > new.txt'" "Try it." |
@@ -49,7 +49,7 @@ submit() {
     wait_until 60 "the agent writes" sh -c "boatyard logs $job | grep line"
 }
 
-# The job's output is every line once, in order, and its branch is where it was pushed.
+# Check that the job's output has every line once, in order, and that its branch was pushed.
 check() {
     wait_until 180 "the job has ended" sh -c "boatyard show $job | grep -E '^(SUCCEEDED|FAILED|CANCELLED)'"
     inside boatyard show "$job" | grep -q ^SUCCEEDED || fail "$(inside boatyard show "$job")"
@@ -82,7 +82,7 @@ check 200
 echo "✓ services killed: the agent went on"
 
 submit 300
-"$engine" kill "$cell" >/dev/null # at once: while it is stopped, an agent may come to its end
+"$engine" kill "$cell" >/dev/null # kill at once: during a stop, the agent might finish
 "$engine" start "$cell" >/dev/null
 wait_until 120 "the cell is back" boatyard status
 check 300
@@ -91,8 +91,8 @@ echo "✓ container killed: another attempt"
 
 "$engine" stop "$cell" >/dev/null
 code=$("$engine" inspect --format '{{.State.ExitCode}}' "$cell")
-[ "$code" -eq 0 ] || fail "the container was stopped, and ended with $code"
+[ "$code" -eq 0 ] || fail "the container was stopped, but ended with $code"
 "$engine" rm "$cell" >/dev/null
 start
 check 300
-echo "✓ container stopped and made anew: its volume has all"
+echo "✓ container stopped and recreated: its volume has all data"

@@ -1,9 +1,9 @@
-"""A coordinator in sixty lines: it takes jobs from a gateway, has a command do them, and reports back.
+"""A coordinator in sixty lines: it claims jobs from a gateway, has a command do them, and reports back.
 
     BOATYARD_TOKEN=… python examples/coordinator.py 127.0.0.1:7460 ./do-the-job
 
 The command gets the work context as JSON on its standard input: the job, its work item with notes, the repository with
-its credential. What it prints is the job's log. Its last line says what came of it, by fields of CompleteJobRequest:
+its credential. What it prints is the job's log. Its last line gives the result, as fields of CompleteJobRequest:
 
     {"summary": "Mended the gate.", "pull_request_url": "https://…/pull/7", "pull_request_number": 7}
 """

@@ -1,1 +1,1 @@
-"""What several measurements need."""
+"""Helpers that several benchmarks share."""

@@ -1,4 +1,4 @@
-"""Servers that say again what they are told: `python -m bench.kit.echo bare` or `ours`. Each prints its address."""
+"""Echo servers: `python -m bench.kit.echo bare` or `ours`. Each prints its address."""
 
 import asyncio
 import sys
@@ -25,7 +25,7 @@ def add(_servicer: object, server: grpc.aio.Server) -> None:
 
 
 async def serve_bare() -> None:
-    """Serve with nothing around it."""
+    """Serve the bare handler."""
     server = grpc.aio.server()
     add(None, server)
     print(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", flush=True)
@@ -34,7 +34,7 @@ async def serve_bare() -> None:
 
 
 async def serve_ours() -> None:
-    """Serve with all that a service of ours has around it."""
+    """Serve the handler with everything that a service of ours has around it."""
     await serve(
         listen="127.0.0.1:0",
         registrations=[Registration("bench.Echo", add, None)],

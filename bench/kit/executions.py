@@ -1,4 +1,4 @@
-"""Executions at a real service, and what a viewer of them sees."""
+"""Executions at a real service, and what their viewers see."""
 
 import asyncio
 import itertools
@@ -22,7 +22,7 @@ _PATIENCE_SECONDS = 120
 
 
 class Executions:
-    """Those of one service, all in one workspace."""
+    """Executions of one service, all in one workspace."""
 
     def __init__(self, services: Services, stub: ExecutionServiceStub, workspace: Path) -> None:
         self.services = services
@@ -31,13 +31,13 @@ class Executions:
         self._ids = map("bench-{}".format, itertools.count(1))
 
     async def start(self, line: str) -> str:
-        """Start a line for /bin/sh; return the execution's id."""
+        """Start a command line with /bin/sh; return the execution's id."""
         return await self.start_spec(
             pb.ExecutionSpec(command=pb.CommandEngine(argv=[b"/bin/sh", b"-c", line.encode()]))
         )
 
     async def start_spec(self, engine: pb.ExecutionSpec) -> str:
-        """Start what `engine` says, with purpose and layout added; return the execution's id."""
+        """Start the spec in `engine`, with purpose and layout added; return the execution's id."""
         execution_id = next(self._ids)
         spec = pb.ExecutionSpec(purpose=pb.ExecutionSpec.PURPOSE_AGENT, layout=self._layout)
         spec.MergeFrom(engine)
@@ -45,11 +45,11 @@ class Executions:
         return execution_id
 
     async def output(self, execution_id: str, *, first: bool = False) -> int:
-        """Bytes of all output, or of the first that came."""
+        """Return the number of bytes of the whole output, or of the first message with output."""
         return (await self.timed_output(execution_id, first=first))[0]
 
     async def timed_output(self, execution_id: str, *, first: bool = False) -> tuple[int, float]:
-        """The same, and seconds since the first of it came."""
+        """Return the same as `output`, and the seconds since the first output came."""
         total, began = 0, 0.0
         call = self.stub.WatchEvents(pb.WatchEventsRequest(execution_id=execution_id, follow=True))
         async for message in call:
@@ -63,7 +63,7 @@ class Executions:
         return total, time.perf_counter() - began
 
     async def ended(self, execution_id: str) -> pb.Execution:
-        """Wait for the end of an execution."""
+        """Wait until an execution has ended, and return it."""
         request = pb.WaitExecutionRequest(execution_id=execution_id)
         return (await self.stub.WaitExecution(request, timeout=_PATIENCE_SECONDS)).execution
 
@@ -74,11 +74,11 @@ class Executions:
         return await self.ended(execution_id)
 
     async def stop_all(self, ids: Iterable[str]) -> None:
-        """Stop many at once."""
+        """Stop many executions at once."""
         await asyncio.gather(*map(self.stop, ids))
 
     def processes(self, execution_id: str) -> list[int]:
-        """Return the processes of a running execution, its runner first."""
+        """Return the pids of a running execution, its runner first."""
         runner = RunDirectory(self.services.home.execution_runs / execution_id).holder()
         assert runner is not None, f"{execution_id} has no runner"
         return with_descendants([runner])
@@ -86,7 +86,7 @@ class Executions:
 
 @asynccontextmanager
 async def executions(root: Path, **environment: str) -> AsyncIterator[Executions]:
-    """Run the service inside of the block."""
+    """Run the service inside the block."""
     workspace = root / "workspace"
     workspace.mkdir()
     services = Services(root, BOATYARD_EXECUTION_MAX_EXECUTIONS=str(_AT_ONCE), **environment)

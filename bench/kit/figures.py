@@ -1,11 +1,11 @@
-"""Numbers, and what is wanted of them."""
+"""Compare numbers with their goals."""
 
 
 def at_least(value: float, aim: float) -> str:
-    """Say whether a number is as large as wanted."""
+    """Return a text that says whether a number reaches its goal."""
     return f"(wanted: >= {aim:g}, {'met' if value >= aim else 'MISSED'})"
 
 
 def at_most(value: float, aim: float) -> str:
-    """Say whether a number is as small as wanted."""
+    """Return a text that says whether a number stays within its goal."""
     return f"(wanted: <= {aim:g}, {'met' if value <= aim else 'MISSED'})"

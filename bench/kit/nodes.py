@@ -1,4 +1,4 @@
-"""Node services that do nothing, and answer at once: what is measured with them is all that stands before them."""
+"""Node services that do nothing and answer at once: with them, only what calls them is measured."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ from services.lifecycle.nodes import Nodes
 
 
 class NoWorkspaces(workspace_rpc.WorkspaceServiceServicer):
-    """Makes and removes no directory."""
+    """A workspace service that makes and removes no directories."""
 
     async def CreateWorkspace(
         self, request: workspace.CreateWorkspaceRequest, context: Any
@@ -31,7 +31,7 @@ class NoWorkspaces(workspace_rpc.WorkspaceServiceServicer):
 
 
 class NoOpAgents(execution_rpc.ExecutionServiceServicer):
-    """Runs no program: whatever is started has succeeded. `on_start` is told the job of each."""
+    """An execution service that runs no program: every execution succeeds at once. `on_start` gets the job's id."""
 
     def __init__(self) -> None:
         self.on_start: Callable[[str], None] = lambda _: None
@@ -56,7 +56,7 @@ class NoOpAgents(execution_rpc.ExecutionServiceServicer):
 
 @asynccontextmanager
 async def idle_nodes(agents: NoOpAgents) -> AsyncIterator[Nodes]:
-    """Serve them in this process, and give channels to them. There is no git service: the jobs have no repository."""
+    """Serve them in this process; yield channels to them. There is no git service: the jobs have no repository."""
     server = grpc.aio.server()
     workspace_rpc.add_WorkspaceServiceServicer_to_server(NoWorkspaces(), server)  # type: ignore[abstract] # a job calls no more
     execution_rpc.add_ExecutionServiceServicer_to_server(agents, server)

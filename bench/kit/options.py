@@ -1,16 +1,16 @@
-"""What a measurement can be told on its command line."""
+"""Command-line options of the benchmarks."""
 
 import argparse
 from collections.abc import Iterable
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser that shows a module's docstring as it stands, and the default of each option."""
+    """Return a parser that shows a module's docstring unchanged, and the default of each option."""
     return argparse.ArgumentParser(description=description, formatter_class=_AsItStands)
 
 
 def add_parts(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
-    """Let `parts` be some of `names`, in any order; all of them unless any is given."""
+    """Add a positional argument `parts`: some of `names`, in any order; all of them by default."""
     known = list(names)
 
     def part(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the bench's own, from a wheel; ended and removed with the block."""
+"""A PostgreSQL for the benchmarks, from a wheel; it is stopped and removed at the end of the block."""
 
 import shutil
 import tempfile
@@ -15,9 +15,9 @@ from tests.kit.postgres import OwnPostgres
 
 @contextmanager
 def postgres() -> Iterator[OwnPostgres]:
-    """Start a server."""
-    directory = Path(tempfile.mkdtemp(prefix="pg-"))  # a short path: that of the server's socket has room for 107 bytes
-    directory.chmod(0o755)  # as root it runs as somebody else
+    """Run a server inside the block."""
+    directory = Path(tempfile.mkdtemp(prefix="pg-"))  # short: the path of the server's socket is limited to 107 bytes
+    directory.chmod(0o755)  # if we are root, the server runs as another user
     (directory / "python_PostgresServer").mkdir()
     server = OwnPostgres(directory / "data", directory)
     try:

@@ -1,4 +1,4 @@
-"""What processes take of the machine's memory, in MB of 2^20 bytes, as the kernel counts it."""
+"""Memory use of processes, in MB of 2^20 bytes, as the kernel counts it."""
 
 import re
 from collections.abc import Iterable
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def proportional_mb(pids: Iterable[int]) -> float:
-    """Return the proportional set size of some processes: what several share is parted among them."""
+    """Return the proportional set size of some processes: shared memory is divided among its users."""
     return sum(_memory(pid, "Pss") for pid in pids)
 
 
 def own_mb(pid: int) -> float:
-    """Return the resident memory of a process that it has written, and that nobody else shares."""
+    """Return the resident memory that a process has written and does not share with any other."""
     return _memory(pid, "Private_Dirty")
 
 

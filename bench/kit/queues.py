@@ -1,4 +1,4 @@
-"""Queues that carry jobs which do nothing: ours, a bare table, and Procrastinate, each behind the same four verbs."""
+"""Queues that run jobs which do nothing: ours, a bare table, and Procrastinate, each behind the same four methods."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ DRAFT = Draft(project_id="default", prompt="Do nothing.", labels={"bench": "queu
 
 
 class Queue(Protocol):
-    """A queue with one process of workers, AT_ONCE jobs at once; `count` have been begun."""
+    """A queue with one process that runs AT_ONCE jobs at once; `count` jobs have started."""
 
     count: int
 
@@ -39,17 +39,17 @@ class Queue(Protocol):
         """Put a job into the queue."""
 
     def working(self) -> "contextlib.AbstractAsyncContextManager[None]":
-        """Have workers take jobs, inside of the block."""
+        """Take jobs and run them inside the block."""
 
     async def until_started(self, number: int) -> float:
-        """Wait until so many jobs in all have been begun; return when (time.perf_counter)."""
+        """Wait until `number` jobs in all have started; return when (time.perf_counter)."""
 
     async def until_done(self) -> None:
         """Wait until no job is left."""
 
 
 class Starts:
-    """Counts the jobs that have begun."""
+    """Counts the jobs that have started."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -177,7 +177,7 @@ async def bare_postgres(url: str) -> AsyncIterator[BarePostgres]:
 
 
 class BareSqlite(Starts):
-    """The same on SQLite, where one write waits for the other; synchronous as ours is."""
+    """The same on SQLite, where writes wait for one another; `synchronous` is set as for ours."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         super().__init__()
@@ -228,7 +228,7 @@ async def bare_sqlite(url: str) -> AsyncIterator[BareSqlite]:
 
 
 class Procrastinate(Starts):
-    """A task that does nothing."""
+    """A Procrastinate task that does nothing."""
 
     def __init__(self, app: procrastinate.App) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Repositories of any size, the same on every machine: files of text whose sizes are spread as in real ones."""
+"""Repositories of any size, the same on every machine: text files with sizes distributed as in real repositories."""
 
 import random
 import subprocess
@@ -11,7 +11,7 @@ _CHANGED = 20
 
 
 def generate(path: Path, files: int, commits: int) -> None:
-    """Make a bare repository of so many files (median 3.6 kB, mean 7.5 kB) and a few commits that change 20 each."""
+    """Make a bare repository of `files` files (median 3.6 kB, mean 7.5 kB); each further commit changes 20 of them."""
     rng = random.Random(files)
     pool = _text(rng)
     subprocess.run(["git", "init", "--quiet", "--bare", str(path)], check=True)

@@ -1,4 +1,4 @@
-"""Services as processes of their own, which a measurement may kill and start again."""
+"""Services as processes of their own, which a benchmark may kill and restart."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,9 +13,9 @@ from tests.kit.services import Services
 
 @asynccontextmanager
 async def running(services: Services, *names: str) -> AsyncIterator[list[Channel]]:
-    """Start node services, give a channel to each, and end them after the block.
+    """Start node services, yield a channel to each, and end them after the block.
 
-    Raises RuntimeError with what they logged when they do not come up.
+    Raises RuntimeError with their logs if they do not start.
     """
     token = services.home.cell_token()
     try:

@@ -1,7 +1,7 @@
-"""A small agent without a model: repairs a program by trying comparisons until its tests pass.
+"""A small agent without a model: it repairs a program by trying comparisons until the tests pass.
 
-It does what every agent does, only more simply: reads the task from standard input, looks at the code, runs the tests,
-changes something, runs them again. It knows nothing of Boatyard.
+It does what every agent does, only in a simpler way: it reads the task from standard input, looks at the code, runs the
+tests, changes something, and runs them again. It knows nothing of Boatyard.
 """
 
 import ast
@@ -27,7 +27,7 @@ def run_tests() -> tuple[bool, str]:
 
 
 def candidates(source: str) -> Iterator[tuple[int, str, str]]:
-    """Yield (line number, what stands there, a whole new source) for each comparison that could be meant otherwise."""
+    """Yield (line number, the change, the whole new source) for each comparison that might be wrong."""
     lines = source.splitlines(keepends=True)
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Compare) or type(node.ops[0]) not in SWAPS:

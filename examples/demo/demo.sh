@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The main job of Boatyard, from nothing to a pushed branch: a model repairs a program. With ANTHROPIC_API_KEY it is asked
-# over the API (DEMO_MODEL says which); without, a conversation written by hand is played by a local server in its place.
-# DEMO_AGENT=program has a small program without a model do it. Everything lives in one temporary directory, and all that
-# is started here is ended here. Extra arguments go to `boatyard run`, such as `--sandbox none`.
+# Boatyard's main use, from nothing to a pushed branch: a model repairs a program. With ANTHROPIC_API_KEY the model is called
+# over the API (DEMO_MODEL says which); without it, a local server plays a conversation written by hand in its place.
+# With DEMO_AGENT=program a small program without a model does the work. Everything is in one temporary directory, and
+# whatever this script starts, it ends. Extra arguments go to `boatyard run`, such as `--sandbox none`.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 PATH=$(cd "$here/../../.venv/bin" && pwd):$PATH
 work=$(mktemp -d "${TMPDIR:-/tmp}/boatyard-demo.XXXXXX")
 export BOATYARD_HOME=$work/home
 export BOATYARD_EXECUTION_READ_ONLY_PATHS=$here
-# The demo's git must not depend on who runs it.
+# The demo's git must not depend on the configuration of whoever runs it.
 export GIT_CONFIG_GLOBAL=$work/gitconfig GIT_CONFIG_NOSYSTEM=1
 
 replay=
@@ -33,8 +33,8 @@ show() {
 
 if ! boatyard doctor --sandbox >/dev/null 2>&1 && [[ " $* " != *" --sandbox none "* ]]; then
   boatyard doctor --sandbox || true
-  echo >&2 "The sandbox does not work on this machine; the mend stands above."
-  echo >&2 "To see the demo WITHOUT isolation, the agent having all your rights: make demo ARGS='--sandbox none'"
+  echo >&2 "The sandbox does not work on this machine; how to fix that is shown above."
+  echo >&2 "To see the demo WITHOUT isolation, with an agent that has all your rights: make demo ARGS='--sandbox none'"
   exit 1
 fi
 
@@ -56,12 +56,12 @@ else
   if [[ -n ${ANTHROPIC_API_KEY:-} ]]; then
     echo "ANTHROPIC_API_KEY is set: the agent is $model, over the API. This costs some cents."
   else
-    # Never a key of a model, and never its address: what is asked here must not leave this machine.
+    # Never use a real key or a real address here: these requests must not leave this machine.
     export ANTHROPIC_API_KEY=replay ANTHROPIC_BASE_URL
     coproc PLAYER { exec python -m services.replay "$here/repair.toml"; }
     replay=$PLAYER_PID
     read -r _ ANTHROPIC_BASE_URL played <&"${PLAYER[0]}"
-    echo "ANTHROPIC_API_KEY is not set: NO MODEL IS ASKED. A local server plays its part ($played); all else is real."
+    echo "ANTHROPIC_API_KEY is not set: NO MODEL IS ASKED. A local server plays its part ($played); everything else is real."
   fi
 fi
 

@@ -1,4 +1,4 @@
-"""Print the address of a gateway whose ports, and those of its services, are free here right now."""
+"""Print a gateway address whose port, and whose cell's other ports, are free on this machine right now."""
 
 import random
 import socket

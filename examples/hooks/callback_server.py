@@ -1,12 +1,12 @@
-"""A server that Boatyard calls in the life of jobs: it tells agents the house's rules, and guards what is pushed.
+"""A server that Boatyard calls during jobs: it tells agents the house rules, and guards what is pushed.
 
     python examples/hooks/callback_server.py --token-file token --protected ci/ --rules "Write a test for every change."
 
     boatyard hook register --event pre --callback http://127.0.0.1:7490 --token @token
     boatyard hook register --event before --stage push --callback http://127.0.0.1:7490 --token @token
 
-The gateway calls loopback where BOATYARD_GATEWAY_WEBHOOK_ALLOW=127.0.0.1 allows it. A server that others reach wants
-TLS: `server.add_secure_port`, and https:// in the hook's URL.
+The gateway calls loopback only if BOATYARD_GATEWAY_WEBHOOK_ALLOW=127.0.0.1 allows it. A server that others can reach
+needs TLS: `server.add_secure_port`, and https:// in the hook's URL.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class HouseRules(callback_pb2_grpc.HookCallbackServiceServicer):
         shown = dict(context.invocation_metadata() or ()).get("authorization", "")
         if not hmac.compare_digest(str(shown).encode(), self.expected):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this is not the token of the hook")
-        # The same call may come again: what was answered the first time is answered again, and nothing is done twice.
+        # The same call may come again: it gets the same answer as the first time, and nothing is done twice.
         if request.call_id not in self.answers:
             self.answers[request.call_id] = self.answer(request)
             print(f"{request.call_id}: {request.job.job_id}", flush=True)
@@ -65,7 +65,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--listen", default="127.0.0.1:7490")
     parser.add_argument("--token-file", type=Path, required=True, help="a file with the hook's token")
-    parser.add_argument("--rules", default="", help="what agents are told after their prompt")
+    parser.add_argument("--rules", default="", help="text to add to agents' prompts")
     parser.add_argument("--protected", action="append", default=[], help="paths that agents may not change")
     options = parser.parse_args()
 

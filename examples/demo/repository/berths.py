@@ -13,7 +13,7 @@ class Stay:
 
 
 def overlap(first: Stay, second: Stay) -> bool:
-    """Whether two stays would need the berth at the same time."""
+    """Return True if two stays need the berth at the same time."""
     return first.arrival <= second.departure and second.arrival < first.departure
 
 
