@@ -24,21 +24,23 @@ from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
-from services.execution import containers, places, store
-from services.execution.admission import Admission
-from services.execution.attaching import Attaching
-from services.execution.capabilities import CONTAINER, Capability, capabilities
-from services.execution.guard import PathGuard
-from services.execution.loop.access import NETWORK_VARIABLES, Access
-from services.execution.loop.models import Models
-from services.execution.manager import ExecutionManager
-from services.execution.metrics import ExecutionCounts, RunningMetrics
-from services.execution.requests import StartReader
-from services.execution.retention import Retention, Terms
-from services.execution.runner.group import Place, Task
+from services.execution.cgroups import hierarchies
+from services.execution.cgroups.group import Place, Task
+from services.execution.engines.anthropic.credentials import NETWORK_VARIABLES, Access
+from services.execution.engines.anthropic.models import Models
+from services.execution.processes import containers
+from services.execution.service import store
+from services.execution.service.admission import Admission
+from services.execution.service.capabilities import CONTAINER, Capability, capabilities
+from services.execution.service.manager import ExecutionManager
+from services.execution.service.messaging import Talking
+from services.execution.service.metrics import ExecutionCounts, RunningMetrics
+from services.execution.service.path_guard import PathGuard
+from services.execution.service.retention import Retention, Terms
+from services.execution.service.terminals import Attaching
 from services.execution.servicer import ExecutionServicer
 from services.execution.settings import ExecutionSettings
-from services.execution.talking import Talking
+from services.execution.wire.start import StartReader
 
 log = structlog.get_logger()
 
@@ -57,7 +59,7 @@ async def _main() -> None:
         # Two services on one directory would both conclude the runs of a lost runner.
         stack.enter_context(alone(directory / "lock", f"serves the executions in {directory}"))
         control_groups = await asyncio.to_thread(_control_groups, directory) if settings.control_groups else {}
-        stack.callback(places.remove, control_groups)
+        stack.callback(hierarchies.remove, control_groups)
         engine = open_database(sqlite_url(directory / "execution.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.execution.migrations")
@@ -124,8 +126,8 @@ async def _remove_containers(runs: Path, every_s: float) -> None:
 def _control_groups(directory: Path) -> Mapping[Task, Place]:
     """Find where control groups can be made, and remove what runners that were killed have left there."""
     name = f"boatyard-{hashlib.blake2s(os.fsencode(directory.resolve()), digest_size=6).hexdigest()}"
-    found = places.find_places(name)
-    places.sweep(found)
+    found = hierarchies.find_places(name)
+    hierarchies.sweep(found)
     missing = sorted(set(Task) - set(found))
     if missing:
         log.info("limits are sampled, for want of control groups", without=missing)

@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from services.execution.runner.carry import carry
-from services.execution.runner.group import join_new
+from services.execution.cgroups.group import join_new
+from services.execution.runner.run import carry
 
 group = join_new()  # while there is time: it takes longer than to start a sandbox
 directory = sys.stdin.buffer.readline().removesuffix(b"\n")

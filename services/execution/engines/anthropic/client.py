@@ -1,0 +1,95 @@
+"""One answer of the model, whatever has to be tried again for it."""
+
+import asyncio
+import random
+import time
+from typing import Any, cast
+
+import anthropic
+import httpx2
+from anthropic.types import MessageParam
+
+from services.execution.engines.anthropic.credentials import Access
+from services.execution.engines.anthropic.failures import Trouble, understand
+from services.execution.engines.anthropic.history import Reply
+from services.execution.engines.anthropic.models import Models
+from services.execution.engines.anthropic.recorder import Recorder
+from services.execution.engines.anthropic.reply_builder import BrokenStreamError, Draft
+from services.execution.engines.anthropic.tools import SYSTEM, TOOLS
+from services.execution.model import ModelTask
+
+_TRIES = 12
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
+_LONGEST_RETRY_AFTER_S = 60.0
+# The API sends a sign of life every few seconds, thinking or not; silence for so long is a dead connection.
+_TIMEOUT = anthropic.Timeout(120.0, connect=15.0)
+_TROUBLES = (anthropic.APIError, httpx2.HTTPError, BrokenStreamError, ValueError)
+
+
+class ModelFailedError(Exception):
+    """The API refuses for good."""
+
+
+class ModelUnavailableError(Exception):
+    """The model was asked many times in vain."""
+
+
+class Model:
+    """Asks a model. An answer that is cut counts for nothing: what it used is not known, and it is asked for again."""
+
+    def __init__(self, access: Access, task: ModelTask, models: Models, recorder: Recorder) -> None:
+        self._client = anthropic.AsyncAnthropic(
+            api_key=access.api_key, base_url=access.base_url, max_retries=0, timeout=_TIMEOUT
+        )
+        self._task = task
+        self._recorder = recorder
+        self.heard: float | None = None
+        """When it last gave a sign while it is asked, on the monotonic clock; None while nobody asks it."""
+        self._request: dict[str, Any] = {
+            "model": task.model,
+            "max_tokens": task.max_tokens,
+            "system": "\n\n".join(part for part in (SYSTEM, task.system_prompt.strip()) if part),
+            "tools": TOOLS,
+        }
+        if models.shows_thoughts(task.model):
+            self._request["thinking"] = {"type": "adaptive", "display": "summarized"}
+
+    async def answer(self, messages: list[dict[str, Any]]) -> Reply:
+        """Return an answer that came whole. Raises ModelFailedError, ModelUnavailableError."""
+        self.heard = time.monotonic()
+        try:
+            for attempt in range(1, _TRIES + 1):
+                try:
+                    return await self._once(messages)
+                except _TROUBLES as error:
+                    trouble = understand(error)
+                if not trouble.passes:
+                    raise ModelFailedError(trouble.text)
+                if attempt < _TRIES:
+                    await self._pause(trouble, attempt)
+            raise ModelUnavailableError(f"after {_TRIES} tries: {trouble.text}")
+        finally:
+            self.heard = None
+
+    async def _once(self, messages: list[dict[str, Any]]) -> Reply:
+        draft = Draft()
+        # As it came, not as the SDK's types know it, so that a newer model's blocks go back to it unchanged.
+        conversation = cast("list[MessageParam]", messages)
+        stream = await self._client.messages.create(**self._request, messages=conversation, stream=True)
+        async with stream:
+            async for event in stream:
+                self.heard = time.monotonic()
+                piece = draft.take(event)
+                if piece is not None:
+                    self._recorder.piece(*piece, draft.id)
+        return draft.whole()
+
+    async def _pause(self, trouble: Trouble, attempt: int) -> None:
+        backoff = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
+        pause = max(backoff, min(trouble.retry_after or 0.0, _LONGEST_RETRY_AFTER_S))
+        self._recorder.note(f"{trouble.text}; asking again in {pause:.1f} s, try {attempt + 1} of {_TRIES}", "retry")
+        await asyncio.sleep(pause)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._client.close()

@@ -1,0 +1,50 @@
+"""One run from beginning to end, whether a program or a model is the agent."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from services.execution.cgroups.group import Group
+from services.execution.engines.command import run as command
+from services.execution.eventlog import EventWriter
+from services.execution.processes import signals
+from services.execution.rundir.directory import RunDirectory
+
+
+def carry(path: Path, access: bytes, group: Group | None) -> None:
+    """Carry the run in `path`, unless somebody does or has. `access` is what reaches a model, if one is needed.
+
+    This process is in `group`, an empty one otherwise, and leaves it.
+    """
+    os.chdir("/")
+    told = signals.listen()
+    run = RunDirectory(path)
+    _complain_to(run.diary)
+    lock = run.hold()
+    if lock is None or run.result() is not None or (run.started_time_ns() is not None and not run.may_resume()):
+        return
+    if group is not None and run.is_contained():
+        # Its engine has a group for it. What starts containers stays for others, and must not end with one of ours.
+        group.leave()
+        group = None
+    if group is not None:
+        run.record_group({str(task): path for task, path in group.directories.items()})
+    with EventWriter(run.events) as writer:
+        if run.needs_model():
+            from services.execution.engines.anthropic import run as loop  # noqa: PLC0415 - what only a model's runner pays for
+
+            result = loop.carry(run, writer, told, access, group)
+        else:
+            result = command.carry(run, writer, told, group)
+        result = replace(result, message=writer.redactor.text(result.message))
+        writer.state_change(result.state, result.reason, result.message)
+        writer.sync()
+        run.write_result(replace(result, last_sequence=writer.last_sequence))
+    run.forget_plan()
+
+
+def _complain_to(diary: Path) -> None:
+    """Let what this program has to say about itself outlive it."""
+    fd = os.open(diary, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(fd, 2)
+    os.close(fd)
