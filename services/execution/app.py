@@ -26,8 +26,7 @@ from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.execution.cgroups import hierarchies
 from services.execution.cgroups.group import Place, Task
-from services.execution.engines.anthropic.credentials import NETWORK_VARIABLES, Access
-from services.execution.engines.anthropic.models import Models
+from services.execution.engines.credentials import EngineCredentials
 from services.execution.processes import containers
 from services.execution.service import store
 from services.execution.service.admission import Admission
@@ -72,7 +71,7 @@ async def _main() -> None:
                     executions,
                     fences,
                     _admission(settings, runs, control_groups),
-                    _access(settings),
+                    EngineCredentials.from_settings(settings),
                     places=control_groups,
                 )
             )
@@ -143,19 +142,6 @@ def _admission(settings: ExecutionSettings, runs: Path, control_groups: Mapping[
         disk_reserve_bytes=settings.disk_reserve_bytes,
         load=settings.max_load,
         memory_group=None if memory is None else memory.home,
-    )
-
-
-def _access(settings: ExecutionSettings) -> Access | None:
-    """Return what reaches a model: the key, where it is shown, and how the network is left here."""
-    if settings.anthropic_api_key is None:
-        return None
-    models = Models.load(settings.models_file)  # a table that cannot be read is told at the start
-    return Access(
-        api_key=settings.anthropic_api_key.get_secret_value(),
-        base_url=settings.anthropic_base_url,
-        environment={name: os.environ[name] for name in NETWORK_VARIABLES if name in os.environ},
-        models_file=models.path,
     )
 
 

@@ -2,17 +2,17 @@
 
 lock      held by the runner for life (POSIX, so that its holder's pid can be asked for)
 plan      what to run; it may hold secrets, so the runner deletes it when it has read it, or, where a new runner
-          could go on for a lost one (a model's execution), when the run has ended
-task      what a model is asked, where that is the agent; it goes with the plan
+          could go on for a lost one, when the run has ended
+task      what the engine itself is asked, of one that has more to know than the plan; it goes with the plan
 stdin     the program's standard input, if it gets any
 started   made by the runner before it starts the program: whoever finds it, and no holder, and no result,
           knows that the runner was lost
-lives     how many runners have set about carrying a model's execution
+lives     how many runners have set about an execution, where a new one can go on for a lost one
 keyboard  what is typed on the program's terminal, where it has one: a named pipe, which the runner reads
 history   a model's conversation, as far as it has come; secrets may be in it, and it goes with the plan
-talk      what people say to a model, and what it asks (`talk`)
+talk      what people say to an agent, and what it asks: see `inbox.messages`
 group     the directories of its control group, if it has one
-engine    the client of the engine that may have a container of it: see `containers`
+engine    the client of the engine that may have a container of it: see `processes.containers`
 container what that container speaks with us through
 stop      made by the service when the program shall end
 events    the event log
@@ -33,11 +33,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from services.common.sandbox.spec import Tier
 from services.execution.files import write_whole
-from services.execution.inbox.messages import Talk
-from services.execution.model import MARK, ModelTask, Plan, Result
-from services.execution.rundir.documents import plan_from_json, plan_to_json, result_from_json, result_to_json
+from services.execution.model import MARK, Plan, Result
+from services.execution.rundir.documents import (
+    engine_of,
+    plan_from_json,
+    plan_to_json,
+    result_from_json,
+    result_to_json,
+)
 
 MAX_LIVES = 4
 """Runners that may carry one execution, the first included."""
@@ -79,8 +83,7 @@ class RunDirectory:
         self.path.mkdir(mode=0o700)
         self._write(self._plan, plan_to_json(plan))
         if plan.task is not None:
-            self._write(self._task, asdict(plan.task))
-            Talk(self.path).create()
+            self._write(self._task, dict(plan.task))
         if plan.terminal is not None:
             os.mkfifo(self.keyboard, 0o600)
         if stdin:
@@ -121,23 +124,23 @@ class RunDirectory:
             return None
 
     def lives(self) -> int:
-        """How many runners have set about carrying a model's execution; always 0 for a program's."""
+        """How many runners have set about this, counted by engines that can go on for a lost runner; else 0."""
         try:
             return int(self._lives.read_text())
         except FileNotFoundError:
             return 0
 
     def may_resume(self) -> bool:
-        """Whether a new runner may go on where a lost one was: a model can, a program cannot."""
+        """Whether a new runner may go on where a lost one was, which not every engine can."""
         return 0 < self.lives() < MAX_LIVES and self._plan.exists()
 
-    def is_contained(self) -> bool:
-        """Whether the program is to run in a container."""
-        return self.plan().sandbox.tier is Tier.CONTAINER
-
-    def needs_model(self) -> bool:
-        """Whether the runner needs what reaches a model."""
-        return self._task.exists()
+    def engine(self) -> str | None:
+        """What is to drive the agent; None when the plan is gone, and nobody can begin any more."""
+        try:
+            fields = json.loads(self._plan.read_text())
+        except FileNotFoundError:
+            return None
+        return engine_of(fields, has_task=self._task.exists())
 
     def result(self) -> Result | None:
         """How the run ended; None while it has not, and when its runner was lost."""
@@ -166,10 +169,10 @@ class RunDirectory:
 
     def plan(self) -> Plan:
         """Read what to run, before `mark_started` or `forget_plan`."""
-        plan = plan_from_json(json.loads(self._plan.read_text()))
+        task = json.loads(self._task.read_text()) if self._task.exists() else None
+        plan = plan_from_json(json.loads(self._plan.read_text()), task)
         marked = {**plan.sandbox.environment, MARK: self.mark.encode()}
-        plan = replace(plan, sandbox=replace(plan.sandbox, environment=marked))
-        return replace(plan, task=ModelTask(**json.loads(self._task.read_text()))) if self.needs_model() else plan
+        return replace(plan, sandbox=replace(plan.sandbox, environment=marked))
 
     def mark_started(self, time_ns: int) -> None:
         """Say that from now on a program may be running, and forget the plan."""
@@ -177,7 +180,7 @@ class RunDirectory:
         self.forget_plan()
 
     def begin_life(self, time_ns: int) -> int:
-        """Say that a runner sets about carrying a model's execution; return how many have, this one included."""
+        """Say that a runner sets about what another could go on with; return how many have, this one included."""
         if self.started_time_ns() is None:
             write_whole(self._started, b"%d" % time_ns)
         lives = self.lives() + 1

@@ -26,6 +26,9 @@ from services.execution.model import Bounds, EndVerification, ModelUse, Plan, Re
 
 FORMAT = 1
 
+# Of plans that name none: until there were more, only one engine had a task.
+_ENGINE_WITH_TASK, _ENGINE_WITHOUT = "anthropic", "command"
+
 _T = TypeVar("_T")
 
 
@@ -45,6 +48,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "execution_id": plan.execution_id,
+        "engine": plan.engine,
         "bounds": asdict(plan.bounds),
         "argv": [_text(part) for part in spec.argv],
         "cwd": str(spec.cwd),
@@ -60,12 +64,19 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def plan_from_json(fields: dict[str, Any]) -> Plan:
-    """Read a plan. Raises NewerFormatError."""
+def engine_of(fields: dict[str, Any], *, has_task: bool) -> str:
+    """Return the engine of a plan; of one that does not name it, by whether there is a task beside it."""
+    engine: str = fields.get("engine", _ENGINE_WITH_TASK if has_task else _ENGINE_WITHOUT)
+    return engine
+
+
+def plan_from_json(fields: dict[str, Any], task: dict[str, Any] | None = None) -> Plan:
+    """Read a plan, with the task beside it. Raises NewerFormatError."""
     if fields.get("format", FORMAT) > FORMAT:
         raise NewerFormatError(fields["format"])
     return Plan(
         fields["execution_id"],
+        engine_of(fields, has_task=task is not None),
         SandboxSpec(
             argv=tuple(_bytes(part) for part in fields["argv"]),
             cwd=Path(fields["cwd"]),
@@ -78,6 +89,7 @@ def plan_from_json(fields: dict[str, Any]) -> Plan:
             container=_maybe(Container, fields.get("container")),
         ),
         Bounds(**_known(Bounds, fields["bounds"])),
+        task=task,
         secret_names=tuple(fields.get("secret_names", ())),
         terminal=_maybe(TerminalSize, fields.get("terminal")),
     )

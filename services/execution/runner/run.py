@@ -1,41 +1,39 @@
-"""One run from beginning to end, whether a program or a model is the agent."""
+"""One run from beginning to end, whatever drives its agent."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
 
+from services.common.sandbox.spec import Tier
 from services.execution.cgroups.group import Group
-from services.execution.engines.command import run as command
+from services.execution.engines import registry
+from services.execution.engines.context import RunContext
 from services.execution.eventlog import EventWriter
 from services.execution.processes import signals
 from services.execution.rundir.directory import RunDirectory
 
 
-def carry(path: Path, access: bytes, group: Group | None) -> None:
-    """Carry the run in `path`, unless somebody does or has. `access` is what reaches a model, if one is needed.
+def run_execution(path: Path, credentials: bytes, group: Group | None) -> None:
+    """Run what is planned in `path`, unless somebody does or has. `credentials` are those of its engine.
 
     This process is in `group`, an empty one otherwise, and leaves it.
     """
     os.chdir("/")
-    told = signals.listen()
+    signal_fd = signals.listen()
     run = RunDirectory(path)
     _complain_to(run.diary)
     lock = run.hold()
     if lock is None or run.result() is not None or (run.started_time_ns() is not None and not run.may_resume()):
         return
-    if group is not None and run.is_contained():
+    plan = run.plan()
+    if group is not None and plan.sandbox.tier is Tier.CONTAINER:
         # Its engine has a group for it. What starts containers stays for others, and must not end with one of ours.
         group.leave()
         group = None
     if group is not None:
         run.record_group({str(task): path for task, path in group.directories.items()})
     with EventWriter(run.events) as writer:
-        if run.needs_model():
-            from services.execution.engines.anthropic import run as loop  # noqa: PLC0415 - what only a model's runner pays for
-
-            result = loop.carry(run, writer, told, access, group)
-        else:
-            result = command.carry(run, writer, told, group)
+        result = registry.load(plan.engine)(RunContext(run, plan, writer, signal_fd, credentials, group))
         result = replace(result, message=writer.redactor.text(result.message))
         writer.state_change(result.state, result.reason, result.message)
         writer.sync()

@@ -13,6 +13,7 @@ import structlog
 from services.common.db.columns import from_microseconds
 from services.common.db.fences import Fences
 from services.common.db.paging import Page
+from services.common.engines import traits
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.fence import current_fence
 from services.common.sandbox import engines
@@ -21,7 +22,8 @@ from services.common.sandbox.launch import check_mounted
 from services.common.sandbox.probe import probe
 from services.common.sandbox.spec import Container, Tier
 from services.execution.cgroups.group import Places
-from services.execution.engines.anthropic.credentials import Access
+from services.execution.engines.credentials import EngineCredentials
+from services.execution.inbox.messages import Talk
 from services.execution.model import ACTIVE, Execution, Filter, StartRequest, State
 from services.execution.rundir.directory import RunDirectory, StopRequest
 from services.execution.service.admission import Admission
@@ -50,18 +52,18 @@ class ExecutionManager:
         store: ExecutionStore,
         fences: Fences,
         admission: Admission,
-        access: Access | None,
+        credentials: EngineCredentials,
         *,
         places: Places,
     ) -> None:
-        """Without `access` no model is reached from here. `places` is where runners make control groups."""
+        """`credentials` are what engines reach their models with. `places` is where runners make control groups."""
         self._store = store
         self._fences = fences
         self._runs = admission.runs
         self._admission = admission
         self._starting = asyncio.Lock()
-        self._access = access
-        self._runners = Runners(b"" if access is None else access.to_bytes(), places)
+        self._credentials = credentials
+        self._runners = Runners(credentials, places)
         self._active: dict[str, _Active] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sandbox_works = False
@@ -110,7 +112,7 @@ class ExecutionManager:
             if known is not None:
                 return _same(known, request.digest)
             self._admission.check(len(self._active))
-            self._check_model(request)
+            self._credentials.check(request.plan.engine, request.execution_id)
             await self._check_sandbox(request)
             with _refusing(request.execution_id):
                 await asyncio.to_thread(check_mounted, request.plan.sandbox)
@@ -197,15 +199,6 @@ class ExecutionManager:
         if not beginning.cancelled():
             beginning.exception()  # told to the caller, who may have left
 
-    def _check_model(self, request: StartRequest) -> None:
-        if request.plan.task is not None and self._access is None:
-            raise FailedPrecondition(
-                "MODEL_KEY_MISSING",
-                "engine anthropic needs a key, and the execution service has none: set ANTHROPIC_API_KEY in its"
-                " environment, and start it again",
-                request.execution_id,
-            )
-
     async def _check_container(self, made: Container, execution_id: str) -> None:
         def check() -> None:
             engine = engines.find(made.engine)
@@ -227,6 +220,9 @@ class ExecutionManager:
         if run.path.exists():  # made before a crash, and never recorded
             shutil.rmtree(run.path)
         run.create(request.plan, request.stdin)
+        engine = traits(request.plan.engine)
+        if engine.takes_messages or engine.asks_permission:
+            Talk(run.path).create()
 
     def _supervise(self, execution: Execution, *, fresh: bool) -> None:
         async def on_begin(time_ns: int) -> None:

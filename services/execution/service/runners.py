@@ -9,6 +9,7 @@ from pathlib import Path
 import services
 from services.common.sandbox import engines
 from services.execution.cgroups.group import PLACES_VARIABLE, Places, to_text
+from services.execution.engines.credentials import EngineCredentials
 from services.execution.rundir.directory import RunDirectory
 
 _ROOT = Path(services.__file__).parent.parent
@@ -21,12 +22,12 @@ Runner = subprocess.Popen[bytes]
 class Runners:
     """Starts runners. A warm one waits on its standard input, and ends by itself when this process does."""
 
-    def __init__(self, access: bytes, places: Places) -> None:
-        """`access` is what reaches a model; runners that need it are told by their pipe, and nobody else is.
+    def __init__(self, credentials: EngineCredentials, places: Places) -> None:
+        """Runners are told those `credentials` that their engine needs by their pipe, and nobody else is.
 
         `places` is where they make control groups.
         """
-        self._access = access
+        self._credentials = credentials
         self._places = places
         self.beginning = asyncio.Semaphore(_BEGINNING_PER_PROCESSOR * (os.cpu_count() or 1))
         """To be held from the start of a runner until it has its run."""
@@ -40,12 +41,13 @@ class Runners:
 
     def start(self, run: RunDirectory) -> Runner:
         """Give a run to a runner. Where another already carries this run, the new one ends at once."""
-        access = self._access if run.needs_model() else b""
+        engine = run.engine()
+        credentials = b"" if engine is None else self._credentials.of(engine)
         runner = self._spare
         self._spare = None
-        if runner is None or not _give(runner, run, access):
+        if runner is None or not _give(runner, run, credentials):
             runner = _spawn(self._places)
-            _give(runner, run, access)
+            _give(runner, run, credentials)
         if self._refill is not None:
             self._refill.cancel()
         # Later, for now the agent has a better use for the processor.
@@ -81,12 +83,12 @@ def _spawn(places: Places) -> Runner:
     )
 
 
-def _give(runner: Runner, run: RunDirectory, access: bytes) -> bool:
-    """Tell a runner its run, and what reaches a model; False when it has died while it waited."""
+def _give(runner: Runner, run: RunDirectory, credentials: bytes) -> bool:
+    """Tell a runner its run, and its engine's credentials; False when it has died while it waited."""
     if runner.stdin is None:
         raise RuntimeError("the runner was started without a pipe")
     try:
-        runner.stdin.write(os.fsencode(run.path) + b"\n" + access)
+        runner.stdin.write(os.fsencode(run.path) + b"\n" + credentials)
         runner.stdin.close()
     except BrokenPipeError:
         runner.stdin.close()

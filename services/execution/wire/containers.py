@@ -7,9 +7,10 @@ from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.common.errors import FailedPrecondition
 from services.common.sandbox.spec import Container, Network
+from services.execution.engines import wire as engines
 from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
-from services.execution.wire.messages import Violations
+from services.execution.validation import Violations
 
 # registry.example:5000/team/name:tag@sha256:…; what begins otherwise could be an option of the engine's client.
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
@@ -26,8 +27,7 @@ def violations(spec: pb.ExecutionSpec, network: Network) -> Violations:
     if spec.layout.WhichOneof("kind") == "layers" and not spec.layout.layers.mounted_path:
         text = "is required in a container: its engine sees what the host sees, and cannot stack a workspace's layers"
         found.append(("spec.layout.layers.mounted_path", text))
-    if spec.command.HasField("terminal"):
-        found.append(("spec.command.terminal", "cannot be had in a container"))
+    found += engines.container_violations(spec)
     for field, names in (("spec.environment", spec.environment), ("spec.secrets", spec.secrets)):
         bad = sorted(name for name in names if name and not _VARIABLE.fullmatch(name))
         found += [(field, f"{name!r} is no name that a container's shell can set") for name in bad]

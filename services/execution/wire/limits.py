@@ -8,8 +8,8 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from services.common.sandbox.spec import Limits
 from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
+from services.execution.validation import Violations
 from services.execution.wire import messages
-from services.execution.wire.messages import Violations
 
 _LONGEST_S = 7 * 86400.0
 _DEFAULT_WALL_S = 3600.0

@@ -1,7 +1,6 @@
 """Between the contract's messages and this service's own words. Checks everything that a request can get wrong."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -13,7 +12,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Page
 from services.common.errors import Invalid
-from services.common.ids import ID_RULE, is_id
 from services.common.sandbox.spec import Tier
 from services.execution.eventlog import Kind
 from services.execution.inbox.messages import Answer, Message, Question
@@ -21,14 +19,12 @@ from services.execution.inbox.terminal_input import Typed
 from services.execution.model import Execution, Filter, State
 from services.execution.service.capabilities import Capability
 from services.execution.service.terminals import Taken
-
-Violations = list[tuple[str, str]]
+from services.execution.validation import id_violations, refuse, size_violations
 
 TIERS = {tier: sandbox_pb2.SandboxTier.Value(f"SANDBOX_TIER_{tier.name}") for tier in Tier}
 
 _MESSAGE_BYTES = 64 * 1024
 _INPUT_BYTES = 64 * 1024
-_MAX_SIDE = 1000
 _REASON_BYTES = 4096
 _NAME_BYTES = 255
 _MAX_GRACE_S = 300.0
@@ -121,16 +117,9 @@ def typed(request: pb.AttachExecutionRequest) -> Typed:
         case "input" if len(request.input) <= _INPUT_BYTES:
             return request.input
         case "size":
-            refuse(size_violations("size", request.size))
+            refuse(size_violations("size", request.size.rows, request.size.columns))
             return request.size.rows, request.size.columns
     raise Invalid([("input", f"or size is required in every message but the first; at most {_INPUT_BYTES} bytes")])
-
-
-def size_violations(field: str, size: pb.TerminalSize) -> Violations:
-    """What is wrong with a window's size."""
-    if 1 <= size.rows <= _MAX_SIDE and 1 <= size.columns <= _MAX_SIDE:
-        return []
-    return [(field, f"must be 1 to {_MAX_SIDE} rows and columns")]
 
 
 def taken(value: Taken) -> pb.AttachExecutionResponse:
@@ -183,28 +172,6 @@ def digest(spec: pb.ExecutionSpec) -> bytes:
 def seconds(value: Duration) -> float:
     """Read a duration."""
     return value.seconds + value.nanos / 1e9
-
-
-def id_violations(field: str, value: str) -> Violations:
-    """What is wrong with an id that must be there."""
-    if not value:
-        return [(field, "is required")]
-    return [] if is_id(value) else [(field, f"must be {ID_RULE}")]
-
-
-def path_violations(field: str, path: bytes) -> Violations:
-    """What is wrong with an absolute path."""
-    if not path.startswith(b"/"):
-        return [(field, "must be an absolute path")]
-    if b"\0" in path or len(path) > os.pathconf("/", "PC_PATH_MAX"):
-        return [(field, "must be at most 4096 bytes, and none of them NUL")]
-    return []
-
-
-def refuse(violations: Violations) -> None:
-    """Raise Invalid if there is anything to complain about."""
-    if violations:
-        raise Invalid(violations)
 
 
 def question(value: Question) -> event_pb2.PermissionRequest:

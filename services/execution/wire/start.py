@@ -1,6 +1,6 @@
 """Reads a StartExecutionRequest: the largest of the messages, and the one with the most to get wrong.
 
-`engines` reads what runs and `limits` how far it may go; this module reads where it runs, and puts the plan
+`engines.wire` reads what runs and `limits` how far it may go; this module reads where it runs, and puts the plan
 together.
 """
 
@@ -15,12 +15,14 @@ from boatyard.workspace.v1 import layout_pb2
 from services.common.sandbox import environment
 from services.common.sandbox.hosts import HostPattern
 from services.common.sandbox.spec import Access, AllowList, Mount, Network, Overlay, SandboxSpec, Tier
-from services.execution import egress, toolbox
+from services.execution import egress
+from services.execution.engines import wire as engines
+from services.execution.engines.spec import EngineSpec
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
 from services.execution.redaction.needles import LONGEST, SHORTEST
 from services.execution.settings import ExecutionSettings
-from services.execution.wire import containers, engines, limits, messages
-from services.execution.wire.messages import Violations
+from services.execution.validation import Violations, id_violations, path_violations, refuse
+from services.execution.wire import containers, limits, messages
 
 _WORKSPACE = Path("/workspace")
 
@@ -45,9 +47,10 @@ class StartReader:
     def read(self, request: pb.StartExecutionRequest) -> StartRequest:
         """Read what to start. Raises Invalid with all violations, or FailedPrecondition (IMAGE_NOT_ALLOWED)."""
         spec = request.spec
-        violations = messages.id_violations("execution_id", request.execution_id)
+        violations = id_violations("execution_id", request.execution_id)
         violations += self._violations(spec)
-        messages.refuse(violations)
+        refuse(violations)
+        engine, asked = engines.engine_from_proto(spec)
         return StartRequest(
             execution_id=request.execution_id,
             digest=messages.digest(spec),
@@ -55,17 +58,18 @@ class StartReader:
             job_id=spec.job_id,
             plan=Plan(
                 request.execution_id,
-                self._sandbox(request.execution_id, spec),
+                engine,
+                self._sandbox(request.execution_id, spec, asked),
                 limits.bounds(spec, self._settings),
-                engines.task(spec),
+                asked.task,
                 tuple(sorted(spec.secrets)),
-                engines.terminal(spec),
+                asked.terminal,
             ),
-            stdin=engines.stdin(spec),
+            stdin=asked.stdin,
         )
 
     def _violations(self, spec: pb.ExecutionSpec) -> Violations:
-        found = messages.id_violations("spec.job_id", spec.job_id) if spec.job_id else []
+        found = id_violations("spec.job_id", spec.job_id) if spec.job_id else []
         if spec.purpose not in _PURPOSES:
             found.append(("spec.purpose", "is required"))
         if spec.sandbox_tier and spec.sandbox_tier not in _TIERS:
@@ -118,16 +122,15 @@ class StartReader:
         named += [(f"spec.read_only_paths[{i}]", path) for i, path in enumerate(spec.read_only_paths)]
         found: Violations = []
         for field, path in named:
-            broken = messages.path_violations(field, path)
+            broken = path_violations(field, path)
             if not broken and (why := self._guard(Path(os.fsdecode(path)))):
                 broken = [(field, why)]
             found += broken
         return found
 
-    def _sandbox(self, execution_id: str, spec: pb.ExecutionSpec) -> SandboxSpec:
+    def _sandbox(self, execution_id: str, spec: pb.ExecutionSpec, engine: EngineSpec) -> SandboxSpec:
         shown = [*self._settings.read_only_paths, *(Path(os.fsdecode(path)) for path in spec.read_only_paths)]
-        if engines.is_model(spec):
-            shown.append(toolbox.PROGRAM)
+        shown += engine.read_only_paths
         own = {
             EXECUTION_ID_VARIABLE: execution_id.encode(),
             **limits.told(spec, self._settings),
@@ -139,7 +142,7 @@ class StartReader:
         is_contained = tier is Tier.CONTAINER
         proxies = egress.ENVIRONMENT if network is Network.ALLOW_LIST else {}
         return SandboxSpec(
-            argv=engines.argv(spec, contained=is_contained),
+            argv=(engine.container_argv or engine.argv) if is_contained else engine.argv,
             cwd=_WORKSPACE,
             mounts=(*(Mount(path) for path in shown), _workspace(spec.layout, execution_id)),
             environment=environment.base() | proxies | own,

@@ -9,14 +9,14 @@ import anthropic
 import httpx2
 from anthropic.types import MessageParam
 
-from services.execution.engines.anthropic.credentials import Access
+from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.failures import Trouble, understand
 from services.execution.engines.anthropic.history import Reply
 from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.engines.anthropic.reply_builder import BrokenStreamError, Draft
+from services.execution.engines.anthropic.task import ModelTask
 from services.execution.engines.anthropic.tools import SYSTEM, TOOLS
-from services.execution.model import ModelTask
 
 _TRIES = 12
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
@@ -37,9 +37,9 @@ class ModelUnavailableError(Exception):
 class Model:
     """Asks a model. An answer that is cut counts for nothing: what it used is not known, and it is asked for again."""
 
-    def __init__(self, access: Access, task: ModelTask, models: Models, recorder: Recorder) -> None:
+    def __init__(self, credentials: ModelCredentials, task: ModelTask, models: Models, recorder: Recorder) -> None:
         self._client = anthropic.AsyncAnthropic(
-            api_key=access.api_key, base_url=access.base_url, max_retries=0, timeout=_TIMEOUT
+            api_key=credentials.api_key, base_url=credentials.base_url, max_retries=0, timeout=_TIMEOUT
         )
         self._task = task
         self._recorder = recorder

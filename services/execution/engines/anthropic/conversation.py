@@ -5,9 +5,10 @@ import asyncio
 from services.execution.engines.anthropic.client import Model, ModelFailedError, ModelUnavailableError
 from services.execution.engines.anthropic.history import Call, History, Reply
 from services.execution.engines.anthropic.recorder import Recorder
+from services.execution.engines.anthropic.task import ModelTask
 from services.execution.engines.anthropic.tool_process import Hands, NoHandsError
 from services.execution.inbox.messages import Talk
-from services.execution.model import ModelTask, Reason, State
+from services.execution.model import Reason, State
 from services.execution.processes.verdict import Verdict
 
 _LOOK_S = 0.1

@@ -14,7 +14,7 @@ NETWORK_VARIABLES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class ModelCredentials:
     """A key, where to show it, and what stands in `NETWORK_VARIABLES`."""
 
     api_key: str = field(repr=False)

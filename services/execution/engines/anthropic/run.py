@@ -1,4 +1,4 @@
-"""A model's run from beginning to end, or from where an earlier runner was lost: `runner.command`, for the engine."""
+"""A model's run from beginning to end, or from where an earlier runner was lost."""
 
 import asyncio
 import os
@@ -8,23 +8,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from services.common.sandbox.errors import SandboxError
-from services.execution.cgroups.group import Group
-from services.execution.engines.anthropic.credentials import Access
+from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import History
 from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
+from services.execution.engines.anthropic.task import ModelTask
 from services.execution.engines.anthropic.tool_process import Hands, NoHandsError
-from services.execution.eventlog import EventWriter
+from services.execution.engines.context import RunContext
 from services.execution.eventlog.activity import Tally, tally
 from services.execution.inbox.messages import Talk
-from services.execution.model import Plan, Reason, Result, State
+from services.execution.model import Reason, Result, State
 from services.execution.processes import signals, verdict
 from services.execution.processes.announcing import announce
 from services.execution.processes.meter import Meter
 from services.execution.processes.pump import Pump
 from services.execution.processes.verdict import Verdict
 from services.execution.redaction.strand import Redactor
-from services.execution.rundir.directory import RunDirectory
 
 if TYPE_CHECKING:
     from services.execution.engines.anthropic.client import Model
@@ -33,10 +32,11 @@ _NEVER = float("inf")
 _LOOK_S = 0.5
 
 
-def carry(run: RunDirectory, writer: EventWriter, told: int, access: bytes, group: Group | None) -> Result:
-    """Carry a run whose lock is held. `told` becomes readable when a signal has arrived."""
-    plan, reach = run.plan(), Access.from_bytes(access)
-    key = {} if reach is None else {"ANTHROPIC_API_KEY": reach.api_key.encode()}
+def run_agent_loop(context: RunContext) -> Result:
+    """Have the model of a run begin, or go on, and stay with it until nothing of the run is left."""
+    run, plan, writer = context.run, context.plan, context.writer
+    credentials = ModelCredentials.from_bytes(context.credentials)
+    key = {} if credentials is None else {"ANTHROPIC_API_KEY": credentials.api_key.encode()}
     writer.redactor = Redactor(plan.secrets | key)
     before = tally(run.events)
     life = run.begin_life(time.time_ns())
@@ -45,17 +45,18 @@ def carry(run: RunDirectory, writer: EventWriter, told: int, access: bytes, grou
     else:
         writer.note(f"the runner was lost, and a new one goes on where it was: number {life}", "resume")
     announce(writer, plan.sandbox)
-    return asyncio.run(Carrier(run, plan, writer, told, group).carry(reach, before))
+    return asyncio.run(AgentLoop(context).result(credentials, before))
 
 
-class Carrier:
+class AgentLoop:
     """Holds what one run needs while its model works."""
 
-    def __init__(self, run: RunDirectory, plan: Plan, writer: EventWriter, told: int, group: Group | None) -> None:
+    def __init__(self, context: RunContext) -> None:
+        run, plan, writer, group = context.run, context.plan, context.writer, context.group
         self._run = run
         self._plan = plan
         self._writer = writer
-        self._told = told
+        self._signal_fd = context.signal_fd
         self._group = group
         self._pump = Pump(writer, plan.bounds.max_output_bytes)
         self._hands = Hands(plan.sandbox, run, self._pump, writer, group)
@@ -66,12 +67,12 @@ class Carrier:
         self._stopped = asyncio.Event()
         self._cause: Reason | None = None
 
-    async def carry(self, access: Access | None, before: Tally) -> Result:
+    async def result(self, credentials: ModelCredentials | None, before: Tally) -> Result:
         """Stay until nothing of the run is left."""
-        asyncio.get_running_loop().add_reader(self._told, self._heed)
+        asyncio.get_running_loop().add_reader(self._signal_fd, self._heed)
         self._heed()
         try:
-            end = await self._verdict(access, before)
+            end = await self._verdict(credentials, before)
         finally:
             Talk(self._run.path).close()
             self._hands.end()
@@ -86,10 +87,10 @@ class Carrier:
             vitals=self._meter.vitals(),
         )
 
-    async def _verdict(self, access: Access | None, before: Tally) -> Verdict:
+    async def _verdict(self, credentials: ModelCredentials | None, before: Tally) -> Verdict:
         if self._stopped.is_set():
             return self._forced(self._cause)
-        if access is None:
+        if credentials is None:
             text = "the execution service has no ANTHROPIC_API_KEY any more: set it, and start the service again"
             return Verdict(State.FAILED, Reason.MODEL_FAILED, text)
         try:
@@ -98,24 +99,22 @@ class Carrier:
             self._hands.start()  # it starts while we import what is large
         except (SandboxError, OSError) as error:
             return verdict.never_began(str(error))
-        os.environ.update(access.environment)
-        models = Models.load(access.models_file)
+        os.environ.update(credentials.environment)
+        models = Models.load(credentials.models_file)
         recorder = Recorder(self._writer, before, models)
-        return await self._converse(access, models, recorder)
+        return await self._converse(credentials, models, recorder)
 
-    async def _converse(self, access: Access, models: Models, recorder: Recorder) -> Verdict:
+    async def _converse(self, credentials: ModelCredentials, models: Models, recorder: Recorder) -> Verdict:
         from services.execution.engines.anthropic.client import Model  # noqa: PLC0415 - a second, in which the sandbox is made
         from services.execution.engines.anthropic.conversation import Conversation  # noqa: PLC0415
 
-        task = self._plan.task
-        if task is None:
-            raise RuntimeError("the plan has no task")
+        task = ModelTask(**(self._plan.task or {}))
         try:
             await self._hands.ready()
         except NoHandsError as error:
             return verdict.never_began(str(error))
         history = History(self._run.history)
-        model = Model(access, task, models, recorder)
+        model = Model(credentials, task, models, recorder)
         conversation = Conversation(task, history, model, self._hands, recorder, talk=Talk(self._run.path))
         try:
             return await self._bounded(conversation.run(), model)
@@ -153,7 +152,7 @@ class Carrier:
 
     def _heed(self) -> None:
         """Look for a request to stop. There is nothing to be polite to: what the agent has to keep is on the disk."""
-        signalled = signals.arrived(self._told)
+        signalled = signals.arrived(self._signal_fd)
         if self._run.stop_request() is not None:
             self._stopped.set()
         elif signalled:

@@ -9,11 +9,11 @@ from dataclasses import replace
 from functools import partial
 
 from services.common.sandbox.errors import SandboxError
-from services.execution.cgroups.group import Group
 from services.execution.egress.child import Egress, record
 from services.execution.engines.command.ending import GRACE_S, Ending
 from services.execution.engines.command.terminal import Terminal
-from services.execution.eventlog import EventWriter, Stream
+from services.execution.engines.context import RunContext
+from services.execution.eventlog import Stream
 from services.execution.model import Reason, Result, State
 from services.execution.processes import agent, signals, verdict
 from services.execution.processes.announcing import announce
@@ -21,37 +21,36 @@ from services.execution.processes.meter import Meter
 from services.execution.processes.pump import Pump
 from services.execution.processes.verdict import Verdict
 from services.execution.redaction.strand import Redactor
-from services.execution.rundir.directory import RunDirectory
 
 _LEAVE_S = 0.1
 """How long we stay in the program's group after its start: to leave takes some ms, which its first output needs."""
 
 
-def carry(run: RunDirectory, writer: EventWriter, told: int, group: Group | None) -> Result:
-    """Carry a run whose lock is held. `told` becomes readable when a signal has arrived."""
-    if run.stop_request() is not None:
+def run_command(context: RunContext) -> Result:
+    """Have the program of a run begin, and stay with it until nothing of it is left."""
+    if context.run.stop_request() is not None:
         return verdict.cancelled().result(None)
-    return _Carrier(run, writer, told, group).carry()
+    return CommandRun(context).result()
 
 
-class _Carrier:
+class CommandRun:
     """Holds what one run needs while its program runs."""
 
-    def __init__(self, run: RunDirectory, writer: EventWriter, told: int, group: Group | None) -> None:
-        self._run = run
-        self._writer = writer
-        self._told = told
-        self._group = group
+    def __init__(self, context: RunContext) -> None:
+        self._run = context.run
+        self._writer = context.writer
+        self._signal_fd = context.signal_fd
+        self._group = context.group
         self._selector = selectors.DefaultSelector()
-        self._plan = run.plan()
-        writer.redactor = Redactor(self._plan.secrets)
-        self._pump = Pump(writer, self._plan.bounds.max_output_bytes)
+        self._plan = context.plan
+        self._writer.redactor = Redactor(self._plan.secrets)
+        self._pump = Pump(self._writer, self._plan.bounds.max_output_bytes)
         size = self._plan.terminal
-        self._terminal = None if size is None else Terminal(run.keyboard, size)
+        self._terminal = None if size is None else Terminal(self._run.keyboard, size)
         self._ending = Ending()
         self._leave_at = math.inf
 
-    def carry(self) -> Result:
+    def result(self) -> Result:
         """Start the program and stay with it until nothing of it is left."""
         start_time_ns = time.time_ns()
         began = time.monotonic()
@@ -92,7 +91,7 @@ class _Carrier:
 
     def _follow(self, program: agent.Agent, meter: Meter, began: float) -> None:
         """Pump and watch until the outermost process has ended."""
-        self._watch(self._told, self._heed)
+        self._watch(self._signal_fd, self._heed)
         for fd, stream in self._outputs(program):
             self._watch(fd, partial(self._receive, fd, stream))
         if self._terminal is not None:
@@ -141,7 +140,7 @@ class _Carrier:
 
     def _heed(self) -> None:
         """Look for a request to stop. The request is written before its signal is sent, so none is missed."""
-        signalled = signals.arrived(self._told)
+        signalled = signals.arrived(self._signal_fd)
         request = self._run.stop_request()
         if request is not None:
             self._ending.begin(None, request.grace_s)

@@ -8,6 +8,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from services.common.engines import ENGINES
 from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
 from services.execution.model import MARK, Bounds, Plan, Reason, Result, State
 from services.execution.rundir.directory import RunDirectory, StopRequest
@@ -27,7 +28,11 @@ SPECS = st.builds(
     tier=st.sampled_from(Tier),
 )
 PLANS = st.builds(
-    Plan, st.just("run"), SPECS, st.builds(Bounds, st.floats(0.1, 1e6), st.none() | st.just(3.0), st.just(9))
+    Plan,
+    st.just("run"),
+    st.sampled_from(sorted(ENGINES)),
+    SPECS,
+    st.builds(Bounds, st.floats(0.1, 1e6), st.none() | st.just(3.0), st.just(9)),
 )
 
 

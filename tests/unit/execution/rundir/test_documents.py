@@ -16,7 +16,7 @@ from services.execution.rundir.documents import (
     result_to_json,
 )
 
-PLAN = Plan("run", SandboxSpec((b"true",), Path("/workspace")), Bounds(60.0, None, 1000))
+PLAN = Plan("run", "command", SandboxSpec((b"true",), Path("/workspace")), Bounds(60.0, None, 1000))
 RESULT = Result(
     *(State.FAILED, Reason.CPU_LIMIT, "busy", None, 9, 0, 1, 2, 3, 4),
     end_verified_by=EndVerification.CGROUP,
@@ -46,7 +46,7 @@ def test_what_a_later_version_added_is_left_out() -> None:
 
 def test_what_an_earlier_version_did_not_know_is_filled_up() -> None:
     plan = plan_to_json(PLAN)
-    for field in ("format", "secret_names"):
+    for field in ("format", "engine", "secret_names"):
         del plan[field]
     plan["bounds"] = {"wall_timeout_s": 60.0, "idle_timeout_s": None, "max_output_bytes": 1000}
     assert plan_from_json(plan) == PLAN
@@ -55,6 +55,13 @@ def test_what_an_earlier_version_did_not_know_is_filled_up() -> None:
         del result[field]
     read = result_from_json(result)
     assert (read.state, read.reason, read.vitals, read.end_verified_by) == (State.FAILED, "CPU_LIMIT", None, None)
+
+
+def test_the_engine_of_a_plan_of_an_earlier_version_shows_by_its_task() -> None:
+    task = {"model": "m", "prompt": "Do it."}
+    plan = plan_to_json(replace(PLAN, engine="anthropic", task=task))
+    del plan["engine"]
+    assert plan_from_json(plan, task) == replace(PLAN, engine="anthropic", task=task)
 
 
 def test_a_plan_that_means_something_else_is_refused_with_what_to_do() -> None:

@@ -6,13 +6,13 @@ import pytest
 
 from services.execution.engines.anthropic import client
 from services.execution.engines.anthropic.client import Model, ModelFailedError, ModelUnavailableError
-from services.execution.engines.anthropic.credentials import Access
+from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import Reply
 from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
+from services.execution.engines.anthropic.task import ModelTask
 from services.execution.eventlog import EventReader, EventWriter
 from services.execution.eventlog.activity import Tally
-from services.execution.model import ModelTask
 from tests.kit.replay import replaying, write_script
 
 MESSAGES = [{"role": "user", "content": [{"type": "text", "text": "Do it."}]}]
@@ -20,12 +20,12 @@ MESSAGES = [{"role": "user", "content": [{"type": "text", "text": "Do it."}]}]
 
 async def ask(directory: Path, url: str) -> tuple[Reply | Exception, list[str]]:
     """Ask once; return the answer, or what was raised, and the notes of the event log."""
-    access = Access("key-4711", url, {}, Path())
+    credentials = ModelCredentials("key-4711", url, {}, Path())
     task = ModelTask("claude-sonnet-5-5", "Do it.", "Be good.", 5, 1000, None)
     models = Models.load()
     with EventWriter(directory / "events") as writer:
         recorder = Recorder(writer, Tally(), models)
-        model = Model(access, task, models, recorder)
+        model = Model(credentials, task, models, recorder)
         answer: Reply | Exception
         try:
             answer = await model.answer(MESSAGES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import StartError
-from services.execution.engines.anthropic.credentials import Access
+from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import History, Reply
 from services.execution.engines.anthropic.models import Models, Tokens
 from services.execution.eventlog import EventWriter, Kind
@@ -100,10 +100,10 @@ def test_one_price_that_is_not_known_makes_the_cost_unknown(tmp_path: Path) -> N
 
 
 def test_a_key_is_not_in_what_is_printed() -> None:
-    access = Access("secret", "http://here", {"HTTPS_PROXY": "p"}, Path("m"))
-    assert Access.from_bytes(access.to_bytes()) == access
-    assert "secret" not in repr(access)
-    assert Access.from_bytes(b"") is None
+    credentials = ModelCredentials("secret", "http://here", {"HTTPS_PROXY": "p"}, Path("m"))
+    assert ModelCredentials.from_bytes(credentials.to_bytes()) == credentials
+    assert "secret" not in repr(credentials)
+    assert ModelCredentials.from_bytes(b"") is None
 
 
 def test_the_runner_of_a_command_imports_nothing_of_a_model() -> None:
