@@ -1,8 +1,9 @@
 """A run's control group: what limits, counts and ends all its processes, whatever they call themselves.
 
 One run may have a directory in several hierarchies: version 2 has all in one, version 1 has one for each controller,
-and many machines have a bit of both. `Place` says for one task where groups can be made, `Group` is what was made
-there. Which places there are is found out by the service (`cgroups.hierarchies`), and told to its runners.
+and many machines have a bit of both. `ControlGroupHierarchy` says for one controller where groups can be made,
+`ControlGroup` is what was made there. Which hierarchies there are is found out by the service (`cgroups.hierarchies`),
+and told to its runners.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from typing import Self
 
 from services.execution.model import Vitals
 
-PLACES_VARIABLE = "BOATYARD_CGROUP_PLACES"
+HIERARCHIES_VARIABLE = "BOATYARD_CGROUP_PLACES"
 """The variable in which the service tells its runners where they can make groups."""
 
 OWN_PROCESSES = 3
@@ -30,8 +31,8 @@ _NANOSECONDS = 1e9
 _MICROSECONDS = 1e6
 
 
-class Task(enum.StrEnum):
-    """What a hierarchy can do for a run."""
+class Controller(enum.StrEnum):
+    """What can be limited or counted for a run."""
 
     MEMORY = "memory"
     PROCESSES = "processes"
@@ -40,7 +41,7 @@ class Task(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ControlGroupHierarchy:
     """Where groups can be made: version 1 or 2, their parent, and the group to which runners belong themselves."""
 
     version: int
@@ -48,11 +49,11 @@ class Place:
     home: Path
 
 
-Places = Mapping[Task, Place]
+ControlGroupHierarchies = Mapping[Controller, ControlGroupHierarchy]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ControlGroupUsage:
     """What a group says: how many processes were refused, and how many `killed` by the kernel for want of memory."""
 
     vitals: Vitals
@@ -60,26 +61,31 @@ class Reading:
     killed: int = 0
 
 
-def to_text(places: Places) -> str:
-    """Write places down for `from_text`."""
-    return json.dumps({task: [place.version, str(place.parent), str(place.home)] for task, place in places.items()})
+def to_text(hierarchies: ControlGroupHierarchies) -> str:
+    """Write hierarchies down for `from_text`."""
+    return json.dumps(
+        {
+            controller: [hierarchy.version, str(hierarchy.parent), str(hierarchy.home)]
+            for controller, hierarchy in hierarchies.items()
+        }
+    )
 
 
-def from_text(text: str) -> dict[Task, Place]:
+def from_text(text: str) -> dict[Controller, ControlGroupHierarchy]:
     """Read what `to_text` wrote."""
     return {
-        Task(task): Place(version, Path(parent), Path(home))
-        for task, (version, parent, home) in json.loads(text).items()
+        Controller(controller): ControlGroupHierarchy(version, Path(parent), Path(home))
+        for controller, (version, parent, home) in json.loads(text).items()
     }
 
 
-def join_new() -> "Group | None":
-    """Make a group where our environment says, and join it; None where there is no place, or no more."""
-    places = from_text(os.environ.get(PLACES_VARIABLE, "{}"))
-    if not places:
+def join_new() -> "ControlGroup | None":
+    """Make a group where our environment says, and join it; None where none can be made, or no more."""
+    hierarchies = from_text(os.environ.get(HIERARCHIES_VARIABLE, "{}"))
+    if not hierarchies:
         return None
     try:
-        group = Group.make(places, f"{os.getpid()}-{time.time_ns()}")
+        group = ControlGroup.make(hierarchies, f"{os.getpid()}-{time.time_ns()}")
         group.enter()
     except OSError as error:  # somebody has removed it since the service looked; without it we measure in /proc
         print(f"no control group: {error}", file=sys.stderr)  # noqa: T201 - a runner has no other log
@@ -87,10 +93,10 @@ def join_new() -> "Group | None":
     return group
 
 
-class Group:
+class ControlGroup:
     """The processes of one run."""
 
-    def __init__(self, directories: Mapping[Task, Path], homes: Mapping[Path, Path]) -> None:
+    def __init__(self, directories: Mapping[Controller, Path], homes: Mapping[Path, Path]) -> None:
         """`directories` exist; `homes` are the groups that a runner comes back to from each of them."""
         self.directories = dict(directories)
         self._homes = dict(homes)
@@ -99,22 +105,26 @@ class Group:
         self._refused: int | None = None
 
     @classmethod
-    def make(cls, places: Places, name: str) -> Self:
+    def make(cls, hierarchies: ControlGroupHierarchies, name: str) -> Self:
         """Make a new group. Raises OSError."""
-        directories = {task: place.parent / name for task, place in places.items()}
+        directories = {controller: hierarchy.parent / name for controller, hierarchy in hierarchies.items()}
         for directory in dict.fromkeys(directories.values()):
             directory.mkdir(exist_ok=True)
-        return cls(directories, {directories[task]: place.home for task, place in places.items()})
+        return cls(
+            directories, {directories[controller]: hierarchy.home for controller, hierarchy in hierarchies.items()}
+        )
 
     @classmethod
-    def left(cls, directories: Mapping[str, str]) -> Self:
+    def of_lost_runner(cls, directories: Mapping[str, str]) -> Self:
         """Return the group of a runner that was lost, by what it had written down."""
-        existing = {Task(task): Path(path) for task, path in directories.items() if Path(path).is_dir()}
+        existing = {
+            Controller(controller): Path(path) for controller, path in directories.items() if Path(path).is_dir()
+        }
         return cls(existing, {})
 
     def limit(self, memory_bytes: int | None, processes: int | None) -> None:
         """Set what all processes may use together; None leaves it to the machine. Raises OSError."""
-        if memory_bytes is not None and (directory := self.directories.get(Task.MEMORY)):
+        if memory_bytes is not None and (directory := self.directories.get(Controller.MEMORY)):
             if (directory / "memory.max").exists():
                 (directory / "memory.max").write_text(str(memory_bytes))
                 _set_if_there(directory / "memory.swap.max", "0")
@@ -126,7 +136,7 @@ class Group:
 
     def enter(self) -> None:
         """Put this process, and all that it will start, into the group. It may take 10 ms. Raises OSError."""
-        if directory := self.directories.get(Task.PROCESSES):
+        if directory := self.directories.get(Controller.PROCESSES):
             (directory / "pids.max").write_text(self._most_processes)
             self._refused = None
         if not self._inside:
@@ -142,23 +152,23 @@ class Group:
                 with contextlib.suppress(OSError):  # it is gone; `end` spares us
                     (home / "cgroup.procs").write_text("0")
 
-    def read(self) -> Reading:
+    def read(self) -> ControlGroupUsage:
         """Read the counters; what nobody counts here is 0, or None."""
         memory, peak, killed = self._memory()
         processes, refused = self._processes()
         if self._refused is not None:
             refused = self._refused  # what came after that was refused by `end`
         read, written = self._disk()
-        return Reading(Vitals(self._cpu_seconds(), memory, peak, processes, read, written), refused, killed)
+        return ControlGroupUsage(Vitals(self._cpu_seconds(), memory, peak, processes, read, written), refused, killed)
 
-    def has(self, task: Task) -> bool:
+    def has(self, controller: Controller) -> bool:
         """Whether it does this."""
-        return task in self.directories
+        return controller in self.directories
 
     def end(self, timeout_s: float) -> int:
         """Kill all that is in it, those too that it begets meanwhile; return how many are left after `timeout_s`."""
         self.leave()
-        if directory := self.directories.get(Task.PROCESSES):
+        if directory := self.directories.get(Controller.PROCESSES):
             self._refused = self._processes()[1]
             _set_if_there(directory / "pids.max", "0")  # nothing can fork faster than we look
         deadline = time.monotonic() + timeout_s
@@ -199,7 +209,7 @@ class Group:
                     break
 
     def _memory(self) -> tuple[int, int, int]:
-        directory = self.directories.get(Task.MEMORY)
+        directory = self.directories.get(Controller.MEMORY)
         if directory is None:
             return 0, 0, 0
         if (directory / "memory.current").exists():
@@ -209,13 +219,13 @@ class Group:
         return now, peak, _entry(directory / "memory.oom_control", "oom_kill")
 
     def _processes(self) -> tuple[int, int]:
-        directory = self.directories.get(Task.PROCESSES)
+        directory = self.directories.get(Controller.PROCESSES)
         if directory is None:
             return len(self.pids()), 0
         return _number(directory / "pids.current"), _entry(directory / "pids.events", "max")
 
     def _cpu_seconds(self) -> float:
-        directory = self.directories.get(Task.CPU)
+        directory = self.directories.get(Controller.CPU)
         if directory is None:
             return 0.0
         if (directory / "cpuacct.usage").exists():
@@ -223,7 +233,7 @@ class Group:
         return _entry(directory / "cpu.stat", "usage_usec") / _MICROSECONDS
 
     def _disk(self) -> tuple[int | None, int | None]:
-        directory = self.directories.get(Task.DISK)
+        directory = self.directories.get(Controller.DISK)
         if directory is None:
             return None, None
         read = written = 0

@@ -1,4 +1,4 @@
-"""Where this machine lets us make control groups, found out by making some. Runners are told: see `runner.group`.
+"""Where this machine lets us make control groups, found out by making some. Runners are told: see `group`.
 
 Groups are made below the group that the service is in itself, so that whatever bounds the service bounds its agents
 too; with version 2, where a group with processes cannot pass controllers on, below its parent if that was delegated
@@ -8,16 +8,16 @@ to us (systemd: `Delegate=yes` with `DelegateSubgroup=`).
 import contextlib
 import secrets
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from services.execution.cgroups.group import Place, Task
+from services.execution.cgroups.group import ControlGroupHierarchies, ControlGroupHierarchy, Controller
 
-_V1 = {Task.MEMORY: "memory", Task.PROCESSES: "pids", Task.CPU: "cpuacct", Task.DISK: "blkio"}
-_V2 = {Task.MEMORY: "memory", Task.PROCESSES: "pids", Task.DISK: "io"}
+_V1 = {Controller.MEMORY: "memory", Controller.PROCESSES: "pids", Controller.CPU: "cpuacct", Controller.DISK: "blkio"}
+_V2 = {Controller.MEMORY: "memory", Controller.PROCESSES: "pids", Controller.DISK: "io"}
 _JOIN = 'test -e "$1/cgroup.procs" && echo 0 >"$1/cgroup.procs"'
 _TIMEOUT_S = 10
 
@@ -25,44 +25,44 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Hierarchy:
+class _Mounted:
     version: int
     controllers: frozenset[str]
     own: Path
     root: Path
 
 
-def find_places(name: str, proc: Path = Path("/proc/self")) -> dict[Task, Place]:
-    """Find a place for each task that groups can do here; empty where they can do none. Blocks for some ms.
+def find_hierarchies(name: str, proc: Path = Path("/proc/self")) -> dict[Controller, ControlGroupHierarchy]:
+    """Find a hierarchy for each controller that there is here; empty where there is none. Blocks for some ms.
 
     `name` is ours alone on this machine. Version 2 is preferred. `proc` has `mountinfo` and `cgroup`.
     """
-    places: dict[Task, Place] = {}
-    for hierarchy in sorted(_hierarchies(proc), key=lambda one: -one.version):
-        wanted = set(Task) - set(places)
-        places |= _in_v2(hierarchy, name) if hierarchy.version == 2 else _in_v1(hierarchy, name, wanted)
-    return places
+    hierarchies: dict[Controller, ControlGroupHierarchy] = {}
+    for mounted in sorted(_mounted(proc), key=lambda one: -one.version):
+        missing = set(Controller) - set(hierarchies)
+        hierarchies |= _in_v2(mounted, name) if mounted.version == 2 else _in_v1(mounted, name, missing)
+    return hierarchies
 
 
-def sweep(places: Mapping[Task, Place]) -> None:
+def remove_orphaned(hierarchies: ControlGroupHierarchies) -> None:
     """Remove the groups of runners that are gone; those that have a process stay."""
-    for place in places.values():
+    for hierarchy in hierarchies.values():
         with contextlib.suppress(OSError):
-            for entry in place.parent.iterdir():
+            for entry in hierarchy.parent.iterdir():
                 if entry.is_dir():
                     with contextlib.suppress(OSError):
                         entry.rmdir()
 
 
-def remove(places: Mapping[Task, Place]) -> None:
-    """Remove the places themselves, unless runners still have groups there."""
-    sweep(places)
-    for place in places.values():
+def remove(hierarchies: ControlGroupHierarchies) -> None:
+    """Remove our parents of groups themselves, unless runners still have groups there."""
+    remove_orphaned(hierarchies)
+    for hierarchy in hierarchies.values():
         with contextlib.suppress(OSError):
-            place.parent.rmdir()
+            hierarchy.parent.rmdir()
 
 
-def _hierarchies(proc: Path) -> Iterator[_Hierarchy]:
+def _mounted(proc: Path) -> Iterator[_Mounted]:
     try:
         mounts, memberships = (proc / "mountinfo").read_text(), (proc / "cgroup").read_text()
     except OSError:
@@ -78,33 +78,33 @@ def _hierarchies(proc: Path) -> Iterator[_Hierarchy]:
         for names, path in own.items():
             if (kind == "cgroup2" and not names) or (names and set(names.split(",")) <= controllers):
                 relative = path.removeprefix(shown.rstrip("/")).lstrip("/")
-                yield _Hierarchy(1 + (kind == "cgroup2"), controllers, Path(mounted, relative), Path(mounted))
+                yield _Mounted(1 + (kind == "cgroup2"), controllers, Path(mounted, relative), Path(mounted))
 
 
-def _in_v1(hierarchy: _Hierarchy, name: str, wanted: set[Task]) -> dict[Task, Place]:
-    place = Place(1, hierarchy.own / name, hierarchy.own)
-    tasks = {task for task in wanted if _V1[task] in hierarchy.controllers}
-    return dict.fromkeys(tasks, place) if tasks and _works(place, tasks) else {}
+def _in_v1(mounted: _Mounted, name: str, missing: set[Controller]) -> dict[Controller, ControlGroupHierarchy]:
+    hierarchy = ControlGroupHierarchy(1, mounted.own / name, mounted.own)
+    controllers = {controller for controller in missing if _V1[controller] in mounted.controllers}
+    return dict.fromkeys(controllers, hierarchy) if controllers and _works(hierarchy, controllers) else {}
 
 
-def _in_v2(hierarchy: _Hierarchy, name: str) -> dict[Task, Place]:
-    parents = [hierarchy.own]
-    if hierarchy.own.parent.is_relative_to(hierarchy.root) and hierarchy.own.parent != hierarchy.root:
-        parents.append(hierarchy.own.parent)
-    best: dict[Task, Place] = {}
+def _in_v2(mounted: _Mounted, name: str) -> dict[Controller, ControlGroupHierarchy]:
+    parents = [mounted.own]
+    if mounted.own.parent.is_relative_to(mounted.root) and mounted.own.parent != mounted.root:
+        parents.append(mounted.own.parent)
+    best: dict[Controller, ControlGroupHierarchy] = {}
     for parent in parents:
-        place = Place(2, parent / name, hierarchy.own)
-        tasks = {Task.CPU}  # counted in every group
+        hierarchy = ControlGroupHierarchy(2, parent / name, mounted.own)
+        controllers = {Controller.CPU}  # counted in every group
         with contextlib.suppress(OSError):
-            place.parent.mkdir(exist_ok=True)
-            for task, controller in _V2.items():
-                if _pass_on(parent, controller) and _pass_on(place.parent, controller):
-                    tasks.add(task)
-        if len(tasks) > len(best) and _works(place, tasks):
-            best = dict.fromkeys(tasks, place)
+            hierarchy.parent.mkdir(exist_ok=True)
+            for controller, switch in _V2.items():
+                if _pass_on(parent, switch) and _pass_on(hierarchy.parent, switch):
+                    controllers.add(controller)
+        if len(controllers) > len(best) and _works(hierarchy, controllers):
+            best = dict.fromkeys(controllers, hierarchy)
         else:
             with contextlib.suppress(OSError):
-                place.parent.rmdir()
+                hierarchy.parent.rmdir()
     return best
 
 
@@ -119,25 +119,25 @@ def _pass_on(group: Path, controller: str) -> bool:
     return False
 
 
-def _works(place: Place, tasks: set[Task]) -> bool:
+def _works(hierarchy: ControlGroupHierarchy, controllers: set[Controller]) -> bool:
     """Make a group, limit it, and have a process join it; leave nothing behind where that fails."""
-    group = place.parent / f"probe-{secrets.token_hex(4)}"
+    group = hierarchy.parent / f"probe-{secrets.token_hex(4)}"
     problem = ""
     try:
-        place.parent.mkdir(exist_ok=True)
+        hierarchy.parent.mkdir(exist_ok=True)
         group.mkdir()
         joined = subprocess.run(
             ["/bin/sh", "-c", _JOIN, "sh", group], capture_output=True, check=False, timeout=_TIMEOUT_S
         )
         if joined.returncode != 0:
             problem = joined.stderr.decode().strip() or "what was made there is no control group"
-        elif Task.MEMORY in tasks:
-            (group / ("memory.max" if place.version == 2 else "memory.limit_in_bytes")).write_text("1073741824")
+        elif Controller.MEMORY in controllers:
+            (group / ("memory.max" if hierarchy.version == 2 else "memory.limit_in_bytes")).write_text("1073741824")
     except (OSError, subprocess.TimeoutExpired) as error:
         problem = str(error)
-    for made in (group, place.parent) if problem else (group,):
+    for made in (group, hierarchy.parent) if problem else (group,):
         with contextlib.suppress(OSError):
             made.rmdir()
     if problem:
-        log.info("no control groups here", place=str(place.parent), problem=problem)
+        log.info("no control groups here", place=str(hierarchy.parent), problem=problem)
     return not problem

@@ -9,9 +9,9 @@ import sys
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.execution.egress import PROXY_PORT
 from services.execution.egress.decisions import Decisions
-from services.execution.egress.names import NameServer
+from services.execution.egress.name_server import NameServer
 from services.execution.egress.namespace import die_with, listen_inside
-from services.execution.egress.policy import Policy
+from services.execution.egress.policy import EgressPolicy
 from services.execution.egress.proxy import Proxy
 
 READY = b"READY\n"
@@ -29,7 +29,7 @@ def main() -> None:
     if not init:  # there was no sandbox in the end
         return
     os.set_blocking(_DECISIONS, False)
-    policy = Policy.of(asked["hosts"], asked["addresses"], Decisions(_DECISIONS))
+    policy = EgressPolicy.of(asked["hosts"], asked["addresses"], Decisions(_DECISIONS))
     try:
         proxy, names = listen_inside(int(init), ((socket.SOCK_STREAM, PROXY_PORT), (socket.SOCK_DGRAM, _NAMES_PORT)))
     except SandboxUnavailableError as error:
@@ -38,7 +38,7 @@ def main() -> None:
     asyncio.run(_serve(policy, proxy, names))
 
 
-async def _serve(policy: Policy, proxy: socket.socket, names: socket.socket) -> None:
+async def _serve(policy: EgressPolicy, proxy: socket.socket, names: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     names.setblocking(False)
     await loop.create_datagram_endpoint(lambda: NameServer(policy), sock=names)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.execution.cgroups.group import Group
+from services.execution.cgroups.group import ControlGroup
 from services.execution.eventlog import EventWriter
 from services.execution.model import Plan
 from services.execution.rundir.directory import RunDirectory
@@ -19,4 +19,4 @@ class RunContext:
     """Becomes readable when a signal has arrived: see `processes.signals`."""
     credentials: bytes
     """What the service has for the engine, by which it reaches its model; empty for an engine that needs none."""
-    group: Group | None
+    group: ControlGroup | None

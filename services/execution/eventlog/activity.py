@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.execution.eventlog import DamagedRecordError, EventReader, Kind
+from services.execution.eventlog import DamagedRecordError, EventKind, EventReader
 from services.execution.model import ModelUse
 
 _LAST_WORDS_BYTES = 2048
@@ -14,7 +14,7 @@ _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_to
 
 
 @dataclass(slots=True)
-class Tally:
+class ModelActivity:
     """Counts events, in their order."""
 
     requests: set[str] = field(default_factory=set)
@@ -35,29 +35,29 @@ class Tally:
     _words: dict[str, str] = field(default_factory=dict)
     _last_words: str = ""
 
-    def take(self, kind: Kind, fields: Mapping[str, Any]) -> None:
+    def take(self, kind: EventKind, fields: Mapping[str, Any]) -> None:
         """Count one event."""
         match kind:
-            case Kind.TEXT:
+            case EventKind.TEXT:
                 request_id = fields["request_id"]
                 self._words = {request_id: (self._words.get(request_id, "") + fields["text"])[-_LAST_WORDS_BYTES:]}
-            case Kind.USAGE if fields["request_id"] not in self.requests:
+            case EventKind.USAGE if fields["request_id"] not in self.requests:
                 self.requests.add(fields["request_id"])
                 self.tokens += sum(fields[name] for name in _TOKENS)
                 self._cost_known &= "cost_usd" in fields
                 self._cost_usd += fields.get("cost_usd", 0.0)
                 self._last_words = self._words.get(fields["request_id"], self._last_words)
-            case Kind.TOOL_CALL:
+            case EventKind.TOOL_CALL:
                 self.calls.add(fields["tool_call_id"])
-            case Kind.TOOL_RESULT:
+            case EventKind.TOOL_RESULT:
                 self.results.add(fields["tool_call_id"])
-            case Kind.MESSAGE_DELIVERED:
+            case EventKind.MESSAGE_DELIVERED:
                 self.delivered.add(fields["message_id"])
-            case Kind.PERMISSION_REQUEST:
+            case EventKind.PERMISSION_REQUEST:
                 self.asked[fields["tool_call_id"]] = fields["permission_id"]
-            case Kind.PERMISSION_ANSWER:
+            case EventKind.PERMISSION_ANSWER:
                 self.answered.add(fields["permission_id"])
-            case Kind.TURN_END:
+            case EventKind.TURN_END:
                 self.turns_told.add(fields["request_id"])
 
     def model_use(self) -> ModelUse:
@@ -67,12 +67,12 @@ class Tally:
         return ModelUse(self.tokens, cost, len(self.requests), len(self.calls), words)
 
 
-def tally(events: Path) -> Tally:
+def read_activity(events: Path) -> ModelActivity:
     """Count what is in a log, up to where it is damaged, if it is."""
-    result = Tally()
+    result = ModelActivity()
     with contextlib.suppress(FileNotFoundError, DamagedRecordError), EventReader(events) as reader:
         while records := reader.read():
             for record in records:
-                if record.kind is not Kind.OUTPUT:
+                if record.kind is not EventKind.OUTPUT:
                     result.take(record.kind, record.fields())
     return result

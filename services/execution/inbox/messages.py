@@ -1,4 +1,4 @@
-"""What people say to a running model, and what it asks them: files in the run directory. Standard library only.
+"""What people tell a running agent, and what it asks them: files in the run directory. Standard library only.
 
     talk/lock                     held for a moment by whoever says or closes something
     talk/messages/<n>-<id>        what the model is to be told, in order; the service makes them
@@ -44,7 +44,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PermissionRequest:
     """A call that waits for permission. `input` is JSON, without secrets."""
 
     permission_id: str
@@ -54,7 +54,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PermissionAnswer:
     """What somebody decided."""
 
     allowed: bool
@@ -62,8 +62,8 @@ class Answer:
     reason: str
 
 
-class Talk:
-    """One execution's talk."""
+class Inbox:
+    """One execution's inbox."""
 
     def __init__(self, run: Path) -> None:
         self._path = run / "talk"
@@ -73,13 +73,13 @@ class Talk:
         self._closed = self._path / "closed"
 
     def create(self) -> None:
-        """Make the directories; an execution without them cannot be talked to."""
+        """Make the directories; an execution without them takes nothing."""
         for directory in (self._path, self._messages, self._questions, self._answers):
             directory.mkdir(mode=0o700)
 
     @property
-    def is_possible(self) -> bool:
-        """Whether the execution's engine listens at all."""
+    def exists(self) -> bool:
+        """True when the execution's engine takes anything from outside."""
         return self._path.is_dir()
 
     def post(self, message: Message) -> None:
@@ -101,35 +101,35 @@ class Talk:
         files = sorted(file for file in self._messages.iterdir() if not file.name.startswith("."))
         return [Message(file.name.partition("-")[2], file.read_text()) for file in files]
 
-    def close(self, told: set[str] | None = None) -> bool:
-        """Take no more messages; with `told`, only if all that there are have been told. Returns whether it is so."""
+    def close(self, delivered: set[str] | None = None) -> bool:
+        """Take no more messages; with `delivered`, only if these are all that there are. Returns whether it is so."""
         with self._locked():
-            if told is not None and any(message.message_id not in told for message in self.messages()):
+            if delivered is not None and any(message.message_id not in delivered for message in self.messages()):
                 return False
             write_whole(self._closed, b"", durable=True)
             return True
 
-    def ask(self, question: Question) -> None:
+    def ask(self, request: PermissionRequest) -> None:
         """Show a question to whoever may answer."""
-        write_whole(self._questions / question.permission_id, json.dumps(asdict(question)).encode(), durable=True)
+        write_whole(self._questions / request.permission_id, json.dumps(asdict(request)).encode(), durable=True)
 
-    def question(self, permission_id: str) -> Question | None:
+    def request(self, permission_id: str) -> PermissionRequest | None:
         """One question, if it was asked."""
         try:
-            return Question(**json.loads((self._questions / permission_id).read_bytes()))
+            return PermissionRequest(**json.loads((self._questions / permission_id).read_bytes()))
         except FileNotFoundError:
             return None
 
-    def pending(self) -> list[Question]:
+    def pending(self) -> list[PermissionRequest]:
         """The questions that nobody has answered, in order; none where the engine asks nothing."""
         with contextlib.suppress(FileNotFoundError):
             asked = {file.name for file in self._questions.iterdir() if not file.name.startswith(".")}
             open_ = asked - {file.name for file in self._answers.iterdir()}
-            questions = [self.question(name) for name in sorted(open_, key=lambda name: (len(name), name))]
-            return [question for question in questions if question is not None]
+            requests = [self.request(name) for name in sorted(open_, key=lambda name: (len(name), name))]
+            return [request for request in requests if request is not None]
         return []
 
-    def answer(self, permission_id: str, answer: Answer) -> Answer:
+    def answer(self, permission_id: str, answer: PermissionAnswer) -> PermissionAnswer:
         """Answer a question; return the answer that holds, which is the first."""
         with self._locked():
             known = self.answer_to(permission_id)
@@ -137,10 +137,10 @@ class Talk:
                 write_whole(self._answers / permission_id, json.dumps(asdict(answer)).encode(), durable=True)
             return known or answer
 
-    def answer_to(self, permission_id: str) -> Answer | None:
+    def answer_to(self, permission_id: str) -> PermissionAnswer | None:
         """The answer to a question, if there is one."""
         try:
-            return Answer(**json.loads((self._answers / permission_id).read_bytes()))
+            return PermissionAnswer(**json.loads((self._answers / permission_id).read_bytes()))
         except FileNotFoundError:
             return None
 

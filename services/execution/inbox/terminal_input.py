@@ -19,11 +19,11 @@ _SIZE = struct.Struct("<HH")
 _LONGEST = select.PIPE_BUF - _FRAME.size
 _READ_BYTES = 64 * 1024
 
-Typed = bytes | tuple[int, int]
+TerminalEvent = bytes | tuple[int, int]
 """Bytes for the program, or the rows and columns of a window."""
 
 
-class Keyboard:
+class TerminalInput:
     """The service's end."""
 
     def __init__(self, path: Path) -> None:
@@ -35,9 +35,9 @@ class Keyboard:
                 raise
             raise BlockingIOError(errno.EAGAIN, "no runner listens") from None
 
-    def type(self, typed: Typed) -> int:
+    def send(self, event: TerminalEvent) -> int:
         """Hand over as much as there is room for; return how many bytes. Raises BlockingIOError, BrokenPipeError."""
-        kind, payload = (SIZE, _SIZE.pack(*typed)) if isinstance(typed, tuple) else (INPUT, typed[:_LONGEST])
+        kind, payload = (SIZE, _SIZE.pack(*event)) if isinstance(event, tuple) else (INPUT, event[:_LONGEST])
         os.write(self._fd, _FRAME.pack(kind, len(payload)) + payload)
         return len(payload)
 
@@ -46,7 +46,7 @@ class Keyboard:
         os.close(self._fd)
 
 
-class Listener:
+class TerminalInputReader:
     """The runner's end."""
 
     def __init__(self, path: Path) -> None:
@@ -54,10 +54,10 @@ class Listener:
         self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._rest = b""
 
-    def read(self) -> list[Typed]:
+    def read(self) -> list[TerminalEvent]:
         """Return what was typed by now."""
         data = self._rest + os.read(self.fd, _READ_BYTES)
-        typed: list[Typed] = []
+        events: list[TerminalEvent] = []
         start = 0
         while start + _FRAME.size <= len(data):
             kind, length = _FRAME.unpack_from(data, start)
@@ -65,7 +65,7 @@ class Listener:
             if end > len(data):
                 break
             payload = data[start + _FRAME.size : end]
-            typed.append(_SIZE.unpack(payload) if kind == SIZE else payload)
+            events.append(_SIZE.unpack(payload) if kind == SIZE else payload)
             start = end
         self._rest = data[start:]
-        return typed
+        return events

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from services.common.sandbox import inputs
 from services.common.sandbox.spec import Network, SandboxSpec, Tier
-from services.execution.cgroups.group import Group
+from services.execution.cgroups.group import ControlGroup
 from services.execution.egress.child import Egress
 from services.execution.model import EndVerification, Reason
 from services.execution.processes.bare import BareAgent
@@ -68,7 +68,7 @@ class Agent(Protocol):
         ...
 
 
-def start(spec: SandboxSpec, run: RunDirectory, group: Group | None) -> Agent:
+def start(spec: SandboxSpec, run: RunDirectory, group: ControlGroup | None) -> Agent:
     """Start the program of `spec` for a run from this, the main, thread; it lives no longer than the thread.
 
     With a `group` this process is in it afterwards, and shall leave it soon.
@@ -81,7 +81,7 @@ def start(spec: SandboxSpec, run: RunDirectory, group: Group | None) -> Agent:
         return start_on(spec, fd, run, group)
 
 
-def start_on(spec: SandboxSpec, stdin: int, run: RunDirectory, group: Group | None) -> Agent:
+def start_on(spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGroup | None) -> Agent:
     """Start as `start` does, with a descriptor as standard input; it stays the caller's."""
     if spec.tier is Tier.CONTAINER:
         from services.execution.processes.contained import ContainedAgent  # noqa: PLC0415 - threads, and what asks engines

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from services.common.sandbox.launch import prepare
 from services.common.sandbox.spec import SandboxSpec
-from services.execution.cgroups.group import Group
+from services.execution.cgroups.group import ControlGroup
 from services.execution.model import EndVerification
 from services.execution.processes import orphans
 from services.execution.processes.spawning import pipes, spawn
@@ -20,7 +20,7 @@ class BareAgent:
 
     limit = None
 
-    def __init__(self, spec: SandboxSpec, stdin: int, home: Path, group: Group | None) -> None:
+    def __init__(self, spec: SandboxSpec, stdin: int, home: Path, group: ControlGroup | None) -> None:
         orphans.adopt()
         self._group = group
         self.egress = None

@@ -1,7 +1,7 @@
-"""The agent's processes in a container of an engine's: see `services.common.sandbox.container`.
+"""The agent's processes in a container: see `services.common.sandbox.container`.
 
-What an engine does takes from 0.3 s to, where an image is fetched, minutes. So a thread has the container made, stays
-with it and removes it, while the runner listens to its output and heeds who wants it ended.
+What a container engine does takes from 0.3 s to, where an image is fetched, minutes. So a thread has the container
+made, stays with it and removes it, while the runner listens to its output and heeds who wants it ended.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from services.common.sandbox.errors import SandboxError, SandboxUnavailableError
 from services.common.sandbox.launch import hold
 from services.common.sandbox.spec import SandboxSpec
 from services.execution.model import EndVerification, Reason
-from services.execution.processes.containers import Desk
+from services.execution.processes.containers import ContainerDirectory
 from services.execution.processes.init import Init, readable
 from services.execution.processes.spawning import PIPE_BYTES
 
@@ -47,7 +47,7 @@ class ContainedAgent:
         """`run` is the run's directory. Raises SandboxUnavailableError, HeldError, OSError."""
         self._spec = spec
         self._made = container.of(spec)
-        self._desk = Desk(run)
+        self._directory = ContainerDirectory(run)
         self._init: Init | None = None
         self._left = 0
         self._fetching: subprocess.Popen[bytes] | None = None
@@ -57,7 +57,7 @@ class ContainedAgent:
         with contextlib.ExitStack() as stack:
             stack.enter_context(hold(spec))
             self._has_input = not stat.S_ISCHR(os.fstat(stdin).st_mode)
-            self._desk.prepare(spec, has_input=self._has_input)
+            self._directory.prepare(spec, has_input=self._has_input)
             self.stdout, self.stderr = (self._open(name, os.O_RDONLY) for name in ("out", "err"))
             # Ours too, so that there is no end to read before somebody has begun to write.
             self._ends = [self._open(name, os.O_WRONLY) for name in ("out", "err")]
@@ -109,17 +109,17 @@ class ContainedAgent:
         except (SandboxError, OSError) as error:
             os.write(self._ends[-1], f"{error}\n".encode())
         finally:
-            with contextlib.suppress(SandboxError, OSError):  # the service comes back to it: see `containers.sweep`
-                self._desk.clear()
+            with contextlib.suppress(SandboxError, OSError):  # the service comes back to it: see `remove_orphaned`
+                self._directory.clear()
             for fd in (*self._ends, self._ended):
                 os.close(fd)
 
     def _stay(self, engine: Engine) -> None:
         self._need_image(engine)
         self._go_on()
-        self._desk.make(self._spec, engine)
+        self._directory.make(self._spec, engine)
         self._go_on()
-        started = engines.ask(engine.program, "start", self._desk.name)
+        started = engines.ask(engine.program, "start", self._directory.name)
         if started.returncode != 0:
             raise engines.refusal("the container does not start", started.stderr)
         select.select([self._status, self._wanted], [], [], _BEGINS_WITHIN_S)
@@ -128,7 +128,7 @@ class ContainedAgent:
             raise SandboxUnavailableError("the container's shell said nothing", "Look whether the image has a /bin/sh")
         self._init = self._init_of(engine)
         self._go_on()
-        self._desk.forget_secrets()
+        self._directory.delete_secrets()
         self._connect_input()
         os.write(self._life, b"go\n")
         self._await_end()
@@ -163,7 +163,7 @@ class ContainedAgent:
 
     def _init_of(self, engine: Engine) -> Init:
         """Find the container's init, and hold it: who has our pipe open is no other's process of the same number."""
-        said = engines.ask(engine.program, "inspect", "--format", "{{.State.Pid}}", self._desk.name)
+        said = engines.ask(engine.program, "inspect", "--format", "{{.State.Pid}}", self._directory.name)
         try:
             init = Init(int(said.stdout))
         except (ValueError, OSError):
@@ -218,9 +218,9 @@ class ContainedAgent:
             elif int(number) and words in container.REFUSED:
                 self.limit = self.limit or Reason.PROCESS_LIMIT
 
-    def _open(self, name: str, way: int) -> int:
-        """Open a pipe of the desk. One that is opened to read and to write waits for nobody, and has no end."""
-        fd = os.open(self._desk.path / name, way | os.O_NONBLOCK | os.O_CLOEXEC)
+    def _open(self, name: str, mode: int) -> int:
+        """Open a pipe of the directory. One that is opened to read and to write waits for nobody, and has no end."""
+        fd = os.open(self._directory.path / name, mode | os.O_NONBLOCK | os.O_CLOEXEC)
         with contextlib.suppress(OSError):  # a larger pipe is only faster
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         return fd

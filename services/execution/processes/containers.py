@@ -1,7 +1,7 @@
 """The containers of runs: made by their runners, and removed by them or by whoever finds that a runner could not.
 
-A run that may have a container has a directory `container` in its own, the container's desk, with the engine's client
-in the file `engine`. It is there before the container is, and goes after it: whatever is killed in between, somebody
+A run that may have a container has a directory `container` in its own, with the container engine's client in the file
+`engine` beside it. It is there before the container is, and goes after it: whatever is killed in between, somebody
 comes back to it. Standard library only.
 """
 
@@ -21,17 +21,17 @@ from services.execution.rundir.directory import RunDirectory
 _RECORD = "engine"
 
 
-class Desk:
+class ContainerDirectory:
     """The container of one run, and the directory through which we speak with it."""
 
     def __init__(self, run: Path) -> None:
         """`run` is the run's directory."""
         self.path = run / "container"
         """What the container sees."""
-        # The place beside the id: two services may be told the same id by two callers.
+        # The path beside the id: two services may be told the same id by two callers.
         digest = hashlib.blake2s(os.fsencode(run.resolve()), digest_size=8).hexdigest()
         self.name = f"boatyard-{digest}"
-        """What the engine calls the container."""
+        """What the container engine calls the container."""
         self._execution_id = run.name
         self._engine = run / _RECORD
 
@@ -51,33 +51,33 @@ class Desk:
         if made.returncode != 0:
             raise engines.refusal("the container cannot be made", made.stderr)
 
-    def forget_secrets(self) -> None:
+    def delete_secrets(self) -> None:
         """Remove what holds the program's environment, which has been read by now."""
         (self.path / "begin").unlink(missing_ok=True)
 
     def is_used(self) -> bool:
-        """Whether there may be a container."""
+        """True when there may be a container."""
         return self._engine.exists()
 
     def remove(self) -> None:
         """End and remove the container, if there is one. Blocks for up to some seconds.
 
         Raises:
-            SandboxUnavailableError: the engine does not do it.
+            SandboxUnavailableError: the container engine does not do it.
         """
         removed = engines.ask(os.fsdecode(self._engine.read_bytes()), "rm", "--force", "--volumes", self.name)
         if removed.returncode != 0 and b"no such container" not in removed.stderr.lower():
             raise engines.refusal(f"container {self.name} cannot be removed", removed.stderr)
 
     def clear(self) -> None:
-        """Remove the container, if there may be one, and then the desk. Raises SandboxUnavailableError."""
+        """Remove the container, if there may be one, and then the directory. Raises SandboxUnavailableError."""
         if self.is_used():
             self.remove()
             self._engine.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def sweep(runs: Path) -> Iterator[tuple[str, str]]:
+def remove_orphaned(runs: Path) -> Iterator[tuple[str, str]]:
     """Remove what is left of containers of runs that have ended; blocks for 0.2 s for each that there is.
 
     Whoever concludes a run that was lost removes its container first, and what came to be since then is found here.
@@ -88,6 +88,6 @@ def sweep(runs: Path) -> Iterator[tuple[str, str]]:
         run = RunDirectory(record.parent)
         if run.result() is not None and run.holder() is None:
             try:
-                Desk(run.path).clear()
+                ContainerDirectory(run.path).clear()
             except (SandboxUnavailableError, OSError) as error:
                 yield run.path.name, str(error)

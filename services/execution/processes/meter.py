@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from services.execution.cgroups.group import OWN_PROCESSES, Group, Reading, Task
-from services.execution.eventlog import EventWriter, Kind
+from services.execution.cgroups.group import OWN_PROCESSES, ControlGroup, ControlGroupUsage, Controller
+from services.execution.eventlog import EventKind, EventWriter
 from services.execution.model import Bounds, Reason, Vitals
 from services.execution.processes import tree
 from services.execution.processes.disk import Growth
@@ -23,7 +23,7 @@ _QUIET = 1.5
 _CHANGED = 0.05
 _PATIENCE = 1000
 """Refused processes after which a program is taken for one that would never stop."""
-_NOTHING = Reading(Vitals(0.0, 0, 0, 0))
+_NOTHING = ControlGroupUsage(Vitals(0.0, 0, 0, 0))
 
 Root = Callable[[], int | None]
 """The process whose descendants are the run's; None while it is not there."""
@@ -32,7 +32,7 @@ Root = Callable[[], int | None]
 class Meter:
     """Looks at the processes and the workspace of one run, as seldom as its limits allow."""
 
-    def __init__(self, bounds: Bounds, writer: EventWriter, group: Group | None, root: Root) -> None:
+    def __init__(self, bounds: Bounds, writer: EventWriter, group: ControlGroup | None, root: Root) -> None:
         self._bounds = bounds
         self._writer = writer
         self._group = group
@@ -45,10 +45,10 @@ class Meter:
         self._peak = 0
         self._seconds = 0.0
         self._began = self._at = self._next = time.monotonic()
-        self._pace = _LOOK_GROUP_S if self._has(Task.MEMORY) and self._has(Task.PROCESSES) else _LOOK_S
+        self._pace = _LOOK_GROUP_S if self._has(Controller.MEMORY) and self._has(Controller.PROCESSES) else _LOOK_S
         self._interval = self._pace[0]
-        self._told = _NOTHING.vitals
-        self._tell_at = self._began + _TELL_S
+        self._reported = _NOTHING.vitals
+        self._report_at = self._began + _TELL_S
 
     def due(self) -> float:
         """When to call `look`, on the monotonic clock."""
@@ -64,7 +64,7 @@ class Meter:
         if now < self._next:
             return None
         before, self._last = self._last, self._measure()
-        self._tell(now)
+        self._report(now)
         self._next = now + self._pause(before, now - self._at)
         self._at = now
         return self._exceeded()
@@ -82,45 +82,46 @@ class Meter:
         """What the run has used in all."""
         return replace(self._last.vitals, memory_bytes=0, processes=0)
 
-    def _measure(self) -> Reading:
+    def _measure(self) -> ControlGroupUsage:
         """Read what there is. Where groups do not do it all, /proc does the rest."""
         reading = _NOTHING if self._group is None else self._group.read()
         vitals = reading.vitals
-        missing = [task for task in (Task.MEMORY, Task.PROCESSES, Task.CPU) if not self._has(task)]
+        sampled = (Controller.MEMORY, Controller.PROCESSES, Controller.CPU)
+        missing = [controller for controller in sampled if not self._has(controller)]
         if missing and (root := self._root()) is not None:
-            sampled = tree.measure(root)
-            if Task.MEMORY in missing:
-                memory = sampled.memory_bytes
+            seen = tree.measure(root)
+            if Controller.MEMORY in missing:
+                memory = seen.memory_bytes
                 if _over(memory, self._bounds.memory_bytes):
                     memory = tree.proportional_memory(root) or memory
                 self._peak = max(self._peak, memory)
                 vitals = replace(vitals, memory_bytes=memory)
-            if Task.PROCESSES in missing:
-                vitals = replace(vitals, processes=sampled.processes)
-            if Task.CPU in missing:
-                vitals = replace(vitals, cpu_seconds=sampled.cpu_seconds)
-        if self._has(Task.PROCESSES):
+            if Controller.PROCESSES in missing:
+                vitals = replace(vitals, processes=seen.processes)
+            if Controller.CPU in missing:
+                vitals = replace(vitals, cpu_seconds=seen.cpu_seconds)
+        if self._has(Controller.PROCESSES):
             vitals = replace(vitals, processes=max(0, vitals.processes - (OWN_PROCESSES - 1)))
         self._peak = max(self._peak, vitals.memory_peak_bytes)
         self._seconds = max(self._seconds, vitals.cpu_seconds)  # what a dead process used is not in /proc any more
         return replace(reading, vitals=replace(vitals, memory_peak_bytes=self._peak, cpu_seconds=self._seconds))
 
-    def _has(self, task: Task) -> bool:
-        return self._group is not None and self._group.has(task)
+    def _has(self, controller: Controller) -> bool:
+        return self._group is not None and self._group.has(controller)
 
     def _exceeded(self) -> Reason | None:
         vitals, bounds = self._last.vitals, self._bounds
-        if self._last.killed or (_over(vitals.memory_bytes, bounds.memory_bytes) and not self._has(Task.MEMORY)):
+        if self._last.killed or (_over(vitals.memory_bytes, bounds.memory_bytes) and not self._has(Controller.MEMORY)):
             return Reason.MEMORY_LIMIT
         if self._last.refused > _PATIENCE:
             return Reason.PROCESS_LIMIT
-        if _over(vitals.processes, bounds.processes) and not self._has(Task.PROCESSES):
+        if _over(vitals.processes, bounds.processes) and not self._has(Controller.PROCESSES):
             return Reason.PROCESS_LIMIT
         if _over(vitals.cpu_seconds, bounds.cpu_seconds):
             return Reason.CPU_LIMIT
         return None
 
-    def _pause(self, before: Reading, elapsed: float) -> float:
+    def _pause(self, before: ControlGroupUsage, elapsed: float) -> float:
         """How long to wait: until half of what is left could be gone at the present pace, within bounds."""
         shortest, longest = self._pace
         now, then, bounds = self._last.vitals, before.vitals, self._bounds
@@ -137,13 +138,15 @@ class Meter:
             return min(self._interval, max(shortest, left))
         return self._interval
 
-    def _tell(self, now: float) -> None:
+    def _report(self, now: float) -> None:
         vitals = self._last.vitals
-        if now < self._tell_at or not _differ(vitals, self._told):
+        if now < self._report_at or not _differ(vitals, self._reported):
             return
-        self._writer.fields(Kind.VITALS, **{name: value for name, value in asdict(vitals).items() if value is not None})
-        self._told = vitals
-        self._tell_at = now + max(_TELL_S, (now - self._began) * _TELL_SHARE)
+        self._writer.fields(
+            EventKind.VITALS, **{name: value for name, value in asdict(vitals).items() if value is not None}
+        )
+        self._reported = vitals
+        self._report_at = now + max(_TELL_S, (now - self._began) * _TELL_SHARE)
 
 
 def _over(used: float, limit: int | None) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from services.common.sandbox.ending import end
 from services.common.sandbox.launch import prepare
 from services.common.sandbox.spec import SandboxSpec
-from services.execution.cgroups.group import Group
+from services.execution.cgroups.group import ControlGroup
 from services.execution.egress.child import Egress
 from services.execution.model import EndVerification
 from services.execution.processes.init import Init
@@ -24,7 +24,7 @@ class SandboxedAgent:
 
     limit = None
 
-    def __init__(self, spec: SandboxSpec, stdin: int, group: Group | None, egress: Egress | None) -> None:
+    def __init__(self, spec: SandboxSpec, stdin: int, group: ControlGroup | None, egress: Egress | None) -> None:
         """With `egress` the program begins when that listens in there."""
         self._group = group
         self.egress = egress

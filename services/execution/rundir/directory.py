@@ -12,7 +12,7 @@ keyboard  what is typed on the program's terminal, where it has one: a named pip
 history   a model's conversation, as far as it has come; secrets may be in it, and it goes with the plan
 talk      what people say to an agent, and what it asks: see `inbox.messages`
 group     the directories of its control group, if it has one
-engine    the client of the engine that may have a container of it: see `processes.containers`
+engine    the client of the container engine that may have a container of it: see `processes.containers`
 container what that container speaks with us through
 stop      made by the service when the program shall end
 events    the event log
@@ -44,7 +44,7 @@ from services.execution.rundir.documents import (
 )
 
 MAX_LIVES = 4
-"""Runners that may carry one execution, the first included."""
+"""Runners that may set about one execution, the first included."""
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
@@ -66,7 +66,7 @@ class RunDirectory:
         self.diary = path / "diary"
         self.home = path / "home"
         self.history = path / "history"
-        self.keyboard = path / "keyboard"
+        self.terminal_input = path / "keyboard"
         self._lock = path / "lock"
         self._plan = path / "plan"
         self._task = path / "task"
@@ -85,7 +85,7 @@ class RunDirectory:
         if plan.task is not None:
             self._write(self._task, dict(plan.task))
         if plan.terminal is not None:
-            os.mkfifo(self.keyboard, 0o600)
+            os.mkfifo(self.terminal_input, 0o600)
         if stdin:
             write_whole(self.stdin, stdin)
 
@@ -168,16 +168,16 @@ class RunDirectory:
         return hashlib.blake2s(os.fsencode(self.path.resolve()), digest_size=16).hexdigest()
 
     def plan(self) -> Plan:
-        """Read what to run, before `mark_started` or `forget_plan`."""
+        """Read what to run, before `mark_started` or `delete_plan`."""
         task = json.loads(self._task.read_text()) if self._task.exists() else None
         plan = plan_from_json(json.loads(self._plan.read_text()), task)
         marked = {**plan.sandbox.environment, MARK: self.mark.encode()}
         return replace(plan, sandbox=replace(plan.sandbox, environment=marked))
 
     def mark_started(self, time_ns: int) -> None:
-        """Say that from now on a program may be running, and forget the plan."""
+        """Say that from now on a program may be running, and delete the plan."""
         write_whole(self._started, b"%d" % time_ns)
-        self.forget_plan()
+        self.delete_plan()
 
     def begin_life(self, time_ns: int) -> int:
         """Say that a runner sets about what another could go on with; return how many have, this one included."""
@@ -199,7 +199,7 @@ class RunDirectory:
             return {}
         return fields
 
-    def forget_plan(self) -> None:
+    def delete_plan(self) -> None:
         """Delete the plan, the secrets in it, and the right to begin again with it."""
         self._plan.unlink(missing_ok=True)
         self._task.unlink(missing_ok=True)

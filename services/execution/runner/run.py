@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from services.common.sandbox.spec import Tier
-from services.execution.cgroups.group import Group
+from services.execution.cgroups.group import ControlGroup
 from services.execution.engines import registry
 from services.execution.engines.context import RunContext
 from services.execution.eventlog import EventWriter
@@ -13,7 +13,7 @@ from services.execution.processes import signals
 from services.execution.rundir.directory import RunDirectory
 
 
-def run_execution(path: Path, credentials: bytes, group: Group | None) -> None:
+def run_execution(path: Path, credentials: bytes, group: ControlGroup | None) -> None:
     """Run what is planned in `path`, unless somebody does or has. `credentials` are those of its engine.
 
     This process is in `group`, an empty one otherwise, and leaves it.
@@ -27,18 +27,18 @@ def run_execution(path: Path, credentials: bytes, group: Group | None) -> None:
         return
     plan = run.plan()
     if group is not None and plan.sandbox.tier is Tier.CONTAINER:
-        # Its engine has a group for it. What starts containers stays for others, and must not end with one of ours.
+        # Its container engine has a group for it. What starts containers stays for others, and must not end with ours.
         group.leave()
         group = None
     if group is not None:
-        run.record_group({str(task): path for task, path in group.directories.items()})
+        run.record_group({str(controller): path for controller, path in group.directories.items()})
     with EventWriter(run.events) as writer:
         result = registry.load(plan.engine)(RunContext(run, plan, writer, signal_fd, credentials, group))
         result = replace(result, message=writer.redactor.text(result.message))
         writer.state_change(result.state, result.reason, result.message)
         writer.sync()
         run.write_result(replace(result, last_sequence=writer.last_sequence))
-    run.forget_plan()
+    run.delete_plan()
 
 
 def _complain_to(diary: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from services.common.sandbox import engines, seccomp
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.probe import probe
-from services.execution.cgroups.group import Places, Task
+from services.execution.cgroups.group import ControlGroupHierarchies, Controller
 
 _SAMPLED = "what it takes is looked at a few times a second, and what comes and goes in between is not seen"
 
@@ -24,7 +24,7 @@ class Capability:
     complaint: str = ""
 
 
-def capabilities(control_groups: Places, container_engine: str | None) -> Iterator[Capability]:
+def capabilities(control_groups: ControlGroupHierarchies, container_engine: str | None) -> Iterator[Capability]:
     """Tell what works; starts a sandbox, which blocks for some 10 ms, and asks container engines, if there are any."""
     try:
         probe()
@@ -36,12 +36,12 @@ def capabilities(control_groups: Places, container_engine: str | None) -> Iterat
         yield Capability("system calls", "", "this kernel or processor has no filter of ours")
     else:
         yield Capability("system calls", "seccomp")
-    for task in Task:
-        place = control_groups.get(task)
-        if place is None:
-            yield Capability(task, "sampling", _SAMPLED)
+    for controller in Controller:
+        hierarchy = control_groups.get(controller)
+        if hierarchy is None:
+            yield Capability(controller, "sampling", _SAMPLED)
         else:
-            yield Capability(task, f"control groups {place.version}")
+            yield Capability(controller, f"control groups {hierarchy.version}")
 
 
 def container(only: str | None) -> Capability:

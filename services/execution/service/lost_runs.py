@@ -10,11 +10,11 @@ from pathlib import Path
 import structlog
 
 from services.common.sandbox.errors import SandboxUnavailableError
-from services.execution.cgroups.group import Group
+from services.execution.cgroups.group import ControlGroup
 from services.execution.eventlog import EventWriter
-from services.execution.eventlog.activity import tally
+from services.execution.eventlog.activity import read_activity
 from services.execution.model import MARK, EndVerification, Reason, Result, State, Vitals
-from services.execution.processes.containers import Desk
+from services.execution.processes.containers import ContainerDirectory
 from services.execution.rundir.directory import RunDirectory
 
 _GONE_WITHIN_S = 10.0
@@ -35,7 +35,7 @@ def conclude(run: RunDirectory) -> Result | None:
         start_time_ns = run.started_time_ns()
         if start_time_ns is None:
             run.mark_started(time.time_ns())  # so that a runner that comes too late never begins
-        run.forget_plan()
+        run.delete_plan()
         left, verification, vitals = end_survivors(run)
         text = "the runner was lost, and its program was ended with it; what it had written is in the events"
         diary = _tail(run.diary)
@@ -54,12 +54,12 @@ def conclude(run: RunDirectory) -> Result | None:
                 end_time_ns=time.time_ns(),
                 last_sequence=writer.last_sequence,
                 output_bytes=writer.output_bytes,
-                model_use=tally(run.events).model_use() if run.lives() else None,
+                model_use=read_activity(run.events).model_use() if run.lives() else None,
                 end_verified_by=verification if left == 0 else None,
                 vitals=vitals,
             )
         run.write_result(result)
-        run.forget_plan()
+        run.delete_plan()
         return result
     finally:
         os.close(lock)
@@ -69,14 +69,15 @@ def end_survivors(run: RunDirectory) -> tuple[int, EndVerification, Vitals | Non
     """Kill what the runner has left: how many could not be ended, what tells so, and what was used in all.
 
     The kernel ends a sandbox with its runner. Without one it is the group that knows the processes, or their mark. A
-    container is its engine's to end.
+    container is its container engine's to end.
     """
-    desk = Desk(run.path)
-    desk.forget_secrets()
-    if desk.is_used():
+    container = ContainerDirectory(run.path)
+    container.delete_secrets()
+    if container.is_used():
         left = 0
         try:
-            desk.remove()  # and nothing more: what makes it may only be on its way, and `containers.sweep` looks again
+            # And nothing more: what makes it may only be on its way, and `remove_orphaned` looks again.
+            container.remove()
         except SandboxUnavailableError as error:
             log.warning("a container may go on without its runner", execution_id=run.path.name, problem=str(error))
             left = 1
@@ -84,7 +85,7 @@ def end_survivors(run: RunDirectory) -> tuple[int, EndVerification, Vitals | Non
     directories = run.group()
     if not directories:
         return _end_marked(run), EndVerification.ENVIRONMENT, None
-    group = Group.left(directories)
+    group = ControlGroup.of_lost_runner(directories)
     left = group.end(_GONE_WITHIN_S)
     vitals = replace(group.read().vitals, memory_bytes=0, processes=0)
     group.remove()

@@ -21,9 +21,9 @@ from services.common.sandbox.errors import NotMountedError, SandboxUnavailableEr
 from services.common.sandbox.launch import check_mounted
 from services.common.sandbox.probe import probe
 from services.common.sandbox.spec import Container, Tier
-from services.execution.cgroups.group import Places
+from services.execution.cgroups.group import ControlGroupHierarchies
 from services.execution.engines.credentials import EngineCredentials
-from services.execution.inbox.messages import Talk
+from services.execution.inbox.messages import Inbox
 from services.execution.model import ACTIVE, Execution, Filter, StartRequest, State
 from services.execution.rundir.directory import RunDirectory, StopRequest
 from services.execution.service.admission import Admission
@@ -54,16 +54,16 @@ class ExecutionManager:
         admission: Admission,
         credentials: EngineCredentials,
         *,
-        places: Places,
+        control_groups: ControlGroupHierarchies,
     ) -> None:
-        """`credentials` are what engines reach their models with. `places` is where runners make control groups."""
+        """`credentials` are what engines reach their models with. `control_groups` is where runners make theirs."""
         self._store = store
         self._fences = fences
         self._runs = admission.runs
         self._admission = admission
         self._starting = asyncio.Lock()
         self._credentials = credentials
-        self._runners = Runners(credentials, places)
+        self._runners = Runners(credentials, control_groups)
         self._active: dict[str, _Active] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sandbox_works = False
@@ -142,9 +142,9 @@ class ExecutionManager:
                 return replace(execution, state=State.RUNNING, start_time=from_microseconds(began // 1000))
         return execution
 
-    async def page(self, wanted: Filter, page: Page) -> tuple[list[Execution], str]:
+    async def page(self, filters: Filter, page: Page) -> tuple[list[Execution], str]:
         """Return a page of executions, the newest first, and the token of the next page."""
-        return await self._store.page(wanted, page)
+        return await self._store.page(filters, page)
 
     async def wait(self, execution_id: str, seconds: float) -> Execution:
         """Return an execution when it has ended, or as it is after `seconds`. Raises NotFound."""
@@ -222,7 +222,7 @@ class ExecutionManager:
         run.create(request.plan, request.stdin)
         engine = traits(request.plan.engine)
         if engine.takes_messages or engine.asks_permission:
-            Talk(run.path).create()
+            Inbox(run.path).create()
 
     def _supervise(self, execution: Execution, *, fresh: bool) -> None:
         async def on_begin(time_ns: int) -> None:

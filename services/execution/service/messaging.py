@@ -1,4 +1,4 @@
-"""Talking to a running execution: messages for its model, and answers to what it asks."""
+"""Messages for the agent of a running execution, and answers to what it asks."""
 
 import asyncio
 
@@ -7,20 +7,20 @@ from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition,
 from services.common.fence import current_fence
 from services.execution.inbox.messages import (
     MAX_MESSAGES,
-    Answer,
     ClosedError,
+    Inbox,
     Message,
     MessageReusedError,
-    Question,
-    Talk,
+    PermissionAnswer,
+    PermissionRequest,
     TooManyMessagesError,
 )
 from services.execution.model import Execution
 from services.execution.service.manager import ExecutionManager, ended_already
 
 
-class Talking:
-    """Says things to executions, and hears what they ask."""
+class Messaging:
+    """Brings messages and answers to executions, and what they ask to people."""
 
     def __init__(self, executions: ExecutionManager, fences: Fences) -> None:
         self._executions = executions
@@ -35,14 +35,14 @@ class Talking:
             FailedPrecondition: STALE_FENCE, ENGINE_TAKES_NO_MESSAGES, or EXECUTION_STATE.
             Exhausted: TOO_MANY_MESSAGES.
         """
-        execution, talk = await self._talk(execution_id)
-        if not talk.is_possible:
+        execution, inbox = await self._inbox(execution_id)
+        if not inbox.exists:
             if execution.state.is_final:
                 raise ended_already(execution)
             text = f"execution {execution_id} is of an engine that cannot be told anything while it works"
             raise FailedPrecondition("ENGINE_TAKES_NO_MESSAGES", text, execution_id)
         try:
-            await asyncio.to_thread(talk.post, message)
+            await asyncio.to_thread(inbox.post, message)
         except ClosedError:
             raise ended_already(await self._executions.get(execution_id)) from None
         except MessageReusedError:
@@ -52,30 +52,30 @@ class Talking:
             text = f"execution {execution_id} was sent {MAX_MESSAGES} messages, which is all that it takes"
             raise Exhausted("TOO_MANY_MESSAGES", text, quota=f"execution:{execution_id}") from None
 
-    async def resolve(self, execution_id: str, permission_id: str, answer: Answer) -> Answer:
+    async def resolve(self, execution_id: str, permission_id: str, answer: PermissionAnswer) -> PermissionAnswer:
         """Answer what a model asks; return the answer that holds.
 
         Raises:
             NotFound: there is no such execution, or it has not asked that.
             FailedPrecondition: STALE_FENCE, or EXECUTION_STATE, it ended unanswered.
         """
-        execution, talk = await self._talk(execution_id)
-        if await asyncio.to_thread(talk.question, permission_id) is None:
+        execution, inbox = await self._inbox(execution_id)
+        if await asyncio.to_thread(inbox.request, permission_id) is None:
             raise NotFound("permission", permission_id)
         if execution.state.is_final:
-            known = await asyncio.to_thread(talk.answer_to, permission_id)
+            known = await asyncio.to_thread(inbox.answer_to, permission_id)
             if known is None:
                 raise ended_already(execution)
             return known
-        return await asyncio.to_thread(talk.answer, permission_id, answer)
+        return await asyncio.to_thread(inbox.answer, permission_id, answer)
 
-    async def pending(self, execution: Execution) -> list[Question]:
+    async def pending(self, execution: Execution) -> list[PermissionRequest]:
         """What a model asks, and nobody has answered."""
         if execution.state.is_final:
             return []
-        return await asyncio.to_thread(Talk(self._executions.run_directory(execution.execution_id).path).pending)
+        return await asyncio.to_thread(Inbox(self._executions.run_directory(execution.execution_id).path).pending)
 
-    async def _talk(self, execution_id: str) -> tuple[Execution, Talk]:
+    async def _inbox(self, execution_id: str) -> tuple[Execution, Inbox]:
         await self._fences.check(current_fence())
         execution = await self._executions.get(execution_id)
-        return execution, Talk(self._executions.run_directory(execution_id).path)
+        return execution, Inbox(self._executions.run_directory(execution_id).path)

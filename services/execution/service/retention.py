@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RetentionLimits:
     """How long logs are kept as they are, how long at all, and how many bytes of them."""
 
     pack_after: timedelta
@@ -34,33 +34,33 @@ class Terms:
 class Retention:
     """Keeps the directory of runs in bounds."""
 
-    def __init__(self, store: ExecutionStore, runs: Path, terms: Terms) -> None:
+    def __init__(self, store: ExecutionStore, runs: Path, limits: RetentionLimits) -> None:
         self._store = store
         self._runs = runs
-        self._terms = terms
+        self._limits = limits
 
-    async def run(self, every_s: float) -> None:
-        """Sweep now and then, until cancelled."""
+    async def run_retention(self, every_s: float) -> None:
+        """Remove what has expired, now and then, until cancelled."""
         while True:
             try:
-                await self.sweep()
-            except Exception:  # a full disk, a locked database: it passes, and the next sweep does the rest
-                log.exception("old events cannot be swept yet")
+                await self.remove_expired()
+            except Exception:  # a full disk, a locked database: it passes, and the next time does the rest
+                log.exception("old events cannot be removed yet")
             await asyncio.sleep(every_s)
 
-    async def sweep(self) -> None:
+    async def remove_expired(self) -> None:
         """Pack what has ended a while ago; remove what is too old, and then the oldest until the rest has room."""
         ended = await self._ended()
         now = datetime.now(UTC)
         sizes: dict[str, int] = {}
         for execution in ended:
             run = RunDirectory(self._runs / execution.execution_id)
-            if _age(execution, now) >= self._terms.pack_after:
+            if _age(execution, now) >= self._limits.pack_after:
                 await asyncio.to_thread(eventlog.pack, run.events)
             sizes[execution.execution_id] = await asyncio.to_thread(_size, run.path)
         held = sum(sizes.values())
         for execution in ended:
-            if _age(execution, now) < self._terms.keep and held <= self._terms.max_bytes:
+            if _age(execution, now) < self._limits.keep and held <= self._limits.max_bytes:
                 break
             await self._remove(execution.execution_id)
             held -= sizes[execution.execution_id]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import services
 from services.common.sandbox import engines
-from services.execution.cgroups.group import PLACES_VARIABLE, Places, to_text
+from services.execution.cgroups.group import HIERARCHIES_VARIABLE, ControlGroupHierarchies, to_text
 from services.execution.engines.credentials import EngineCredentials
 from services.execution.rundir.directory import RunDirectory
 
@@ -22,13 +22,13 @@ Runner = subprocess.Popen[bytes]
 class Runners:
     """Starts runners. A warm one waits on its standard input, and ends by itself when this process does."""
 
-    def __init__(self, credentials: EngineCredentials, places: Places) -> None:
+    def __init__(self, credentials: EngineCredentials, control_groups: ControlGroupHierarchies) -> None:
         """Runners are told those `credentials` that their engine needs by their pipe, and nobody else is.
 
-        `places` is where they make control groups.
+        `control_groups` is where they make theirs.
         """
         self._credentials = credentials
-        self._places = places
+        self._control_groups = control_groups
         self.beginning = asyncio.Semaphore(_BEGINNING_PER_PROCESSOR * (os.cpu_count() or 1))
         """To be held from the start of a runner until it has its run."""
         self._spare: Runner | None = None
@@ -37,7 +37,7 @@ class Runners:
     def warm_up(self) -> None:
         """Have a runner ready."""
         if self._spare is None:
-            self._spare = _spawn(self._places)
+            self._spare = _spawn(self._control_groups)
 
     def start(self, run: RunDirectory) -> Runner:
         """Give a run to a runner. Where another already carries this run, the new one ends at once."""
@@ -46,7 +46,7 @@ class Runners:
         runner = self._spare
         self._spare = None
         if runner is None or not _give(runner, run, credentials):
-            runner = _spawn(self._places)
+            runner = _spawn(self._control_groups)
             _give(runner, run, credentials)
         if self._refill is not None:
             self._refill.cancel()
@@ -64,15 +64,15 @@ class Runners:
             self._spare = None
 
 
-def _spawn(places: Places) -> Runner:
+def _spawn(control_groups: ControlGroupHierarchies) -> Runner:
     """Start a runner in a session of its own, with nothing of our environment: it may hold what no agent should see."""
     environment = {"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)}
     if home := os.environ.get("BOATYARD_HOME"):  # for people who look for the processes of a data directory
         environment["BOATYARD_HOME"] = home
     # By them a container engine's client finds its engine, as it does for us.
     environment |= {name: os.environ[name] for name in engines.VARIABLES if name in os.environ}
-    if places:
-        environment[PLACES_VARIABLE] = to_text(places)
+    if control_groups:
+        environment[HIERARCHIES_VARIABLE] = to_text(control_groups)
     return subprocess.Popen(
         [sys.executable, "-P", "-s", "-m", "services.execution.runner"],
         env=environment,

@@ -109,13 +109,13 @@ class ExecutionStore:
         statement = select(executions).where(executions.c.state.in_(ACTIVE))
         return await self._read(statement.order_by(executions.c.create_time))
 
-    async def page(self, wanted: Filter, page: Page) -> tuple[list[Execution], str]:
+    async def page(self, filters: Filter, page: Page) -> tuple[list[Execution], str]:
         """Return a page of executions, the newest first, and the token of the next page."""
         statement = select(executions)
-        if wanted.states:
-            statement = statement.where(executions.c.state.in_(wanted.states))
-        if wanted.job_id:
-            statement = statement.where(executions.c.job_id == wanted.job_id)
+        if filters.states:
+            statement = statement.where(executions.c.state.in_(filters.states))
+        if filters.job_id:
+            statement = statement.where(executions.c.job_id == filters.job_id)
         key = (as_number(executions.c.create_time), executions.c.execution_id)
         rows = await self._read(page.select(statement, key, descending=True))
         return page.cut(rows, lambda one: (microseconds(one.create_time), one.execution_id))

@@ -91,7 +91,7 @@ class Supervision:
         await self._on_begin(time_ns)
 
     def abandon(self) -> None:
-        """Leave the runner to itself: it carries on, and this service's next life finds it."""
+        """Leave the runner to itself: it goes on, and this service's next life finds it."""
         if self._runner is not None and self._runner.returncode is None:
             self._runner.returncode = 0  # else Popen complains that nobody waits for its child
 

@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from services.common.errors import OutOfRange
-from services.execution.eventlog import EventReader, Kind, Record
+from services.execution.eventlog import EventKind, EventReader, Record
 from services.execution.model import Execution
 from services.execution.rundir.directory import RunDirectory
 from services.execution.service.manager import ExecutionManager
@@ -19,7 +19,7 @@ _POLL_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EventBatch:
     """Some records, in order; `end` is there in the last batch of a log that was followed to its end."""
 
     next_sequence: int
@@ -34,8 +34,8 @@ async def watch(
     from_sequence: int,
     *,
     follow: bool,
-    kinds: frozenset[Kind] = frozenset(),
-) -> AsyncGenerator[Batch, None]:
+    kinds: frozenset[EventKind] = frozenset(),
+) -> AsyncGenerator[EventBatch, None]:
     """Yield an execution's events from `from_sequence` (1 is the first), only of `kinds` if there are any.
 
     A batch without records is a heartbeat.
@@ -58,7 +58,7 @@ async def watch(
     execution = await executions.get(execution_id)
     _refuse_gap(execution, view.next_sequence)  # they were removed while we were about to read them
     if follow:
-        yield Batch(view.next_sequence, end=execution)
+        yield EventBatch(view.next_sequence, end=execution)
 
 
 def _refuse_gap(execution: Execution, next_sequence: int) -> None:
@@ -69,7 +69,7 @@ def _refuse_gap(execution: Execution, next_sequence: int) -> None:
 class _View:
     """One viewer's place in one log."""
 
-    def __init__(self, run: RunDirectory, next_sequence: int, kinds: frozenset[Kind]) -> None:
+    def __init__(self, run: RunDirectory, next_sequence: int, kinds: frozenset[EventKind]) -> None:
         self.next_sequence = next_sequence
         self._kinds = kinds
         self._run = run
@@ -78,7 +78,7 @@ class _View:
 
     async def batches(
         self, executions: ExecutionManager, execution_id: str, *, follow: bool
-    ) -> AsyncGenerator[Batch, None]:
+    ) -> AsyncGenerator[EventBatch, None]:
         """Yield what there is, and with `follow` what comes, until the execution has ended."""
         quiet_since = told = time.monotonic()
         while True:
@@ -88,10 +88,10 @@ class _View:
             if records:
                 self.next_sequence = records[-1].sequence + 1
                 quiet_since = now
-                wanted = [record for record in records if record.kind in self._kinds] if self._kinds else records
-                if wanted or now - told >= _HEARTBEAT_S:
+                chosen = [record for record in records if record.kind in self._kinds] if self._kinds else records
+                if chosen or now - told >= _HEARTBEAT_S:
                     told = now
-                    yield Batch(self.next_sequence, wanted)
+                    yield EventBatch(self.next_sequence, chosen)
                 if sum(len(record.payload) for record in records) < _BATCH_BYTES // 2:
                     # The end of what there is: many small messages of a flood would cost more than this delay.
                     await executions.ended_within(execution_id, _POLL_S[0])
@@ -100,7 +100,7 @@ class _View:
             else:
                 if now - told >= _HEARTBEAT_S:
                     told = now
-                    yield Batch(self.next_sequence)
+                    yield EventBatch(self.next_sequence)
                 await executions.ended_within(execution_id, _interval(now - quiet_since))
 
     async def close(self) -> None:

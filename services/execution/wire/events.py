@@ -13,40 +13,40 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.rpc.written import written
-from services.execution.eventlog import Kind, Record, Stream
-from services.execution.inbox.messages import Question
-from services.execution.service.watching import Batch
-from services.execution.wire import messages
+from services.execution.eventlog import EventKind, Record, Stream
+from services.execution.inbox.messages import PermissionRequest
+from services.execution.service.watching import EventBatch
+from services.execution.wire import responses
 
 _STREAMS = {
     Stream.NONE: event_pb2.Output.STREAM_UNSPECIFIED,
     Stream.STDOUT: event_pb2.Output.STREAM_STDOUT,
     Stream.STDERR: event_pb2.Output.STREAM_STDERR,
 }
-_MESSAGES: dict[Kind, type[Message]] = {
-    Kind.STATE_CHANGE: event_pb2.StateChange,
-    Kind.NOTE: event_pb2.Note,
-    Kind.TEXT: event_pb2.Text,
-    Kind.THINKING: event_pb2.Thinking,
-    Kind.USAGE: event_pb2.Usage,
-    Kind.TURN_END: event_pb2.TurnEnd,
-    Kind.VITALS: event_pb2.Vitals,
-    Kind.NETWORK_DECISION: event_pb2.NetworkDecision,
-    Kind.PERMISSION_ANSWER: event_pb2.PermissionAnswer,
-    Kind.MESSAGE_DELIVERED: event_pb2.MessageDelivered,
+_MESSAGES: dict[EventKind, type[Message]] = {
+    EventKind.STATE_CHANGE: event_pb2.StateChange,
+    EventKind.NOTE: event_pb2.Note,
+    EventKind.TEXT: event_pb2.Text,
+    EventKind.THINKING: event_pb2.Thinking,
+    EventKind.USAGE: event_pb2.Usage,
+    EventKind.TURN_END: event_pb2.TurnEnd,
+    EventKind.VITALS: event_pb2.Vitals,
+    EventKind.NETWORK_DECISION: event_pb2.NetworkDecision,
+    EventKind.PERMISSION_ANSWER: event_pb2.PermissionAnswer,
+    EventKind.MESSAGE_DELIVERED: event_pb2.MessageDelivered,
 }
 
 
-def batch(value: Batch) -> pb.WatchEventsResponse:
+def batch_to_proto(value: EventBatch) -> pb.WatchEventsResponse:
     """Describe what a viewer gets at once; it can be sent, and not be looked into."""
     parts: list[bytes] = []
     for record in value.records:
-        if record.kind is Kind.OUTPUT:
+        if record.kind is EventKind.OUTPUT:
             parts += _output(record)
         else:
             event = _event(record).SerializeToString()
             parts += (_EVENTS, _varint(len(event)), event)
-    end = None if value.end is None else messages.execution(value.end)
+    end = None if value.end is None else responses.execution_to_proto(value.end)
     parts.append(pb.WatchEventsResponse(end=end, next_sequence=value.next_sequence).SerializeToString())
     return written(pb.WatchEventsResponse, b"".join(parts))
 
@@ -64,14 +64,16 @@ def _event(record: Record) -> event_pb2.Event:
     """Describe an event of any kind but output."""
     event = _head(record)
     match record.kind:
-        case Kind.TOOL_CALL:
+        case EventKind.TOOL_CALL:
             fields = record.fields()
             event.tool_call.MergeFrom(event_pb2.ToolCall(**fields | {"input": fields["input"].encode()}))
-        case Kind.TOOL_RESULT:
+        case EventKind.TOOL_RESULT:
             fields = record.fields()
             event.tool_result.MergeFrom(event_pb2.ToolResult(**fields | {"output": fields["output"].encode()}))
-        case Kind.PERMISSION_REQUEST:
-            event.permission_request.MergeFrom(messages.question(Question(**record.fields())))
+        case EventKind.PERMISSION_REQUEST:
+            event.permission_request.MergeFrom(
+                responses.permission_request_to_proto(PermissionRequest(**record.fields()))
+            )
         case _:
             # What else there is has the contract's own names and types.
             getattr(event, record.kind.name.lower()).MergeFrom(_MESSAGES[record.kind](**record.fields()))

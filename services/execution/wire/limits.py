@@ -9,7 +9,7 @@ from services.common.sandbox.spec import Limits
 from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
 from services.execution.validation import Violations
-from services.execution.wire import messages
+from services.execution.wire import requests
 
 _LONGEST_S = 7 * 86400.0
 _DEFAULT_WALL_S = 3600.0
@@ -27,7 +27,7 @@ def violations(limits: pb.ExecutionLimits) -> Violations:
     """What is wrong with the limits."""
     found: Violations = []
     for timeout in _TIMEOUTS:
-        if limits.HasField(timeout) and not 0 < messages.seconds(getattr(limits, timeout)) <= _LONGEST_S:
+        if limits.HasField(timeout) and not 0 < requests.seconds_from_proto(getattr(limits, timeout)) <= _LONGEST_S:
             found.append((f"spec.limits.{timeout}", "must be more than 0 s, and at most 7 days"))
     for limit in _LIMITS:
         if limits.HasField(limit) and getattr(limits, limit) <= 0:
@@ -41,8 +41,10 @@ def bounds(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Bounds:
     upper = spec.layout.layers.upper
     most = settings.max_output_bytes
     return Bounds(
-        wall_timeout_s=messages.seconds(times.wall_timeout) if times.HasField("wall_timeout") else _DEFAULT_WALL_S,
-        idle_timeout_s=messages.seconds(times.idle_timeout) if times.HasField("idle_timeout") else None,
+        wall_timeout_s=requests.seconds_from_proto(times.wall_timeout)
+        if times.HasField("wall_timeout")
+        else _DEFAULT_WALL_S,
+        idle_timeout_s=requests.seconds_from_proto(times.idle_timeout) if times.HasField("idle_timeout") else None,
         max_output_bytes=min(limits["output_bytes"] or most, most),
         memory_bytes=limits["memory_bytes"],
         processes=limits["processes"],
@@ -53,7 +55,7 @@ def bounds(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Bounds:
     )
 
 
-def of_sandbox(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Limits:
+def sandbox_limits(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Limits:
     """Return what the kernel refuses to each process."""
     limits = _limits(spec, settings)
     return Limits(
@@ -65,7 +67,7 @@ def of_sandbox(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Limits:
     )
 
 
-def told(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> dict[str, bytes]:
+def limit_variables(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> dict[str, bytes]:
     """Return what the program is told of its limits: BOATYARD_LIMIT_<NAME>, in bytes, seconds and pieces."""
     ends = bounds(spec, settings)
     values: dict[str, float | None] = {

@@ -22,7 +22,7 @@ from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, Start
 from services.execution.redaction.needles import LONGEST, SHORTEST
 from services.execution.settings import ExecutionSettings
 from services.execution.validation import Violations, id_violations, path_violations, refuse
-from services.execution.wire import containers, limits, messages
+from services.execution.wire import containers, limits, requests, responses
 
 _WORKSPACE = Path("/workspace")
 
@@ -32,7 +32,7 @@ _MAX_READ_ONLY_PATHS = 64
 _MAX_ALLOWED_HOSTS = 256
 
 _PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
-_TIERS = {number: tier for tier, number in messages.TIERS.items()}
+_TIERS = {number: tier for tier, number in responses.TIERS.items()}
 _NETWORKS = {sandbox_pb2.Network.Value(f"NETWORK_{network.name}"): network for network in Network}
 
 
@@ -53,7 +53,7 @@ class StartReader:
         engine, asked = engines.engine_from_proto(spec)
         return StartRequest(
             execution_id=request.execution_id,
-            digest=messages.digest(spec),
+            digest=requests.digest(spec),
             purpose=_PURPOSES[spec.purpose],
             job_id=spec.job_id,
             plan=Plan(
@@ -133,7 +133,7 @@ class StartReader:
         shown += engine.read_only_paths
         own = {
             EXECUTION_ID_VARIABLE: execution_id.encode(),
-            **limits.told(spec, self._settings),
+            **limits.limit_variables(spec, self._settings),
             **spec.environment,
             **spec.secrets,
         }
@@ -148,7 +148,7 @@ class StartReader:
             environment=environment.base() | proxies | own,
             network=network,
             allow=self._allow(spec) if network is Network.ALLOW_LIST else AllowList(),
-            limits=limits.of_sandbox(spec, self._settings),
+            limits=limits.sandbox_limits(spec, self._settings),
             tier=tier,
             container=containers.container(spec, bounds, self._settings) if is_contained else None,
         )

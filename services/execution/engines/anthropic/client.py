@@ -10,11 +10,11 @@ import httpx2
 from anthropic.types import MessageParam
 
 from services.execution.engines.anthropic.credentials import ModelCredentials
-from services.execution.engines.anthropic.failures import Trouble, understand
+from services.execution.engines.anthropic.failures import ModelFailure, classify
 from services.execution.engines.anthropic.history import Reply
 from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
-from services.execution.engines.anthropic.reply_builder import BrokenStreamError, Draft
+from services.execution.engines.anthropic.reply_builder import BrokenStreamError, ReplyBuilder
 from services.execution.engines.anthropic.task import ModelTask
 from services.execution.engines.anthropic.tools import SYSTEM, TOOLS
 
@@ -23,7 +23,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
 _LONGEST_RETRY_AFTER_S = 60.0
 # The API sends a sign of life every few seconds, thinking or not; silence for so long is a dead connection.
 _TIMEOUT = anthropic.Timeout(120.0, connect=15.0)
-_TROUBLES = (anthropic.APIError, httpx2.HTTPError, BrokenStreamError, ValueError)
+_FAILURES = (anthropic.APIError, httpx2.HTTPError, BrokenStreamError, ValueError)
 
 
 class ModelFailedError(Exception):
@@ -34,7 +34,7 @@ class ModelUnavailableError(Exception):
     """The model was asked many times in vain."""
 
 
-class Model:
+class ModelClient:
     """Asks a model. An answer that is cut counts for nothing: what it used is not known, and it is asked for again."""
 
     def __init__(self, credentials: ModelCredentials, task: ModelTask, models: Models, recorder: Recorder) -> None:
@@ -61,33 +61,33 @@ class Model:
             for attempt in range(1, _TRIES + 1):
                 try:
                     return await self._once(messages)
-                except _TROUBLES as error:
-                    trouble = understand(error)
-                if not trouble.passes:
-                    raise ModelFailedError(trouble.text)
+                except _FAILURES as error:
+                    failure = classify(error)
+                if not failure.passes:
+                    raise ModelFailedError(failure.text)
                 if attempt < _TRIES:
-                    await self._pause(trouble, attempt)
-            raise ModelUnavailableError(f"after {_TRIES} tries: {trouble.text}")
+                    await self._pause(failure, attempt)
+            raise ModelUnavailableError(f"after {_TRIES} tries: {failure.text}")
         finally:
             self.heard = None
 
     async def _once(self, messages: list[dict[str, Any]]) -> Reply:
-        draft = Draft()
+        builder = ReplyBuilder()
         # As it came, not as the SDK's types know it, so that a newer model's blocks go back to it unchanged.
         conversation = cast("list[MessageParam]", messages)
         stream = await self._client.messages.create(**self._request, messages=conversation, stream=True)
         async with stream:
             async for event in stream:
                 self.heard = time.monotonic()
-                piece = draft.take(event)
+                piece = builder.take(event)
                 if piece is not None:
-                    self._recorder.piece(*piece, draft.id)
-        return draft.whole()
+                    self._recorder.piece(*piece, builder.id)
+        return builder.whole()
 
-    async def _pause(self, trouble: Trouble, attempt: int) -> None:
+    async def _pause(self, failure: ModelFailure, attempt: int) -> None:
         backoff = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
-        pause = max(backoff, min(trouble.retry_after or 0.0, _LONGEST_RETRY_AFTER_S))
-        self._recorder.note(f"{trouble.text}; asking again in {pause:.1f} s, try {attempt + 1} of {_TRIES}", "retry")
+        pause = max(backoff, min(failure.retry_after or 0.0, _LONGEST_RETRY_AFTER_S))
+        self._recorder.note(f"{failure.text}; asking again in {pause:.1f} s, try {attempt + 1} of {_TRIES}", "retry")
         await asyncio.sleep(pause)
 
     async def close(self) -> None:

@@ -2,12 +2,12 @@
 
 import asyncio
 
-from services.execution.engines.anthropic.client import Model, ModelFailedError, ModelUnavailableError
-from services.execution.engines.anthropic.history import Call, History, Reply
+from services.execution.engines.anthropic.client import ModelClient, ModelFailedError, ModelUnavailableError
+from services.execution.engines.anthropic.history import History, Reply, ToolCall
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.engines.anthropic.task import ModelTask
-from services.execution.engines.anthropic.tool_process import Hands, NoHandsError
-from services.execution.inbox.messages import Talk
+from services.execution.engines.anthropic.tool_process import NoToolProcessError, ToolProcess
+from services.execution.inbox.messages import Inbox
 from services.execution.model import Reason, State
 from services.execution.processes.verdict import Verdict
 
@@ -28,25 +28,32 @@ class Conversation:
     """One run's conversation, from its beginning or from wherever an earlier runner had come to."""
 
     def __init__(
-        self, task: ModelTask, history: History, model: Model, hands: Hands, recorder: Recorder, *, talk: Talk
+        self,
+        task: ModelTask,
+        history: History,
+        model: ModelClient,
+        tools: ToolProcess,
+        recorder: Recorder,
+        *,
+        inbox: Inbox,
     ) -> None:
         self._task = task
-        self._talk = talk
+        self._inbox = inbox
         self._history = history
         self._model = model
-        self._hands = hands
+        self._tools = tools
         self._recorder = recorder
-        self._interrupted = recorder.tally.calls - recorder.tally.results
+        self._interrupted = recorder.activity.calls - recorder.activity.results
 
     async def run(self) -> Verdict:
         """Go on to the end."""
         if self._history.is_empty:
             self._history.say(self._task.prompt)
-        self._tell_what_is_not_told()
+        self._record_what_is_missing()
         try:
             while True:
                 reply = self._history.open_reply()
-                if reply is not None and (verdict := await self._heed(reply)) is not None:
+                if reply is not None and (verdict := await self._carry_out(reply)) is not None:
                     return verdict
                 self._deliver()
                 if (verdict := self._beyond_budget()) is not None:
@@ -56,10 +63,10 @@ class Conversation:
             return Verdict(State.FAILED, Reason.MODEL_FAILED, f"the model's API refuses: {error}")
         except ModelUnavailableError as error:
             return Verdict(State.FAILED, Reason.MODEL_UNAVAILABLE, f"the model did not answer {error}")
-        except NoHandsError as error:
+        except NoToolProcessError as error:
             return Verdict(State.FAILED, Reason.SANDBOX_FAILED, str(error))
 
-    def _tell_what_is_not_told(self) -> None:
+    def _record_what_is_missing(self) -> None:
         """Write the events that a killed runner had no time for, after it had written the history."""
         for turn, reply in enumerate(self._history.replies(), start=1):
             self._recorder.reply(reply, turn)
@@ -70,9 +77,9 @@ class Conversation:
 
     def _deliver(self) -> None:
         """Tell the model what people have sent."""
-        told = self._history.messages_told()
-        for message in self._talk.messages():
-            if message.message_id not in told:
+        delivered = self._history.messages_told()
+        for message in self._inbox.messages():
+            if message.message_id not in delivered:
                 self._history.say(message.text, message.message_id)
                 self._recorder.delivered(message.message_id, message.text)
 
@@ -82,7 +89,7 @@ class Conversation:
         self._history.reply(reply)
         self._recorder.reply(reply, len(self._history.replies()))
 
-    async def _heed(self, reply: Reply) -> Verdict | None:
+    async def _carry_out(self, reply: Reply) -> Verdict | None:
         """Do what an answer calls for; return how the run ends when it calls for nothing."""
         if not reply.calls:
             return self._judge(reply)
@@ -91,27 +98,27 @@ class Conversation:
                 await self._do(call)
         return None
 
-    async def _do(self, call: Call) -> None:
+    async def _do(self, call: ToolCall) -> None:
         if call.call_id in self._interrupted:
             output, is_error = _INTERRUPTED, True
         elif (refusal := await self._refusal(call)) is not None:
             output, is_error = refusal, True
         else:
             self._recorder.call(call)
-            output, is_error = (_CUT_CALL, True) if call.was_cut else await self._hands.call(call.tool, call.given)
+            output, is_error = (_CUT_CALL, True) if call.was_cut else await self._tools.call(call.tool, call.given)
         self._history.result(call.call_id, output, is_error=is_error)
         self._recorder.result(call.call_id, output, is_error=is_error)
 
-    async def _refusal(self, call: Call) -> str | None:
+    async def _refusal(self, call: ToolCall) -> str | None:
         """Ask whether a call may be made, if it must be asked, and wait; return what to tell a model that may not."""
         if call.tool not in self._task.ask_before or call.was_cut:
             return None
-        question = self._recorder.question(call)
-        self._talk.ask(question)
-        self._recorder.asked(question)
-        while (answer := self._talk.answer_to(question.permission_id)) is None:  # noqa: ASYNC110 - it comes as a file
+        request = self._recorder.permission_request(call)
+        self._inbox.ask(request)
+        self._recorder.asked(request)
+        while (answer := self._inbox.answer_to(request.permission_id)) is None:  # noqa: ASYNC110 - it comes as a file
             await asyncio.sleep(_LOOK_S)
-        self._recorder.answered(question.permission_id, answer)
+        self._recorder.answered(request.permission_id, answer)
         if answer.allowed:
             return None
         why = f": {answer.reason}" if answer.reason else ""
@@ -120,7 +127,7 @@ class Conversation:
     def _judge(self, reply: Reply) -> Verdict | None:
         if reply.stop_reason in _DONE:
             # A message that came during the last words is not lost: the model is told, and goes on.
-            return Verdict(State.SUCCEEDED) if self._talk.close(set(self._history.messages_told())) else None
+            return Verdict(State.SUCCEEDED) if self._inbox.close(set(self._history.messages_told())) else None
         if reply.stop_reason in _GOES_ON:
             self._history.say(_GO_ON)
             return None
@@ -135,12 +142,14 @@ class Conversation:
 
     def _beyond_budget(self) -> Verdict | None:
         """Whether the model must not be asked again."""
-        task, tally = self._task, self._recorder.tally
+        task, activity = self._task, self._recorder.activity
         turns = len(self._history.replies())
         if turns >= task.max_turns:
             text = f"the model was not done after {turns} turns, which is all that it may take (max_turns)"
             return Verdict(State.FAILED, Reason.BUDGET_EXCEEDED, text)
-        if task.token_budget is not None and tally.tokens >= task.token_budget:
-            text = f"the model was not done after {tally.tokens} tokens, and may use {task.token_budget} (token_budget)"
+        if task.token_budget is not None and activity.tokens >= task.token_budget:
+            text = (
+                f"the model was not done after {activity.tokens} tokens, and may use {task.token_budget} (token_budget)"
+            )
             return Verdict(State.FAILED, Reason.BUDGET_EXCEEDED, text)
         return None

@@ -10,7 +10,7 @@ _LONGEST_MESSAGE = 1500
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ModelFailure:
     """`text` is for people; `retry_after` in seconds, where the API says when to come back."""
 
     text: str
@@ -18,23 +18,23 @@ class Trouble:
     retry_after: float | None = None
 
 
-def understand(error: Exception) -> Trouble:
+def classify(error: Exception) -> ModelFailure:
     """Explain what the SDK, or the connection below it, raised. All but a refusal in the API's own words may pass."""
     if isinstance(error, anthropic.APIStatusError):
         return _refused(error)
     cause = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else None
     detail = str(cause or error) or type(cause or error).__name__
     if isinstance(error, anthropic.APIConnectionError):
-        return Trouble(f"the model cannot be reached: {detail[:_LONGEST_MESSAGE]}", passes=True)
-    return Trouble(f"the answer broke off: {detail[:_LONGEST_MESSAGE]}", passes=True)
+        return ModelFailure(f"the model cannot be reached: {detail[:_LONGEST_MESSAGE]}", passes=True)
+    return ModelFailure(f"the answer broke off: {detail[:_LONGEST_MESSAGE]}", passes=True)
 
 
-def _refused(error: anthropic.APIStatusError) -> Trouble:
+def _refused(error: anthropic.APIStatusError) -> ModelFailure:
     kind, message = _body(error)
     if error.status_code < 300:  # the stream had begun well
-        return Trouble(f"the answer broke off: {kind}: {message}", passes=kind in _PASSING_KINDS)
+        return ModelFailure(f"the answer broke off: {kind}: {message}", passes=kind in _PASSING_KINDS)
     passes = error.status_code in _PASSING_STATUSES or error.status_code >= 500
-    return Trouble(f"status {error.status_code}, {kind}: {message}", passes, _retry_after(error))
+    return ModelFailure(f"status {error.status_code}, {kind}: {message}", passes, _retry_after(error))
 
 
 def _body(error: anthropic.APIStatusError) -> tuple[str, str]:

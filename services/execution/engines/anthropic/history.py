@@ -20,7 +20,7 @@ _CACHED = {"type": "ephemeral"}
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ToolCall:
     """A tool that the model calls; `was_cut` where its input is not whole."""
 
     call_id: str
@@ -41,10 +41,10 @@ class Reply:
     cut: tuple[str, ...] = ()
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[ToolCall]:
         """The tools that it calls, in order."""
         return [
-            Call(block["id"], block["name"], block["input"], block["id"] in self.cut)
+            ToolCall(block["id"], block["name"], block["input"], block["id"] in self.cut)
             for block in self.content
             if block["type"] == "tool_use"
         ]

@@ -8,14 +8,14 @@ from anthropic.types import RawMessageStreamEvent
 
 from services.execution.engines.anthropic.history import Reply
 from services.execution.engines.anthropic.models import Tokens
-from services.execution.eventlog import Kind
+from services.execution.eventlog import EventKind
 
 
 class BrokenStreamError(Exception):
     """The stream ended in the middle, or what came makes no sense."""
 
 
-class Draft:
+class ReplyBuilder:
     """An answer that is coming."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Draft:
         self._usage: dict[str, Any] = {}
         self._ended = False
 
-    def take(self, event: RawMessageStreamEvent) -> tuple[Kind, str] | None:
+    def take(self, event: RawMessageStreamEvent) -> tuple[EventKind, str] | None:
         """Take an event; return the text or thinking that it brings, if it does. Raises BrokenStreamError."""
         match event.type:
             case "message_start":
@@ -60,17 +60,17 @@ class Draft:
                 cut.append(block["id"])
         return Reply(self.id, self._model, self._stop_reason, self._blocks, self._tokens(), tuple(cut))
 
-    def _grow(self, index: int, delta: dict[str, Any]) -> tuple[Kind, str] | None:
+    def _grow(self, index: int, delta: dict[str, Any]) -> tuple[EventKind, str] | None:
         if index != len(self._blocks) - 1:
             raise BrokenStreamError(f"a piece came for block {index}")
         block = self._blocks[index]
         match delta["type"]:
             case "text_delta":
                 block["text"] = block.get("text", "") + delta["text"]
-                return Kind.TEXT, delta["text"]
+                return EventKind.TEXT, delta["text"]
             case "thinking_delta":
                 block["thinking"] = block.get("thinking", "") + delta["thinking"]
-                return Kind.THINKING, delta["thinking"]
+                return EventKind.THINKING, delta["thinking"]
             case "signature_delta":
                 block["signature"] = block.get("signature", "") + delta["signature"]
             case "input_json_delta":
@@ -88,12 +88,12 @@ class Draft:
         return Tokens(*(int(self._usage.get(name, 0)) for name in names))
 
 
-def _begun(block: Mapping[str, Any]) -> tuple[Kind, str] | None:
+def _begun(block: Mapping[str, Any]) -> tuple[EventKind, str] | None:
     """What a block brings at its very start, which is nothing as a rule."""
     if block["type"] == "text" and block.get("text"):
-        return Kind.TEXT, block["text"]
+        return EventKind.TEXT, block["text"]
     if block["type"] == "thinking" and block.get("thinking"):
-        return Kind.THINKING, block["thinking"]
+        return EventKind.THINKING, block["thinking"]
     return None
 
 

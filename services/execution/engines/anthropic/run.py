@@ -13,10 +13,10 @@ from services.execution.engines.anthropic.history import History
 from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.engines.anthropic.task import ModelTask
-from services.execution.engines.anthropic.tool_process import Hands, NoHandsError
+from services.execution.engines.anthropic.tool_process import NoToolProcessError, ToolProcess
 from services.execution.engines.context import RunContext
-from services.execution.eventlog.activity import Tally, tally
-from services.execution.inbox.messages import Talk
+from services.execution.eventlog.activity import ModelActivity, read_activity
+from services.execution.inbox.messages import Inbox
 from services.execution.model import Reason, Result, State
 from services.execution.processes import signals, verdict
 from services.execution.processes.announcing import announce
@@ -26,7 +26,7 @@ from services.execution.processes.verdict import Verdict
 from services.execution.redaction.strand import Redactor
 
 if TYPE_CHECKING:
-    from services.execution.engines.anthropic.client import Model
+    from services.execution.engines.anthropic.client import ModelClient
 
 _NEVER = float("inf")
 _LOOK_S = 0.5
@@ -38,12 +38,12 @@ def run_agent_loop(context: RunContext) -> Result:
     credentials = ModelCredentials.from_bytes(context.credentials)
     key = {} if credentials is None else {"ANTHROPIC_API_KEY": credentials.api_key.encode()}
     writer.redactor = Redactor(plan.secrets | key)
-    before = tally(run.events)
-    life = run.begin_life(time.time_ns())
-    if life == 1:
+    before = read_activity(run.events)
+    attempt = run.begin_life(time.time_ns())
+    if attempt == 1:
         writer.state_change(State.RUNNING)
     else:
-        writer.note(f"the runner was lost, and a new one goes on where it was: number {life}", "resume")
+        writer.note(f"the runner was lost, and a new one goes on where it was: number {attempt}", "resume")
     announce(writer, plan.sandbox)
     return asyncio.run(AgentLoop(context).result(credentials, before))
 
@@ -59,35 +59,35 @@ class AgentLoop:
         self._signal_fd = context.signal_fd
         self._group = group
         self._pump = Pump(writer, plan.bounds.max_output_bytes)
-        self._hands = Hands(plan.sandbox, run, self._pump, writer, group)
-        self._meter = Meter(plan.bounds, writer, group, self._hands.root)
+        self._tools = ToolProcess(plan.sandbox, run, self._pump, writer, group)
+        self._meter = Meter(plan.bounds, writer, group, self._tools.root)
         self._start_time_ns = run.started_time_ns() or time.time_ns()
         # A run that goes on has what its first runner left of the time.
         self._end_at = time.monotonic() + plan.bounds.wall_timeout_s - (time.time_ns() - self._start_time_ns) / 1e9
         self._stopped = asyncio.Event()
         self._cause: Reason | None = None
 
-    async def result(self, credentials: ModelCredentials | None, before: Tally) -> Result:
+    async def result(self, credentials: ModelCredentials | None, before: ModelActivity) -> Result:
         """Stay until nothing of the run is left."""
-        asyncio.get_running_loop().add_reader(self._signal_fd, self._heed)
-        self._heed()
+        asyncio.get_running_loop().add_reader(self._signal_fd, self._check_stop)
+        self._check_stop()
         try:
             end = await self._verdict(credentials, before)
         finally:
-            Talk(self._run.path).close()
-            self._hands.end()
+            Inbox(self._run.path).close()
+            self._tools.end()
         result = end.result(
-            self._start_time_ns, processes_left=self._hands.processes_left, output_bytes=self._writer.output_bytes
+            self._start_time_ns, processes_left=self._tools.processes_left, output_bytes=self._writer.output_bytes
         )
         self._meter.at_end()
         return replace(
             result,
-            model_use=tally(self._run.events).model_use(),
-            end_verified_by=self._hands.verified_by,
+            model_use=read_activity(self._run.events).model_use(),
+            end_verified_by=self._tools.verified_by,
             vitals=self._meter.vitals(),
         )
 
-    async def _verdict(self, credentials: ModelCredentials | None, before: Tally) -> Verdict:
+    async def _verdict(self, credentials: ModelCredentials | None, before: ModelActivity) -> Verdict:
         if self._stopped.is_set():
             return self._forced(self._cause)
         if credentials is None:
@@ -96,7 +96,7 @@ class AgentLoop:
         try:
             if self._group is not None:
                 self._group.limit(self._plan.bounds.memory_bytes, self._plan.bounds.processes)
-            self._hands.start()  # it starts while we import what is large
+            self._tools.start()  # it starts while we import what is large
         except (SandboxError, OSError) as error:
             return verdict.never_began(str(error))
         os.environ.update(credentials.environment)
@@ -105,17 +105,17 @@ class AgentLoop:
         return await self._converse(credentials, models, recorder)
 
     async def _converse(self, credentials: ModelCredentials, models: Models, recorder: Recorder) -> Verdict:
-        from services.execution.engines.anthropic.client import Model  # noqa: PLC0415 - a second, in which the sandbox is made
+        from services.execution.engines.anthropic.client import ModelClient  # noqa: PLC0415 - a second, in which the sandbox is made
         from services.execution.engines.anthropic.conversation import Conversation  # noqa: PLC0415
 
         task = ModelTask(**(self._plan.task or {}))
         try:
-            await self._hands.ready()
-        except NoHandsError as error:
+            await self._tools.ready()
+        except NoToolProcessError as error:
             return verdict.never_began(str(error))
         history = History(self._run.history)
-        model = Model(credentials, task, models, recorder)
-        conversation = Conversation(task, history, model, self._hands, recorder, talk=Talk(self._run.path))
+        model = ModelClient(credentials, task, models, recorder)
+        conversation = Conversation(task, history, model, self._tools, recorder, inbox=Inbox(self._run.path))
         try:
             return await self._bounded(conversation.run(), model)
         finally:
@@ -123,7 +123,7 @@ class AgentLoop:
             await model.close()
             history.close()
 
-    async def _bounded(self, work: Coroutine[Any, Any, Verdict], model: "Model") -> Verdict:
+    async def _bounded(self, work: Coroutine[Any, Any, Verdict], model: "ModelClient") -> Verdict:
         """Wait for the work's end, or end it when it must: the connection to the model closes with it."""
         task, stopped = asyncio.create_task(work), asyncio.create_task(self._stopped.wait())
         try:
@@ -145,12 +145,12 @@ class AgentLoop:
             stopped.cancel()
             await asyncio.wait({task, stopped})
 
-    def _idle_at(self, model: "Model") -> float:
+    def _idle_at(self, model: "ModelClient") -> float:
         """When the model will have been silent for too long; a tool may take as long as tools may."""
         idle = self._plan.bounds.idle_timeout_s
         return _NEVER if idle is None or model.heard is None else model.heard + idle
 
-    def _heed(self) -> None:
+    def _check_stop(self) -> None:
         """Look for a request to stop. There is nothing to be polite to: what the agent has to keep is on the disk."""
         signalled = signals.arrived(self._signal_fd)
         if self._run.stop_request() is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.common.sandbox.spec import SandboxSpec
-from services.execution.cgroups.group import Group
+from services.execution.cgroups.group import ControlGroup
 from services.execution.egress.child import Egress, record
 from services.execution.eventlog import EventWriter, Stream
 from services.execution.model import EndVerification
@@ -19,7 +19,7 @@ from services.execution.processes.pump import Pump
 from services.execution.rundir.directory import RunDirectory
 
 MAX_STARTS = 6
-"""Of the tool process, in one life of a runner, the first included."""
+"""Of the tool process, of one runner, the first included."""
 
 _READY_WITHIN_S = 60.0
 _ANSWER_WITHIN_S = 60.0
@@ -28,19 +28,19 @@ _MAX_ANSWER = 4 << 20
 _DEFAULT_BASH_S = 120
 
 
-class HandsLostError(Exception):
+class ToolProcessLostError(Exception):
     """The tool process ended, or said what it never says."""
 
 
-class NoHandsError(Exception):
+class NoToolProcessError(Exception):
     """There are no tools, and no more will be started; the text says why."""
 
 
-class Hands:
+class ToolProcess:
     """One tool process at a time. Its error output is the execution's own."""
 
     def __init__(
-        self, spec: SandboxSpec, run: RunDirectory, pump: Pump, writer: EventWriter, group: Group | None
+        self, spec: SandboxSpec, run: RunDirectory, pump: Pump, writer: EventWriter, group: ControlGroup | None
     ) -> None:
         self._spec = spec
         self._run = run
@@ -85,11 +85,11 @@ class Hands:
             async with asyncio.timeout(_READY_WITHIN_S):
                 if (await self._read()).get("ready") is True:
                     return
-        except (HandsLostError, TimeoutError):
+        except (ToolProcessLostError, TimeoutError):
             pass
         self.end()
         complaint = self._pump.complaint.decode(errors="replace").strip()
-        raise NoHandsError(complaint or "the sandbox ended before the tools began")
+        raise NoToolProcessError(complaint or "the sandbox ended before the tools began")
 
     async def call(self, tool: str, given: Mapping[str, Any]) -> tuple[str, bool]:
         """Have a tool called; return what it answers, and whether that is an error. Raises NoHandsError."""
@@ -99,15 +99,15 @@ class Hands:
                 await self._write({"id": self._number, "tool": tool, "input": given})
                 return self._checked(await self._read())
         except TimeoutError:
-            trouble = "the tools did not answer in time, so their process was ended"
-        except HandsLostError as error:
-            trouble = f"the tools' process ended during this call ({error}); memory may have run out, or it was killed"
+            failure = "the tools did not answer in time, so their process was ended"
+        except ToolProcessLostError as error:
+            failure = f"the tools' process ended during this call ({error}); memory may have run out, or it was killed"
         self.end()
         if self._starts >= MAX_STARTS:
-            raise NoHandsError(f"the tools' process was lost {self._starts} times; the last time: {trouble}")
+            raise NoToolProcessError(f"the tools' process was lost {self._starts} times; the last time: {failure}")
         self.start()
         await self.ready()
-        return f"{trouble}. It was started anew: what ran is gone, and the shell's state with it; files are there", True
+        return f"{failure}. It was started anew: what ran is gone, and the shell's state with it; files are there", True
 
     def end(self) -> None:
         """End the process, and all that it has started."""
@@ -137,7 +137,7 @@ class Hands:
     def _checked(self, answer: Mapping[str, Any]) -> tuple[str, bool]:
         output, is_error = answer.get("output"), answer.get("is_error")
         if answer.get("id") != self._number or not isinstance(output, str) or not isinstance(is_error, bool):
-            raise HandsLostError("it answered what was not asked")
+            raise ToolProcessLostError("it answered what was not asked")
         return output, is_error
 
     def _hear(self, program: agent.Agent) -> None:
@@ -164,20 +164,20 @@ class Hands:
             except BlockingIOError:
                 await _once(self._calls, loop.add_writer, loop.remove_writer)
             except BrokenPipeError:
-                raise HandsLostError("it no longer listens") from None
+                raise ToolProcessLostError("it no longer listens") from None
 
     async def _read(self) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         while b"\n" not in self._buffer:
             if self._program is None or len(self._buffer) > _MAX_ANSWER:
-                raise HandsLostError("it said too much")
+                raise ToolProcessLostError("it said too much")
             try:
                 chunk = os.read(self._program.stdout, 256 * 1024)
             except BlockingIOError:
                 await _once(self._program.stdout, loop.add_reader, loop.remove_reader)
                 continue
             if not chunk:
-                raise HandsLostError("it closed its output")
+                raise ToolProcessLostError("it closed its output")
             self._buffer += chunk
         line, _, rest = bytes(self._buffer).partition(b"\n")
         self._buffer[:] = rest
@@ -186,7 +186,7 @@ class Hands:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise HandsLostError("it said what is no answer")
+            raise ToolProcessLostError("it said what is no answer")
         return answer
 
 

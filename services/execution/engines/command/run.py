@@ -10,8 +10,8 @@ from functools import partial
 
 from services.common.sandbox.errors import SandboxError
 from services.execution.egress.child import Egress, record
-from services.execution.engines.command.ending import GRACE_S, Ending
 from services.execution.engines.command.terminal import Terminal
+from services.execution.engines.command.termination import GRACE_S, Termination
 from services.execution.engines.context import RunContext
 from services.execution.eventlog import Stream
 from services.execution.model import Reason, Result, State
@@ -46,8 +46,8 @@ class CommandRun:
         self._writer.redactor = Redactor(self._plan.secrets)
         self._pump = Pump(self._writer, self._plan.bounds.max_output_bytes)
         size = self._plan.terminal
-        self._terminal = None if size is None else Terminal(self._run.keyboard, size)
-        self._ending = Ending()
+        self._terminal = None if size is None else Terminal(self._run.terminal_input, size)
+        self._termination = Termination()
         self._leave_at = math.inf
 
     def result(self) -> Result:
@@ -74,7 +74,7 @@ class CommandRun:
         for fd, stream in self._outputs(program):
             self._pump.drain(fd, stream)
         self._pump.end()
-        status = -signal.SIGKILL if self._ending.killed else program.exit_status
+        status = -signal.SIGKILL if self._termination.killed else program.exit_status
         end = self._judge(status, meter.at_end() or program.limit)
         result = end.result(start_time_ns, status, left, self._pump.output_bytes)
         return replace(result, end_verified_by=program.verified_by, vitals=meter.vitals())
@@ -91,7 +91,7 @@ class CommandRun:
 
     def _follow(self, program: agent.Agent, meter: Meter, began: float) -> None:
         """Pump and watch until the outermost process has ended."""
-        self._watch(self._signal_fd, self._heed)
+        self._watch(self._signal_fd, self._check_stop)
         for fd, stream in self._outputs(program):
             self._watch(fd, partial(self._receive, fd, stream))
         if self._terminal is not None:
@@ -101,15 +101,15 @@ class CommandRun:
         if (egress := program.egress) is not None:
             self._watch(egress.decisions, lambda: self._record(egress))
         self._selector.register(program.exited, selectors.EVENT_READ, None)
-        self._heed()
+        self._check_stop()
         while True:
             for key, _ in self._selector.select(self._until(meter, began)):
                 if key.data is None:
                     return
                 key.data()
             self._enforce(program, began)
-            if not self._ending.has_begun and (limit := meter.look()) is not None:
-                self._ending.begin(limit, 0.0)
+            if not self._termination.has_begun and (limit := meter.look()) is not None:
+                self._termination.begin(limit, 0.0)
 
     def _outputs(self, program: agent.Agent) -> list[tuple[int, Stream]]:
         """Where output comes from."""
@@ -136,24 +136,24 @@ class CommandRun:
         if self._pump.receive(fd, stream) == 0:
             self._unwatch(fd)
         if self._pump.exceeded:
-            self._ending.begin(Reason.OUTPUT_LIMIT, 0.0)
+            self._termination.begin(Reason.OUTPUT_LIMIT, 0.0)
 
-    def _heed(self) -> None:
+    def _check_stop(self) -> None:
         """Look for a request to stop. The request is written before its signal is sent, so none is missed."""
         signalled = signals.arrived(self._signal_fd)
         request = self._run.stop_request()
         if request is not None:
-            self._ending.begin(None, request.grace_s)
+            self._termination.begin(None, request.grace_s)
         elif signalled:
-            self._ending.begin(Reason.RUNNER_LOST, GRACE_S)
+            self._termination.begin(Reason.RUNNER_LOST, GRACE_S)
 
     def _until(self, meter: Meter, began: float) -> float | None:
         """Seconds until something is due; None for never."""
         bounds = self._plan.bounds
-        times = [self._pump.due(), self._ending.due(), self._leave_at]
+        times = [self._pump.due(), self._termination.due(), self._leave_at]
         if self._terminal is not None:
             times.append(self._terminal.due())
-        if not self._ending.has_begun:
+        if not self._termination.has_begun:
             times += (meter.due(), began + bounds.wall_timeout_s, self._idle_at())
         first = min(times)
         return None if first == math.inf else max(0.0, first - time.monotonic())
@@ -168,12 +168,12 @@ class CommandRun:
         if self._group is not None and now >= self._leave_at:
             self._leave_at = math.inf
             self._group.leave()
-        if not self._ending.has_begun:
+        if not self._termination.has_begun:
             if now >= began + bounds.wall_timeout_s:
-                self._ending.begin(Reason.TIMED_OUT, GRACE_S)
+                self._termination.begin(Reason.TIMED_OUT, GRACE_S)
             elif now >= self._idle_at():
-                self._ending.begin(Reason.IDLE, GRACE_S)
-        self._ending.go_on(program)
+                self._termination.begin(Reason.IDLE, GRACE_S)
+        self._termination.go_on(program)
 
     def _idle_at(self) -> float:
         """When the program will have written nothing for too long."""
@@ -181,8 +181,8 @@ class CommandRun:
 
     def _judge(self, status: int | None, limit: Reason | None) -> Verdict:
         """What it comes to; `limit` is one that may be why the program failed."""
-        if self._ending.has_begun:
-            cause = self._ending.cause
+        if self._termination.has_begun:
+            cause = self._termination.cause
             return verdict.cancelled() if cause is None else verdict.forced(cause, self._plan.bounds)
         if status is None:
             return verdict.never_began(self._pump.complaint.decode(errors="replace").strip())

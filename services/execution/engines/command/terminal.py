@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from services.common.sandbox.spec import SandboxSpec, Tier
-from services.execution.inbox.terminal_input import Listener
+from services.execution.inbox.terminal_input import TerminalInputReader
 from services.execution.model import TerminalSize
 
 _RETRY_S = 0.01
@@ -25,11 +25,11 @@ _BARE = b'exec "$@" <>"$0" 1>&0 2>&0'
 class Terminal:
     """One terminal. It is there as long as the runner, whoever opens and closes it inside."""
 
-    def __init__(self, keyboard: Path, size: TerminalSize) -> None:
+    def __init__(self, terminal_input: Path, size: TerminalSize) -> None:
         self.screen, self.program_end = os.openpty()
         os.set_blocking(self.screen, False)
-        self._listener = Listener(keyboard)
-        self.keys = self._listener.fd
+        self._reader = TerminalInputReader(terminal_input)
+        self.keys = self._reader.fd
         self._typed: deque[bytes] = deque()
         self._retry_at = math.inf
         self._resize(size.rows, size.columns)
@@ -46,12 +46,12 @@ class Terminal:
             self._retry_at = time.monotonic() + _RETRY_S
             time.sleep(_RETRY_S / 2)  # the pipe stays full meanwhile: who types faster than the program reads waits
             return
-        for typed in self._listener.read():
-            if isinstance(typed, tuple):
+        for event in self._reader.read():
+            if isinstance(event, tuple):
                 self.push()
-                self._resize(*typed)
+                self._resize(*event)
             else:
-                self._typed.append(typed)
+                self._typed.append(event)
         self.push()
 
     def due(self) -> float:

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from services.execution.engines.anthropic import client
-from services.execution.engines.anthropic.client import Model, ModelFailedError, ModelUnavailableError
+from services.execution.engines.anthropic.client import ModelClient, ModelFailedError, ModelUnavailableError
 from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import Reply
 from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.engines.anthropic.task import ModelTask
 from services.execution.eventlog import EventReader, EventWriter
-from services.execution.eventlog.activity import Tally
+from services.execution.eventlog.activity import ModelActivity
 from tests.kit.replay import replaying, write_script
 
 MESSAGES = [{"role": "user", "content": [{"type": "text", "text": "Do it."}]}]
@@ -24,8 +24,8 @@ async def ask(directory: Path, url: str) -> tuple[Reply | Exception, list[str]]:
     task = ModelTask("claude-sonnet-5-5", "Do it.", "Be good.", 5, 1000, None)
     models = Models.load()
     with EventWriter(directory / "events") as writer:
-        recorder = Recorder(writer, Tally(), models)
-        model = Model(credentials, task, models, recorder)
+        recorder = Recorder(writer, ModelActivity(), models)
+        model = ModelClient(credentials, task, models, recorder)
         answer: Reply | Exception
         try:
             answer = await model.answer(MESSAGES)

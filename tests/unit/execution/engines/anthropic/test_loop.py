@@ -11,8 +11,8 @@ from services.common.errors import StartError
 from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import History, Reply
 from services.execution.engines.anthropic.models import Models, Tokens
-from services.execution.eventlog import EventWriter, Kind
-from services.execution.eventlog.activity import tally
+from services.execution.eventlog import EventKind, EventWriter
+from services.execution.eventlog.activity import read_activity
 
 TOKENS = Tokens(1_000_000, 100_000, 2_000_000, 10_000)
 
@@ -80,13 +80,13 @@ def test_what_is_said_after_an_answer_closes_it(tmp_path: Path) -> None:
 def test_a_tally_counts_each_request_once(tmp_path: Path) -> None:
     usage = {"input_tokens": 10, "output_tokens": 1, "cache_read_tokens": 0, "cache_write_tokens": 0}
     with EventWriter(tmp_path / "events") as writer:
-        writer.fields(Kind.TEXT, text="cut off", request_id="cut")
+        writer.fields(EventKind.TEXT, text="cut off", request_id="cut")
         for request_id, cost in (("a", 0.5), ("a", 0.5), ("b", 0.25)):
-            writer.fields(Kind.TEXT, text=f"words of {request_id} ", request_id=request_id)
-            writer.fields(Kind.USAGE, request_id=request_id, model="m", cost_usd=cost, **usage)
-        writer.fields(Kind.TOOL_CALL, tool_call_id="c", tool="bash", input="{}")
-        writer.fields(Kind.TEXT, text="cut off again", request_id="cut again")
-    use = tally(tmp_path / "events").model_use()
+            writer.fields(EventKind.TEXT, text=f"words of {request_id} ", request_id=request_id)
+            writer.fields(EventKind.USAGE, request_id=request_id, model="m", cost_usd=cost, **usage)
+        writer.fields(EventKind.TOOL_CALL, tool_call_id="c", tool="bash", input="{}")
+        writer.fields(EventKind.TEXT, text="cut off again", request_id="cut again")
+    use = read_activity(tmp_path / "events").model_use()
     assert (use.tokens, use.cost_usd, use.turns, use.tool_calls) == (22, 0.75, 2, 1)
     assert use.last_words == "words of b"
 
@@ -94,9 +94,9 @@ def test_a_tally_counts_each_request_once(tmp_path: Path) -> None:
 def test_one_price_that_is_not_known_makes_the_cost_unknown(tmp_path: Path) -> None:
     usage = {"input_tokens": 10, "output_tokens": 1, "cache_read_tokens": 0, "cache_write_tokens": 0}
     with EventWriter(tmp_path / "events") as writer:
-        writer.fields(Kind.USAGE, request_id="a", model="m", cost_usd=0.5, **usage)
-        writer.fields(Kind.USAGE, request_id="b", model="new", **usage)
-    assert tally(tmp_path / "events").model_use().cost_usd is None
+        writer.fields(EventKind.USAGE, request_id="a", model="m", cost_usd=0.5, **usage)
+        writer.fields(EventKind.USAGE, request_id="b", model="new", **usage)
+    assert read_activity(tmp_path / "events").model_use().cost_usd is None
 
 
 def test_a_key_is_not_in_what_is_printed() -> None:

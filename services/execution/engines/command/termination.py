@@ -12,7 +12,7 @@ GRACE_S = 5.0
 _RETRY_S = 0.01
 
 
-class Ending:
+class Termination:
     """The end that we make of a program, if we do."""
 
     def __init__(self) -> None:

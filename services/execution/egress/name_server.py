@@ -9,7 +9,7 @@ import asyncio
 import struct
 from typing import cast
 
-from services.execution.egress.policy import Policy
+from services.execution.egress.policy import EgressPolicy
 
 _HEADER = struct.Struct("!6H")
 _TYPE_A, _CLASS_IN = 1, 1
@@ -23,7 +23,7 @@ _QUESTION = 12  # where the name stands: right after the header
 class NameServer(asyncio.DatagramProtocol):
     """Answers questions by UDP."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: EgressPolicy) -> None:
         self._policy = policy
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -39,7 +39,7 @@ class NameServer(asyncio.DatagramProtocol):
             self._transport.sendto(reply, addr)
 
 
-def answer(question: bytes, policy: Policy) -> bytes | None:
+def answer(question: bytes, policy: EgressPolicy) -> bytes | None:
     """The answer to a message; None where it is no question."""
     if len(question) < _HEADER.size:
         return None
@@ -65,18 +65,18 @@ def answer(question: bytes, policy: Policy) -> bytes | None:
 def _read(message: bytes) -> tuple[str, int, int] | None:
     """Name, type and end of the one question; None where it is not whole."""
     labels: list[str] = []
-    place = _QUESTION
+    offset = _QUESTION
     while True:
-        if place >= len(message):
+        if offset >= len(message):
             return None
-        length = message[place]
-        place += 1
+        length = message[offset]
+        offset += 1
         if length == 0:
             break
-        if length > 63 or place + length > len(message):
+        if length > 63 or offset + length > len(message):
             return None
-        labels.append(message[place : place + length].decode("ascii", "backslashreplace"))
-        place += length
-    if place + 4 > len(message):
+        labels.append(message[offset : offset + length].decode("ascii", "backslashreplace"))
+        offset += length
+    if offset + 4 > len(message):
         return None
-    return ".".join(labels), int.from_bytes(message[place : place + 2], "big"), place + 4
+    return ".".join(labels), int.from_bytes(message[offset : offset + 2], "big"), offset + 4
