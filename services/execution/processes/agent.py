@@ -2,10 +2,11 @@
 
 from typing import Protocol
 
-from services.common.sandbox import inputs
+from services.common.sandbox import devices, inputs, seccomp
 from services.common.sandbox.spec import Network, SandboxSpec, Tier
 from services.execution.cgroups.group import ControlGroup
 from services.execution.egress.child import Egress
+from services.execution.eventlog import EventWriter
 from services.execution.model import EndVerification, Reason
 from services.execution.processes.bare import BareAgent
 from services.execution.processes.sandboxed import SandboxedAgent
@@ -99,3 +100,16 @@ def start_on(spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGro
         if egress is not None:
             egress.close()
         raise
+
+
+def announce(writer: EventWriter, spec: SandboxSpec) -> None:
+    """Append a note of all by which a run's sandbox is weaker than people expect, or other."""
+    if spec.tier is Tier.NONE:
+        writer.note("NO SANDBOX: what runs here has every right that the service has, on the whole machine")
+        return
+    if spec.container is not None:
+        writer.note(f"in a container of image {spec.container.image}")
+        return
+    for weakness in (seccomp.weakness(), devices.weakness()):
+        if weakness is not None:
+            writer.note(weakness)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from dataclasses import dataclass
 from typing import Any, cast
 
 import anthropic
@@ -10,7 +11,6 @@ import httpx2
 from anthropic.types import MessageParam
 
 from services.execution.engines.anthropic.credentials import ModelCredentials
-from services.execution.engines.anthropic.failures import ModelFailure, classify
 from services.execution.engines.anthropic.history import Reply
 from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
@@ -24,6 +24,9 @@ _LONGEST_RETRY_AFTER_S = 60.0
 # The API sends a sign of life every few seconds, thinking or not; silence for so long is a dead connection.
 _TIMEOUT = anthropic.Timeout(120.0, connect=15.0)
 _FAILURES = (anthropic.APIError, httpx2.HTTPError, BrokenStreamError, ValueError)
+_PASSING_STATUSES = {408, 409, 429}
+_PASSING_KINDS = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
+_LONGEST_MESSAGE = 1500
 
 
 class ModelFailedError(Exception):
@@ -32,6 +35,18 @@ class ModelFailedError(Exception):
 
 class ModelUnavailableError(Exception):
     """The model was asked many times in vain."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailure:
+    """What went wrong with a request, and whether it passes, so that asking again may help.
+
+    `text` is for people; `retry_after` is in seconds, where the API says when to come back.
+    """
+
+    text: str
+    passes: bool
+    retry_after: float | None = None
 
 
 class ModelClient:
@@ -93,3 +108,38 @@ class ModelClient:
     async def close(self) -> None:
         """Let go of connections."""
         await self._client.close()
+
+
+def classify(error: Exception) -> ModelFailure:
+    """Explain what the SDK, or the connection below it, raised. All but a refusal in the API's own words may pass."""
+    if isinstance(error, anthropic.APIStatusError):
+        return _refused(error)
+    cause = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else None
+    detail = str(cause or error) or type(cause or error).__name__
+    if isinstance(error, anthropic.APIConnectionError):
+        return ModelFailure(f"the model cannot be reached: {detail[:_LONGEST_MESSAGE]}", passes=True)
+    return ModelFailure(f"the answer broke off: {detail[:_LONGEST_MESSAGE]}", passes=True)
+
+
+def _refused(error: anthropic.APIStatusError) -> ModelFailure:
+    kind, message = _body(error)
+    if error.status_code < 300:  # the stream had begun well
+        return ModelFailure(f"the answer broke off: {kind}: {message}", passes=kind in _PASSING_KINDS)
+    passes = error.status_code in _PASSING_STATUSES or error.status_code >= 500
+    return ModelFailure(f"status {error.status_code}, {kind}: {message}", passes, _retry_after(error))
+
+
+def _body(error: anthropic.APIStatusError) -> tuple[str, str]:
+    """The API's own words; of something else that answers in its place, whatever there is."""
+    body = error.body
+    inner = body.get("error") if isinstance(body, dict) else None
+    if isinstance(inner, dict):
+        return str(inner.get("type", "error")), str(inner.get("message", ""))[:_LONGEST_MESSAGE]
+    return "error", str(body or error)[:_LONGEST_MESSAGE]
+
+
+def _retry_after(error: anthropic.APIStatusError) -> float | None:
+    try:
+        return float(error.response.headers.get("retry-after", ""))
+    except ValueError:
+        return None

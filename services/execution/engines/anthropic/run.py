@@ -18,8 +18,7 @@ from services.execution.engines.context import RunContext
 from services.execution.eventlog.activity import ModelActivity, read_activity
 from services.execution.inbox.messages import Inbox
 from services.execution.model import Reason, Result, State
-from services.execution.processes import signals, verdict
-from services.execution.processes.announcing import announce
+from services.execution.processes import agent, signals, verdict
 from services.execution.processes.meter import Meter
 from services.execution.processes.pump import Pump
 from services.execution.processes.verdict import Verdict
@@ -44,7 +43,7 @@ def run_agent_loop(context: RunContext) -> Result:
         writer.state_change(State.RUNNING)
     else:
         writer.note(f"the runner was lost, and a new one goes on where it was: number {attempt}", "resume")
-    announce(writer, plan.sandbox)
+    agent.announce(writer, plan.sandbox)
     return asyncio.run(AgentLoop(context).result(credentials, before))
 
 

@@ -16,7 +16,6 @@ from services.execution.engines.context import RunContext
 from services.execution.eventlog import Stream
 from services.execution.model import Reason, Result, State
 from services.execution.processes import agent, signals, verdict
-from services.execution.processes.announcing import announce
 from services.execution.processes.meter import Meter
 from services.execution.processes.pump import Pump
 from services.execution.processes.verdict import Verdict
@@ -87,7 +86,7 @@ class CommandRun:
 
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)
-        announce(self._writer, self._plan.sandbox)
+        agent.announce(self._writer, self._plan.sandbox)
 
     def _follow(self, program: agent.Agent, meter: Meter, began: float) -> None:
         """Pump and watch until the outermost process has ended."""
