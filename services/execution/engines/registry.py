@@ -1,8 +1,13 @@
-"""The runner's way to the engines, each of which is imported for its own executions alone: some weigh a lot."""
+"""The runner's way to the engines.
+
+A runner is started before it has a run: an engine that weighs little is imported then, so that its agents begin at
+once, and one that weighs much when it has an agent to drive, so that nobody else pays for it.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from services.execution.engines.command.run import run_command
 from services.execution.engines.context import RunContext
 from services.execution.model import Result
 
@@ -17,16 +22,10 @@ def load(name: str) -> RunEngine:
     return _ENGINES[name]()
 
 
-def _command() -> RunEngine:
-    from services.execution.engines.command.run import run_command  # noqa: PLC0415
-
-    return run_command
-
-
 def _anthropic() -> RunEngine:
     from services.execution.engines.anthropic.run import run_agent_loop  # noqa: PLC0415
 
     return run_agent_loop
 
 
-_ENGINES: Final[Mapping[str, Callable[[], RunEngine]]] = {"command": _command, "anthropic": _anthropic}
+_ENGINES: Final[Mapping[str, Callable[[], RunEngine]]] = {"command": lambda: run_command, "anthropic": _anthropic}

@@ -119,3 +119,4 @@ def test_the_runner_of_a_command_imports_nothing_of_a_model() -> None:
         "services.execution.engines.anthropic.run",
     }
     assert heavy.isdisjoint(loaded)
+    assert "services.execution.engines.command.run" in loaded, "it is to begin at once when it gets its run"
