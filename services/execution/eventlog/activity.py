@@ -19,7 +19,7 @@ class ModelActivity:
 
     requests: set[str] = field(default_factory=set)
     """Ids of the model's requests that were answered whole."""
-    turns_told: set[str] = field(default_factory=set)
+    turn_ends: set[str] = field(default_factory=set)
     calls: set[str] = field(default_factory=set)
     """Ids of the tool calls that were told."""
     results: set[str] = field(default_factory=set)
@@ -58,7 +58,7 @@ class ModelActivity:
             case EventKind.PERMISSION_ANSWER:
                 self.answered.add(fields["permission_id"])
             case EventKind.TURN_END:
-                self.turns_told.add(fields["request_id"])
+                self.turn_ends.add(fields["request_id"])
 
     def model_use(self) -> ModelUse:
         """Sum up."""

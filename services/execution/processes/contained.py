@@ -176,8 +176,8 @@ class ContainedAgent:
             problem = f"cannot be looked at ({error.strerror})"
         init.release()
         raise SandboxUnavailableError(
-            f"process {init.pid}, which the engine calls the container's, {problem}",
-            "The engine must run on this machine, and Boatyard where it sees the machine's processes",
+            f"process {init.pid}, which the container engine calls the container's, {problem}",
+            "The container engine must run on this machine, and Boatyard where it sees the machine's processes",
         )
 
     def _is_life(self, entry: Path) -> bool:
@@ -205,17 +205,17 @@ class ContainedAgent:
         if readable(self._status, 0):
             self._learn(os.read(self._status, PIPE_BYTES))
 
-    def _learn(self, told: bytes) -> None:
+    def _learn(self, words: bytes) -> None:
         """Read the last words of the container's init. The program can speak in its place, of itself alone."""
-        for line in told.splitlines():
-            words, _, number = line.rpartition(b" ")
+        for line in words.splitlines():
+            name, _, number = line.rpartition(b" ")
             if not number.isdigit() or len(number) > _MOST_DIGITS:
                 continue
-            if words == container.ENDED:
+            if name == container.ENDED:
                 self.exit_status = int(number) & 0xFF
-            elif int(number) and words in container.KILLED:
+            elif int(number) and name in container.KILLED:
                 self.limit = Reason.MEMORY_LIMIT
-            elif int(number) and words in container.REFUSED:
+            elif int(number) and name in container.REFUSED:
                 self.limit = self.limit or Reason.PROCESS_LIMIT
 
     def _open(self, name: str, mode: int) -> int:

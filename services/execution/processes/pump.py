@@ -99,8 +99,8 @@ class Pump:
         for flow in self._flows.values():
             if now >= flow.tell_at:
                 flow.tell_at = math.inf
-                told = flow.strand.tell(flow.kept)
-                self._record(flow, flow.view[told])
+                shown = flow.strand.tell(flow.kept)
+                self._record(flow, flow.view[shown])
 
     def end(self) -> None:
         """Write all, for nothing follows."""

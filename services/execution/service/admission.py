@@ -1,4 +1,4 @@
-"""Whether this machine can carry one more execution, by what it really has at this moment."""
+"""Whether this machine can take one more execution, by what it really has at this moment."""
 
 import os
 from dataclasses import dataclass

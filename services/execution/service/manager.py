@@ -97,10 +97,10 @@ class ExecutionManager:
         await self._fences.check(current_fence())
         made = request.plan.sandbox.container
         if made is not None and await self._store.find(request.execution_id) is None:
-            # Before others would wait for it: an engine may take its time.
+            # Before others would wait for it: a container engine may take its time.
             await self._check_container(made, request.execution_id)
         # In a task of its own: a caller that goes away in the midst of it, as a killed gateway does, would otherwise
-        # leave an execution that is recorded, and that nobody carries.
+        # leave an execution that is recorded, and that nobody runs.
         beginning = asyncio.create_task(self._begin(request))
         self._tasks.add(beginning)
         beginning.add_done_callback(self._let_go)

@@ -40,7 +40,7 @@ class Runners:
             self._spare = _spawn(self._control_groups)
 
     def start(self, run: RunDirectory) -> Runner:
-        """Give a run to a runner. Where another already carries this run, the new one ends at once."""
+        """Give a run to a runner. Where another already has this run, the new one ends at once."""
         engine = run.engine()
         credentials = b"" if engine is None else self._credentials.of(engine)
         runner = self._spare
@@ -69,7 +69,7 @@ def _spawn(control_groups: ControlGroupHierarchies) -> Runner:
     environment = {"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)}
     if home := os.environ.get("BOATYARD_HOME"):  # for people who look for the processes of a data directory
         environment["BOATYARD_HOME"] = home
-    # By them a container engine's client finds its engine, as it does for us.
+    # By them a container engine's client finds it, as it does for us.
     environment |= {name: os.environ[name] for name in engines.VARIABLES if name in os.environ}
     if control_groups:
         environment[HIERARCHIES_VARIABLE] = to_text(control_groups)

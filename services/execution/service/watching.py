@@ -80,7 +80,7 @@ class _View:
         self, executions: ExecutionManager, execution_id: str, *, follow: bool
     ) -> AsyncGenerator[EventBatch, None]:
         """Yield what there is, and with `follow` what comes, until the execution has ended."""
-        quiet_since = told = time.monotonic()
+        quiet_since = sent_at = time.monotonic()
         while True:
             ended = executions.has_ended(execution_id)  # before the look: what is written until then is seen by it
             records = await self._read()
@@ -89,8 +89,8 @@ class _View:
                 self.next_sequence = records[-1].sequence + 1
                 quiet_since = now
                 chosen = [record for record in records if record.kind in self._kinds] if self._kinds else records
-                if chosen or now - told >= _HEARTBEAT_S:
-                    told = now
+                if chosen or now - sent_at >= _HEARTBEAT_S:
+                    sent_at = now
                     yield EventBatch(self.next_sequence, chosen)
                 if sum(len(record.payload) for record in records) < _BATCH_BYTES // 2:
                     # The end of what there is: many small messages of a flood would cost more than this delay.
@@ -98,8 +98,8 @@ class _View:
             elif ended or not follow:
                 return
             else:
-                if now - told >= _HEARTBEAT_S:
-                    told = now
+                if now - sent_at >= _HEARTBEAT_S:
+                    sent_at = now
                     yield EventBatch(self.next_sequence)
                 await executions.ended_within(execution_id, _interval(now - quiet_since))
 

@@ -25,7 +25,7 @@ def violations(spec: pb.ExecutionSpec, network: Network) -> Violations:
         text = "cannot be ALLOW_LIST in a container, which our proxy is not in: use NONE, OPEN, or tier BUBBLEWRAP"
         found.append(("spec.network", text))
     if spec.layout.WhichOneof("kind") == "layers" and not spec.layout.layers.mounted_path:
-        text = "is required in a container: its engine sees what the host sees, and cannot stack a workspace's layers"
+        text = "is required in a container, whose engine sees what the host sees, and cannot stack a workspace's layers"
         found.append(("spec.layout.layers.mounted_path", text))
     found += engines.container_violations(spec)
     for field, names in (("spec.environment", spec.environment), ("spec.secrets", spec.secrets)):

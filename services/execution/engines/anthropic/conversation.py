@@ -72,12 +72,12 @@ class Conversation:
             self._recorder.reply(reply, turn)
         for call_id, (output, is_error) in self._history.results().items():
             self._recorder.result(call_id, output, is_error=is_error)
-        for message_id, text in self._history.messages_told().items():
+        for message_id, text in self._history.delivered_messages().items():
             self._recorder.delivered(message_id, text)
 
     def _deliver(self) -> None:
         """Tell the model what people have sent."""
-        delivered = self._history.messages_told()
+        delivered = self._history.delivered_messages()
         for message in self._inbox.messages():
             if message.message_id not in delivered:
                 self._history.say(message.text, message.message_id)
@@ -127,7 +127,7 @@ class Conversation:
     def _judge(self, reply: Reply) -> Verdict | None:
         if reply.stop_reason in _DONE:
             # A message that came during the last words is not lost: the model is told, and goes on.
-            return Verdict(State.SUCCEEDED) if self._inbox.close(set(self._history.messages_told())) else None
+            return Verdict(State.SUCCEEDED) if self._inbox.close(set(self._history.delivered_messages())) else None
         if reply.stop_reason in _GOES_ON:
             self._history.say(_GO_ON)
             return None

@@ -75,10 +75,10 @@ class History:
         """Tell the model something, perhaps what somebody sent."""
         self._append({"kind": "say", "text": text, "message_id": message_id})
 
-    def messages_told(self) -> dict[str, str]:
+    def delivered_messages(self) -> dict[str, str]:
         """What somebody sent and the model was told, by its id."""
-        told = [record for record in self._records if record["kind"] == "say" and record.get("message_id")]
-        return {record["message_id"]: record["text"] for record in told}
+        delivered = [record for record in self._records if record["kind"] == "say" and record.get("message_id")]
+        return {record["message_id"]: record["text"] for record in delivered}
 
     def reply(self, reply: Reply) -> None:
         """Keep an answer."""

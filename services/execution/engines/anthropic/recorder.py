@@ -75,7 +75,7 @@ class Recorder:
                 cache_write_tokens=tokens.cache_write,
                 **({} if cost is None else {"cost_usd": cost}),
             )
-        if reply.id not in self.activity.turns_told:
+        if reply.id not in self.activity.turn_ends:
             self._write(EventKind.TURN_END, turn=turn, stop_reason=reply.stop_reason, request_id=reply.id)
 
     def call(self, call: ToolCall) -> None:
