@@ -60,7 +60,7 @@ class BareAgent:
             left = self._group.end(_GONE_WITHIN_S)
             self.verified_by = EndVerification.CGROUP if left == 0 else None
             return left
-        left = orphans.sweep(_GONE_WITHIN_S)
+        left = orphans.end(_GONE_WITHIN_S)
         self.verified_by = EndVerification.SUBREAPER if left == 0 else None
         return left
 

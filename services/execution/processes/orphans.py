@@ -35,7 +35,7 @@ def adopt() -> None:
         raise OSError(ctypes.get_errno(), "cannot become a subreaper")
 
 
-def sweep(timeout_s: float) -> int:
+def end(timeout_s: float) -> int:
     """Kill all our descendants, those too that they leave to us in dying; return how many remain after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while remaining := descendants(os.getpid()):

@@ -9,7 +9,7 @@ started   made by the runner before it starts the program: whoever finds it, and
           knows that the runner was lost
 lives     how many runners have set about an execution, where a new one can go on for a lost one
 keyboard  what is typed on the program's terminal, where it has one: a named pipe, which the runner reads
-history   a model's conversation, as far as it has come; secrets may be in it, and it goes with the plan
+history   what a model's loop has to go on with: its conversation; secrets may be in it, and it goes with the plan
 talk      what people say to an agent, and what it asks: see `inbox.messages`
 group     the directories of its control group, if it has one
 engine    the client of the container engine that may have a container of it: see `processes.containers`

@@ -104,7 +104,8 @@ class AgentLoop:
         return await self._converse(credentials, models, recorder)
 
     async def _converse(self, credentials: ModelCredentials, models: Models, recorder: Recorder) -> Verdict:
-        from services.execution.engines.anthropic.client import ModelClient  # noqa: PLC0415 - a second, in which the sandbox is made
+        # These take a second, in which the sandbox is made.
+        from services.execution.engines.anthropic.client import ModelClient  # noqa: PLC0415
         from services.execution.engines.anthropic.conversation import Conversation  # noqa: PLC0415
 
         task = ModelTask(**(self._plan.task or {}))
