@@ -24,7 +24,7 @@ from bench.kit.executions import Executions, executions
 from bench.kit.figures import at_most
 from bench.kit.options import options
 from bench.kit.processes import proportional_mb
-from services.execution.loop.tools import SYSTEM, TOOLS
+from services.execution.engines.anthropic.tools import SYSTEM, TOOLS
 from tests.kit.replay import Replay, bash, replaying, write_script
 
 MODEL = "claude-sonnet-5-5"

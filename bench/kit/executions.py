@@ -13,7 +13,7 @@ from boatyard.workspace.v1 import layout_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from bench.kit.services import running
-from services.execution.rundir import RunDirectory
+from services.execution.rundir.directory import RunDirectory
 from tests.kit.processes import with_descendants
 from tests.kit.services import Services
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AsyncExitStack, aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -24,21 +24,22 @@ from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
-from services.execution import containers, places, store
-from services.execution.admission import Admission
-from services.execution.attaching import Attaching
-from services.execution.capabilities import CONTAINER, Capability, capabilities
-from services.execution.guard import PathGuard
-from services.execution.loop.access import NETWORK_VARIABLES, Access
-from services.execution.loop.models import Models
-from services.execution.manager import ExecutionManager
-from services.execution.metrics import ExecutionCounts, RunningMetrics
-from services.execution.requests import StartReader
-from services.execution.retention import Retention, Terms
-from services.execution.runner.group import Place, Task
+from services.execution.cgroups import hierarchies
+from services.execution.cgroups.group import ControlGroupHierarchies, Controller
+from services.execution.engines.credentials import EngineCredentials
+from services.execution.processes import containers
+from services.execution.service import store
+from services.execution.service.admission import Admission
+from services.execution.service.capabilities import CONTAINER, Capability, capabilities
+from services.execution.service.manager import ExecutionManager
+from services.execution.service.messaging import Messaging
+from services.execution.service.metrics import ExecutionCounts, RunningMetrics
+from services.execution.service.path_guard import PathGuard
+from services.execution.service.retention import Retention, RetentionLimits
+from services.execution.service.terminals import Terminals
 from services.execution.servicer import ExecutionServicer
 from services.execution.settings import ExecutionSettings
-from services.execution.talking import Talking
+from services.execution.wire.start import StartReader
 
 log = structlog.get_logger()
 
@@ -57,7 +58,7 @@ async def _main() -> None:
         # Two services on one directory would both conclude the runs of a lost runner.
         stack.enter_context(alone(directory / "lock", f"serves the executions in {directory}"))
         control_groups = await asyncio.to_thread(_control_groups, directory) if settings.control_groups else {}
-        stack.callback(places.remove, control_groups)
+        stack.callback(hierarchies.remove, control_groups)
         engine = open_database(sqlite_url(directory / "execution.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.execution.migrations")
@@ -70,24 +71,24 @@ async def _main() -> None:
                     executions,
                     fences,
                     _admission(settings, runs, control_groups),
-                    _access(settings),
-                    places=control_groups,
+                    EngineCredentials.from_settings(settings),
+                    control_groups=control_groups,
                 )
             )
         )
         await manager.recover()
         meters.add(RunningMetrics(manager, settings.max_executions))
-        terms = Terms(
+        limits = RetentionLimits(
             timedelta(hours=settings.pack_after_hours), timedelta(days=settings.keep_days), settings.keep_bytes
         )
-        sweeping = {
-            "retention": Retention(executions, runs, terms).run(settings.sweep_seconds),
+        background = {
+            "retention": Retention(executions, runs, limits).run_retention(settings.sweep_seconds),
             "containers": _remove_containers(runs, settings.sweep_seconds),
             "fences": fences.forget_in_time(),
         }
-        await stack.enter_async_context(program.beside(sweeping))
-        found = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings.container_engine)))
-        _warn(found)
+        await stack.enter_async_context(program.beside(background))
+        provided = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings.container_engine)))
+        _warn(provided)
         draining = Draining()
         await serve(
             listen=settings.listen,
@@ -97,11 +98,11 @@ async def _main() -> None:
                     add_ExecutionServiceServicer_to_server,
                     ExecutionServicer(
                         manager,
-                        Talking(manager, fences),
-                        Attaching(manager, fences),
+                        Messaging(manager, fences),
+                        Terminals(manager, fences),
                         StartReader(settings, PathGuard(home)),
                         draining=draining,
-                        capabilities=found,
+                        capabilities=provided,
                     ),
                 ),
                 metrics(meters),
@@ -116,24 +117,24 @@ async def _main() -> None:
 async def _remove_containers(runs: Path, every_s: float) -> None:
     """Remove the containers of runners that are gone, now and as long as we are there."""
     while True:
-        for execution_id, problem in await asyncio.to_thread(lambda: list(containers.sweep(runs))):
+        for execution_id, problem in await asyncio.to_thread(lambda: list(containers.remove_orphaned(runs))):
             log.warning("a container is left", execution_id=execution_id, problem=problem)
         await asyncio.sleep(every_s)
 
 
-def _control_groups(directory: Path) -> Mapping[Task, Place]:
+def _control_groups(directory: Path) -> ControlGroupHierarchies:
     """Find where control groups can be made, and remove what runners that were killed have left there."""
     name = f"boatyard-{hashlib.blake2s(os.fsencode(directory.resolve()), digest_size=6).hexdigest()}"
-    found = places.find_places(name)
-    places.sweep(found)
-    missing = sorted(set(Task) - set(found))
+    found = hierarchies.find_hierarchies(name)
+    hierarchies.remove_orphaned(found)
+    missing = sorted(set(Controller) - set(found))
     if missing:
         log.info("limits are sampled, for want of control groups", without=missing)
     return found
 
 
-def _admission(settings: ExecutionSettings, runs: Path, control_groups: Mapping[Task, Place]) -> Admission:
-    memory = control_groups.get(Task.MEMORY)
+def _admission(settings: ExecutionSettings, runs: Path, control_groups: ControlGroupHierarchies) -> Admission:
+    memory = control_groups.get(Controller.MEMORY)
     return Admission(
         runs=runs,
         max_executions=settings.max_executions,
@@ -144,21 +145,8 @@ def _admission(settings: ExecutionSettings, runs: Path, control_groups: Mapping[
     )
 
 
-def _access(settings: ExecutionSettings) -> Access | None:
-    """Return what reaches a model: the key, where it is shown, and how the network is left here."""
-    if settings.anthropic_api_key is None:
-        return None
-    models = Models.load(settings.models_file)  # a table that cannot be read is told at the start
-    return Access(
-        api_key=settings.anthropic_api_key.get_secret_value(),
-        base_url=settings.anthropic_base_url,
-        environment={name: os.environ[name] for name in NETWORK_VARIABLES if name in os.environ},
-        models_file=models.path,
-    )
-
-
-def _warn(found: Iterable[Capability]) -> None:
+def _warn(provided: Iterable[Capability]) -> None:
     """Say what is missing at the start, not only when somebody needs it; tier `none` works all the same."""
-    for one in found:
+    for one in provided:
         if not one.provided_by and one.name != CONTAINER:  # few want one
             log.warning("does not work here", what=one.name, why=one.complaint)

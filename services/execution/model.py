@@ -1,9 +1,10 @@
 """What an execution is, not how it is stored, sent or run. Standard library only: runners import it."""
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from services.common.sandbox.spec import SandboxSpec, Tier
 
@@ -89,20 +90,6 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelTask:
-    """What a model is asked to do, and how far it may go. Its sandbox is that of its tools."""
-
-    model: str
-    prompt: str
-    system_prompt: str
-    max_turns: int
-    max_tokens: int
-    token_budget: int | None
-    ask_before: Sequence[str] = ()
-    """Tools before each call of which somebody is asked."""
-
-
-@dataclass(frozen=True, slots=True)
 class TerminalSize:
     """Of a window, in characters."""
 
@@ -112,15 +99,17 @@ class TerminalSize:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a runner needs to know, but for what reaches a model. With a `task` a model is the agent.
+    """All that a runner needs to know, but for the secrets of its `engine`.
 
-    `secret_names` are the variables of the sandbox's environment whose values no event may hold.
+    `task` is what that engine itself is asked, as JSON that it alone understands. `secret_names` are the variables of
+    the sandbox's environment whose values no event may hold.
     """
 
     execution_id: str
+    engine: str
     sandbox: SandboxSpec
     bounds: Bounds
-    task: ModelTask | None = None
+    task: Mapping[str, Any] | None = None
     secret_names: tuple[str, ...] = ()
     terminal: TerminalSize | None = None
 

@@ -9,12 +9,13 @@ from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceServicer
 from grpc import aio
 
 from services.common.rpc.draining import Draining
-from services.execution import event_wire, watching, wire
-from services.execution.attaching import Attaching
-from services.execution.capabilities import Capability
-from services.execution.manager import ExecutionManager
-from services.execution.requests import StartReader
-from services.execution.talking import Talking
+from services.execution.service import watching
+from services.execution.service.capabilities import Capability
+from services.execution.service.manager import ExecutionManager
+from services.execution.service.messaging import Messaging
+from services.execution.service.terminals import Terminals
+from services.execution.wire import events, requests, responses
+from services.execution.wire.start import StartReader
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -25,16 +26,16 @@ class ExecutionServicer(ExecutionServiceServicer):
     def __init__(
         self,
         executions: ExecutionManager,
-        talking: Talking,
-        attaching: Attaching,
+        messaging: Messaging,
+        terminals: Terminals,
         starts: StartReader,
         *,
         draining: Draining,
         capabilities: Sequence[Capability] = (),
     ) -> None:
         self._executions = executions
-        self._talking = talking
-        self._attaching = attaching
+        self._messaging = messaging
+        self._terminals = terminals
         self._starts = starts
         self._draining = draining
         self._capabilities = capabilities
@@ -42,66 +43,70 @@ class ExecutionServicer(ExecutionServiceServicer):
     async def StartExecution(self, request: pb.StartExecutionRequest, context: Context) -> pb.StartExecutionResponse:
         """See the contract."""
         execution = await self._executions.start(self._starts.read(request))
-        return pb.StartExecutionResponse(execution=wire.execution(execution))
+        return pb.StartExecutionResponse(execution=responses.execution_to_proto(execution))
 
     async def DescribeNode(self, request: pb.DescribeNodeRequest, context: Context) -> pb.DescribeNodeResponse:
         """See the contract."""
-        return pb.DescribeNodeResponse(capabilities=map(wire.capability, self._capabilities))
+        return pb.DescribeNodeResponse(capabilities=map(responses.capability_to_proto, self._capabilities))
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
         """See the contract."""
-        execution = await self._executions.get(wire.execution_id(request.execution_id))
-        return pb.GetExecutionResponse(execution=wire.execution(execution, await self._talking.pending(execution)))
+        execution = await self._executions.get(requests.execution_id(request.execution_id))
+        return pb.GetExecutionResponse(
+            execution=responses.execution_to_proto(execution, await self._messaging.pending(execution))
+        )
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
         """See the contract."""
-        page, token = await self._executions.page(*wire.wanted(request))
-        return pb.ListExecutionsResponse(executions=map(wire.execution, page), next_page_token=token)
+        page, token = await self._executions.page(*requests.list_from_proto(request))
+        return pb.ListExecutionsResponse(executions=map(responses.execution_to_proto, page), next_page_token=token)
 
     async def WaitExecution(self, request: pb.WaitExecutionRequest, context: Context) -> pb.WaitExecutionResponse:
         """See the contract."""
-        execution_id, seconds = wire.wait(request, context.time_remaining())
+        execution_id, seconds = requests.wait_from_proto(request, context.time_remaining())
         async with self._draining.interrupting():
             execution = await self._executions.wait(execution_id, seconds)
-        return pb.WaitExecutionResponse(execution=wire.execution(execution))
+        return pb.WaitExecutionResponse(execution=responses.execution_to_proto(execution))
 
     async def StopExecution(self, request: pb.StopExecutionRequest, context: Context) -> pb.StopExecutionResponse:
         """See the contract."""
-        execution = await self._executions.stop(*wire.stop(request))
-        return pb.StopExecutionResponse(execution=wire.execution(execution))
+        execution = await self._executions.stop(*requests.stop_from_proto(request))
+        return pb.StopExecutionResponse(execution=responses.execution_to_proto(execution))
 
     async def WatchEvents(
         self, request: pb.WatchEventsRequest, context: Context
     ) -> AsyncIterator[pb.WatchEventsResponse]:
         """See the contract."""
-        execution_id, start, kinds = wire.watch(request)
+        execution_id, start, kinds = requests.watch_from_proto(request)
         source = watching.watch(self._executions, execution_id, start, follow=request.follow, kinds=kinds)
         stream = self._draining.stream(source, start=start, position_after=lambda batch: batch.next_sequence)
         async with aclosing(stream):
             async for batch in stream:
-                yield event_wire.batch(batch)
+                yield events.batch_to_proto(batch)
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
         """See the contract."""
-        await self._talking.send(*wire.message(request))
+        await self._messaging.send(*requests.message_from_proto(request))
         return pb.SendMessageResponse()
 
     async def ResolvePermission(
         self, request: pb.ResolvePermissionRequest, context: Context
     ) -> pb.ResolvePermissionResponse:
         """See the contract."""
-        execution_id, permission_id, answer = wire.resolution(request)
-        holds = await self._talking.resolve(execution_id, permission_id, answer)
-        return pb.ResolvePermissionResponse(answer=wire.answer(permission_id, holds))
+        execution_id, permission_id, answer = requests.answer_from_proto(request)
+        holds = await self._messaging.resolve(execution_id, permission_id, answer)
+        return pb.ResolvePermissionResponse(answer=responses.answer_to_proto(permission_id, holds))
 
     async def AttachExecution(
-        self, requests: AsyncIterator[pb.AttachExecutionRequest], context: Context
+        self, request_iterator: AsyncIterator[pb.AttachExecutionRequest], context: Context
     ) -> AsyncIterator[pb.AttachExecutionResponse]:
         """See the contract."""
-        first = await anext(requests, pb.AttachExecutionRequest())
-        execution_id = wire.execution_id(first.execution_id)
-        source = self._attaching.attach(execution_id, (wire.typed(request) async for request in requests))
-        stream = self._draining.stream(source, start=0, position_after=lambda taken: taken.bytes)
+        first = await anext(request_iterator, pb.AttachExecutionRequest())
+        execution_id = requests.execution_id(first.execution_id)
+        source = self._terminals.attach(
+            execution_id, (requests.terminal_event_from_proto(request) async for request in request_iterator)
+        )
+        stream = self._draining.stream(source, start=0, position_after=lambda progress: progress.bytes)
         async with aclosing(stream):
-            async for taken in stream:
-                yield wire.taken(taken)
+            async for progress in stream:
+                yield responses.progress_to_proto(progress)

@@ -90,4 +90,4 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     )
     """Where engine anthropic reaches its model."""
     models_file: Path | None = None
-    """What models cost, in place of the table that comes with us (loop/models.json), and in its form."""
+    """What models cost, in place of the table that comes with us (engines/anthropic/models.json), and in its form."""

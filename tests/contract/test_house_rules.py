@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.common import errors
+from services.common.engines import ENGINES
 from tests.kit.contract import ROOT, documented_reasons
 
 MAX_LINES = 500
@@ -119,6 +120,38 @@ def test_node_services_call_nobody(node: str) -> None:
         if "_pb2_grpc" in text and f"boatyard.{node}." not in text
     ]
     assert calling == []
+
+
+def asks_which_engine(node: ast.AST) -> bool:
+    """Whether a piece of code compares something with an engine's name."""
+    match node:
+        case ast.Compare():
+            operands = [node.left, *node.comparators]
+            values = [
+                each
+                for one in operands
+                for each in (one.elts if isinstance(one, ast.List | ast.Set | ast.Tuple) else [one])
+            ]
+        case ast.MatchValue():
+            values = [node.value]
+        case _:
+            return False
+    return any(isinstance(value, ast.Constant) and value.value in ENGINES for value in values)
+
+
+def test_only_an_engines_own_room_asks_which_engine_it_is() -> None:
+    """Others ask for its traits (`services.common.engines`), so that a new engine is a row there, and a room."""
+    rooms = ROOT / "services" / "execution" / "engines"
+    found = [
+        place(path, node)
+        for path in SOURCES
+        if not path.is_relative_to(rooms)
+        for node in ast.walk(tree(path))
+        if asks_which_engine(node)
+        or {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
+        & {"is_model", "is_command", "MODEL_ENGINE"}
+    ]
+    assert found == []
 
 
 def raised_reasons() -> Iterator[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 import services
 from services.common.sandbox.errors import SandboxUnavailableError
 from services.common.sandbox.spec import AllowList
-from services.execution.eventlog import EventWriter, Kind
+from services.execution.eventlog import EventKind, EventWriter
 
 _ROOT = Path(services.__file__).parent.parent
 _READY = b"READY"
@@ -23,7 +23,7 @@ _MEND = "See the diary in the execution's run directory; or use network `none` o
 def record(writer: EventWriter, decisions: list[dict[str, Any]]) -> None:
     """Append decisions to the events."""
     for fields in decisions:
-        writer.fields(Kind.NETWORK_DECISION, **fields)
+        writer.fields(EventKind.NETWORK_DECISION, **fields)
 
 
 class Egress:
@@ -41,12 +41,12 @@ class Egress:
         )
         if self._process.stdin is None or self._process.stdout is None:
             raise RuntimeError("the proxy was started without pipes")
-        self._told, self._said = self._process.stdin, self._process.stdout
-        self.decisions = self._said.fileno()
+        self._input, self._output = self._process.stdin, self._process.stdout
+        self.decisions = self._output.fileno()
         """Becomes readable when there is something for `read`."""
         self._buffer = b""
         asked = {"parent": os.getpid(), "hosts": allow.hosts, "addresses": allow.addresses}
-        self._told.write(json.dumps(asked).encode() + b"\n")
+        self._input.write(json.dumps(asked).encode() + b"\n")
 
     def open(self, init: int) -> None:
         """Have it listen in the sandbox whose init has this pid; blocks for a tenth of a second.
@@ -54,7 +54,7 @@ class Egress:
         Raises SandboxUnavailableError.
         """
         with contextlib.suppress(BrokenPipeError):  # it has ended, and its complaint is read below
-            self._told.write(b"%d\n" % init)
+            self._input.write(b"%d\n" % init)
         while b"\n" not in self._buffer:
             if not select.select([self.decisions], [], [], _READY_WITHIN_S)[0]:
                 raise SandboxUnavailableError("The network's proxy does not start", _MEND)
@@ -82,6 +82,6 @@ class Egress:
         self._process.kill()
         self._process.wait()
         left, _ = self.read()
-        self._told.close()
-        self._said.close()
+        self._input.close()
+        self._output.close()
         return left

@@ -22,11 +22,11 @@ _MAX_COMPLAINT = 1024
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-Wanted = Sequence[tuple[socket.SocketKind, int]]
+SocketSpecs = Sequence[tuple[socket.SocketKind, int]]
 """Kind and port of each socket."""
 
 
-def listen_inside(pid: int, wanted: Wanted) -> list[socket.socket]:
+def listen_inside(pid: int, sockets: SocketSpecs) -> list[socket.socket]:
     """Return sockets on the loopback of `pid`'s network namespace, which one of our user's sandboxes has made.
 
     Raises SandboxUnavailableError.
@@ -35,11 +35,11 @@ def listen_inside(pid: int, wanted: Wanted) -> list[socket.socket]:
     with ours, theirs:
         child = os.fork()  # entering a user namespace cannot be undone: somebody else does, and hands out what he made
         if child == 0:
-            _enter_and_listen(pid, wanted, theirs)
+            _enter_and_listen(pid, sockets, theirs)
         theirs.close()
-        said, fds, _, _ = socket.recv_fds(ours, _MAX_COMPLAINT, len(wanted))
+        said, fds, _, _ = socket.recv_fds(ours, _MAX_COMPLAINT, len(sockets))
         os.waitpid(child, 0)
-    if len(fds) != len(wanted):
+    if len(fds) != len(sockets):
         raise SandboxUnavailableError(
             f"The sandbox's network cannot be entered: {said.decode(errors='replace') or 'no reason was given'}",
             "Use network `none` or `open`, or run Boatyard as the user who makes the user namespaces",
@@ -54,13 +54,13 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _enter_and_listen(pid: int, wanted: Wanted, answer: socket.socket) -> None:
+def _enter_and_listen(pid: int, sockets: SocketSpecs, answer: socket.socket) -> None:
     """In the child: never returns."""
     try:
         network = os.open(Path(f"/proc/{pid}/ns/net"), os.O_RDONLY)
         for namespace in (fcntl.ioctl(network, _NS_GET_USERNS), network):
             _enter(namespace)
-        made = [_listening(kind, port) for kind, port in wanted]
+        made = [_listening(kind, port) for kind, port in sockets]
         _seem_connected()
         socket.send_fds(answer, [b"made"], [one.fileno() for one in made])
     except OSError as error:

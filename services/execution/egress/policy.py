@@ -29,7 +29,7 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class EgressPolicy:
     """Decides, and tells each decision."""
 
     patterns: tuple[HostPattern, ...]
@@ -37,7 +37,7 @@ class Policy:
     decisions: Decisions
 
     @classmethod
-    def of(cls, hosts: Iterable[str], addresses: Iterable[str], decisions: Decisions) -> "Policy":
+    def of(cls, hosts: Iterable[str], addresses: Iterable[str], decisions: Decisions) -> "EgressPolicy":
         """Read patterns and networks. Raises ValueError."""
         return cls(tuple(map(HostPattern.parse, hosts)), tuple(map(ip_network, addresses)), decisions)
 
@@ -69,7 +69,7 @@ class Policy:
                 answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError, TimeoutError) as error:
             raise RefusedError("NOT_FOUND", f"the name {host} cannot be resolved: {error}") from error
-        found = list(dict.fromkeys(ip_address(str(place[0]).partition("%")[0]) for *_, place in answers))
+        found = list(dict.fromkeys(ip_address(str(address[0]).partition("%")[0]) for *_, address in answers))
         admitted = [address for address in found if self._admits(address)]
         if not admitted:
             listed = ", ".join(map(str, found[:3]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from services.common.sandbox.hosts import normal
-from services.execution.egress.policy import Policy, RefusedError
+from services.execution.egress.policy import EgressPolicy, RefusedError
 
 _HEAD_WITHIN_S = 30.0
 _CONNECT_WITHIN_S = 15.0
@@ -16,7 +16,7 @@ _OWN = ("proxy-", "connection:", "keep-alive:")  # what is between a client and 
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ProxyRequest:
     """What a client wants: a connection to a host and port, and what is sent there first (nothing for CONNECT)."""
 
     host: str
@@ -27,7 +27,7 @@ class Call:
 class Proxy:
     """Serves clients in the sandbox, so many at once."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: EgressPolicy) -> None:
         self._policy = policy
         self._clients = 0
 
@@ -47,37 +47,39 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(_HEAD_WITHIN_S):
             head = await reader.readuntil(b"\r\n\r\n")
-        call = parse(head)
-        if call is None:
+        request = parse(head)
+        if request is None:
             await _answer(writer, "400 Bad Request", "This is a proxy: CONNECT host:port, or GET http://host/path")
             return
         if self._clients > _AT_ONCE:
             await _answer(writer, "503 Service Unavailable", f"More than {_AT_ONCE} connections are open")
             return
         try:
-            onward = await self.connect(call)
+            onward = await self.connect(request)
         except RefusedError as refused:
             await _answer(writer, "403 Forbidden", f"Boatyard: {refused}", refused.reason)
             return
         except (OSError, TimeoutError) as error:
-            await _answer(writer, "502 Bad Gateway", f"Boatyard: {call.host}:{call.port} does not answer: {error}")
+            await _answer(
+                writer, "502 Bad Gateway", f"Boatyard: {request.host}:{request.port} does not answer: {error}"
+            )
             return
-        if call.first:
-            onward[1].write(call.first)
+        if request.first:
+            onward[1].write(request.first)
         else:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await relay((reader, writer), onward)
 
-    async def connect(self, call: Call) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to where a call may go. Raises RefusedError, OSError, TimeoutError."""
-        trouble: OSError | TimeoutError = OSError("it has no address")
-        for address in await self._policy.addresses(call.host, call.port):
+    async def connect(self, request: ProxyRequest) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to where a request may go. Raises RefusedError, OSError, TimeoutError."""
+        failure: OSError | TimeoutError = OSError("it has no address")
+        for address in await self._policy.addresses(request.host, request.port):
             try:
                 async with asyncio.timeout(_CONNECT_WITHIN_S):
-                    return await asyncio.open_connection(str(address), call.port)
+                    return await asyncio.open_connection(str(address), request.port)
             except (OSError, TimeoutError) as error:
-                trouble = error
-        raise trouble
+                failure = error
+        raise failure
 
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -87,8 +89,8 @@ async def relay(one: Ends, other: Ends) -> None:
     """Carry bytes both ways until both have said all, or either is lost."""
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_carry(one[0], other[1]))
-            group.create_task(_carry(other[0], one[1]))
+            group.create_task(_relay_one_way(one[0], other[1]))
+            group.create_task(_relay_one_way(other[0], one[1]))
     except* OSError:
         pass  # one of the two went away: so do we
     finally:
@@ -97,7 +99,7 @@ async def relay(one: Ends, other: Ends) -> None:
             await other[1].wait_closed()
 
 
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _relay_one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while chunk := await reader.read(_CHUNK):
         writer.write(chunk)
         await writer.drain()
@@ -105,7 +107,7 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         writer.write_eof()
 
 
-def parse(head: bytes) -> Call | None:
+def parse(head: bytes) -> ProxyRequest | None:
     """Read the head of a request to a proxy; None where it is none."""
     lines = head.decode("latin-1").split("\r\n")
     parts = lines[0].split(" ")
@@ -120,7 +122,7 @@ def parse(head: bytes) -> Call | None:
     if not host:
         return None
     if method == "CONNECT":
-        return None if port is None else Call(normal(host), port, b"")
+        return None if port is None else ProxyRequest(normal(host), port, b"")
     if url.scheme != "http":
         return None
     path = target.partition("://")[2].removeprefix(url.netloc)
@@ -128,7 +130,7 @@ def parse(head: bytes) -> Call | None:
     kept = [line for line in lines[1:] if line and not line.lower().startswith((*_OWN, "host:"))]
     place = url.netloc.rpartition("@")[2]
     request = [f"{method} {path} {version}", f"Host: {place}", *kept, "Connection: close", "", ""]
-    return Call(normal(host), port or 80, "\r\n".join(request).encode("latin-1"))
+    return ProxyRequest(normal(host), port or 80, "\r\n".join(request).encode("latin-1"))
 
 
 async def _answer(writer: asyncio.StreamWriter, status: str, text: str, reason: str = "") -> None:

@@ -6,23 +6,16 @@ wait before it, for it was never whole. `records` has the format. When an execut
 
 from services.execution.eventlog.logfiles import pack
 from services.execution.eventlog.reader import EventReader
-from services.execution.eventlog.records import (
-    MAX_OUTPUT,
-    DamagedRecordError,
-    EventLogError,
-    Kind,
-    Record,
-    Stream,
-)
+from services.execution.eventlog.records import MAX_OUTPUT, DamagedRecordError, EventKind, EventLogError, Record, Stream
 from services.execution.eventlog.writer import EventWriter
 
 __all__ = [
     "MAX_OUTPUT",
     "DamagedRecordError",
+    "EventKind",
     "EventLogError",
     "EventReader",
     "EventWriter",
-    "Kind",
     "Record",
     "Stream",
     "pack",

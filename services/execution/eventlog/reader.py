@@ -12,8 +12,8 @@ from services.execution.eventlog.records import (
     MAGIC,
     MAX_PAYLOAD,
     DamagedRecordError,
+    EventKind,
     EventLogError,
-    Kind,
     Record,
     Stream,
     frames,
@@ -98,7 +98,7 @@ class EventReader:
         if self._verify and zlib.crc32(payload, zlib.crc32(body)) != crc:
             return None
         try:
-            return Record(sequence, time_ns, Kind(kind), Stream(stream), payload)
+            return Record(sequence, time_ns, EventKind(kind), Stream(stream), payload)
         except ValueError:  # no such kind or stream
             return None
 

@@ -25,7 +25,7 @@ BODY = struct.Struct("<QqBBH")
 MAX_PAYLOAD = 1024 * 1024
 
 
-class Kind(enum.IntEnum):
+class EventKind(enum.IntEnum):
     """What a record tells. Numbers are on disk: never change one."""
 
     OUTPUT = 1
@@ -58,7 +58,7 @@ class Record:
 
     sequence: int
     time_ns: int
-    kind: Kind
+    kind: EventKind
     stream: Stream
     payload: bytes
 

@@ -11,7 +11,7 @@ from typing import Self
 
 from services.execution.eventlog.pagecache import PageCacheBound
 from services.execution.eventlog.reader import EventReader
-from services.execution.eventlog.records import BODY, HEADER, MAGIC, MAX_OUTPUT, DamagedRecordError, Kind, Stream
+from services.execution.eventlog.records import BODY, HEADER, MAGIC, MAX_OUTPUT, DamagedRecordError, EventKind, Stream
 from services.execution.redaction.strand import Redactor
 
 _MAX_VECTORS = 512  # the kernel takes 1024
@@ -50,7 +50,7 @@ class EventWriter:
             with contextlib.suppress(DamagedRecordError):  # a machine that lost power may leave more than a torn end
                 while records := reader.read():
                     self.last_sequence = records[-1].sequence
-                    self.output_bytes += sum(len(one.payload) for one in records if one.kind is Kind.OUTPUT)
+                    self.output_bytes += sum(len(one.payload) for one in records if one.kind is EventKind.OUTPUT)
             self._offset = reader.offset
         os.ftruncate(self._fd, self._offset)
 
@@ -62,21 +62,21 @@ class EventWriter:
         """
         view = memoryview(data)
         pieces = [view[start : start + MAX_OUTPUT] for start in range(0, len(view), MAX_OUTPUT)]
-        self._append(Kind.OUTPUT, stream, pieces, time_ns)
+        self._append(EventKind.OUTPUT, stream, pieces, time_ns)
 
     def note(self, text: str, step: str = "") -> None:
         """Append a line for people."""
-        self.fields(Kind.NOTE, text=text, **({"step": step} if step else {}))
+        self.fields(EventKind.NOTE, text=text, **({"step": step} if step else {}))
 
     def state_change(self, state: str, reason: str = "", message: str = "") -> None:
         """Append that the execution is now in `state`."""
-        self.fields(Kind.STATE_CHANGE, state=state, reason=reason, message=message)
+        self.fields(EventKind.STATE_CHANGE, state=state, reason=reason, message=message)
 
-    def fields(self, kind: Kind, **fields: object) -> None:
+    def fields(self, kind: EventKind, **fields: object) -> None:
         """Append an event of any kind but output; fields are named as in the contract."""
         self._append(kind, Stream.NONE, [json.dumps(self.redactor.value(fields)).encode()], time.time_ns())
 
-    def _append(self, kind: Kind, stream: Stream, payloads: Sequence[memoryview | bytes], time_ns: int) -> None:
+    def _append(self, kind: EventKind, stream: Stream, payloads: Sequence[memoryview | bytes], time_ns: int) -> None:
         vectors: list[memoryview | bytes] = []
         sequence = self.last_sequence
         for payload in payloads:
@@ -91,7 +91,7 @@ class EventWriter:
             raise
         self._offset, self.last_sequence = end, sequence
         self._page_cache.written(end)
-        if kind is Kind.OUTPUT:
+        if kind is EventKind.OUTPUT:
             self.output_bytes += sum(map(len, payloads))
 
     def _write(self, vectors: list[memoryview | bytes]) -> int:

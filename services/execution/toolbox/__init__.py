@@ -22,4 +22,4 @@ ARGV = (bytes(Path(sys.executable).resolve()), b"-I", b"-S", b"-B", b"-c", _STAR
 """What starts the tools, inside."""
 
 TOOLS = ("bash", "view", "create", "replace", "insert", "search")
-"""What a model may call; `loop.tools` tells it so."""
+"""What a model may call; `engines.anthropic.tools` tells it so."""

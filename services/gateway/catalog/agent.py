@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from services.common.engines import DEFAULT_ENGINE
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 
 MAX_COMMAND_BYTES = 64 * 1024
@@ -21,7 +22,6 @@ LEAST_CHECKPOINT_TIMEOUT = timedelta(seconds=1)
 MAX_CHECKPOINT_TIMEOUT = timedelta(days=30)
 MAX_EXTRA_ROUNDS = 50
 
-ENGINES = ("command", "anthropic")
 MAX_ATTEMPTS = 20
 MAX_RETRY_ON = 64
 NEVER_RETRIED = ("BUDGET_EXCEEDED", "CANCELLED", "EXPIRED", "REJECTED", "VETOED")
@@ -113,7 +113,7 @@ class Policy:
 
 
 DEFAULT_AGENT = AgentSettings(
-    engine="command",
+    engine=DEFAULT_ENGINE,
     prompt_delivery=PromptDelivery.STDIN,
     timeout=timedelta(hours=1),
     sandbox_tier=SandboxTier.BUBBLEWRAP,

@@ -8,10 +8,10 @@ from typing import Any, Final
 from boatyard.execution.v1 import execution_pb2, sandbox_pb2
 from boatyard.gateway.v1 import agent_pb2 as pb
 
+from services.common.engines import ENGINES
 from services.common.sandbox.hosts import HostPattern
 from services.gateway.catalog.agent import (
     BOUNDS,
-    ENGINES,
     LEAST_CHECKPOINT_TIMEOUT,
     MAX_ALLOWED_HOSTS,
     MAX_ASK_BEFORE,

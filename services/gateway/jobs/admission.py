@@ -11,6 +11,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import microseconds
+from services.common.engines import traits
 from services.common.errors import FailedPrecondition, NotFound
 from services.common.ids import new_id
 from services.gateway import requests
@@ -56,8 +57,8 @@ from services.gateway.jobs.tables import NOW, executions, jobs
 from services.gateway.jobs.task import task
 from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS, turn_of
 from services.gateway.requests import Request
-from services.lifecycle.model.order import MODEL_ENGINE, InputFile, Order
 from services.lifecycle.model.order import AgentSettings as SettledAgent
+from services.lifecycle.model.order import InputFile, Order
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
 from services.lifecycle.run import execution_of_snapshot
@@ -166,7 +167,7 @@ class Admission:
     def _settled(self, layer: AgentSettings) -> SettledAgent:
         agent = settled_agent(layer)
         # A command may have a model of its own, and is told of none that nobody chose for it.
-        return replace(agent, model=agent.model or self._model) if agent.engine == MODEL_ENGINE else agent
+        return replace(agent, model=agent.model or self._model) if traits(agent.engine).needs_model else agent
 
 
 def _policy_below(named: _Named, kind: JobKind) -> Policy:

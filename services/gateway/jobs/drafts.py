@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from services.common.engines import traits
 from services.common.errors import Invalid
 from services.common.sandbox.spec import Network, Tier
 from services.gateway.auth.current import current_access
 from services.gateway.auth.model import Role
 from services.gateway.catalog.agent import AgentSettings, Checkpoints, Policy, environment_complaint
 from services.gateway.jobs.kinds import DEFAULT_KIND, JobKind
-from services.lifecycle.model.order import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE, Order
+from services.lifecycle.model.order import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, Order
 from services.lifecycle.model.order import AgentSettings as SettledAgent
 from services.lifecycle.model.states import PromptDelivery
 from services.lifecycle.model.surroundings import Content
@@ -74,14 +75,14 @@ def _violations(order: Order, draft: Draft, kind: JobKind) -> Iterator[tuple[str
     yield from _missing(order, kind)
     if size > MAX_PROMPT_BYTES:
         yield "prompt", "must be at most 1 MiB together with what the work item says"
-    if agent.engine == MODEL_ENGINE:
-        if not agent.model:
-            yield "agent.model", "is required: neither worker, template nor the gateway's ANTHROPIC_MODEL has one"
-    else:
+    engine = traits(agent.engine)
+    if engine.needs_model and not agent.model:
+        yield "agent.model", "is required: neither worker, template nor the gateway's ANTHROPIC_MODEL has one"
+    if engine.runs_command:
         yield from _command_violations(agent, size)
     if order.snapshot_id and not order.repository_id:
         yield "snapshot_id", "needs the repository that it is of"
-    if agent.terminal and (agent.engine == MODEL_ENGINE or agent.prompt_delivery is not PromptDelivery.ARGUMENT):
+    if agent.terminal and not (engine.has_terminal and agent.prompt_delivery is PromptDelivery.ARGUMENT):
         yield "agent.terminal", "needs a command that gets its prompt as an argument"
     if draft.agent.allowed_hosts and agent.network is not Network.ALLOW_LIST:
         yield "agent.allowed_hosts", "needs the network ALLOW_LIST"

@@ -20,7 +20,7 @@ from google.protobuf.duration_pb2 import Duration
 from services.common.ids import new_id
 from services.common.rpc.status import service_error
 from services.common.sandbox.engines import Engine
-from services.execution.containers import Desk
+from services.execution.processes.containers import ContainerDirectory
 from tests.integration.execution.model import playing, results
 from tests.integration.execution.service import Client, State, running
 from tests.integration.execution.test_survival import runner_of
@@ -57,7 +57,7 @@ async def contained(engine: Engine, image: str) -> AsyncIterator[Client]:
 def check_nothing_left(client: Client, engine: Engine, name: str, end: pb.Execution) -> None:
     assert end.processes_left == 0
     assert processes.with_environment({"BOATYARD_EXECUTION_ID": name}) == {}
-    assert Desk(client.service.run_directory(name)).name not in containers.names(engine)
+    assert ContainerDirectory(client.service.run_directory(name)).name not in containers.names(engine)
 
 
 async def test_an_exit_code_is_the_programs_own_and_nothing_is_left(contained: Client, engine: Engine) -> None:
@@ -161,7 +161,7 @@ async def test_a_killed_runner_without_a_service_takes_its_container_along(
         end = await client.end(name)
         assert end.reason == "RUNNER_LOST"
         async with asyncio.timeout(30):  # until the service has swept
-            while Desk(client.service.run_directory(name)).name in containers.names(engine):
+            while ContainerDirectory(client.service.run_directory(name)).name in containers.names(engine):
                 await asyncio.sleep(0.05)
 
 
@@ -210,7 +210,7 @@ async def test_neither_arguments_nor_environment_are_told_to_the_engine(containe
     name = new_id("told")
     await contained.start(name, "echo ready; sleep 999 # argument-of-ours", secrets={"SECRET": b"secret-of-ours"})
     await contained.watch(name, until=b"ready")
-    command = [engine.program, "inspect", Desk(contained.service.run_directory(name)).name]
+    command = [engine.program, "inspect", ContainerDirectory(contained.service.run_directory(name)).name]
     said = subprocess.run(command, check=True, capture_output=True, timeout=120).stdout
     assert b"argument-of-ours" not in said
     assert b"secret-of-ours" not in said

@@ -9,7 +9,7 @@ from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.common.errors import AlreadyExists, FailedPrecondition, Invalid, NotFound
 from services.common.ids import new_id
-from services.execution.rundir import RunDirectory
+from services.execution.rundir.directory import RunDirectory
 from tests.integration.execution.model import ModelClient, of, playing, results
 from tests.integration.execution.service import Client, State
 from tests.integration.execution.test_contract import refused

@@ -13,7 +13,7 @@ from boatyard.gateway.v1 import job_pb2, runtime_pb2
 from services.common.errors import ServiceError, Unavailable
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
-from services.execution.rundir import RunDirectory
+from services.execution.rundir.directory import RunDirectory
 from tests.kit import processes
 from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services

@@ -11,8 +11,8 @@ import pytest
 
 from services.common.addresses import is_public
 from services.execution.egress.decisions import Decisions
-from services.execution.egress.names import answer
-from services.execution.egress.policy import Policy, RefusedError, is_ours
+from services.execution.egress.name_server import answer
+from services.execution.egress.policy import EgressPolicy, RefusedError, is_ours
 from services.execution.egress.proxy import parse
 
 
@@ -43,7 +43,7 @@ async def test_a_name_is_resolved_once_and_only_public_addresses_of_it_are_given
 ) -> None:
     told = Told()
     asked = resolving(monkeypatch, ["10.0.0.1", "93.184.215.14", "::ffff:127.0.0.1", "2606:4700::1"], ["127.0.0.1"])
-    policy = Policy.of(["*.example.com"], [], told)
+    policy = EgressPolicy.of(["*.example.com"], [], told)
     assert await policy.addresses("A.example.com.", 443) == [ip_address("93.184.215.14"), ip_address("2606:4700::1")]
     assert asked == ["a.example.com"]
     with pytest.raises(RefusedError, match="not public"):
@@ -53,7 +53,7 @@ async def test_a_name_is_resolved_once_and_only_public_addresses_of_it_are_given
 
 async def test_what_no_pattern_names_is_not_even_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = resolving(monkeypatch)
-    policy = Policy.of(["example.com"], ["0.0.0.0/0"], Told())
+    policy = EgressPolicy.of(["example.com"], ["0.0.0.0/0"], Told())
     for host, port, reason in (("example.org", 443, "HOST_NOT_ALLOWED"), ("example.com", 22, "PORT_NOT_ALLOWED")):
         with pytest.raises(RefusedError) as refused:
             await policy.addresses(host, port)
@@ -63,7 +63,7 @@ async def test_what_no_pattern_names_is_not_even_resolved(monkeypatch: pytest.Mo
 
 async def test_the_operator_may_allow_addresses_that_are_not_public(monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch, ["10.1.2.3", "10.2.2.3"], ["fd00::1"])
-    policy = Policy.of(["git.corp.example"], ["10.1.0.0/16", "fd00::/64"], Told())
+    policy = EgressPolicy.of(["git.corp.example"], ["10.1.0.0/16", "fd00::/64"], Told())
     assert await policy.addresses("git.corp.example", 443) == [ip_address("10.1.2.3")]
     assert await policy.addresses("git.corp.example", 443) == [ip_address("fd00::1")]
 
@@ -146,7 +146,7 @@ def question(name: str, kind: int = 1) -> bytes:
 
 def test_names_are_answered_with_the_loopback_or_not_at_all() -> None:
     told = Told()
-    policy = Policy.of(["*.example.com"], [], told)
+    policy = EgressPolicy.of(["*.example.com"], [], told)
     known = answer(question("a.example.com"), policy)
     assert known is not None
     assert struct.unpack("!6H", known[:12]) == (4711, 0x8180, 1, 1, 0, 0)
@@ -161,7 +161,7 @@ def test_names_are_answered_with_the_loopback_or_not_at_all() -> None:
 
 @pytest.mark.parametrize("cut", range(1, 30))
 def test_a_broken_question_breaks_nothing(cut: int) -> None:
-    reply = answer(question("a.example.com")[:cut], Policy.of([], [], Told()))
+    reply = answer(question("a.example.com")[:cut], EgressPolicy.of([], [], Told()))
     assert reply is None or reply[3] & 0xF == 1
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from services.execution.eventlog import (
     MAX_OUTPUT,
     DamagedRecordError,
+    EventKind,
     EventLogError,
     EventReader,
     EventWriter,
-    Kind,
     Record,
     Stream,
 )
@@ -70,7 +70,7 @@ def test_a_torn_end_is_waited_for_by_readers_and_cut_off_by_the_next_writer(
             pass
         with EventWriter(torn) as writer:
             assert writer.last_sequence == len(kept)
-            assert writer.output_bytes == sum(len(one.payload) for one in kept if one.kind is Kind.OUTPUT)
+            assert writer.output_bytes == sum(len(one.payload) for one in kept if one.kind is EventKind.OUTPUT)
             writer.note("repaired")
         (news,) = follower.read()
     assert news.sequence == len(kept) + 1

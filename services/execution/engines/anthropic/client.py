@@ -1,0 +1,145 @@
+"""One answer of the model, whatever has to be tried again for it."""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from typing import Any, cast
+
+import anthropic
+import httpx2
+from anthropic.types import MessageParam
+
+from services.execution.engines.anthropic.credentials import ModelCredentials
+from services.execution.engines.anthropic.history import Reply
+from services.execution.engines.anthropic.models import Models
+from services.execution.engines.anthropic.recorder import Recorder
+from services.execution.engines.anthropic.reply_builder import BrokenStreamError, ReplyBuilder
+from services.execution.engines.anthropic.task import ModelTask
+from services.execution.engines.anthropic.tools import SYSTEM, TOOLS
+
+_TRIES = 12
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
+_LONGEST_RETRY_AFTER_S = 60.0
+# The API sends a sign of life every few seconds, thinking or not; silence for so long is a dead connection.
+_TIMEOUT = anthropic.Timeout(120.0, connect=15.0)
+_FAILURES = (anthropic.APIError, httpx2.HTTPError, BrokenStreamError, ValueError)
+_PASSING_STATUSES = {408, 409, 429}
+_PASSING_KINDS = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
+_LONGEST_MESSAGE = 1500
+
+
+class ModelFailedError(Exception):
+    """The API refuses for good."""
+
+
+class ModelUnavailableError(Exception):
+    """The model was asked many times in vain."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailure:
+    """What went wrong with a request, and whether it passes, so that asking again may help.
+
+    `text` is for people; `retry_after` is in seconds, where the API says when to come back.
+    """
+
+    text: str
+    passes: bool
+    retry_after: float | None = None
+
+
+class ModelClient:
+    """Asks a model. An answer that is cut counts for nothing: what it used is not known, and it is asked for again."""
+
+    def __init__(self, credentials: ModelCredentials, task: ModelTask, models: Models, recorder: Recorder) -> None:
+        self._client = anthropic.AsyncAnthropic(
+            api_key=credentials.api_key, base_url=credentials.base_url, max_retries=0, timeout=_TIMEOUT
+        )
+        self._task = task
+        self._recorder = recorder
+        self.heard: float | None = None
+        """When it last gave a sign while it is asked, on the monotonic clock; None while nobody asks it."""
+        self._request: dict[str, Any] = {
+            "model": task.model,
+            "max_tokens": task.max_tokens,
+            "system": "\n\n".join(part for part in (SYSTEM, task.system_prompt.strip()) if part),
+            "tools": TOOLS,
+        }
+        if models.shows_thoughts(task.model):
+            self._request["thinking"] = {"type": "adaptive", "display": "summarized"}
+
+    async def answer(self, messages: list[dict[str, Any]]) -> Reply:
+        """Return an answer that came whole. Raises ModelFailedError, ModelUnavailableError."""
+        self.heard = time.monotonic()
+        try:
+            for attempt in range(1, _TRIES + 1):
+                try:
+                    return await self._once(messages)
+                except _FAILURES as error:
+                    failure = classify(error)
+                if not failure.passes:
+                    raise ModelFailedError(failure.text)
+                if attempt < _TRIES:
+                    await self._pause(failure, attempt)
+            raise ModelUnavailableError(f"after {_TRIES} tries: {failure.text}")
+        finally:
+            self.heard = None
+
+    async def _once(self, messages: list[dict[str, Any]]) -> Reply:
+        builder = ReplyBuilder()
+        # As it came, not as the SDK's types know it, so that a newer model's blocks go back to it unchanged.
+        conversation = cast("list[MessageParam]", messages)
+        stream = await self._client.messages.create(**self._request, messages=conversation, stream=True)
+        async with stream:
+            async for event in stream:
+                self.heard = time.monotonic()
+                piece = builder.take(event)
+                if piece is not None:
+                    self._recorder.piece(*piece, builder.id)
+        return builder.whole()
+
+    async def _pause(self, failure: ModelFailure, attempt: int) -> None:
+        backoff = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
+        pause = max(backoff, min(failure.retry_after or 0.0, _LONGEST_RETRY_AFTER_S))
+        self._recorder.note(f"{failure.text}; asking again in {pause:.1f} s, try {attempt + 1} of {_TRIES}", "retry")
+        await asyncio.sleep(pause)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._client.close()
+
+
+def classify(error: Exception) -> ModelFailure:
+    """Explain what the SDK, or the connection below it, raised. All but a refusal in the API's own words may pass."""
+    if isinstance(error, anthropic.APIStatusError):
+        return _refused(error)
+    cause = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else None
+    detail = str(cause or error) or type(cause or error).__name__
+    if isinstance(error, anthropic.APIConnectionError):
+        return ModelFailure(f"the model cannot be reached: {detail[:_LONGEST_MESSAGE]}", passes=True)
+    return ModelFailure(f"the answer broke off: {detail[:_LONGEST_MESSAGE]}", passes=True)
+
+
+def _refused(error: anthropic.APIStatusError) -> ModelFailure:
+    kind, message = _body(error)
+    if error.status_code < 300:  # the stream had begun well
+        return ModelFailure(f"the answer broke off: {kind}: {message}", passes=kind in _PASSING_KINDS)
+    passes = error.status_code in _PASSING_STATUSES or error.status_code >= 500
+    return ModelFailure(f"status {error.status_code}, {kind}: {message}", passes, _retry_after(error))
+
+
+def _body(error: anthropic.APIStatusError) -> tuple[str, str]:
+    """The API's own words; of something else that answers in its place, whatever there is."""
+    body = error.body
+    inner = body.get("error") if isinstance(body, dict) else None
+    if isinstance(inner, dict):
+        return str(inner.get("type", "error")), str(inner.get("message", ""))[:_LONGEST_MESSAGE]
+    return "error", str(body or error)[:_LONGEST_MESSAGE]
+
+
+def _retry_after(error: anthropic.APIStatusError) -> float | None:
+    try:
+        return float(error.response.headers.get("retry-after", ""))
+    except ValueError:
+        return None

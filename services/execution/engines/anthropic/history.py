@@ -1,0 +1,157 @@
+"""A conversation on disk: a line of JSON for each thing that was said, durable before it is acted on.
+
+    {"kind": "say", "text": …, "message_id": …}                    what the model is told; the id of a message, or null
+    {"kind": "reply", "id": …, "model": …, "stop_reason": …, "content": [blocks], "tokens": {…}, "cut": [ids]}
+    {"kind": "result", "tool_use_id": …, "content": …, "is_error": …}
+
+A killed runner leaves at most a torn line at the end, which is cut off.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from services.execution.engines.anthropic.models import Tokens
+
+_CACHED = {"type": "ephemeral"}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that the model calls; `was_cut` where its input is not whole."""
+
+    call_id: str
+    tool: str
+    given: Mapping[str, Any]
+    was_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer of the model. `content` is as the API had it, to be given back so; `cut` names broken calls."""
+
+    id: str
+    model: str
+    stop_reason: str
+    content: list[dict[str, Any]]
+    tokens: Tokens
+    cut: tuple[str, ...] = ()
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The tools that it calls, in order."""
+        return [
+            ToolCall(block["id"], block["name"], block["input"], block["id"] in self.cut)
+            for block in self.content
+            if block["type"] == "tool_use"
+        ]
+
+
+class History:
+    """What was said, in order."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a conversation, or begin one."""
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._records: list[dict[str, Any]] = []
+        with path.open("rb") as file:
+            whole = 0
+            for line in file:
+                if not line.endswith(b"\n"):
+                    os.ftruncate(self._fd, whole)
+                    break
+                whole += len(line)
+                self._records.append(json.loads(line))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was said yet."""
+        return not self._records
+
+    def say(self, text: str, message_id: str | None = None) -> None:
+        """Tell the model something, perhaps what somebody sent."""
+        self._append({"kind": "say", "text": text, "message_id": message_id})
+
+    def delivered_messages(self) -> dict[str, str]:
+        """What somebody sent and the model was told, by its id."""
+        delivered = [record for record in self._records if record["kind"] == "say" and record.get("message_id")]
+        return {record["message_id"]: record["text"] for record in delivered}
+
+    def reply(self, reply: Reply) -> None:
+        """Keep an answer."""
+        self._append({"kind": "reply", **asdict(reply)})
+
+    def result(self, call_id: str, output: str, *, is_error: bool) -> None:
+        """Keep what a tool answered."""
+        self._append({"kind": "result", "tool_use_id": call_id, "content": output, "is_error": is_error})
+
+    def replies(self) -> list[Reply]:
+        """All answers of the model."""
+        return [_reply(record) for record in self._records if record["kind"] == "reply"]
+
+    def results(self) -> dict[str, tuple[str, bool]]:
+        """What tools answered, and whether they failed, by the call's id."""
+        found = [record for record in self._records if record["kind"] == "result"]
+        return {record["tool_use_id"]: (record["content"], record["is_error"]) for record in found}
+
+    def open_reply(self) -> Reply | None:
+        """The answer that the model is still to be answered, if it is; some of its calls may have been."""
+        for record in reversed(self._records):
+            if record["kind"] == "say":
+                return None
+            if record["kind"] == "reply":
+                return _reply(record)
+        return None
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation as the API takes it; what stands up to its end is to be cached."""
+        messages: list[dict[str, Any]] = []
+        for record in self._records:
+            if record["kind"] == "reply":
+                content = record["content"] or [{"type": "text", "text": "(nothing)"}]  # which the API refuses empty
+                messages.append({"role": "assistant", "content": list(content)})
+                continue
+            if not messages or messages[-1]["role"] == "assistant":
+                messages.append({"role": "user", "content": []})
+            messages[-1]["content"].append(_block(record))
+        last = messages[-1]["content"]
+        last[-1] = {**last[-1], "cache_control": _CACHED}
+        return messages
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def _append(self, record: dict[str, Any]) -> None:
+        line = json.dumps(record).encode() + b"\n"
+        while line:
+            line = line[os.write(self._fd, line) :]
+        os.fdatasync(self._fd)
+        self._records.append(record)
+
+
+def _reply(record: Mapping[str, Any]) -> Reply:
+    return Reply(
+        record["id"],
+        record["model"],
+        record["stop_reason"],
+        record["content"],
+        Tokens(**record["tokens"]),
+        tuple(record["cut"]),
+    )
+
+
+def _block(record: Mapping[str, Any]) -> dict[str, Any]:
+    if record["kind"] == "say":
+        return {"type": "text", "text": record["text"]}
+    # The API refuses an empty text.
+    content = record["content"] or "(no output)"
+    return {
+        "type": "tool_result",
+        "tool_use_id": record["tool_use_id"],
+        "content": content,
+        "is_error": record["is_error"],
+    }

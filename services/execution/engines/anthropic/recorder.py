@@ -1,0 +1,120 @@
+"""Writes what a model says and does into the event log, as it happens."""
+
+import asyncio
+import json
+from dataclasses import asdict
+
+from services.execution.engines.anthropic.history import Reply, ToolCall
+from services.execution.engines.anthropic.models import Models
+from services.execution.eventlog import EventKind, EventWriter
+from services.execution.eventlog.activity import ModelActivity
+from services.execution.inbox.messages import PermissionAnswer, PermissionRequest
+from services.execution.redaction.strand import TextFlow
+
+_MAX_CHARACTERS = 16 * 1024  # of at most four bytes each, and an event has at most 64 KiB
+_FLUSH_AT = 2048
+_FLUSH_AFTER_S = 0.1
+_MAX_NOTE = 1000
+
+
+class Recorder:
+    """Collects pieces of text for a tenth of a second, and writes all else at once."""
+
+    def __init__(self, writer: EventWriter, activity: ModelActivity, models: Models) -> None:
+        self._writer = writer
+        self.activity = activity
+        self._models = models
+        self._flow = TextFlow(writer.redactor)
+        self._kind = EventKind.TEXT
+        self._request_id = ""
+        self._text = ""
+        self._due: asyncio.TimerHandle | None = None
+
+    def piece(self, kind: EventKind, text: str, request_id: str) -> None:
+        """Take a piece of text or thinking."""
+        if (kind, request_id) != (self._kind, self._request_id):
+            self.end_text()
+        self._kind, self._request_id = kind, request_id
+        self._text += text
+        if len(self._text) >= _FLUSH_AT:
+            self.flush()
+        elif self._due is None:
+            self._due = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
+
+    def flush(self, *, last: bool = False) -> None:
+        """Write what was collected, but for what may be the beginning of a secret."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        text, self._text = self._flow.take(self._text, last=last), ""
+        for start in range(0, len(text), _MAX_CHARACTERS):
+            part = text[start : start + _MAX_CHARACTERS]
+            self._write(self._kind, text=part, request_id=self._request_id)
+
+    def end_text(self) -> None:
+        """Write all of a text, for nothing follows."""
+        self.flush(last=True)
+        self._flow = TextFlow(self._writer.redactor)
+
+    def note(self, text: str, step: str = "") -> None:
+        """Write a line for people."""
+        self._write(EventKind.NOTE, text=self._writer.redactor.text(text)[:_MAX_NOTE], step=step)
+
+    def reply(self, reply: Reply, turn: int) -> None:
+        """Write what an answer used, and that it is whole, unless that was written before."""
+        tokens = reply.tokens
+        cost = self._models.cost_usd(reply.model, tokens)
+        if reply.id not in self.activity.requests:
+            self._write(
+                EventKind.USAGE,
+                request_id=reply.id,
+                model=reply.model,
+                input_tokens=tokens.input,
+                output_tokens=tokens.output,
+                cache_read_tokens=tokens.cache_read,
+                cache_write_tokens=tokens.cache_write,
+                **({} if cost is None else {"cost_usd": cost}),
+            )
+        if reply.id not in self.activity.turn_ends:
+            self._write(EventKind.TURN_END, turn=turn, stop_reason=reply.stop_reason, request_id=reply.id)
+
+    def call(self, call: ToolCall) -> None:
+        """Write that a tool is called."""
+        self._write(EventKind.TOOL_CALL, tool_call_id=call.call_id, tool=call.tool, input=self._input(call))
+
+    def delivered(self, message_id: str, text: str) -> None:
+        """Write that the model was told a message, unless that was written before."""
+        if message_id not in self.activity.delivered:
+            self._write(EventKind.MESSAGE_DELIVERED, message_id=message_id, text=self._cut(text))
+
+    def permission_request(self, call: ToolCall) -> PermissionRequest:
+        """The question whether a call may be made: the one that was asked, or the next."""
+        permission_id = self.activity.asked.get(call.call_id, f"p{len(self.activity.asked) + 1}")
+        return PermissionRequest(permission_id, call.tool, self._input(call), call.call_id)
+
+    def asked(self, request: PermissionRequest) -> None:
+        """Write what is asked, unless that was written before."""
+        if request.tool_call_id not in self.activity.asked:
+            self._write(EventKind.PERMISSION_REQUEST, **asdict(request))
+
+    def answered(self, permission_id: str, answer: PermissionAnswer) -> None:
+        """Write what was answered, unless that was written before."""
+        if permission_id not in self.activity.answered:
+            self._write(EventKind.PERMISSION_ANSWER, permission_id=permission_id, **asdict(answer))
+
+    def result(self, call_id: str, output: str, *, is_error: bool) -> None:
+        """Write what a tool answered, unless that was written before."""
+        if call_id not in self.activity.results:
+            self._write(EventKind.TOOL_RESULT, tool_call_id=call_id, output=self._cut(output), is_error=is_error)
+
+    def _input(self, call: ToolCall) -> str:
+        return self._cut(json.dumps(self._writer.redactor.value(dict(call.given)), ensure_ascii=False))
+
+    def _cut(self, text: str) -> str:
+        return self._writer.redactor.text(text).encode("utf-8", "replace")[: 64 * 1024].decode(errors="ignore")
+
+    def _write(self, kind: EventKind, **fields: object) -> None:
+        if kind not in (EventKind.TEXT, EventKind.THINKING):
+            self.end_text()
+        self._writer.fields(kind, **fields)
+        self.activity.take(kind, fields)

@@ -1,0 +1,163 @@
+"""A model's run from beginning to end, or from where an earlier runner was lost."""
+
+import asyncio
+import os
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from services.common.sandbox.errors import SandboxError
+from services.execution.engines.anthropic.credentials import ModelCredentials
+from services.execution.engines.anthropic.history import History
+from services.execution.engines.anthropic.models import Models
+from services.execution.engines.anthropic.recorder import Recorder
+from services.execution.engines.anthropic.task import ModelTask
+from services.execution.engines.anthropic.tool_process import NoToolProcessError, ToolProcess
+from services.execution.engines.context import RunContext
+from services.execution.eventlog.activity import ModelActivity, read_activity
+from services.execution.inbox.messages import Inbox
+from services.execution.model import Reason, Result, State
+from services.execution.processes import agent, signals, verdict
+from services.execution.processes.meter import Meter
+from services.execution.processes.pump import Pump
+from services.execution.processes.verdict import Verdict
+from services.execution.redaction.strand import Redactor
+
+if TYPE_CHECKING:
+    from services.execution.engines.anthropic.client import ModelClient
+
+_NEVER = float("inf")
+_LOOK_S = 0.5
+
+
+def run_agent_loop(context: RunContext) -> Result:
+    """Have the model of a run begin, or go on, and stay with it until nothing of the run is left."""
+    run, plan, writer = context.run, context.plan, context.writer
+    credentials = ModelCredentials.from_bytes(context.credentials)
+    key = {} if credentials is None else {"ANTHROPIC_API_KEY": credentials.api_key.encode()}
+    writer.redactor = Redactor(plan.secrets | key)
+    before = read_activity(run.events)
+    attempt = run.begin_life(time.time_ns())
+    if attempt == 1:
+        writer.state_change(State.RUNNING)
+    else:
+        writer.note(f"the runner was lost, and a new one goes on where it was: number {attempt}", "resume")
+    agent.announce(writer, plan.sandbox)
+    return asyncio.run(AgentLoop(context).result(credentials, before))
+
+
+class AgentLoop:
+    """Holds what one run needs while its model works."""
+
+    def __init__(self, context: RunContext) -> None:
+        run, plan, writer, group = context.run, context.plan, context.writer, context.group
+        self._run = run
+        self._plan = plan
+        self._writer = writer
+        self._signal_fd = context.signal_fd
+        self._group = group
+        self._pump = Pump(writer, plan.bounds.max_output_bytes)
+        self._tools = ToolProcess(plan.sandbox, run, self._pump, writer, group)
+        self._meter = Meter(plan.bounds, writer, group, self._tools.root)
+        self._start_time_ns = run.started_time_ns() or time.time_ns()
+        # A run that goes on has what its first runner left of the time.
+        self._end_at = time.monotonic() + plan.bounds.wall_timeout_s - (time.time_ns() - self._start_time_ns) / 1e9
+        self._stopped = asyncio.Event()
+        self._cause: Reason | None = None
+
+    async def result(self, credentials: ModelCredentials | None, before: ModelActivity) -> Result:
+        """Stay until nothing of the run is left."""
+        asyncio.get_running_loop().add_reader(self._signal_fd, self._check_stop)
+        self._check_stop()
+        try:
+            end = await self._verdict(credentials, before)
+        finally:
+            Inbox(self._run.path).close()
+            self._tools.end()
+        result = end.result(
+            self._start_time_ns, processes_left=self._tools.processes_left, output_bytes=self._writer.output_bytes
+        )
+        self._meter.at_end()
+        return replace(
+            result,
+            model_use=read_activity(self._run.events).model_use(),
+            end_verified_by=self._tools.verified_by,
+            vitals=self._meter.vitals(),
+        )
+
+    async def _verdict(self, credentials: ModelCredentials | None, before: ModelActivity) -> Verdict:
+        if self._stopped.is_set():
+            return self._forced(self._cause)
+        if credentials is None:
+            text = "the execution service has no ANTHROPIC_API_KEY any more: set it, and start the service again"
+            return Verdict(State.FAILED, Reason.MODEL_FAILED, text)
+        try:
+            if self._group is not None:
+                self._group.limit(self._plan.bounds.memory_bytes, self._plan.bounds.processes)
+            self._tools.start()  # it starts while we import what is large
+        except (SandboxError, OSError) as error:
+            return verdict.never_began(str(error))
+        os.environ.update(credentials.environment)
+        models = Models.load(credentials.models_file)
+        recorder = Recorder(self._writer, before, models)
+        return await self._converse(credentials, models, recorder)
+
+    async def _converse(self, credentials: ModelCredentials, models: Models, recorder: Recorder) -> Verdict:
+        # These take a second, in which the sandbox is made.
+        from services.execution.engines.anthropic.client import ModelClient  # noqa: PLC0415
+        from services.execution.engines.anthropic.conversation import Conversation  # noqa: PLC0415
+
+        task = ModelTask(**(self._plan.task or {}))
+        try:
+            await self._tools.ready()
+        except NoToolProcessError as error:
+            return verdict.never_began(str(error))
+        history = History(self._run.history)
+        model = ModelClient(credentials, task, models, recorder)
+        conversation = Conversation(task, history, model, self._tools, recorder, inbox=Inbox(self._run.path))
+        try:
+            return await self._bounded(conversation.run(), model)
+        finally:
+            recorder.end_text()
+            await model.close()
+            history.close()
+
+    async def _bounded(self, work: Coroutine[Any, Any, Verdict], model: "ModelClient") -> Verdict:
+        """Wait for the work's end, or end it when it must: the connection to the model closes with it."""
+        task, stopped = asyncio.create_task(work), asyncio.create_task(self._stopped.wait())
+        try:
+            while not task.done():
+                if self._stopped.is_set():
+                    return self._forced(self._cause)
+                if time.monotonic() >= self._end_at:
+                    return self._forced(Reason.TIMED_OUT)
+                if (limit := self._meter.look()) is not None:
+                    return self._forced(limit)
+                if time.monotonic() >= self._idle_at(model):
+                    seconds = self._plan.bounds.idle_timeout_s
+                    return Verdict(State.FAILED, Reason.IDLE, f"ended by force: the model was silent for {seconds:g} s")
+                until = min(self._end_at, self._idle_at(model), self._meter.due()) - time.monotonic()
+                await asyncio.wait({task, stopped}, timeout=min(until, _LOOK_S), return_when=asyncio.FIRST_COMPLETED)
+            return task.result()
+        finally:
+            task.cancel()
+            stopped.cancel()
+            await asyncio.wait({task, stopped})
+
+    def _idle_at(self, model: "ModelClient") -> float:
+        """When the model will have been silent for too long; a tool may take as long as tools may."""
+        idle = self._plan.bounds.idle_timeout_s
+        return _NEVER if idle is None or model.heard is None else model.heard + idle
+
+    def _check_stop(self) -> None:
+        """Look for a request to stop. There is nothing to be polite to: what the agent has to keep is on the disk."""
+        signalled = signals.arrived(self._signal_fd)
+        if self._run.stop_request() is not None:
+            self._stopped.set()
+        elif signalled:
+            self._cause = Reason.RUNNER_LOST
+            self._stopped.set()
+
+    def _forced(self, cause: Reason | None) -> Verdict:
+        return verdict.cancelled() if cause is None else verdict.forced(cause, self._plan.bounds)

@@ -1,0 +1,30 @@
+"""What the service's settings have for this engine."""
+
+import os
+from typing import Final
+
+from services.execution.engines.anthropic.credentials import NETWORK_VARIABLES, ModelCredentials
+from services.execution.engines.anthropic.models import Models
+from services.execution.settings import ExecutionSettings
+
+MISSING: Final = (
+    "engine anthropic needs a key, and the execution service has none: set ANTHROPIC_API_KEY in its"
+    " environment, and start it again"
+)
+
+
+def credentials(settings: ExecutionSettings) -> bytes:
+    """Return what reaches a model: the key, where it is shown, and how the network is left here; empty without a key.
+
+    Raises:
+        StartError: the table of models cannot be read.
+    """
+    if settings.anthropic_api_key is None:
+        return b""
+    models = Models.load(settings.models_file)
+    return ModelCredentials(
+        api_key=settings.anthropic_api_key.get_secret_value(),
+        base_url=settings.anthropic_base_url,
+        environment={name: os.environ[name] for name in NETWORK_VARIABLES if name in os.environ},
+        models_file=models.path,
+    ).to_bytes()

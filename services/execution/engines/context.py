@@ -1,0 +1,22 @@
+"""What an engine is given to drive an agent with, by the runner."""
+
+from dataclasses import dataclass
+
+from services.execution.cgroups.group import ControlGroup
+from services.execution.eventlog import EventWriter
+from services.execution.model import Plan
+from services.execution.rundir.directory import RunDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """One run, whose lock is held. This process is in `group`, if there is one, and shall leave it soon."""
+
+    run: RunDirectory
+    plan: Plan
+    writer: EventWriter
+    signal_fd: int
+    """Becomes readable when a signal has arrived: see `processes.signals`."""
+    credentials: bytes
+    """What the service has for the engine, by which it reaches its model; empty for an engine that needs none."""
+    group: ControlGroup | None

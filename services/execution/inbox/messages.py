@@ -1,0 +1,154 @@
+"""What people tell a running agent, and what it asks them: files in the run directory. Standard library only.
+
+    talk/lock                     held for a moment by whoever says or closes something
+    talk/messages/<n>-<id>        what the model is to be told, in order; the service makes them
+    talk/closed                   the runner has looked for the last time: nothing more is taken
+    talk/questions/<id>           what the model asks before it does it; the runner makes them
+    talk/answers/<id>             what somebody answered; the service makes them, and the first one stays
+
+Each is durable before anybody is told of it, so neither end's death loses one or doubles one.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from services.execution.files import write_whole
+
+MAX_MESSAGES = 1000
+"""Of one execution."""
+
+
+class ClosedError(Exception):
+    """The execution takes no more messages."""
+
+
+class MessageReusedError(Exception):
+    """A message of that id has another text."""
+
+
+class TooManyMessagesError(Exception):
+    """The execution was told MAX_MESSAGES already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the model is to be told."""
+
+    message_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionRequest:
+    """A call that waits for permission. `input` is JSON, without secrets."""
+
+    permission_id: str
+    tool: str
+    input: str
+    tool_call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionAnswer:
+    """What somebody decided."""
+
+    allowed: bool
+    decided_by: str
+    reason: str
+
+
+class Inbox:
+    """One execution's inbox."""
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / "talk"
+        self._messages = self._path / "messages"
+        self._questions = self._path / "questions"
+        self._answers = self._path / "answers"
+        self._closed = self._path / "closed"
+
+    def create(self) -> None:
+        """Make the directories; an execution without them takes nothing."""
+        for directory in (self._path, self._messages, self._questions, self._answers):
+            directory.mkdir(mode=0o700)
+
+    @property
+    def exists(self) -> bool:
+        """True when the execution's engine takes anything from outside."""
+        return self._path.is_dir()
+
+    def post(self, message: Message) -> None:
+        """Take a message, or recognize one that was taken. Raises ClosedError and the other errors of this module."""
+        with self._locked():
+            known = {one.message_id: one for one in self.messages()}
+            if message.message_id in known:
+                if known[message.message_id] != message:
+                    raise MessageReusedError
+                return
+            if self._closed.exists():
+                raise ClosedError
+            if len(known) >= MAX_MESSAGES:
+                raise TooManyMessagesError
+            write_whole(self._messages / f"{len(known):06d}-{message.message_id}", message.text.encode(), durable=True)
+
+    def messages(self) -> list[Message]:
+        """All messages, in order."""
+        files = sorted(file for file in self._messages.iterdir() if not file.name.startswith("."))
+        return [Message(file.name.partition("-")[2], file.read_text()) for file in files]
+
+    def close(self, delivered: set[str] | None = None) -> bool:
+        """Take no more messages; with `delivered`, only if these are all that there are. Returns whether it is so."""
+        with self._locked():
+            if delivered is not None and any(message.message_id not in delivered for message in self.messages()):
+                return False
+            write_whole(self._closed, b"", durable=True)
+            return True
+
+    def ask(self, request: PermissionRequest) -> None:
+        """Show a question to whoever may answer."""
+        write_whole(self._questions / request.permission_id, json.dumps(asdict(request)).encode(), durable=True)
+
+    def request(self, permission_id: str) -> PermissionRequest | None:
+        """One question, if it was asked."""
+        try:
+            return PermissionRequest(**json.loads((self._questions / permission_id).read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    def pending(self) -> list[PermissionRequest]:
+        """The questions that nobody has answered, in order; none where the engine asks nothing."""
+        with contextlib.suppress(FileNotFoundError):
+            asked = {file.name for file in self._questions.iterdir() if not file.name.startswith(".")}
+            open_ = asked - {file.name for file in self._answers.iterdir()}
+            requests = [self.request(name) for name in sorted(open_, key=lambda name: (len(name), name))]
+            return [request for request in requests if request is not None]
+        return []
+
+    def answer(self, permission_id: str, answer: PermissionAnswer) -> PermissionAnswer:
+        """Answer a question; return the answer that holds, which is the first."""
+        with self._locked():
+            known = self.answer_to(permission_id)
+            if known is None:
+                write_whole(self._answers / permission_id, json.dumps(asdict(answer)).encode(), durable=True)
+            return known or answer
+
+    def answer_to(self, permission_id: str) -> PermissionAnswer | None:
+        """The answer to a question, if there is one."""
+        try:
+            return PermissionAnswer(**json.loads((self._answers / permission_id).read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        fd = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)

@@ -1,0 +1,121 @@
+"""The agent's processes in the default tier."""
+
+import contextlib
+import json
+import os
+import select
+from collections.abc import Callable, Iterator
+
+from services.common.sandbox.ending import end
+from services.common.sandbox.launch import prepare
+from services.common.sandbox.spec import SandboxSpec
+from services.execution.cgroups.group import ControlGroup
+from services.execution.egress.child import Egress
+from services.execution.model import EndVerification
+from services.execution.processes.init import Init
+from services.execution.processes.spawning import pipes, spawn
+
+_GONE_WITHIN_S = 10.0
+_BEGINS_WITHIN_S = 30.0
+
+
+class SandboxedAgent:
+    """A program under bubblewrap: runner → bwrap → the namespace's init → the program."""
+
+    limit = None
+
+    def __init__(self, spec: SandboxSpec, stdin: int, group: ControlGroup | None, egress: Egress | None) -> None:
+        """With `egress` the program begins when that listens in there."""
+        self._group = group
+        self.egress = egress
+        self.status, status_end = os.pipe()
+        os.set_blocking(self.status, False)
+        self._documents = b""
+        self._init: Init | None = None
+        self.exit_status: int | None = None
+        self.verified_by: EndVerification | None = None
+        try:
+            with _gate(egress) as (gate, pass_gate), prepare(spec, status_fd=status_end, block_fd=gate) as launch:
+                self._bwrap = spawn(launch, stdin)
+                self.exited = os.pidfd_open(self._bwrap.pid)
+                self.stdout, self.stderr = pipes(self._bwrap)
+                if egress is not None:
+                    self._connect(egress)
+                    pass_gate()
+        finally:
+            os.close(status_end)
+
+    def _connect(self, egress: Egress) -> None:
+        """Have the proxy listen in the sandbox. Raises SandboxUnavailableError, and nothing is left."""
+        try:
+            while self._init is None:
+                ended = self.exited in select.select([self.status, self.exited], [], [], _BEGINS_WITHIN_S)[0]
+                self.read_status()
+                if ended and self._init is None:
+                    return  # its complaint is on its standard error, and its end is seen as any other's
+            egress.open(self._init.pid)
+        except BaseException:
+            self.finish()
+            raise
+
+    def read_status(self) -> bool:
+        """Learn the init's pid while it is certainly the init's, and the exit code."""
+        more = True
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self.status, 4096):
+                self._documents += chunk
+            more = False
+        for line in self._documents.splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # not whole yet
+                document = json.loads(line)
+                self.exit_status = document.get("exit-code", self.exit_status)
+                if self._init is None and "child-pid" in document:
+                    self._hold_init(document["child-pid"])
+        return more
+
+    def terminate(self) -> bool:
+        """Ask the child of the namespace's init to end: the init itself ignores it."""
+        self.read_status()
+        if self._init is None:
+            return False
+        return self._init.terminate() > 0
+
+    def kill(self) -> None:
+        """End the namespace by its init, or bwrap where it is not that far."""
+        self.read_status()
+        if self._init is None:
+            end(self._bwrap.pid)
+            return
+        self._init.kill()
+
+    def finish(self) -> int:
+        """End the namespace: when its init is gone, the kernel has ended every process in it."""
+        self.kill()
+        self._bwrap.wait()
+        left = 0
+        if self._init is not None:
+            left = self._init.left(_GONE_WITHIN_S)
+            self.verified_by = EndVerification.PID_NAMESPACE if left == 0 else None
+        return left if self._group is None else max(left, self._group.end(_GONE_WITHIN_S))
+
+    def root(self) -> int | None:
+        """The namespace's init."""
+        return None if self._init is None else self._init.pid
+
+    def _hold_init(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._init = Init(pid)
+
+
+@contextlib.contextmanager
+def _gate(egress: Egress | None) -> Iterator[tuple[int | None, Callable[[], object]]]:
+    """What holds back a program that has to wait for its way out, and what lets it go; leaving lets it go too."""
+    if egress is None:
+        yield None, lambda: None
+        return
+    reading, writing = os.pipe()
+    try:
+        yield reading, lambda: os.write(writing, b"x")
+    finally:
+        os.close(reading)
+        os.close(writing)

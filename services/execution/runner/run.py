@@ -1,0 +1,48 @@
+"""One run from beginning to end, whatever drives its agent."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from services.common.sandbox.spec import Tier
+from services.execution.cgroups.group import ControlGroup
+from services.execution.engines import registry
+from services.execution.engines.context import RunContext
+from services.execution.eventlog import EventWriter
+from services.execution.processes import signals
+from services.execution.rundir.directory import RunDirectory
+
+
+def run_execution(path: Path, credentials: bytes, group: ControlGroup | None) -> None:
+    """Run what is planned in `path`, unless somebody does or has. `credentials` are those of its engine.
+
+    This process is in `group`, an empty one otherwise, and leaves it.
+    """
+    os.chdir("/")
+    signal_fd = signals.listen()
+    run = RunDirectory(path)
+    _complain_to(run.diary)
+    lock = run.hold()
+    if lock is None or run.result() is not None or (run.started_time_ns() is not None and not run.may_resume()):
+        return
+    plan = run.plan()
+    if group is not None and plan.sandbox.tier is Tier.CONTAINER:
+        # Its container engine has a group for it. What starts containers stays for others, and must not end with ours.
+        group.leave()
+        group = None
+    if group is not None:
+        run.record_group({str(controller): path for controller, path in group.directories.items()})
+    with EventWriter(run.events) as writer:
+        result = registry.load(plan.engine)(RunContext(run, plan, writer, signal_fd, credentials, group))
+        result = replace(result, message=writer.redactor.text(result.message))
+        writer.state_change(result.state, result.reason, result.message)
+        writer.sync()
+        run.write_result(replace(result, last_sequence=writer.last_sequence))
+    run.delete_plan()
+
+
+def _complain_to(diary: Path) -> None:
+    """Let what this program has to say about itself outlive it."""
+    fd = os.open(diary, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(fd, 2)
+    os.close(fd)

@@ -1,0 +1,95 @@
+"""What becomes of the logs of ended executions: they are packed, and after a time, or when they are too many, removed.
+
+The record of an execution stays; it says that its events are gone. A log that somebody reads is read to its end: the
+file lives as long as it is open.
+"""
+
+import asyncio
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from services.execution import eventlog
+from services.execution.model import Execution
+from services.execution.rundir.directory import RunDirectory
+from services.execution.service.store import ExecutionStore
+
+_PAGE = 500
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionLimits:
+    """How long logs are kept as they are, how long at all, and how many bytes of them."""
+
+    pack_after: timedelta
+    keep: timedelta
+    max_bytes: int
+
+
+class Retention:
+    """Keeps the directory of runs in bounds."""
+
+    def __init__(self, store: ExecutionStore, runs: Path, limits: RetentionLimits) -> None:
+        self._store = store
+        self._runs = runs
+        self._limits = limits
+
+    async def run_retention(self, every_s: float) -> None:
+        """Remove what has expired, now and then, until cancelled."""
+        while True:
+            try:
+                await self.remove_expired()
+            except Exception:  # a full disk, a locked database: it passes, and the next time does the rest
+                log.exception("old events cannot be removed yet")
+            await asyncio.sleep(every_s)
+
+    async def remove_expired(self) -> None:
+        """Pack what has ended a while ago; remove what is too old, and then the oldest until the rest has room."""
+        ended = await self._ended()
+        now = datetime.now(UTC)
+        sizes: dict[str, int] = {}
+        for execution in ended:
+            run = RunDirectory(self._runs / execution.execution_id)
+            if _age(execution, now) >= self._limits.pack_after:
+                await asyncio.to_thread(eventlog.pack, run.events)
+            sizes[execution.execution_id] = await asyncio.to_thread(_size, run.path)
+        held = sum(sizes.values())
+        for execution in ended:
+            if _age(execution, now) < self._limits.keep and held <= self._limits.max_bytes:
+                break
+            await self._remove(execution.execution_id)
+            held -= sizes[execution.execution_id]
+        await self._finish_removals({execution.execution_id for execution in ended})
+
+    async def _ended(self) -> list[Execution]:
+        """Those that ended and have their events, the oldest end first."""
+        found: list[Execution] = []
+        while page := await self._store.untrimmed(after=found[-1] if found else None, count=_PAGE):
+            found += page
+        return found
+
+    async def _finish_removals(self, kept: set[str]) -> None:
+        """Remove what a killed service had begun to remove."""
+        for directory in await asyncio.to_thread(lambda: list(self._runs.iterdir())):
+            known = None if directory.name in kept else await self._store.find(directory.name)
+            if known is not None and known.events_trimmed:
+                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    async def _remove(self, execution_id: str) -> None:
+        await self._store.set_trimmed(execution_id)  # first, so that nobody expects what is half gone
+        await asyncio.to_thread(shutil.rmtree, self._runs / execution_id, ignore_errors=True)
+        log.info("events removed", execution_id=execution_id)
+
+
+def _age(execution: Execution, now: datetime) -> timedelta:
+    return now - (execution.end_time or now)
+
+
+def _size(directory: Path) -> int:
+    """Bytes that a directory's files take on the disk."""
+    return sum(file.lstat().st_blocks * 512 for file in directory.rglob("*")) if directory.is_dir() else 0

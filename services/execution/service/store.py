@@ -1,0 +1,195 @@
+"""The records of executions, in SQLite beside their run directories."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Row,
+    Select,
+    String,
+    Table,
+    Text,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common.db.columns import Moment, as_number, from_microseconds, microseconds
+from services.common.db.facts import note
+from services.common.db.fences import fence_table
+from services.common.db.paging import Page
+from services.common.sandbox.spec import Tier
+from services.execution.model import (
+    ACTIVE,
+    EndVerification,
+    Execution,
+    Filter,
+    ModelUse,
+    Purpose,
+    Result,
+    State,
+    Vitals,
+)
+
+metadata = MetaData()
+fences = fence_table(metadata)
+executions = Table(
+    "executions",
+    metadata,
+    Column("execution_id", String(63), primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("purpose", String(16), nullable=False),
+    Column("job_id", String(63), nullable=False),
+    Column("sandbox_tier", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("exit_code", Integer),
+    Column("signal", Integer),
+    Column("processes_left", Integer),
+    Column("create_time", Moment, nullable=False),
+    Column("start_time", Moment),
+    Column("end_time", Moment),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("output_bytes", BigInteger, nullable=False),
+    # Whether the events were removed; the record stays.
+    Column("events_trimmed", Boolean, nullable=False),
+    # What a model used and did; NULL for programs, and while it runs.
+    Column("tokens", BigInteger),
+    Column("cost_usd", Float),
+    Column("turns", Integer),
+    Column("tool_calls", Integer),
+    Column("last_words", Text),
+    # How the end was enforced and what was used until then; NULL while it runs.
+    Column("end_verified_by", String(16)),
+    Column("cpu_seconds", Float),
+    Column("memory_peak_bytes", BigInteger),
+    Column("read_bytes", BigInteger),
+    Column("written_bytes", BigInteger),
+)
+
+_SAME = (
+    *("execution_id", "digest", "job_id", "reason", "message", "exit_code", "signal", "processes_left"),
+    *("create_time", "start_time", "end_time", "last_sequence", "output_bytes", "events_trimmed"),
+)
+_MODEL_USE = ("tokens", "cost_usd", "turns", "tool_calls", "last_words")
+_VITALS = ("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes")
+
+
+class ExecutionStore:
+    """Knows which executions there are. Each method is one transaction."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def add(self, execution: Execution) -> None:
+        """Record an execution; its id MUST be new."""
+        async with self._engine.begin() as connection:
+            await connection.execute(insert(executions).values(_to_row(execution)))
+            note(connection, execution)
+
+    async def find(self, execution_id: str) -> Execution | None:
+        """Return one execution, or None."""
+        found = await self._read(select(executions).where(executions.c.execution_id == execution_id))
+        return found[0] if found else None
+
+    async def active(self) -> Sequence[Execution]:
+        """Return those that have not ended, the oldest first."""
+        statement = select(executions).where(executions.c.state.in_(ACTIVE))
+        return await self._read(statement.order_by(executions.c.create_time))
+
+    async def page(self, filters: Filter, page: Page) -> tuple[list[Execution], str]:
+        """Return a page of executions, the newest first, and the token of the next page."""
+        statement = select(executions)
+        if filters.states:
+            statement = statement.where(executions.c.state.in_(filters.states))
+        if filters.job_id:
+            statement = statement.where(executions.c.job_id == filters.job_id)
+        key = (as_number(executions.c.create_time), executions.c.execution_id)
+        rows = await self._read(page.select(statement, key, descending=True))
+        return page.cut(rows, lambda one: (microseconds(one.create_time), one.execution_id))
+
+    async def set_running(self, execution_id: str, start_time_ns: int) -> None:
+        """Record that a PENDING execution's program has begun; one that is further stays as it is."""
+        statement = update(executions).where(
+            executions.c.execution_id == execution_id, executions.c.state == State.PENDING
+        )
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                statement.values(state=State.RUNNING, start_time=from_microseconds(start_time_ns // 1000))
+            )
+
+    async def untrimmed(self, *, after: Execution | None, count: int) -> list[Execution]:
+        """Return some that have ended and have their events, in the order of their ends, from behind `after`."""
+        statement = select(executions).where(executions.c.end_time.is_not(None), ~executions.c.events_trimmed)
+        if after is not None:
+            place = tuple_(executions.c.end_time, executions.c.execution_id)
+            statement = statement.where(place > tuple_(literal(after.end_time, Moment), literal(after.execution_id)))
+        return await self._read(statement.order_by(executions.c.end_time, executions.c.execution_id).limit(count))
+
+    async def set_trimmed(self, execution_id: str) -> None:
+        """Record that an execution's events are gone."""
+        statement = update(executions).where(executions.c.execution_id == execution_id)
+        async with self._engine.begin() as connection:
+            await connection.execute(statement.values(events_trimmed=True))
+
+    async def finish(self, execution: Execution, result: Result) -> Execution:
+        """Record the end of an execution, and return it as it is then."""
+        finished = replace(
+            execution,
+            state=result.state,
+            reason=result.reason,
+            message=result.message,
+            exit_code=result.exit_code,
+            signal=result.signal,
+            processes_left=result.processes_left,
+            start_time=None if result.start_time_ns is None else from_microseconds(result.start_time_ns // 1000),
+            end_time=from_microseconds(result.end_time_ns // 1000),
+            last_sequence=result.last_sequence,
+            output_bytes=result.output_bytes,
+            model_use=result.model_use,
+            end_verified_by=result.end_verified_by,
+            vitals=result.vitals,
+        )
+        statement = update(executions).where(executions.c.execution_id == execution.execution_id)
+        async with self._engine.begin() as connection:
+            await connection.execute(statement.values(_to_row(finished)))
+            note(connection, finished)
+        return finished
+
+    async def _read(self, statement: Select[tuple[object, ...]]) -> list[Execution]:
+        async with self._engine.begin() as connection:
+            return [_from_row(row) for row in await connection.execute(statement)]
+
+
+def _to_row(execution: Execution) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(execution, name) for name in _SAME}
+    row |= {"purpose": execution.purpose, "sandbox_tier": execution.sandbox_tier, "state": execution.state}
+    row |= {name: getattr(execution.model_use, name, None) for name in _MODEL_USE}
+    row |= {name: getattr(execution.vitals, name, None) for name in _VITALS}
+    row["end_verified_by"] = execution.end_verified_by
+    return row
+
+
+def _from_row(row: Row[tuple[object, ...]]) -> Execution:
+    fields: dict[str, Any] = {name: getattr(row, name) for name in _SAME}
+    if row.tokens is not None:
+        fields["model_use"] = ModelUse(**{name: getattr(row, name) for name in _MODEL_USE})
+    if row.cpu_seconds is not None:
+        fields["vitals"] = Vitals(memory_bytes=0, processes=0, **{name: getattr(row, name) for name in _VITALS})
+    if row.end_verified_by is not None:
+        fields["end_verified_by"] = EndVerification(row.end_verified_by)
+    return Execution(
+        purpose=Purpose(row.purpose), sandbox_tier=Tier(row.sandbox_tier), state=State(row.state), **fields
+    )

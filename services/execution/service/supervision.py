@@ -1,0 +1,113 @@
+"""Staying with a run to its end, whether this life of the service started its runner or an earlier one."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from services.execution.model import Result
+from services.execution.rundir.directory import MAX_LIVES, RunDirectory
+from services.execution.service import lost_runs
+from services.execution.service.runners import Runner, Runners
+
+_BEGIN_POLL_S = (0.004, 0.1)
+
+log = structlog.get_logger()
+
+
+class Supervision:
+    """Stays with one run until it has a result, whoever started its runner."""
+
+    def __init__(
+        self, execution_id: str, run: RunDirectory, runners: Runners, on_begin: Callable[[int], Awaitable[None]]
+    ) -> None:
+        """`on_begin` gets the time, in nanoseconds since 1970, at which the program began."""
+        self._execution_id = execution_id
+        self._run = run
+        self._runners = runners
+        self._on_begin = on_begin
+        self._runner: Runner | None = None
+        self._replaced = 0
+
+    async def result(self, *, fresh: bool) -> Result:
+        """Wait for the end. The result is that of the runner, or ours for one that was lost.
+
+        A `fresh` run has no runner yet, and gets one.
+        """
+        begin = asyncio.create_task(self._tell_begin())
+        try:
+            if fresh:
+                await self._start()
+            return await self._result()
+        finally:
+            begin.cancel()
+            await asyncio.gather(begin, return_exceptions=True)
+
+    async def _result(self) -> Result:
+        while True:
+            await self._runner_ended()
+            # In this order: a runner writes the result before it lets go of the lock.
+            if self._run.holder() is not None:
+                continue
+            result = self._run.result()
+            if result is not None:
+                return result
+            if self._runner is None and self._run.started_time_ns() is None:
+                await self._start()
+                continue
+            if self._replaced < MAX_LIVES and self._run.may_resume():
+                self._replaced += 1
+                log.warning("runner lost; a new one goes on", execution_id=self._execution_id)
+                await asyncio.to_thread(lost_runs.end_survivors, self._run)
+                await self._start()
+                continue
+            log.error("runner lost", execution_id=self._execution_id)
+            replacement = await asyncio.to_thread(lost_runs.conclude, self._run)
+            if replacement is not None:
+                return replacement
+
+    async def _start(self) -> None:
+        """Give the run to a runner, when not too many are beginning: each needs a processor for a moment."""
+        async with self._runners.beginning:
+            self._runner = self._runners.start(self._run)
+            interval, longest = _BEGIN_POLL_S
+            while self._run.holder() is None and self._runner.poll() is None:
+                await asyncio.sleep(interval)
+                interval = min(interval * 1.2, longest)
+
+    async def _runner_ended(self) -> None:
+        if self._runner is not None and self._runner.returncode is None:
+            await _ended(self._runner.pid, lambda: True)
+            self._runner.wait()
+        while (pid := self._run.holder()) is not None:
+            await _ended(pid, lambda: self._run.holder() == pid)
+
+    async def _tell_begin(self) -> None:
+        interval, longest = _BEGIN_POLL_S
+        while (time_ns := self._run.started_time_ns()) is None:
+            await asyncio.sleep(interval)
+            interval = min(interval * 1.2, longest)
+        await self._on_begin(time_ns)
+
+    def abandon(self) -> None:
+        """Leave the runner to itself: it goes on, and this service's next life finds it."""
+        if self._runner is not None and self._runner.returncode is None:
+            self._runner.returncode = 0  # else Popen complains that nobody waits for its child
+
+
+async def _ended(pid: int, is_it: Callable[[], bool]) -> None:
+    """Wait until a process that need not be our child has ended; `is_it` says whether the pid is still its own."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    try:
+        loop.add_reader(fd, ended.set)
+        if is_it():
+            await ended.wait()
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)

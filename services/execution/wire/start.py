@@ -1,0 +1,196 @@
+"""Reads a StartExecutionRequest: the largest of the messages, and the one with the most to get wrong.
+
+`engines.wire` reads what runs and `limits` how far it may go; this module reads where it runs, and puts the plan
+together.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from boatyard.execution.v1 import execution_pb2 as pb
+from boatyard.execution.v1 import sandbox_pb2
+from boatyard.workspace.v1 import layout_pb2
+
+from services.common.sandbox import environment
+from services.common.sandbox.hosts import HostPattern
+from services.common.sandbox.spec import Access, AllowList, Mount, Network, Overlay, SandboxSpec, Tier
+from services.execution import egress
+from services.execution.engines import wire as engines
+from services.execution.engines.spec import EngineSpec
+from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
+from services.execution.redaction.needles import LONGEST, SHORTEST
+from services.execution.settings import ExecutionSettings
+from services.execution.validation import Violations, id_violations, path_violations, refuse
+from services.execution.wire import containers, limits, requests, responses
+
+_WORKSPACE = Path("/workspace")
+
+_ENVIRONMENT_ENTRIES = 256
+_ENVIRONMENT_BYTES = 64 * 1024
+_MAX_READ_ONLY_PATHS = 64
+_MAX_ALLOWED_HOSTS = 256
+
+_PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
+_TIERS = {number: tier for tier, number in responses.TIERS.items()}
+_NETWORKS = {sandbox_pb2.Network.Value(f"NETWORK_{network.name}"): network for network in Network}
+
+
+class StartReader:
+    """Turns what a caller asks for into a plan, filled up from the settings."""
+
+    def __init__(self, settings: ExecutionSettings, guard: Callable[[Path], str | None]) -> None:
+        """`guard` says why a host path must not be shown to an agent, or None."""
+        self._settings = settings
+        self._guard = guard
+
+    def read(self, request: pb.StartExecutionRequest) -> StartRequest:
+        """Read what to start. Raises Invalid with all violations, or FailedPrecondition (IMAGE_NOT_ALLOWED)."""
+        spec = request.spec
+        violations = id_violations("execution_id", request.execution_id)
+        violations += self._violations(spec)
+        refuse(violations)
+        engine, asked = engines.engine_from_proto(spec)
+        return StartRequest(
+            execution_id=request.execution_id,
+            digest=requests.digest(spec),
+            purpose=_PURPOSES[spec.purpose],
+            job_id=spec.job_id,
+            plan=Plan(
+                request.execution_id,
+                engine,
+                self._sandbox(request.execution_id, spec, asked),
+                limits.bounds(spec, self._settings),
+                asked.task,
+                tuple(sorted(spec.secrets)),
+                asked.terminal,
+            ),
+            stdin=asked.stdin,
+        )
+
+    def _violations(self, spec: pb.ExecutionSpec) -> Violations:
+        found = id_violations("spec.job_id", spec.job_id) if spec.job_id else []
+        if spec.purpose not in _PURPOSES:
+            found.append(("spec.purpose", "is required"))
+        if spec.sandbox_tier and spec.sandbox_tier not in _TIERS:
+            found.append(("spec.sandbox_tier", "must be a tier of the contract"))
+        found += self._network_violations(spec)
+        found += self._path_violations(spec)
+        if self._tier(spec) is Tier.CONTAINER:
+            found += containers.violations(spec, self._network(spec))
+        elif spec.image:
+            found.append(("spec.image", "must be empty unless the sandbox tier is CONTAINER"))
+        found += engines.violations(spec)
+        found += _environment_violations(spec)
+        found += limits.violations(spec.limits)
+        return found
+
+    def _network_violations(self, spec: pb.ExecutionSpec) -> Violations:
+        if spec.network and spec.network not in _NETWORKS:
+            return [("spec.network", "must be a network of the contract")]
+        hosts = spec.allowed_hosts
+        if self._network(spec) is not Network.ALLOW_LIST:
+            return [("spec.allowed_hosts", "must be empty unless the network is ALLOW_LIST")] if hosts else []
+        if self._tier(spec) is Tier.NONE:
+            return [("spec.network", "can be ALLOW_LIST in a sandbox only: nothing keeps tier NONE from the network")]
+        if len(hosts) > _MAX_ALLOWED_HOSTS:
+            return [("spec.allowed_hosts", f"must be at most {_MAX_ALLOWED_HOSTS}")]
+        found: Violations = []
+        for i, host in enumerate(hosts):
+            try:
+                HostPattern.parse(host)
+            except ValueError as error:
+                found.append((f"spec.allowed_hosts[{i}]", str(error)))
+        return found
+
+    def _network(self, spec: pb.ExecutionSpec) -> Network:
+        return _NETWORKS.get(spec.network, self._settings.network)
+
+    def _tier(self, spec: pb.ExecutionSpec) -> Tier:
+        return _TIERS.get(spec.sandbox_tier, self._settings.sandbox_tier)
+
+    def _allow(self, spec: pb.ExecutionSpec) -> AllowList:
+        hosts = tuple(spec.allowed_hosts) or self._settings.network_allowed_hosts
+        return AllowList(hosts, tuple(map(str, self._settings.network_allowed_addresses)))
+
+    def _path_violations(self, spec: pb.ExecutionSpec) -> Violations:
+        named = _layout_paths(spec.layout)
+        if not named:
+            return [("spec.layout", "is required: a path, or layers with lowers, upper and work")]
+        if len(spec.read_only_paths) > _MAX_READ_ONLY_PATHS:
+            return [("spec.read_only_paths", f"must be at most {_MAX_READ_ONLY_PATHS}")]
+        named += [(f"spec.read_only_paths[{i}]", path) for i, path in enumerate(spec.read_only_paths)]
+        found: Violations = []
+        for field, path in named:
+            broken = path_violations(field, path)
+            if not broken and (why := self._guard(Path(os.fsdecode(path)))):
+                broken = [(field, why)]
+            found += broken
+        return found
+
+    def _sandbox(self, execution_id: str, spec: pb.ExecutionSpec, engine: EngineSpec) -> SandboxSpec:
+        shown = [*self._settings.read_only_paths, *(Path(os.fsdecode(path)) for path in spec.read_only_paths)]
+        shown += engine.read_only_paths
+        own = {
+            EXECUTION_ID_VARIABLE: execution_id.encode(),
+            **limits.limit_variables(spec, self._settings),
+            **spec.environment,
+            **spec.secrets,
+        }
+        bounds = limits.bounds(spec, self._settings)
+        network, tier = self._network(spec), self._tier(spec)
+        is_contained = tier is Tier.CONTAINER
+        proxies = egress.ENVIRONMENT if network is Network.ALLOW_LIST else {}
+        return SandboxSpec(
+            argv=(engine.container_argv or engine.argv) if is_contained else engine.argv,
+            cwd=_WORKSPACE,
+            mounts=(*(Mount(path) for path in shown), _workspace(spec.layout, execution_id)),
+            environment=environment.base() | proxies | own,
+            network=network,
+            allow=self._allow(spec) if network is Network.ALLOW_LIST else AllowList(),
+            limits=limits.sandbox_limits(spec, self._settings),
+            tier=tier,
+            container=containers.container(spec, bounds, self._settings) if is_contained else None,
+        )
+
+
+def _layout_paths(layout: layout_pb2.Layout) -> list[tuple[str, bytes]]:
+    if layout.WhichOneof("kind") == "path":
+        return [("spec.layout.path", layout.path)]
+    layers = layout.layers
+    if not (layers.lowers and layers.upper and layers.work):
+        return []
+    mounted = [("spec.layout.layers.mounted_path", layers.mounted_path)] if layers.mounted_path else []
+    lowers = [(f"spec.layout.layers.lowers[{i}]", path) for i, path in enumerate(layers.lowers)]
+    return [*mounted, *lowers, ("spec.layout.layers.upper", layers.upper), ("spec.layout.layers.work", layers.work)]
+
+
+def _workspace(layout: layout_pb2.Layout, execution_id: str) -> Mount | Overlay:
+    if layout.WhichOneof("kind") == "path":
+        return Mount(Path(os.fsdecode(layout.path)), _WORKSPACE, Access.READ_WRITE)
+    layers = layout.layers
+    return Overlay(
+        lowers=tuple(Path(os.fsdecode(path)) for path in layers.lowers),
+        upper=Path(os.fsdecode(layers.upper)),
+        work=Path(os.fsdecode(layers.work)),
+        target=_WORKSPACE,
+        mounted=Path(os.fsdecode(layers.mounted_path)) if layers.mounted_path else None,
+        holder=f"execution {execution_id}",
+    )
+
+
+def _environment_violations(spec: pb.ExecutionSpec) -> Violations:
+    entries = [*spec.environment.items(), *spec.secrets.items()]
+    size = sum(len(name.encode()) + len(value) + 2 for name, value in entries)
+    if len(entries) > _ENVIRONMENT_ENTRIES or size > _ENVIRONMENT_BYTES:
+        text = f"must be at most {_ENVIRONMENT_ENTRIES} entries and {_ENVIRONMENT_BYTES} bytes"
+        return [("spec.environment", text)]
+    bad = [name for name, value in entries if not name or "=" in name or "\0" in name or b"\0" in value]
+    found = [("spec.environment", f"{name!r} must not be empty, nor hold '=' or NUL") for name in bad]
+    twice = spec.environment.keys() & spec.secrets.keys()
+    found += [("spec.secrets", f"{name!r} stands in spec.environment as well") for name in sorted(twice)]
+    for name, value in spec.secrets.items():
+        if len(value.strip()) < SHORTEST or len(value) > LONGEST:
+            text = f"{name!r} must have {SHORTEST} bytes at least, without space around them, and {LONGEST} at most"
+            found.append(("spec.secrets", text))
+    return found
