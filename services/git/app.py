@@ -24,33 +24,33 @@ from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.git import store
-from services.git.bases import Bases
-from services.git.clones import Clones
-from services.git.deltas import Deltas
-from services.git.diffs import Diffs
-from services.git.disk import Disk, DiskBounds
-from services.git.expiry import Expiry
+from services.git.bases.builder import Bases
+from services.git.bases.deltas import Deltas
+from services.git.bases.overlays import overlays_work
+from services.git.bases.preparer import Preparing
+from services.git.disk.base_cache import Shelf
+from services.git.disk.budget import Disk, DiskBounds
 from services.git.gitcmd import Command, Git, GitError
-from services.git.keeping import Keeping
 from services.git.manager import GitManager
 from services.git.metrics import DiskMetrics, fetch_seconds
-from services.git.mirrors import Bounds, Mirrors
-from services.git.overlays import overlays_work
-from services.git.places import Places
-from services.git.preparing import Preparing
-from services.git.publishing import Publisher
-from services.git.remotes import AddressBook
-from services.git.requests import Requests
-from services.git.results import Results
-from services.git.sandboxed import SandboxedGit
+from services.git.paths import Places
+from services.git.remote.addresses import AddressBook
+from services.git.remote.publisher import Publisher
 from services.git.servicer import GitServicer
 from services.git.settings import GitSettings
-from services.git.shelf import Shelf
-from services.git.snapshots import Snapshots
 from services.git.store import GitStore, ResultStore, SnapshotStore
-from services.git.taking import Taker
-from services.git.trees import Trees
-from services.git.upkeep import Upkeep
+from services.git.stores.clones import Clones
+from services.git.stores.diffs import Diffs
+from services.git.stores.mirrors import Mirrors
+from services.git.stores.repacking import Upkeep
+from services.git.stores.repository import Bounds
+from services.git.stores.results import Results
+from services.git.stores.retention import Expiry, Keeping
+from services.git.stores.snapshots import Snapshots
+from services.git.wire.from_proto import Requests
+from services.git.worktree.sandboxed import SandboxedGit
+from services.git.worktree.taker import Taker
+from services.git.worktree.trees import Trees
 
 # The first that reads its configuration from the environment and knows --end-of-options everywhere we give it.
 _OLDEST_GIT: Final = (2, 36)

@@ -13,14 +13,8 @@ from services.common.errors import AlreadyExists
 from services.common.fence import current_fence
 from services.common.sandbox.errors import HeldError, SandboxUnavailableError
 from services.git import failures
-from services.git.benches import Order
-from services.git.clones import Clones
-from services.git.diffs import Diffs
-from services.git.disk import Disk, DiskUsage
-from services.git.expiry import Expiry
-from services.git.flights import Listener
-from services.git.keeping import Keeping
-from services.git.mirrors import Mirrors
+from services.git.bases.preparer import Preparing
+from services.git.disk.budget import Disk, DiskUsage
 from services.git.model import (
     Base,
     ChangedFile,
@@ -28,24 +22,30 @@ from services.git.model import (
     CloneOrder,
     DiffEnd,
     Head,
+    Listener,
+    Order,
     Progress,
     Remote,
     Result,
     Signature,
     Snapshot,
+    SnapshotOrder,
     StatusEntry,
     Wanted,
     WorkingTree,
 )
 from services.git.names import is_commit_id
-from services.git.preparing import Preparing
 from services.git.progress import with_progress
-from services.git.publishing import Publisher
-from services.git.results import Results
-from services.git.snapshots import SnapshotOrder, Snapshots
+from services.git.remote.publisher import Publisher
 from services.git.store import GitStore
-from services.git.trees import Trees
-from services.git.upkeep import Upkeep
+from services.git.stores.clones import Clones
+from services.git.stores.diffs import Diffs
+from services.git.stores.mirrors import Mirrors
+from services.git.stores.repacking import Upkeep
+from services.git.stores.results import Results
+from services.git.stores.retention import Expiry, Keeping
+from services.git.stores.snapshots import Snapshots
+from services.git.worktree.trees import Trees
 
 
 class GitManager:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from services.git.disk import Disk, DiskUsage
+from services.git.disk.budget import Disk, DiskUsage
 
 _SECONDS: Final = (0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0)
 _FRESH_SECONDS: Final = 30.0

@@ -1,8 +1,9 @@
 """What the git service talks about, without a word of gRPC or SQL."""
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from services.common.sandbox.spec import Tier
@@ -63,6 +64,9 @@ class Progress:
     percent: int | None = None
 
 
+Listener = Callable[[Progress], None]
+
+
 class NoteKind(enum.Enum):
     """What a base does not hold."""
 
@@ -103,6 +107,21 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What to take: the tree, the commit that it started from, and who signs what is added.
+
+    `layered_on` is the commit whose tree lies below the layers of the tree; empty where that is not known, or there
+    are no layers.
+    """
+
+    tree: WorkingTree
+    base_commit_id: str
+    message: str
+    signature: Signature
+    layered_on: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """A working tree as a commit: the base itself when nothing has changed."""
 
@@ -120,6 +139,18 @@ class Kept:
     result_id: str
     tree: Path | None
     expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotOrder:
+    """What to keep, under which id, and for how long: None for as long as the settings say."""
+
+    snapshot_id: str
+    repository_id: str
+    tree: WorkingTree
+    base_commit_id: str
+    message: str
+    keep_for: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

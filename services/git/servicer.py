@@ -9,10 +9,10 @@ from boatyard.git.v1.git_pb2_grpc import GitServiceServicer
 from grpc import aio
 
 from services.common.rpc.draining import Draining
-from services.git import wire
 from services.git.manager import GitManager
 from services.git.progress import with_progress
-from services.git.requests import Requests
+from services.git.wire import to_proto
+from services.git.wire.from_proto import Requests
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -32,7 +32,7 @@ class GitServicer(GitServiceServicer):
         source = self._manager.prepare_base(*self._requests.prepare_base(request))
         async with aclosing(self._draining.stream(source, start=0, position_after=lambda _: 0)) as messages:
             async for message in messages:
-                yield wire.base_message(message)
+                yield to_proto.base_message(message)
 
     async def CloneRepository(
         self, request: pb.CloneRepositoryRequest, context: Context
@@ -42,7 +42,7 @@ class GitServicer(GitServiceServicer):
         source = with_progress(lambda report: self._manager.clone(order, report))
         async with aclosing(self._draining.stream(source, start=0, position_after=lambda _: 0)) as messages:
             async for message in messages:
-                yield wire.clone_message(message)
+                yield to_proto.clone_message(message)
 
     async def CreateBranch(self, request: pb.CreateBranchRequest, context: Context) -> pb.CreateBranchResponse:
         """See the contract."""
@@ -59,7 +59,7 @@ class GitServicer(GitServiceServicer):
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         """See the contract."""
         tree, page = self._requests.status(request)
-        return wire.status_page(await self._manager.status(tree), page)
+        return to_proto.status_page(await self._manager.status(tree), page)
 
     async def StageAll(self, request: pb.StageAllRequest, context: Context) -> pb.StageAllResponse:
         """See the contract."""
@@ -71,22 +71,22 @@ class GitServicer(GitServiceServicer):
 
     async def TakeResult(self, request: pb.TakeResultRequest, context: Context) -> pb.TakeResultResponse:
         """See the contract."""
-        return wire.result(await self._manager.take_result(*self._requests.take_result(request)))
+        return to_proto.result(await self._manager.take_result(*self._requests.take_result(request)))
 
     async def SnapshotTree(self, request: pb.SnapshotTreeRequest, context: Context) -> pb.SnapshotTreeResponse:
         """See the contract."""
         made = await self._manager.snapshot_tree(self._requests.snapshot_tree(request))
-        return pb.SnapshotTreeResponse(snapshot=wire.snapshot(made))
+        return pb.SnapshotTreeResponse(snapshot=to_proto.snapshot(made))
 
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.GetSnapshotResponse:
         """See the contract."""
         found = await self._manager.snapshot(self._requests.snapshot_id(request))
-        return pb.GetSnapshotResponse(snapshot=wire.snapshot(found))
+        return pb.GetSnapshotResponse(snapshot=to_proto.snapshot(found))
 
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
         """See the contract."""
         found, token = await self._manager.snapshot_page(*self._requests.snapshots(request))
-        return pb.ListSnapshotsResponse(snapshots=map(wire.snapshot, found), next_page_token=token)
+        return pb.ListSnapshotsResponse(snapshots=map(to_proto.snapshot, found), next_page_token=token)
 
     async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
         """See the contract."""
@@ -99,21 +99,21 @@ class GitServicer(GitServiceServicer):
         source = with_progress(lambda report: self._manager.push(*wanted, report))
         async with aclosing(self._draining.stream(source, start=0, position_after=lambda _: 0)) as messages:
             async for message in messages:
-                yield wire.push_message(message)
+                yield to_proto.push_message(message)
 
     async def UsageOfRepositories(
         self, request: pb.UsageOfRepositoriesRequest, context: Context
     ) -> pb.UsageOfRepositoriesResponse:
         """See the contract."""
         page = self._requests.usage(request)
-        return wire.usage_page(await self._manager.usage(), page)
+        return to_proto.usage_page(await self._manager.usage(), page)
 
     async def GetDiff(self, request: pb.GetDiffRequest, context: Context) -> AsyncGenerator[pb.GetDiffResponse, None]:
         """See the contract."""
         source = self._manager.diff(*self._requests.diff(request))
         async with aclosing(self._draining.stream(source, start=0, position_after=lambda _: 0)) as pieces:
             async for piece in pieces:
-                for message in wire.diff_messages(piece):
+                for message in to_proto.diff_messages(piece):
                     yield message
 
     async def ListChangedFiles(
@@ -123,4 +123,4 @@ class GitServicer(GitServiceServicer):
         repository_id, base, commit, page = self._requests.changed_files(request)
         base_commit_id = await self._manager.diff_base(repository_id, base, commit)
         files = await self._manager.changed_files(repository_id, base_commit_id, commit)
-        return wire.changed_files_page(files, base_commit_id, page)
+        return to_proto.changed_files_page(files, base_commit_id, page)

@@ -15,16 +15,15 @@ from services.common.metrics import Meters
 from services.common.sandbox import aio, environment
 from services.common.sandbox.spec import Access, SandboxSpec
 from services.git.app import build_manager, find_git
-from services.git.benches import Order
+from services.git.bases.overlays import overlays_work
 from services.git.gitcmd import Command, Completed, Git, Invocation
 from services.git.manager import GitManager
-from services.git.model import Base, Layers, Progress, Remote, Signature, Wanted, WorkingTree
-from services.git.overlays import overlays_work
-from services.git.places import Places
-from services.git.remotes import AddressBook
-from services.git.requests import Requests
-from services.git.sandboxed import View
+from services.git.model import Base, Layers, Order, Progress, Remote, Signature, Wanted, WorkingTree
+from services.git.paths import Places
+from services.git.remote.addresses import AddressBook
 from services.git.settings import GitSettings
+from services.git.wire.from_proto import Requests
+from services.git.worktree.sandboxed import View
 from tests.kit.repos import Repo
 
 SIGNATURE = Signature("Boatyard", "boatyard@example.com", 1_800_000_000)

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from services.common.errors import Exhausted
-from services.git.model import Base, Remote, Wanted, WorkingTree
-from services.git.snapshots import SnapshotOrder
+from services.git.model import Base, Remote, SnapshotOrder, Wanted, WorkingTree
 from tests.kit.gitservice import GitParts, git_parts
 
 # Small enough that something is evicted again and again.

@@ -6,7 +6,7 @@ bound, and dies politely with whoever waits for it. No secret ever stands in its
 
 from services.git.gitcmd.commands import Command, git_argv
 from services.git.gitcmd.environment import build_environment
-from services.git.gitcmd.failures import GitError, GitFailed, GitTimedOut, OutputTooLarge
+from services.git.gitcmd.errors import GitError, GitFailed, GitTimedOut, OutputTooLarge
 from services.git.gitcmd.process import Completed, Git, Invocation
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 
 from services.git.gitcmd.commands import Command, git_argv
 from services.git.gitcmd.environment import build_environment
-from services.git.gitcmd.failures import GitFailed, GitTimedOut, OutputTooLarge, scrub
+from services.git.gitcmd.errors import GitFailed, GitTimedOut, OutputTooLarge, scrub
 
 _CHUNK: Final = 64 * 1024
 _STDERR_KEPT: Final = 10 * 1024

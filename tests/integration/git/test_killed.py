@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from services.git.disk.base_cache import Shelf
 from services.git.model import Remote, Wanted
-from services.git.shelf import Shelf
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.mortal import SETTINGS, Mortals
 from tests.kit.repos import Repo

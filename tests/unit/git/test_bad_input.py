@@ -14,9 +14,9 @@ from services.common.errors import Invalid
 from services.common.settings import Home
 from services.git.gitcmd import Command, git_argv
 from services.git.gitcmd.commands import COMMANDS
-from services.git.places import Places
-from services.git.remotes import AddressBook
-from services.git.requests import Requests
+from services.git.paths import Places
+from services.git.remote.addresses import AddressBook
+from services.git.wire.from_proto import Requests
 
 COMMIT = "0123456789" * 4
 SIGNATURE = pb.Signature(name="Ada", email="a@b", time=Timestamp(seconds=1))

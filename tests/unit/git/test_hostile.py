@@ -16,8 +16,7 @@ import pytest
 
 from services.common.errors import FailedPrecondition, ServiceError
 from services.common.ids import new_id
-from services.git.model import Result, WorkingTree
-from services.git.snapshots import SnapshotOrder
+from services.git.model import Result, SnapshotOrder, WorkingTree
 from tests.kit.gitservice import SIGNATURE, GitParts, Workspace
 from tests.kit.repos import Repo
 
@@ -430,7 +429,7 @@ def test_the_plants_are_no_duds(workspace: Workspace, tmp_path: Path, name: str)
 async def test_a_pipe_in_a_gits_place_holds_nobody_up(
     shared_parts: GitParts, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr("services.git.sandboxed.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("services.git.worktree.sandboxed.ANSWER_SECONDS", 1.0)
     path = workspace.agent.path / name
     if name == ".git":
         path.rename(workspace.agent.path / "was")

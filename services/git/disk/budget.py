@@ -1,0 +1,251 @@
+"""Keeps what this service has on the disk inside of a budget: what was used least lately goes first.
+
+Counted are mirrors, bases and stores of results; evicted are bases that nobody uses, and mirrors that nothing needs any
+more. Never one with a pin, below another base, handed out within the grace, or from which something is being made.
+Plain clones belong to whoever asked for them: they are not counted and never removed.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from services.common.errors import Exhausted
+from services.common.lock import FileLock, LockHeldError
+from services.git import failures
+from services.git.disk.base_cache import Shelf, Shelved
+from services.git.disk.walk import look
+from services.git.paths import Places
+
+# A checkout is 2 to 6 times as large as the pack that it comes from (measured on five repositories).
+_CHECKOUT_TO_PACK: Final = 4
+# The trees of results are for a check that runs once.
+_RESULT_KEPT_SECONDS: Final = 3600
+_SWEEP_INTERVAL_SECONDS: Final = 600.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class DiskBounds:
+    """How much this service may keep (0: no bound), what must stay free, how long what was handed out is left alone."""
+
+    budget_bytes: int = 0
+    min_free_bytes: int = 0
+    grace_seconds: float = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one repository takes. `last_use` is the mirror's."""
+
+    repository_id: str
+    mirror_bytes: int
+    results_bytes: int
+    has_results: bool
+    last_use: float
+    bases: list[Shelved] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """All of it."""
+        return self.mirror_bytes + self.results_bytes + sum(base.bytes for base in self.bases)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUsage:
+    """What everything takes, by repository id, and what became of it since the service started.
+
+    `results` counts those of each repository that has any.
+    """
+
+    repositories: list[Usage]
+    budget_bytes: int
+    evicted_bases: int
+    evicted_mirrors: int
+    results: Mapping[str, int] = field(default_factory=dict)
+    expired_results: int = 0
+
+
+class Room:
+    """Disk that was found to be there, and is kept for something that is being made."""
+
+    def __init__(self, disk: "Disk") -> None:
+        self._disk = disk
+        self.bytes = 0
+
+    async def resize(self, size: int) -> None:
+        """Keep this much, which is known better now. Raises Exhausted (DISK_FULL)."""
+        self.bytes = await self._disk.reserve(size, instead_of=self.bytes)
+
+
+class Disk:
+    """Counts, refuses and evicts. One instance a service; no other process removes what it looks after."""
+
+    def __init__(self, places: Places, shelf: Shelf, bounds: DiskBounds) -> None:
+        self._places = places
+        self._shelf = shelf
+        self._bounds = bounds
+        self._reserved = 0
+        self._deciding = asyncio.Lock()
+        self.evicted_bases = 0
+        self.evicted_mirrors = 0
+
+    async def usage(self) -> DiskUsage:
+        """Count everything."""
+        async with self._deciding:
+            repositories = await asyncio.to_thread(self.survey)
+        return DiskUsage(repositories, self._bounds.budget_bytes, self.evicted_bases, self.evicted_mirrors)
+
+    @contextlib.asynccontextmanager
+    async def room(self, size: int) -> AsyncIterator[Room]:
+        """Make room for `size` bytes, evicting where needed, and keep it until the block is left.
+
+        Raises:
+            Exhausted: DISK_FULL: too little is left, and what is there is in use.
+        """
+        room = Room(self)
+        try:
+            await room.resize(size)
+            yield room
+        finally:
+            self._reserved -= room.bytes
+
+    def expected_tree(self, repository_id: str) -> int:
+        """Estimate the size of a whole tree: as large as the largest that is there, or told by the mirror. Blocks."""
+        known = [base.whole.bytes for base in self._shelf.of(repository_id)]
+        return max(known) if known else _CHECKOUT_TO_PACK * look(self._places.mirror(repository_id)).bytes
+
+    async def reserve(self, size: int, *, instead_of: int = 0) -> int:
+        """See Room.resize. Returns `size`."""
+        async with self._deciding:
+            usages = await asyncio.to_thread(self.survey)
+            while (short := self._short_of(usages, size - instead_of)) > 0:
+                if not await self._evict_one(usages):
+                    raise failures.disk_full(self._refusal(usages, size, short))
+            self._reserved += size - instead_of
+        return size
+
+    def survey(self) -> list[Usage]:
+        """Count everything, repository by repository, in their ids' order. Blocks."""
+        bases: dict[str, list[Shelved]] = {}
+        for base in self._shelf.all():
+            bases.setdefault(base.repository_id, []).append(base)
+        ids = {path.name.removesuffix(".git") for path in self._places.mirrors.glob("*.git")} | bases.keys()
+        return [self._usage(repository_id, bases.get(repository_id, [])) for repository_id in sorted(ids)]
+
+    async def keep_swept(self) -> None:
+        """Every ten minutes, for ever: remove old trees of results, and come back inside of the budget."""
+        while True:
+            try:
+                await self.sweep()
+            except Exception:  # noqa: BLE001 - whatever it is, the next sweep may do better
+                _log.exception("could not sweep")
+            await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
+
+    async def sweep(self) -> None:
+        """Do it once."""
+        async with self._deciding:
+            for base in await asyncio.to_thread(self._shelf.all):
+                old = time.time() - base.last_use > _RESULT_KEPT_SECONDS
+                if old and base.place.is_relative_to(self._places.result_bases):
+                    await self._evict_base(base)
+        with contextlib.suppress(Exhausted):  # said to whoever asks for more
+            await self.reserve(0)
+
+    def _usage(self, repository_id: str, bases: list[Shelved]) -> Usage:
+        mirror, store = self._places.mirror(repository_id), self._places.result_store(repository_id)
+        return Usage(
+            repository_id,
+            mirror_bytes=look(mirror).bytes if mirror.is_dir() else 0,
+            results_bytes=look(store).bytes if store.is_dir() else 0,
+            has_results=_has_refs(store),
+            last_use=mirror.stat().st_mtime if mirror.is_dir() else 0,
+            bases=bases,
+        )
+
+    def _short_of(self, usages: list[Usage], more: int) -> int:
+        """Return how many bytes too few there are for so many more."""
+        free = shutil.disk_usage(self._places.root).free
+        short = self._bounds.min_free_bytes + self._reserved + more - free
+        if self._bounds.budget_bytes:
+            used = sum(usage.bytes for usage in usages)
+            short = max(short, used + self._reserved + more - self._bounds.budget_bytes)
+        return short
+
+    async def _evict_one(self, usages: list[Usage]) -> bool:
+        """Remove what was used least lately of all that may go, from the disk and from `usages`."""
+        for _, usage, base in sorted(self._evictable(usages), key=lambda found: found[0]):
+            if base is not None and await self._evict_base(base):
+                usage.bases.remove(base)
+                return True
+            if base is None and await self._evict_mirror(usage):
+                usages.remove(usage)
+                return True
+        return False
+
+    def _evictable(self, usages: list[Usage]) -> Iterator[tuple[float, Usage, Shelved | None]]:
+        latest = time.time() - self._bounds.grace_seconds
+        for usage in usages:
+            below = {base.below.place for base in usage.bases if base.below}
+            for base in usage.bases:
+                if base.place not in below and base.last_use <= latest and not base.pins:
+                    yield base.last_use, usage, base
+            if usage.mirror_bytes and not usage.bases and not usage.has_results and usage.last_use <= latest:
+                yield usage.last_use, usage, None
+
+    async def _evict_base(self, base: Shelved) -> bool:
+        rubbish = self._places.scratch()
+        taken = self._shelf.take(base, rubbish)
+        await asyncio.to_thread(shutil.rmtree, rubbish, ignore_errors=True)
+        if taken:
+            self.evicted_bases += 1
+            _log.info("evicted a base", repository_id=base.repository_id, commit_id=base.commit_id, bytes=base.bytes)
+        return taken
+
+    async def _evict_mirror(self, usage: Usage) -> bool:
+        if self._shelf.is_held(usage.repository_id):
+            return False
+        rubbish = self._places.scratch()
+        with contextlib.ExitStack() as locks:
+            try:
+                for path in (self._places.mirror_lock, self._places.result_lock):
+                    locks.callback(FileLock(path(usage.repository_id)).release)
+            except LockHeldError:
+                return False
+            for path in (self._places.mirror, self._places.result_store):
+                if path(usage.repository_id).is_dir():
+                    path(usage.repository_id).rename(rubbish / path.__name__)
+        await asyncio.to_thread(shutil.rmtree, rubbish, ignore_errors=True)
+        self.evicted_mirrors += 1
+        _log.info("evicted a mirror", repository_id=usage.repository_id, bytes=usage.bytes)
+        return True
+
+    def _refusal(self, usages: list[Usage], size: int, short: int) -> str:
+        used = sum(usage.bytes for usage in usages)
+        free = shutil.disk_usage(self._places.root).free
+        bounds = self._bounds
+        return (
+            f"{size >> 20} MiB are needed under {self._places.root}, {-(-short >> 20)} MiB of them are not to be had:"
+            f" {used >> 20} MiB are kept (BOATYARD_GIT_DISK_BUDGET_BYTES allows {bounds.budget_bytes >> 20}; 0: any)"
+            f" and {free >> 20} MiB are free (BOATYARD_GIT_MIN_FREE_BYTES keeps {bounds.min_free_bytes >> 20})."
+            f" All that is kept is in use, or was handed out in the last {bounds.grace_seconds:g} s"
+            " (BOATYARD_GIT_BASE_GRACE_SECONDS): delete workspaces, or allow more"
+        )
+
+
+def _has_refs(store: Path) -> bool:
+    """Whether anything is kept in a store of results: refs of their own files, or packed into one."""
+    if any(path.is_file() for path in (store / "refs").rglob("*")):
+        return True
+    try:
+        packed = (store / "packed-refs").read_bytes()
+    except FileNotFoundError:
+        return False
+    return any(line and not line.startswith((b"#", b"^")) for line in packed.splitlines())

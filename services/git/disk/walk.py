@@ -1,0 +1,44 @@
+"""What a directory holds, and what it takes of the disk."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a walk over a tree found: (path, size, second of the last change) of its files, and what it takes."""
+
+    files: list[tuple[str, int, int]]
+    bytes: int
+    inodes: int
+
+
+def look(tree: Path) -> Found:
+    """Walk over a tree; what git itself keeps is counted, and not among the files. Blocks.
+
+    What goes away meanwhile, as in a mirror that is being fetched into, is not counted.
+    """
+    files: list[tuple[str, int, int]] = []
+    size = inodes = 0
+    git_directory = f"{tree}/.git/"
+    for entry in _entries(str(tree)):
+        with contextlib.suppress(FileNotFoundError):
+            status = entry.stat(follow_symlinks=False)
+            size += status.st_blocks * 512
+            inodes += 1
+            if not entry.is_dir(follow_symlinks=False) and not entry.path.startswith(git_directory):
+                files.append((entry.path, status.st_size, int(status.st_mtime)))
+    return Found(files, size, inodes)
+
+
+def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
+    todo = [directory]
+    while todo:
+        with contextlib.suppress(FileNotFoundError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)

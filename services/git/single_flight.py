@@ -1,0 +1,60 @@
+"""One piece of work at a time for each key; whoever asks for the same meanwhile shares its outcome."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from services.git.model import Listener, Progress
+
+T = TypeVar("T")
+
+
+class _Flight(Generic[T]):
+    def __init__(self) -> None:
+        self.listeners: list[Listener] = []
+        self.is_given_up = False
+        self.task: asyncio.Task[T]
+
+    def report(self, progress: Progress) -> None:
+        for listener in self.listeners:
+            listener(progress)
+
+
+class Flights(Generic[T]):
+    """Shares work between those who want the same. It goes on while anybody waits, and is cancelled with the last."""
+
+    def __init__(self) -> None:
+        self._flights: dict[Hashable, _Flight[T]] = {}
+
+    async def join(
+        self, key: Hashable, work: Callable[[Listener], Awaitable[T]], listener: Listener = lambda _: None
+    ) -> T:
+        """Return the outcome of the work under `key`, after starting it when there is none.
+
+        `work` is given where to report progress; every waiter's `listener` gets it. What the work raises, each waiter
+        gets raised.
+        """
+        # Whoever asks must not meet work that is being given up, nor run beside it.
+        while (flight := self._flights.get(key)) is not None and flight.is_given_up:
+            await asyncio.wait([flight.task])
+        flight = flight or self._start(key, work)
+        flight.listeners.append(listener)
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.listeners.remove(listener)
+            if not flight.listeners and not flight.task.done():
+                flight.is_given_up = True
+                flight.task.cancel()
+                await asyncio.gather(flight.task, return_exceptions=True)
+
+    def _start(self, key: Hashable, work: Callable[[Listener], Awaitable[T]]) -> _Flight[T]:
+        flight = _Flight[T]()
+
+        async def run() -> T:
+            return await work(flight.report)
+
+        flight.task = asyncio.create_task(run())
+        flight.task.add_done_callback(lambda _: self._flights.pop(key))
+        self._flights[key] = flight
+        return flight

@@ -1,0 +1,81 @@
+"""Looks after mirrors: many fetches leave many small packs, which every git that reads them has to open."""
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from services.common.errors import ServiceError
+from services.git.gitcmd import Command, Git, GitError, Invocation
+from services.git.paths import Places
+from services.git.stores.mirrors import Mirrors
+
+_INTERVAL_SECONDS: Final = 3600.0
+# A lookup asks every pack, and a loose object is a file: what git itself calls too many is 50 and 6,700.
+_MANY_PACKS: Final = 20
+_MANY_LOOSE: Final = 2000
+
+_log = structlog.get_logger()
+
+
+class Upkeep:
+    """Packs mirrors anew, one after another. No object is lost: base trees may borrow what no ref leads to any more."""
+
+    def __init__(self, git: Git, places: Places, mirrors: Mirrors) -> None:
+        self._git = git
+        self._places = places
+        self._mirrors = mirrors
+
+    async def keep_up(self) -> None:
+        """Every hour, for ever: pack anew what has become many packs."""
+        while True:
+            await asyncio.sleep(_INTERVAL_SECONDS)
+            for mirror in sorted(self._places.mirrors.glob("*.git")):
+                try:
+                    await self.tend(mirror.name.removesuffix(".git"))
+                except (ServiceError, GitError, OSError) as error:
+                    _log.warning("cannot pack a mirror anew", mirror=str(mirror), error=str(error))
+
+    async def tend(self, repository_id: str) -> bool:
+        """Pack one mirror anew where it has many packs; returns whether it had.
+
+        Raises:
+            GitError: git cannot.
+            Exhausted: REPOSITORY_BUSY.
+        """
+        mirror = self._places.mirror(repository_id)
+        if not await asyncio.to_thread(_is_scattered, mirror):
+            return False
+        scratch = self._places.scratch()
+        try:
+            async with self._mirrors.writing(repository_id) as held:
+                how = Invocation(git_dir=_alias(mirror, scratch), timeout_seconds=3600, held=(held,))
+                # Small packs and loose objects into larger ones, reachable or not, and each object once.
+                await self._git.run(Command("repack", ("-d", "-q", "--geometric=2")), how)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+        _log.info("packed a mirror anew", repository_id=repository_id)
+        return True
+
+
+def _alias(mirror: Path, scratch: Path) -> Path:
+    """Make a repository that is the mirror, but for its configuration.
+
+    The mirror's own says that its objects are precious, so git refuses to replace a pack there. A change of that which
+    a crash left behind would leave the mirror without its guard; what a crash leaves of this is swept.
+    """
+    alias = scratch / "mirror.git"
+    alias.mkdir()
+    (alias / "HEAD").write_bytes((mirror / "HEAD").read_bytes())
+    (alias / "config").write_text("[core]\n\tbare = true\n")
+    for name in ("objects", "refs", "packed-refs"):
+        (alias / name).symlink_to(mirror / name)
+    return alias
+
+
+def _is_scattered(mirror: Path) -> bool:
+    packs = sum(1 for _ in mirror.glob("objects/pack/*.pack"))
+    loose = sum(1 for _ in mirror.glob("objects/[0-9a-f][0-9a-f]/*"))
+    return packs > _MANY_PACKS or loose > _MANY_LOOSE

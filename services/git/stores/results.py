@@ -1,0 +1,158 @@
+"""Result stores: what agents made, one bare repository beside each mirror. No sandbox ever sees one."""
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from services.common.lock import LockHeldError
+from services.git import failures
+from services.git.gitcmd import Command, Git, GitError, Invocation
+from services.git.gitcmd.commands import STRICT_FLAG
+from services.git.model import Order, Result
+from services.git.paths import Places
+from services.git.stores.repository import Bounds, commit_of, locked, remove_stale_locks
+from services.git.worktree.taker import Taken, Taker
+
+# Base trees of results are made by fetching a commit by its id.
+_CONFIG = {"uploadpack.allowAnySHA1InWant": "true"}
+# Nobody borrows from a store, but a commit that a caller was told of is not taken away while it may be at work with it.
+_UNNAMED_KEPT = "12.hours.ago"
+# A file that says that a ref was removed, and when.
+_LOOSENED = "loosened"
+
+
+class Results:
+    """Keeps results. Whatever comes in was checked; upstream's objects are borrowed from the mirror."""
+
+    def __init__(self, git: Git, places: Places, taker: Taker, bounds: Bounds) -> None:
+        self._git = git
+        self._places = places
+        self._taker = taker
+        self._bounds = bounds
+
+    async def store(self, repository_id: str) -> Path:
+        """Return the store of a repository that has a mirror, after making it where it is missing."""
+        store = self._places.result_store(repository_id)
+        if store.is_dir():
+            return store
+        scratch = self._places.scratch()
+        try:
+            building = scratch / "results.git"
+            await self._git.run(Command("init", ("--quiet", "--bare", "--template="), (str(building),)))
+            for key, value in _CONFIG.items():
+                await self._git.run(Command("config", (f"--file={building / 'config'}",), (key, value)))
+            alternates = building / "objects" / "info" / "alternates"
+            alternates.parent.mkdir(exist_ok=True)
+            alternates.write_bytes(bytes(self._places.mirror(repository_id) / "objects") + b"\n")
+            async with locked(self._places.result_lock(repository_id), self._bounds.lock_seconds):
+                if not store.is_dir():
+                    building.rename(store)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return store
+
+    async def has(self, repository_id: str, commit_id: str) -> bool:
+        """Whether the store, or the mirror under it, holds the commit."""
+        return await commit_of(self._git, await self.store(repository_id), commit_id.encode()) is not None
+
+    async def take(self, repository_id: str, ref: str, order: Order, borrowed: tuple[Path, ...]) -> Result:
+        """Take a working tree, under a ref of the store.
+
+        With the agent's own commits where it left some on top of the base. Where those do not hold (an object is
+        missing or malformed) the files are taken all the same, as one commit on the base.
+
+        Raises:
+            FailedPrecondition: TAKE_FAILED.
+            Exhausted: DISK_FULL, REPOSITORY_BUSY.
+        """
+        try:
+            try:
+                return await self._attempt(repository_id, ref, order, borrowed, keep_commits=True)
+            except GitError:
+                return await self._attempt(repository_id, ref, order, borrowed, keep_commits=False)
+        except GitError as error:
+            raise failures.take_failed(ref.rpartition("/")[2], error) from error
+        except LockHeldError as error:
+            raise failures.repository_busy(repository_id) from error
+
+    async def forget(self, repository_id: str, ref: str) -> None:
+        """Remove a ref; one that is gone is a success. What only it held goes with the next `compact`.
+
+        Raises:
+            Exhausted: REPOSITORY_BUSY.
+        """
+        store = self._places.result_store(repository_id)
+        if not store.is_dir():
+            return
+        try:
+            async with locked(self._places.result_lock(repository_id), self._bounds.lock_seconds) as held:
+                remove_stale_locks(store)
+                await self._git.run(Command("update-ref", ("-d",), (ref,)), Invocation(git_dir=store, held=(held,)))
+                (store / _LOOSENED).touch()
+        except LockHeldError as error:
+            raise failures.repository_busy(repository_id) from error
+
+    async def names(self, repository_id: str, prefix: str) -> list[str]:
+        """Return the refs of a store below a prefix that ends with a slash, without it."""
+        listing = await self._git.run(
+            Command("for-each-ref", ("--format=%(refname)",), (prefix,)),
+            Invocation(git_dir=self._places.result_store(repository_id)),
+        )
+        return [line.decode().removeprefix(prefix) for line in listing.stdout.splitlines()]
+
+    def stores(self) -> list[str]:
+        """Return the repositories that have a store."""
+        return sorted(path.stem for path in self._places.results.glob("*.git"))
+
+    def loosened(self, before: datetime) -> list[str]:
+        """Return the repositories whose stores have lost a ref, the last before a time; the longest ago first."""
+        marks = {mark: mark.stat().st_mtime for mark in self._places.results.glob(f"*.git/{_LOOSENED}")}
+        return [
+            mark.parent.stem
+            for mark in sorted(marks, key=lambda each: marks[each])
+            if marks[mark] <= before.timestamp()
+        ]
+
+    async def compact(self, repository_id: str) -> None:
+        """Pack what is named into one pack, and remove what has had no name for hours.
+
+        Raises:
+            Exhausted: REPOSITORY_BUSY.
+            GitError: git cannot.
+        """
+        store = self._places.result_store(repository_id)
+        try:
+            async with locked(self._places.result_lock(repository_id), self._bounds.lock_seconds) as held:
+                (store / _LOOSENED).unlink(missing_ok=True)
+                how = Invocation(git_dir=store, timeout_seconds=1800, held=(held,))
+                flags = ("-A", "-d", "-l", "-q", f"--unpack-unreachable={_UNNAMED_KEPT}")
+                await self._git.run(Command("repack", flags), how)
+                await self._git.run(Command("prune", (f"--expire={_UNNAMED_KEPT}",)), how)
+        except LockHeldError as error:
+            raise failures.repository_busy(repository_id) from error
+
+    async def _attempt(
+        self, repository_id: str, ref: str, order: Order, borrowed: tuple[Path, ...], *, keep_commits: bool
+    ) -> Result:
+        store = await self.store(repository_id)
+        self._places.check_room(self._bounds.min_free_bytes)
+        scratch = self._places.scratch()
+        try:
+            taken = await self._taker.take(order, borrowed, scratch, keep_commits=keep_commits)
+            async with locked(self._places.result_lock(repository_id), self._bounds.lock_seconds) as held:
+                remove_stale_locks(store)
+                await self._keep(store, ref, order, taken, held)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        changed = taken.commit_id != order.base_commit_id
+        return Result(taken.commit_id, changed, taken.agent_commits, taken.lost_repositories)
+
+    async def _keep(self, store: Path, ref: str, order: Order, taken: Taken, held: int) -> None:
+        """Check every object of the pack and every link between them, then name the commit."""
+        if taken.pack is not None:
+            how = Invocation(git_dir=store, stdin_file=taken.pack, timeout_seconds=1800, held=(held,))
+            await self._git.run(Command("index-pack", ("--stdin", STRICT_FLAG)), how)
+            descends = Command("merge-base", ("--is-ancestor",), (order.base_commit_id, taken.commit_id))
+            await self._git.run(descends, Invocation(git_dir=store))
+        name = Command("update-ref", (), (ref, taken.commit_id))
+        await self._git.run(name, Invocation(git_dir=store, held=(held,)))
