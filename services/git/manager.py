@@ -13,25 +13,25 @@ from services.common.errors import AlreadyExists
 from services.common.fence import current_fence
 from services.common.sandbox.errors import HeldError, SandboxUnavailableError
 from services.git import failures
-from services.git.bases.preparer import Preparing
-from services.git.disk.budget import Disk, DiskUsage
+from services.git.bases.preparer import BasePreparer
+from services.git.disk.budget import DiskBudget, DiskUsage
 from services.git.model import (
     Base,
     ChangedFile,
     Clone,
-    CloneOrder,
+    CloneSpec,
     DiffEnd,
     Head,
-    Listener,
-    Order,
     Progress,
+    ProgressListener,
     Remote,
-    Result,
+    ResultCommit,
     Signature,
     Snapshot,
-    SnapshotOrder,
+    SnapshotSpec,
+    StartPoint,
     StatusEntry,
-    Wanted,
+    TakeSpec,
     WorkingTree,
 )
 from services.git.names import is_commit_id
@@ -41,11 +41,11 @@ from services.git.store import GitStore
 from services.git.stores.clones import Clones
 from services.git.stores.diffs import Diffs
 from services.git.stores.mirrors import Mirrors
-from services.git.stores.repacking import Upkeep
-from services.git.stores.results import Results
-from services.git.stores.retention import Expiry, Keeping
+from services.git.stores.repacking import MirrorRepacker
+from services.git.stores.results import ResultStores
+from services.git.stores.retention import ResultRetention, RetentionLoop
 from services.git.stores.snapshots import Snapshots
-from services.git.worktree.trees import Trees
+from services.git.worktree.trees import WorkingTrees
 
 
 class GitManager:
@@ -57,39 +57,39 @@ class GitManager:
         store: GitStore,
         fences: Fences,
         mirrors: Mirrors,
-        preparing: Preparing,
-        results: Results,
-        keeping: Keeping,
+        preparer: BasePreparer,
+        results: ResultStores,
+        retention: ResultRetention,
         snapshots: Snapshots,
-        trees: Trees,
+        trees: WorkingTrees,
         diffs: Diffs,
         publisher: Publisher,
         clones: Clones,
-        disk: Disk,
-        upkeep: Upkeep,
-        expiry: Expiry,
+        budget: DiskBudget,
+        repacker: MirrorRepacker,
+        retention_loop: RetentionLoop,
     ) -> None:
         self._store = store
         self._fences = fences
         self._mirrors = mirrors
-        self._preparing = preparing
+        self._preparer = preparer
         self._results = results
-        self._keeping = keeping
+        self._retention = retention
         self._snapshots = snapshots
         self._trees = trees
         self._diffs = diffs
         self._publisher = publisher
         self._clones = clones
-        self.disk = disk
-        self.upkeep = upkeep
-        self.warming = preparing.warming
-        self._expiry = expiry
+        self.budget = budget
+        self.repacker = repacker
+        self.warmer = preparer.warmer
+        self._retention_loop = retention_loop
 
-    def prepare_base(self, remote: Remote, wanted: Wanted) -> AsyncGenerator[Progress | Base, None]:
+    def prepare_base(self, remote: Remote, start: StartPoint) -> AsyncGenerator[Progress | Base, None]:
         """Yield progress, and last a tree of the wanted commit. See Preparing.prepare."""
-        return with_progress(lambda report: self._preparing.prepare(remote, wanted, report))
+        return with_progress(lambda report: self._preparer.prepare(remote, start, report))
 
-    async def clone(self, order: CloneOrder, report: Listener = lambda _: None) -> Clone:
+    async def clone(self, spec: CloneSpec, report: ProgressListener = lambda _: None) -> Clone:
         """Make a plain clone under the caller's id.
 
         Raises:
@@ -97,12 +97,12 @@ class GitManager:
             NotFound, FailedPrecondition, Exhausted: as `prepare_base`.
         """
         # The token is no part of the order: it may be renewed.
-        words = (order.remote.repository_id, order.remote.url, order.branch, order.depth)
+        words = (spec.remote.repository_id, spec.remote.url, spec.branch, spec.depth)
         order_hash = hashlib.sha256(repr(words).encode()).hexdigest()
-        if not await self._store.claim_clone(order.clone_id, order_hash):
-            message = f"the clone {order.clone_id} was made for another request"
-            raise AlreadyExists("clone", order.clone_id, reason="REQUEST_ID_REUSED", message=message)
-        return await self._clones.clone(order, report)
+        if not await self._store.claim_clone(spec.clone_id, order_hash):
+            message = f"the clone {spec.clone_id} was made for another request"
+            raise AlreadyExists("clone", spec.clone_id, reason="REQUEST_ID_REUSED", message=message)
+        return await self._clones.clone(spec, report)
 
     async def head(self, tree: WorkingTree) -> Head:
         """See Trees.head."""
@@ -127,7 +127,7 @@ class GitManager:
         await self._check_fence()
         return await self._trees.commit(tree, message, signature)
 
-    async def take_result(self, repository_id: str, result_id: str, order: Order) -> Result:
+    async def take_result(self, repository_id: str, result_id: str, spec: TakeSpec) -> ResultCommit:
         """Take a working tree as a commit of the result store.
 
         Raises:
@@ -135,18 +135,18 @@ class GitManager:
             FailedPrecondition: TAKE_FAILED, STALE_FENCE, SANDBOX_UNAVAILABLE, WORKSPACE_HELD.
         """
         await self._check_fence()
-        borrowed, layered_on = await self._preparing.takeable(
-            repository_id, result_id, order.tree, order.base_commit_id
+        borrowed, layered_on = await self._preparer.objects_to_take_with(
+            repository_id, result_id, spec.tree, spec.base_commit_id
         )
-        order = replace(order, layered_on=layered_on)
+        spec = replace(spec, layered_on=layered_on)
         try:
-            return await self._keeping.take(repository_id, result_id, order, borrowed)
+            return await self._retention.take(repository_id, result_id, spec, borrowed)
         except SandboxUnavailableError as error:
             raise failures.sandbox_unavailable(error) from error
         except HeldError as error:
             raise failures.workspace_held(error) from error
 
-    async def snapshot_tree(self, order: SnapshotOrder) -> Snapshot:
+    async def snapshot_tree(self, spec: SnapshotSpec) -> Snapshot:
         """Keep a working tree as it is. See Snapshots.take.
 
         Raises:
@@ -154,11 +154,11 @@ class GitManager:
             NotFound, FailedPrecondition, Exhausted: as `take_result`.
         """
         await self._check_fence()
-        borrowed, layered_on = await self._preparing.takeable(
-            order.repository_id, order.snapshot_id, order.tree, order.base_commit_id
+        borrowed, layered_on = await self._preparer.objects_to_take_with(
+            spec.repository_id, spec.snapshot_id, spec.tree, spec.base_commit_id
         )
         try:
-            return await self._snapshots.take(order, borrowed, layered_on)
+            return await self._snapshots.take(spec, borrowed, layered_on)
         except SandboxUnavailableError as error:
             raise failures.sandbox_unavailable(error) from error
         except HeldError as error:
@@ -177,27 +177,27 @@ class GitManager:
         await self._check_fence()
         await self._snapshots.delete(snapshot_id)
 
-    async def sweep(self, now: datetime) -> list[str]:
+    async def remove_expired(self, now: datetime) -> list[str]:
         """See Expiry.sweep."""
-        return await self._expiry.sweep(now)
+        return await self._retention_loop.remove_expired(now)
 
     async def usage(self) -> DiskUsage:
         """Count what is there, and what has gone."""
         return replace(
-            await self.disk.usage(), results=await self._keeping.counts(), expired_results=self._keeping.expired
+            await self.budget.usage(), results=await self._retention.counts(), expired_results=self._retention.expired
         )
 
-    async def keep_house(self) -> None:
+    async def run_maintenance(self) -> None:
         """Sweep, evict, pack anew and warm, for ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._expiry.keep_swept())
+            group.create_task(self._retention_loop.run_retention())
             group.create_task(self._fences.forget_in_time())
-            group.create_task(self.disk.keep_swept())
-            group.create_task(self.upkeep.keep_up())
-            group.create_task(self.warming.keep_warm())
+            group.create_task(self.budget.run_eviction())
+            group.create_task(self.repacker.run_repacking())
+            group.create_task(self.warmer.run_warming())
 
     async def push(
-        self, remote: Remote, commit_id: str, branch: bytes, expected: str, report: Listener = lambda _: None
+        self, remote: Remote, commit_id: str, branch: bytes, expected: str, report: ProgressListener = lambda _: None
     ) -> bool:
         """Push a result; returns whether it was there already.
 
@@ -237,10 +237,10 @@ class GitManager:
             return base
         store = await self._store_with(repository_id, commit)
         branch = await self._mirrors.resolve(repository_id, b"refs/heads/" + base)
-        found = None if branch is None else await self._diffs.merge_base(store, branch.commit_id, commit)
-        if found is None:
+        merge_base = None if branch is None else await self._diffs.merge_base(store, branch.commit_id, commit)
+        if merge_base is None:
             raise failures.revision_not_found(base)
-        return found
+        return merge_base
 
     async def _store_with(self, repository_id: str, *commit_ids: str) -> Path:
         self._check_known(repository_id)

@@ -64,7 +64,7 @@ class Progress:
     percent: int | None = None
 
 
-Listener = Callable[[Progress], None]
+ProgressListener = Callable[[Progress], None]
 
 
 class NoteKind(enum.Enum):
@@ -75,7 +75,7 @@ class NoteKind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class BaseNote:
     """Something that a base does not hold: the first paths of it, and how many there are."""
 
     kind: NoteKind
@@ -95,7 +95,7 @@ class Base:
     read_only_paths: tuple[Path, ...]
     branch: bytes
     pins_path: Path
-    notes: tuple[Note, ...] = ()
+    notes: tuple[BaseNote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class TakeSpec:
     """What to take: the tree, the commit that it started from, and who signs what is added.
 
     `layered_on` is the commit whose tree lies below the layers of the tree; empty where that is not known, or there
@@ -122,7 +122,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ResultCommit:
     """A working tree as a commit: the base itself when nothing has changed."""
 
     commit_id: str
@@ -132,7 +132,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ResultRecord:
     """Until when a result is kept at least, and the tree that it was taken of; None where that is not known."""
 
     repository_id: str
@@ -142,7 +142,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotOrder:
+class SnapshotSpec:
     """What to keep, under which id, and for how long: None for as long as the settings say."""
 
     snapshot_id: str
@@ -176,7 +176,7 @@ class StatusEntry:
     old_path: bytes = b""
 
 
-class Change(enum.Enum):
+class ChangeKind(enum.Enum):
     """What happened to a file between two commits."""
 
     ADDED = "A"
@@ -191,7 +191,7 @@ class ChangedFile:
     """One file that differs between two commits; the line counts are None for a binary file."""
 
     path: bytes
-    change: Change
+    change: ChangeKind
     old_path: bytes = b""
     additions: int | None = None
     deletions: int | None = None
@@ -206,7 +206,7 @@ class DiffEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class CloneOrder:
+class CloneSpec:
     """A plain clone to make: the branch empty for the remote's default, depth 0 for all of the history."""
 
     clone_id: str
@@ -224,7 +224,7 @@ class Clone:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class StartPoint:
     """Which commit to start from: a revision of the remote (empty: its default), or the id of a result."""
 
     revision: bytes = b""

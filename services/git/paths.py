@@ -15,7 +15,7 @@ _PATH_BYTES: Final = 4095  # PATH_MAX, less the closing NUL
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class GitPaths:
     """The directories under `$BOATYARD_HOME/git`."""
 
     home: Home
@@ -27,7 +27,7 @@ class Places:
 
     def make(self) -> None:
         """Make what is missing, and remove what crashes have left half built."""
-        remove(self.scratch_root)
+        remove_tree(self.scratch_root)
         self.home.directory("git")
         for path in (
             self.scratch_root,
@@ -141,7 +141,7 @@ class Places:
         return Path(tempfile.mkdtemp(dir=self.scratch_root))
 
 
-def remove(path: Path) -> None:
+def remove_tree(path: Path) -> None:
     """Remove a directory and all in it, as far as that is possible.
 
     Mounted without root, an overlay leaves a directory without any rights in the place where it works; an ordinary user

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from services.git.model import Listener, Progress
+from services.git.model import Progress, ProgressListener
 
 T = TypeVar("T")
 
 
 class _Flight(Generic[T]):
     def __init__(self) -> None:
-        self.listeners: list[Listener] = []
+        self.listeners: list[ProgressListener] = []
         self.is_given_up = False
         self.task: asyncio.Task[T]
 
@@ -20,14 +20,17 @@ class _Flight(Generic[T]):
             listener(progress)
 
 
-class Flights(Generic[T]):
+class SingleFlight(Generic[T]):
     """Shares work between those who want the same. It goes on while anybody waits, and is cancelled with the last."""
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, _Flight[T]] = {}
 
     async def join(
-        self, key: Hashable, work: Callable[[Listener], Awaitable[T]], listener: Listener = lambda _: None
+        self,
+        key: Hashable,
+        work: Callable[[ProgressListener], Awaitable[T]],
+        listener: ProgressListener = lambda _: None,
     ) -> T:
         """Return the outcome of the work under `key`, after starting it when there is none.
 
@@ -48,7 +51,7 @@ class Flights(Generic[T]):
                 flight.task.cancel()
                 await asyncio.gather(flight.task, return_exceptions=True)
 
-    def _start(self, key: Hashable, work: Callable[[Listener], Awaitable[T]]) -> _Flight[T]:
+    def _start(self, key: Hashable, work: Callable[[ProgressListener], Awaitable[T]]) -> _Flight[T]:
         flight = _Flight[T]()
 
         async def run() -> T:

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.columns import Moment, as_number, microseconds
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
-from services.git.model import Kept, Snapshot
+from services.git.model import ResultRecord, Snapshot
 
 metadata = MetaData()
 fences = fence_table(metadata)
@@ -99,42 +99,42 @@ class GitStore:
         return recorded == order_hash
 
 
-class ResultStore:
+class ResultRecords:
     """The records of results. Each method is one transaction."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def keep(self, kept: Kept) -> None:
+    async def save(self, record: ResultRecord) -> None:
         """Record until when a result is kept; an earlier one of the same name is forgotten."""
-        new = sqlite.insert(results).values(**_row(kept))
+        new = sqlite.insert(results).values(**_row(record))
         again = {"tree": new.excluded.tree, "expire_time": new.excluded.expire_time}
         async with self._engine.begin() as connection:
             await connection.execute(new.on_conflict_do_update(index_elements=results.primary_key, set_=again))
 
-    async def adopt(self, found: Sequence[Kept]) -> int:
+    async def adopt(self, records: Sequence[ResultRecord]) -> int:
         """Record those of the results that nothing is known of; return how many."""
         new = sqlite.insert(results).on_conflict_do_nothing()
         async with self._engine.begin() as connection:
-            return sum([(await connection.execute(new.values(**_row(kept)))).rowcount for kept in found])
+            return sum([(await connection.execute(new.values(**_row(record)))).rowcount for record in records])
 
-    async def over(self, now: datetime, count: int) -> list[Kept]:
+    async def expired(self, now: datetime, count: int) -> list[ResultRecord]:
         """Return some of those whose time is over, the longest over first."""
         query = select(results).where(results.c.expire_time <= now).order_by(results.c.expire_time).limit(count)
         async with self._engine.begin() as connection:
-            return [_kept(row) for row in await connection.execute(query)]
+            return [_record(row) for row in await connection.execute(query)]
 
-    async def postpone(self, kept: Kept, until: datetime) -> None:
+    async def postpone(self, record: ResultRecord, until: datetime) -> None:
         """Keep a result for longer, unless it was taken anew meanwhile."""
-        unchanged = (*_is(kept.repository_id, kept.result_id), results.c.expire_time == kept.expire_time)
+        unchanged = (*_is(record.repository_id, record.result_id), results.c.expire_time == record.expire_time)
         async with self._engine.begin() as connection:
             await connection.execute(update(results).where(*unchanged).values(expire_time=until))
 
-    async def find(self, repository_id: str, result_id: str) -> Kept | None:
+    async def find(self, repository_id: str, result_id: str) -> ResultRecord | None:
         """Return a result's record."""
         async with self._engine.begin() as connection:
             row = (await connection.execute(select(results).where(*_is(repository_id, result_id)))).first()
-        return None if row is None else _kept(row)
+        return None if row is None else _record(row)
 
     async def remove(self, repository_id: str, result_id: str) -> None:
         """Forget a result. Without such a result it does nothing."""
@@ -148,7 +148,7 @@ class ResultStore:
             return {row[0]: row[1] for row in await connection.execute(query)}
 
 
-class SnapshotStore:
+class SnapshotRecords:
     """The records of snapshots. Each method is one transaction."""
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -195,8 +195,8 @@ class SnapshotStore:
         key = (as_number(snapshots.c.create_time), snapshots.c.snapshot_id)
         async with self._engine.begin() as connection:
             rows = (await connection.execute(page.select(statement, key, descending=True))).all()
-        found, token = page.cut(rows, lambda row: (microseconds(row.create_time), row.snapshot_id))
-        return [_snapshot(row) for row in found], token
+        shown, token = page.cut(rows, lambda row: (microseconds(row.create_time), row.snapshot_id))
+        return [_snapshot(row) for row in shown], token
 
     async def expired(self, now: datetime, count: int) -> Sequence[Snapshot]:
         """Return some of those whose time is over, the longest over first."""
@@ -214,14 +214,14 @@ def _is(repository_id: str, result_id: str) -> tuple[ColumnElement[bool], ...]:
     return results.c.repository_id == repository_id, results.c.result_id == result_id
 
 
-def _row(kept: Kept) -> dict[str, object]:
-    tree = None if kept.tree is None else os.fsencode(kept.tree)
-    return {**asdict(kept), "tree": tree}
+def _row(record: ResultRecord) -> dict[str, object]:
+    tree = None if record.tree is None else os.fsencode(record.tree)
+    return {**asdict(record), "tree": tree}
 
 
-def _kept(row: Row[tuple[object, ...]]) -> Kept:
+def _record(row: Row[tuple[object, ...]]) -> ResultRecord:
     tree = None if row.tree is None else Path(os.fsdecode(row.tree))
-    return Kept(row.repository_id, row.result_id, tree, row.expire_time)
+    return ResultRecord(row.repository_id, row.result_id, tree, row.expire_time)
 
 
 def _snapshot(row: Row[tuple[object, ...]]) -> Snapshot:

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from services.git import failures
-from services.git.bases.deltas import Delta, Deltas
+from services.git.bases.deltas import Delta, DeltaLayers
 from services.git.bases.notes import take_notes, write_notes
-from services.git.bases.racy_index import settle
-from services.git.disk.base_cache import Shelf, Shelved
-from services.git.disk.budget import Disk
-from services.git.exclude import leave_ours_out
+from services.git.bases.racy_index import prevent_racy_index
+from services.git.disk.base_cache import BaseCache, CachedBase
+from services.git.disk.budget import DiskBudget
+from services.git.exclude import exclude_boatyard
 from services.git.gitcmd import Command, Git, GitError, Invocation
-from services.git.model import Listener, Progress
-from services.git.paths import Places
-from services.git.single_flight import Flights
+from services.git.model import Progress, ProgressListener
+from services.git.paths import GitPaths
+from services.git.single_flight import SingleFlight
 
 # Where workspaces are copies: a copy keeps the files' times and sizes, and has inodes of its own, for which git would
 # read every file at every `status` (measured on 5,000 files: 300 ms against 40).
@@ -28,85 +28,93 @@ _COPIED: Final = {"core.checkStat": "minimal", "core.trustctime": "false"}
 _CONCURRENT_BUILDS: Final = 4
 
 
-class Bases:
+class BaseBuilder:
     """Makes base trees from mirrors and result stores. Each is built aside and renamed when it is whole.
 
     Without `deltas`, where there are no overlays, all of them are whole trees, and workspaces copies of them.
     """
 
-    def __init__(self, git: Git, places: Places, shelf: Shelf, disk: Disk, deltas: Deltas | None) -> None:
+    def __init__(
+        self, git: Git, paths: GitPaths, cache: BaseCache, budget: DiskBudget, deltas: DeltaLayers | None
+    ) -> None:
         self._git = git
-        self._places = places
-        self._shelf = shelf
-        self._disk = disk
+        self._paths = paths
+        self._cache = cache
+        self._budget = budget
         self._deltas = deltas
-        self._flights = Flights[Shelved]()
+        self._single_flight = SingleFlight[CachedBase]()
         self._building = asyncio.Semaphore(_CONCURRENT_BUILDS)
 
     def holding(self, repository_id: str) -> AbstractContextManager[None]:
         """Keep what the repository has here from being removed, while a base of it is made and handed out."""
-        return self._shelf.holding(repository_id)
+        return self._cache.holding(repository_id)
 
-    async def prepare(self, repository_id: str, commit_id: str, origin_url: str, listener: Listener) -> Shelved:
+    async def prepare(
+        self, repository_id: str, commit_id: str, origin_url: str, listener: ProgressListener
+    ) -> CachedBase:
         """Return the tree of a commit that the mirror holds.
 
         Raises:
             FailedPrecondition: CLONE_FAILED, when git cannot check it out.
             Exhausted: DISK_FULL.
         """
-        place = self._places.base(repository_id, commit_id)
-        return await self._in_place(place, repository_id, commit_id, origin_url, listener)
+        path = self._paths.base(repository_id, commit_id)
+        return await self._in_place(path, repository_id, commit_id, origin_url, listener)
 
-    async def prepare_result(self, repository_id: str, commit_id: str, origin_url: str, listener: Listener) -> Shelved:
+    async def prepare_result(
+        self, repository_id: str, commit_id: str, origin_url: str, listener: ProgressListener
+    ) -> CachedBase:
         """Return the tree of a commit that the result store holds, or the mirror under it. Raises: as `prepare`."""
-        place = self._places.base(repository_id, commit_id)
-        if not place.is_dir():
-            place = self._places.result_base(repository_id, commit_id)
-        return await self._in_place(place, repository_id, commit_id, origin_url, listener)
+        path = self._paths.base(repository_id, commit_id)
+        if not path.is_dir():
+            path = self._paths.result_base(repository_id, commit_id)
+        return await self._in_place(path, repository_id, commit_id, origin_url, listener)
 
     def commit_of(self, repository_id: str, layers: tuple[Path, ...]) -> str:
         """Return the commit whose base these layers are, empty where they are none of the repository's."""
-        place = layers[0].parent
-        ours = {self._places.base(repository_id, place.name), self._places.result_base(repository_id, place.name)}
-        if place not in ours:
+        path = layers[0].parent
+        ours = {self._paths.base(repository_id, path.name), self._paths.result_base(repository_id, path.name)}
+        if path not in ours:
             return ""
-        found = self._shelf.find(place)
-        return found.commit_id if found is not None and found.layers == layers else ""
+        cached = self._cache.find(path)
+        return cached.commit_id if cached is not None and cached.layers == layers else ""
 
     async def _in_place(
-        self, place: Path, repository_id: str, commit_id: str, origin_url: str, listener: Listener
-    ) -> Shelved:
-        if (found := self._shelf.hand_out(place)) is not None:
-            return found
+        self, path: Path, repository_id: str, commit_id: str, origin_url: str, listener: ProgressListener
+    ) -> CachedBase:
+        if (cached := self._cache.hand_out(path)) is not None:
+            return cached
 
-        async def build(report: Listener) -> Shelved:
+        async def build(report: ProgressListener) -> CachedBase:
             try:
                 async with self._building:
-                    await self._build(place, repository_id, commit_id, origin_url, report)
+                    await self._build(path, repository_id, commit_id, origin_url, report)
             except GitError as error:
                 raise failures.clone_failed(repository_id, error) from error
-            made = self._shelf.hand_out(place)
+            made = self._cache.hand_out(path)
             if made is None:
-                raise RuntimeError(f"{place} is not there although it was made")
+                raise RuntimeError(f"{path} is not there although it was made")
             return made
 
-        return await self._flights.join((repository_id, commit_id), build, listener)
+        return await self._single_flight.join((repository_id, commit_id), build, listener)
 
-    async def _build(self, place: Path, repository_id: str, commit_id: str, origin_url: str, report: Listener) -> None:
+    async def _build(
+        self, path: Path, repository_id: str, commit_id: str, origin_url: str, report: ProgressListener
+    ) -> None:
         report(Progress("Preparing the tree"))
-        scratch = self._places.scratch()
+        scratch = self._paths.scratch()
         building = scratch / "base"
         tree = building / "tree"
         try:
             building.mkdir()
             await self._make_repository(tree, repository_id, commit_id, origin_url)
             delta = await self._plan(repository_id, commit_id, tree)
-            async with self._disk.room(await self._expected_bytes(repository_id, delta)) as room:
+            async with self._budget.reserve(await self._expected_bytes(repository_id, delta)) as reserve:
                 await self._fill(tree, commit_id, delta)
-                found = await settle(self._git, tree)
+                contents = await prevent_racy_index(self._git, tree)
                 write_notes(building, await take_notes(self._git, tree))
-                await room.resize(found.bytes)
-                self._shelf.put(building, place, (found.bytes, found.inodes), delta.below if delta else None)
+                await reserve.resize(contents.bytes)
+                self._cache.put(building, path, (contents.bytes, contents.inodes), delta.below if delta else None)
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 
@@ -116,7 +124,7 @@ class Bases:
     async def _expected_bytes(self, repository_id: str, delta: Delta | None) -> int:
         if delta is not None:
             return delta.size * delta.below.whole.bytes // delta.below.whole.inodes
-        return await asyncio.to_thread(self._disk.expected_tree, repository_id)
+        return await asyncio.to_thread(self._budget.expected_tree, repository_id)
 
     async def _fill(self, tree: Path, commit_id: str, delta: Delta | None) -> None:
         if self._deltas is not None and delta is not None:
@@ -126,10 +134,10 @@ class Bases:
         await self._git.run(Command("checkout", ("--quiet", "--detach"), (commit_id,)), inside)
 
     async def _make_repository(self, tree: Path, repository_id: str, commit_id: str, origin_url: str) -> None:
-        mirror = self._places.mirror(repository_id)
+        mirror = self._paths.mirror(repository_id)
         flags = ("--quiet", "--shared", "--no-checkout", "--template=", "--no-recurse-submodules")
         await self._git.run(Command("clone", flags, (str(mirror), str(tree))), Invocation(protocol="file"))
-        leave_ours_out(tree / ".git")
+        exclude_boatyard(tree / ".git")
         config = f"--file={tree / '.git' / 'config'}"
         copied = _COPIED if self._deltas is None else {}
         for key, value in {"remote.origin.url": origin_url, **copied}.items():
@@ -142,7 +150,7 @@ class Bases:
         exists = Command("rev-parse", ("--verify", "--quiet"), (f"{commit_id}^{{commit}}",))
         if (await self._git.run(exists, inside)).code == 0:
             return
-        store = self._places.result_store(repository_id)
+        store = self._paths.result_store(repository_id)
         flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
         await self._git.run(
             Command("fetch", flags, (str(store), commit_id)), Invocation(git_dir=tree / ".git", protocol="file")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.git.disk.base_cache import Shelf, Shelved
+from services.git.disk.base_cache import BaseCache, CachedBase
 from services.git.gitcmd import Command, Git, Invocation
 
 # Reading through more layers costs a lookup in each; the kernel takes 500.
@@ -36,7 +36,7 @@ _DOT_GIT: Final = b".git"
 class Delta:
     """What makes a commit's tree of that of the base below. Paths are from the top of the tree."""
 
-    below: Shelved
+    below: CachedBase
     written: tuple[bytes, ...]
     removed: tuple[bytes, ...]
 
@@ -46,19 +46,19 @@ class Delta:
         return len(self.written) + len(self.removed)
 
 
-class Deltas:
+class DeltaLayers:
     """Finds near bases, and writes layers over them."""
 
-    def __init__(self, git: Git, shelf: Shelf) -> None:
+    def __init__(self, git: Git, cache: BaseCache) -> None:
         self._git = git
-        self._shelf = shelf
+        self._cache = cache
 
     async def plan(self, repository_id: str, commit_id: str, git_dir: Path) -> Delta | None:
         """Find the base that the commit is nearest to; None where a whole tree is as good.
 
         The nearest ancestor along first parents is asked, and what was used last, for a branch may have moved back.
         """
-        usable = [base for base in self._shelf.of(repository_id) if _may_lie_below(base)]
+        usable = [base for base in self._cache.of(repository_id) if _may_lie_below(base)]
         if not usable:
             return None
         flags = ("--first-parent", f"--max-count={_ANCESTORS}")
@@ -90,7 +90,7 @@ class Deltas:
         directories = await self._directories(commit_id, inside) if delta.removed else frozenset()
         await asyncio.to_thread(_white_out, tree, delta, directories)
 
-    async def _compare(self, base: Shelved, commit_id: str, git_dir: Path) -> Delta | None:
+    async def _compare(self, base: CachedBase, commit_id: str, git_dir: Path) -> Delta | None:
         """Return what differs; None where it is too much, or what a checkout does cannot be told file by file."""
         flags = ("--raw", "-z", "--no-renames", "--no-ext-diff", "--no-textconv")
         raw = await self._git.run(Command("diff", flags, (base.commit_id, commit_id)), Invocation(git_dir=git_dir))
@@ -113,7 +113,7 @@ class Deltas:
         return frozenset(listing.stdout.split(b"\0"))
 
 
-def _may_lie_below(base: Shelved) -> bool:
+def _may_lie_below(base: CachedBase) -> bool:
     return len(base.layers) < _MAX_LAYERS and base.whole.inodes >= _WORTH_INODES
 
 

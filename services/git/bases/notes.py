@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from services.git.gitcmd import Command, Git, Invocation
-from services.git.model import Note, NoteKind
+from services.git.model import BaseNote, NoteKind
 
 # As many paths are told; how many there are is told too.
 _MAX_PATHS: Final = 100
@@ -14,7 +14,7 @@ _MAX_RULES: Final = 20
 _LINK: Final = b"160000"
 
 
-async def take_notes(git: Git, tree: Path) -> list[Note]:
+async def take_notes(git: Git, tree: Path) -> list[BaseNote]:
     """Look at the index of a tree of ours; `tree` may be a layer, in which files of the index are missing."""
     inside = Invocation(git_dir=tree / ".git", cwd=tree)
     listing = (await git.run(Command("ls-files", ("-z", "--stage")), inside)).stdout
@@ -30,22 +30,24 @@ async def take_notes(git: Git, tree: Path) -> list[Note]:
         names.unlink()
         fields = answer.split(b"\0")
         pointers = [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
-    found = ((NoteKind.SUBMODULES, links), (NoteKind.LFS_POINTERS, pointers))
-    return [Note(kind, tuple(paths[:_MAX_PATHS]), len(paths)) for kind, paths in found if paths]
+    kinds = ((NoteKind.SUBMODULES, links), (NoteKind.LFS_POINTERS, pointers))
+    return [BaseNote(kind, tuple(paths[:_MAX_PATHS]), len(paths)) for kind, paths in kinds if paths]
 
 
-def write_notes(place: Path, notes: list[Note]) -> None:
+def write_notes(directory: Path, notes: list[BaseNote]) -> None:
     """Keep notes beside a base that is being built."""
-    told = [
+    entries = [
         {"kind": note.kind.value, "paths": [path.hex() for path in note.paths], "total": note.total} for note in notes
     ]
-    (place / "notes").write_text(json.dumps(told))
+    (directory / "notes").write_text(json.dumps(entries))
 
 
-def read_notes(place: Path) -> tuple[Note, ...]:
+def read_notes(directory: Path) -> tuple[BaseNote, ...]:
     """Return the notes beside a base."""
-    told = json.loads((place / "notes").read_bytes())
-    return tuple(Note(NoteKind(one["kind"]), tuple(map(bytes.fromhex, one["paths"])), one["total"]) for one in told)
+    entries = json.loads((directory / "notes").read_bytes())
+    return tuple(
+        BaseNote(NoteKind(one["kind"]), tuple(map(bytes.fromhex, one["paths"])), one["total"]) for one in entries
+    )
 
 
 async def _mention_lfs(git: Git, inside: Invocation, rules: list[bytes]) -> bool:

@@ -9,14 +9,14 @@ import structlog
 from services.common.sandbox import aio, environment
 from services.common.sandbox.errors import SandboxError
 from services.common.sandbox.spec import Overlay, SandboxSpec
-from services.git.paths import Places, remove
+from services.git.paths import GitPaths, remove_tree
 
 _log = structlog.get_logger()
 
 
-async def overlays_work(places: Places) -> bool:
+async def overlays_work(paths: GitPaths) -> bool:
     """Stack a layer that hides a file, where bases lie, in a sandbox: what every user of a delta layer can do then."""
-    scratch = places.scratch()
+    scratch = paths.scratch()
     try:
         below, above, upper, work = (scratch / name for name in ("below", "above", "upper", "work"))
         for directory in (below, above, upper, work):
@@ -36,7 +36,7 @@ async def overlays_work(places: Places) -> bool:
     except (SandboxError, OSError) as error:
         works, said = False, str(error)
     finally:
-        remove(scratch)
+        remove_tree(scratch)
     if not works:
         _log.info("layers cannot be stacked here: every base is a whole tree", said=said)
     return works

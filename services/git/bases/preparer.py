@@ -4,27 +4,29 @@ import asyncio
 from pathlib import Path
 
 from services.git import failures
-from services.git.bases.builder import Bases
+from services.git.bases.builder import BaseBuilder
 from services.git.bases.notes import read_notes
-from services.git.bases.warming import Warming
-from services.git.model import Base, Listener, Remote, Wanted, WorkingTree
+from services.git.bases.warming import BranchWarmer
+from services.git.model import Base, ProgressListener, Remote, StartPoint, WorkingTree
 from services.git.names import is_commit_id
 from services.git.store import GitStore
 from services.git.stores.mirrors import Mirrors
-from services.git.stores.results import Results
+from services.git.stores.results import ResultStores
 
 
-class Preparing:
+class BasePreparer:
     """Finds commits in mirrors and result stores, and makes bases of them."""
 
-    def __init__(self, store: GitStore, mirrors: Mirrors, bases: Bases, results: Results, warm_seconds: float) -> None:
+    def __init__(
+        self, store: GitStore, mirrors: Mirrors, bases: BaseBuilder, results: ResultStores, warm_seconds: float
+    ) -> None:
         self._store = store
         self._mirrors = mirrors
         self._bases = bases
         self._results = results
-        self.warming = Warming(self._warm, warm_seconds)
+        self.warmer = BranchWarmer(self._warm, warm_seconds)
 
-    async def prepare(self, remote: Remote, wanted: Wanted, report: Listener) -> Base:
+    async def prepare(self, remote: Remote, start: StartPoint, report: ProgressListener) -> Base:
         """Return a tree of the wanted commit.
 
         Raises:
@@ -33,12 +35,12 @@ class Preparing:
             Exhausted: DISK_FULL, REPOSITORY_BUSY.
         """
         with self._bases.holding(remote.repository_id):
-            base = await self._prepare_held(remote, wanted, report)
-        if not wanted.result_commit_id and not is_commit_id(wanted.revision.decode("ascii", "replace")):
-            self.warming.note(remote, wanted.revision or base.branch)
+            base = await self._prepare_held(remote, start, report)
+        if not start.result_commit_id and not is_commit_id(start.revision.decode("ascii", "replace")):
+            self.warmer.note(remote, start.revision or base.branch)
         return base
 
-    async def takeable(
+    async def objects_to_take_with(
         self, repository_id: str, name: str, tree: WorkingTree, base_commit_id: str
     ) -> tuple[tuple[Path, ...], str]:
         """Return where the objects lie that a tree is taken with, and the commit below its layers (empty: unknown).
@@ -59,32 +61,32 @@ class Preparing:
 
     async def _warm(self, remote: Remote, branch: bytes) -> Base:
         with self._bases.holding(remote.repository_id):
-            return await self._prepare_held(remote, Wanted(branch), lambda _: None)
+            return await self._prepare_held(remote, StartPoint(branch), lambda _: None)
 
-    async def _prepare_held(self, remote: Remote, wanted: Wanted, report: Listener) -> Base:
+    async def _prepare_held(self, remote: Remote, start: StartPoint, report: ProgressListener) -> Base:
         repository_id = remote.repository_id
-        if wanted.result_commit_id:
-            commit_id = wanted.result_commit_id
+        if start.result_commit_id:
+            commit_id = start.result_commit_id
             if not self._mirrors.exists(repository_id) or not await self._results.has(repository_id, commit_id):
                 raise failures.revision_not_found(commit_id)
             default = await self._mirrors.resolve(repository_id, b"")
             branch = default.branch if default else b""
             prepare = self._bases.prepare_result
         else:
-            resolved = await self._mirrors.find(remote, wanted.revision, report)
+            resolved = await self._mirrors.find(remote, start.revision, report)
             if resolved is None:
-                raise failures.revision_not_found(wanted.revision or b"HEAD")
+                raise failures.revision_not_found(start.revision or b"HEAD")
             commit_id, branch = resolved.commit_id, resolved.branch
             prepare = self._bases.prepare
         await self._store.remember_url(repository_id, remote.url)
-        found = await prepare(repository_id, commit_id, remote.url, report)
+        cached = await prepare(repository_id, commit_id, remote.url, report)
         return Base(
             commit_id,
-            found.layers,
+            cached.layers,
             (self._mirrors.objects(repository_id),),
             branch,
-            found.pins_path,
-            await asyncio.to_thread(read_notes, found.place),
+            cached.pins_path,
+            await asyncio.to_thread(read_notes, cached.path),
         )
 
     async def _objects_of(self, repository_id: str, commit_id: str) -> tuple[Path, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from services.git.disk.walk import Found, look
+from services.git.disk.walk import TreeContents, walk_tree
 from services.git.gitcmd import Command, Git, Invocation
 
 # What it takes to set a file's times and to have git read it once more, per file and per byte (measured, ext4).
@@ -18,16 +18,16 @@ _SECONDS_PER_FILE: Final = 60e-6
 _SECONDS_PER_BYTE: Final = 1 / 300e6
 
 
-async def settle(git: Git, tree: Path) -> Found:
+async def prevent_racy_index(git: Git, tree: Path) -> TreeContents:
     """Make all files older than the index, the cheaper way: by waiting for the next second, or by setting times back.
 
     Only files of the current second matter, and git reads once more those whose times were set back. `tree` has a
     `.git` and was just filled by git; it may be a layer, in which files of the index are missing.
     """
-    found = await asyncio.to_thread(look, tree)
+    contents = await asyncio.to_thread(walk_tree, tree)
     index = tree / ".git" / "index"
     now = _touch(index)
-    young = [(path, size) for path, size, second in found.files if second >= int(now)]
+    young = [(path, size) for path, size, second in contents.files if second >= int(now)]
     to_set_back = sum(_SECONDS_PER_FILE + size * _SECONDS_PER_BYTE for _, size in young)
     to_wait = 1 - now % 1
     if to_wait < to_set_back:
@@ -38,7 +38,7 @@ async def settle(git: Git, tree: Path) -> Found:
         inside = Invocation(git_dir=tree / ".git", cwd=tree, timeout_seconds=1800)
         await git.run(Command("update-index", ("-q", "--refresh", "--ignore-missing")), inside)
         _touch(index)
-    return found
+    return contents
 
 
 def _touch(path: Path) -> float:

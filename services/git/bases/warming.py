@@ -32,11 +32,11 @@ class _Branch:
     pause: int = 0
     skipped: int = 0
 
-    def is_wanted(self, now: float) -> bool:
+    def is_due(self, now: float) -> bool:
         return len(self.asked) == _OFTEN and now - self.asked[0] < _WITHIN_SECONDS
 
 
-class Warming:
+class BranchWarmer:
     """Remembers which branches are asked for, in memory, and prepares them.
 
     Args:
@@ -62,7 +62,7 @@ class Warming:
         if len(self._branches) > _REMEMBERED:
             self._branches.popitem(last=False)
 
-    async def keep_warm(self) -> None:
+    async def run_warming(self) -> None:
         """Do it again and again, for ever."""
         while self._interval_seconds:
             await asyncio.sleep(self._interval_seconds)
@@ -71,8 +71,8 @@ class Warming:
     async def warm(self) -> None:
         """Prepare those that are asked for often, the last asked for first."""
         now = time.time()
-        wanted = [(branch, known) for (_, branch), known in self._branches.items() if known.is_wanted(now)]
-        for branch, known in wanted[::-1][:_AT_ONCE]:
+        due = [(branch, known) for (_, branch), known in self._branches.items() if known.is_due(now)]
+        for branch, known in due[::-1][:_AT_ONCE]:
             if known.skipped < known.pause:
                 known.skipped += 1
                 continue

@@ -17,42 +17,42 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.git.paths import Places
+from services.git.paths import GitPaths
 
 
 @dataclass(frozen=True, slots=True)
-class Shelved:
+class CachedBase:
     """A base that is there. `bytes` and `inodes` are its own layer's; `below` is the base that it lies on."""
 
-    place: Path
+    path: Path
     bytes: int
     inodes: int
-    below: "Shelved | None" = None
+    below: "CachedBase | None" = None
 
     @property
     def commit_id(self) -> str:
         """The commit whose tree it is."""
-        return self.place.name
+        return self.path.name
 
     @property
     def repository_id(self) -> str:
         """Whose commit that is."""
-        return self.place.parent.name
+        return self.path.parent.name
 
     @property
     def layers(self) -> tuple[Path, ...]:
         """The directories that together are the tree, the topmost first."""
-        return (self.place / "tree", *(self.below.layers if self.below else ()))
+        return (self.path / "tree", *(self.below.layers if self.below else ()))
 
     @property
-    def whole(self) -> "Shelved":
+    def whole(self) -> "CachedBase":
         """The whole tree at the bottom."""
         return self.below.whole if self.below else self
 
     @property
     def pins_path(self) -> Path:
         """The directory of those who use it."""
-        return self.place / "pins"
+        return self.path / "pins"
 
     @property
     def pins(self) -> int:
@@ -62,78 +62,78 @@ class Shelved:
     @property
     def last_use(self) -> float:
         """When it was handed out or let go last, in seconds since 1970."""
-        return max(self.place.stat().st_mtime, self.pins_path.stat().st_mtime)
+        return max(self.path.stat().st_mtime, self.pins_path.stat().st_mtime)
 
 
-class Shelf:
+class BaseCache:
     """Finds, adds and removes bases. Every method is a few system calls; no other process adds or removes."""
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
-        self._roots = (places.bases, places.result_bases)
+    def __init__(self, paths: GitPaths) -> None:
+        self._paths = paths
+        self._roots = (paths.bases, paths.result_bases)
         self._held: Counter[str] = Counter()
 
-    def find(self, place: Path) -> Shelved | None:
+    def find(self, path: Path) -> CachedBase | None:
         """Return the base at a place, None where there is none."""
         try:
-            about = json.loads((place / "about").read_bytes())
+            about = json.loads((path / "about").read_bytes())
         except FileNotFoundError:
             return None
         below = None
         if about["below"]:
-            below = self.find(self._places.base(place.parent.name, about["below"]))
+            below = self.find(self._paths.base(path.parent.name, about["below"]))
             if below is None:
-                raise RuntimeError(f"{place} lies on the base of {about['below']}, which is gone: remove both")
-        return Shelved(place, about["bytes"], about["inodes"], below)
+                raise RuntimeError(f"{path} lies on the base of {about['below']}, which is gone: remove both")
+        return CachedBase(path, about["bytes"], about["inodes"], below)
 
-    def hand_out(self, place: Path) -> Shelved | None:
+    def hand_out(self, path: Path) -> CachedBase | None:
         """Find a base and note that it is used now, with those that it lies on."""
-        found = level = self.find(place)
+        base = level = self.find(path)
         while level is not None:
-            os.utime(level.place)
+            os.utime(level.path)
             level = level.below
-        return found
+        return base
 
-    def all(self) -> list[Shelved]:
+    def all(self) -> list[CachedBase]:
         """Return every base of every repository."""
-        found = (self.find(place) for root in self._roots for place in root.glob("*/*"))
-        return [base for base in found if base is not None]
+        bases = (self.find(path) for root in self._roots for path in root.glob("*/*"))
+        return [base for base in bases if base is not None]
 
-    def of(self, repository_id: str) -> list[Shelved]:
+    def of(self, repository_id: str) -> list[CachedBase]:
         """Return the bases of upstream commits of a repository, the last used first."""
-        found = (self.find(place) for place in (self._places.bases / repository_id).glob("*"))
-        return sorted((base for base in found if base is not None), key=lambda base: -base.last_use)
+        bases = (self.find(path) for path in (self._paths.bases / repository_id).glob("*"))
+        return sorted((base for base in bases if base is not None), key=lambda base: -base.last_use)
 
-    def put(self, building: Path, place: Path, size: tuple[int, int], below: Shelved | None) -> None:
+    def put(self, building: Path, path: Path, size: tuple[int, int], below: CachedBase | None) -> None:
         """Move what was built, a directory with a `tree`, to its place; `size` is (bytes, inodes)."""
         (building / "pins").mkdir(mode=0o700)
         about = {"below": below.commit_id if below else None, "bytes": size[0], "inodes": size[1]}
         (building / "about").write_text(json.dumps(about))
         building.chmod(0o755)
-        place.parent.mkdir(mode=0o700, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         try:
-            building.rename(place)
+            building.rename(path)
         except OSError as error:
             # Somebody else made the same tree meanwhile: it is the same.
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
 
-    def take(self, base: Shelved, rubbish: Path) -> bool:
+    def remove_unused(self, base: CachedBase, rubbish: Path) -> bool:
         """Move a base that nobody uses into `rubbish`; return False where somebody does after all."""
-        if self.is_held(base.repository_id) or base.pins or self._carries(base):
+        if self.is_held(base.repository_id) or base.pins or self._lies_below_another(base):
             return False
-        base.place.rename(rubbish / "base")
+        base.path.rename(rubbish / "base")
         if any((rubbish / "base" / "pins").iterdir()):  # pinned between our look and our move
-            (rubbish / "base").rename(base.place)
+            (rubbish / "base").rename(base.path)
             return False
         with contextlib.suppress(OSError):  # others of the repository are there
-            base.place.parent.rmdir()
+            base.path.parent.rmdir()
         return True
 
-    def _carries(self, base: Shelved) -> bool:
+    def _lies_below_another(self, base: CachedBase) -> bool:
         """Whether another base lies on this one."""
-        others = (self.find(place) for root in self._roots for place in (root / base.repository_id).glob("*"))
-        return any(other.below is not None and other.below.place == base.place for other in others if other)
+        others = (self.find(path) for root in self._roots for path in (root / base.repository_id).glob("*"))
+        return any(other.below is not None and other.below.path == base.path for other in others if other)
 
     @contextlib.contextmanager
     def holding(self, repository_id: str) -> Iterator[None]:
@@ -150,15 +150,15 @@ class Shelf:
         """Whether something is being made from what the repository has here."""
         return repository_id in self._held
 
-    def mend(self) -> None:
+    def remove_broken(self) -> None:
         """Remove at the start what no `about` belongs to, and what lies on nothing."""
         for root in self._roots:
-            for place in root.glob("*/*"):
+            for path in root.glob("*/*"):
                 try:
-                    whole = self.find(place) is not None
+                    whole = self.find(path) is not None
                 except (RuntimeError, ValueError, KeyError):
                     whole = False
                 if not whole:
-                    rubbish = self._places.scratch()
-                    place.rename(rubbish / "base")
+                    rubbish = self._paths.scratch()
+                    path.rename(rubbish / "base")
                     shutil.rmtree(rubbish, ignore_errors=True)

@@ -19,9 +19,9 @@ import structlog
 from services.common.errors import Exhausted
 from services.common.lock import FileLock, LockHeldError
 from services.git import failures
-from services.git.disk.base_cache import Shelf, Shelved
-from services.git.disk.walk import look
-from services.git.paths import Places
+from services.git.disk.base_cache import BaseCache, CachedBase
+from services.git.disk.walk import walk_tree
+from services.git.paths import GitPaths
 
 # A checkout is 2 to 6 times as large as the pack that it comes from (measured on five repositories).
 _CHECKOUT_TO_PACK: Final = 4
@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class DiskBounds:
+class DiskLimits:
     """How much this service may keep (0: no bound), what must stay free, how long what was handed out is left alone."""
 
     budget_bytes: int = 0
@@ -42,7 +42,7 @@ class DiskBounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class RepositoryUsage:
     """What one repository takes. `last_use` is the mirror's."""
 
     repository_id: str
@@ -50,7 +50,7 @@ class Usage:
     results_bytes: int
     has_results: bool
     last_use: float
-    bases: list[Shelved] = field(default_factory=list)
+    bases: list[CachedBase] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:
@@ -65,7 +65,7 @@ class DiskUsage:
     `results` counts those of each repository that has any.
     """
 
-    repositories: list[Usage]
+    repositories: list[RepositoryUsage]
     budget_bytes: int
     evicted_bases: int
     evicted_mirrors: int
@@ -73,25 +73,25 @@ class DiskUsage:
     expired_results: int = 0
 
 
-class Room:
+class Reservation:
     """Disk that was found to be there, and is kept for something that is being made."""
 
-    def __init__(self, disk: "Disk") -> None:
-        self._disk = disk
+    def __init__(self, budget: "DiskBudget") -> None:
+        self._budget = budget
         self.bytes = 0
 
     async def resize(self, size: int) -> None:
         """Keep this much, which is known better now. Raises Exhausted (DISK_FULL)."""
-        self.bytes = await self._disk.reserve(size, instead_of=self.bytes)
+        self.bytes = await self._budget.make_room(size, instead_of=self.bytes)
 
 
-class Disk:
+class DiskBudget:
     """Counts, refuses and evicts. One instance a service; no other process removes what it looks after."""
 
-    def __init__(self, places: Places, shelf: Shelf, bounds: DiskBounds) -> None:
-        self._places = places
-        self._shelf = shelf
-        self._bounds = bounds
+    def __init__(self, paths: GitPaths, cache: BaseCache, limits: DiskLimits) -> None:
+        self._paths = paths
+        self._cache = cache
+        self._limits = limits
         self._reserved = 0
         self._deciding = asyncio.Lock()
         self.evicted_bases = 0
@@ -101,28 +101,28 @@ class Disk:
         """Count everything."""
         async with self._deciding:
             repositories = await asyncio.to_thread(self.survey)
-        return DiskUsage(repositories, self._bounds.budget_bytes, self.evicted_bases, self.evicted_mirrors)
+        return DiskUsage(repositories, self._limits.budget_bytes, self.evicted_bases, self.evicted_mirrors)
 
     @contextlib.asynccontextmanager
-    async def room(self, size: int) -> AsyncIterator[Room]:
+    async def reserve(self, size: int) -> AsyncIterator[Reservation]:
         """Make room for `size` bytes, evicting where needed, and keep it until the block is left.
 
         Raises:
             Exhausted: DISK_FULL: too little is left, and what is there is in use.
         """
-        room = Room(self)
+        reserve = Reservation(self)
         try:
-            await room.resize(size)
-            yield room
+            await reserve.resize(size)
+            yield reserve
         finally:
-            self._reserved -= room.bytes
+            self._reserved -= reserve.bytes
 
     def expected_tree(self, repository_id: str) -> int:
         """Estimate the size of a whole tree: as large as the largest that is there, or told by the mirror. Blocks."""
-        known = [base.whole.bytes for base in self._shelf.of(repository_id)]
-        return max(known) if known else _CHECKOUT_TO_PACK * look(self._places.mirror(repository_id)).bytes
+        known = [base.whole.bytes for base in self._cache.of(repository_id)]
+        return max(known) if known else _CHECKOUT_TO_PACK * walk_tree(self._paths.mirror(repository_id)).bytes
 
-    async def reserve(self, size: int, *, instead_of: int = 0) -> int:
+    async def make_room(self, size: int, *, instead_of: int = 0) -> int:
         """See Room.resize. Returns `size`."""
         async with self._deciding:
             usages = await asyncio.to_thread(self.survey)
@@ -132,56 +132,56 @@ class Disk:
             self._reserved += size - instead_of
         return size
 
-    def survey(self) -> list[Usage]:
+    def survey(self) -> list[RepositoryUsage]:
         """Count everything, repository by repository, in their ids' order. Blocks."""
-        bases: dict[str, list[Shelved]] = {}
-        for base in self._shelf.all():
+        bases: dict[str, list[CachedBase]] = {}
+        for base in self._cache.all():
             bases.setdefault(base.repository_id, []).append(base)
-        ids = {path.name.removesuffix(".git") for path in self._places.mirrors.glob("*.git")} | bases.keys()
+        ids = {path.name.removesuffix(".git") for path in self._paths.mirrors.glob("*.git")} | bases.keys()
         return [self._usage(repository_id, bases.get(repository_id, [])) for repository_id in sorted(ids)]
 
-    async def keep_swept(self) -> None:
+    async def run_eviction(self) -> None:
         """Every ten minutes, for ever: remove old trees of results, and come back inside of the budget."""
         while True:
             try:
-                await self.sweep()
+                await self.evict()
             except Exception:  # noqa: BLE001 - whatever it is, the next sweep may do better
                 _log.exception("could not sweep")
             await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
 
-    async def sweep(self) -> None:
+    async def evict(self) -> None:
         """Do it once."""
         async with self._deciding:
-            for base in await asyncio.to_thread(self._shelf.all):
+            for base in await asyncio.to_thread(self._cache.all):
                 old = time.time() - base.last_use > _RESULT_KEPT_SECONDS
-                if old and base.place.is_relative_to(self._places.result_bases):
+                if old and base.path.is_relative_to(self._paths.result_bases):
                     await self._evict_base(base)
         with contextlib.suppress(Exhausted):  # said to whoever asks for more
-            await self.reserve(0)
+            await self.make_room(0)
 
-    def _usage(self, repository_id: str, bases: list[Shelved]) -> Usage:
-        mirror, store = self._places.mirror(repository_id), self._places.result_store(repository_id)
-        return Usage(
+    def _usage(self, repository_id: str, bases: list[CachedBase]) -> RepositoryUsage:
+        mirror, store = self._paths.mirror(repository_id), self._paths.result_store(repository_id)
+        return RepositoryUsage(
             repository_id,
-            mirror_bytes=look(mirror).bytes if mirror.is_dir() else 0,
-            results_bytes=look(store).bytes if store.is_dir() else 0,
+            mirror_bytes=walk_tree(mirror).bytes if mirror.is_dir() else 0,
+            results_bytes=walk_tree(store).bytes if store.is_dir() else 0,
             has_results=_has_refs(store),
             last_use=mirror.stat().st_mtime if mirror.is_dir() else 0,
             bases=bases,
         )
 
-    def _short_of(self, usages: list[Usage], more: int) -> int:
+    def _short_of(self, usages: list[RepositoryUsage], more: int) -> int:
         """Return how many bytes too few there are for so many more."""
-        free = shutil.disk_usage(self._places.root).free
-        short = self._bounds.min_free_bytes + self._reserved + more - free
-        if self._bounds.budget_bytes:
+        free = shutil.disk_usage(self._paths.root).free
+        short = self._limits.min_free_bytes + self._reserved + more - free
+        if self._limits.budget_bytes:
             used = sum(usage.bytes for usage in usages)
-            short = max(short, used + self._reserved + more - self._bounds.budget_bytes)
+            short = max(short, used + self._reserved + more - self._limits.budget_bytes)
         return short
 
-    async def _evict_one(self, usages: list[Usage]) -> bool:
+    async def _evict_one(self, usages: list[RepositoryUsage]) -> bool:
         """Remove what was used least lately of all that may go, from the disk and from `usages`."""
-        for _, usage, base in sorted(self._evictable(usages), key=lambda found: found[0]):
+        for _, usage, base in sorted(self._evictable(usages), key=lambda candidate: candidate[0]):
             if base is not None and await self._evict_base(base):
                 usage.bases.remove(base)
                 return True
@@ -190,36 +190,36 @@ class Disk:
                 return True
         return False
 
-    def _evictable(self, usages: list[Usage]) -> Iterator[tuple[float, Usage, Shelved | None]]:
-        latest = time.time() - self._bounds.grace_seconds
+    def _evictable(self, usages: list[RepositoryUsage]) -> Iterator[tuple[float, RepositoryUsage, CachedBase | None]]:
+        latest = time.time() - self._limits.grace_seconds
         for usage in usages:
-            below = {base.below.place for base in usage.bases if base.below}
+            below = {base.below.path for base in usage.bases if base.below}
             for base in usage.bases:
-                if base.place not in below and base.last_use <= latest and not base.pins:
+                if base.path not in below and base.last_use <= latest and not base.pins:
                     yield base.last_use, usage, base
             if usage.mirror_bytes and not usage.bases and not usage.has_results and usage.last_use <= latest:
                 yield usage.last_use, usage, None
 
-    async def _evict_base(self, base: Shelved) -> bool:
-        rubbish = self._places.scratch()
-        taken = self._shelf.take(base, rubbish)
+    async def _evict_base(self, base: CachedBase) -> bool:
+        rubbish = self._paths.scratch()
+        removed = self._cache.remove_unused(base, rubbish)
         await asyncio.to_thread(shutil.rmtree, rubbish, ignore_errors=True)
-        if taken:
+        if removed:
             self.evicted_bases += 1
             _log.info("evicted a base", repository_id=base.repository_id, commit_id=base.commit_id, bytes=base.bytes)
-        return taken
+        return removed
 
-    async def _evict_mirror(self, usage: Usage) -> bool:
-        if self._shelf.is_held(usage.repository_id):
+    async def _evict_mirror(self, usage: RepositoryUsage) -> bool:
+        if self._cache.is_held(usage.repository_id):
             return False
-        rubbish = self._places.scratch()
+        rubbish = self._paths.scratch()
         with contextlib.ExitStack() as locks:
             try:
-                for path in (self._places.mirror_lock, self._places.result_lock):
+                for path in (self._paths.mirror_lock, self._paths.result_lock):
                     locks.callback(FileLock(path(usage.repository_id)).release)
             except LockHeldError:
                 return False
-            for path in (self._places.mirror, self._places.result_store):
+            for path in (self._paths.mirror, self._paths.result_store):
                 if path(usage.repository_id).is_dir():
                     path(usage.repository_id).rename(rubbish / path.__name__)
         await asyncio.to_thread(shutil.rmtree, rubbish, ignore_errors=True)
@@ -227,15 +227,15 @@ class Disk:
         _log.info("evicted a mirror", repository_id=usage.repository_id, bytes=usage.bytes)
         return True
 
-    def _refusal(self, usages: list[Usage], size: int, short: int) -> str:
+    def _refusal(self, usages: list[RepositoryUsage], size: int, short: int) -> str:
         used = sum(usage.bytes for usage in usages)
-        free = shutil.disk_usage(self._places.root).free
-        bounds = self._bounds
+        free = shutil.disk_usage(self._paths.root).free
+        limits = self._limits
         return (
-            f"{size >> 20} MiB are needed under {self._places.root}, {-(-short >> 20)} MiB of them are not to be had:"
-            f" {used >> 20} MiB are kept (BOATYARD_GIT_DISK_BUDGET_BYTES allows {bounds.budget_bytes >> 20}; 0: any)"
-            f" and {free >> 20} MiB are free (BOATYARD_GIT_MIN_FREE_BYTES keeps {bounds.min_free_bytes >> 20})."
-            f" All that is kept is in use, or was handed out in the last {bounds.grace_seconds:g} s"
+            f"{size >> 20} MiB are needed under {self._paths.root}, {-(-short >> 20)} MiB of them are not to be had:"
+            f" {used >> 20} MiB are kept (BOATYARD_GIT_DISK_BUDGET_BYTES allows {limits.budget_bytes >> 20}; 0: any)"
+            f" and {free >> 20} MiB are free (BOATYARD_GIT_MIN_FREE_BYTES keeps {limits.min_free_bytes >> 20})."
+            f" All that is kept is in use, or was handed out in the last {limits.grace_seconds:g} s"
             " (BOATYARD_GIT_BASE_GRACE_SECONDS): delete workspaces, or allow more"
         )
 

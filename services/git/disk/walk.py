@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TreeContents:
     """What a walk over a tree found: (path, size, second of the last change) of its files, and what it takes."""
 
     files: list[tuple[str, int, int]]
@@ -16,7 +16,7 @@ class Found:
     inodes: int
 
 
-def look(tree: Path) -> Found:
+def walk_tree(tree: Path) -> TreeContents:
     """Walk over a tree; what git itself keeps is counted, and not among the files. Blocks.
 
     What goes away meanwhile, as in a mirror that is being fetched into, is not counted.
@@ -31,7 +31,7 @@ def look(tree: Path) -> Found:
             inodes += 1
             if not entry.is_dir(follow_symlinks=False) and not entry.path.startswith(git_directory):
                 files.append((entry.path, status.st_size, int(status.st_mtime)))
-    return Found(files, size, inodes)
+    return TreeContents(files, size, inodes)
 
 
 def _entries(directory: str) -> Iterator[os.DirEntry[str]]:

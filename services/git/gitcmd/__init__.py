@@ -7,14 +7,14 @@ bound, and dies politely with whoever waits for it. No secret ever stands in its
 from services.git.gitcmd.commands import Command, git_argv
 from services.git.gitcmd.environment import build_environment
 from services.git.gitcmd.errors import GitError, GitFailed, GitTimedOut, OutputTooLarge
-from services.git.gitcmd.process import Completed, Git, Invocation
+from services.git.gitcmd.process import Git, GitOutput, Invocation
 
 __all__ = [
     "Command",
-    "Completed",
     "Git",
     "GitError",
     "GitFailed",
+    "GitOutput",
     "GitTimedOut",
     "Invocation",
     "OutputTooLarge",

@@ -43,7 +43,7 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True)
-class Completed:
+class GitOutput:
     """A git command that exited with an expected code. `stderr` is the end of what it said, scrubbed."""
 
     code: int
@@ -107,7 +107,7 @@ class Git:
         """The git that is run."""
         return self._executable
 
-    async def run(self, command: Command, invocation: Invocation | None = None) -> Completed:
+    async def run(self, command: Command, invocation: Invocation | None = None) -> GitOutput:
         """Run one command to its end.
 
         Raises:
@@ -127,7 +127,7 @@ class Git:
             code = await _exit_code(process, stderr)
         if code not in how.expected_codes:
             raise GitFailed(command.name, code, stderr.text)
-        return Completed(code, bytes(stdout), stderr.text)
+        return GitOutput(code, bytes(stdout), stderr.text)
 
     async def stream(self, command: Command, how: Invocation) -> AsyncGenerator[bytes, None]:
         """Yield the output as it comes, at most 64 KiB at a time; git waits when the reader does.

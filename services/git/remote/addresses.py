@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from services.git.gitcmd import Invocation
-from services.git.remote.ssrf import IPNetwork, Reach
+from services.git.remote.ssrf import IPNetwork, SsrfGuard
 
 _MAX_URL: Final = 2048
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -90,7 +90,7 @@ class AddressBook:
         self._roots = tuple(root.resolve() for root in file_roots)
         self._home = home.resolve()
         self._loopback_http = allow_loopback_http
-        self._reach = Reach((*networks, *_LOOPBACK) if allow_loopback_http else networks)
+        self._guard = SsrfGuard((*networks, *_LOOPBACK) if allow_loopback_http else networks)
 
     def complaint(self, url: str, token: str = "") -> str | None:
         """Say why this URL may not be used, or None."""
@@ -110,7 +110,7 @@ class AddressBook:
             return self._url_complaint(url, token)
         return _scp_complaint(url)
 
-    async def reach(self, url: str) -> Address:
+    async def resolve(self, url: str) -> Address:
         """Return the remote as git is given it, after looking where it is. The URL must have passed `complaint`.
 
         Raises: as Reach.pin.
@@ -120,7 +120,7 @@ class AddressBook:
             return address
         parts = urlsplit(url) if "://" in url else None
         host = (parts.hostname if parts else url.partition(":")[0].rpartition("@")[2]) or ""
-        return replace(address, pinned=await self._reach.pin(address.protocol, host, parts.port if parts else None))
+        return replace(address, pinned=await self._guard.pin(address.protocol, host, parts.port if parts else None))
 
     def address(self, url: str) -> Address:
         """Return the remote as git is given it, wherever it is. The URL must have passed `complaint`."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from services.common.errors import Aborted
 from services.git import failures
-from services.git.gitcmd import Command, Completed, Git, GitError, Invocation
-from services.git.model import Listener, Remote
+from services.git.gitcmd import Command, Git, GitError, GitOutput, Invocation
+from services.git.model import ProgressListener, Remote
 from services.git.progress import ProgressParser
 from services.git.remote.addresses import Address, AddressBook
 
@@ -22,7 +22,7 @@ class Publisher:
         self._timeout_seconds = timeout_seconds
 
     async def push(
-        self, store: Path, remote: Remote, commit_id: str, branch: bytes, expected: str, *, report: Listener
+        self, store: Path, remote: Remote, commit_id: str, branch: bytes, expected: str, *, report: ProgressListener
     ) -> bool:
         """Put the branch at the commit; returns whether it was there already.
 
@@ -39,7 +39,7 @@ class Publisher:
             FailedPrecondition: PUSH_REJECTED, the remote refused or was not reached; ADDRESS_NOT_ALLOWED.
         """
         try:
-            address = await self._addresses.reach(remote.url)
+            address = await self._addresses.resolve(remote.url)
             how = replace(address.invocation(remote.token, self._timeout_seconds), git_dir=store)
             if self._is_there(await self._actual(address, how, branch), commit_id, expected, branch):
                 return True
@@ -54,7 +54,7 @@ class Publisher:
             raise failures.push_rejected(branch, error) from error
         raise failures.push_rejected(branch, _Refused(refused))
 
-    async def _push(self, address: Address, how: Invocation, commit_id: str, branch: bytes, expected: str) -> Completed:
+    async def _push(self, address: Address, how: Invocation, commit_id: str, branch: bytes, expected: str) -> GitOutput:
         ref = b"refs/heads/" + branch
         lease = b"--force-with-lease=" + ref + b":" + expected.encode()
         flags: tuple[str | bytes, ...] = ("--porcelain", "--progress", "--no-verify", lease, *address.writing_flags)
@@ -89,7 +89,7 @@ class Publisher:
 class _Refused(Exception):
     """The remote's own words: the refused ref in porcelain, and what its hooks said."""
 
-    def __init__(self, completed: Completed) -> None:
+    def __init__(self, completed: GitOutput) -> None:
         lines = completed.stdout.decode("utf-8", "replace").splitlines()
         refs = [line.split("\t")[-1] for line in lines if line.startswith("!")]
         said = [line for line in completed.stderr.splitlines() if not line.startswith("error: failed to push")]

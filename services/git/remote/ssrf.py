@@ -20,7 +20,7 @@ _PORTS: Final = {"https": 443, "http": 80, "ssh": 22}
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class SsrfGuard:
     """Decides where a connection may go. Public addresses are always allowed, `networks` besides."""
 
     networks: tuple[IPNetwork, ...] = ()
@@ -44,14 +44,14 @@ class Reach:
         if literal is None and scheme != "ssh" and _is_proxied(scheme, host):
             return ""
         try:
-            found = [literal] if literal else await (resolve or _look_up)(host, chosen)
+            answers = [literal] if literal else await (resolve or _look_up)(host, chosen)
         except OSError as error:
             raise GitError("resolve", f"could not resolve host {host}: {error.strerror or error}") from error
-        refused = [address for address in found if not self.admits(address)]
+        refused = [address for address in answers if not self.admits(address)]
         # One that is not allowed among several is a name server that tries.
-        if refused or not found:
+        if refused or not answers:
             raise failures.address_not_allowed(host, str(refused[0]) if refused else "nowhere")
-        addresses = ",".join(f"[{address}]" if address.version == 6 else str(address) for address in found)
+        addresses = ",".join(f"[{address}]" if address.version == 6 else str(address) for address in answers)
         return "" if scheme == "ssh" or literal else f"{host}:{chosen}:{addresses}"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from services.git.gitcmd import Command, Git, Invocation
-from services.git.model import Change, ChangedFile, DiffEnd
+from services.git.model import ChangedFile, ChangeKind, DiffEnd
 
 _FILE_START: Final = b"diff --git "
 _DIFF_FLAGS: Final = ("--find-renames", "--no-ext-diff", "--no-textconv")
@@ -82,13 +82,13 @@ async def whole_files(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator
 def parse_changes(output: bytes) -> list[ChangedFile]:
     """Read `git diff --raw --numstat -z`: first a record for each file, then its line counts, in the same order."""
     fields = iter(output.split(b"\0"))
-    changes: list[tuple[Change, bytes, bytes]] = []
+    changes: list[tuple[ChangeKind, bytes, bytes]] = []
     files: list[ChangedFile] = []
     for field in fields:
         if field.startswith(b":"):
-            change = Change(field.rsplit(b" ", 1)[1][:1].decode("ascii"))
+            change = ChangeKind(field.rsplit(b" ", 1)[1][:1].decode("ascii"))
             path = next(fields)
-            changes.append((change, next(fields), path) if change is Change.RENAMED else (change, path, b""))
+            changes.append((change, next(fields), path) if change is ChangeKind.RENAMED else (change, path, b""))
         elif field:
             change, path, old_path = changes[len(files)]
             added, deleted, named = field.split(b"\t", 2)

@@ -14,16 +14,16 @@ from weakref import WeakValueDictionary
 
 from services.common.lock import LockHeldError
 from services.git import failures
-from services.git.disk.budget import Disk
-from services.git.disk.walk import look
+from services.git.disk.budget import DiskBudget
+from services.git.disk.walk import walk_tree
 from services.git.gitcmd import Command, Git, GitError, GitFailed, Invocation
-from services.git.model import Listener, Remote
+from services.git.model import ProgressListener, Remote
 from services.git.names import is_commit_id
-from services.git.paths import Places
+from services.git.paths import GitPaths
 from services.git.progress import ProgressParser
 from services.git.remote.addresses import Address, AddressBook
-from services.git.single_flight import Flights
-from services.git.stores.repository import Bounds, commit_of, locked, remove_stale_locks
+from services.git.single_flight import SingleFlight
+from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
 
 # Where a mirror keeps what the remote's HEAD was; a branch of its own, for a remote's HEAD may be on none.
 _HEAD_REF: Final = b"refs/upstream/HEAD"
@@ -39,7 +39,7 @@ _CONFIG: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedRevision:
     """A commit, and the branch that leads to it."""
 
     commit_id: str
@@ -52,33 +52,33 @@ class Mirrors:
     def __init__(
         self,
         git: Git,
-        places: Places,
+        paths: GitPaths,
         addresses: AddressBook,
-        disk: Disk,
-        bounds: Bounds,
+        budget: DiskBudget,
+        limits: StoreLimits,
         *,
-        fetched: Callable[[float], object],
+        on_fetched: Callable[[float], object],
     ) -> None:
-        """`fetched` is told of each fetch that succeeds, how many seconds it took."""
+        """`on_fetched` is told of each fetch that succeeds, how many seconds it took."""
         self._git = git
-        self._places = places
+        self._paths = paths
         self._addresses = addresses
-        self._disk = disk
-        self._bounds = bounds
-        self._fetched = fetched
-        self._flights = Flights[None]()
+        self._budget = budget
+        self._limits = limits
+        self._on_fetched = on_fetched
+        self._single_flight = SingleFlight[None]()
         self._turns = WeakValueDictionary[str, asyncio.Lock]()
         self._rounds = Counter[str]()
 
     def objects(self, repository_id: str) -> Path:
         """The directory that trees made from the mirror borrow from."""
-        return self._places.mirror(repository_id) / "objects"
+        return self._paths.mirror(repository_id) / "objects"
 
     def exists(self, repository_id: str) -> bool:
         """Whether the repository has been fetched at all."""
-        return self._places.mirror(repository_id).is_dir()
+        return self._paths.mirror(repository_id).is_dir()
 
-    async def refresh(self, remote: Remote, listener: Listener = lambda _: None) -> None:
+    async def refresh(self, remote: Remote, listener: ProgressListener = lambda _: None) -> None:
         """Bring the mirror up to date, as the remote is now or later.
 
         Who asks while a fetch waits for its turn shares it. One that has begun may have looked at the remote too early:
@@ -89,9 +89,9 @@ class Mirrors:
             Exhausted: DISK_FULL, or REPOSITORY_BUSY when another process keeps the mirror locked.
         """
         key = (remote.repository_id, remote.url, remote.token, self._rounds[remote.repository_id])
-        await self._flights.join(key, lambda report: self._refresh(remote, report), listener)
+        await self._single_flight.join(key, lambda report: self._refresh(remote, report), listener)
 
-    async def find(self, remote: Remote, revision: bytes, listener: Listener) -> Resolved | None:
+    async def find(self, remote: Remote, revision: bytes, listener: ProgressListener) -> ResolvedRevision | None:
         """Find a revision of the remote. It is asked, unless this is a commit id that has been fetched already.
 
         Raises: as `refresh`.
@@ -105,7 +105,7 @@ class Mirrors:
             return await self.resolve(remote.repository_id, revision)
         return resolved
 
-    async def resolve(self, repository_id: str, revision: bytes) -> Resolved | None:
+    async def resolve(self, repository_id: str, revision: bytes) -> ResolvedRevision | None:
         """Find a branch, tag or commit id, in this order, in what has been fetched. Empty or HEAD is the default."""
         if revision in {b"", b"HEAD"}:
             return self._default(repository_id, await self._refs(repository_id, *_DEFAULTS))
@@ -113,12 +113,12 @@ class Mirrors:
         branch, tag = b"refs/heads/" + short, b"refs/tags/" + revision.removeprefix(b"refs/tags/")
         refs = await self._refs(repository_id, branch, tag, *_DEFAULTS)
         if branch in refs:
-            return Resolved(refs[branch], short)
+            return ResolvedRevision(refs[branch], short)
         commit_id = refs.get(tag)
         if commit_id is None and _ABBREVIATED.fullmatch(revision):
             commit_id = await self._commit(repository_id, revision)
         default = self._default(repository_id, refs)
-        return Resolved(commit_id, default.branch if default else b"") if commit_id else None
+        return ResolvedRevision(commit_id, default.branch if default else b"") if commit_id else None
 
     async def has(self, repository_id: str, commit_id: str) -> bool:
         """Whether the mirror holds the commit."""
@@ -145,41 +145,41 @@ class Mirrors:
         try:
             async with self._turn(repository_id):
                 self._rounds[repository_id] += 1
-                async with locked(self._places.mirror_lock(repository_id), self._bounds.lock_seconds) as held:
+                async with locked(self._paths.mirror_lock(repository_id), self._limits.lock_seconds) as held:
                     yield held
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
 
-    async def _refresh(self, remote: Remote, report: Listener) -> None:
+    async def _refresh(self, remote: Remote, report: ProgressListener) -> None:
         try:
-            async with self._disk.room(0), self.writing(remote.repository_id) as held:
+            async with self._budget.reserve(0), self.writing(remote.repository_id) as held:
                 began = time.monotonic()
                 await self._fetch_locked(remote, held, report)
-                self._fetched(time.monotonic() - began)
+                self._on_fetched(time.monotonic() - began)
         except GitError as error:
             raise failures.clone_failed(remote.repository_id, error) from error
 
-    async def _fetch_locked(self, remote: Remote, held: int, report: Listener) -> None:
-        mirror = self._places.mirror(remote.repository_id)
+    async def _fetch_locked(self, remote: Remote, held: int, report: ProgressListener) -> None:
+        mirror = self._paths.mirror(remote.repository_id)
         if mirror.is_dir():
             remove_stale_locks(mirror)
             await self._fetch(mirror, remote, held, report)
             return
-        scratch = self._places.scratch()
+        scratch = self._paths.scratch()
         try:
             building = scratch / "mirror.git"
             await self._git.run(Command("init", ("--quiet", "--bare", "--template="), (str(building),)))
             for key, value in _CONFIG.items():
                 await self._git.run(Command("config", (f"--file={building / 'config'}",), (key, value)))
             await self._fetch(building, remote, held, report)
-            async with self._disk.room((await asyncio.to_thread(look, building)).bytes):
+            async with self._budget.reserve((await asyncio.to_thread(walk_tree, building)).bytes):
                 building.rename(mirror)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    async def _fetch(self, mirror: Path, remote: Remote, held: int, report: Listener) -> None:
-        address = await self._addresses.reach(remote.url)
-        how = replace(address.invocation(remote.token, self._bounds.fetch_seconds), git_dir=mirror, held=(held,))
+    async def _fetch(self, mirror: Path, remote: Remote, held: int, report: ProgressListener) -> None:
+        address = await self._addresses.resolve(remote.url)
+        how = replace(address.invocation(remote.token, self._limits.fetch_seconds), git_dir=mirror, held=(held,))
         branch, has_head = await self._look_at_head(address, how)
         refspecs = (*_REFSPECS, b"+HEAD:" + _HEAD_REF) if has_head else _REFSPECS
         flags = ("--progress", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
@@ -202,38 +202,38 @@ class Mirrors:
 
     async def _fetch_commit(self, remote: Remote, commit_id: str) -> bool:
         """Ask the remote for one commit that no branch or tag leads to. Many refuse; then the answer is False."""
-        address = await self._addresses.reach(remote.url)
-        mirror = self._places.mirror(remote.repository_id)
+        address = await self._addresses.resolve(remote.url)
+        mirror = self._paths.mirror(remote.repository_id)
         flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", *address.reading_flags)
         refspec = f"+{commit_id}:refs/upstream/commits/{commit_id}"
         with contextlib.suppress(GitFailed):
             async with self.writing(remote.repository_id) as held:
                 how = replace(
-                    address.invocation(remote.token, self._bounds.fetch_seconds), git_dir=mirror, held=(held,)
+                    address.invocation(remote.token, self._limits.fetch_seconds), git_dir=mirror, held=(held,)
                 )
                 await self._git.run(Command("fetch", flags, (address.url, refspec)), how)
         return await self.has(remote.repository_id, commit_id)
 
-    def _default(self, repository_id: str, refs: dict[bytes, str]) -> Resolved | None:
+    def _default(self, repository_id: str, refs: dict[bytes, str]) -> ResolvedRevision | None:
         """Return where the remote's HEAD leads; else (a bare repository has none yet) where people look."""
-        head = (self._places.mirror(repository_id) / "HEAD").read_bytes().strip().removeprefix(b"ref: refs/heads/")
+        head = (self._paths.mirror(repository_id) / "HEAD").read_bytes().strip().removeprefix(b"ref: refs/heads/")
         ref = next((ref for ref in _DEFAULTS if ref in refs), None)
         if ref is None:
             return None
-        return Resolved(refs[ref], head if ref == _HEAD_REF else ref.removeprefix(b"refs/heads/"))
+        return ResolvedRevision(refs[ref], head if ref == _HEAD_REF else ref.removeprefix(b"refs/heads/"))
 
     async def _refs(self, repository_id: str, *names: bytes) -> dict[bytes, str]:
         """Return the commits that those of the refs lead to that are there."""
         command = Command("for-each-ref", (f"--format={_REF_FORMAT}",), names)
-        listing = await self._git.run(command, Invocation(git_dir=self._places.mirror(repository_id)))
-        found: dict[bytes, str] = {}
+        listing = await self._git.run(command, Invocation(git_dir=self._paths.mirror(repository_id)))
+        commits: dict[bytes, str] = {}
         for line in listing.stdout.splitlines():
             name, kind, commit_id = line.split(b" ")
             # A pattern matches what lies below it too. A tag of a tag takes one more look.
             if name in names:
                 leads_to = commit_id.decode() if kind == b"commit" else await self._commit(repository_id, name)
-                found |= {name: leads_to} if leads_to else {}
-        return found
+                commits |= {name: leads_to} if leads_to else {}
+        return commits
 
     async def _commit(self, repository_id: str, name: bytes) -> str | None:
-        return await commit_of(self._git, self._places.mirror(repository_id), name)
+        return await commit_of(self._git, self._paths.mirror(repository_id), name)

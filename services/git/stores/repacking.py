@@ -9,7 +9,7 @@ import structlog
 
 from services.common.errors import ServiceError
 from services.git.gitcmd import Command, Git, GitError, Invocation
-from services.git.paths import Places
+from services.git.paths import GitPaths
 from services.git.stores.mirrors import Mirrors
 
 _INTERVAL_SECONDS: Final = 3600.0
@@ -20,35 +20,35 @@ _MANY_LOOSE: Final = 2000
 _log = structlog.get_logger()
 
 
-class Upkeep:
+class MirrorRepacker:
     """Packs mirrors anew, one after another. No object is lost: base trees may borrow what no ref leads to any more."""
 
-    def __init__(self, git: Git, places: Places, mirrors: Mirrors) -> None:
+    def __init__(self, git: Git, paths: GitPaths, mirrors: Mirrors) -> None:
         self._git = git
-        self._places = places
+        self._paths = paths
         self._mirrors = mirrors
 
-    async def keep_up(self) -> None:
+    async def run_repacking(self) -> None:
         """Every hour, for ever: pack anew what has become many packs."""
         while True:
             await asyncio.sleep(_INTERVAL_SECONDS)
-            for mirror in sorted(self._places.mirrors.glob("*.git")):
+            for mirror in sorted(self._paths.mirrors.glob("*.git")):
                 try:
-                    await self.tend(mirror.name.removesuffix(".git"))
+                    await self.repack(mirror.name.removesuffix(".git"))
                 except (ServiceError, GitError, OSError) as error:
                     _log.warning("cannot pack a mirror anew", mirror=str(mirror), error=str(error))
 
-    async def tend(self, repository_id: str) -> bool:
+    async def repack(self, repository_id: str) -> bool:
         """Pack one mirror anew where it has many packs; returns whether it had.
 
         Raises:
             GitError: git cannot.
             Exhausted: REPOSITORY_BUSY.
         """
-        mirror = self._places.mirror(repository_id)
+        mirror = self._paths.mirror(repository_id)
         if not await asyncio.to_thread(_is_scattered, mirror):
             return False
-        scratch = self._places.scratch()
+        scratch = self._paths.scratch()
         try:
             async with self._mirrors.writing(repository_id) as held:
                 how = Invocation(git_dir=_alias(mirror, scratch), timeout_seconds=3600, held=(held,))

@@ -16,7 +16,7 @@ _POLL_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class StoreLimits:
     """How long the network, and other processes, are waited for; and how much room there must be to begin."""
 
     fetch_seconds: float = 1800

@@ -8,10 +8,10 @@ from services.common.lock import LockHeldError
 from services.git import failures
 from services.git.gitcmd import Command, Git, GitError, Invocation
 from services.git.gitcmd.commands import STRICT_FLAG
-from services.git.model import Order, Result
-from services.git.paths import Places
-from services.git.stores.repository import Bounds, commit_of, locked, remove_stale_locks
-from services.git.worktree.taker import Taken, Taker
+from services.git.model import ResultCommit, TakeSpec
+from services.git.paths import GitPaths
+from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
+from services.git.worktree.taker import TakenResult, Taker
 
 # Base trees of results are made by fetching a commit by its id.
 _CONFIG = {"uploadpack.allowAnySHA1InWant": "true"}
@@ -21,21 +21,21 @@ _UNNAMED_KEPT = "12.hours.ago"
 _LOOSENED = "loosened"
 
 
-class Results:
+class ResultStores:
     """Keeps results. Whatever comes in was checked; upstream's objects are borrowed from the mirror."""
 
-    def __init__(self, git: Git, places: Places, taker: Taker, bounds: Bounds) -> None:
+    def __init__(self, git: Git, paths: GitPaths, taker: Taker, limits: StoreLimits) -> None:
         self._git = git
-        self._places = places
+        self._paths = paths
         self._taker = taker
-        self._bounds = bounds
+        self._limits = limits
 
     async def store(self, repository_id: str) -> Path:
         """Return the store of a repository that has a mirror, after making it where it is missing."""
-        store = self._places.result_store(repository_id)
+        store = self._paths.result_store(repository_id)
         if store.is_dir():
             return store
-        scratch = self._places.scratch()
+        scratch = self._paths.scratch()
         try:
             building = scratch / "results.git"
             await self._git.run(Command("init", ("--quiet", "--bare", "--template="), (str(building),)))
@@ -43,8 +43,8 @@ class Results:
                 await self._git.run(Command("config", (f"--file={building / 'config'}",), (key, value)))
             alternates = building / "objects" / "info" / "alternates"
             alternates.parent.mkdir(exist_ok=True)
-            alternates.write_bytes(bytes(self._places.mirror(repository_id) / "objects") + b"\n")
-            async with locked(self._places.result_lock(repository_id), self._bounds.lock_seconds):
+            alternates.write_bytes(bytes(self._paths.mirror(repository_id) / "objects") + b"\n")
+            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds):
                 if not store.is_dir():
                     building.rename(store)
         finally:
@@ -55,7 +55,7 @@ class Results:
         """Whether the store, or the mirror under it, holds the commit."""
         return await commit_of(self._git, await self.store(repository_id), commit_id.encode()) is not None
 
-    async def take(self, repository_id: str, ref: str, order: Order, borrowed: tuple[Path, ...]) -> Result:
+    async def take(self, repository_id: str, ref: str, spec: TakeSpec, borrowed: tuple[Path, ...]) -> ResultCommit:
         """Take a working tree, under a ref of the store.
 
         With the agent's own commits where it left some on top of the base. Where those do not hold (an object is
@@ -67,25 +67,25 @@ class Results:
         """
         try:
             try:
-                return await self._attempt(repository_id, ref, order, borrowed, keep_commits=True)
+                return await self._attempt(repository_id, ref, spec, borrowed, keep_commits=True)
             except GitError:
-                return await self._attempt(repository_id, ref, order, borrowed, keep_commits=False)
+                return await self._attempt(repository_id, ref, spec, borrowed, keep_commits=False)
         except GitError as error:
             raise failures.take_failed(ref.rpartition("/")[2], error) from error
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
 
-    async def forget(self, repository_id: str, ref: str) -> None:
+    async def remove_ref(self, repository_id: str, ref: str) -> None:
         """Remove a ref; one that is gone is a success. What only it held goes with the next `compact`.
 
         Raises:
             Exhausted: REPOSITORY_BUSY.
         """
-        store = self._places.result_store(repository_id)
+        store = self._paths.result_store(repository_id)
         if not store.is_dir():
             return
         try:
-            async with locked(self._places.result_lock(repository_id), self._bounds.lock_seconds) as held:
+            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as held:
                 remove_stale_locks(store)
                 await self._git.run(Command("update-ref", ("-d",), (ref,)), Invocation(git_dir=store, held=(held,)))
                 (store / _LOOSENED).touch()
@@ -96,17 +96,17 @@ class Results:
         """Return the refs of a store below a prefix that ends with a slash, without it."""
         listing = await self._git.run(
             Command("for-each-ref", ("--format=%(refname)",), (prefix,)),
-            Invocation(git_dir=self._places.result_store(repository_id)),
+            Invocation(git_dir=self._paths.result_store(repository_id)),
         )
         return [line.decode().removeprefix(prefix) for line in listing.stdout.splitlines()]
 
     def stores(self) -> list[str]:
         """Return the repositories that have a store."""
-        return sorted(path.stem for path in self._places.results.glob("*.git"))
+        return sorted(path.stem for path in self._paths.results.glob("*.git"))
 
-    def loosened(self, before: datetime) -> list[str]:
+    def stores_that_lost_refs(self, before: datetime) -> list[str]:
         """Return the repositories whose stores have lost a ref, the last before a time; the longest ago first."""
-        marks = {mark: mark.stat().st_mtime for mark in self._places.results.glob(f"*.git/{_LOOSENED}")}
+        marks = {mark: mark.stat().st_mtime for mark in self._paths.results.glob(f"*.git/{_LOOSENED}")}
         return [
             mark.parent.stem
             for mark in sorted(marks, key=lambda each: marks[each])
@@ -120,9 +120,9 @@ class Results:
             Exhausted: REPOSITORY_BUSY.
             GitError: git cannot.
         """
-        store = self._places.result_store(repository_id)
+        store = self._paths.result_store(repository_id)
         try:
-            async with locked(self._places.result_lock(repository_id), self._bounds.lock_seconds) as held:
+            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as held:
                 (store / _LOOSENED).unlink(missing_ok=True)
                 how = Invocation(git_dir=store, timeout_seconds=1800, held=(held,))
                 flags = ("-A", "-d", "-l", "-q", f"--unpack-unreachable={_UNNAMED_KEPT}")
@@ -132,27 +132,27 @@ class Results:
             raise failures.repository_busy(repository_id) from error
 
     async def _attempt(
-        self, repository_id: str, ref: str, order: Order, borrowed: tuple[Path, ...], *, keep_commits: bool
-    ) -> Result:
+        self, repository_id: str, ref: str, spec: TakeSpec, borrowed: tuple[Path, ...], *, keep_commits: bool
+    ) -> ResultCommit:
         store = await self.store(repository_id)
-        self._places.check_room(self._bounds.min_free_bytes)
-        scratch = self._places.scratch()
+        self._paths.check_room(self._limits.min_free_bytes)
+        scratch = self._paths.scratch()
         try:
-            taken = await self._taker.take(order, borrowed, scratch, keep_commits=keep_commits)
-            async with locked(self._places.result_lock(repository_id), self._bounds.lock_seconds) as held:
+            taken = await self._taker.take(spec, borrowed, scratch, keep_commits=keep_commits)
+            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as held:
                 remove_stale_locks(store)
-                await self._keep(store, ref, order, taken, held)
+                await self._keep(store, ref, spec, taken, held)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        changed = taken.commit_id != order.base_commit_id
-        return Result(taken.commit_id, changed, taken.agent_commits, taken.lost_repositories)
+        changed = taken.commit_id != spec.base_commit_id
+        return ResultCommit(taken.commit_id, changed, taken.agent_commits, taken.lost_repositories)
 
-    async def _keep(self, store: Path, ref: str, order: Order, taken: Taken, held: int) -> None:
+    async def _keep(self, store: Path, ref: str, spec: TakeSpec, taken: TakenResult, held: int) -> None:
         """Check every object of the pack and every link between them, then name the commit."""
         if taken.pack is not None:
             how = Invocation(git_dir=store, stdin_file=taken.pack, timeout_seconds=1800, held=(held,))
             await self._git.run(Command("index-pack", ("--stdin", STRICT_FLAG)), how)
-            descends = Command("merge-base", ("--is-ancestor",), (order.base_commit_id, taken.commit_id))
+            descends = Command("merge-base", ("--is-ancestor",), (spec.base_commit_id, taken.commit_id))
             await self._git.run(descends, Invocation(git_dir=store))
         name = Command("update-ref", (), (ref, taken.commit_id))
         await self._git.run(name, Invocation(git_dir=store, held=(held,)))

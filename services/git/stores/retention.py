@@ -15,9 +15,9 @@ import structlog
 
 from services.common.errors import ServiceError
 from services.git.gitcmd import GitError
-from services.git.model import Kept, Order, Result
-from services.git.store import ResultStore
-from services.git.stores.results import Results
+from services.git.model import ResultCommit, ResultRecord, TakeSpec
+from services.git.store import ResultRecords
+from services.git.stores.results import ResultStores
 from services.git.stores.snapshots import Snapshots
 
 _AT_ONCE: Final = 100
@@ -32,23 +32,25 @@ _REFS: Final = "refs/results/"
 _log = structlog.get_logger()
 
 
-class Keeping:
+class ResultRetention:
     """Takes results, each under its name, and lets go of them."""
 
-    def __init__(self, store: ResultStore, results: Results, keep_for: timedelta) -> None:
+    def __init__(self, store: ResultRecords, results: ResultStores, keep_for: timedelta) -> None:
         self._store = store
         self._results = results
         self._keep_for = keep_for
         self._turns = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
         self.expired = 0
 
-    async def take(self, repository_id: str, result_id: str, order: Order, borrowed: tuple[Path, ...]) -> Result:
+    async def take(
+        self, repository_id: str, result_id: str, spec: TakeSpec, borrowed: tuple[Path, ...]
+    ) -> ResultCommit:
         """Take a tree as a result. `borrowed`, and what is raised: as Results.take."""
         async with self._turn(repository_id, result_id):
             # Recorded before the ref is made: a ref that nobody knows of would stay for ever.
             until = datetime.now(UTC) + self._keep_for
-            await self._store.keep(Kept(repository_id, result_id, order.tree.path, until))
-            return await self._results.take(repository_id, _REFS + result_id, order, borrowed)
+            await self._store.save(ResultRecord(repository_id, result_id, spec.tree.path, until))
+            return await self._results.take(repository_id, _REFS + result_id, spec, borrowed)
 
     async def counts(self) -> dict[str, int]:
         """Return how many results each repository has that has any."""
@@ -60,35 +62,35 @@ class Keeping:
         adopted = 0
         for repository_id in repository_ids:
             names = await self._results.names(repository_id, _REFS)
-            adopted += await self._store.adopt([Kept(repository_id, name, None, until) for name in names])
+            adopted += await self._store.adopt([ResultRecord(repository_id, name, None, until) for name in names])
         return adopted
 
-    async def sweep(self, now: datetime) -> list[str]:
+    async def remove_expired(self, now: datetime) -> list[str]:
         """Let go of some of those whose time is over; return which."""
         gone = []
-        for kept in await self._store.over(now, _AT_ONCE):
+        for record in await self._store.expired(now, _AT_ONCE):
             try:
-                if await self._let_go(kept):
-                    gone.append(kept.result_id)
+                if await self._let_go(record):
+                    gone.append(record.result_id)
                     continue
             except (ServiceError, GitError, OSError) as error:
-                _log.warning("cannot delete a result", result_id=kept.result_id, error=str(error))
-            await self._store.postpone(kept, now + _LOOK_AGAIN)
+                _log.warning("cannot delete a result", result_id=record.result_id, error=str(error))
+            await self._store.postpone(record, now + _LOOK_AGAIN)
         if gone:
             _log.info("deleted results whose time was over", count=len(gone), first=gone[0])
         self.expired += len(gone)
         return gone
 
-    async def _let_go(self, kept: Kept) -> bool:
+    async def _let_go(self, record: ResultRecord) -> bool:
         """Remove a result, the ref before the record, unless its tree is there; returns whether it is gone."""
-        async with self._turn(kept.repository_id, kept.result_id):
-            found = await self._store.find(kept.repository_id, kept.result_id)
-            if found != kept:  # taken anew meanwhile
+        async with self._turn(record.repository_id, record.result_id):
+            current = await self._store.find(record.repository_id, record.result_id)
+            if current != record:  # taken anew meanwhile
                 return False
-            if kept.tree is not None and await asyncio.to_thread(kept.tree.exists):
+            if record.tree is not None and await asyncio.to_thread(record.tree.exists):
                 return False
-            await self._results.forget(kept.repository_id, _REFS + kept.result_id)
-            await self._store.remove(kept.repository_id, kept.result_id)
+            await self._results.remove_ref(record.repository_id, _REFS + record.result_id)
+            await self._store.remove(record.repository_id, record.result_id)
             return True
 
     def _turn(self, repository_id: str, result_id: str) -> asyncio.Lock:
@@ -96,34 +98,34 @@ class Keeping:
         return self._turns.setdefault((repository_id, result_id), asyncio.Lock())
 
 
-class Expiry:
+class RetentionLoop:
     """Sweeps, a bounded part at a time. What a crash cuts short is done by the next sweep."""
 
-    def __init__(self, snapshots: Snapshots, keeping: Keeping, results: Results) -> None:
+    def __init__(self, snapshots: Snapshots, retention: ResultRetention, results: ResultStores) -> None:
         self._snapshots = snapshots
-        self._keeping = keeping
+        self._retention = retention
         self._results = results
 
-    async def keep_swept(self) -> None:
+    async def run_retention(self) -> None:
         """Sweep every ten minutes, for ever; before that give a time to results that have none."""
         adopted = False
         while True:
             try:
                 if not adopted:
-                    await self._keeping.adopt(await asyncio.to_thread(self._results.stores))
+                    await self._retention.adopt(await asyncio.to_thread(self._results.stores))
                     adopted = True
-                await self.sweep(datetime.now(UTC))
+                await self.remove_expired(datetime.now(UTC))
             except Exception:  # noqa: BLE001 - whatever it is, the next sweep may do better
                 _log.exception("could not sweep")
             await asyncio.sleep(_INTERVAL_SECONDS)
 
-    async def sweep(self, now: datetime) -> list[str]:
+    async def remove_expired(self, now: datetime) -> list[str]:
         """Delete snapshots and results whose time is over, and pack anew the stores that have lost something long ago.
 
         Returns the ids of what went. What resists is logged, and left to a later sweep.
         """
-        gone = [*await self._snapshots.sweep(now), *await self._keeping.sweep(now)]
-        for repository_id in self._results.loosened(now - _COMPACTED_AFTER)[:_COMPACTED_AT_ONCE]:
+        gone = [*await self._snapshots.remove_expired(now), *await self._retention.remove_expired(now)]
+        for repository_id in self._results.stores_that_lost_refs(now - _COMPACTED_AFTER)[:_COMPACTED_AT_ONCE]:
             try:
                 await self._results.compact(repository_id)
             except (ServiceError, GitError) as error:

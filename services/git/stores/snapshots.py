@@ -11,10 +11,10 @@ import structlog
 from services.common.db.paging import Page
 from services.common.errors import NotFound, RequestIdReused, ServiceError
 from services.git.gitcmd import GitError
-from services.git.model import Order, Signature, Snapshot, SnapshotOrder
-from services.git.single_flight import Flights
-from services.git.store import SnapshotStore
-from services.git.stores.results import Results
+from services.git.model import Signature, Snapshot, SnapshotSpec, TakeSpec
+from services.git.single_flight import SingleFlight
+from services.git.store import SnapshotRecords
+from services.git.stores.results import ResultStores
 
 _AT_ONCE: Final = 100
 
@@ -24,13 +24,13 @@ _log = structlog.get_logger()
 class Snapshots:
     """Makes snapshots, each once, and forgets them when their time is over."""
 
-    def __init__(self, store: SnapshotStore, results: Results, keep_for: timedelta) -> None:
+    def __init__(self, store: SnapshotRecords, results: ResultStores, keep_for: timedelta) -> None:
         self._store = store
         self._results = results
         self._keep_for = keep_for
-        self._flights = Flights[Snapshot]()
+        self._single_flight = SingleFlight[Snapshot]()
 
-    async def take(self, order: SnapshotOrder, borrowed: tuple[Path, ...], layered_on: str) -> Snapshot:
+    async def take(self, spec: SnapshotSpec, borrowed: tuple[Path, ...], layered_on: str) -> Snapshot:
         """Return the snapshot of this id, after making it where there is none.
 
         `borrowed` and `layered_on` as in Results.take and Order.
@@ -40,14 +40,16 @@ class Snapshots:
             FailedPrecondition: TAKE_FAILED.
             Exhausted: DISK_FULL, REPOSITORY_BUSY.
         """
-        return await self._flights.join((order.snapshot_id, order), lambda _: self._take(order, borrowed, layered_on))
+        return await self._single_flight.join(
+            (spec.snapshot_id, spec), lambda _: self._take(spec, borrowed, layered_on)
+        )
 
     async def get(self, snapshot_id: str) -> Snapshot:
         """Return one snapshot. Raises NotFound: SNAPSHOT_NOT_FOUND."""
-        found = await self._store.find(snapshot_id)
-        if found is None or not found.commit_id:
+        snapshot = await self._store.find(snapshot_id)
+        if snapshot is None or not snapshot.commit_id:
             raise NotFound("snapshot", snapshot_id)
-        return found
+        return snapshot
 
     async def page(self, repository_id: str, page: Page) -> tuple[list[Snapshot], str]:
         """Return a page of snapshots, the newest first, and the token of the next page."""
@@ -55,13 +57,13 @@ class Snapshots:
 
     async def delete(self, snapshot_id: str) -> None:
         """Delete a snapshot; one that is gone is a success. Raises Exhausted: REPOSITORY_BUSY."""
-        found = await self._store.find(snapshot_id)
-        if found is None:
+        snapshot = await self._store.find(snapshot_id)
+        if snapshot is None:
             return
-        await self._results.forget(found.repository_id, _ref(snapshot_id))
+        await self._results.remove_ref(snapshot.repository_id, _ref(snapshot_id))
         await self._store.remove(snapshot_id)
 
-    async def sweep(self, now: datetime) -> list[str]:
+    async def remove_expired(self, now: datetime) -> list[str]:
         """Delete some of those that have expired; return which. What resists is logged, and left to the next sweep."""
         gone = []
         for snapshot in await self._store.expired(now, _AT_ONCE):
@@ -72,35 +74,35 @@ class Snapshots:
                 _log.warning("cannot delete a snapshot", snapshot_id=snapshot.snapshot_id, error=str(error))
         return gone
 
-    async def _take(self, order: SnapshotOrder, borrowed: tuple[Path, ...], layered_on: str) -> Snapshot:
+    async def _take(self, spec: SnapshotSpec, borrowed: tuple[Path, ...], layered_on: str) -> Snapshot:
         now = datetime.now(UTC)
-        wanted = Snapshot(
-            snapshot_id=order.snapshot_id,
-            repository_id=order.repository_id,
-            base_commit_id=order.base_commit_id,
+        new = Snapshot(
+            snapshot_id=spec.snapshot_id,
+            repository_id=spec.repository_id,
+            base_commit_id=spec.base_commit_id,
             commit_id="",
-            message=order.message,
+            message=spec.message,
             create_time=now,
-            expire_time=now + (order.keep_for or self._keep_for),
+            expire_time=now + (spec.keep_for or self._keep_for),
         )
         # Recorded before the ref is made: a ref that nobody knows of would stay for ever.
-        found = await self._store.claim(wanted, _hash(order))
-        if found is None:
-            raise RequestIdReused("snapshot", order.snapshot_id)
-        if found.commit_id:
-            return found
+        claimed = await self._store.claim(new, _hash(spec))
+        if claimed is None:
+            raise RequestIdReused("snapshot", spec.snapshot_id)
+        if claimed.commit_id:
+            return claimed
         # The time of the first try, so that each makes the same commit.
-        signature = Signature("Boatyard", "boatyard@localhost", int(found.create_time.timestamp()))
-        work = Order(order.tree, order.base_commit_id, order.message, signature, layered_on)
-        taken = await self._results.take(order.repository_id, _ref(order.snapshot_id), work, borrowed)
-        await self._store.complete(order.snapshot_id, taken.commit_id)
-        return replace(found, commit_id=taken.commit_id)
+        signature = Signature("Boatyard", "boatyard@localhost", int(claimed.create_time.timestamp()))
+        take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, signature, layered_on)
+        taken = await self._results.take(spec.repository_id, _ref(spec.snapshot_id), take_spec, borrowed)
+        await self._store.complete(spec.snapshot_id, taken.commit_id)
+        return replace(claimed, commit_id=taken.commit_id)
 
 
 def _ref(snapshot_id: str) -> str:
     return f"refs/boatyard/snapshots/{snapshot_id}"
 
 
-def _hash(order: SnapshotOrder) -> str:
-    words = (order.repository_id, order.tree.path, order.base_commit_id, order.message, order.keep_for)
+def _hash(spec: SnapshotSpec) -> str:
+    words = (spec.repository_id, spec.tree.path, spec.base_commit_id, spec.message, spec.keep_for)
     return hashlib.sha256(repr(words).encode()).hexdigest()

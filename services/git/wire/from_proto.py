@@ -14,18 +14,9 @@ from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
 from services.common.sandbox.spec import Tier
-from services.git.model import (
-    CloneOrder,
-    Layers,
-    Order,
-    Remote,
-    Signature,
-    SnapshotOrder,
-    Wanted,
-    WorkingTree,
-)
+from services.git.model import CloneSpec, Layers, Remote, Signature, SnapshotSpec, StartPoint, TakeSpec, WorkingTree
 from services.git.names import branch_complaint, is_commit_id, revision_complaint
-from services.git.paths import Places
+from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.worktree.signatures import without_crud
 
@@ -45,14 +36,14 @@ _TIERS: Final = {
 }
 
 
-class Requests:
+class RequestReader:
     """Reads requests. Every method raises Invalid with all violations at once."""
 
-    def __init__(self, addresses: AddressBook, places: Places) -> None:
+    def __init__(self, addresses: AddressBook, paths: GitPaths) -> None:
         self._addresses = addresses
-        self._places = places
+        self._paths = paths
 
-    def prepare_base(self, request: pb.PrepareBaseRequest) -> tuple[Remote, Wanted]:
+    def prepare_base(self, request: pb.PrepareBaseRequest) -> tuple[Remote, StartPoint]:
         """Read what to start from."""
         violations = self._remote_violations(request.remote)
         if complaint := revision_complaint(request.revision):
@@ -60,9 +51,9 @@ class Requests:
         if request.WhichOneof("commit") == "result_commit_id":
             violations += _commit_violations("result_commit_id", request.result_commit_id)
         _refuse(violations)
-        return _remote(request.remote), Wanted(request.revision, request.result_commit_id)
+        return _remote_from_proto(request.remote), StartPoint(request.revision, request.result_commit_id)
 
-    def clone(self, request: pb.CloneRepositoryRequest) -> CloneOrder:
+    def clone(self, request: pb.CloneRepositoryRequest) -> CloneSpec:
         """Read an order for a plain clone."""
         violations = _id_violations("clone_id", request.clone_id) + self._remote_violations(request.remote)
         if request.branch:
@@ -70,12 +61,12 @@ class Requests:
         if request.depth < 0:
             violations.append(("depth", "must not be negative"))
         _refuse(violations)
-        return CloneOrder(request.clone_id, _remote(request.remote), request.branch, request.depth)
+        return CloneSpec(request.clone_id, _remote_from_proto(request.remote), request.branch, request.depth)
 
     def tree(self, tree: pb.WorkingTree) -> WorkingTree:
         """Read a working tree."""
         _refuse(self._tree_violations(tree))
-        return _tree(tree)
+        return _tree_from_proto(tree)
 
     def status(self, request: pb.GetStatusRequest) -> tuple[WorkingTree, Page]:
         """Read which page of which tree's status to give."""
@@ -87,7 +78,7 @@ class Requests:
             violations,
         )
         _refuse(violations)
-        return _tree(request.tree), page
+        return _tree_from_proto(request.tree), page
 
     def create_branch(self, request: pb.CreateBranchRequest) -> tuple[WorkingTree, bytes, str]:
         """Read which branch to make, where."""
@@ -95,16 +86,16 @@ class Requests:
         if request.commit_id:
             violations += _commit_violations("commit_id", request.commit_id)
         _refuse(violations)
-        return _tree(request.tree), request.branch, request.commit_id
+        return _tree_from_proto(request.tree), request.branch, request.commit_id
 
     def commit(self, request: pb.CommitRequest) -> tuple[WorkingTree, str, Signature]:
         """Read what to commit as."""
         violations = self._tree_violations(request.tree) + _message_violations(request.message)
         violations += _signature_violations(request.signature)
         _refuse(violations)
-        return _tree(request.tree), request.message, _signature(request.signature)
+        return _tree_from_proto(request.tree), request.message, _signature_from_proto(request.signature)
 
-    def take_result(self, request: pb.TakeResultRequest) -> tuple[str, str, Order]:
+    def take_result(self, request: pb.TakeResultRequest) -> tuple[str, str, TakeSpec]:
         """Read which tree to take, as which result of which repository."""
         violations = self._tree_violations(request.tree)
         violations += _id_violations("repository_id", request.repository_id)
@@ -112,11 +103,11 @@ class Requests:
         violations += _commit_violations("base_commit_id", request.base_commit_id)
         violations += _message_violations(request.message) + _signature_violations(request.signature)
         _refuse(violations)
-        signature = _signature(request.signature)
-        order = Order(_tree(request.tree), request.base_commit_id, request.message, signature)
-        return request.repository_id, request.result_id, order
+        signature = _signature_from_proto(request.signature)
+        spec = TakeSpec(_tree_from_proto(request.tree), request.base_commit_id, request.message, signature)
+        return request.repository_id, request.result_id, spec
 
-    def snapshot_tree(self, request: pb.SnapshotTreeRequest) -> SnapshotOrder:
+    def snapshot_tree(self, request: pb.SnapshotTreeRequest) -> SnapshotSpec:
         """Read which tree to keep, as which snapshot of which repository."""
         violations = self._tree_violations(request.tree)
         violations += _id_violations("repository_id", request.repository_id)
@@ -127,10 +118,10 @@ class Requests:
         if keep_for is not None and not timedelta() < keep_for <= _LONGEST_KEPT:
             violations.append(("keep_for", "must be more than nothing, and at most ten years"))
         _refuse(violations)
-        return SnapshotOrder(
+        return SnapshotSpec(
             request.snapshot_id,
             request.repository_id,
-            _tree(request.tree),
+            _tree_from_proto(request.tree),
             request.base_commit_id,
             request.message,
             keep_for,
@@ -159,7 +150,7 @@ class Requests:
         if request.expected_commit_id:
             violations += _commit_violations("expected_commit_id", request.expected_commit_id)
         _refuse(violations)
-        return _remote(request.remote), request.commit_id, request.branch, request.expected_commit_id
+        return _remote_from_proto(request.remote), request.commit_id, request.branch, request.expected_commit_id
 
     def diff(self, request: pb.GetDiffRequest) -> tuple[str, str | bytes, str, int]:
         """Read which commits to compare, and how much of it to show."""
@@ -189,22 +180,22 @@ class Requests:
         violations: Violations = []
         if tree.layout.WhichOneof("kind") == "layers":
             violations += self._layers_violations(tree.layout.layers)
-        elif complaint := self._places.tree_complaint(tree.layout.path):
+        elif complaint := self._paths.tree_complaint(tree.layout.path):
             violations.append(("tree.layout.path", complaint))
         for index, path in enumerate(tree.read_only_paths):
-            if not self._places.may_be_borrowed(path):
+            if not self._paths.may_be_borrowed(path):
                 violations.append((f"tree.read_only_paths[{index}]", "must be a path that PrepareBase gave"))
         if tree.sandbox_tier not in _TIERS:
             violations.append(("tree.sandbox_tier", "must be a tier of the contract"))
         return violations
 
     def _layers_violations(self, layers: layout_pb2.Layers) -> Violations:
-        lowers = [(f"lowers[{index}]", self._places.layer_complaint(path)) for index, path in enumerate(layers.lowers)]
+        lowers = [(f"lowers[{index}]", self._paths.layer_complaint(path)) for index, path in enumerate(layers.lowers)]
         if not lowers:
             lowers = [("lowers", "must hold at least one path")]
-        own = [("upper", self._places.tree_complaint(layers.upper)), ("work", self._places.tree_complaint(layers.work))]
+        own = [("upper", self._paths.tree_complaint(layers.upper)), ("work", self._paths.tree_complaint(layers.work))]
         if layers.mounted_path:
-            own.append(("mounted_path", self._places.tree_complaint(layers.mounted_path)))
+            own.append(("mounted_path", self._paths.tree_complaint(layers.mounted_path)))
         return [(f"tree.layout.layers.{field}", complaint) for field, complaint in (*lowers, *own) if complaint]
 
 
@@ -216,18 +207,18 @@ def _page(size: int, token: str, filters: Mapping[str, object], violations: Viol
         return Page()
 
 
-def _remote(remote: pb.Remote) -> Remote:
+def _remote_from_proto(remote: pb.Remote) -> Remote:
     return Remote(remote.repository_id, remote.url, remote.token)
 
 
-def _tree(tree: pb.WorkingTree) -> WorkingTree:
+def _tree_from_proto(tree: pb.WorkingTree) -> WorkingTree:
     borrowed = tuple(map(_path, tree.read_only_paths))
     tier = _TIERS[tree.sandbox_tier]
     if tree.layout.WhichOneof("kind") != "layers":
         return WorkingTree(_path(tree.layout.path), borrowed, tier)
-    told = tree.layout.layers
-    mounted = _path(told.mounted_path) if told.mounted_path else None
-    layers = Layers(tuple(map(_path, told.lowers)), _path(told.upper), _path(told.work), mounted)
+    message = tree.layout.layers
+    mounted = _path(message.mounted_path) if message.mounted_path else None
+    layers = Layers(tuple(map(_path, message.lowers)), _path(message.upper), _path(message.work), mounted)
     return WorkingTree(mounted or layers.upper, borrowed, tier, layers)
 
 
@@ -235,7 +226,7 @@ def _path(path: bytes) -> Path:
     return Path(os.fsdecode(path))
 
 
-def _signature(signature: pb.Signature) -> Signature:
+def _signature_from_proto(signature: pb.Signature) -> Signature:
     return Signature(signature.name, signature.email, signature.time.seconds)
 
 

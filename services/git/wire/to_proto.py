@@ -8,16 +8,16 @@ from boatyard.git.v1 import git_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Page
-from services.git.disk.budget import DiskUsage, Usage
+from services.git.disk.budget import DiskUsage, RepositoryUsage
 from services.git.model import (
     Base,
-    Change,
     ChangedFile,
+    ChangeKind,
     Clone,
     DiffEnd,
     NoteKind,
     Progress,
-    Result,
+    ResultCommit,
     Snapshot,
     StatusEntry,
 )
@@ -32,18 +32,18 @@ _NOTES: Final = {
     NoteKind.LFS_POINTERS: pb.BaseNote.KIND_LFS_POINTERS,
 }
 _CHANGES: Final = {
-    Change.ADDED: pb.ChangedFile.CHANGE_ADDED,
-    Change.MODIFIED: pb.ChangedFile.CHANGE_MODIFIED,
-    Change.DELETED: pb.ChangedFile.CHANGE_DELETED,
-    Change.RENAMED: pb.ChangedFile.CHANGE_RENAMED,
-    Change.TYPE: pb.ChangedFile.CHANGE_TYPE,
+    ChangeKind.ADDED: pb.ChangedFile.CHANGE_ADDED,
+    ChangeKind.MODIFIED: pb.ChangedFile.CHANGE_MODIFIED,
+    ChangeKind.DELETED: pb.ChangedFile.CHANGE_DELETED,
+    ChangeKind.RENAMED: pb.ChangedFile.CHANGE_RENAMED,
+    ChangeKind.TYPE: pb.ChangedFile.CHANGE_TYPE,
 }
 
 
-def base_message(message: Progress | Base) -> pb.PrepareBaseResponse:
+def base_to_proto(message: Progress | Base) -> pb.PrepareBaseResponse:
     """Describe progress, or the base."""
     if isinstance(message, Progress):
-        return pb.PrepareBaseResponse(progress=_progress(message))
+        return pb.PrepareBaseResponse(progress=_progress_to_proto(message))
     return pb.PrepareBaseResponse(
         base=pb.Base(
             commit_id=message.commit_id,
@@ -58,52 +58,52 @@ def base_message(message: Progress | Base) -> pb.PrepareBaseResponse:
     )
 
 
-def clone_message(message: Progress | Clone) -> pb.CloneRepositoryResponse:
+def clone_to_proto(message: Progress | Clone) -> pb.CloneRepositoryResponse:
     """Describe progress, or the clone."""
     if isinstance(message, Progress):
-        return pb.CloneRepositoryResponse(progress=_progress(message))
+        return pb.CloneRepositoryResponse(progress=_progress_to_proto(message))
     clone = pb.Clone(path=os.fsencode(message.path), commit_id=message.commit_id)
     return pb.CloneRepositoryResponse(clone=clone)
 
 
-def push_message(message: Progress | bool) -> pb.PushResponse:
+def push_to_proto(message: Progress | bool) -> pb.PushResponse:
     """Describe progress, or whether the branch was there already."""
     if isinstance(message, Progress):
-        return pb.PushResponse(progress=_progress(message))
+        return pb.PushResponse(progress=_progress_to_proto(message))
     return pb.PushResponse(pushed=pb.Pushed(already_there=message))
 
 
-def result(taken: Result) -> pb.TakeResultResponse:
+def result_to_proto(result: ResultCommit) -> pb.TakeResultResponse:
     """Describe a result."""
     return pb.TakeResultResponse(
-        commit_id=taken.commit_id,
-        changed=taken.changed,
-        agent_commits=taken.agent_commits,
-        lost_repositories=taken.lost_repositories,
+        commit_id=result.commit_id,
+        changed=result.changed,
+        agent_commits=result.agent_commits,
+        lost_repositories=result.lost_repositories,
     )
 
 
-def snapshot(kept: Snapshot) -> pb.Snapshot:
+def snapshot_to_proto(snapshot: Snapshot) -> pb.Snapshot:
     """Describe a snapshot."""
     message = pb.Snapshot(
-        snapshot_id=kept.snapshot_id,
-        repository_id=kept.repository_id,
-        base_commit_id=kept.base_commit_id,
-        commit_id=kept.commit_id,
-        message=kept.message,
+        snapshot_id=snapshot.snapshot_id,
+        repository_id=snapshot.repository_id,
+        base_commit_id=snapshot.base_commit_id,
+        commit_id=snapshot.commit_id,
+        message=snapshot.message,
     )
-    message.create_time.FromDatetime(kept.create_time)
-    message.expire_time.FromDatetime(kept.expire_time)
+    message.create_time.FromDatetime(snapshot.create_time)
+    message.expire_time.FromDatetime(snapshot.expire_time)
     return message
 
 
-def usage_page(usage: DiskUsage, page: Page) -> pb.UsageOfRepositoriesResponse:
+def usage_page_to_proto(usage: DiskUsage, page: Page) -> pb.UsageOfRepositoriesResponse:
     """Describe what the repositories of one page take, and all of them together."""
     after = "" if page.after is None else str(page.after[0])
     rest = [row for row in usage.repositories if row.repository_id > after]
     rows, token = page.cut(rest, lambda row: (row.repository_id,))
     return pb.UsageOfRepositoriesResponse(
-        repositories=(_repository_usage(row, usage.results.get(row.repository_id, 0)) for row in rows),
+        repositories=(_repository_usage_to_proto(row, usage.results.get(row.repository_id, 0)) for row in rows),
         next_page_token=token,
         total_bytes=sum(row.bytes for row in usage.repositories),
         budget_bytes=usage.budget_bytes,
@@ -113,7 +113,7 @@ def usage_page(usage: DiskUsage, page: Page) -> pb.UsageOfRepositoriesResponse:
     )
 
 
-def diff_messages(piece: bytes | DiffEnd) -> Iterator[pb.GetDiffResponse]:
+def diff_to_proto(piece: bytes | DiffEnd) -> Iterator[pb.GetDiffResponse]:
     """Describe a piece of a diff, of any size, or its end."""
     if isinstance(piece, DiffEnd):
         yield pb.GetDiffResponse(
@@ -126,7 +126,7 @@ def diff_messages(piece: bytes | DiffEnd) -> Iterator[pb.GetDiffResponse]:
         yield pb.GetDiffResponse(data=piece[start : start + _PIECE])
 
 
-def status_page(entries: list[StatusEntry], page: Page) -> pb.GetStatusResponse:
+def status_page_to_proto(entries: list[StatusEntry], page: Page) -> pb.GetStatusResponse:
     """Describe one page of a tree's status."""
     rows, token = page.cut(_after(entries, page), lambda entry: (_key(entry.path),))
     described = [
@@ -135,7 +135,9 @@ def status_page(entries: list[StatusEntry], page: Page) -> pb.GetStatusResponse:
     return pb.GetStatusResponse(entries=described, next_page_token=token, is_clean=not entries)
 
 
-def changed_files_page(files: list[ChangedFile], base_commit_id: str, page: Page) -> pb.ListChangedFilesResponse:
+def changed_files_page_to_proto(
+    files: list[ChangedFile], base_commit_id: str, page: Page
+) -> pb.ListChangedFilesResponse:
     """Describe one page of the changed files."""
     rows, token = page.cut(_after(files, page), lambda file: (_key(file.path),))
     described = [
@@ -153,7 +155,7 @@ def changed_files_page(files: list[ChangedFile], base_commit_id: str, page: Page
     )
 
 
-def _repository_usage(usage: Usage, results: int) -> pb.RepositoryUsage:
+def _repository_usage_to_proto(usage: RepositoryUsage, results: int) -> pb.RepositoryUsage:
     last_used = sorted(usage.bases, key=lambda base: -base.last_use)[:_BASES_TOLD]
     return pb.RepositoryUsage(
         repository_id=usage.repository_id,
@@ -176,7 +178,7 @@ def _repository_usage(usage: Usage, results: int) -> pb.RepositoryUsage:
     )
 
 
-def _progress(progress: Progress) -> pb.Progress:
+def _progress_to_proto(progress: Progress) -> pb.Progress:
     return pb.Progress(phase=progress.phase, percent=progress.percent)
 
 

@@ -12,12 +12,12 @@ from typing import Final
 from services.common.sandbox import aio, environment
 from services.common.sandbox.errors import OutputLimitError, SandboxTimeoutError
 from services.common.sandbox.spec import Access, Mount, Overlay, SandboxSpec, Tier
-from services.git.gitcmd import Command, Completed, GitFailed, GitTimedOut, OutputTooLarge, build_environment, git_argv
+from services.git.gitcmd import Command, GitFailed, GitOutput, GitTimedOut, OutputTooLarge, build_environment, git_argv
 from services.git.gitcmd.errors import scrub
 from services.git.model import WorkingTree
 
 _WORKSPACE: Final = Path("/workspace")
-_BENCH: Final = Path("/bench")
+_SCRATCH: Final = Path("/scratch")
 # What only looks something up in an agent's `.git` answers at once; a pipe that was put there never does.
 ANSWER_SECONDS = 30.0
 _ASKING: Final = frozenset({"cat-file", "merge-base", "rev-parse", "symbolic-ref"})
@@ -26,38 +26,38 @@ _CHUNK: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What git sees: the tree, perhaps a bench (a directory of ours to work in), objects to borrow.
+class TreeView:
+    """What git sees: the tree, perhaps a scratch directory of ours, objects to borrow.
 
-    `tree` and `bench` are the paths as git has them. Without a sandbox those are the host's own.
+    `tree` and `scratch` are the paths as git has them. Without a sandbox those are the host's own.
     """
 
     tree: Path
-    bench: Path
+    scratch: Path
     tier: Tier
     mounts: tuple[Mount | Overlay, ...]
 
     @classmethod
-    def of(cls, working_tree: WorkingTree, access: Access, *, bench: Path | None = None) -> "View":
-        """Show a working tree with what it borrows, and `bench` (writable) where there is one."""
+    def of(cls, working_tree: WorkingTree, access: Access, *, scratch: Path | None = None) -> "TreeView":
+        """Show a working tree with what it borrows, and `scratch` (writable) where there is one."""
         borrowed = tuple(Mount(path) for path in working_tree.read_only_paths)
         layers = working_tree.layers
         if working_tree.tier is Tier.NONE and (layers is None or layers.mounted_path):
-            return cls(working_tree.path, bench or working_tree.path, Tier.NONE, borrowed)
+            return cls(working_tree.path, scratch or working_tree.path, Tier.NONE, borrowed)
         tree: Mount | Overlay = Mount(working_tree.path, _WORKSPACE, access)
         if layers is not None:
             # Who only reads holds them as everybody else does: they would change below it.
             tree = Overlay(layers.lowers, layers.upper, layers.work, _WORKSPACE, layers.mounted_path, "git")
-        benches = (Mount(bench, _BENCH, Access.READ_WRITE),) if bench else ()
-        return cls(_WORKSPACE, _BENCH, working_tree.tier, (tree, *borrowed, *benches))
+        scratch_mounts = (Mount(scratch, _SCRATCH, Access.READ_WRITE),) if scratch else ()
+        return cls(_WORKSPACE, _SCRATCH, working_tree.tier, (tree, *borrowed, *scratch_mounts))
 
-    def hiding(self, hidden: tuple[Mount, ...]) -> "View":
+    def hiding(self, hidden: tuple[Mount, ...]) -> "TreeView":
         """The same, with something mounted over parts of it; without a sandbox nothing can be hidden."""
         return self if self.tier is Tier.NONE else replace(self, mounts=(*self.mounts, *hidden))
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class SandboxedInvocation:
     """What one run needs beside its command; `git_dir` is the tree's own `.git` unless another is given."""
 
     git_dir: Path | None = None
@@ -71,23 +71,23 @@ class How:
 class SandboxedGit:
     """Starts git, and `find`, in sandboxes."""
 
-    async def run(self, view: View, command: Command, how: How | None = None) -> Completed:
+    async def run(self, view: TreeView, command: Command, how: SandboxedInvocation | None = None) -> GitOutput:
         """Run one command to its end.
 
         Raises:
             GitFailed, GitTimedOut, OutputTooLarge: as `Git.run`.
             SandboxUnavailableError: there is no sandbox here.
         """
-        how = how or How()
+        how = how or SandboxedInvocation()
         spec = self._spec(view, command, how)
         completed = await self._bounded(spec, command.name, how)
         stderr = _said(completed.stderr)
         # A sandbox that cannot be made exits with 1 too, which for many commands is an answer.
         if completed.exit_code not in how.expected_codes or stderr.startswith("bwrap: "):
             raise GitFailed(command.name, completed.exit_code, stderr)
-        return Completed(completed.exit_code, completed.stdout, stderr)
+        return GitOutput(completed.exit_code, completed.stdout, stderr)
 
-    async def write_output(self, view: View, command: Command, target: Path, how: How) -> None:
+    async def write_output(self, view: TreeView, command: Command, target: Path, how: SandboxedInvocation) -> None:
         """Run one command whose output goes to a file of ours, at most `how.output_limit` bytes of it.
 
         Raises: as `run`.
@@ -106,16 +106,29 @@ class SandboxedGit:
         if code not in how.expected_codes:
             raise GitFailed(command.name, code, _said(stderr))
 
-    async def nested_repositories(self, view: View) -> dict[bytes, bool]:
+    async def nested_repositories(self, view: TreeView) -> dict[bytes, bool]:
         """Find the repositories inside of the tree: their paths from its top, and whether `.git` is a directory there.
 
         Raises: as `run`.
         """
-        wanted = (b"-mindepth", b"2", b"-name", b".git", b"(", b"-type", b"d", b"-o", b"-type", b"f", b")", b"-prune")
-        found = await self._find(view, (b".",), wanted)
-        return {path.removesuffix(b"/.git"): kind == b"d" for kind, path in found}
+        expression = (
+            b"-mindepth",
+            b"2",
+            b"-name",
+            b".git",
+            b"(",
+            b"-type",
+            b"d",
+            b"-o",
+            b"-type",
+            b"f",
+            b")",
+            b"-prune",
+        )
+        repositories = await self._find(view, (b".",), expression)
+        return {path.removesuffix(b"/.git"): kind == b"d" for kind, path in repositories}
 
-    async def below(self, view: View, paths: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    async def below(self, view: TreeView, paths: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         """Return the files and links below some directories, and the directories: paths from the top of the tree.
 
         Repositories' `.git` is left out.
@@ -124,11 +137,11 @@ class SandboxedGit:
         """
         kinds = (b"(", b"-type", b"f", b"-o", b"-type", b"l", b"-o", b"-type", b"d", b")")
         starts = tuple(b"./" + path for path in paths)
-        found = await self._find(view, starts, (b"-mindepth", b"1", b"-name", b".git", b"-prune", b"-o", *kinds))
-        files = tuple(path for kind, path in found if kind != b"d")
-        return files, tuple(path for kind, path in found if kind == b"d")
+        listed = await self._find(view, starts, (b"-mindepth", b"1", b"-name", b".git", b"-prune", b"-o", *kinds))
+        files = tuple(path for kind, path in listed if kind != b"d")
+        return files, tuple(path for kind, path in listed if kind == b"d")
 
-    async def remove_locks(self, view: View) -> None:
+    async def remove_locks(self, view: TreeView) -> None:
         """Remove the lock files of the tree's own repository.
 
         Raises: as `run`.
@@ -136,23 +149,23 @@ class SandboxedGit:
         await self._find(view, (b"./.git",), (b"-type", b"f", b"-name", b"*.lock", b"-delete"))
 
     async def _find(
-        self, view: View, starts: tuple[bytes, ...], wanted: tuple[bytes, ...]
+        self, view: TreeView, starts: tuple[bytes, ...], expression: tuple[bytes, ...]
     ) -> list[tuple[bytes, bytes]]:
         spec = SandboxSpec(
-            argv=(b"find", *starts, *wanted, b"-printf", b"%y%p\\0"),
+            argv=(b"find", *starts, *expression, b"-printf", b"%y%p\\0"),
             cwd=view.tree,
             mounts=view.mounts,
             environment={**environment.base(), "LC_ALL": b"C"},
             tier=view.tier,
         )
-        found = await self._bounded(spec, "find", How())
+        completed = await self._bounded(spec, "find", SandboxedInvocation())
         # Directories that cannot be read make it exit with 1; git will say more about them than we could.
-        if found.exit_code not in {0, 1} or found.stderr.startswith(b"bwrap: "):
-            raise GitFailed("find", found.exit_code, _said(found.stderr))
-        records = sorted(record for record in found.stdout.split(b"\0") if record)
+        if completed.exit_code not in {0, 1} or completed.stderr.startswith(b"bwrap: "):
+            raise GitFailed("find", completed.exit_code, _said(completed.stderr))
+        records = sorted(record for record in completed.stdout.split(b"\0") if record)
         return [(record[:1], record[1:].removeprefix(b"./")) for record in records]
 
-    async def _bounded(self, spec: SandboxSpec, name: str, how: How) -> aio.Completed:
+    async def _bounded(self, spec: SandboxSpec, name: str, how: SandboxedInvocation) -> aio.Completed:
         try:
             asking = name in _ASKING and how.git_dir is None
             seconds = min(how.timeout_seconds, ANSWER_SECONDS) if asking else how.timeout_seconds
@@ -162,7 +175,7 @@ class SandboxedGit:
         except OutputLimitError as error:
             raise OutputTooLarge(name, how.output_limit) from error
 
-    def _spec(self, view: View, command: Command, how: How) -> SandboxSpec:
+    def _spec(self, view: TreeView, command: Command, how: SandboxedInvocation) -> SandboxSpec:
         # The tree belongs to our own user, who has another number in here; and it is nobody's we would have to fear.
         config = [*command.spec.config.items(), ("safe.directory", "*")]
         variables = build_environment(environment.HOME, config=config) | how.variables

@@ -10,26 +10,26 @@ from typing import Final
 
 from services.common.sandbox.spec import Mount
 from services.git.gitcmd import Command, GitFailed
-from services.git.model import Order
-from services.git.worktree.sandboxed import How, SandboxedGit, View
+from services.git.model import TakeSpec
+from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
 from services.git.worktree.signatures import message_bytes, signature_variables
-from services.git.worktree.upper import Changes, Entry
+from services.git.worktree.upper import IndexEntry, UpperChanges
 
 _LINK: Final = b"160000 "
 _FROM_LIST: Final = ("-z", "--stdin")
 
 
-class Bench:
+class ScratchRepository:
     """One attempt at taking a tree: a bare repository, seen by git inside the sandbox beside the tree."""
 
     def __init__(
-        self, git: SandboxedGit, view: View, order: Order, *, with_agents_objects: bool, index: str = "index"
+        self, git: SandboxedGit, view: TreeView, spec: TakeSpec, *, with_agents_objects: bool, index: str = "index"
     ) -> None:
         self._git = git
         self._view = view
-        self._order = order
+        self._spec = spec
         self._with_agents_objects = with_agents_objects
-        self._variables = {"GIT_INDEX_FILE": str(view.bench / index)}
+        self._variables = {"GIT_INDEX_FILE": str(view.scratch / index)}
         if with_agents_objects:
             self._variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str(view.tree / ".git" / "objects")
 
@@ -42,27 +42,29 @@ class Bench:
         """Whether a command that answers by its exit code says yes."""
         return (await self._git.run(self._view, command, self._how(expected_codes=(0, 1, 128)))).code == 0
 
-    def hiding(self, mounts: tuple[Mount, ...]) -> "Bench":
-        """The same bench, with something mounted over parts of the tree."""
+    def hiding(self, mounts: tuple[Mount, ...]) -> "ScratchRepository":
+        """The same repository, with something mounted over parts of the tree."""
         view = self._view.hiding(mounts)
-        return Bench(self._git, view, self._order, with_agents_objects=self._with_agents_objects)
+        return ScratchRepository(self._git, view, self._spec, with_agents_objects=self._with_agents_objects)
 
-    def with_other_index(self) -> "Bench":
-        """The same bench, with a second index."""
+    def with_other_index(self) -> "ScratchRepository":
+        """The same repository, with a second index."""
         with_objects = self._with_agents_objects
-        return Bench(self._git, self._view, self._order, with_agents_objects=with_objects, index="other-index")
+        return ScratchRepository(
+            self._git, self._view, self._spec, with_agents_objects=with_objects, index="other-index"
+        )
 
     async def read_commit(self, commit_id: str) -> None:
         """Fill the index with a commit's tree."""
         await self.text(Command("read-tree", (), (commit_id,)))
 
-    async def entries(self, paths: tuple[bytes, ...] = ()) -> list[Entry]:
+    async def entries(self, paths: tuple[bytes, ...] = ()) -> list[IndexEntry]:
         """List the index, or what of it lies at or below the paths."""
         command = Command("ls-files", ("-z", "--stage"), (), paths)
         listing = (await self._git.run(self._view, command, self._how())).stdout
         records = (record.partition(b"\t") for record in listing.split(b"\0") if record)
         return [
-            Entry(path, facts.removeprefix(_LINK).split(b" ")[0] if facts.startswith(_LINK) else b"")
+            IndexEntry(path, facts.removeprefix(_LINK).split(b" ")[0] if facts.startswith(_LINK) else b"")
             for facts, _, path in records
         ]
 
@@ -77,7 +79,7 @@ class Bench:
         if "Permission denied" in staged.stderr:
             raise GitFailed("add", staged.code, staged.stderr)
 
-    async def stage(self, changes: Changes) -> None:
+    async def stage(self, changes: UpperChanges) -> None:
         """Bring the index to the working tree by reading what has changed, whether git would ignore it or not."""
         if changes.removed:
             await self._update("--force-remove", paths=changes.removed)
@@ -94,7 +96,7 @@ class Bench:
         answer = await self._git.run(self._view, Command("check-ignore", _FROM_LIST), how)
         return frozenset(path.removeprefix(b"./") for path in answer.stdout.split(b"\0") if path)
 
-    async def link(self, links: Iterable[Entry]) -> None:
+    async def link(self, links: Iterable[IndexEntry]) -> None:
         """Put submodules into the index."""
         stdin = _lines(_LINK + entry.link + b"\t" + entry.path for entry in links)
         if stdin:
@@ -111,14 +113,12 @@ class Bench:
         if tree == await self.text(Command("rev-parse", ("--verify",), (f"{parent}^{{tree}}",))):
             return parent
         commit = Command("commit-tree", ("-p", parent, "-F", "-"), (tree,))
-        order = self._order
-        return await self.text(
-            commit, stdin=message_bytes(order.message), variables=signature_variables(order.signature)
-        )
+        spec = self._spec
+        return await self.text(commit, stdin=message_bytes(spec.message), variables=signature_variables(spec.signature))
 
     async def write_pack(self, commit_id: str, pack: Path, limit: int) -> None:
         """Write all that the commit has and the base has not."""
-        revisions = f"{commit_id}\n^{self._order.base_commit_id}\n".encode()
+        revisions = f"{commit_id}\n^{self._spec.base_commit_id}\n".encode()
         command = Command("pack-objects", ("--revs", "--stdout", "-q"))
         how = replace(self._how(stdin=revisions), output_limit=limit)
         await self._git.write_output(self._view, command, pack, how)
@@ -128,9 +128,9 @@ class Bench:
 
     def _how(
         self, *, stdin: bytes = b"", variables: dict[str, str] | None = None, expected_codes: tuple[int, ...] = (0,)
-    ) -> How:
-        return How(
-            git_dir=self._view.bench / "git",
+    ) -> SandboxedInvocation:
+        return SandboxedInvocation(
+            git_dir=self._view.scratch / "git",
             stdin=stdin,
             variables=self._variables | (variables or {}),
             expected_codes=expected_codes,

@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Final
 
 from services.common.sandbox.spec import Access, Mount, Tier
-from services.git.exclude import leave_ours_out
+from services.git.exclude import exclude_boatyard
 from services.git.gitcmd import Command, Git, GitFailed
-from services.git.model import Order, WorkingTree
+from services.git.model import TakeSpec, WorkingTree
 from services.git.names import is_commit_id
-from services.git.worktree.sandboxed import How, SandboxedGit, View
-from services.git.worktree.scratch_repository import Bench
-from services.git.worktree.upper import Changes, Entry, Upper, can_read_roots_attributes, compare, read_upper
+from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
+from services.git.worktree.scratch_repository import ScratchRepository
+from services.git.worktree.upper import (
+    IndexEntry,
+    UpperChanges,
+    UpperListing,
+    can_read_roots_attributes,
+    compare,
+    read_upper,
+)
 
 # A mount each: more of them are an accident, such as a package manager's cache that nothing ignores.
 _MAX_HIDDEN: Final = 256
@@ -26,7 +33,7 @@ _MAX_MOVED: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class TakenResult:
     """What was found. `pack` is None when the tree is the base's and HEAD leads to nothing new."""
 
     commit_id: str
@@ -44,11 +51,13 @@ class Taker:
         self._empty = empty
         self._max_pack_bytes = max_pack_bytes
 
-    async def take(self, order: Order, borrowed: tuple[Path, ...], scratch: Path, *, keep_commits: bool) -> Taken:
+    async def take(
+        self, spec: TakeSpec, borrowed: tuple[Path, ...], scratch: Path, *, keep_commits: bool
+    ) -> TakenResult:
         """Make the commit, and a pack of it in `scratch`.
 
         Args:
-            order: what to take.
+            spec: what to take.
             borrowed: object directories that hold the base.
             scratch: an empty directory.
             keep_commits: whether the agent's own commits are wanted; without them its object store is not looked at.
@@ -56,32 +65,32 @@ class Taker:
         Raises:
             GitError: git cannot read the tree, or the result is larger than it may be.
         """
-        bench = await self._prepare(scratch, borrowed)
-        tree = replace(order.tree, read_only_paths=borrowed)
-        head = await self._agents_head(tree, order, bench) if keep_commits else None
-        parent = head or order.base_commit_id
-        view = View.of(tree, Access.READ_ONLY, bench=bench)
-        looking = Bench(self._git, view, order, with_agents_objects=head is not None)
-        upper = await self._what_changed(view, order, scratch)
+        repository_dir = await self._prepare(scratch, borrowed)
+        tree = replace(spec.tree, read_only_paths=borrowed)
+        head = await self._agents_head(tree, spec, repository_dir) if keep_commits else None
+        parent = head or spec.base_commit_id
+        view = TreeView.of(tree, Access.READ_ONLY, scratch=repository_dir)
+        repository = ScratchRepository(self._git, view, spec, with_agents_objects=head is not None)
+        upper = await self._what_changed(view, spec, scratch)
         if upper is None:
-            own, lost = await self._read_everything(looking, view, order, parent, scratch)
+            repository, lost = await self._read_everything(repository, view, spec, parent, scratch)
         else:
-            own, lost = looking, await self._read_changes(looking, order, parent, upper)
-        commit_id = await own.commit_tree(parent)
-        if commit_id == order.base_commit_id:
-            return Taken(commit_id, None, 0, lost)
+            lost = await self._read_changes(repository, spec, parent, upper)
+        commit_id = await repository.commit_tree(parent)
+        if commit_id == spec.base_commit_id:
+            return TakenResult(commit_id, None, 0, lost)
         if not is_commit_id(commit_id):
             raise GitFailed("commit-tree", 0, f"no commit id came out: {commit_id!r}")
         pack = scratch / "result.pack"
-        await own.write_pack(commit_id, pack, self._max_pack_bytes)
-        counted = Command("rev-list", ("--count",), (parent, f"^{order.base_commit_id}"))
-        return Taken(commit_id, pack, int(await own.text(counted)), lost)
+        await repository.write_pack(commit_id, pack, self._max_pack_bytes)
+        counted = Command("rev-list", ("--count",), (parent, f"^{spec.base_commit_id}"))
+        return TakenResult(commit_id, pack, int(await repository.text(counted)), lost)
 
-    async def _what_changed(self, view: View, order: Order, scratch: Path) -> Upper | None:
+    async def _what_changed(self, view: TreeView, spec: TakeSpec, scratch: Path) -> UpperListing | None:
         """Return what the layers tell of the changes; None where every file has to be read to know."""
-        layers = order.tree.layers
+        layers = spec.tree.layers
         # Without a sandbox an agent with our rights could have changed the upper directory behind the overlay's back.
-        if layers is None or not order.layered_on or order.tree.tier is Tier.NONE:
+        if layers is None or not spec.layered_on or spec.tree.tier is Tier.NONE:
             return None
         mounted_by_root = layers.mounted_path is not None
         if mounted_by_root and not can_read_roots_attributes(scratch):
@@ -98,58 +107,60 @@ class Taker:
         directories = (*upper.directories, *upper.moved, *directories)
         return replace(upper, files=(*upper.files, *files), directories=directories)
 
-    async def _read_changes(self, bench: Bench, order: Order, parent: str, upper: Upper) -> tuple[bytes, ...]:
+    async def _read_changes(
+        self, repository: ScratchRepository, spec: TakeSpec, parent: str, upper: UpperListing
+    ) -> tuple[bytes, ...]:
         """Bring the index from the commit below the layers to the working tree; return what is lost of it."""
-        await bench.read_commit(order.layered_on)
-        below = await bench.entries()
+        await repository.read_commit(spec.layered_on)
+        below = await repository.entries()
         changes = compare(below, upper)
         known = {entry.path for entry in below}
-        tracking, tracked = bench, below
-        if parent != order.layered_on:
-            tracking = bench.with_other_index()
+        tracking, tracked = repository, below
+        if parent != spec.layered_on:
+            tracking = repository.with_other_index()
             await tracking.read_commit(parent)
             tracked = await tracking.entries()
         ignored = await tracking.ignored(path for path in changes.read if path not in known)
         kept = tuple(path for path in changes.read if path not in ignored)
-        await bench.stage(replace(changes, read=kept))
-        await bench.link(_links(tracked, {entry.path: entry for entry in below}, changes, upper))
+        await repository.stage(replace(changes, read=kept))
+        await repository.link(_links(tracked, {entry.path: entry for entry in below}, changes, upper))
         return changes.lost
 
     async def _read_everything(
-        self, looking: Bench, view: View, order: Order, parent: str, scratch: Path
-    ) -> tuple[Bench, tuple[bytes, ...]]:
+        self, repository: ScratchRepository, view: TreeView, spec: TakeSpec, parent: str, scratch: Path
+    ) -> tuple[ScratchRepository, tuple[bytes, ...]]:
         nested = await self._git.nested_repositories(view)
-        submodules = await _start_from(looking, order.base_commit_id, parent, tuple(nested))
-        own = looking.hiding(self._hidden(view, nested, submodules, scratch))
-        await own.stage_everything()
-        return own, tuple(sorted({*submodules, *await own.links_among(tuple(nested))}))
+        submodules = await _start_from(repository, spec.base_commit_id, parent, tuple(nested))
+        hiding = repository.hiding(self._hidden(view, nested, submodules, scratch))
+        await hiding.stage_everything()
+        return hiding, tuple(sorted({*submodules, *await hiding.links_among(tuple(nested))}))
 
     async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...]) -> Path:
-        bench = scratch / "bench"
-        bench.mkdir()
-        git_dir = bench / "git"
+        repository_dir = scratch / "repository"
+        repository_dir.mkdir()
+        git_dir = repository_dir / "git"
         await self._host_git.run(Command("init", ("--quiet", "--bare", "--template="), (str(git_dir),)))
-        leave_ours_out(git_dir)
+        exclude_boatyard(git_dir)
         alternates = git_dir / "objects" / "info" / "alternates"
         alternates.parent.mkdir(exist_ok=True)
         alternates.write_bytes(b"".join(bytes(path) + b"\n" for path in borrowed))
-        return bench
+        return repository_dir
 
-    async def _agents_head(self, tree: WorkingTree, order: Order, bench: Path) -> str | None:
+    async def _agents_head(self, tree: WorkingTree, spec: TakeSpec, repository_dir: Path) -> str | None:
         """Return the commit that the agent left HEAD at, where it descends from the base, and is not it."""
         command = Command("rev-parse", ("--verify", "--quiet"), ("HEAD^{commit}",))
-        alone = View.of(tree, Access.READ_ONLY)
-        answer = await self._git.run(alone, command, How(expected_codes=(0, 1, 128)))
+        alone = TreeView.of(tree, Access.READ_ONLY)
+        answer = await self._git.run(alone, command, SandboxedInvocation(expected_codes=(0, 1, 128)))
         head = answer.line.decode("ascii", "replace")
-        if answer.code != 0 or not is_commit_id(head) or head == order.base_commit_id:
+        if answer.code != 0 or not is_commit_id(head) or head == spec.base_commit_id:
             return None
-        beside = View.of(tree, Access.READ_ONLY, bench=bench)
-        looking = Bench(self._git, beside, order, with_agents_objects=True)
-        descends = await looking.holds(Command("merge-base", ("--is-ancestor",), (order.base_commit_id, head)))
+        view = TreeView.of(tree, Access.READ_ONLY, scratch=repository_dir)
+        repository = ScratchRepository(self._git, view, spec, with_agents_objects=True)
+        descends = await repository.holds(Command("merge-base", ("--is-ancestor",), (spec.base_commit_id, head)))
         return head if descends else None
 
     def _hidden(
-        self, view: View, nested: Mapping[bytes, bool], submodules: tuple[bytes, ...], scratch: Path
+        self, view: TreeView, nested: Mapping[bytes, bool], submodules: tuple[bytes, ...], scratch: Path
     ) -> tuple[Mount, ...]:
         """Lay nothing over the `.git` of every nested repository: git then takes their files for what they are.
 
@@ -167,20 +178,24 @@ class Taker:
         return tuple(mounts)
 
 
-async def _start_from(bench: Bench, base: str, parent: str, nested: tuple[bytes, ...]) -> tuple[bytes, ...]:
+async def _start_from(
+    repository: ScratchRepository, base: str, parent: str, nested: tuple[bytes, ...]
+) -> tuple[bytes, ...]:
     """Fill the index with the parent's tree; return those of the nested repositories that are submodules of the base.
 
     Those that the agent has committed as links, which lead nowhere, are left out: their files can be added.
     """
-    await bench.read_commit(base)
-    submodules = await bench.links_among(nested)
+    await repository.read_commit(base)
+    submodules = await repository.links_among(nested)
     if parent != base:
-        await bench.read_commit(parent)
-        await bench.unlink(tuple(link for link in await bench.links_among(nested) if link not in submodules))
+        await repository.read_commit(parent)
+        await repository.unlink(tuple(link for link in await repository.links_among(nested) if link not in submodules))
     return submodules
 
 
-def _links(tracked: list[Entry], below: Mapping[bytes, Entry], changes: Changes, upper: Upper) -> list[Entry]:
+def _links(
+    tracked: list[IndexEntry], below: Mapping[bytes, IndexEntry], changes: UpperChanges, upper: UpperListing
+) -> list[IndexEntry]:
     """Return the submodules that the agent has moved or added, as it committed them, where no files are in them."""
     directories, read = set(upper.directories), changes.read
     return [

@@ -6,10 +6,10 @@ from services.common.errors import AlreadyExists, FailedPrecondition, ServiceErr
 from services.common.sandbox.errors import HeldError, SandboxUnavailableError
 from services.common.sandbox.spec import Access
 from services.git import failures
-from services.git.gitcmd import Command, Completed, GitError
+from services.git.gitcmd import Command, GitError, GitOutput
 from services.git.model import Head, Signature, StatusEntry, WorkingTree
 from services.git.names import is_commit_id
-from services.git.worktree.sandboxed import How, SandboxedGit, View
+from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
 from services.git.worktree.signatures import message_bytes, signature_line, signature_variables
 
 _LOCKED = ".lock': File exists"  # git's words
@@ -17,7 +17,7 @@ _LOCKED = ".lock': File exists"  # git's words
 _log = structlog.get_logger()
 
 
-class Trees:
+class WorkingTrees:
     """Works on the repository that stands in a working tree, as it is."""
 
     def __init__(self, git: SandboxedGit) -> None:
@@ -29,9 +29,9 @@ class Trees:
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
         """
-        view = View.of(tree, Access.READ_ONLY)
+        view = TreeView.of(tree, Access.READ_ONLY)
         symbolic = await self._run(
-            tree, view, Command("symbolic-ref", ("--quiet",), ("HEAD",)), How(expected_codes=(0, 1))
+            tree, view, Command("symbolic-ref", ("--quiet",), ("HEAD",)), SandboxedInvocation(expected_codes=(0, 1))
         )
         (commit_id,) = await self._commit_ids(tree, view, b"HEAD")
         return Head(symbolic.line.removeprefix(b"refs/heads/"), commit_id or "")
@@ -52,11 +52,11 @@ class Trees:
             if _LOCKED not in error.message:
                 raise
         _log.warning("removing the locks that a git which was killed has left", tree=str(tree.path))
-        await self._git.remove_locks(View.of(tree, Access.READ_WRITE))
+        await self._git.remove_locks(TreeView.of(tree, Access.READ_WRITE))
         return await self._create_branch(tree, branch, commit_id)
 
     async def _create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
-        view = View.of(tree, Access.READ_WRITE)
+        view = TreeView.of(tree, Access.READ_WRITE)
         ref = b"refs/heads/" + branch
         target, existing = await self._commit_ids(tree, view, (commit_id or "HEAD").encode(), ref)
         if target is None:
@@ -74,7 +74,7 @@ class Trees:
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
         """
-        view = View.of(tree, Access.READ_ONLY)
+        view = TreeView.of(tree, Access.READ_ONLY)
         command = Command("status", ("--porcelain=v2", "-z", "--untracked-files=all"))
         return sorted(parse_status((await self._run(tree, view, command)).stdout), key=lambda entry: entry.path)
 
@@ -84,7 +84,7 @@ class Trees:
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
         """
-        view = View.of(tree, Access.READ_WRITE)
+        view = TreeView.of(tree, Access.READ_WRITE)
         await self._run(tree, view, Command("add", ("--all",)))
         staged = Command("diff", ("--cached", "--name-only", "-z", "--no-renames", "--no-ext-diff"))
         return (await self._run(tree, view, staged)).stdout.count(b"\0")
@@ -95,34 +95,38 @@ class Trees:
         Raises:
             FailedPrecondition: NOTHING_TO_COMMIT, NOT_A_REPOSITORY.
         """
-        view = View.of(tree, Access.READ_WRITE)
+        view = TreeView.of(tree, Access.READ_WRITE)
         head = (await self.head(tree)).commit_id
         staged = Command("diff", ("--cached", "--name-only", "-z", "--no-renames", "--no-ext-diff"))
         if not (await self._run(tree, view, staged)).stdout:
             if head and await self._is_same(tree, view, head, message, signature):
                 return head
             raise FailedPrecondition("NOTHING_TO_COMMIT", "nothing is staged that differs from HEAD", str(tree.path))
-        how = How(stdin=message_bytes(message), variables=signature_variables(signature))
+        how = SandboxedInvocation(stdin=message_bytes(message), variables=signature_variables(signature))
         flags = ("--quiet", "--no-verify", "--cleanup=verbatim", "--file=-")
         await self._run(tree, view, Command("commit", flags), how)
         return (await self.head(tree)).commit_id
 
-    async def _is_same(self, tree: WorkingTree, view: View, head: str, message: str, signature: Signature) -> bool:
+    async def _is_same(self, tree: WorkingTree, view: TreeView, head: str, message: str, signature: Signature) -> bool:
         raw = (await self._run(tree, view, Command("cat-file", (), ("commit", head)))).stdout
         headers, _, body = raw.partition(b"\n\n")
         line = signature_line(signature)
         signed = {b"author " + line, b"committer " + line}
         return signed <= set(headers.split(b"\n")) and body == message_bytes(message)
 
-    async def _commit_ids(self, tree: WorkingTree, view: View, *names: bytes) -> list[str | None]:
+    async def _commit_ids(self, tree: WorkingTree, view: TreeView, *names: bytes) -> list[str | None]:
         """Look commits up, all in one sandbox; None for a name that leads to none."""
         asked = b"".join(name + b"^{commit}\n" for name in names)
-        answer = await self._run(tree, view, Command("cat-file", ("--batch-check=%(objectname)",)), How(stdin=asked))
+        answer = await self._run(
+            tree, view, Command("cat-file", ("--batch-check=%(objectname)",)), SandboxedInvocation(stdin=asked)
+        )
         # In the place of an id that is not there it says the name, and that it is missing.
         lines = answer.stdout.decode("ascii", "replace").split("\n")[: len(names)]
         return [line if is_commit_id(line) else None for line in lines]
 
-    async def _run(self, tree: WorkingTree, view: View, command: Command, how: How | None = None) -> Completed:
+    async def _run(
+        self, tree: WorkingTree, view: TreeView, command: Command, how: SandboxedInvocation | None = None
+    ) -> GitOutput:
         if not tree.path.is_dir():
             raise failures.not_a_repository(str(tree.path), FileNotFoundError("there is no such directory"))
         try:

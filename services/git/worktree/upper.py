@@ -17,7 +17,7 @@ _DOT_GIT: Final = b".git"
 
 
 @dataclass(frozen=True, slots=True)
-class Upper:
+class UpperListing:
     """What lies in an upper directory: paths from the top of the tree, repositories' `.git` left out.
 
     `files` are regular files and links; `gone` are whiteouts, and what git cannot keep: pipes, sockets, devices.
@@ -32,7 +32,7 @@ class Upper:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IndexEntry:
     """A path of a commit's tree, and the commit that it links to where it is a submodule."""
 
     path: bytes
@@ -40,7 +40,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class UpperChanges:
     """What makes the index of the working tree from that of the commit below: `removed` first, then `read`.
 
     `lost` are submodules that have content: the link stays as it was, for theirs is another repository.
@@ -51,7 +51,7 @@ class Changes:
     lost: tuple[bytes, ...]
 
 
-def read_upper(upper: Path, *, mounted_by_root: bool) -> Upper:
+def read_upper(upper: Path, *, mounted_by_root: bool) -> UpperListing:
     """Read the names in an upper directory. Blocks, for as long as there are changes.
 
     Of the two kinds of attributes that overlays write, only that of the mount's own kind counts: the other is the
@@ -61,24 +61,24 @@ def read_upper(upper: Path, *, mounted_by_root: bool) -> Upper:
         OSError: a directory cannot be read.
     """
     prefix = "trusted.overlay." if mounted_by_root else "user.overlay."
-    found: dict[str, list[bytes]] = {"files": [], "gone": [], "directories": [], "opaque": [], "moved": []}
+    paths_by_kind: dict[str, list[bytes]] = {"files": [], "gone": [], "directories": [], "opaque": [], "moved": []}
     top = os.fsencode(upper)
     waiting = [b""]
     while waiting:
         directory = waiting.pop()
         for entry, path in _entries(top, directory):
             if entry.is_symlink() or entry.is_file(follow_symlinks=False):
-                found["files"].append(path)
+                paths_by_kind["files"].append(path)
             elif not entry.is_dir(follow_symlinks=False):
-                found["gone"].append(path)
+                paths_by_kind["gone"].append(path)
             elif _attribute(entry.path, prefix + "redirect"):
-                found["moved"].append(path)
+                paths_by_kind["moved"].append(path)
             else:
-                found["directories"].append(path)
+                paths_by_kind["directories"].append(path)
                 waiting.append(path)
                 if _attribute(entry.path, prefix + "opaque") == b"y":
-                    found["opaque"].append(path)
-    return Upper(**{kind: tuple(paths) for kind, paths in found.items()})
+                    paths_by_kind["opaque"].append(path)
+    return UpperListing(**{kind: tuple(paths) for kind, paths in paths_by_kind.items()})
 
 
 def can_read_roots_attributes(directory: Path) -> bool:
@@ -91,9 +91,9 @@ def can_read_roots_attributes(directory: Path) -> bool:
     return True
 
 
-def compare(entries: Iterable[Entry], upper: Upper) -> Changes:
+def compare(entries: Iterable[IndexEntry], upper: UpperListing) -> UpperChanges:
     """Say what differs from a commit whose tree lies below the upper directory; `upper.moved` has been looked into."""
-    listed = _Listed(entries)
+    listed = _SortedPaths(entries)
     files, directories = set(upper.files), set(upper.directories)
     removed = {path for hidden in (*upper.opaque, *upper.moved) for path in listed.below(hidden)}
     for path in (*upper.gone, *upper.files):
@@ -102,17 +102,17 @@ def compare(entries: Iterable[Entry], upper: Upper) -> Changes:
     removed.update(path for path in (*upper.gone, *upper.directories) if path in listed)
     # A submodule is there as long as its directory is.
     removed -= files | (listed.links & directories)
-    inside = _Listed(Entry(path) for path in files)
+    inside = _SortedPaths(IndexEntry(path) for path in files)
     content = {link: tuple(inside.below(link)) for link in listed.links - removed}
     files.difference_update(*content.values())
     lost = tuple(sorted(link for link, paths in content.items() if paths))
-    return Changes(tuple(sorted(removed)), tuple(sorted(files)), lost)
+    return UpperChanges(tuple(sorted(removed)), tuple(sorted(files)), lost)
 
 
-class _Listed:
+class _SortedPaths:
     """Paths in order, so that those below a directory are a slice."""
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[IndexEntry]) -> None:
         kept = list(entries)
         self._all = {entry.path for entry in kept}
         self._sorted = sorted(self._all)

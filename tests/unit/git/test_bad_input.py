@@ -14,9 +14,9 @@ from services.common.errors import Invalid
 from services.common.settings import Home
 from services.git.gitcmd import Command, git_argv
 from services.git.gitcmd.commands import COMMANDS
-from services.git.paths import Places
+from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
-from services.git.wire.from_proto import Requests
+from services.git.wire.from_proto import RequestReader
 
 COMMIT = "0123456789" * 4
 SIGNATURE = pb.Signature(name="Ada", email="a@b", time=Timestamp(seconds=1))
@@ -39,12 +39,12 @@ def requests():
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory).resolve()
         home = Home(root / "home")
-        yield Requests(AddressBook((root / "roots",), home.root), Places(home))
+        yield RequestReader(AddressBook((root / "roots",), home.root), GitPaths(home))
 
 
-def tree(requests: Requests, path: bytes | None = None) -> pb.WorkingTree:
-    places = requests._places
-    inside = bytes(places.home.workspace_trees / "w" / "tree") if path is None else path
+def tree(requests: RequestReader, path: bytes | None = None) -> pb.WorkingTree:
+    paths = requests._paths
+    inside = bytes(paths.home.workspace_trees / "w" / "tree") if path is None else path
     return pb.WorkingTree(layout=layout_pb2.Layout(path=inside))
 
 
@@ -62,7 +62,7 @@ fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCh
 
 @fuzz
 @given(revision=WORDS, url=TEXTS, repository=TEXTS, token=TEXTS)
-def test_what_to_start_from(requests: Requests, revision: bytes, url: str, repository: str, token: str) -> None:
+def test_what_to_start_from(requests: RequestReader, revision: bytes, url: str, repository: str, token: str) -> None:
     remote = pb.Remote(repository_id=repository, url=url, token=token)
     good = pb.Remote(repository_id="r", url="https://example.com/x")
     for request in (
@@ -72,18 +72,18 @@ def test_what_to_start_from(requests: Requests, revision: bytes, url: str, repos
         found, fields = attempt(requests.prepare_base, request)
         if fields:
             continue
-        read, wanted = found
+        read, start = found
         # It can be an argument of git as it is, and names one thing in one place.
-        argv = git_argv(Command("fetch", (), (read.url, b"+refs/heads/" + wanted.revision + b":refs/heads/x")))
+        argv = git_argv(Command("fetch", (), (read.url, b"+refs/heads/" + start.revision + b":refs/heads/x")))
         assert argv[-3] == b"--end-of-options"
-        assert (requests._places.mirrors / f"{read.repository_id}.git").parent == requests._places.mirrors
-        assert not set(b"\0\n\r ~^:?*[\\") & set(wanted.revision)
+        assert (requests._paths.mirrors / f"{read.repository_id}.git").parent == requests._paths.mirrors
+        assert not set(b"\0\n\r ~^:?*[\\") & set(start.revision)
         assert read.token.isprintable()
 
 
 @fuzz
 @given(branch=WORDS, commit=TEXTS)
-def test_branches_and_commits(requests: Requests, branch: bytes, commit: str) -> None:
+def test_branches_and_commits(requests: RequestReader, branch: bytes, commit: str) -> None:
     request = pb.CreateBranchRequest(tree=tree(requests), branch=branch, commit_id=commit)
     found, fields = attempt(requests.create_branch, request)
     if fields:
@@ -97,9 +97,9 @@ def test_branches_and_commits(requests: Requests, branch: bytes, commit: str) ->
 
 @fuzz
 @given(path=WORDS, below=st.booleans())
-def test_trees_stay_where_trees_may_be(requests: Requests, path: bytes, below: bool) -> None:
-    places = requests._places
-    told = bytes(places.home.workspace_trees) + b"/" + path if below else bytes(places.home.root) + b"/" + path
+def test_trees_stay_where_trees_may_be(requests: RequestReader, path: bytes, below: bool) -> None:
+    paths = requests._paths
+    told = bytes(paths.home.workspace_trees) + b"/" + path if below else bytes(paths.home.root) + b"/" + path
     layers = layout_pb2.Layers(lowers=[told], upper=told, work=told, mounted_path=told)
     for message in (tree(requests, told), pb.WorkingTree(layout=layout_pb2.Layout(layers=layers))):
         read, fields = attempt(requests.tree, message)
@@ -107,28 +107,28 @@ def test_trees_stay_where_trees_may_be(requests: Requests, path: bytes, below: b
             assert all(field.startswith("tree.layout") for field in fields)
             continue
         resolved = read.path.resolve()
-        assert resolved.is_relative_to(places.home.workspace_trees) or not resolved.is_relative_to(places.home.root)
-        assert resolved != places.home.workspace_trees
+        assert resolved.is_relative_to(paths.home.workspace_trees) or not resolved.is_relative_to(paths.home.root)
+        assert resolved != paths.home.workspace_trees
 
 
 @fuzz
 @given(borrowed=WORDS)
-def test_nothing_is_borrowed_but_objects_of_mirrors(requests: Requests, borrowed: bytes) -> None:
-    places = requests._places
+def test_nothing_is_borrowed_but_objects_of_mirrors(requests: RequestReader, borrowed: bytes) -> None:
+    paths = requests._paths
     message = tree(requests)
-    message.read_only_paths.append(bytes(places.mirrors) + b"/" + borrowed)
+    message.read_only_paths.append(bytes(paths.mirrors) + b"/" + borrowed)
     found, fields = attempt(requests.tree, message)
     if fields:
         assert fields == {"tree.read_only_paths[0]"}
         return
     (read,) = found.read_only_paths
-    assert read.resolve().parent.parent == places.mirrors
+    assert read.resolve().parent.parent == paths.mirrors
     assert read.name == "objects"
 
 
 @fuzz
 @given(text=TEXTS, name=TEXTS)
-def test_messages_names_and_ids(requests: Requests, text: str, name: str) -> None:
+def test_messages_names_and_ids(requests: RequestReader, text: str, name: str) -> None:
     signature = pb.Signature(name=name, email=name, time=Timestamp(seconds=1))
     calls = (
         (requests.commit, pb.CommitRequest(tree=tree(requests), message=text, signature=signature)),

@@ -4,16 +4,16 @@ import asyncio
 
 import pytest
 
-from services.git.model import Listener
-from services.git.single_flight import Flights
+from services.git.model import ProgressListener
+from services.git.single_flight import SingleFlight
 
 
 async def test_who_asks_while_work_is_given_up_has_it_done_again() -> None:
-    flights = Flights[int]()
+    flights = SingleFlight[int]()
     begun, unwinding, unwound = asyncio.Event(), asyncio.Event(), asyncio.Event()
     runs = 0
 
-    async def work(report: Listener) -> int:
+    async def work(report: ProgressListener) -> int:
         nonlocal runs
         runs += 1
         if runs == 1:

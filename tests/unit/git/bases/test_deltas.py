@@ -10,7 +10,7 @@ import pytest
 from services.common.sandbox import aio, environment
 from services.common.sandbox.spec import Mount, Overlay, SandboxSpec
 from services.git.bases.overlays import overlays_work
-from services.git.model import Base, Remote, Wanted
+from services.git.model import Base, Remote, StartPoint
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
 
@@ -41,7 +41,7 @@ def work(tmp_path: Path) -> Repo:
 async def parts(tmp_path: Path) -> AsyncIterator[GitParts]:
     async with git_parts(tmp_path / "home", tmp_path) as parts:
         # Every machine that the tests run on can; where one cannot, there are no layers and nothing to promise.
-        assert await overlays_work(parts.places)
+        assert await overlays_work(parts.paths)
         yield parts
 
 
@@ -165,13 +165,13 @@ async def test_an_older_commit_and_a_result_are_layers_too(
     older = work.head()
     work.commit("second", {"src/1/1.py": "another\n"})
     newer = await parts.prepare(remote)
-    back = await parts.prepare(remote, Wanted(older.encode()))
+    back = await parts.prepare(remote, StartPoint(older.encode()))
     assert back.layers[1:] == newer.layers
 
     workspace = await parts.layered(newer, mounted=False)
     await workspace.agent("echo mine > src/1/1.py; rm -r src/2; git add -A; git commit -qm mine; echo more > new")
-    result = await parts.manager.take_result("repo-1", "result-1", workspace.order())
-    verified = await parts.prepare(remote, Wanted(result_commit_id=result.commit_id))
+    result = await parts.manager.take_result("repo-1", "result-1", workspace.take_spec())
+    verified = await parts.prepare(remote, StartPoint(result_commit_id=result.commit_id))
     assert verified.layers[1:] == newer.layers
     seen = await stacked(verified, tmp_path / "v", "sh", "-ec", "git status --porcelain; cat src/1/1.py new; ls src")
     assert seen.decode().split() == ["mine", "more", *sorted({str(each) for each in range(20)} - {"2"})]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import FailedPrecondition
-from services.git.model import Note, NoteKind, Remote
+from services.git.model import BaseNote, NoteKind, Remote
 from services.git.wire import to_proto
 from tests.kit.gitservice import GitParts
 from tests.kit.repos import Repo
@@ -22,18 +22,18 @@ async def test_submodules_and_pointers_are_told(parts: GitParts, tmp_path: Path)
         "both", {"assets/.gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n", "assets/a.bin": POINTER}
     )
     base = await parts.prepare(Remote("repo-1", str(work.path)))
-    links = Note(NoteKind.SUBMODULES, (b"vendor/lib",), 1)
-    assert base.notes == (links, Note(NoteKind.LFS_POINTERS, (b"assets/a.bin",), 1))
+    links = BaseNote(NoteKind.SUBMODULES, (b"vendor/lib",), 1)
+    assert base.notes == (links, BaseNote(NoteKind.LFS_POINTERS, (b"assets/a.bin",), 1))
     assert list((base.layers[0] / "vendor" / "lib").iterdir()) == []
     assert (base.layers[0] / "assets" / "a.bin").read_text() == POINTER
-    told = to_proto.base_message(base).base.notes
+    told = to_proto.base_to_proto(base).base.notes
     assert [(note.kind, list(note.paths), note.total_paths) for note in told] == [
         (1, [b"vendor/lib"], 1), (2, [b"assets/a.bin"], 1)
     ]  # fmt: skip
     workspace = parts.workspace(base)
     workspace.agent.write({"assets/new.bin": "content"})
-    result = await parts.manager.take_result("repo-1", "result-1", workspace.order())
-    files = Repo(parts.places.result_store("repo-1")).git("ls-tree", "-r", result.commit_id)
+    result = await parts.manager.take_result("repo-1", "result-1", workspace.take_spec())
+    files = Repo(parts.paths.result_store("repo-1")).git("ls-tree", "-r", result.commit_id)
     assert f"160000 commit {head}\tvendor/lib" in files
     assert "assets/new.bin" in files
 

@@ -17,7 +17,7 @@ BRANCH = b"boatyard/job-1"
 async def result(parts: GitParts, remote: Remote) -> str:
     workspace = parts.workspace(await parts.prepare(remote))
     workspace.agent.write({"a": "1"})
-    return (await parts.manager.take_result("repo-1", "result-1", workspace.order())).commit_id
+    return (await parts.manager.take_result("repo-1", "result-1", workspace.take_spec())).commit_id
 
 
 async def test_a_result_is_pushed_once(parts: GitParts, remote: Remote, upstream: Repo, result: str) -> None:
@@ -41,7 +41,7 @@ async def test_a_branch_that_moved_is_left_alone(parts: GitParts, remote: Remote
 async def test_of_two_at_once_one_wins(parts: GitParts, remote: Remote, upstream: Repo, result: str) -> None:
     other = parts.workspace(await parts.prepare(remote))
     other.agent.write({"b": "2"})
-    second = (await parts.manager.take_result("repo-1", "result-2", other.order())).commit_id
+    second = (await parts.manager.take_result("repo-1", "result-2", other.take_spec())).commit_id
     outcomes = await asyncio.gather(
         *(parts.manager.push(remote, commit, BRANCH, "") for commit in (result, second)), return_exceptions=True
     )

@@ -11,7 +11,7 @@ from services.common.addresses import is_public
 from services.common.errors import FailedPrecondition
 from services.git.gitcmd import GitError
 from services.git.remote.addresses import AddressBook
-from services.git.remote.ssrf import IPAddress, Reach
+from services.git.remote.ssrf import IPAddress, SsrfGuard
 
 
 def answers(*addresses: str):
@@ -38,14 +38,14 @@ PRIVATE = [
 async def test_a_name_that_leads_inside_is_refused(address: str) -> None:
     for among in ((address,), ("93.184.216.34", address)):
         with pytest.raises(FailedPrecondition, match="BOATYARD_GIT_ALLOW_NETWORKS") as failure:
-            await Reach().pin("https", "git.example.com", None, answers(*among))
+            await SsrfGuard().pin("https", "git.example.com", None, answers(*among))
         assert failure.value.reason == "ADDRESS_NOT_ALLOWED"
-    allowed = Reach((ip_network(address),))
+    allowed = SsrfGuard((ip_network(address),))
     assert await allowed.pin("ssh", "git.example.com", None, answers(address)) == ""
 
 
 async def test_git_goes_where_we_looked() -> None:
-    pinned = await Reach().pin("https", "git.example.com", 8443, answers("93.184.216.34", "2606:2800:220:1::1"))
+    pinned = await SsrfGuard().pin("https", "git.example.com", 8443, answers("93.184.216.34", "2606:2800:220:1::1"))
     assert pinned == "git.example.com:8443:93.184.216.34,[2606:2800:220:1::1]"
 
 
@@ -58,7 +58,7 @@ async def test_no_way_of_writing_it_leads_to_this_machine(tmp_path: Path, url: s
     book = AddressBook((), tmp_path)
     if book.complaint(url) is None:
         with pytest.raises(FailedPrecondition) as failure:
-            await book.reach(url)
+            await book.resolve(url)
         assert failure.value.reason == "ADDRESS_NOT_ALLOWED"
 
 
@@ -67,14 +67,14 @@ async def test_a_name_that_leads_nowhere_is_told() -> None:
         raise OSError(1, "no such name")
 
     with pytest.raises(GitError, match=r"could not resolve host git\.example\.com: no such name"):
-        await Reach().pin("https", "git.example.com", None, fail)
+        await SsrfGuard().pin("https", "git.example.com", None, fail)
 
 
 async def test_behind_a_proxy_the_proxy_looks_names_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.com:3128")
-    assert await Reach().pin("https", "git.example.com", None, answers("10.0.0.1")) == ""
+    assert await SsrfGuard().pin("https", "git.example.com", None, answers("10.0.0.1")) == ""
     with pytest.raises(FailedPrecondition):
-        await Reach().pin("https", "10.0.0.1", None, answers())
+        await SsrfGuard().pin("https", "10.0.0.1", None, answers())
 
 
 @given(st.ip_addresses(v=4))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import NotFound
-from services.git.model import Change, ChangedFile, DiffEnd, Remote
+from services.git.model import ChangedFile, ChangeKind, DiffEnd, Remote
 from services.git.stores.diffs import whole_files
 from tests.kit.gitservice import GitParts, Workspace
 from tests.kit.repos import Repo
@@ -35,19 +35,19 @@ async def commits(shared_parts: GitParts, workspace: Workspace) -> tuple[str, st
         }
     )
     (agent.path / "link").symlink_to("src")
-    result = await shared_parts.manager.take_result("repo-1", "result-1", workspace.order())
+    result = await shared_parts.manager.take_result("repo-1", "result-1", workspace.take_spec())
     return workspace.base.commit_id, result.commit_id
 
 
 async def test_the_changed_files(shared_parts: GitParts, commits: tuple[str, str]) -> None:
     assert await shared_parts.manager.changed_files("repo-1", *commits) == [
-        ChangedFile(b"README", Change.DELETED, additions=0, deletions=1),
-        ChangedFile(b"binary", Change.ADDED),
-        ChangedFile(b"diff --git a/x b/x", Change.ADDED, additions=1, deletions=0),
-        ChangedFile(b"link", Change.ADDED, additions=1, deletions=0),
-        ChangedFile(b"src/lib.py", Change.MODIFIED, additions=1, deletions=1),
-        ChangedFile(b"src/moved.py", Change.RENAMED, b"src/main.py", 0, 0),
-        ChangedFile(b"tab\tand\nline", Change.ADDED, additions=1, deletions=0),
+        ChangedFile(b"README", ChangeKind.DELETED, additions=0, deletions=1),
+        ChangedFile(b"binary", ChangeKind.ADDED),
+        ChangedFile(b"diff --git a/x b/x", ChangeKind.ADDED, additions=1, deletions=0),
+        ChangedFile(b"link", ChangeKind.ADDED, additions=1, deletions=0),
+        ChangedFile(b"src/lib.py", ChangeKind.MODIFIED, additions=1, deletions=1),
+        ChangedFile(b"src/moved.py", ChangeKind.RENAMED, b"src/main.py", 0, 0),
+        ChangedFile(b"tab\tand\nline", ChangeKind.ADDED, additions=1, deletions=0),
     ]
 
 
@@ -118,7 +118,7 @@ async def test_a_diff_against_a_branch_begins_where_the_commit_left_it(parts: Gi
     remote = Remote("repo-1", str(work.path))
     workspace = parts.workspace(await parts.prepare(remote))
     workspace.agent.write({"mine": "1"})
-    result = await parts.manager.take_result("repo-1", "result-1", workspace.order())
+    result = await parts.manager.take_result("repo-1", "result-1", workspace.take_spec())
     work.commit("theirs", {"theirs": "2"})
     await parts.prepare(remote)
     changes = await parts.manager.changed_files("repo-1", b"main", result.commit_id)

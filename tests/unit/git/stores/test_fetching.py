@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.git.model import Remote, Wanted
+from services.git.model import Remote, StartPoint
 from tests.kit.githttp import GitServer, git_server
 from tests.kit.gitservice import git_parts
 from tests.kit.repos import Repo
@@ -40,7 +40,7 @@ async def test_many_at_once_of_whom_some_want_what_is_not_fetched_yet(
         work.git("push", "--quiet", str(upstream.path), "main")
         server.requests.clear()
         wanted = [*new, *[known.commit_id] * (many - unknown)]
-        bases = await asyncio.gather(*(parts.prepare(remote, Wanted(commit.encode())) for commit in wanted))
+        bases = await asyncio.gather(*(parts.prepare(remote, StartPoint(commit.encode())) for commit in wanted))
         assert [base.commit_id for base in bases] == wanted
         assert fetches(server) == 1
         for number, base in enumerate(bases[:unknown]):

@@ -9,7 +9,7 @@ from boatyard.git.v1 import git_pb2 as pb
 
 from services.common.errors import Exhausted, FailedPrecondition, NotFound
 from services.common.lock import FileLock
-from services.git.model import Base, CloneOrder, Remote, Wanted
+from services.git.model import Base, CloneSpec, Remote, StartPoint
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
 
@@ -37,13 +37,13 @@ async def test_many_who_ask_at_once_share_one_fetch_and_one_tree(parts: GitParts
     assert len({base.layers for base in bases}) == 1
     assert parts.git.ran["fetch"] == 1
     assert parts.git.ran["clone"] == 1
-    assert list(parts.places.scratch_root.iterdir()) == []
+    assert list(parts.paths.scratch_root.iterdir()) == []
 
 
 async def test_a_path_may_hold_spaces(parts: GitParts, remote: Remote, upstream: Repo) -> None:
     spaced = upstream.path.with_name("up stream's.git")
     upstream.path.rename(spaced)
-    assert parts.requests.prepare_base(pb.PrepareBaseRequest(remote=pb.Remote(repository_id="r", url=str(spaced))))
+    assert parts.reader.prepare_base(pb.PrepareBaseRequest(remote=pb.Remote(repository_id="r", url=str(spaced))))
     assert (await parts.prepare(Remote(remote.repository_id, str(spaced)))).commit_id == Repo(spaced).head("main")
 
 
@@ -51,7 +51,7 @@ async def test_a_known_commit_id_is_not_fetched_and_a_branch_is(
     parts: GitParts, remote: Remote, upstream: Repo
 ) -> None:
     first = await parts.prepare(remote)
-    await parts.prepare(remote, Wanted(first.commit_id.encode()))
+    await parts.prepare(remote, StartPoint(first.commit_id.encode()))
     assert parts.git.ran["fetch"] == 1
     work = Repo(upstream.path.parent / "work")
     third = work.commit("third", {"a": "1"})
@@ -76,26 +76,26 @@ async def test_revisions(
     parts: GitParts, remote: Remote, upstream: Repo, revision: bytes, names: str, branch: bytes
 ) -> None:
     upstream.git("update-ref", b"refs/heads/side/\xff", upstream.head("main~1"))
-    base = await parts.prepare(remote, Wanted(revision))
+    base = await parts.prepare(remote, StartPoint(revision))
     assert (base.commit_id, base.branch) == (upstream.head(names), branch)
 
 
 async def test_an_abbreviated_commit_id_is_found(parts: GitParts, remote: Remote, upstream: Repo) -> None:
     whole = upstream.head("main~1")
-    assert (await parts.prepare(remote, Wanted(whole[:10].encode()))).commit_id == whole
+    assert (await parts.prepare(remote, StartPoint(whole[:10].encode()))).commit_id == whole
 
 
 async def test_a_commit_on_no_branch_is_asked_for(parts: GitParts, remote: Remote, upstream: Repo) -> None:
     hidden = upstream.git("commit-tree", "-m", "a pull request", f"{upstream.head('main')}^{{tree}}")
     upstream.git("update-ref", "refs/pull/1/head", hidden)
     upstream.git("config", "uploadpack.allowAnySHA1InWant", "true")
-    assert (await parts.prepare(remote, Wanted(hidden.encode()))).commit_id == hidden
+    assert (await parts.prepare(remote, StartPoint(hidden.encode()))).commit_id == hidden
 
 
 @pytest.mark.parametrize("revision", [b"nope", b"refs/heads/nope", b"0" * 40, b"abcdef0", b"refs/upstream/HEAD"])
 async def test_an_unknown_revision_is_not_found(parts: GitParts, remote: Remote, revision: bytes) -> None:
     with pytest.raises(NotFound) as failure:
-        await parts.prepare(remote, Wanted(revision))
+        await parts.prepare(remote, StartPoint(revision))
     assert failure.value.reason == "REVISION_NOT_FOUND"
 
 
@@ -119,12 +119,12 @@ async def test_a_repository_that_is_not_there_says_so(parts: GitParts, tmp_path:
     with pytest.raises(FailedPrecondition, match="does not appear to be a git repository") as failure:
         await parts.prepare(Remote("repo-2", str(tmp_path / "gone")))
     assert failure.value.reason == "REMOTE_NOT_FOUND"
-    assert not parts.places.mirror("repo-2").exists()
+    assert not parts.paths.mirror("repo-2").exists()
 
 
 async def test_leftovers_of_a_killed_git_do_not_matter(parts: GitParts, remote: Remote, upstream: Repo) -> None:
     await parts.prepare(remote)
-    mirror = parts.places.mirror("repo-1")
+    mirror = parts.paths.mirror("repo-1")
     for leftover in ("packed-refs.lock", "HEAD.lock", "refs/heads/main.lock", "objects/pack/tmp_pack_x"):
         (mirror / leftover).parent.mkdir(parents=True, exist_ok=True)
         (mirror / leftover).touch()
@@ -135,14 +135,14 @@ async def test_leftovers_of_a_killed_git_do_not_matter(parts: GitParts, remote: 
 
 
 async def test_half_built_things_are_swept_at_the_start(parts: GitParts) -> None:
-    (parts.places.scratch() / "mirror.git").mkdir()
-    parts.places.make()
-    assert list(parts.places.scratch_root.iterdir()) == []
+    (parts.paths.scratch() / "mirror.git").mkdir()
+    parts.paths.make()
+    assert list(parts.paths.scratch_root.iterdir()) == []
 
 
 async def test_a_mirror_that_another_process_holds_is_waited_for(tmp_path: Path, remote: Remote) -> None:
     async with git_parts(tmp_path / "home", tmp_path, lock_seconds=0.2) as parts:
-        lock = FileLock(parts.places.mirror_lock("repo-1"))
+        lock = FileLock(parts.paths.mirror_lock("repo-1"))
         with pytest.raises(Exhausted) as failure:
             await parts.prepare(remote)
         assert failure.value.reason == "REPOSITORY_BUSY"
@@ -152,7 +152,7 @@ async def test_a_mirror_that_another_process_holds_is_waited_for(tmp_path: Path,
 
 async def test_a_full_disk_is_said_before_anything_is_fetched(tmp_path: Path, remote: Remote) -> None:
     async with git_parts(tmp_path / "home", tmp_path, min_free_bytes=1 << 60) as parts:
-        for call in (parts.prepare(remote), parts.manager.clone(CloneOrder("clone-1", remote))):
+        for call in (parts.prepare(remote), parts.manager.clone(CloneSpec("clone-1", remote))):
             with pytest.raises(Exhausted) as failure:
                 await call
             assert failure.value.reason == "DISK_FULL"

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.paging import Page
 from services.common.errors import NotFound
-from services.git.model import Kept, Remote
-from services.git.store import ResultStore
+from services.git.model import Remote, ResultRecord
+from services.git.store import ResultRecords
 from services.git.wire import to_proto
 from tests.kit.gitservice import GitParts, Workspace, git_parts
 from tests.kit.repos import Repo
@@ -22,13 +22,13 @@ DAYS_LATER = datetime.now(UTC) + timedelta(days=40)
 
 
 def refs(parts: GitParts) -> list[str]:
-    return Repo(parts.places.result_store("repo-1")).git("for-each-ref", "--format=%(refname:lstrip=2)").split()
+    return Repo(parts.paths.result_store("repo-1")).git("for-each-ref", "--format=%(refname:lstrip=2)").split()
 
 
 async def taken(parts: GitParts, remote: Remote, result_id: str = "result-1") -> tuple[Workspace, str]:
     workspace = parts.workspace(await parts.prepare(remote))
     workspace.agent.write({"new": os.urandom(1000)})
-    result = await parts.manager.take_result("repo-1", result_id, workspace.order())
+    result = await parts.manager.take_result("repo-1", result_id, workspace.take_spec())
     return workspace, result.commit_id
 
 
@@ -43,24 +43,24 @@ async def test_a_result_goes_in_its_time_and_its_mirror_may_go_then(
     now = datetime.now(UTC)
     async with git_parts(tmp_path / "home", tmp_path, result_keep_hours=1) as parts:
         workspace, commit_id = await taken(parts, Remote("repo-1", str(repo.path)))
-        usage = to_proto.usage_page(await parts.manager.usage(), Page())
+        usage = to_proto.usage_page_to_proto(await parts.manager.usage(), Page())
         assert [row.result_count for row in usage.repositories] == [1]
         remove(workspace)
-        assert await parts.manager.sweep(now + timedelta(minutes=59)) == []
-        assert await parts.manager.sweep(now + timedelta(hours=2)) == ["result-1"]
+        assert await parts.manager.remove_expired(now + timedelta(minutes=59)) == []
+        assert await parts.manager.remove_expired(now + timedelta(hours=2)) == ["result-1"]
         assert refs(parts) == []
-        usage = to_proto.usage_page(await parts.manager.usage(), Page())
+        usage = to_proto.usage_page_to_proto(await parts.manager.usage(), Page())
         assert ([row.result_count for row in usage.repositories], usage.expired_results) == ([0], 1)
         # Who was told of the commit a moment ago may still be at work with it.
         assert await parts.manager.changed_files("repo-1", workspace.base.commit_id, commit_id)
         monkeypatch.setattr("services.git.stores.results._UNNAMED_KEPT", "now")
-        await parts.manager.sweep(now + timedelta(hours=20))
+        await parts.manager.remove_expired(now + timedelta(hours=20))
         with pytest.raises(NotFound) as failure:
             await parts.manager.changed_files("repo-1", workspace.base.commit_id, commit_id)
         assert failure.value.reason == "REVISION_NOT_FOUND"
     async with git_parts(tmp_path / "home", tmp_path, disk_budget_bytes=1, base_grace_seconds=0) as parts:
-        await parts.manager.disk.reserve(0)
-        assert parts.manager.disk.evicted_mirrors == 1
+        await parts.manager.budget.make_room(0)
+        assert parts.manager.budget.evicted_mirrors == 1
 
 
 async def test_the_result_of_a_job_that_waits_stays_for_as_long_as_it_has_its_workspace(
@@ -68,10 +68,10 @@ async def test_the_result_of_a_job_that_waits_stays_for_as_long_as_it_has_its_wo
 ) -> None:
     workspace, _ = await taken(parts, remote)
     for days in (40, 400):
-        assert await parts.manager.sweep(datetime.now(UTC) + timedelta(days=days)) == []
+        assert await parts.manager.remove_expired(datetime.now(UTC) + timedelta(days=days)) == []
     assert refs(parts) == ["result-1"]
     remove(workspace)
-    assert await parts.manager.sweep(datetime.now(UTC) + timedelta(days=400, hours=2)) == ["result-1"]
+    assert await parts.manager.remove_expired(datetime.now(UTC) + timedelta(days=400, hours=2)) == ["result-1"]
 
 
 async def test_a_result_that_was_taken_anew_has_its_time_anew(parts: GitParts, remote: Remote) -> None:
@@ -80,16 +80,16 @@ async def test_a_result_that_was_taken_anew_has_its_time_anew(parts: GitParts, r
     second, commit_id = await taken(parts, remote)
     remove(first)
     remove(second)
-    assert await parts.manager.sweep(before) == []
-    store = Repo(parts.places.result_store("repo-1"))
+    assert await parts.manager.remove_expired(before) == []
+    store = Repo(parts.paths.result_store("repo-1"))
     assert store.git("rev-parse", "refs/results/result-1").strip() == commit_id
 
 
 async def test_what_was_taken_before_times_were_recorded_gets_one(parts: GitParts, remote: Remote) -> None:
     workspace, commit_id = await taken(parts, remote)
     remove(workspace)
-    Repo(parts.places.result_store("repo-1")).git("update-ref", "refs/results/older", commit_id)
-    house = asyncio.create_task(parts.manager.keep_house())
+    Repo(parts.paths.result_store("repo-1")).git("update-ref", "refs/results/older", commit_id)
+    house = asyncio.create_task(parts.manager.run_maintenance())
     try:
         async with asyncio.timeout(60):
             while (await parts.manager.usage()).results != {"repo-1": 2}:
@@ -97,7 +97,7 @@ async def test_what_was_taken_before_times_were_recorded_gets_one(parts: GitPart
     finally:
         house.cancel()
         await asyncio.gather(house, return_exceptions=True)
-    assert sorted(await parts.manager.sweep(DAYS_LATER)) == ["older", "result-1"]
+    assert sorted(await parts.manager.remove_expired(DAYS_LATER)) == ["older", "result-1"]
     assert refs(parts) == []
 
 
@@ -111,12 +111,12 @@ async def test_a_sweep_that_was_cut_short_is_done_by_the_next(
         async def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(ResultStore, "remove", killed)
+        patch.setattr(ResultRecords, "remove", killed)
         with pytest.raises(KeyboardInterrupt):
-            await parts.manager.sweep(DAYS_LATER)
+            await parts.manager.remove_expired(DAYS_LATER)
     assert refs(parts) == []
-    assert await parts.manager.sweep(DAYS_LATER) == ["result-1"]
-    assert await parts.manager.sweep(DAYS_LATER) == []
+    assert await parts.manager.remove_expired(DAYS_LATER) == ["result-1"]
+    assert await parts.manager.remove_expired(DAYS_LATER) == []
 
 
 async def test_a_sweep_does_a_part_and_what_is_in_use_keeps_nobody_from_going(
@@ -124,14 +124,14 @@ async def test_a_sweep_does_a_part_and_what_is_in_use_keeps_nobody_from_going(
 ) -> None:
     await taken(parts, remote)
     monkeypatch.setattr("services.git.stores.retention._AT_ONCE", 2)
-    engine: AsyncEngine = open_database(sqlite_url(parts.places.root / "git.db"))
+    engine: AsyncEngine = open_database(sqlite_url(parts.paths.root / "git.db"))
     try:
-        store = ResultStore(engine)
+        store = ResultRecords(engine)
         for number in range(6):
             tree = tmp_path if number < 3 else tmp_path / "gone"
             over = DAYS_LATER - timedelta(days=5, seconds=-number)
-            await store.keep(Kept("repo-1", f"r-{number}", tree, over))
-        gone = [await parts.manager.sweep(DAYS_LATER) for _ in range(4)]
+            await store.save(ResultRecord("repo-1", f"r-{number}", tree, over))
+        gone = [await parts.manager.remove_expired(DAYS_LATER) for _ in range(4)]
     finally:
         await engine.dispose()
     assert gone == [[], [], ["r-3", "r-4"], ["r-5"]]

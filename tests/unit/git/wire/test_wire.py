@@ -16,21 +16,21 @@ from services.common.errors import Invalid
 from services.common.sandbox.spec import Tier
 from services.common.settings import Home
 from services.git.model import DiffEnd, Layers, Progress, Signature, StatusEntry, WorkingTree
-from services.git.paths import Places
+from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.wire import to_proto
-from services.git.wire.from_proto import Requests
+from services.git.wire.from_proto import RequestReader
 
 COMMIT = "0123456789" * 4
 
 
 @pytest.fixture
-def requests(tmp_path: Path) -> Requests:
+def requests(tmp_path: Path) -> RequestReader:
     home = Home(tmp_path / "home")
-    return Requests(AddressBook((tmp_path,), home.root), Places(home))
+    return RequestReader(AddressBook((tmp_path,), home.root), GitPaths(home))
 
 
-def tree(requests: Requests, tmp_path: Path) -> pb.WorkingTree:
+def tree(requests: RequestReader, tmp_path: Path) -> pb.WorkingTree:
     objects = tmp_path / "home" / "git" / "mirrors" / "repo-1.git" / "objects"
     path = tmp_path / "home" / "workspace" / "trees" / "w" / "tree"
     return pb.WorkingTree(layout=layout_pb2.Layout(path=bytes(path)), read_only_paths=[bytes(objects)])
@@ -42,7 +42,7 @@ def fields(call, request: object) -> set[str]:
     return {field for field, _ in failure.value.violations}
 
 
-def test_an_empty_request_names_all_that_is_missing(requests: Requests) -> None:
+def test_an_empty_request_names_all_that_is_missing(requests: RequestReader) -> None:
     assert fields(requests.prepare_base, pb.PrepareBaseRequest()) == {"remote.repository_id", "remote.url"}
     assert fields(requests.clone, pb.CloneRepositoryRequest()) == {"clone_id", "remote.repository_id", "remote.url"}
     assert fields(requests.create_branch, pb.CreateBranchRequest()) == {"tree.layout.path", "branch"}
@@ -58,7 +58,7 @@ def test_an_empty_request_names_all_that_is_missing(requests: Requests) -> None:
     }  # fmt: skip
 
 
-def test_a_tree_is_read(requests: Requests, tmp_path: Path) -> None:
+def test_a_tree_is_read(requests: RequestReader, tmp_path: Path) -> None:
     message = tree(requests, tmp_path)
     assert requests.tree(message) == WorkingTree(
         tmp_path / "home/workspace/trees/w/tree", (tmp_path / "home/git/mirrors/repo-1.git/objects",), Tier.BUBBLEWRAP
@@ -70,13 +70,13 @@ def test_a_tree_is_read(requests: Requests, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["", "home", "home/git", "home/git/results/r.git", "home/workspace/trees", "home/gateway"]
 )
-def test_no_tree_is_ours(requests: Requests, tmp_path: Path, path: str) -> None:
+def test_no_tree_is_ours(requests: RequestReader, tmp_path: Path, path: str) -> None:
     message = pb.WorkingTree(layout=layout_pb2.Layout(path=bytes(tmp_path / path)))
     assert fields(requests.tree, message) == {"tree.layout.path"}
 
 
 @pytest.mark.parametrize("path", ["/", "/etc", "results/r.git/objects", "mirrors/r.git", "mirrors/../results/objects"])
-def test_nothing_is_borrowed_but_mirrors(requests: Requests, tmp_path: Path, path: str) -> None:
+def test_nothing_is_borrowed_but_mirrors(requests: RequestReader, tmp_path: Path, path: str) -> None:
     message = tree(requests, tmp_path)
     message.read_only_paths.append(bytes(tmp_path / "home" / "git" / path))
     assert fields(requests.tree, message) == {"tree.read_only_paths[1]"}
@@ -92,7 +92,7 @@ def layered(tmp_path: Path, **told: object) -> pb.WorkingTree:
     return pb.WorkingTree(layout=layout_pb2.Layout(layers=layout_pb2.Layers(**layers | told)))
 
 
-def test_layers_are_read(requests: Requests, tmp_path: Path) -> None:
+def test_layers_are_read(requests: RequestReader, tmp_path: Path) -> None:
     home = tmp_path / "home"
     lowers, trees = (home / "git/bases/repo-1" / COMMIT / "tree",), home / "workspace/trees/w"
     stacked = Layers(lowers, trees / "upper", trees / "work")
@@ -116,7 +116,7 @@ def test_layers_are_read(requests: Requests, tmp_path: Path) -> None:
     ],
 )
 def test_layers_never_lead_to_what_is_ours(
-    requests: Requests, tmp_path: Path, field: str, value: object, named: str
+    requests: RequestReader, tmp_path: Path, field: str, value: object, named: str
 ) -> None:
     def inside(path: str | bytes) -> bytes:
         return bytes(tmp_path / "home" / path) if isinstance(path, str) else path
@@ -136,7 +136,7 @@ def test_layers_never_lead_to_what_is_ours(
         ("Ada", -1, {"signature.time"}),
     ],
 )
-def test_signatures(requests: Requests, tmp_path: Path, name: str, seconds: int, wrong: set[str]) -> None:
+def test_signatures(requests: RequestReader, tmp_path: Path, name: str, seconds: int, wrong: set[str]) -> None:
     signature = pb.Signature(name=name, email="a@b", time=Timestamp(seconds=seconds))
     request = pb.CommitRequest(tree=tree(requests, tmp_path), message="m", signature=signature)
     if wrong:
@@ -146,26 +146,26 @@ def test_signatures(requests: Requests, tmp_path: Path, name: str, seconds: int,
 
 
 @pytest.mark.parametrize("message", [" \n", "a" * 65537, "a\0b"])
-def test_messages(requests: Requests, tmp_path: Path, message: str) -> None:
+def test_messages(requests: RequestReader, tmp_path: Path, message: str) -> None:
     signature = pb.Signature(name="a", email="a@b", time=Timestamp(seconds=1))
     request = pb.CommitRequest(tree=tree(requests, tmp_path), message=message, signature=signature)
     assert fields(requests.commit, request) == {"message"}
 
 
-def test_an_unprintable_token_is_refused(requests: Requests) -> None:
+def test_an_unprintable_token_is_refused(requests: RequestReader) -> None:
     remote = pb.Remote(repository_id="r", url="https://example.com/x", token="a\nHeader: b")
     assert fields(requests.prepare_base, pb.PrepareBaseRequest(remote=remote)) == {"remote.token"}
 
 
 def test_progress_without_a_percentage_has_none() -> None:
-    assert not to_proto.base_message(Progress("Resolving deltas")).progress.HasField("percent")
-    assert to_proto.base_message(Progress("Resolving deltas", 0)).progress.HasField("percent")
+    assert not to_proto.base_to_proto(Progress("Resolving deltas")).progress.HasField("percent")
+    assert to_proto.base_to_proto(Progress("Resolving deltas", 0)).progress.HasField("percent")
 
 
 def test_a_diff_comes_in_pieces() -> None:
-    sizes = [len(message.data) for message in to_proto.diff_messages(b"x" * 150_000)]
+    sizes = [len(message.data) for message in to_proto.diff_to_proto(b"x" * 150_000)]
     assert sizes == [65536, 65536, 18928]
-    (end,) = to_proto.diff_messages(DiffEnd(3))
+    (end,) = to_proto.diff_to_proto(DiffEnd(3))
     assert (end.truncated, end.omitted_files) == (True, 3)
 
 
@@ -175,7 +175,7 @@ def test_pages_hold_every_path_once(paths: set[bytes], size: int) -> None:
     seen: list[bytes] = []
     token = ""
     while True:
-        answer = to_proto.status_page(entries, Page.parse(size, token))
+        answer = to_proto.status_page_to_proto(entries, Page.parse(size, token))
         seen += [entry.path for entry in answer.entries]
         token = answer.next_page_token
         if not token:

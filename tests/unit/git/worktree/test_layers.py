@@ -12,8 +12,8 @@ import pytest
 from services.common.errors import FailedPrecondition
 from services.common.sandbox import holds
 from services.common.sandbox.spec import Tier
-from services.git.model import Base, Remote, Result, SnapshotOrder, Wanted
-from services.git.worktree.upper import Entry, Upper, compare
+from services.git.model import Base, Remote, ResultCommit, SnapshotSpec, StartPoint
+from services.git.worktree.upper import IndexEntry, UpperListing, compare
 from tests.kit.gitservice import SIGNATURE, GitParts, LayeredWorkspace, git_parts
 from tests.kit.repos import Repo
 
@@ -55,7 +55,7 @@ async def deep_parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 @pytest.fixture(scope="session")
 async def deep_base(deep_parts: GitParts) -> Base:
-    return await deep_parts.prepare(Remote("repo-1", str(deep_parts.places.home.root.parent / "remote.git")))
+    return await deep_parts.prepare(Remote("repo-1", str(deep_parts.paths.home.root.parent / "remote.git")))
 
 
 @pytest.fixture(params=ways())
@@ -67,23 +67,23 @@ async def workspace(
     made.unmount()
 
 
-async def take(parts: GitParts, workspace: LayeredWorkspace) -> Result:
-    return await parts.manager.take_result("repo-1", "result-1", workspace.order())
+async def take(parts: GitParts, workspace: LayeredWorkspace) -> ResultCommit:
+    return await parts.manager.take_result("repo-1", "result-1", workspace.take_spec())
 
 
-async def take_by_reading_all(parts: GitParts, workspace: LayeredWorkspace) -> Result:
+async def take_by_reading_all(parts: GitParts, workspace: LayeredWorkspace) -> ResultCommit:
     """Where nothing is known of what lies below, every file is read."""
-    order, layers = workspace.order(), workspace.tree.layers
+    spec, layers = workspace.take_spec(), workspace.tree.layers
     assert layers
-    alias = parts.places.home.root.parent / "alias"
+    alias = parts.paths.home.root.parent / "alias"
     if not alias.is_symlink():
         alias.symlink_to(layers.lowers[0])
-    tree = replace(order.tree, layers=replace(layers, lowers=(alias,)))
-    return await parts.manager.take_result("repo-1", "result-2", replace(order, tree=tree))
+    tree = replace(spec.tree, layers=replace(layers, lowers=(alias,)))
+    return await parts.manager.take_result("repo-1", "result-2", replace(spec, tree=tree))
 
 
-def tree_of(parts: GitParts, result: Result) -> str:
-    return Repo(parts.places.result_store("repo-1")).git("ls-tree", "-r", result.commit_id)
+def tree_of(parts: GitParts, result: ResultCommit) -> str:
+    return Repo(parts.paths.result_store("repo-1")).git("ls-tree", "-r", result.commit_id)
 
 
 CHANGES = {
@@ -172,10 +172,10 @@ async def test_each_change_gives_the_result_of_reading_every_file(
 def deeds(seed: int) -> str:
     """Return a script of twelve things that an agent may do, most of which work out."""
     choose = random.Random(seed)
-    places = ["a", "b", "c/x", "a/y", "n", "a/n", "c/x/n", "b/x/1", "c/y/2", "top", "a/x/2", "n/m"]
+    paths = ["a", "b", "c/x", "a/y", "n", "a/n", "c/x/n", "b/x/1", "c/y/2", "top", "a/x/2", "n/m"]
 
     def deed() -> str:
-        one, other, times = choose.choice(places), choose.choice(places), choose.randrange(100)
+        one, other, times = choose.choice(paths), choose.choice(paths), choose.randrange(100)
         return choose.choice([
             f"echo {times} > {one}", f"echo {times} >> {one}", f"rm -r {one}", f"mkdir -p {one}", f"mv {one} {other}",
             f"cp -rp {one} {other}", f"ln -s {other} {one}", f"ln {one} {other}", f"touch -r b {one}",
@@ -216,12 +216,12 @@ async def test_a_workspace_on_a_result_can_be_taken_against_the_first_base(
     first = await deep_parts.layered(deep_base, mounted=False)
     await first.agent("echo 1 > first; rm -r c")
     made = await take(deep_parts, first)
-    remote = Remote("repo-1", str(deep_parts.places.home.root.parent / "remote.git"))
-    base = await deep_parts.prepare(remote, Wanted(result_commit_id=made.commit_id))
+    remote = Remote("repo-1", str(deep_parts.paths.home.root.parent / "remote.git"))
+    base = await deep_parts.prepare(remote, StartPoint(result_commit_id=made.commit_id))
     second = await deep_parts.layered(base, mounted=False)
     await second.agent("echo 2 > second")
-    order = replace(second.order(), base_commit_id=deep_base.commit_id)
-    result = await deep_parts.manager.take_result("repo-1", "result-3", order)
+    spec = replace(second.take_spec(), base_commit_id=deep_base.commit_id)
+    result = await deep_parts.manager.take_result("repo-1", "result-3", spec)
     changes = await deep_parts.manager.changed_files("repo-1", deep_base.commit_id, result.commit_id)
     assert [change.path for change in changes] == [
         *(f"c/{s}/{n}".encode() for s in "xy" for n in "12"),
@@ -229,7 +229,7 @@ async def test_a_workspace_on_a_result_can_be_taken_against_the_first_base(
         b"second",
     ]
     kept = await deep_parts.manager.snapshot_tree(
-        SnapshotOrder("layered", "repo-1", second.tree, base.commit_id, "kept")
+        SnapshotSpec("layered", "repo-1", second.tree, base.commit_id, "kept")
     )
     assert tree_of(deep_parts, replace(result, commit_id=kept.commit_id)) == tree_of(deep_parts, result)
 
@@ -279,8 +279,8 @@ async def test_layers_that_somebody_else_has_are_left_alone(deep_parts: GitParts
 
 
 def test_what_an_upper_directory_says() -> None:
-    below = [Entry(path) for path in (b"a/1", b"a/2", b"ab", b"b", b"c/d/3")] + [Entry(b"s", LINK.encode())]
-    changed = compare(below, Upper(files=(b"a", b"b/new"), gone=(b"c",), directories=(b"b", b"s")))
+    below = [IndexEntry(path) for path in (b"a/1", b"a/2", b"ab", b"b", b"c/d/3")] + [IndexEntry(b"s", LINK.encode())]
+    changed = compare(below, UpperListing(files=(b"a", b"b/new"), gone=(b"c",), directories=(b"b", b"s")))
     assert (changed.removed, changed.read) == ((b"a/1", b"a/2", b"b", b"c/d/3"), (b"a", b"b/new"))
-    inside = compare(below, Upper(files=(b"s/file", b"a/2"), directories=(b"s", b"a"), opaque=(b"a", b"s")))
+    inside = compare(below, UpperListing(files=(b"s/file", b"a/2"), directories=(b"s", b"a"), opaque=(b"a", b"s")))
     assert (inside.removed, inside.read, inside.lost) == ((b"a/1",), (b"a/2",), (b"s",))

@@ -9,19 +9,19 @@ import pytest
 
 from services.common.errors import FailedPrecondition, NotFound
 from services.common.sandbox.spec import Tier
-from services.git.model import Order, Remote, Result, Wanted, WorkingTree
+from services.git.model import Remote, ResultCommit, StartPoint, TakeSpec, WorkingTree
 from tests.kit.gitservice import SIGNATURE, GitParts, Workspace, git_parts
 from tests.kit.repos import FILES, Repo
 
 CHANGED = "def one():\n    return 2\n"
 
 
-async def take(parts: GitParts, workspace: Workspace, result_id: str = "result-1") -> Result:
-    return await parts.manager.take_result("repo-1", result_id, workspace.order())
+async def take(parts: GitParts, workspace: Workspace, result_id: str = "result-1") -> ResultCommit:
+    return await parts.manager.take_result("repo-1", result_id, workspace.take_spec())
 
 
 def stored(parts: GitParts) -> Repo:
-    return Repo(parts.places.result_store("repo-1"))
+    return Repo(parts.paths.result_store("repo-1"))
 
 
 def content(parts: GitParts, commit_id: str) -> dict[str, str]:
@@ -46,7 +46,7 @@ async def test_a_change_becomes_a_commit_on_the_base(shared_parts: GitParts, wor
 
 async def test_nothing_changed_is_no_commit(shared_parts: GitParts, workspace: Workspace) -> None:
     result = await take(shared_parts, workspace)
-    assert result == Result(workspace.base.commit_id, changed=False)
+    assert result == ResultCommit(workspace.base.commit_id, changed=False)
 
 
 @pytest.mark.parametrize("what", ["deletes", "remakes", "rewinds", "replaces by a file", "fills with rubbish"])
@@ -167,8 +167,8 @@ async def test_a_nested_repository_that_the_agent_committed_as_a_link_is_taken_a
 async def test_without_a_sandbox_nested_repositories_are_reported(shared_parts: GitParts, workspace: Workspace) -> None:
     Repo.init(workspace.agent.path / "nested").commit("theirs", {"file": "content"})
     tree = WorkingTree(workspace.tree.path, workspace.tree.read_only_paths, Tier.NONE)
-    order = Order(tree, workspace.base.commit_id, "the work", SIGNATURE)
-    result = await shared_parts.manager.take_result("repo-1", "result-1", order)
+    spec = TakeSpec(tree, workspace.base.commit_id, "the work", SIGNATURE)
+    result = await shared_parts.manager.take_result("repo-1", "result-1", spec)
     assert result.lost_repositories == (b"nested",)
 
 
@@ -223,7 +223,7 @@ async def test_a_result_can_be_started_from_and_taken_again(
 ) -> None:
     workspace.agent.write({"a": "1"})
     first = await take(shared_parts, workspace)
-    base = await shared_parts.prepare(shared_remote, Wanted(result_commit_id=first.commit_id))
+    base = await shared_parts.prepare(shared_remote, StartPoint(result_commit_id=first.commit_id))
     assert base.commit_id == first.commit_id
     assert (base.layers[0] / "a").read_text() == "1"
     again = shared_parts.workspace(base)
@@ -239,26 +239,26 @@ async def test_the_tree_of_a_result_goes_when_nobody_has_asked_for_it_and_comes_
 ) -> None:
     workspace.agent.write({"swept": "1"})
     result = await take(shared_parts, workspace)
-    wanted = Wanted(result_commit_id=result.commit_id)
-    base = await shared_parts.prepare(shared_remote, wanted)
+    start = StartPoint(result_commit_id=result.commit_id)
+    base = await shared_parts.prepare(shared_remote, start)
     upstream = await shared_parts.prepare(shared_remote)
     hours_ago = time.time() - 7200
     for path in (base.layers[0].parent, base.pins_path, upstream.layers[0].parent, upstream.pins_path):
         os.utime(path, (hours_ago, hours_ago))
-    await shared_parts.manager.disk.sweep()
+    await shared_parts.manager.budget.evict()
     assert not base.layers[0].exists()
     assert upstream.layers[0].exists()
-    assert (await shared_parts.prepare(shared_remote, wanted)).layers == base.layers
+    assert (await shared_parts.prepare(shared_remote, start)).layers == base.layers
     assert (base.layers[0] / "swept").read_text() == "1"
 
 
 async def test_what_cannot_be_taken_says_why(shared_parts: GitParts, workspace: Workspace) -> None:
     with pytest.raises(NotFound, match="repository"):
-        await shared_parts.manager.take_result("other", "result-1", workspace.order())
-    unknown = Order(workspace.tree, "0" * 40, "m", SIGNATURE)
+        await shared_parts.manager.take_result("other", "result-1", workspace.take_spec())
+    unknown = TakeSpec(workspace.tree, "0" * 40, "m", SIGNATURE)
     with pytest.raises(NotFound, match="revision"):
         await shared_parts.manager.take_result("repo-1", "result-1", unknown)
-    gone = Order(WorkingTree(workspace.tree.path / "gone"), workspace.base.commit_id, "m", SIGNATURE)
+    gone = TakeSpec(WorkingTree(workspace.tree.path / "gone"), workspace.base.commit_id, "m", SIGNATURE)
     with pytest.raises(FailedPrecondition, match="no directory") as failure:
         await shared_parts.manager.take_result("repo-1", "result-1", gone)
     assert failure.value.reason == "TAKE_FAILED"
@@ -281,13 +281,13 @@ async def test_a_result_that_is_too_large_is_refused(tmp_path: Path, remote: Rem
         with pytest.raises(FailedPrecondition, match="more than 200000 bytes") as failure:
             await take(parts, workspace)
         assert failure.value.reason == "TAKE_FAILED"
-        assert list(parts.places.scratch_root.iterdir()) == []
+        assert list(parts.paths.scratch_root.iterdir()) == []
 
 
 async def test_nothing_is_left_of_an_attempt(shared_parts: GitParts, workspace: Workspace) -> None:
     workspace.agent.write({"a": "1"})
     await take(shared_parts, workspace)
-    assert list(shared_parts.places.scratch_root.iterdir()) == []
+    assert list(shared_parts.paths.scratch_root.iterdir()) == []
 
 
 async def test_a_submodule_stays_a_link_and_what_is_put_into_it_is_reported(parts: GitParts, tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ async def test_a_submodule_stays_a_link_and_what_is_put_into_it_is_reported(part
     remote = Remote("repo-1", str(work.path))
     base = await parts.prepare(remote)
     workspace = parts.workspace(base)
-    assert await take(parts, workspace) == Result(base.commit_id, changed=False)
+    assert await take(parts, workspace) == ResultCommit(base.commit_id, changed=False)
     Repo.init(workspace.agent.path / "sub").commit("inside", {"file": "content"})
     Repo.init(workspace.agent.path / "sub" / "deeper").commit("inside", {"file": "content"})
     workspace.agent.write({"a": "1"})

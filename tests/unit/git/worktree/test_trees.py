@@ -107,7 +107,7 @@ async def test_a_lower_fence_changes_nothing(shared_parts: GitParts, workspace: 
             manager.stage_all(workspace.tree),
             manager.create_branch(workspace.tree, BRANCH, ""),
             manager.commit(workspace.tree, "m", SIGNATURE),
-            manager.take_result("repo-1", "result-1", workspace.order()),
+            manager.take_result("repo-1", "result-1", workspace.take_spec()),
         ):
             with pytest.raises(FailedPrecondition) as failure:
                 await call
