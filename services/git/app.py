@@ -1,4 +1,4 @@
-"""Puts the git service together."""
+"""Composes the git service: settings, database, rooms, manager, server."""
 
 import re
 import shutil
@@ -52,13 +52,13 @@ from services.git.worktree.sandboxed import SandboxedGit
 from services.git.worktree.taker import Taker
 from services.git.worktree.trees import WorkingTrees
 
-# The first that reads its configuration from the environment and knows --end-of-options everywhere we give it.
+# The first version that reads configuration from the environment and accepts --end-of-options wherever we pass it.
 _OLDEST_GIT: Final = (2, 36)
 _INSTALL: Final = "install git 2.36 or newer, such as with `apt-get install git`"
 
 
 def main() -> None:
-    """Run the service until it is told to stop."""
+    """Run the service until it is asked to stop."""
     program.run("git", _main)
 
 
@@ -67,7 +67,7 @@ async def _main() -> None:
     paths = GitPaths(settings.home)
     settings.home.directory("git")
     async with AsyncExitStack() as stack:
-        # Two services on one directory would take each other's unfinished work for rubbish.
+        # Two services on one directory would each remove the other's unfinished work at start-up.
         stack.enter_context(alone(paths.root / "lock", f"serves the repositories in {paths.root}"))
         paths.make()
         git = await find_git(paths.empty)
@@ -113,7 +113,7 @@ def build_manager(
     stacks: bool,
     meters: Meters,
 ) -> GitManager:
-    """Wire the parts that do the work. `stacks` says whether overlays work here."""
+    """Build the manager and everything below it. `stacks` is true when overlays work on this machine."""
     cache = BaseCache(paths)
     cache.remove_broken()
     disk_limits = DiskLimits(settings.disk_budget_bytes, settings.min_free_bytes, settings.base_grace_seconds)
@@ -147,7 +147,7 @@ def build_manager(
 
 
 async def find_git(home: Path) -> Git:
-    """Return a git that is new enough; `home` is an empty directory. Raises StartError."""
+    """Find a git that is new enough. `home` is an empty directory. Raises StartError when there is none."""
     executable = shutil.which("git")
     if executable is None:
         raise StartError(f"git is not installed: {_INSTALL}")

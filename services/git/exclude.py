@@ -1,14 +1,14 @@
-"""What lies in a working tree and is Boatyard's, not the repository's: `.boatyard`, at the top."""
+"""Keeps `.boatyard`, at the top of a working tree, out of commits: it is ours, not the repository's."""
 
 from pathlib import Path
 from typing import Final
 
 PATTERN: Final = b"/.boatyard"
-"""A pattern of git's: input for the agent, and what the agent asks."""
+"""A gitignore pattern. The directory holds the agent's input and its questions."""
 
 
 def exclude_boatyard(git_dir: Path) -> None:
-    """Have git ignore it, in a git directory that is being made. What a commit has of it stays tracked."""
+    """Make git ignore it in a new git directory. Files of it that a commit already has stay tracked."""
     info = git_dir / "info"
     info.mkdir(exist_ok=True)
     (info / "exclude").write_bytes(PATTERN + b"\n")

@@ -1,4 +1,4 @@
-"""What the git service does for its callers, put together from its parts."""
+"""What the git service does for its callers, composed from its rooms."""
 
 import asyncio
 import hashlib
@@ -49,7 +49,7 @@ from services.git.worktree.trees import WorkingTrees
 
 
 class GitManager:
-    """One method an RPC. What changes something checks the caller's fence first."""
+    """One method for each RPC. Methods that change something check the caller's fence first."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class GitManager:
         self._retention_loop = retention_loop
 
     def prepare_base(self, remote: Remote, start: StartPoint) -> AsyncGenerator[Progress | Base, None]:
-        """Yield progress, and last a tree of the wanted commit. See Preparing.prepare."""
+        """Yield progress, and a tree of the requested commit last. See BasePreparer.prepare."""
         return with_progress(lambda report: self._preparer.prepare(remote, start, report))
 
     async def clone(self, spec: CloneSpec, report: ProgressListener = lambda _: None) -> Clone:
@@ -96,7 +96,7 @@ class GitManager:
             AlreadyExists: REQUEST_ID_REUSED.
             NotFound, FailedPrecondition, Exhausted: as `prepare_base`.
         """
-        # The token is no part of the order: it may be renewed.
+        # The token is left out: it may be renewed between two tries of one request.
         words = (spec.remote.repository_id, spec.remote.url, spec.branch, spec.depth)
         order_hash = hashlib.sha256(repr(words).encode()).hexdigest()
         if not await self._store.claim_clone(spec.clone_id, order_hash):
@@ -105,30 +105,30 @@ class GitManager:
         return await self._clones.clone(spec, report)
 
     async def head(self, tree: WorkingTree) -> Head:
-        """See Trees.head."""
+        """See WorkingTrees.head."""
         return await self._trees.head(tree)
 
     async def status(self, tree: WorkingTree) -> list[StatusEntry]:
-        """See Trees.status."""
+        """See WorkingTrees.status."""
         return await self._trees.status(tree)
 
     async def create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
-        """See Trees.create_branch. Raises FailedPrecondition (STALE_FENCE) too."""
+        """See WorkingTrees.create_branch. Also raises FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         return await self._trees.create_branch(tree, branch, commit_id)
 
     async def stage_all(self, tree: WorkingTree) -> int:
-        """See Trees.stage_all. Raises FailedPrecondition (STALE_FENCE) too."""
+        """See WorkingTrees.stage_all. Also raises FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         return await self._trees.stage_all(tree)
 
     async def commit(self, tree: WorkingTree, message: str, signature: Signature) -> str:
-        """See Trees.commit. Raises FailedPrecondition (STALE_FENCE) too."""
+        """See WorkingTrees.commit. Also raises FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         return await self._trees.commit(tree, message, signature)
 
     async def take_result(self, repository_id: str, result_id: str, spec: TakeSpec) -> ResultCommit:
-        """Take a working tree as a commit of the result store.
+        """Take a working tree as a commit in the result store.
 
         Raises:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
@@ -173,22 +173,22 @@ class GitManager:
         return await self._snapshots.page(repository_id, page)
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
-        """See Snapshots.delete. Raises FailedPrecondition (STALE_FENCE) too."""
+        """See Snapshots.delete. Also raises FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         await self._snapshots.delete(snapshot_id)
 
     async def remove_expired(self, now: datetime) -> list[str]:
-        """See Expiry.sweep."""
+        """See RetentionLoop.remove_expired."""
         return await self._retention_loop.remove_expired(now)
 
     async def usage(self) -> DiskUsage:
-        """Count what is there, and what has gone."""
+        """Count what is stored, and what has been removed since the service started."""
         return replace(
             await self.budget.usage(), results=await self._retention.counts(), expired_results=self._retention.expired
         )
 
     async def run_maintenance(self) -> None:
-        """Sweep, evict, pack anew and warm, for ever."""
+        """Remove what has expired, evict, repack and warm, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._retention_loop.run_retention())
             group.create_task(self._fences.forget_in_time())
@@ -199,7 +199,7 @@ class GitManager:
     async def push(
         self, remote: Remote, commit_id: str, branch: bytes, expected: str, report: ProgressListener = lambda _: None
     ) -> bool:
-        """Push a result; returns whether it was there already.
+        """Push a result; return True when the branch was there already.
 
         Raises:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
@@ -215,7 +215,8 @@ class GitManager:
     ) -> AsyncGenerator[bytes | DiffEnd, None]:
         """Yield a diff in pieces of any size, then its end. See Diffs.diff.
 
-        `base` is the id of a commit, or the name of a branch of the remote: where `commit` left it is compared with.
+        `base` is a commit id (str) or the name of a branch of the remote (bytes). For a branch, `commit` is compared
+        with the commit where it left that branch.
 
         Raises:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
@@ -226,13 +227,13 @@ class GitManager:
             yield replace(piece, base_commit_id=base_id) if isinstance(piece, DiffEnd) else piece
 
     async def changed_files(self, repository_id: str, base: str | bytes, commit: str) -> list[ChangedFile]:
-        """List the files that differ, by path. `base`, and what is raised: as `diff`."""
+        """List the files that differ, by path. `base` and the errors are those of `diff`."""
         base_id = await self.diff_base(repository_id, base, commit)
         store = await self._store_with(repository_id, base_id, commit)
         return await self._diffs.changed_files(store, base_id, commit)
 
     async def diff_base(self, repository_id: str, base: str | bytes, commit: str) -> str:
-        """Return the commit that is compared with. `base`, and what is raised: as `diff`."""
+        """Return the commit to compare with. `base` and the errors are those of `diff`."""
         if isinstance(base, str):
             return base
         store = await self._store_with(repository_id, commit)

@@ -1,4 +1,4 @@
-"""What mirrors and bases take of the disk, and how long remotes take to answer."""
+"""Metrics: how much disk mirrors, bases and results take, and how long fetches take."""
 
 import time
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _FRESH_SECONDS: Final = 30.0
 
 
 def fetch_seconds(registry: CollectorRegistry) -> Histogram:
-    """Make what counts fetches, by how long each took."""
+    """Make the histogram of how long fetches took."""
     return Histogram(
         "boatyard_git_fetch_seconds",
         "How long fetches of mirrors took that succeeded, first ones too, without the wait for their turn.",
@@ -25,7 +25,7 @@ def fetch_seconds(registry: CollectorRegistry) -> Histogram:
 
 
 class DiskMetrics:
-    """Counts what is there at most every 30 s: it looks at every mirror and base."""
+    """Measures at most every 30 s, because measuring walks over every mirror and base."""
 
     def __init__(self, budget: DiskBudget) -> None:
         self._budget = budget

@@ -1,4 +1,4 @@
-"""Where everything of the git service lies: on one file system, so that what is built aside is renamed in place."""
+"""Where the git service keeps its files: on one file system, so that what is built aside can be renamed into place."""
 
 import contextlib
 import os
@@ -22,11 +22,11 @@ class GitPaths:
 
     @property
     def root(self) -> Path:
-        """All of the git service's files."""
+        """The directory of all the git service's files."""
         return self.home.git
 
     def make(self) -> None:
-        """Make what is missing, and remove what crashes have left half built."""
+        """Make the missing directories, and remove what crashes left half built."""
         remove_tree(self.scratch_root)
         self.home.directory("git")
         for path in (
@@ -42,17 +42,17 @@ class GitPaths:
 
     @property
     def scratch_root(self) -> Path:
-        """What is being built. Nothing in here is anybody's."""
+        """What is being built. Nothing in here belongs to anyone after a restart."""
         return self.root / "building"
 
     @property
     def empty(self) -> Path:
-        """An empty directory: the home of git, and what it finds where a nested repository is hidden from it."""
+        """An empty directory: git's home, and what is mounted over nested repositories to hide them."""
         return self.root / "empty"
 
     @property
     def mirrors(self) -> Path:
-        """Bare repositories with upstream's objects and nothing else; sandboxes see their `objects/`."""
+        """Bare repositories with upstream's objects only; sandboxes see their `objects/`."""
         return self.root / "mirrors"
 
     @property
@@ -62,12 +62,12 @@ class GitPaths:
 
     @property
     def result_bases(self) -> Path:
-        """Prepared trees of results, by repository and commit: used once or twice, and swept."""
+        """Prepared trees of results, by repository and commit; used once or twice, and soon evicted."""
         return self.root / "result-bases"
 
     @property
     def results(self) -> Path:
-        """Bare repositories with what agents made; no sandbox sees them."""
+        """Bare repositories with the results of agents; no sandbox sees them."""
         return self.root / "results"
 
     @property
@@ -80,7 +80,7 @@ class GitPaths:
         return self.mirrors / f"{repository_id}.git"
 
     def mirror_lock(self, repository_id: str) -> Path:
-        """Who writes to the mirror holds this."""
+        """The lock that a writer to the mirror holds."""
         return self.mirrors / f"{repository_id}.lock"
 
     def base(self, repository_id: str, commit_id: str) -> Path:
@@ -96,11 +96,11 @@ class GitPaths:
         return self.results / f"{repository_id}.git"
 
     def result_lock(self, repository_id: str) -> Path:
-        """Who writes to the result store holds this."""
+        """The lock that a writer to the result store holds."""
         return self.results / f"{repository_id}.lock"
 
     def layer_complaint(self, path: bytes) -> str | None:
-        """Say why this cannot lie below a working tree: only prepared trees of ours may, or what is none of ours."""
+        """Return why this may not be a lower layer: only prepared trees of ours may, and paths outside our data."""
         layer = Path(os.fsdecode(path))
         ours = layer.name == "tree" and layer.parent.parent.parent in {self.bases, self.result_bases}
         if ours and ".." not in layer.parts and b"\0" not in path:
@@ -108,7 +108,7 @@ class GitPaths:
         return self.tree_complaint(path)
 
     def tree_complaint(self, path: bytes) -> str | None:
-        """Say why this cannot be a working tree: it would show a sandbox what is ours, or is no path at all."""
+        """Return why this may not be a working tree: it would show our data to a sandbox, or is not a valid path."""
         if not path.startswith(b"/") or b"\0" in path or len(path) > _PATH_BYTES:
             return "must be an absolute path"
         home = self.home.root.resolve()
@@ -121,7 +121,7 @@ class GitPaths:
         return None
 
     def may_be_borrowed(self, path: bytes) -> bool:
-        """Whether a sandbox may see this path: the objects of a mirror, and nothing else of ours."""
+        """True when a sandbox may see this path: the objects of a mirror, and nothing else of ours."""
         directory = Path(os.fsdecode(path))
         return (
             directory.parent.parent == self.mirrors
@@ -131,7 +131,7 @@ class GitPaths:
         )
 
     def check_room(self, needed_bytes: int) -> None:
-        """Raise Exhausted (DISK_FULL) where less than this is free: too little to begin anything large."""
+        """Raise Exhausted (DISK_FULL) when less than this is free: too little to begin anything large."""
         free = shutil.disk_usage(self.root).free
         if free < needed_bytes:
             raise failures.disk_full(f"{free >> 20} MiB are free under {self.root}, {needed_bytes >> 20} are needed")
@@ -142,10 +142,10 @@ class GitPaths:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory and all in it, as far as that is possible.
+    """Remove a directory and everything in it, as far as possible.
 
-    Mounted without root, an overlay leaves a directory without any rights in the place where it works; an ordinary user
-    may only remove it after giving himself some.
+    An overlay mounted without root leaves a directory with no permissions in its work directory; an ordinary user must
+    grant them to himself before he can remove it.
     """
     shutil.rmtree(path, onerror=_open_up)
     shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One piece of work at a time for each key; whoever asks for the same meanwhile shares its outcome."""
+"""Single flight: one piece of work at a time for each key; callers who ask for the same meanwhile share its outcome."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
@@ -21,7 +21,7 @@ class _Flight(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """Shares work between those who want the same. It goes on while anybody waits, and is cancelled with the last."""
+    """Shares work between callers who want the same. It is cancelled when the last of them has stopped waiting."""
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, _Flight[T]] = {}
@@ -32,12 +32,12 @@ class SingleFlight(Generic[T]):
         work: Callable[[ProgressListener], Awaitable[T]],
         listener: ProgressListener = lambda _: None,
     ) -> T:
-        """Return the outcome of the work under `key`, after starting it when there is none.
+        """Return the outcome of the work under `key`; start it when none is running.
 
-        `work` is given where to report progress; every waiter's `listener` gets it. What the work raises, each waiter
-        gets raised.
+        `work` is passed a function that reports progress to every waiter's `listener`. What the work raises is raised
+        to each waiter.
         """
-        # Whoever asks must not meet work that is being given up, nor run beside it.
+        # A new caller must neither join work that is being cancelled, nor start the same work beside it.
         while (flight := self._flights.get(key)) is not None and flight.is_given_up:
             await asyncio.wait([flight.task])
         flight = flight or self._start(key, work)

@@ -1,6 +1,6 @@
-"""Base trees: one commit each, made once, never changed, the start of any number of workspaces.
+"""Builds base trees: one commit each, built once, never changed, where any number of workspaces start.
 
-A commit near one whose tree is there becomes a layer over it, any other a whole tree. `disk` removes what is not used.
+A commit near one that has a base already becomes a layer over it; any other becomes a whole tree.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from services.git.model import Progress, ProgressListener
 from services.git.paths import GitPaths
 from services.git.single_flight import SingleFlight
 
-# Where workspaces are copies: a copy keeps the files' times and sizes, and has inodes of its own, for which git would
-# read every file at every `status` (measured on 5,000 files: 300 ms against 40).
+# For workspaces that are copies. A copy keeps the files' times and sizes but has inodes of its own; comparing those,
+# git would read every file at every `status` (measured on 5,000 files: 300 ms against 40).
 _COPIED: Final = {"core.checkStat": "minimal", "core.trustctime": "false"}
-# More at once make each other slower: a checkout is bound by the disk and by one processor.
+# More at once would slow each other down: a checkout is bound by the disk and by one processor.
 _CONCURRENT_BUILDS: Final = 4
 
 
 class BaseBuilder:
-    """Makes base trees from mirrors and result stores. Each is built aside and renamed when it is whole.
+    """Builds base trees from mirrors and result stores. Each is built aside and renamed into place when it is whole.
 
-    Without `deltas`, where there are no overlays, all of them are whole trees, and workspaces copies of them.
+    Without `deltas`, on machines without overlays, every base is a whole tree, and workspaces are copies of them.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class BaseBuilder:
         self._building = asyncio.Semaphore(_CONCURRENT_BUILDS)
 
     def holding(self, repository_id: str) -> AbstractContextManager[None]:
-        """Keep what the repository has here from being removed, while a base of it is made and handed out."""
+        """Protect everything of the repository from removal while a base of it is built and handed out."""
         return self._cache.holding(repository_id)
 
     async def prepare(
@@ -64,14 +64,14 @@ class BaseBuilder:
     async def prepare_result(
         self, repository_id: str, commit_id: str, origin_url: str, listener: ProgressListener
     ) -> CachedBase:
-        """Return the tree of a commit that the result store holds, or the mirror under it. Raises: as `prepare`."""
+        """Return the tree of a commit that the result store or its mirror holds. Raises the errors of `prepare`."""
         path = self._paths.base(repository_id, commit_id)
         if not path.is_dir():
             path = self._paths.result_base(repository_id, commit_id)
         return await self._in_place(path, repository_id, commit_id, origin_url, listener)
 
     def commit_of(self, repository_id: str, layers: tuple[Path, ...]) -> str:
-        """Return the commit whose base these layers are, empty where they are none of the repository's."""
+        """Return the commit whose base these layers are; empty when they are no base of this repository."""
         path = layers[0].parent
         ours = {self._paths.base(repository_id, path.name), self._paths.result_base(repository_id, path.name)}
         if path not in ours:
@@ -93,7 +93,7 @@ class BaseBuilder:
                 raise failures.clone_failed(repository_id, error) from error
             made = self._cache.hand_out(path)
             if made is None:
-                raise RuntimeError(f"{path} is not there although it was made")
+                raise RuntimeError(f"{path} was built, and is missing")
             return made
 
         return await self._single_flight.join((repository_id, commit_id), build, listener)
@@ -123,6 +123,7 @@ class BaseBuilder:
 
     async def _expected_bytes(self, repository_id: str, delta: Delta | None) -> int:
         if delta is not None:
+            # The files that differ are taken to be of average size.
             return delta.size * delta.below.whole.bytes // delta.below.whole.inodes
         return await asyncio.to_thread(self._budget.expected_tree, repository_id)
 
@@ -145,7 +146,7 @@ class BaseBuilder:
         await self._borrow_result(repository_id, commit_id, tree)
 
     async def _borrow_result(self, repository_id: str, commit_id: str, tree: Path) -> None:
-        """Copy the objects of a result into the tree, for no sandbox may see the store that it lies in."""
+        """Copy the objects of a result into the tree, because no sandbox may see the store that holds them."""
         inside = Invocation(git_dir=tree / ".git", protocol="file", expected_codes=(0, 1, 128))
         exists = Command("rev-parse", ("--verify", "--quiet"), (f"{commit_id}^{{commit}}",))
         if (await self._git.run(exists, inside)).code == 0:

@@ -1,9 +1,9 @@
-"""Delta layers: the tree of a commit as what differs from a base that is there, to be stacked on it by an overlay.
+"""Delta layers: a commit's tree as its difference from an existing base, for an overlay to stack on that base.
 
-A layer holds the files that are new or changed, a whiteout (a character device 0:0) for each that is gone, and a whole
-`.git` of its own. It needs no extended attribute: a directory is never replaced as a whole, what is gone from it is
-whited out one by one. So it means the same to the kernel's two kinds of overlay, root's (`trusted.*`) and that of a
-user namespace (`user.*`), and an ordinary user can write it.
+A layer holds new and changed files, a whiteout (a character device 0:0) for each removed one, and a complete `.git` of
+its own. It needs no extended attributes: a directory is never replaced as a whole; instead each of its removed entries
+gets a whiteout. So both kinds of kernel overlay read it alike, root's (`trusted.*`) and a user namespace's (`user.*`),
+and an ordinary user can write it.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from typing import Final
 from services.git.disk.base_cache import BaseCache, CachedBase
 from services.git.gitcmd import Command, Git, Invocation
 
-# Reading through more layers costs a lookup in each; the kernel takes 500.
+# Each further layer costs one more lookup per path; the kernel's limit is 500.
 _MAX_LAYERS: Final = 4
-# Below, a whole tree is made in the same time (about 60 ms).
+# A smaller tree is checked out whole in the same time (about 60 ms).
 _WORTH_INODES: Final = 500
-# Measured: 1,400 changed files take 650 ms. A layer of more than a part of the tree saves too little to be worth it.
+# Measured: 1,400 changed files take 650 ms. A layer of more than 1/_MAX_PART of the tree saves too little.
 _MAX_CHANGES: Final = 3000
 _MAX_PART: Final = 4
 _NEAR_ENOUGH: Final = 50
@@ -34,7 +34,7 @@ _DOT_GIT: Final = b".git"
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What makes a commit's tree of that of the base below. Paths are from the top of the tree."""
+    """What turns the tree of the base below into a commit's tree. Paths are relative to the top of the tree."""
 
     below: CachedBase
     written: tuple[bytes, ...]
@@ -47,16 +47,17 @@ class Delta:
 
 
 class DeltaLayers:
-    """Finds near bases, and writes layers over them."""
+    """Finds the nearest base, and writes layers over it."""
 
     def __init__(self, git: Git, cache: BaseCache) -> None:
         self._git = git
         self._cache = cache
 
     async def plan(self, repository_id: str, commit_id: str, git_dir: Path) -> Delta | None:
-        """Find the base that the commit is nearest to; None where a whole tree is as good.
+        """Find the base nearest to the commit; None when a whole tree is as good.
 
-        The nearest ancestor along first parents is asked, and what was used last, for a branch may have moved back.
+        Candidates are the nearest ancestor along first parents, and the bases used last, because a branch may have
+        moved back.
         """
         usable = [base for base in self._cache.of(repository_id) if _may_lie_below(base)]
         if not usable:
@@ -75,7 +76,7 @@ class DeltaLayers:
         return best
 
     async def write(self, delta: Delta, commit_id: str, tree: Path) -> None:
-        """Fill `tree`, which has a `.git` and nothing else."""
+        """Fill `tree`, which holds only a `.git`."""
         git_dir = tree / ".git"
         inside = Invocation(git_dir=git_dir, cwd=tree, timeout_seconds=1800)
         shutil.copy2(delta.below.layers[0] / ".git" / "index", git_dir / "index")
@@ -91,7 +92,7 @@ class DeltaLayers:
         await asyncio.to_thread(_white_out, tree, delta, directories)
 
     async def _compare(self, base: CachedBase, commit_id: str, git_dir: Path) -> Delta | None:
-        """Return what differs; None where it is too much, or what a checkout does cannot be told file by file."""
+        """Return the difference; None when it is too large, or a checkout does more than write changed files."""
         flags = ("--raw", "-z", "--no-renames", "--no-ext-diff", "--no-textconv")
         raw = await self._git.run(Command("diff", flags, (base.commit_id, commit_id)), Invocation(git_dir=git_dir))
         fields = raw.stdout.split(b"\0")
@@ -99,7 +100,7 @@ class DeltaLayers:
         if len(records) > min(_MAX_CHANGES, base.whole.inodes // _MAX_PART):
             return None
         for facts, path in records:
-            # Attributes change how files are written that are the same in both commits; a link has a directory.
+            # Attributes change how even unchanged files are written; a submodule link stands for a directory.
             if path.rpartition(b"/")[2] in {b".gitattributes", b".gitmodules"} or _LINK in facts[:14]:
                 return None
             if not {b"", b".", b"..", _DOT_GIT}.isdisjoint(path.split(b"/")):
@@ -118,14 +119,14 @@ def _may_lie_below(base: CachedBase) -> bool:
 
 
 def _white_out(tree: Path, delta: Delta, directories: frozenset[bytes]) -> None:
-    """Hide what is below and no longer there: the highest directory that is gone, or else the file."""
+    """Hide each removed path of the base below: its topmost directory that is gone, or else the file itself."""
     for path in delta.removed:
         parts = path.split(b"/")
         prefixes = (b"/".join(parts[:length]) for length in range(1, len(parts) + 1))
         gone = next((prefix for prefix in prefixes if prefix not in directories), None)
         if gone is not None:
             _hide(tree / os.fsdecode(gone))
-    # The repository is this layer's own.
+    # The layer has a `.git` of its own: nothing of those below may show through.
     own = tree / ".git"
     for layer in delta.below.layers:
         for directory, _, names in os.walk(layer / ".git"):
@@ -135,5 +136,5 @@ def _white_out(tree: Path, delta: Delta, directories: frozenset[bytes]) -> None:
 
 def _hide(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):  # it is another file now, or hidden already
+    with contextlib.suppress(FileExistsError):  # a new file is there, or it is hidden already
         os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))

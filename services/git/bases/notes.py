@@ -1,4 +1,4 @@
-"""What a base does not hold of its repository, told as data: submodules' content, and files kept by Git LFS."""
+"""Notes on what a base lacks of its repository: the content of submodules, and files stored with Git LFS."""
 
 import json
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Final
 from services.git.gitcmd import Command, Git, Invocation
 from services.git.model import BaseNote, NoteKind
 
-# As many paths are told; how many there are is told too.
+# A note lists this many paths at most, beside their total.
 _MAX_PATHS: Final = 100
-# Reading more files of rules takes longer than asking git about every path.
+# With more .gitattributes files than this, asking git about every path is faster than reading them.
 _MAX_RULES: Final = 20
 _LINK: Final = b"160000"
 
 
 async def take_notes(git: Git, tree: Path) -> list[BaseNote]:
-    """Look at the index of a tree of ours; `tree` may be a layer, in which files of the index are missing."""
+    """Inspect the index of a tree of ours. `tree` may be a layer, which lacks files that its index lists."""
     inside = Invocation(git_dir=tree / ".git", cwd=tree)
     listing = (await git.run(Command("ls-files", ("-z", "--stage")), inside)).stdout
     records = [record.partition(b"\t") for record in listing.split(b"\0") if record]
@@ -35,7 +35,7 @@ async def take_notes(git: Git, tree: Path) -> list[BaseNote]:
 
 
 def write_notes(directory: Path, notes: list[BaseNote]) -> None:
-    """Keep notes beside a base that is being built."""
+    """Write notes beside a base that is being built."""
     entries = [
         {"kind": note.kind.value, "paths": [path.hex() for path in note.paths], "total": note.total} for note in notes
     ]

@@ -1,4 +1,4 @@
-"""Whether layers can be stacked on this machine, found out by stacking some."""
+"""Finds out whether overlays work on this machine, by mounting one."""
 
 import os
 import stat
@@ -15,7 +15,7 @@ _log = structlog.get_logger()
 
 
 async def overlays_work(paths: GitPaths) -> bool:
-    """Stack a layer that hides a file, where bases lie, in a sandbox: what every user of a delta layer can do then."""
+    """Return True when a sandbox can mount an overlay, with a whiteout, on the file system where bases lie."""
     scratch = paths.scratch()
     try:
         below, above, upper, work = (scratch / name for name in ("below", "above", "upper", "work"))
@@ -38,5 +38,5 @@ async def overlays_work(paths: GitPaths) -> bool:
     finally:
         remove_tree(scratch)
     if not works:
-        _log.info("layers cannot be stacked here: every base is a whole tree", said=said)
+        _log.info("overlays do not work here: every base is a whole tree", said=said)
     return works

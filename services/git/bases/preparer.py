@@ -1,4 +1,4 @@
-"""What a commit is worked on with: a tree to start from, and the objects that a tree is taken with."""
+"""Prepares what work on a commit needs: the tree to start from, and the objects to take the changed tree with."""
 
 import asyncio
 from pathlib import Path
@@ -15,7 +15,7 @@ from services.git.stores.results import ResultStores
 
 
 class BasePreparer:
-    """Finds commits in mirrors and result stores, and makes bases of them."""
+    """Finds commits in mirrors and result stores, and has bases of them built."""
 
     def __init__(
         self, store: GitStore, mirrors: Mirrors, bases: BaseBuilder, results: ResultStores, warm_seconds: float
@@ -27,7 +27,7 @@ class BasePreparer:
         self.warmer = BranchWarmer(self._warm, warm_seconds)
 
     async def prepare(self, remote: Remote, start: StartPoint, report: ProgressListener) -> Base:
-        """Return a tree of the wanted commit.
+        """Return a base of the commit to start from.
 
         Raises:
             NotFound: REVISION_NOT_FOUND.
@@ -43,7 +43,7 @@ class BasePreparer:
     async def objects_to_take_with(
         self, repository_id: str, name: str, tree: WorkingTree, base_commit_id: str
     ) -> tuple[tuple[Path, ...], str]:
-        """Return where the objects lie that a tree is taken with, and the commit below its layers (empty: unknown).
+        """Return the object directories needed to take a tree, and the commit below its layers (empty: unknown).
 
         Raises:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
@@ -55,6 +55,7 @@ class BasePreparer:
             raise failures.take_failed(name, FileNotFoundError(f"{tree.path} is no directory"))
         borrowed = await self._objects_of(repository_id, base_commit_id)
         layered_on = self._bases.commit_of(repository_id, tree.layers.lowers) if tree.layers else ""
+        # The index is built from the commit below the layers first, so its objects are needed too.
         if layered_on and layered_on != base_commit_id:
             borrowed = tuple(dict.fromkeys((*borrowed, *await self._objects_of(repository_id, layered_on))))
         return borrowed, layered_on
@@ -90,13 +91,13 @@ class BasePreparer:
         )
 
     async def _objects_of(self, repository_id: str, commit_id: str) -> tuple[Path, ...]:
-        """Return object directories that a sandbox may see, and that together hold the commit."""
+        """Return object directories that together hold the commit, and that a sandbox may see."""
         mirror = self._mirrors.objects(repository_id)
         if await self._mirrors.has(repository_id, commit_id):
             return (mirror,)
         if not await self._results.has(repository_id, commit_id):
             raise failures.revision_not_found(commit_id)
-        # An earlier result: its base tree holds a copy of its objects, and only of its own.
+        # An earlier result: its base tree holds a copy of that result's objects, and of no other's.
         url = await self._store.url(repository_id) or ""
         with self._bases.holding(repository_id):
             base = await self._bases.prepare_result(repository_id, commit_id, url, lambda _: None)

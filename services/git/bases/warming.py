@@ -1,7 +1,8 @@
-"""Brings the branches that jobs often start from up to date ahead, so that no job waits for a fetch of much.
+"""Fetches the branches that jobs often start from ahead of time, so that no job waits for a large fetch.
 
-Only where no token is needed. A token is promised to be kept for its call alone, and one that was revoked must not be
-tried again and again; where tokens are used, a delta layer keeps the first job of a new commit from waiting long.
+Only remotes that need no token are warmed: we promise to keep a token no longer than its call, and a revoked one must
+not be tried again and again. Where tokens are needed, a delta layer keeps the first job of a new commit from waiting
+long.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ from services.git.model import Remote
 _OFTEN: Final = 3
 _WITHIN_SECONDS: Final = 24 * 3600
 _REMEMBERED: Final = 256
-# At most so many in one round, one after another; a remote that fails is left alone for twice as many rounds each time.
+# At most this many branches a round, one after another. A remote that fails is skipped for twice as many rounds each
+# time.
 _AT_ONCE: Final = 8
 _LONGEST_PAUSE: Final = 64
 
@@ -37,11 +39,11 @@ class _Branch:
 
 
 class BranchWarmer:
-    """Remembers which branches are asked for, in memory, and prepares them.
+    """Remembers, in memory, which branches jobs start from, and prepares their bases.
 
     Args:
-        prepare: what prepares the base of a branch of a remote.
-        interval_seconds: how long to wait between two rounds; 0 means that there are none.
+        prepare: prepares the base of a branch of a remote.
+        interval_seconds: the pause between two rounds; 0 turns warming off.
     """
 
     def __init__(self, prepare: Callable[[Remote, bytes], Awaitable[object]], interval_seconds: float) -> None:
@@ -63,13 +65,13 @@ class BranchWarmer:
             self._branches.popitem(last=False)
 
     async def run_warming(self) -> None:
-        """Do it again and again, for ever."""
+        """Warm at every interval, until cancelled."""
         while self._interval_seconds:
             await asyncio.sleep(self._interval_seconds)
             await self.warm()
 
     async def warm(self) -> None:
-        """Prepare those that are asked for often, the last asked for first."""
+        """Prepare the branches that jobs often start from, the latest first."""
         now = time.time()
         due = [(branch, known) for (_, branch), known in self._branches.items() if known.is_due(now)]
         for branch, known in due[::-1][:_AT_ONCE]:
@@ -80,6 +82,6 @@ class BranchWarmer:
             try:
                 await self._prepare(known.remote, branch)
                 known.pause = 0
-            except Exception as error:  # noqa: BLE001 - nobody waits for it, and a job would be told
+            except Exception as error:  # noqa: BLE001 - nobody waits for this; a job that starts there gets the error itself
                 known.pause = min(_LONGEST_PAUSE, 2 * known.pause or 1)
                 _log.info("cannot warm a branch", repository_id=known.remote.repository_id, error=str(error))

@@ -1,10 +1,10 @@
-"""The shelf of bases: how one lies on the disk, and what is known of it without looking into its tree.
+"""The cache of base trees: their layout on the disk, and what is known of one without reading its tree.
 
-    <place>/tree     the whole tree of a commit, or a layer that makes it of the base below
-    <place>/about    what lies below, and the size of this one; written last, before the place gets its name
-    <place>/pins/    an empty file for each that uses the base; the users keep them, under names of their own
+    <base>/tree     the whole tree of a commit, or a layer that makes it from the base below
+    <base>/about    the base below, and this one's size; written last, before the directory is renamed into place
+    <base>/pins/    an empty file for each user of the base; users create and remove them, under names of their own
 
-The time of a place is that of its last use.
+The modification time of <base> is the time of its last use.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from services.git.paths import GitPaths
 
 @dataclass(frozen=True, slots=True)
 class CachedBase:
-    """A base that is there. `bytes` and `inodes` are its own layer's; `below` is the base that it lies on."""
+    """A base in the cache. `bytes` and `inodes` count its own layer only; `below` is the base that it lies on."""
 
     path: Path
     bytes: int
@@ -36,12 +36,12 @@ class CachedBase:
 
     @property
     def repository_id(self) -> str:
-        """Whose commit that is."""
+        """The repository of that commit."""
         return self.path.parent.name
 
     @property
     def layers(self) -> tuple[Path, ...]:
-        """The directories that together are the tree, the topmost first."""
+        """The directories that together make the tree, topmost first."""
         return (self.path / "tree", *(self.below.layers if self.below else ()))
 
     @property
@@ -51,22 +51,22 @@ class CachedBase:
 
     @property
     def pins_path(self) -> Path:
-        """The directory of those who use it."""
+        """The directory of its users' pins."""
         return self.path / "pins"
 
     @property
     def pins(self) -> int:
-        """How many use it."""
+        """The number of its users."""
         return sum(1 for _ in self.pins_path.iterdir())
 
     @property
     def last_use(self) -> float:
-        """When it was handed out or let go last, in seconds since 1970."""
+        """When it was last handed out or unpinned, in seconds since 1970."""
         return max(self.path.stat().st_mtime, self.pins_path.stat().st_mtime)
 
 
 class BaseCache:
-    """Finds, adds and removes bases. Every method is a few system calls; no other process adds or removes."""
+    """Finds, adds and removes bases. Each method makes a few system calls; no other process adds or removes bases."""
 
     def __init__(self, paths: GitPaths) -> None:
         self._paths = paths
@@ -74,7 +74,7 @@ class BaseCache:
         self._held: Counter[str] = Counter()
 
     def find(self, path: Path) -> CachedBase | None:
-        """Return the base at a place, None where there is none."""
+        """Return the base at a path, None when there is none."""
         try:
             about = json.loads((path / "about").read_bytes())
         except FileNotFoundError:
@@ -83,11 +83,11 @@ class BaseCache:
         if about["below"]:
             below = self.find(self._paths.base(path.parent.name, about["below"]))
             if below is None:
-                raise RuntimeError(f"{path} lies on the base of {about['below']}, which is gone: remove both")
+                raise RuntimeError(f"{path} lies on the base of {about['below']}, which is missing: remove both")
         return CachedBase(path, about["bytes"], about["inodes"], below)
 
     def hand_out(self, path: Path) -> CachedBase | None:
-        """Find a base and note that it is used now, with those that it lies on."""
+        """Find a base, and mark it and all bases below it as used now."""
         base = level = self.find(path)
         while level is not None:
             os.utime(level.path)
@@ -100,12 +100,12 @@ class BaseCache:
         return [base for base in bases if base is not None]
 
     def of(self, repository_id: str) -> list[CachedBase]:
-        """Return the bases of upstream commits of a repository, the last used first."""
+        """Return a repository's bases of upstream commits, most recently used first."""
         bases = (self.find(path) for path in (self._paths.bases / repository_id).glob("*"))
         return sorted((base for base in bases if base is not None), key=lambda base: -base.last_use)
 
     def put(self, building: Path, path: Path, size: tuple[int, int], below: CachedBase | None) -> None:
-        """Move what was built, a directory with a `tree`, to its place; `size` is (bytes, inodes)."""
+        """Move a finished build, a directory with a `tree`, into the cache. `size` is (bytes, inodes)."""
         (building / "pins").mkdir(mode=0o700)
         about = {"below": below.commit_id if below else None, "bytes": size[0], "inodes": size[1]}
         (building / "about").write_text(json.dumps(about))
@@ -114,30 +114,30 @@ class BaseCache:
         try:
             building.rename(path)
         except OSError as error:
-            # Somebody else made the same tree meanwhile: it is the same.
+            # The same base was built meanwhile: keep that one.
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
 
     def remove_unused(self, base: CachedBase, rubbish: Path) -> bool:
-        """Move a base that nobody uses into `rubbish`; return False where somebody does after all."""
+        """Move an unused base into `rubbish`; return False when it is in use after all."""
         if self.is_held(base.repository_id) or base.pins or self._lies_below_another(base):
             return False
         base.path.rename(rubbish / "base")
-        if any((rubbish / "base" / "pins").iterdir()):  # pinned between our look and our move
+        if any((rubbish / "base" / "pins").iterdir()):  # pinned between our check and our rename
             (rubbish / "base").rename(base.path)
             return False
-        with contextlib.suppress(OSError):  # others of the repository are there
+        with contextlib.suppress(OSError):  # the repository has other bases
             base.path.parent.rmdir()
         return True
 
     def _lies_below_another(self, base: CachedBase) -> bool:
-        """Whether another base lies on this one."""
+        """True when another base lies on this one."""
         others = (self.find(path) for root in self._roots for path in (root / base.repository_id).glob("*"))
         return any(other.below is not None and other.below.path == base.path for other in others if other)
 
     @contextlib.contextmanager
     def holding(self, repository_id: str) -> Iterator[None]:
-        """Keep what a repository has here from being removed, while something is made from it."""
+        """Protect everything of a repository from removal while something is built from it."""
         self._held[repository_id] += 1
         try:
             yield
@@ -147,11 +147,11 @@ class BaseCache:
                 del self._held[repository_id]
 
     def is_held(self, repository_id: str) -> bool:
-        """Whether something is being made from what the repository has here."""
+        """True while something is built from the repository."""
         return repository_id in self._held
 
     def remove_broken(self) -> None:
-        """Remove at the start what no `about` belongs to, and what lies on nothing."""
+        """Remove, at start-up, bases without a valid `about`, and layers whose base below is missing."""
         for root in self._roots:
             for path in root.glob("*/*"):
                 try:

@@ -1,8 +1,8 @@
-"""Keeps what this service has on the disk inside of a budget: what was used least lately goes first.
+"""Keeps the service's disk use within a budget, by evicting what was used least recently.
 
-Counted are mirrors, bases and stores of results; evicted are bases that nobody uses, and mirrors that nothing needs any
-more. Never one with a pin, below another base, handed out within the grace, or from which something is being made.
-Plain clones belong to whoever asked for them: they are not counted and never removed.
+Mirrors, bases and result stores are counted. Bases that nobody uses and mirrors that nothing needs any more are
+evicted, but never one that is pinned, lies below another base, was handed out within the grace period, or is being
+built from. Plain clones belong to whoever asked for them: they are neither counted nor removed.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from services.git.disk.base_cache import BaseCache, CachedBase
 from services.git.disk.walk import walk_tree
 from services.git.paths import GitPaths
 
-# A checkout is 2 to 6 times as large as the pack that it comes from (measured on five repositories).
+# A checkout is 2 to 6 times as large as its pack (measured on five repositories).
 _CHECKOUT_TO_PACK: Final = 4
-# The trees of results are for a check that runs once.
+# A result's base serves a check that runs once.
 _RESULT_KEPT_SECONDS: Final = 3600
 _SWEEP_INTERVAL_SECONDS: Final = 600.0
 
@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class DiskLimits:
-    """How much this service may keep (0: no bound), what must stay free, how long what was handed out is left alone."""
+    """How much the service may keep (0: no limit), how much must stay free, how long a base handed out is protected."""
 
     budget_bytes: int = 0
     min_free_bytes: int = 0
@@ -43,7 +43,7 @@ class DiskLimits:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryUsage:
-    """What one repository takes. `last_use` is the mirror's."""
+    """What one repository takes. `last_use` is that of its mirror."""
 
     repository_id: str
     mirror_bytes: int
@@ -54,15 +54,15 @@ class RepositoryUsage:
 
     @property
     def bytes(self) -> int:
-        """All of it."""
+        """Everything together."""
         return self.mirror_bytes + self.results_bytes + sum(base.bytes for base in self.bases)
 
 
 @dataclass(frozen=True, slots=True)
 class DiskUsage:
-    """What everything takes, by repository id, and what became of it since the service started.
+    """What everything takes, ordered by repository id, and what was removed since the service started.
 
-    `results` counts those of each repository that has any.
+    `results` has the number of results of each repository that has any.
     """
 
     repositories: list[RepositoryUsage]
@@ -74,19 +74,19 @@ class DiskUsage:
 
 
 class Reservation:
-    """Disk that was found to be there, and is kept for something that is being made."""
+    """Disk space reserved for something that is being built."""
 
     def __init__(self, budget: "DiskBudget") -> None:
         self._budget = budget
         self.bytes = 0
 
     async def resize(self, size: int) -> None:
-        """Keep this much, which is known better now. Raises Exhausted (DISK_FULL)."""
+        """Reserve this much instead, now that the size is known better. Raises Exhausted (DISK_FULL)."""
         self.bytes = await self._budget.make_room(size, instead_of=self.bytes)
 
 
 class DiskBudget:
-    """Counts, refuses and evicts. One instance a service; no other process removes what it looks after."""
+    """Counts, refuses and evicts. One instance for each service; no other process removes what it manages."""
 
     def __init__(self, paths: GitPaths, cache: BaseCache, limits: DiskLimits) -> None:
         self._paths = paths
@@ -105,10 +105,10 @@ class DiskBudget:
 
     @contextlib.asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[Reservation]:
-        """Make room for `size` bytes, evicting where needed, and keep it until the block is left.
+        """Reserve `size` bytes until the block ends; evict when there is too little room.
 
         Raises:
-            Exhausted: DISK_FULL: too little is left, and what is there is in use.
+            Exhausted: DISK_FULL, there is too little room, and everything kept is in use.
         """
         reserve = Reservation(self)
         try:
@@ -118,12 +118,12 @@ class DiskBudget:
             self._reserved -= reserve.bytes
 
     def expected_tree(self, repository_id: str) -> int:
-        """Estimate the size of a whole tree: as large as the largest that is there, or told by the mirror. Blocks."""
+        """Estimate the size of a whole tree: that of the repository's largest base, or by its mirror's size. Blocks."""
         known = [base.whole.bytes for base in self._cache.of(repository_id)]
         return max(known) if known else _CHECKOUT_TO_PACK * walk_tree(self._paths.mirror(repository_id)).bytes
 
     async def make_room(self, size: int, *, instead_of: int = 0) -> int:
-        """See Room.resize. Returns `size`."""
+        """Evict until `size` bytes fit in place of `instead_of`, and reserve them. Returns `size`. Raises Exhausted."""
         async with self._deciding:
             usages = await asyncio.to_thread(self.survey)
             while (short := self._short_of(usages, size - instead_of)) > 0:
@@ -133,7 +133,7 @@ class DiskBudget:
         return size
 
     def survey(self) -> list[RepositoryUsage]:
-        """Count everything, repository by repository, in their ids' order. Blocks."""
+        """Count everything, repository by repository, ordered by id. Blocks."""
         bases: dict[str, list[CachedBase]] = {}
         for base in self._cache.all():
             bases.setdefault(base.repository_id, []).append(base)
@@ -141,22 +141,22 @@ class DiskBudget:
         return [self._usage(repository_id, bases.get(repository_id, [])) for repository_id in sorted(ids)]
 
     async def run_eviction(self) -> None:
-        """Every ten minutes, for ever: remove old trees of results, and come back inside of the budget."""
+        """Evict every ten minutes, until cancelled."""
         while True:
             try:
                 await self.evict()
-            except Exception:  # noqa: BLE001 - whatever it is, the next sweep may do better
-                _log.exception("could not sweep")
+            except Exception:  # noqa: BLE001 - whatever it is, the next round may succeed
+                _log.exception("could not evict")
             await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
 
     async def evict(self) -> None:
-        """Do it once."""
+        """Remove old bases of results, and evict until everything fits the budget."""
         async with self._deciding:
             for base in await asyncio.to_thread(self._cache.all):
                 old = time.time() - base.last_use > _RESULT_KEPT_SECONDS
                 if old and base.path.is_relative_to(self._paths.result_bases):
                     await self._evict_base(base)
-        with contextlib.suppress(Exhausted):  # said to whoever asks for more
+        with contextlib.suppress(Exhausted):  # whoever asks for more gets this error
             await self.make_room(0)
 
     def _usage(self, repository_id: str, bases: list[CachedBase]) -> RepositoryUsage:
@@ -171,7 +171,7 @@ class DiskBudget:
         )
 
     def _short_of(self, usages: list[RepositoryUsage], more: int) -> int:
-        """Return how many bytes too few there are for so many more."""
+        """Return how many bytes are missing to add `more`; not positive when it fits."""
         free = shutil.disk_usage(self._paths.root).free
         short = self._limits.min_free_bytes + self._reserved + more - free
         if self._limits.budget_bytes:
@@ -180,7 +180,7 @@ class DiskBudget:
         return short
 
     async def _evict_one(self, usages: list[RepositoryUsage]) -> bool:
-        """Remove what was used least lately of all that may go, from the disk and from `usages`."""
+        """Remove what was used least recently, from the disk and from `usages`; False when nothing may go."""
         for _, usage, base in sorted(self._evictable(usages), key=lambda candidate: candidate[0]):
             if base is not None and await self._evict_base(base):
                 usage.bases.remove(base)
@@ -232,16 +232,16 @@ class DiskBudget:
         free = shutil.disk_usage(self._paths.root).free
         limits = self._limits
         return (
-            f"{size >> 20} MiB are needed under {self._paths.root}, {-(-short >> 20)} MiB of them are not to be had:"
+            f"{size >> 20} MiB are needed under {self._paths.root}, and {-(-short >> 20)} MiB of them are missing:"
             f" {used >> 20} MiB are kept (BOATYARD_GIT_DISK_BUDGET_BYTES allows {limits.budget_bytes >> 20}; 0: any)"
             f" and {free >> 20} MiB are free (BOATYARD_GIT_MIN_FREE_BYTES keeps {limits.min_free_bytes >> 20})."
-            f" All that is kept is in use, or was handed out in the last {limits.grace_seconds:g} s"
+            f" Everything that is kept is in use, or was handed out in the last {limits.grace_seconds:g} s"
             " (BOATYARD_GIT_BASE_GRACE_SECONDS): delete workspaces, or allow more"
         )
 
 
 def _has_refs(store: Path) -> bool:
-    """Whether anything is kept in a store of results: refs of their own files, or packed into one."""
+    """True when a result store has any ref, as a file of its own or packed."""
     if any(path.is_file() for path in (store / "refs").rglob("*")):
         return True
     try:

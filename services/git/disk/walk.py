@@ -1,4 +1,4 @@
-"""What a directory holds, and what it takes of the disk."""
+"""Measures directories: their files, and the disk space that they take."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class TreeContents:
-    """What a walk over a tree found: (path, size, second of the last change) of its files, and what it takes."""
+    """The files of a tree, each as (path, size, second of the last change), and the disk space of all."""
 
     files: list[tuple[str, int, int]]
     bytes: int
@@ -17,9 +17,9 @@ class TreeContents:
 
 
 def walk_tree(tree: Path) -> TreeContents:
-    """Walk over a tree; what git itself keeps is counted, and not among the files. Blocks.
+    """Walk over a tree. Files below `.git` count towards the totals, but are not listed. Blocks.
 
-    What goes away meanwhile, as in a mirror that is being fetched into, is not counted.
+    Files that vanish meanwhile, as in a mirror during a fetch, are not counted.
     """
     files: list[tuple[str, int, int]] = []
     size = inodes = 0

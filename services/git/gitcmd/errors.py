@@ -1,16 +1,16 @@
-"""How git fails, in words that may be shown.
+"""Errors of git commands, in words that may be shown to callers.
 
 GitError
-├── GitFailed        it exited with a code that was not expected
-├── GitTimedOut      it was ended, because it took too long
-└── OutputTooLarge   it was ended, because it said more than the caller can hold
+├── GitFailed        it exited with an unexpected code
+├── GitTimedOut      it was ended because it took too long
+└── OutputTooLarge   it was ended because it wrote more than the caller accepts
 """
 
 import re
 from collections.abc import Iterable
 from typing import Final
 
-# git itself hides passwords in the URLs that it prints, but programs that it starts may not.
+# Git itself hides passwords in the URLs that it prints, but programs that it starts may not.
 _USERINFO: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@")
 _HEADER: Final = re.compile(r"(?i)(authorization:\s*)\S+(\s+\S+)?")
 
@@ -24,7 +24,7 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 class GitError(Exception):
-    """A git command did not do what it was asked for. Its text holds no secret."""
+    """A git command failed. The text contains no secret."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class GitError(Exception):
 
 
 class GitFailed(GitError):
-    """Git exited with a code that the caller did not expect. `stderr` is the end of what it said, scrubbed."""
+    """Git exited with an unexpected code. `stderr` is the end of what it wrote there, scrubbed."""
 
     def __init__(self, name: str, code: int, stderr: str) -> None:
         said = stderr.strip() or "it said nothing"
@@ -42,7 +42,7 @@ class GitFailed(GitError):
 
 
 class GitTimedOut(GitError):
-    """Git took longer than it was given, and was ended."""
+    """Git took longer than allowed, and was ended."""
 
     def __init__(self, name: str, seconds: float, stderr: str = "") -> None:
         super().__init__(name, f"git {name} was ended after {seconds:g} s: {stderr.strip() or 'it said nothing'}")
@@ -50,7 +50,7 @@ class GitTimedOut(GitError):
 
 
 class OutputTooLarge(GitError):
-    """Git wrote more than the caller was ready to hold, and was ended."""
+    """Git wrote more than the caller accepts, and was ended."""
 
     def __init__(self, name: str, limit: int) -> None:
         super().__init__(name, f"git {name} wrote more than {limit} bytes")

@@ -1,4 +1,4 @@
-"""Which remotes may be spoken to, and how: the scheme allow-list, file roots, and the way that a token travels."""
+"""Which remotes may be used, and how: allowed schemes, file roots, and how a token reaches the server."""
 
 import base64
 import ipaddress
@@ -17,17 +17,17 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_ALLOWED: Final = (
     "must be https, ssh, or an absolute file path under the configured roots (BOATYARD_GIT_FILE_ROOTS)"
 )
-# user@host:path, as git reads it: no slash before the first colon.
+# user@host:path as git parses it: no slash before the first colon.
 _SCP: Final = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[^@/:]+):(?P<path>.+)")
 _LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-# Any user name goes with a token at the well-known hosts; this is the one that GitHub and GitLab document.
+# The well-known hosts accept any user name with a token; this is the one that GitHub and GitLab document.
 _TOKEN_USER: Final = "x-access-token"  # noqa: S105 - a user name
 
-# The far side of a file remote is another git of ours, which takes over nothing of our configuration but this. Where
-# the repository belongs to somebody else, serving it runs nothing of theirs; taking a push would run their hooks, their
-# alternateRefsCommand, and the monitor and filters of a tree that is updated along.
+# The far side of a file remote is a second git that we start; of our configuration it gets only what stands here. When
+# the repository belongs to another user, serving a fetch runs nothing of theirs. A push would run their hooks, their
+# alternateRefsCommand, and, where it updates a working tree, their monitor and filters.
 _UPLOAD_PACK: Final = "git -c 'safe.directory=*' upload-pack"
 _RECEIVE_PACK: Final = (
     "git -c 'safe.directory=*' -c core.hooksPath=/dev/null -c core.alternateRefsCommand=true -c core.fsmonitor=false"
@@ -37,7 +37,7 @@ _RECEIVE_PACK: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A remote that was found to be allowed: what git is given, and the transport that it may use for it."""
+    """An allowed remote: the URL that git is given, and the one transport that it may use."""
 
     url: str
     protocol: str
@@ -46,16 +46,16 @@ class Address:
 
     @property
     def reading_flags(self) -> tuple[str, ...]:
-        """Flags for commands that read from it."""
+        """Flags for commands that read from the remote."""
         return (f"--upload-pack={_UPLOAD_PACK}",) if self.protocol == "file" else ()
 
     @property
     def writing_flags(self) -> tuple[str, ...]:
-        """Flags for a push to it: in a repository of another user no hooks run, for they would run as us."""
+        """Flags for a push to the remote: in another user's repository no hooks run, because they would run as us."""
         return (f"--receive-pack={_RECEIVE_PACK}",) if self.owner_is_foreign else ()
 
     def invocation(self, token: str, timeout_seconds: float) -> Invocation:
-        """Return how to run the one command that needs the token: in its environment, and for this host alone."""
+        """Return how to run the one command that needs the token: it is in the environment, for this host only."""
         config: tuple[tuple[str, str], ...] = (("http.curloptResolve", self.pinned),) if self.pinned else ()
         secrets: tuple[str, ...] = ()
         if token and self.protocol in {"https", "http"}:
@@ -73,10 +73,10 @@ class AddressBook:
     """Decides which URLs may be used.
 
     Args:
-        file_roots: directories under which file remotes may lie; none means that there are no file remotes.
-        home: our data directory, in which there never are any.
+        file_roots: directories under which file remotes may lie; without any, file remotes are not allowed.
+        home: our data directory, in which no remote may lie.
         allow_loopback_http: whether plain http to this machine is allowed, for tests and local servers.
-        networks: where remotes may be besides public addresses.
+        networks: where remotes may be, besides public addresses.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class AddressBook:
         self._guard = SsrfGuard((*networks, *_LOOPBACK) if allow_loopback_http else networks)
 
     def complaint(self, url: str, token: str = "") -> str | None:
-        """Say why this URL may not be used, or None."""
+        """Return why this URL may not be used, None when it may."""
         if not url:
             return "must not be empty"
         if len(url) > _MAX_URL:
@@ -111,9 +111,9 @@ class AddressBook:
         return _scp_complaint(url)
 
     async def resolve(self, url: str) -> Address:
-        """Return the remote as git is given it, after looking where it is. The URL must have passed `complaint`.
+        """Return the address of a remote after resolving its host. The URL must have passed `complaint`.
 
-        Raises: as Reach.pin.
+        Raises the errors of SsrfGuard.pin.
         """
         address = self.address(url)
         if address.protocol == "file":
@@ -123,7 +123,7 @@ class AddressBook:
         return replace(address, pinned=await self._guard.pin(address.protocol, host, parts.port if parts else None))
 
     def address(self, url: str) -> Address:
-        """Return the remote as git is given it, wherever it is. The URL must have passed `complaint`."""
+        """Return the address of a remote without resolving its host. The URL must have passed `complaint`."""
         if url.startswith(("/", "file://")):
             path = Path(url.removeprefix("file://")).resolve()
             return Address(str(path), "file", owner_is_foreign=_owner(path) not in {None, os.geteuid()})
@@ -183,7 +183,7 @@ def _split(url: str) -> SplitResult | None:
 
 
 def _host_complaint(host: str | None) -> str | None:
-    # The brackets of an IPv6 address are gone.
+    # `urlsplit` has removed the brackets of an IPv6 address.
     return None if host is not None and (_HOST.fullmatch(host) or ":" in host) else "names no host"
 
 

@@ -1,4 +1,4 @@
-"""Pushes results. A branch is moved only from where it was expected to be, in one step that the remote decides."""
+"""Pushes results. A branch is moved only from its expected commit, in one atomic step that the remote decides."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,19 +24,19 @@ class Publisher:
     async def push(
         self, store: Path, remote: Remote, commit_id: str, branch: bytes, expected: str, *, report: ProgressListener
     ) -> bool:
-        """Put the branch at the commit; returns whether it was there already.
+        """Move the branch to the commit; return True when it was there already.
 
         Args:
             store: a repository that holds the commit.
-            remote: where to.
-            commit_id: what.
-            branch: its short name.
-            expected: the commit that the branch is expected at; empty when it must not be there.
-            report: told how far it is.
+            remote: the remote to push to.
+            commit_id: the commit to push.
+            branch: the branch's short name.
+            expected: the commit that the branch must be at; empty when it must not exist.
+            report: called with the progress.
 
         Raises:
-            Aborted: REF_MOVED, the branch is elsewhere.
-            FailedPrecondition: PUSH_REJECTED, the remote refused or was not reached; ADDRESS_NOT_ALLOWED.
+            Aborted: REF_MOVED, the branch is at another commit.
+            FailedPrecondition: PUSH_REJECTED, the remote refused or could not be reached; ADDRESS_NOT_ALLOWED.
         """
         try:
             address = await self._addresses.resolve(remote.url)
@@ -47,7 +47,7 @@ class Publisher:
             refused = await self._push(address, pushing, commit_id, branch, expected)
             if refused.code == 0:
                 return False
-            # Somebody may have been faster between our look and our push. If it was our own earlier try, all is well.
+            # The branch may have moved between our check and our push. If an earlier try of ours moved it, all is well.
             if self._is_there(await self._actual(address, how, branch), commit_id, expected, branch):
                 return True
         except GitError as error:
@@ -65,14 +65,14 @@ class Publisher:
         ref = b"refs/heads/" + branch
         listing = Command("ls-remote", address.reading_flags, (address.url, ref))
         for line in (await self._git.run(listing, how)).stdout.splitlines():
-            # The pattern matches the ends of longer names too.
+            # The pattern also matches the ends of longer names.
             commit_id, _, name = line.partition(b"\t")
             if name == ref:
                 return commit_id.decode("ascii")
         return ""
 
     def _is_there(self, actual: str, commit_id: str, expected: str, branch: bytes) -> bool:
-        """Whether nothing is left to do.
+        """Return True when the branch is at the commit already, False when it is where it was expected.
 
         Raises:
             Aborted: REF_MOVED.
@@ -87,7 +87,7 @@ class Publisher:
 
 
 class _Refused(Exception):
-    """The remote's own words: the refused ref in porcelain, and what its hooks said."""
+    """The remote's own words: the porcelain line of the refused ref, and what its hooks said."""
 
     def __init__(self, completed: GitOutput) -> None:
         lines = completed.stdout.decode("utf-8", "replace").splitlines()

@@ -1,4 +1,4 @@
-"""Which addresses a remote's name may lead to: a repository's URL must not reach what only this machine can reach."""
+"""Guards against SSRF: a repository's URL must not reach what only this machine, or its network, can reach."""
 
 import asyncio
 import socket
@@ -21,23 +21,23 @@ _PORTS: Final = {"https": 443, "http": 80, "ssh": 22}
 
 @dataclass(frozen=True, slots=True)
 class SsrfGuard:
-    """Decides where a connection may go. Public addresses are always allowed, `networks` besides."""
+    """Decides which addresses remotes may have: public ones, and those in `networks`."""
 
     networks: tuple[IPNetwork, ...] = ()
 
     def admits(self, address: IPAddress) -> bool:
-        """Whether a remote may be at this address."""
+        """True when a remote may have this address."""
         return is_public(address) or any(address in network for network in self.networks)
 
     async def pin(self, scheme: str, host: str, port: int | None, resolve: Resolve | None = None) -> str:
-        """Look the host up, and return what makes git go there and nowhere else: `http.curloptResolve`, or nothing.
+        """Resolve the host, and return the `http.curloptResolve` that pins git to the result, or an empty string.
 
-        Nothing is returned for ssh, which looks names up by itself: a name server that answers it otherwise than us
-        is not caught. Behind a proxy it is the proxy that looks up and connects; only plain addresses are judged here.
+        It is empty for ssh, which resolves names by itself: a name server that gives ssh another answer than us is not
+        caught. Behind a proxy the proxy resolves and connects, so only literal addresses are judged here.
 
         Raises:
             FailedPrecondition: ADDRESS_NOT_ALLOWED.
-            GitError: the name leads nowhere.
+            GitError: the name cannot be resolved.
         """
         chosen = port or _PORTS[scheme]
         literal = _literal(host)
@@ -48,7 +48,7 @@ class SsrfGuard:
         except OSError as error:
             raise GitError("resolve", f"could not resolve host {host}: {error.strerror or error}") from error
         refused = [address for address in answers if not self.admits(address)]
-        # One that is not allowed among several is a name server that tries.
+        # A single address that is not allowed, among several, is enough to refuse: it may be an attempt at rebinding.
         if refused or not answers:
             raise failures.address_not_allowed(host, str(refused[0]) if refused else "nowhere")
         addresses = ",".join(f"[{address}]" if address.version == 6 else str(address) for address in answers)

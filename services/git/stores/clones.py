@@ -1,4 +1,4 @@
-"""Plain clones in a directory of this service's own."""
+"""Plain clones, in a directory of the service's own."""
 
 import asyncio
 import shutil
@@ -16,7 +16,7 @@ from services.git.stores.repository import StoreLimits, commit_of
 
 
 class Clones:
-    """Makes clones, each once: built aside, renamed when whole."""
+    """Makes clones, each once: built aside, and renamed into place when whole."""
 
     def __init__(self, git: Git, paths: GitPaths, addresses: AddressBook, limits: StoreLimits) -> None:
         self._git = git
@@ -26,10 +26,10 @@ class Clones:
         self._single_flight = SingleFlight[Clone]()
 
     async def clone(self, spec: CloneSpec, report: ProgressListener) -> Clone:
-        """Return the clone of this order; one that is there is not looked at again.
+        """Return the clone; an existing one is returned as it is.
 
         Raises:
-            NotFound: REVISION_NOT_FOUND, the remote has no such branch, or no commit.
+            NotFound: REVISION_NOT_FOUND, the remote has no such branch, or has no commits.
             FailedPrecondition: CLONE_FAILED.
             Exhausted: DISK_FULL.
         """
@@ -61,7 +61,7 @@ class Clones:
             flags.append(b"--branch=" + spec.branch)
         if spec.depth:
             flags.append(f"--depth={spec.depth}")
-        # A path is cloned by linking its files, whatever the depth; its URL is not.
+        # Given a path, git would link the files and ignore the depth; given a file:// URL, it does not.
         url = f"file://{address.url}" if address.protocol == "file" else address.url
         how = replace(
             address.invocation(spec.remote.token, self._limits.fetch_seconds),

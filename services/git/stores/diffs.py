@@ -1,4 +1,4 @@
-"""What differs between two commits of a store. Stores are ours, so this needs no sandbox."""
+"""Differences between two commits of a result store. Stores are ours, so no sandbox is needed."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -14,13 +14,13 @@ _TIMEOUT_SECONDS: Final = 600.0
 
 
 class Diffs:
-    """Reads differences, renames detected."""
+    """Reads differences, with renames detected."""
 
     def __init__(self, git: Git) -> None:
         self._git = git
 
     async def merge_base(self, store: Path, one: str, other: str) -> str | None:
-        """Return where two commits parted, None when they have nothing in common."""
+        """Return the merge base of two commits, None when they have no common history."""
         command = Command("merge-base", (), (one, other))
         how = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS, expected_codes=(0, 1))
         return (await self._git.run(command, how)).line.decode("ascii") or None
@@ -32,9 +32,10 @@ class Diffs:
         return sorted(parse_changes((await self._git.run(command, how)).stdout), key=lambda file: file.path)
 
     async def diff(self, store: Path, base: str, commit: str, max_bytes: int) -> AsyncGenerator[bytes | DiffEnd, None]:
-        """Yield the unified diff in pieces, then its end. `max_bytes` cuts it before the file that passes it; 0 never.
+        """Yield the unified diff in pieces, then its end.
 
-        One file's part is held in memory while it is not known to fit, and that is at most `max_bytes`.
+        `max_bytes` cuts the diff before the first file that would exceed it; 0 means no limit. The part of one file is
+        held in memory until it is known to fit, at most `max_bytes` of it.
         """
         command = Command(
             "diff", (*_DIFF_FLAGS, "--no-color", "--full-index", "--src-prefix=a/", "--dst-prefix=b/"), (base, commit)
@@ -56,7 +57,7 @@ class Diffs:
 
 
 async def whole_files(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    r"""Yield each file's part of a diff, as long as all of them together are at most `limit` bytes; then stops.
+    r"""Yield the part of a diff that belongs to each file; stop before the total exceeds `limit` bytes.
 
     Lines of content begin with one of ` +-\@`, so a line that begins with `diff --git` begins a file.
     """
@@ -80,7 +81,7 @@ async def whole_files(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator
 
 
 def parse_changes(output: bytes) -> list[ChangedFile]:
-    """Read `git diff --raw --numstat -z`: first a record for each file, then its line counts, in the same order."""
+    """Parse `git diff --raw --numstat -z`: first a record for each file, then their line counts in the same order."""
     fields = iter(output.split(b"\0"))
     changes: list[tuple[ChangeKind, bytes, bytes]] = []
     files: list[ChangedFile] = []
@@ -93,7 +94,7 @@ def parse_changes(output: bytes) -> list[ChangedFile]:
             change, path, old_path = changes[len(files)]
             added, deleted, named = field.split(b"\t", 2)
             if not named:
-                # A renamed file has its two paths in fields of their own.
+                # For a renamed file the two paths follow as fields of their own.
                 next(fields), next(fields)
             files.append(ChangedFile(path, change, old_path, _count(added), _count(deleted)))
     return files

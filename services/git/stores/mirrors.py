@@ -1,4 +1,4 @@
-"""Mirrors: one bare repository for each remote, with upstream's objects and nothing else."""
+"""Mirrors: one bare repository for each remote, with upstream's objects only."""
 
 import asyncio
 import contextlib
@@ -25,14 +25,14 @@ from services.git.remote.addresses import Address, AddressBook
 from services.git.single_flight import SingleFlight
 from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
 
-# Where a mirror keeps what the remote's HEAD was; a branch of its own, for a remote's HEAD may be on none.
+# The ref in which a mirror keeps the remote's HEAD, which may be on no branch.
 _HEAD_REF: Final = b"refs/upstream/HEAD"
 _DEFAULTS: Final = (_HEAD_REF, b"refs/heads/main", b"refs/heads/master")
 _REF_FORMAT: Final = "%(refname) %(objecttype) %(objectname)"
 _REFSPECS: Final = (b"+refs/heads/*:refs/heads/*", b"+refs/tags/*:refs/tags/*")
 _ABBREVIATED: Final = re.compile(rb"[0-9a-f]{7,63}")
 _CONFIG: Final = {
-    # Base trees borrow these objects, so none may ever be thrown away; a git that would do it refuses then.
+    # Base trees borrow these objects, so none may ever be deleted; with this, git refuses to.
     "core.repositoryformatversion": "1",
     "extensions.preciousObjects": "true",
 }
@@ -40,7 +40,7 @@ _CONFIG: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRevision:
-    """A commit, and the branch that leads to it."""
+    """A commit, and its branch: the one that was asked for, or else the default branch."""
 
     commit_id: str
     branch: bytes
@@ -59,7 +59,7 @@ class Mirrors:
         *,
         on_fetched: Callable[[float], object],
     ) -> None:
-        """`on_fetched` is told of each fetch that succeeds, how many seconds it took."""
+        """`on_fetched` is called after each successful fetch, with its duration in seconds."""
         self._git = git
         self._paths = paths
         self._addresses = addresses
@@ -71,18 +71,18 @@ class Mirrors:
         self._rounds = Counter[str]()
 
     def objects(self, repository_id: str) -> Path:
-        """The directory that trees made from the mirror borrow from."""
+        """The object directory that trees made from the mirror borrow from."""
         return self._paths.mirror(repository_id) / "objects"
 
     def exists(self, repository_id: str) -> bool:
-        """Whether the repository has been fetched at all."""
+        """True when the repository has been fetched at least once."""
         return self._paths.mirror(repository_id).is_dir()
 
     async def refresh(self, remote: Remote, listener: ProgressListener = lambda _: None) -> None:
-        """Bring the mirror up to date, as the remote is now or later.
+        """Bring the mirror up to date with the remote as it is now or later.
 
-        Who asks while a fetch waits for its turn shares it. One that has begun may have looked at the remote too early:
-        who asks then shares the next.
+        Callers share a fetch that still waits for its turn. A fetch that has begun may have read the remote's refs too
+        early: callers who come then share the next one.
 
         Raises:
             FailedPrecondition: CLONE_FAILED.
@@ -92,9 +92,9 @@ class Mirrors:
         await self._single_flight.join(key, lambda report: self._refresh(remote, report), listener)
 
     async def find(self, remote: Remote, revision: bytes, listener: ProgressListener) -> ResolvedRevision | None:
-        """Find a revision of the remote. It is asked, unless this is a commit id that has been fetched already.
+        """Find a revision of the remote; None when there is none. A commit id already in the mirror needs no fetch.
 
-        Raises: as `refresh`.
+        Raises the errors of `refresh`.
         """
         text = revision.decode("ascii", "replace")
         if is_commit_id(text) and await self._has_after_all(remote.repository_id, text):
@@ -106,7 +106,7 @@ class Mirrors:
         return resolved
 
     async def resolve(self, repository_id: str, revision: bytes) -> ResolvedRevision | None:
-        """Find a branch, tag or commit id, in this order, in what has been fetched. Empty or HEAD is the default."""
+        """Find a branch, tag or commit id, in this order, in the mirror. Empty or HEAD means the default branch."""
         if revision in {b"", b"HEAD"}:
             return self._default(repository_id, await self._refs(repository_id, *_DEFAULTS))
         short = revision.removeprefix(b"refs/heads/")
@@ -121,29 +121,30 @@ class Mirrors:
         return ResolvedRevision(commit_id, default.branch if default else b"") if commit_id else None
 
     async def has(self, repository_id: str, commit_id: str) -> bool:
-        """Whether the mirror holds the commit."""
+        """True when the mirror holds the commit."""
         return await self._commit(repository_id, commit_id.encode()) is not None
 
     async def _has_after_all(self, repository_id: str, commit_id: str) -> bool:
-        """Whether the mirror holds the commit, now or after the fetch that is under way."""
+        """True when the mirror holds the commit, now or after the fetch that is under way."""
         if self.exists(repository_id) and await self.has(repository_id, commit_id):
             return True
         async with self._turn(repository_id):
             return self.exists(repository_id) and await self.has(repository_id, commit_id)
 
     def _turn(self, repository_id: str) -> asyncio.Lock:
-        """Return the lock that orders those in this process who want the mirror's own; nobody waits in vain for it."""
+        """Return this process's queue for the mirror's lock file: a fair lock, waited for without a timeout."""
         return self._turns.setdefault(repository_id, asyncio.Lock())
 
     @contextlib.asynccontextmanager
     async def writing(self, repository_id: str) -> AsyncIterator[int]:
-        """Be the only one who writes to the mirror; gives the lock's descriptor, for git to hold.
+        """Be the only writer to the mirror. Yields the lock's descriptor, for git to hold.
 
         Raises:
-            Exhausted: REPOSITORY_BUSY, when another process keeps it locked.
+            Exhausted: REPOSITORY_BUSY, another process keeps the mirror locked.
         """
         try:
             async with self._turn(repository_id):
+                # From here on, a caller of `refresh` must not share this fetch, but the next one.
                 self._rounds[repository_id] += 1
                 async with locked(self._paths.mirror_lock(repository_id), self._limits.lock_seconds) as held:
                     yield held
@@ -187,21 +188,21 @@ class Mirrors:
             Command("fetch", (*flags, *address.reading_flags), (address.url, *refspecs)),
             replace(how, on_message=ProgressParser(report)),
         )
-        # Git leaves such branches out, and calls that a success.
+        # Git skips such branches, and still reports success.
         if "shallow roots are not allowed" in fetched.stderr:
-            raise GitFailed("fetch", fetched.code, "the remote is a shallow clone itself: its history is not whole")
+            raise GitFailed("fetch", fetched.code, "the remote is a shallow clone itself: its history is incomplete")
         if branch:
             await self._git.run(Command("symbolic-ref", (), ("HEAD", branch)), Invocation(git_dir=mirror))
 
     async def _look_at_head(self, address: Address, how: Invocation) -> tuple[bytes, bool]:
-        """Return the ref that the remote's HEAD stands for (empty: it is detached), and whether it has a commit."""
+        """Return the ref that the remote's HEAD points to (empty: it is detached), and whether HEAD has a commit."""
         listing = Command("ls-remote", ("--symref", *address.reading_flags), (address.url, b"HEAD"))
         lines = (await self._git.run(listing, how)).stdout.splitlines()
         symbolic = [line[5:].partition(b"\t")[0] for line in lines if line.startswith(b"ref: ")]
         return symbolic[0] if symbolic else b"", bool(lines)
 
     async def _fetch_commit(self, remote: Remote, commit_id: str) -> bool:
-        """Ask the remote for one commit that no branch or tag leads to. Many refuse; then the answer is False."""
+        """Fetch a commit that no branch or tag leads to; return whether the mirror has it now. Many servers refuse."""
         address = await self._addresses.resolve(remote.url)
         mirror = self._paths.mirror(remote.repository_id)
         flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", *address.reading_flags)
@@ -215,7 +216,7 @@ class Mirrors:
         return await self.has(remote.repository_id, commit_id)
 
     def _default(self, repository_id: str, refs: dict[bytes, str]) -> ResolvedRevision | None:
-        """Return where the remote's HEAD leads; else (a bare repository has none yet) where people look."""
+        """Return the remote's HEAD; without one (as in a new bare repository) main, or else master."""
         head = (self._paths.mirror(repository_id) / "HEAD").read_bytes().strip().removeprefix(b"ref: refs/heads/")
         ref = next((ref for ref in _DEFAULTS if ref in refs), None)
         if ref is None:
@@ -223,13 +224,13 @@ class Mirrors:
         return ResolvedRevision(refs[ref], head if ref == _HEAD_REF else ref.removeprefix(b"refs/heads/"))
 
     async def _refs(self, repository_id: str, *names: bytes) -> dict[bytes, str]:
-        """Return the commits that those of the refs lead to that are there."""
+        """Return the commits of those of the refs that exist."""
         command = Command("for-each-ref", (f"--format={_REF_FORMAT}",), names)
         listing = await self._git.run(command, Invocation(git_dir=self._paths.mirror(repository_id)))
         commits: dict[bytes, str] = {}
         for line in listing.stdout.splitlines():
             name, kind, commit_id = line.split(b" ")
-            # A pattern matches what lies below it too. A tag of a tag takes one more look.
+            # A pattern also matches the refs below it. An annotated tag must still be peeled to its commit.
             if name in names:
                 leads_to = commit_id.decode() if kind == b"commit" else await self._commit(repository_id, name)
                 commits |= {name: leads_to} if leads_to else {}

@@ -1,4 +1,4 @@
-"""Looks after mirrors: many fetches leave many small packs, which every git that reads them has to open."""
+"""Repacks mirrors: many fetches leave many small packs, and every git that reads the mirror has to open all of them."""
 
 import asyncio
 import shutil
@@ -13,7 +13,7 @@ from services.git.paths import GitPaths
 from services.git.stores.mirrors import Mirrors
 
 _INTERVAL_SECONDS: Final = 3600.0
-# A lookup asks every pack, and a loose object is a file: what git itself calls too many is 50 and 6,700.
+# A lookup searches every pack, and each loose object is a file. Git's own limits for `gc --auto` are 50 and 6,700.
 _MANY_PACKS: Final = 20
 _MANY_LOOSE: Final = 2000
 
@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 
 
 class MirrorRepacker:
-    """Packs mirrors anew, one after another. No object is lost: base trees may borrow what no ref leads to any more."""
+    """Repacks mirrors, one after another. No object is lost, because base trees may borrow unreachable ones."""
 
     def __init__(self, git: Git, paths: GitPaths, mirrors: Mirrors) -> None:
         self._git = git
@@ -29,17 +29,17 @@ class MirrorRepacker:
         self._mirrors = mirrors
 
     async def run_repacking(self) -> None:
-        """Every hour, for ever: pack anew what has become many packs."""
+        """Repack, every hour until cancelled, the mirrors that have too many packs."""
         while True:
             await asyncio.sleep(_INTERVAL_SECONDS)
             for mirror in sorted(self._paths.mirrors.glob("*.git")):
                 try:
                     await self.repack(mirror.name.removesuffix(".git"))
                 except (ServiceError, GitError, OSError) as error:
-                    _log.warning("cannot pack a mirror anew", mirror=str(mirror), error=str(error))
+                    _log.warning("cannot repack a mirror", mirror=str(mirror), error=str(error))
 
     async def repack(self, repository_id: str) -> bool:
-        """Pack one mirror anew where it has many packs; returns whether it had.
+        """Repack one mirror if it has too many packs; return whether it had.
 
         Raises:
             GitError: git cannot.
@@ -52,19 +52,20 @@ class MirrorRepacker:
         try:
             async with self._mirrors.writing(repository_id) as held:
                 how = Invocation(git_dir=_alias(mirror, scratch), timeout_seconds=3600, held=(held,))
-                # Small packs and loose objects into larger ones, reachable or not, and each object once.
+                # Merges small packs and loose objects into larger packs, unreachable objects included.
                 await self._git.run(Command("repack", ("-d", "-q", "--geometric=2")), how)
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
-        _log.info("packed a mirror anew", repository_id=repository_id)
+        _log.info("repacked a mirror", repository_id=repository_id)
         return True
 
 
 def _alias(mirror: Path, scratch: Path) -> Path:
-    """Make a repository that is the mirror, but for its configuration.
+    """Make a repository that is the mirror in all but its configuration.
 
-    The mirror's own says that its objects are precious, so git refuses to replace a pack there. A change of that which
-    a crash left behind would leave the mirror without its guard; what a crash leaves of this is swept.
+    The mirror's configuration calls its objects precious, so git refuses to replace packs there. Were it changed for
+    the repack, a crash could leave the mirror without that guard; what a crash leaves of the alias is removed at
+    start-up.
     """
     alias = scratch / "mirror.git"
     alias.mkdir()

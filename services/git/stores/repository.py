@@ -1,4 +1,4 @@
-"""What repositories of ours have in common: one writer at a time, whatever is killed; commits by name."""
+"""What our own repositories have in common: a lock for one writer, clean-up after a killed git, lookup of commits."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ _POLL_SECONDS: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class StoreLimits:
-    """How long the network, and other processes, are waited for; and how much room there must be to begin."""
+    """How long to wait for the network and for other processes, and how much must be free before anything begins."""
 
     fetch_seconds: float = 1800
     lock_seconds: float = 120
@@ -26,10 +26,10 @@ class StoreLimits:
 
 @contextlib.asynccontextmanager
 async def locked(path: Path, wait_seconds: float) -> AsyncIterator[int]:
-    """Hold the lock on `path`, and gives its descriptor.
+    """Hold the lock on `path`. Yields its descriptor.
 
-    The kernel lets go of it when the last process that has the descriptor is gone. So a git that is given it
-    (`Invocation.held`) keeps its repository locked until it ends, even when the service that started it was killed.
+    The kernel releases the lock when the last process with the descriptor ends. So a git that inherits it
+    (`Invocation.held`) keeps its repository locked until it ends, even when the service that started it is killed.
 
     Raises:
         LockHeldError: it was not free within `wait_seconds`.
@@ -53,7 +53,7 @@ def _try_lock(path: Path) -> FileLock | None:
 
 
 async def commit_of(git: Git, repository: Path, name: bytes) -> str | None:
-    """Return the full id of the commit that `name` leads to in a repository of ours, None when there is none."""
+    """Return the full id of the commit that `name` leads to in one of our repositories, None when there is none."""
     peeled = name + b"^{commit}"
     answer = await git.run(
         Command("rev-parse", ("--verify", "--quiet"), (peeled,)),
@@ -64,7 +64,7 @@ async def commit_of(git: Git, repository: Path, name: bytes) -> str | None:
 
 
 def remove_stale_locks(repository: Path) -> None:
-    """Remove what a killed git left. We hold the repository's lock, and so would every living git of ours."""
+    """Remove what a killed git left. We hold the repository's lock, so no git of ours is alive in it."""
     for leftover in (
         *repository.rglob("*.lock"),
         *repository.glob("objects/pack/tmp_*"),

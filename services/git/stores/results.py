@@ -1,4 +1,4 @@
-"""Result stores: what agents made, one bare repository beside each mirror. No sandbox ever sees one."""
+"""Result stores: the results of agents, one bare repository beside each mirror. No sandbox ever sees one."""
 
 import shutil
 from datetime import datetime
@@ -15,14 +15,14 @@ from services.git.worktree.taker import TakenResult, Taker
 
 # Base trees of results are made by fetching a commit by its id.
 _CONFIG = {"uploadpack.allowAnySHA1InWant": "true"}
-# Nobody borrows from a store, but a commit that a caller was told of is not taken away while it may be at work with it.
+# No tree borrows from a store, but a caller who has just been given a commit may still be working with it.
 _UNNAMED_KEPT = "12.hours.ago"
-# A file that says that a ref was removed, and when.
+# A file in the store whose time says when a ref was last removed.
 _LOOSENED = "loosened"
 
 
 class ResultStores:
-    """Keeps results. Whatever comes in was checked; upstream's objects are borrowed from the mirror."""
+    """Stores results. Everything that comes in is checked first; upstream's objects are borrowed from the mirror."""
 
     def __init__(self, git: Git, paths: GitPaths, taker: Taker, limits: StoreLimits) -> None:
         self._git = git
@@ -31,7 +31,7 @@ class ResultStores:
         self._limits = limits
 
     async def store(self, repository_id: str) -> Path:
-        """Return the store of a repository that has a mirror, after making it where it is missing."""
+        """Return the store of a repository that has a mirror; make it when it is missing."""
         store = self._paths.result_store(repository_id)
         if store.is_dir():
             return store
@@ -52,14 +52,14 @@ class ResultStores:
         return store
 
     async def has(self, repository_id: str, commit_id: str) -> bool:
-        """Whether the store, or the mirror under it, holds the commit."""
+        """True when the store, or the mirror that it borrows from, holds the commit."""
         return await commit_of(self._git, await self.store(repository_id), commit_id.encode()) is not None
 
     async def take(self, repository_id: str, ref: str, spec: TakeSpec, borrowed: tuple[Path, ...]) -> ResultCommit:
-        """Take a working tree, under a ref of the store.
+        """Take a working tree as a commit, and point a ref of the store at it.
 
-        With the agent's own commits where it left some on top of the base. Where those do not hold (an object is
-        missing or malformed) the files are taken all the same, as one commit on the base.
+        The agent's own commits on top of the base are kept. If they are unusable (an object is missing or malformed),
+        the files are taken all the same, as one commit on the base.
 
         Raises:
             FailedPrecondition: TAKE_FAILED.
@@ -76,7 +76,7 @@ class ResultStores:
             raise failures.repository_busy(repository_id) from error
 
     async def remove_ref(self, repository_id: str, ref: str) -> None:
-        """Remove a ref; one that is gone is a success. What only it held goes with the next `compact`.
+        """Remove a ref; a missing one is a success. Objects that only it held go with a later `compact`.
 
         Raises:
             Exhausted: REPOSITORY_BUSY.
@@ -93,7 +93,7 @@ class ResultStores:
             raise failures.repository_busy(repository_id) from error
 
     async def names(self, repository_id: str, prefix: str) -> list[str]:
-        """Return the refs of a store below a prefix that ends with a slash, without it."""
+        """Return the refs of a store below a prefix that ends with a slash, without the prefix."""
         listing = await self._git.run(
             Command("for-each-ref", ("--format=%(refname)",), (prefix,)),
             Invocation(git_dir=self._paths.result_store(repository_id)),
@@ -101,11 +101,11 @@ class ResultStores:
         return [line.decode().removeprefix(prefix) for line in listing.stdout.splitlines()]
 
     def stores(self) -> list[str]:
-        """Return the repositories that have a store."""
+        """Return the ids of the repositories that have a store."""
         return sorted(path.stem for path in self._paths.results.glob("*.git"))
 
     def stores_that_lost_refs(self, before: datetime) -> list[str]:
-        """Return the repositories whose stores have lost a ref, the last before a time; the longest ago first."""
+        """Return the repositories whose stores lost their latest ref before a time, the longest ago first."""
         marks = {mark: mark.stat().st_mtime for mark in self._paths.results.glob(f"*.git/{_LOOSENED}")}
         return [
             mark.parent.stem
@@ -114,11 +114,11 @@ class ResultStores:
         ]
 
     async def compact(self, repository_id: str) -> None:
-        """Pack what is named into one pack, and remove what has had no name for hours.
+        """Pack all reachable objects into one pack, and remove those that have been unreachable for hours.
 
         Raises:
             Exhausted: REPOSITORY_BUSY.
-            GitError: git cannot.
+            GitError: git failed.
         """
         store = self._paths.result_store(repository_id)
         try:
@@ -148,7 +148,7 @@ class ResultStores:
         return ResultCommit(taken.commit_id, changed, taken.agent_commits, taken.lost_repositories)
 
     async def _keep(self, store: Path, ref: str, spec: TakeSpec, taken: TakenResult, held: int) -> None:
-        """Check every object of the pack and every link between them, then name the commit."""
+        """Check every object of the pack and every link between them, then point the ref at the commit."""
         if taken.pack is not None:
             how = Invocation(git_dir=store, stdin_file=taken.pack, timeout_seconds=1800, held=(held,))
             await self._git.run(Command("index-pack", ("--stdin", STRICT_FLAG)), how)

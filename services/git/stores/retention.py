@@ -1,7 +1,8 @@
-"""How long results are kept: until their time is over, and the tree that they were taken of is gone.
+"""Retention: results and snapshots are removed when they have expired, and later what only they held on the disk.
 
-The tree is the workspace of a job that has not ended, or whose workspace is kept. So a job that waits, for a person or
-a free place, finds its result however long that takes, and this service need not know any job.
+A result is also kept as long as the tree exists that it was taken from: the workspace of a job that has not ended, or
+one that is kept. So a job that waits, for a person or for a free place, finds its result however long it waits, and
+this service need not know about jobs.
 """
 
 import asyncio
@@ -21,10 +22,10 @@ from services.git.stores.results import ResultStores
 from services.git.stores.snapshots import Snapshots
 
 _AT_ONCE: Final = 100
-# What is still in use, or resists, is looked at again after this time, and keeps nobody else from going.
+# A result that is still in use, or cannot be removed, is tried again after this time, and does not block others.
 _LOOK_AGAIN: Final = timedelta(hours=1)
 _INTERVAL_SECONDS: Final = 600.0
-# As long as what nobody names any more is kept: an earlier compaction would find it too young.
+# Unreachable objects are kept this long (results._UNNAMED_KEPT): an earlier compaction would find them too young.
 _COMPACTED_AFTER: Final = timedelta(hours=12)
 _COMPACTED_AT_ONCE: Final = 4
 _REFS: Final = "refs/results/"
@@ -33,7 +34,7 @@ _log = structlog.get_logger()
 
 
 class ResultRetention:
-    """Takes results, each under its name, and lets go of them."""
+    """Takes results, each under its name, and removes them when they have expired."""
 
     def __init__(self, store: ResultRecords, results: ResultStores, keep_for: timedelta) -> None:
         self._store = store
@@ -45,19 +46,19 @@ class ResultRetention:
     async def take(
         self, repository_id: str, result_id: str, spec: TakeSpec, borrowed: tuple[Path, ...]
     ) -> ResultCommit:
-        """Take a tree as a result. `borrowed`, and what is raised: as Results.take."""
+        """Take a tree as a result. `borrowed` and the errors are those of ResultStores.take."""
         async with self._turn(repository_id, result_id):
-            # Recorded before the ref is made: a ref that nobody knows of would stay for ever.
+            # Recorded before the ref is made: a ref without a record would stay for ever.
             until = datetime.now(UTC) + self._keep_for
             await self._store.save(ResultRecord(repository_id, result_id, spec.tree.path, until))
             return await self._results.take(repository_id, _REFS + result_id, spec, borrowed)
 
     async def counts(self) -> dict[str, int]:
-        """Return how many results each repository has that has any."""
+        """Return the number of results of each repository that has any."""
         return await self._store.counts()
 
     async def adopt(self, repository_ids: Sequence[str]) -> int:
-        """Give those results a time that nothing is known of, as of now; return how many."""
+        """Record an expiry, counted from now, for results without a record; return how many there were."""
         until = datetime.now(UTC) + self._keep_for
         adopted = 0
         for repository_id in repository_ids:
@@ -66,7 +67,7 @@ class ResultRetention:
         return adopted
 
     async def remove_expired(self, now: datetime) -> list[str]:
-        """Let go of some of those whose time is over; return which."""
+        """Remove some of the results that have expired; return their ids."""
         gone = []
         for record in await self._store.expired(now, _AT_ONCE):
             try:
@@ -77,15 +78,15 @@ class ResultRetention:
                 _log.warning("cannot delete a result", result_id=record.result_id, error=str(error))
             await self._store.postpone(record, now + _LOOK_AGAIN)
         if gone:
-            _log.info("deleted results whose time was over", count=len(gone), first=gone[0])
+            _log.info("deleted expired results", count=len(gone), first=gone[0])
         self.expired += len(gone)
         return gone
 
     async def _let_go(self, record: ResultRecord) -> bool:
-        """Remove a result, the ref before the record, unless its tree is there; returns whether it is gone."""
+        """Remove a result, first the ref, then the record, unless its tree exists; return whether it was removed."""
         async with self._turn(record.repository_id, record.result_id):
             current = await self._store.find(record.repository_id, record.result_id)
-            if current != record:  # taken anew meanwhile
+            if current != record:  # taken again meanwhile
                 return False
             if record.tree is not None and await asyncio.to_thread(record.tree.exists):
                 return False
@@ -94,12 +95,12 @@ class ResultRetention:
             return True
 
     def _turn(self, repository_id: str, result_id: str) -> asyncio.Lock:
-        """Return the lock that orders those who take a result, and who lets it go."""
+        """Return the lock between taking a result and removing it."""
         return self._turns.setdefault((repository_id, result_id), asyncio.Lock())
 
 
 class RetentionLoop:
-    """Sweeps, a bounded part at a time. What a crash cuts short is done by the next sweep."""
+    """Removes what has expired, a bounded number at a time. What a crash interrupts is done in the next round."""
 
     def __init__(self, snapshots: Snapshots, retention: ResultRetention, results: ResultStores) -> None:
         self._snapshots = snapshots
@@ -107,7 +108,7 @@ class RetentionLoop:
         self._results = results
 
     async def run_retention(self) -> None:
-        """Sweep every ten minutes, for ever; before that give a time to results that have none."""
+        """Remove what has expired every ten minutes, until cancelled; first record results that have no record."""
         adopted = False
         while True:
             try:
@@ -115,14 +116,14 @@ class RetentionLoop:
                     await self._retention.adopt(await asyncio.to_thread(self._results.stores))
                     adopted = True
                 await self.remove_expired(datetime.now(UTC))
-            except Exception:  # noqa: BLE001 - whatever it is, the next sweep may do better
-                _log.exception("could not sweep")
+            except Exception:  # noqa: BLE001 - whatever it is, the next round may succeed
+                _log.exception("could not remove what has expired")
             await asyncio.sleep(_INTERVAL_SECONDS)
 
     async def remove_expired(self, now: datetime) -> list[str]:
-        """Delete snapshots and results whose time is over, and pack anew the stores that have lost something long ago.
+        """Delete expired snapshots and results, and compact the stores that lost their latest ref long enough ago.
 
-        Returns the ids of what went. What resists is logged, and left to a later sweep.
+        Returns the ids of what was deleted. What cannot be deleted is logged, and tried again later.
         """
         gone = [*await self._snapshots.remove_expired(now), *await self._retention.remove_expired(now)]
         for repository_id in self._results.stores_that_lost_refs(now - _COMPACTED_AFTER)[:_COMPACTED_AT_ONCE]:

@@ -22,7 +22,7 @@ _log = structlog.get_logger()
 
 
 class Snapshots:
-    """Makes snapshots, each once, and forgets them when their time is over."""
+    """Takes snapshots, each once, and deletes them when they have expired."""
 
     def __init__(self, store: SnapshotRecords, results: ResultStores, keep_for: timedelta) -> None:
         self._store = store
@@ -31,9 +31,9 @@ class Snapshots:
         self._single_flight = SingleFlight[Snapshot]()
 
     async def take(self, spec: SnapshotSpec, borrowed: tuple[Path, ...], layered_on: str) -> Snapshot:
-        """Return the snapshot of this id, after making it where there is none.
+        """Return the snapshot of this id; take it when there is none.
 
-        `borrowed` and `layered_on` as in Results.take and Order.
+        `borrowed` and `layered_on` are those of ResultStores.take and TakeSpec.
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED.
@@ -52,11 +52,11 @@ class Snapshots:
         return snapshot
 
     async def page(self, repository_id: str, page: Page) -> tuple[list[Snapshot], str]:
-        """Return a page of snapshots, the newest first, and the token of the next page."""
+        """Return a page of snapshots, newest first, and the token of the next page."""
         return await self._store.page(repository_id, page)
 
     async def delete(self, snapshot_id: str) -> None:
-        """Delete a snapshot; one that is gone is a success. Raises Exhausted: REPOSITORY_BUSY."""
+        """Delete a snapshot; a missing one is a success. Raises Exhausted: REPOSITORY_BUSY."""
         snapshot = await self._store.find(snapshot_id)
         if snapshot is None:
             return
@@ -64,7 +64,7 @@ class Snapshots:
         await self._store.remove(snapshot_id)
 
     async def remove_expired(self, now: datetime) -> list[str]:
-        """Delete some of those that have expired; return which. What resists is logged, and left to the next sweep."""
+        """Delete some of the expired snapshots; return their ids. Those that cannot be deleted are logged."""
         gone = []
         for snapshot in await self._store.expired(now, _AT_ONCE):
             try:
@@ -85,13 +85,13 @@ class Snapshots:
             create_time=now,
             expire_time=now + (spec.keep_for or self._keep_for),
         )
-        # Recorded before the ref is made: a ref that nobody knows of would stay for ever.
+        # Recorded before the ref is made: a ref without a record would stay for ever.
         claimed = await self._store.claim(new, _hash(spec))
         if claimed is None:
             raise RequestIdReused("snapshot", spec.snapshot_id)
         if claimed.commit_id:
             return claimed
-        # The time of the first try, so that each makes the same commit.
+        # The time of the first try, so that every try makes the same commit.
         signature = Signature("Boatyard", "boatyard@localhost", int(claimed.create_time.timestamp()))
         take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, signature, layered_on)
         taken = await self._results.take(spec.repository_id, _ref(spec.snapshot_id), take_spec, borrowed)

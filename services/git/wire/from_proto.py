@@ -1,4 +1,4 @@
-"""Reads requests into this service's own words, and checks everything that they can get wrong."""
+"""Reads requests into the service's own types, and checks everything that can be wrong with them."""
 
 import os
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ _TIERS: Final = {
 
 
 class RequestReader:
-    """Reads requests. Every method raises Invalid with all violations at once."""
+    """Reads requests. Every method raises Invalid, with all violations at once."""
 
     def __init__(self, addresses: AddressBook, paths: GitPaths) -> None:
         self._addresses = addresses
@@ -54,7 +54,7 @@ class RequestReader:
         return _remote_from_proto(request.remote), StartPoint(request.revision, request.result_commit_id)
 
     def clone(self, request: pb.CloneRepositoryRequest) -> CloneSpec:
-        """Read an order for a plain clone."""
+        """Read which plain clone to make."""
         violations = _id_violations("clone_id", request.clone_id) + self._remote_violations(request.remote)
         if request.branch:
             violations += _branch_violations("branch", request.branch)
@@ -89,7 +89,7 @@ class RequestReader:
         return _tree_from_proto(request.tree), request.branch, request.commit_id
 
     def commit(self, request: pb.CommitRequest) -> tuple[WorkingTree, str, Signature]:
-        """Read what to commit as."""
+        """Read which tree to commit, with which message and signature."""
         violations = self._tree_violations(request.tree) + _message_violations(request.message)
         violations += _signature_violations(request.signature)
         _refuse(violations)
@@ -116,7 +116,7 @@ class RequestReader:
         violations += _message_violations(request.message)
         keep_for = request.keep_for.ToTimedelta() if request.HasField("keep_for") else None
         if keep_for is not None and not timedelta() < keep_for <= _LONGEST_KEPT:
-            violations.append(("keep_for", "must be more than nothing, and at most ten years"))
+            violations.append(("keep_for", "must be more than zero, and at most ten years"))
         _refuse(violations)
         return SnapshotSpec(
             request.snapshot_id,
@@ -184,7 +184,7 @@ class RequestReader:
             violations.append(("tree.layout.path", complaint))
         for index, path in enumerate(tree.read_only_paths):
             if not self._paths.may_be_borrowed(path):
-                violations.append((f"tree.read_only_paths[{index}]", "must be a path that PrepareBase gave"))
+                violations.append((f"tree.read_only_paths[{index}]", "must be a path that PrepareBase returned"))
         if tree.sandbox_tier not in _TIERS:
             violations.append(("tree.sandbox_tier", "must be a tier of the contract"))
         return violations

@@ -1,4 +1,4 @@
-"""Describes this service's own values in the contract's messages; `requests` reads the other way."""
+"""Writes the service's own types as the contract's messages; `from_proto` is the other direction."""
 
 import os
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ _CHANGES: Final = {
 
 
 def base_to_proto(message: Progress | Base) -> pb.PrepareBaseResponse:
-    """Describe progress, or the base."""
+    """Convert progress, or the base."""
     if isinstance(message, Progress):
         return pb.PrepareBaseResponse(progress=_progress_to_proto(message))
     return pb.PrepareBaseResponse(
@@ -59,7 +59,7 @@ def base_to_proto(message: Progress | Base) -> pb.PrepareBaseResponse:
 
 
 def clone_to_proto(message: Progress | Clone) -> pb.CloneRepositoryResponse:
-    """Describe progress, or the clone."""
+    """Convert progress, or the clone."""
     if isinstance(message, Progress):
         return pb.CloneRepositoryResponse(progress=_progress_to_proto(message))
     clone = pb.Clone(path=os.fsencode(message.path), commit_id=message.commit_id)
@@ -67,14 +67,14 @@ def clone_to_proto(message: Progress | Clone) -> pb.CloneRepositoryResponse:
 
 
 def push_to_proto(message: Progress | bool) -> pb.PushResponse:
-    """Describe progress, or whether the branch was there already."""
+    """Convert progress, or whether the branch was there already."""
     if isinstance(message, Progress):
         return pb.PushResponse(progress=_progress_to_proto(message))
     return pb.PushResponse(pushed=pb.Pushed(already_there=message))
 
 
 def result_to_proto(result: ResultCommit) -> pb.TakeResultResponse:
-    """Describe a result."""
+    """Convert a result."""
     return pb.TakeResultResponse(
         commit_id=result.commit_id,
         changed=result.changed,
@@ -84,7 +84,7 @@ def result_to_proto(result: ResultCommit) -> pb.TakeResultResponse:
 
 
 def snapshot_to_proto(snapshot: Snapshot) -> pb.Snapshot:
-    """Describe a snapshot."""
+    """Convert a snapshot."""
     message = pb.Snapshot(
         snapshot_id=snapshot.snapshot_id,
         repository_id=snapshot.repository_id,
@@ -98,7 +98,7 @@ def snapshot_to_proto(snapshot: Snapshot) -> pb.Snapshot:
 
 
 def usage_page_to_proto(usage: DiskUsage, page: Page) -> pb.UsageOfRepositoriesResponse:
-    """Describe what the repositories of one page take, and all of them together."""
+    """Convert one page of repositories' usage, with the totals of all."""
     after = "" if page.after is None else str(page.after[0])
     rest = [row for row in usage.repositories if row.repository_id > after]
     rows, token = page.cut(rest, lambda row: (row.repository_id,))
@@ -114,7 +114,7 @@ def usage_page_to_proto(usage: DiskUsage, page: Page) -> pb.UsageOfRepositoriesR
 
 
 def diff_to_proto(piece: bytes | DiffEnd) -> Iterator[pb.GetDiffResponse]:
-    """Describe a piece of a diff, of any size, or its end."""
+    """Convert a piece of a diff, of any size, or its end."""
     if isinstance(piece, DiffEnd):
         yield pb.GetDiffResponse(
             truncated=piece.omitted_files > 0,
@@ -127,7 +127,7 @@ def diff_to_proto(piece: bytes | DiffEnd) -> Iterator[pb.GetDiffResponse]:
 
 
 def status_page_to_proto(entries: list[StatusEntry], page: Page) -> pb.GetStatusResponse:
-    """Describe one page of a tree's status."""
+    """Convert one page of a tree's status."""
     rows, token = page.cut(_after(entries, page), lambda entry: (_key(entry.path),))
     described = [
         pb.StatusEntry(path=row.path, index=row.index, worktree=row.worktree, old_path=row.old_path) for row in rows
@@ -138,7 +138,7 @@ def status_page_to_proto(entries: list[StatusEntry], page: Page) -> pb.GetStatus
 def changed_files_page_to_proto(
     files: list[ChangedFile], base_commit_id: str, page: Page
 ) -> pb.ListChangedFilesResponse:
-    """Describe one page of the changed files."""
+    """Convert one page of the changed files."""
     rows, token = page.cut(_after(files, page), lambda file: (_key(file.path),))
     described = [
         pb.ChangedFile(
@@ -188,5 +188,5 @@ def _after(rows: list[_Row], page: Page) -> list[_Row]:
 
 
 def _key(path: bytes) -> str:
-    # Sorts as the bytes do, and any path is printable.
+    # Sorts as the bytes do, and is printable for any path.
     return path.hex()

@@ -1,6 +1,6 @@
-"""Git on a tree that an agent could write: the same table and environment, inside a sandbox.
+"""Git on a tree that an agent could write: the command table and environment of `gitcmd`, inside a sandbox.
 
-Whatever the tree's `.git` makes git execute, it executes in there: without network, without our files, as nobody.
+Whatever the tree's `.git` makes git execute runs in there: without network, without our files, as nobody.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from services.git.model import WorkingTree
 
 _WORKSPACE: Final = Path("/workspace")
 _SCRATCH: Final = Path("/scratch")
-# What only looks something up in an agent's `.git` answers at once; a pipe that was put there never does.
+# Commands that only look something up in an agent's `.git` answer at once, unless the agent put a pipe there.
 ANSWER_SECONDS = 30.0
 _ASKING: Final = frozenset({"cat-file", "merge-base", "rev-parse", "symbolic-ref"})
 _STDERR_KEPT: Final = 10 * 1024
@@ -27,9 +27,9 @@ _CHUNK: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class TreeView:
-    """What git sees: the tree, perhaps a scratch directory of ours, objects to borrow.
+    """What git sees: the tree, the objects that it borrows, and perhaps a scratch directory of ours.
 
-    `tree` and `scratch` are the paths as git has them. Without a sandbox those are the host's own.
+    `tree` and `scratch` are the paths that git sees. Without a sandbox those are the host's own.
     """
 
     tree: Path
@@ -39,26 +39,26 @@ class TreeView:
 
     @classmethod
     def of(cls, working_tree: WorkingTree, access: Access, *, scratch: Path | None = None) -> "TreeView":
-        """Show a working tree with what it borrows, and `scratch` (writable) where there is one."""
+        """Show a working tree, what it borrows, and `scratch`, writable, if there is one."""
         borrowed = tuple(Mount(path) for path in working_tree.read_only_paths)
         layers = working_tree.layers
         if working_tree.tier is Tier.NONE and (layers is None or layers.mounted_path):
             return cls(working_tree.path, scratch or working_tree.path, Tier.NONE, borrowed)
         tree: Mount | Overlay = Mount(working_tree.path, _WORKSPACE, access)
         if layers is not None:
-            # Who only reads holds them as everybody else does: they would change below it.
+            # Even who only reads takes the layers' hold: otherwise they could change while it reads.
             tree = Overlay(layers.lowers, layers.upper, layers.work, _WORKSPACE, layers.mounted_path, "git")
         scratch_mounts = (Mount(scratch, _SCRATCH, Access.READ_WRITE),) if scratch else ()
         return cls(_WORKSPACE, _SCRATCH, working_tree.tier, (tree, *borrowed, *scratch_mounts))
 
     def hiding(self, hidden: tuple[Mount, ...]) -> "TreeView":
-        """The same, with something mounted over parts of it; without a sandbox nothing can be hidden."""
+        """Return the same view with something mounted over parts of it. Without a sandbox nothing can be hidden."""
         return self if self.tier is Tier.NONE else replace(self, mounts=(*self.mounts, *hidden))
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxedInvocation:
-    """What one run needs beside its command; `git_dir` is the tree's own `.git` unless another is given."""
+    """What one run needs beside its command. `git_dir` is the tree's own `.git` unless another one is given."""
 
     git_dir: Path | None = None
     stdin: bytes = b""
@@ -69,28 +69,28 @@ class SandboxedInvocation:
 
 
 class SandboxedGit:
-    """Starts git, and `find`, in sandboxes."""
+    """Runs git, and `find`, in sandboxes."""
 
     async def run(self, view: TreeView, command: Command, how: SandboxedInvocation | None = None) -> GitOutput:
         """Run one command to its end.
 
         Raises:
             GitFailed, GitTimedOut, OutputTooLarge: as `Git.run`.
-            SandboxUnavailableError: there is no sandbox here.
+            SandboxUnavailableError: this machine has no sandbox.
         """
         how = how or SandboxedInvocation()
         spec = self._spec(view, command, how)
         completed = await self._bounded(spec, command.name, how)
         stderr = _said(completed.stderr)
-        # A sandbox that cannot be made exits with 1 too, which for many commands is an answer.
+        # A sandbox that cannot be made also exits with 1, which for many commands is an answer.
         if completed.exit_code not in how.expected_codes or stderr.startswith("bwrap: "):
             raise GitFailed(command.name, completed.exit_code, stderr)
         return GitOutput(completed.exit_code, completed.stdout, stderr)
 
     async def write_output(self, view: TreeView, command: Command, target: Path, how: SandboxedInvocation) -> None:
-        """Run one command whose output goes to a file of ours, at most `how.output_limit` bytes of it.
+        """Run one command, and write its output, at most `how.output_limit` bytes, to a file of ours.
 
-        Raises: as `run`.
+        Raises the errors of `run`.
         """
         spec = self._spec(view, command, how)
         try:
@@ -107,9 +107,9 @@ class SandboxedGit:
             raise GitFailed(command.name, code, _said(stderr))
 
     async def nested_repositories(self, view: TreeView) -> dict[bytes, bool]:
-        """Find the repositories inside of the tree: their paths from its top, and whether `.git` is a directory there.
+        """Find the repositories inside the tree: their paths from its top, and whether their `.git` is a directory.
 
-        Raises: as `run`.
+        Raises the errors of `run`.
         """
         expression = (
             b"-mindepth",
@@ -131,9 +131,9 @@ class SandboxedGit:
     async def below(self, view: TreeView, paths: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         """Return the files and links below some directories, and the directories: paths from the top of the tree.
 
-        Repositories' `.git` is left out.
+        The `.git` of repositories is left out.
 
-        Raises: as `run`.
+        Raises the errors of `run`.
         """
         kinds = (b"(", b"-type", b"f", b"-o", b"-type", b"l", b"-o", b"-type", b"d", b")")
         starts = tuple(b"./" + path for path in paths)
@@ -144,7 +144,7 @@ class SandboxedGit:
     async def remove_locks(self, view: TreeView) -> None:
         """Remove the lock files of the tree's own repository.
 
-        Raises: as `run`.
+        Raises the errors of `run`.
         """
         await self._find(view, (b"./.git",), (b"-type", b"f", b"-name", b"*.lock", b"-delete"))
 
@@ -159,7 +159,7 @@ class SandboxedGit:
             tier=view.tier,
         )
         completed = await self._bounded(spec, "find", SandboxedInvocation())
-        # Directories that cannot be read make it exit with 1; git will say more about them than we could.
+        # Unreadable directories make it exit with 1; git will say more about them than we could.
         if completed.exit_code not in {0, 1} or completed.stderr.startswith(b"bwrap: "):
             raise GitFailed("find", completed.exit_code, _said(completed.stderr))
         records = sorted(record for record in completed.stdout.split(b"\0") if record)
@@ -176,7 +176,7 @@ class SandboxedGit:
             raise OutputTooLarge(name, how.output_limit) from error
 
     def _spec(self, view: TreeView, command: Command, how: SandboxedInvocation) -> SandboxSpec:
-        # The tree belongs to our own user, who has another number in here; and it is nobody's we would have to fear.
+        # The tree belongs to our own user, who has another uid inside the sandbox, where foreign owners do no harm.
         config = [*command.spec.config.items(), ("safe.directory", "*")]
         variables = build_environment(environment.HOME, config=config) | how.variables
         variables |= {"GIT_DIR": str(how.git_dir or view.tree / ".git"), "GIT_WORK_TREE": str(view.tree)}
@@ -190,7 +190,7 @@ class SandboxedGit:
 
 
 async def _pump(process: asyncio.subprocess.Process, stdin: bytes) -> bytes:
-    """Write all of stdin, and return the end of stderr."""
+    """Write all of stdin, then return the end of stderr."""
     if process.stdin is None or process.stderr is None:
         raise RuntimeError("the process was started without pipes")
     process.stdin.write(stdin)
@@ -211,7 +211,7 @@ async def _copy(process: asyncio.subprocess.Process, target: Path, name: str, li
             if size <= limit:
                 file.write(chunk)
             elif process.returncode is None:
-                # What is left is read all the same: a pipe that is not read to its end stays open.
+                # The rest is read all the same: a pipe that is not read to its end stays open.
                 process.kill()
     if size > limit:
         raise OutputTooLarge(name, limit)

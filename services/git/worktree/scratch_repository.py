@@ -1,6 +1,6 @@
-"""A git directory of ours beside a working tree: what an agent did to its own does not matter to it.
+"""A git directory of ours beside a working tree: whatever an agent did to the tree's own `.git` does not affect it.
 
-Git runs on both in the sandbox, with an index that is made here of a commit of ours and of what lies in the tree.
+Git runs in the sandbox on both, with an index built here from a commit of ours and from the files of the tree.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ _FROM_LIST: Final = ("-z", "--stdin")
 
 
 class ScratchRepository:
-    """One attempt at taking a tree: a bare repository, seen by git inside the sandbox beside the tree."""
+    """A bare repository for one attempt at taking a tree; git in the sandbox sees it beside the tree."""
 
     def __init__(
         self, git: SandboxedGit, view: TreeView, spec: TakeSpec, *, with_agents_objects: bool, index: str = "index"
@@ -34,21 +34,21 @@ class ScratchRepository:
             self._variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str(view.tree / ".git" / "objects")
 
     async def text(self, command: Command, *, stdin: bytes = b"", variables: dict[str, str] | None = None) -> str:
-        """Run a command that prints one value."""
+        """Run a command, and return the one value that it prints."""
         completed = await self._git.run(self._view, command, self._how(stdin=stdin, variables=variables))
         return completed.line.decode("ascii", "replace")
 
     async def holds(self, command: Command) -> bool:
-        """Whether a command that answers by its exit code says yes."""
+        """Run a command that answers by its exit code; True when that is 0."""
         return (await self._git.run(self._view, command, self._how(expected_codes=(0, 1, 128)))).code == 0
 
     def hiding(self, mounts: tuple[Mount, ...]) -> "ScratchRepository":
-        """The same repository, with something mounted over parts of the tree."""
+        """Return the same repository, with something mounted over parts of the tree."""
         view = self._view.hiding(mounts)
         return ScratchRepository(self._git, view, self._spec, with_agents_objects=self._with_agents_objects)
 
     def with_other_index(self) -> "ScratchRepository":
-        """The same repository, with a second index."""
+        """Return the same repository, with a second index."""
         with_objects = self._with_agents_objects
         return ScratchRepository(
             self._git, self._view, self._spec, with_agents_objects=with_objects, index="other-index"
@@ -69,26 +69,26 @@ class ScratchRepository:
         ]
 
     async def links_among(self, nested: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """Return those of the nested repositories that stand in the index as a link, without their content."""
+        """Return those of the nested repositories that the index has as links, without their content."""
         return tuple(sorted(entry.path for entry in await self.entries(nested) if entry.link)) if nested else ()
 
     async def stage_everything(self) -> None:
         """Bring the index to the working tree by reading every file of it."""
         staged = await self._git.run(self._view, Command("add", ("--all",)), self._how())
-        # Git leaves out a directory that it may not read, and calls that a success.
+        # Git skips a directory that it may not read, and still reports success.
         if "Permission denied" in staged.stderr:
             raise GitFailed("add", staged.code, staged.stderr)
 
     async def stage(self, changes: UpperChanges) -> None:
-        """Bring the index to the working tree by reading what has changed, whether git would ignore it or not."""
+        """Bring the index to the working tree by reading the changed files, even those that git would ignore."""
         if changes.removed:
             await self._update("--force-remove", paths=changes.removed)
         if changes.read:
             await self._update("--add", "--remove", paths=changes.read)
 
     async def ignored(self, paths: Iterable[bytes]) -> frozenset[bytes]:
-        """Return those of the paths that git ignores: what the index holds is not ignored."""
-        # The one command that knows no literal paths: a path that begins with a colon would be a pattern.
+        """Return those of the paths that git ignores. Paths in the index are not ignored."""
+        # The one command without literal paths: a path that begins with a colon would be a pattern.
         stdin = _lines(b"./" + path for path in paths)
         if not stdin:
             return frozenset()
@@ -103,12 +103,12 @@ class ScratchRepository:
             await self.text(Command("update-index", ("-z", "--index-info")), stdin=stdin)
 
     async def unlink(self, paths: tuple[bytes, ...]) -> None:
-        """Take paths out of the index, whatever the tree has."""
+        """Remove paths from the index, whether the tree has them or not."""
         if paths:
             await self._update("--force-remove", paths=paths)
 
     async def commit_tree(self, parent: str) -> str:
-        """Return the commit of the index on `parent`: the parent itself where it has that tree already."""
+        """Commit the index on `parent`; return the parent itself when it has the same tree."""
         tree = await self.text(Command("write-tree"))
         if tree == await self.text(Command("rev-parse", ("--verify",), (f"{parent}^{{tree}}",))):
             return parent
@@ -117,7 +117,7 @@ class ScratchRepository:
         return await self.text(commit, stdin=message_bytes(spec.message), variables=signature_variables(spec.signature))
 
     async def write_pack(self, commit_id: str, pack: Path, limit: int) -> None:
-        """Write all that the commit has and the base has not."""
+        """Write a pack, of at most `limit` bytes, of all objects that the commit has and the base lacks."""
         revisions = f"{commit_id}\n^{self._spec.base_commit_id}\n".encode()
         command = Command("pack-objects", ("--revs", "--stdout", "-q"))
         how = replace(self._how(stdin=revisions), output_limit=limit)

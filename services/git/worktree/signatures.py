@@ -1,4 +1,4 @@
-"""Commits that are the same whenever they are made: author, committer and times come from outside."""
+"""Signatures and messages as git writes them into commits: with all of it given, the same work is the same commit."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ _CRUD: Final = "".join(map(chr, range(33))) + ".,:;<>\"\\'"
 
 
 def signature_variables(signature: Signature) -> dict[str, str]:
-    """Return the environment that makes git write exactly this signature."""
+    """Return the environment variables that make git write exactly this signature."""
     date = f"@{signature.seconds} +0000"
     return {
         f"GIT_{role}_{field}": value
@@ -18,15 +18,15 @@ def signature_variables(signature: Signature) -> dict[str, str]:
 
 
 def without_crud(name: str) -> str:
-    """Return a name or an address as git writes it: without what ident.c calls crud at its ends."""
+    """Return a name or an address as git writes it: without what git's ident.c calls crud at both ends."""
     return name.strip(_CRUD)
 
 
 def signature_line(signature: Signature) -> bytes:
-    """Return what stands in a commit object after `author` and `committer`."""
+    """Return what follows `author` and `committer` in a commit object."""
     return f"{without_crud(signature.name)} <{without_crud(signature.email)}> {signature.seconds} +0000".encode()
 
 
 def message_bytes(message: str) -> bytes:
-    """Return a message as it stands in a commit: whole lines."""
+    """Return a message as a commit has it: whole lines."""
     return message.encode() if message.endswith("\n") else f"{message}\n".encode()

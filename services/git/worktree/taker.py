@@ -1,6 +1,6 @@
-"""Takes a working tree as a commit, whatever became of its `.git`: with a git directory of ours, in the sandbox.
+"""Takes a working tree as a commit, whatever state its `.git` is in: in the sandbox, with a git directory of ours.
 
-What comes out is a pack: data, which the result store checks object by object before it keeps any of it.
+The outcome is a pack: mere data, which the result store checks object by object before it keeps any of it.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ from services.git.worktree.upper import (
     read_upper,
 )
 
-# A mount each: more of them are an accident, such as a package manager's cache that nothing ignores.
+# Each needs a mount. More are an accident, such as a package manager's cache that nothing ignores.
 _MAX_HIDDEN: Final = 256
-# Their names are arguments of one program.
+# Their names all become arguments of one `find`.
 _MAX_MOVED: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class TakenResult:
-    """What was found. `pack` is None when the tree is the base's and HEAD leads to nothing new."""
+    """A working tree as a commit and its pack; no pack when the tree is the base's and HEAD has no new commits."""
 
     commit_id: str
     pack: Path | None
@@ -43,7 +43,7 @@ class TakenResult:
 
 
 class Taker:
-    """Takes working trees. `scratch` directories are the caller's to make and to remove."""
+    """Takes working trees. The caller makes and removes the `scratch` directories."""
 
     def __init__(self, host_git: Git, git: SandboxedGit, empty: Path, *, max_pack_bytes: int) -> None:
         self._host_git = host_git
@@ -60,10 +60,10 @@ class Taker:
             spec: what to take.
             borrowed: object directories that hold the base.
             scratch: an empty directory.
-            keep_commits: whether the agent's own commits are wanted; without them its object store is not looked at.
+            keep_commits: whether to keep the agent's own commits; if not, its object store is not read.
 
         Raises:
-            GitError: git cannot read the tree, or the result is larger than it may be.
+            GitError: git cannot read the tree, or the result is larger than allowed.
         """
         repository_dir = await self._prepare(scratch, borrowed)
         tree = replace(spec.tree, read_only_paths=borrowed)
@@ -80,16 +80,16 @@ class Taker:
         if commit_id == spec.base_commit_id:
             return TakenResult(commit_id, None, 0, lost)
         if not is_commit_id(commit_id):
-            raise GitFailed("commit-tree", 0, f"no commit id came out: {commit_id!r}")
+            raise GitFailed("commit-tree", 0, f"git printed no commit id: {commit_id!r}")
         pack = scratch / "result.pack"
         await repository.write_pack(commit_id, pack, self._max_pack_bytes)
         counted = Command("rev-list", ("--count",), (parent, f"^{spec.base_commit_id}"))
         return TakenResult(commit_id, pack, int(await repository.text(counted)), lost)
 
     async def _what_changed(self, view: TreeView, spec: TakeSpec, scratch: Path) -> UpperListing | None:
-        """Return what the layers tell of the changes; None where every file has to be read to know."""
+        """Return the changes according to the layers; None when only reading every file tells."""
         layers = spec.tree.layers
-        # Without a sandbox an agent with our rights could have changed the upper directory behind the overlay's back.
+        # Without a sandbox, an agent with our rights could have changed the upper directory behind the overlay's back.
         if layers is None or not spec.layered_on or spec.tree.tier is Tier.NONE:
             return None
         mounted_by_root = layers.mounted_path is not None
@@ -110,11 +110,12 @@ class Taker:
     async def _read_changes(
         self, repository: ScratchRepository, spec: TakeSpec, parent: str, upper: UpperListing
     ) -> tuple[bytes, ...]:
-        """Bring the index from the commit below the layers to the working tree; return what is lost of it."""
+        """Bring the index from the commit below the layers to the tree; return the submodules that lose content."""
         await repository.read_commit(spec.layered_on)
         below = await repository.entries()
         changes = compare(below, upper)
         known = {entry.path for entry in below}
+        # What is tracked is never ignored, and the agent's own commits say what is tracked now.
         tracking, tracked = repository, below
         if parent != spec.layered_on:
             tracking = repository.with_other_index()
@@ -147,7 +148,7 @@ class Taker:
         return repository_dir
 
     async def _agents_head(self, tree: WorkingTree, spec: TakeSpec, repository_dir: Path) -> str | None:
-        """Return the commit that the agent left HEAD at, where it descends from the base, and is not it."""
+        """Return the commit that the agent left HEAD at; None unless it descends from the base and differs from it."""
         command = Command("rev-parse", ("--verify", "--quiet"), ("HEAD^{commit}",))
         alone = TreeView.of(tree, Access.READ_ONLY)
         answer = await self._git.run(alone, command, SandboxedInvocation(expected_codes=(0, 1, 128)))
@@ -162,12 +163,14 @@ class Taker:
     def _hidden(
         self, view: TreeView, nested: Mapping[bytes, bool], submodules: tuple[bytes, ...], scratch: Path
     ) -> tuple[Mount, ...]:
-        """Lay nothing over the `.git` of every nested repository: git then takes their files for what they are.
+        """Return empty mounts over the `.git` of every nested repository, so that git sees its files as ordinary files.
 
-        Over submodules as a whole: without content they stay at the commit that they were at.
+        Submodules are covered as a whole: without content they stay at the commit that they were at.
         """
         if len(nested) > _MAX_HIDDEN:
-            raise GitFailed("add", 0, f"{len(nested)} repositories lie inside the tree; {_MAX_HIDDEN} can be taken")
+            raise GitFailed(
+                "add", 0, f"{len(nested)} repositories lie inside the tree; at most {_MAX_HIDDEN} can be taken"
+            )
         nothing = scratch / "nothing"
         nothing.touch()
         mounts = [Mount(self._empty, view.tree / os.fsdecode(path)) for path in submodules]
@@ -183,7 +186,8 @@ async def _start_from(
 ) -> tuple[bytes, ...]:
     """Fill the index with the parent's tree; return those of the nested repositories that are submodules of the base.
 
-    Those that the agent has committed as links, which lead nowhere, are left out: their files can be added.
+    Nested repositories that the agent committed as links are removed from the index, because such links lead nowhere;
+    their files can then be added.
     """
     await repository.read_commit(base)
     submodules = await repository.links_among(nested)
@@ -196,7 +200,7 @@ async def _start_from(
 def _links(
     tracked: list[IndexEntry], below: Mapping[bytes, IndexEntry], changes: UpperChanges, upper: UpperListing
 ) -> list[IndexEntry]:
-    """Return the submodules that the agent has moved or added, as it committed them, where no files are in them."""
+    """Return the empty submodules that the agent added or moved to another commit, as it committed them."""
     directories, read = set(upper.directories), changes.read
     return [
         entry

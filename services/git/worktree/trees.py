@@ -1,4 +1,4 @@
-"""Everyday git in a working tree: branch, status, stage, commit. In the sandbox, for an agent may have been there."""
+"""Everyday git in a working tree: branch, status, stage, commit. In the sandbox, as an agent may have written it."""
 
 import structlog
 
@@ -18,13 +18,13 @@ _log = structlog.get_logger()
 
 
 class WorkingTrees:
-    """Works on the repository that stands in a working tree, as it is."""
+    """Works on the repository of a working tree, as the agent left it."""
 
     def __init__(self, git: SandboxedGit) -> None:
         self._git = git
 
     async def head(self, tree: WorkingTree) -> Head:
-        """Say where the tree is.
+        """Return the branch and the commit of HEAD.
 
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
@@ -37,13 +37,13 @@ class WorkingTrees:
         return Head(symbolic.line.removeprefix(b"refs/heads/"), commit_id or "")
 
     async def create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
-        """Make a branch at a commit (empty: HEAD's) and puts HEAD on it; no file and no index entry is touched.
+        """Make a branch at a commit (empty: HEAD's), and point HEAD at it; files and index stay as they are.
 
-        What a git left locked that was killed in the midst of this is unlocked: who asks has the tree for itself.
+        Locks that a killed git left are removed, which is safe because the caller has the tree to itself.
 
         Raises:
             NotFound: REVISION_NOT_FOUND.
-            AlreadyExists: BRANCH_EXISTS, at another commit.
+            AlreadyExists: BRANCH_EXISTS, the branch is at another commit.
             FailedPrecondition: NOT_A_REPOSITORY.
         """
         try:
@@ -51,7 +51,7 @@ class WorkingTrees:
         except FailedPrecondition as error:
             if _LOCKED not in error.message:
                 raise
-        _log.warning("removing the locks that a git which was killed has left", tree=str(tree.path))
+        _log.warning("removing the locks that a killed git left", tree=str(tree.path))
         await self._git.remove_locks(TreeView.of(tree, Access.READ_WRITE))
         return await self._create_branch(tree, branch, commit_id)
 
@@ -69,7 +69,7 @@ class WorkingTrees:
         return target
 
     async def status(self, tree: WorkingTree) -> list[StatusEntry]:
-        """List what differs from HEAD, by path; what is ignored is left out.
+        """List the paths that differ from HEAD, in order; ignored ones are left out.
 
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
@@ -79,7 +79,7 @@ class WorkingTrees:
         return sorted(parse_status((await self._run(tree, view, command)).stdout), key=lambda entry: entry.path)
 
     async def stage_all(self, tree: WorkingTree) -> int:
-        """Stage new, changed and deleted files; returns how many paths differ from HEAD now.
+        """Stage new, changed and deleted files; return how many staged paths differ from HEAD.
 
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
@@ -90,7 +90,7 @@ class WorkingTrees:
         return (await self._run(tree, view, staged)).stdout.count(b"\0")
 
     async def commit(self, tree: WorkingTree, message: str, signature: Signature) -> str:
-        """Commit what is staged and returns the commit; the same commit again when it is HEAD already.
+        """Commit what is staged, and return the commit. When HEAD is that very commit already, return HEAD.
 
         Raises:
             FailedPrecondition: NOTHING_TO_COMMIT, NOT_A_REPOSITORY.
@@ -115,12 +115,12 @@ class WorkingTrees:
         return signed <= set(headers.split(b"\n")) and body == message_bytes(message)
 
     async def _commit_ids(self, tree: WorkingTree, view: TreeView, *names: bytes) -> list[str | None]:
-        """Look commits up, all in one sandbox; None for a name that leads to none."""
+        """Look up commits, all in one sandbox; None for a name that leads to no commit."""
         asked = b"".join(name + b"^{commit}\n" for name in names)
         answer = await self._run(
             tree, view, Command("cat-file", ("--batch-check=%(objectname)",)), SandboxedInvocation(stdin=asked)
         )
-        # In the place of an id that is not there it says the name, and that it is missing.
+        # For a missing object git prints the name and `missing` in place of an id.
         lines = answer.stdout.decode("ascii", "replace").split("\n")[: len(names)]
         return [line if is_commit_id(line) else None for line in lines]
 
@@ -140,7 +140,7 @@ class WorkingTrees:
 
 
 def parse_status(output: bytes) -> list[StatusEntry]:
-    """Read `git status --porcelain=v2 -z`. Field counts are those of git-status(1)."""
+    """Parse `git status --porcelain=v2 -z`. The numbers of fields are those of git-status(1)."""
     entries = []
     fields = iter(output.split(b"\0"))
     for record in fields:

@@ -1,7 +1,7 @@
-"""What an agent changed on layers, told by the directory that took its changes, so that nobody has to read all files.
+"""What an agent changed in an overlay, read from its upper directory, so that not every file has to be read.
 
-Only names and kinds are read here, with our rights; what the files hold is read by git, in the sandbox, through the
-stacked tree. So a wrong guess here could at worst leave a path out, and docs/decisions/0010 says why none is.
+Only names and kinds are read here, with our rights; git reads the contents, in the sandbox, through the mounted
+overlay. So a mistake here could at worst omit a path, and docs/decisions/0010 says why none is omitted.
 """
 
 import errno
@@ -18,10 +18,11 @@ _DOT_GIT: Final = b".git"
 
 @dataclass(frozen=True, slots=True)
 class UpperListing:
-    """What lies in an upper directory: paths from the top of the tree, repositories' `.git` left out.
+    """The content of an upper directory: paths from the top of the tree, without the `.git` of repositories.
 
-    `files` are regular files and links; `gone` are whiteouts, and what git cannot keep: pipes, sockets, devices.
-    `opaque` directories hide what lies below them. `moved` ones show what lies elsewhere below, and are not descended.
+    `files` are regular files and links; `gone` are whiteouts, and what git cannot store: pipes, sockets, devices.
+    `opaque` directories hide the same directory of the lower layers. `moved` ones show another directory of the lower
+    layers, and are not descended into.
     """
 
     files: tuple[bytes, ...] = ()
@@ -33,7 +34,7 @@ class UpperListing:
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """A path of a commit's tree, and the commit that it links to where it is a submodule."""
+    """A path of an index, and for a submodule the commit that it links to."""
 
     path: bytes
     link: bytes = b""
@@ -41,9 +42,9 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class UpperChanges:
-    """What makes the index of the working tree from that of the commit below: `removed` first, then `read`.
+    """What turns the index of the commit below into that of the working tree: `removed` first, then `read`.
 
-    `lost` are submodules that have content: the link stays as it was, for theirs is another repository.
+    `lost` are submodules with content: their link stays as it was, because the content belongs to another repository.
     """
 
     removed: tuple[bytes, ...]
@@ -52,10 +53,10 @@ class UpperChanges:
 
 
 def read_upper(upper: Path, *, mounted_by_root: bool) -> UpperListing:
-    """Read the names in an upper directory. Blocks, for as long as there are changes.
+    """List an upper directory. Blocks, in proportion to the number of changes.
 
-    Of the two kinds of attributes that overlays write, only that of the mount's own kind counts: the other is the
-    agent's to set.
+    Overlays have two kinds of attributes, root's and the user's. Only the kind of this mount counts: the agent can set
+    the other one itself.
 
     Raises:
         OSError: a directory cannot be read.
@@ -82,7 +83,7 @@ def read_upper(upper: Path, *, mounted_by_root: bool) -> UpperListing:
 
 
 def can_read_roots_attributes(directory: Path) -> bool:
-    """Whether we are shown the attributes of root's overlays: who may not see them sees none, and no error."""
+    """True when we can read the attributes of root's overlays: without the right, one finds none, and gets no error."""
     with tempfile.NamedTemporaryFile(dir=directory) as file:
         try:
             os.setxattr(file.name, "trusted.boatyard", b"y")
@@ -92,15 +93,15 @@ def can_read_roots_attributes(directory: Path) -> bool:
 
 
 def compare(entries: Iterable[IndexEntry], upper: UpperListing) -> UpperChanges:
-    """Say what differs from a commit whose tree lies below the upper directory; `upper.moved` has been looked into."""
+    """Compare with the commit whose tree lies below the upper directory. `upper` has the files of `moved` already."""
     listed = _SortedPaths(entries)
     files, directories = set(upper.files), set(upper.directories)
     removed = {path for hidden in (*upper.opaque, *upper.moved) for path in listed.below(hidden)}
     for path in (*upper.gone, *upper.files):
-        # What was a directory is none any more.
+        # If this was a directory, it is none any more.
         removed.update(listed.below(path))
     removed.update(path for path in (*upper.gone, *upper.directories) if path in listed)
-    # A submodule is there as long as its directory is.
+    # A submodule exists as long as its directory does.
     removed -= files | (listed.links & directories)
     inside = _SortedPaths(IndexEntry(path) for path in files)
     content = {link: tuple(inside.below(link)) for link in listed.links - removed}
@@ -110,7 +111,7 @@ def compare(entries: Iterable[IndexEntry], upper: UpperListing) -> UpperChanges:
 
 
 class _SortedPaths:
-    """Paths in order, so that those below a directory are a slice."""
+    """Sorted paths, so that those below a directory are a slice."""
 
     def __init__(self, entries: Iterable[IndexEntry]) -> None:
         kept = list(entries)
@@ -122,7 +123,7 @@ class _SortedPaths:
         return path in self._all
 
     def below(self, directory: bytes) -> list[bytes]:
-        # `0` is the character after `/`.
+        # `0` is the character that follows `/` in ASCII.
         return self._sorted[bisect_left(self._sorted, directory + b"/") : bisect_left(self._sorted, directory + b"0")]
 
 
