@@ -38,7 +38,7 @@ from services.git.remote.addresses import AddressBook
 from services.git.remote.publisher import Publisher
 from services.git.servicer import GitServicer
 from services.git.settings import GitSettings
-from services.git.store import GitStore, ResultRecords, SnapshotRecords
+from services.git.store import RepositoryRecords, ResultRecords, SnapshotRecords
 from services.git.stores.clones import Clones
 from services.git.stores.diffs import Diffs
 from services.git.stores.mirrors import Mirrors
@@ -125,11 +125,11 @@ def build_manager(
     results = ResultStores(git, paths, taker, limits)
     mirrors = Mirrors(git, paths, addresses, budget, limits, on_fetched=fetch_seconds(meters.registry).observe)
     bases = BaseBuilder(git, paths, cache, budget, DeltaLayers(git, cache) if stacks else None)
-    records = GitStore(engine)
+    records = RepositoryRecords(engine)
     retention = ResultRetention(ResultRecords(engine), results, timedelta(hours=settings.result_keep_hours))
     snapshots = Snapshots(SnapshotRecords(engine), results, timedelta(hours=settings.snapshot_keep_hours))
     return GitManager(
-        store=records,
+        records=records,
         fences=Fences(engine, store.fences),
         mirrors=mirrors,
         preparer=BasePreparer(records, mirrors, bases, results, settings.warm_seconds),

@@ -37,7 +37,7 @@ from services.git.model import (
 from services.git.names import is_commit_id
 from services.git.progress import with_progress
 from services.git.remote.publisher import Publisher
-from services.git.store import GitStore
+from services.git.store import RepositoryRecords
 from services.git.stores.clones import Clones
 from services.git.stores.diffs import Diffs
 from services.git.stores.mirrors import Mirrors
@@ -54,7 +54,7 @@ class GitManager:
     def __init__(
         self,
         *,
-        store: GitStore,
+        records: RepositoryRecords,
         fences: Fences,
         mirrors: Mirrors,
         preparer: BasePreparer,
@@ -69,7 +69,7 @@ class GitManager:
         repacker: MirrorRepacker,
         retention_loop: RetentionLoop,
     ) -> None:
-        self._store = store
+        self._records = records
         self._fences = fences
         self._mirrors = mirrors
         self._preparer = preparer
@@ -99,7 +99,7 @@ class GitManager:
         # The token is left out: it may be renewed between two tries of one request.
         words = (spec.remote.repository_id, spec.remote.url, spec.branch, spec.depth)
         order_hash = hashlib.sha256(repr(words).encode()).hexdigest()
-        if not await self._store.claim_clone(spec.clone_id, order_hash):
+        if not await self._records.claim_clone(spec.clone_id, order_hash):
             message = f"the clone {spec.clone_id} was made for another request"
             raise AlreadyExists("clone", spec.clone_id, reason="REQUEST_ID_REUSED", message=message)
         return await self._clones.clone(spec, report)

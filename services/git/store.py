@@ -66,7 +66,7 @@ results = Table(
 )
 
 
-class GitStore:
+class RepositoryRecords:
     """The records beside the repositories. Each method is one transaction."""
 
     def __init__(self, engine: AsyncEngine) -> None:

@@ -60,8 +60,8 @@ async def work(order: dict[str, Any]) -> None:
     async with git_parts(Path(order["home"]), Path(order["root"]), **settings) as parts:
         for number in range(1_000_000):
             snapshot = SnapshotSpec(f"{order['seed']}-{number}", "repo-0", tree, order["base"], "kept")
-            wanted = [(remote, "main") for remote in remotes] + [(remotes[0], commit) for commit in order["commits"]]
-            steps: list[Awaitable[object]] = [one_base(parts, *rng.choice(wanted)) for _ in range(2)]
+            starts = [(remote, "main") for remote in remotes] + [(remotes[0], commit) for commit in order["commits"]]
+            steps: list[Awaitable[object]] = [one_base(parts, *rng.choice(starts)) for _ in range(2)]
             if rng.random() < 0.3:
                 steps.append(parts.manager.snapshot_tree(snapshot))
             await asyncio.gather(*steps)

@@ -25,10 +25,12 @@ async def take_notes(git: Git, tree: Path) -> list[BaseNote]:
     if await _mention_lfs(git, inside, rules):
         names = tree.parent / "names"
         names.write_bytes(b"".join(path + b"\0" for _, _, path in records))
-        asking = Invocation(git_dir=tree / ".git", cwd=tree, stdin_file=names, output_limit=256 * 1024 * 1024)
-        answer = (await git.run(Command("check-attr", ("-z", "--stdin", "--cached"), ("filter",)), asking)).stdout
+        from_list = Invocation(git_dir=tree / ".git", cwd=tree, stdin_file=names, output_limit=256 * 1024 * 1024)
+        attributes = (
+            await git.run(Command("check-attr", ("-z", "--stdin", "--cached"), ("filter",)), from_list)
+        ).stdout
         names.unlink()
-        fields = answer.split(b"\0")
+        fields = attributes.split(b"\0")
         pointers = [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
     kinds = ((NoteKind.SUBMODULES, links), (NoteKind.LFS_POINTERS, pointers))
     return [BaseNote(kind, tuple(paths[:_MAX_PATHS]), len(paths)) for kind, paths in kinds if paths]

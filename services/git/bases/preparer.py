@@ -9,7 +9,7 @@ from services.git.bases.notes import read_notes
 from services.git.bases.warming import BranchWarmer
 from services.git.model import Base, ProgressListener, Remote, StartPoint, WorkingTree
 from services.git.names import is_commit_id
-from services.git.store import GitStore
+from services.git.store import RepositoryRecords
 from services.git.stores.mirrors import Mirrors
 from services.git.stores.results import ResultStores
 
@@ -18,9 +18,14 @@ class BasePreparer:
     """Finds commits in mirrors and result stores, and has bases of them built."""
 
     def __init__(
-        self, store: GitStore, mirrors: Mirrors, bases: BaseBuilder, results: ResultStores, warm_seconds: float
+        self,
+        records: RepositoryRecords,
+        mirrors: Mirrors,
+        bases: BaseBuilder,
+        results: ResultStores,
+        warm_seconds: float,
     ) -> None:
-        self._store = store
+        self._records = records
         self._mirrors = mirrors
         self._bases = bases
         self._results = results
@@ -79,7 +84,7 @@ class BasePreparer:
                 raise failures.revision_not_found(start.revision or b"HEAD")
             commit_id, branch = resolved.commit_id, resolved.branch
             prepare = self._bases.prepare
-        await self._store.remember_url(repository_id, remote.url)
+        await self._records.remember_url(repository_id, remote.url)
         cached = await prepare(repository_id, commit_id, remote.url, report)
         return Base(
             commit_id,
@@ -98,7 +103,7 @@ class BasePreparer:
         if not await self._results.has(repository_id, commit_id):
             raise failures.revision_not_found(commit_id)
         # An earlier result: its base tree holds a copy of that result's objects, and of no other's.
-        url = await self._store.url(repository_id) or ""
+        url = await self._records.url(repository_id) or ""
         with self._bases.holding(repository_id):
             base = await self._bases.prepare_result(repository_id, commit_id, url, lambda _: None)
         return (mirror, base.layers[0] / ".git" / "objects")

@@ -30,12 +30,12 @@ _log = structlog.get_logger()
 @dataclass(slots=True)
 class _Branch:
     remote: Remote
-    asked: deque[float] = field(default_factory=lambda: deque(maxlen=_OFTEN))
+    starts: deque[float] = field(default_factory=lambda: deque(maxlen=_OFTEN))
     pause: int = 0
     skipped: int = 0
 
     def is_due(self, now: float) -> bool:
-        return len(self.asked) == _OFTEN and now - self.asked[0] < _WITHIN_SECONDS
+        return len(self.starts) == _OFTEN and now - self.starts[0] < _WITHIN_SECONDS
 
 
 class BranchWarmer:
@@ -59,7 +59,7 @@ class BranchWarmer:
             return
         if known is None or known.remote.url != remote.url:
             known = _Branch(remote)
-        known.asked.append(time.time())
+        known.starts.append(time.time())
         self._branches[key] = known
         if len(self._branches) > _REMEMBERED:
             self._branches.popitem(last=False)

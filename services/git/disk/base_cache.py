@@ -118,13 +118,13 @@ class BaseCache:
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
 
-    def remove_unused(self, base: CachedBase, rubbish: Path) -> bool:
-        """Move an unused base into `rubbish`; return False when it is in use after all."""
+    def remove_unused(self, base: CachedBase, trash: Path) -> bool:
+        """Move an unused base into `trash`; return False when it is in use after all."""
         if self.is_held(base.repository_id) or base.pins or self._lies_below_another(base):
             return False
-        base.path.rename(rubbish / "base")
-        if any((rubbish / "base" / "pins").iterdir()):  # pinned between our check and our rename
-            (rubbish / "base").rename(base.path)
+        base.path.rename(trash / "base")
+        if any((trash / "base" / "pins").iterdir()):  # pinned between our check and our rename
+            (trash / "base").rename(base.path)
             return False
         with contextlib.suppress(OSError):  # the repository has other bases
             base.path.parent.rmdir()
@@ -159,6 +159,6 @@ class BaseCache:
                 except (RuntimeError, ValueError, KeyError):
                     whole = False
                 if not whole:
-                    rubbish = self._paths.scratch()
-                    path.rename(rubbish / "base")
-                    shutil.rmtree(rubbish, ignore_errors=True)
+                    trash = self._paths.scratch()
+                    path.rename(trash / "base")
+                    shutil.rmtree(trash, ignore_errors=True)

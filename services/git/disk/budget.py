@@ -201,9 +201,9 @@ class DiskBudget:
                 yield usage.last_use, usage, None
 
     async def _evict_base(self, base: CachedBase) -> bool:
-        rubbish = self._paths.scratch()
-        removed = self._cache.remove_unused(base, rubbish)
-        await asyncio.to_thread(shutil.rmtree, rubbish, ignore_errors=True)
+        trash = self._paths.scratch()
+        removed = self._cache.remove_unused(base, trash)
+        await asyncio.to_thread(shutil.rmtree, trash, ignore_errors=True)
         if removed:
             self.evicted_bases += 1
             _log.info("evicted a base", repository_id=base.repository_id, commit_id=base.commit_id, bytes=base.bytes)
@@ -212,7 +212,7 @@ class DiskBudget:
     async def _evict_mirror(self, usage: RepositoryUsage) -> bool:
         if self._cache.is_held(usage.repository_id):
             return False
-        rubbish = self._paths.scratch()
+        trash = self._paths.scratch()
         with contextlib.ExitStack() as locks:
             try:
                 for path in (self._paths.mirror_lock, self._paths.result_lock):
@@ -221,8 +221,8 @@ class DiskBudget:
                 return False
             for path in (self._paths.mirror, self._paths.result_store):
                 if path(usage.repository_id).is_dir():
-                    path(usage.repository_id).rename(rubbish / path.__name__)
-        await asyncio.to_thread(shutil.rmtree, rubbish, ignore_errors=True)
+                    path(usage.repository_id).rename(trash / path.__name__)
+        await asyncio.to_thread(shutil.rmtree, trash, ignore_errors=True)
         self.evicted_mirrors += 1
         _log.info("evicted a mirror", repository_id=usage.repository_id, bytes=usage.bytes)
         return True

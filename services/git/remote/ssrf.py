@@ -69,4 +69,4 @@ def _is_proxied(scheme: str, host: str) -> bool:
 
 async def _look_up(host: str, port: int) -> list[IPAddress]:
     answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(ip_address(str(place[0]).partition("%")[0]) for *_, place in answers))
+    return list(dict.fromkeys(ip_address(str(socket_address[0]).partition("%")[0]) for *_, socket_address in answers))

@@ -141,13 +141,13 @@ class ResultStores:
             taken = await self._taker.take(spec, borrowed, scratch, keep_commits=keep_commits)
             async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as held:
                 remove_stale_locks(store)
-                await self._keep(store, ref, spec, taken, held)
+                await self._store_result(store, ref, spec, taken, held)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         changed = taken.commit_id != spec.base_commit_id
         return ResultCommit(taken.commit_id, changed, taken.agent_commits, taken.lost_repositories)
 
-    async def _keep(self, store: Path, ref: str, spec: TakeSpec, taken: TakenResult, held: int) -> None:
+    async def _store_result(self, store: Path, ref: str, spec: TakeSpec, taken: TakenResult, held: int) -> None:
         """Check every object of the pack and every link between them, then point the ref at the commit."""
         if taken.pack is not None:
             how = Invocation(git_dir=store, stdin_file=taken.pack, timeout_seconds=1800, held=(held,))

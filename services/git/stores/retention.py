@@ -36,8 +36,8 @@ _log = structlog.get_logger()
 class ResultRetention:
     """Takes results, each under its name, and removes them when they have expired."""
 
-    def __init__(self, store: ResultRecords, results: ResultStores, keep_for: timedelta) -> None:
-        self._store = store
+    def __init__(self, records: ResultRecords, results: ResultStores, keep_for: timedelta) -> None:
+        self._records = records
         self._results = results
         self._keep_for = keep_for
         self._turns = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
@@ -50,12 +50,12 @@ class ResultRetention:
         async with self._turn(repository_id, result_id):
             # Recorded before the ref is made: a ref without a record would stay for ever.
             until = datetime.now(UTC) + self._keep_for
-            await self._store.save(ResultRecord(repository_id, result_id, spec.tree.path, until))
+            await self._records.save(ResultRecord(repository_id, result_id, spec.tree.path, until))
             return await self._results.take(repository_id, _REFS + result_id, spec, borrowed)
 
     async def counts(self) -> dict[str, int]:
         """Return the number of results of each repository that has any."""
-        return await self._store.counts()
+        return await self._records.counts()
 
     async def adopt(self, repository_ids: Sequence[str]) -> int:
         """Record an expiry, counted from now, for results without a record; return how many there were."""
@@ -63,35 +63,35 @@ class ResultRetention:
         adopted = 0
         for repository_id in repository_ids:
             names = await self._results.names(repository_id, _REFS)
-            adopted += await self._store.adopt([ResultRecord(repository_id, name, None, until) for name in names])
+            adopted += await self._records.adopt([ResultRecord(repository_id, name, None, until) for name in names])
         return adopted
 
     async def remove_expired(self, now: datetime) -> list[str]:
         """Remove some of the results that have expired; return their ids."""
         gone = []
-        for record in await self._store.expired(now, _AT_ONCE):
+        for record in await self._records.expired(now, _AT_ONCE):
             try:
-                if await self._let_go(record):
+                if await self._remove_unless_in_use(record):
                     gone.append(record.result_id)
                     continue
             except (ServiceError, GitError, OSError) as error:
                 _log.warning("cannot delete a result", result_id=record.result_id, error=str(error))
-            await self._store.postpone(record, now + _LOOK_AGAIN)
+            await self._records.postpone(record, now + _LOOK_AGAIN)
         if gone:
             _log.info("deleted expired results", count=len(gone), first=gone[0])
         self.expired += len(gone)
         return gone
 
-    async def _let_go(self, record: ResultRecord) -> bool:
+    async def _remove_unless_in_use(self, record: ResultRecord) -> bool:
         """Remove a result, first the ref, then the record, unless its tree exists; return whether it was removed."""
         async with self._turn(record.repository_id, record.result_id):
-            current = await self._store.find(record.repository_id, record.result_id)
+            current = await self._records.find(record.repository_id, record.result_id)
             if current != record:  # taken again meanwhile
                 return False
             if record.tree is not None and await asyncio.to_thread(record.tree.exists):
                 return False
             await self._results.remove_ref(record.repository_id, _REFS + record.result_id)
-            await self._store.remove(record.repository_id, record.result_id)
+            await self._records.remove(record.repository_id, record.result_id)
             return True
 
     def _turn(self, repository_id: str, result_id: str) -> asyncio.Lock:

@@ -24,8 +24,8 @@ _log = structlog.get_logger()
 class Snapshots:
     """Takes snapshots, each once, and deletes them when they have expired."""
 
-    def __init__(self, store: SnapshotRecords, results: ResultStores, keep_for: timedelta) -> None:
-        self._store = store
+    def __init__(self, records: SnapshotRecords, results: ResultStores, keep_for: timedelta) -> None:
+        self._records = records
         self._results = results
         self._keep_for = keep_for
         self._single_flight = SingleFlight[Snapshot]()
@@ -46,27 +46,27 @@ class Snapshots:
 
     async def get(self, snapshot_id: str) -> Snapshot:
         """Return one snapshot. Raises NotFound: SNAPSHOT_NOT_FOUND."""
-        snapshot = await self._store.find(snapshot_id)
+        snapshot = await self._records.find(snapshot_id)
         if snapshot is None or not snapshot.commit_id:
             raise NotFound("snapshot", snapshot_id)
         return snapshot
 
     async def page(self, repository_id: str, page: Page) -> tuple[list[Snapshot], str]:
         """Return a page of snapshots, newest first, and the token of the next page."""
-        return await self._store.page(repository_id, page)
+        return await self._records.page(repository_id, page)
 
     async def delete(self, snapshot_id: str) -> None:
         """Delete a snapshot; a missing one is a success. Raises Exhausted: REPOSITORY_BUSY."""
-        snapshot = await self._store.find(snapshot_id)
+        snapshot = await self._records.find(snapshot_id)
         if snapshot is None:
             return
         await self._results.remove_ref(snapshot.repository_id, _ref(snapshot_id))
-        await self._store.remove(snapshot_id)
+        await self._records.remove(snapshot_id)
 
     async def remove_expired(self, now: datetime) -> list[str]:
         """Delete some of the expired snapshots; return their ids. Those that cannot be deleted are logged."""
         gone = []
-        for snapshot in await self._store.expired(now, _AT_ONCE):
+        for snapshot in await self._records.expired(now, _AT_ONCE):
             try:
                 await self.delete(snapshot.snapshot_id)
                 gone.append(snapshot.snapshot_id)
@@ -86,7 +86,7 @@ class Snapshots:
             expire_time=now + (spec.keep_for or self._keep_for),
         )
         # Recorded before the ref is made: a ref without a record would stay for ever.
-        claimed = await self._store.claim(new, _hash(spec))
+        claimed = await self._records.claim(new, _hash(spec))
         if claimed is None:
             raise RequestIdReused("snapshot", spec.snapshot_id)
         if claimed.commit_id:
@@ -95,7 +95,7 @@ class Snapshots:
         signature = Signature("Boatyard", "boatyard@localhost", int(claimed.create_time.timestamp()))
         take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, signature, layered_on)
         taken = await self._results.take(spec.repository_id, _ref(spec.snapshot_id), take_spec, borrowed)
-        await self._store.complete(spec.snapshot_id, taken.commit_id)
+        await self._records.complete(spec.snapshot_id, taken.commit_id)
         return replace(claimed, commit_id=taken.commit_id)
 
 

@@ -20,7 +20,7 @@ _WORKSPACE: Final = Path("/workspace")
 _SCRATCH: Final = Path("/scratch")
 # Commands that only look something up in an agent's `.git` answer at once, unless the agent put a pipe there.
 ANSWER_SECONDS = 30.0
-_ASKING: Final = frozenset({"cat-file", "merge-base", "rev-parse", "symbolic-ref"})
+_LOOKUPS: Final = frozenset({"cat-file", "merge-base", "rev-parse", "symbolic-ref"})
 _STDERR_KEPT: Final = 10 * 1024
 _CHUNK: Final = 64 * 1024
 
@@ -81,7 +81,7 @@ class SandboxedGit:
         how = how or SandboxedInvocation()
         spec = self._spec(view, command, how)
         completed = await self._bounded(spec, command.name, how)
-        stderr = _said(completed.stderr)
+        stderr = _stderr_text(completed.stderr)
         # A sandbox that cannot be made also exits with 1, which for many commands is an answer.
         if completed.exit_code not in how.expected_codes or stderr.startswith("bwrap: "):
             raise GitFailed(command.name, completed.exit_code, stderr)
@@ -95,16 +95,16 @@ class SandboxedGit:
         spec = self._spec(view, command, how)
         try:
             async with asyncio.timeout(how.timeout_seconds), aio.start(spec, stdin=asyncio.subprocess.PIPE) as process:
-                said = asyncio.create_task(_pump(process, how.stdin))
+                stderr_task = asyncio.create_task(_pump(process, how.stdin))
                 try:
                     await _copy(process, target, command.name, how.output_limit)
-                    code, stderr = await process.wait(), await said
+                    code, stderr = await process.wait(), await stderr_task
                 finally:
-                    said.cancel()
+                    stderr_task.cancel()
         except TimeoutError:
             raise GitTimedOut(command.name, how.timeout_seconds) from None
         if code not in how.expected_codes:
-            raise GitFailed(command.name, code, _said(stderr))
+            raise GitFailed(command.name, code, _stderr_text(stderr))
 
     async def nested_repositories(self, view: TreeView) -> dict[bytes, bool]:
         """Find the repositories inside the tree: their paths from its top, and whether their `.git` is a directory.
@@ -161,14 +161,14 @@ class SandboxedGit:
         completed = await self._bounded(spec, "find", SandboxedInvocation())
         # Unreadable directories make it exit with 1; git will say more about them than we could.
         if completed.exit_code not in {0, 1} or completed.stderr.startswith(b"bwrap: "):
-            raise GitFailed("find", completed.exit_code, _said(completed.stderr))
+            raise GitFailed("find", completed.exit_code, _stderr_text(completed.stderr))
         records = sorted(record for record in completed.stdout.split(b"\0") if record)
         return [(record[:1], record[1:].removeprefix(b"./")) for record in records]
 
     async def _bounded(self, spec: SandboxSpec, name: str, how: SandboxedInvocation) -> aio.Completed:
         try:
-            asking = name in _ASKING and how.git_dir is None
-            seconds = min(how.timeout_seconds, ANSWER_SECONDS) if asking else how.timeout_seconds
+            is_lookup = name in _LOOKUPS and how.git_dir is None
+            seconds = min(how.timeout_seconds, ANSWER_SECONDS) if is_lookup else how.timeout_seconds
             return await aio.run(spec, stdin=how.stdin, max_output=how.output_limit, timeout=seconds)
         except SandboxTimeoutError as error:
             raise GitTimedOut(name, seconds) from error
@@ -217,5 +217,5 @@ async def _copy(process: asyncio.subprocess.Process, target: Path, name: str, li
         raise OutputTooLarge(name, limit)
 
 
-def _said(stderr: bytes) -> str:
+def _stderr_text(stderr: bytes) -> str:
     return scrub(stderr.decode("utf-8", "replace"))[-_STDERR_KEPT:].strip()

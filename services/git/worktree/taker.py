@@ -132,9 +132,9 @@ class Taker:
     ) -> tuple[ScratchRepository, tuple[bytes, ...]]:
         nested = await self._git.nested_repositories(view)
         submodules = await _start_from(repository, spec.base_commit_id, parent, tuple(nested))
-        hiding = repository.hiding(self._hidden(view, nested, submodules, scratch))
-        await hiding.stage_everything()
-        return hiding, tuple(sorted({*submodules, *await hiding.links_among(tuple(nested))}))
+        covered = repository.hiding(self._hidden(view, nested, submodules, scratch))
+        await covered.stage_everything()
+        return covered, tuple(sorted({*submodules, *await covered.links_among(tuple(nested))}))
 
     async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...]) -> Path:
         repository_dir = scratch / "repository"

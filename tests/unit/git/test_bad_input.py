@@ -35,15 +35,15 @@ TEXTS = WORDS.map(lambda word: word.decode("utf-8", "replace"))
 
 
 @pytest.fixture(scope="module")
-def requests():
+def reader():
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory).resolve()
         home = Home(root / "home")
         yield RequestReader(AddressBook((root / "roots",), home.root), GitPaths(home))
 
 
-def tree(requests: RequestReader, path: bytes | None = None) -> pb.WorkingTree:
-    paths = requests._paths
+def tree(reader: RequestReader, path: bytes | None = None) -> pb.WorkingTree:
+    paths = reader._paths
     inside = bytes(paths.home.workspace_trees / "w" / "tree") if path is None else path
     return pb.WorkingTree(layout=layout_pb2.Layout(path=inside))
 
@@ -62,34 +62,34 @@ fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCh
 
 @fuzz
 @given(revision=WORDS, url=TEXTS, repository=TEXTS, token=TEXTS)
-def test_what_to_start_from(requests: RequestReader, revision: bytes, url: str, repository: str, token: str) -> None:
+def test_what_to_start_from(reader: RequestReader, revision: bytes, url: str, repository: str, token: str) -> None:
     remote = pb.Remote(repository_id=repository, url=url, token=token)
     good = pb.Remote(repository_id="r", url="https://example.com/x")
     for request in (
         pb.PrepareBaseRequest(remote=remote, revision=revision),
         pb.PrepareBaseRequest(remote=good, revision=revision),
     ):
-        found, fields = attempt(requests.prepare_base, request)
+        parsed, fields = attempt(reader.prepare_base, request)
         if fields:
             continue
-        read, start = found
+        read, start = parsed
         # It can be an argument of git as it is, and names one thing in one place.
         argv = git_argv(Command("fetch", (), (read.url, b"+refs/heads/" + start.revision + b":refs/heads/x")))
         assert argv[-3] == b"--end-of-options"
-        assert (requests._paths.mirrors / f"{read.repository_id}.git").parent == requests._paths.mirrors
+        assert (reader._paths.mirrors / f"{read.repository_id}.git").parent == reader._paths.mirrors
         assert not set(b"\0\n\r ~^:?*[\\") & set(start.revision)
         assert read.token.isprintable()
 
 
 @fuzz
 @given(branch=WORDS, commit=TEXTS)
-def test_branches_and_commits(requests: RequestReader, branch: bytes, commit: str) -> None:
-    request = pb.CreateBranchRequest(tree=tree(requests), branch=branch, commit_id=commit)
-    found, fields = attempt(requests.create_branch, request)
+def test_branches_and_commits(reader: RequestReader, branch: bytes, commit: str) -> None:
+    request = pb.CreateBranchRequest(tree=tree(reader), branch=branch, commit_id=commit)
+    parsed, fields = attempt(reader.create_branch, request)
     if fields:
         assert fields <= {"branch", "commit_id"}
         return
-    _, name, commit_id = found
+    _, name, commit_id = parsed
     assert not name.startswith(b"-")
     assert b".." not in name
     assert commit_id == "" or (len(commit_id) in {40, 64} and commit_id.isalnum())
@@ -97,12 +97,12 @@ def test_branches_and_commits(requests: RequestReader, branch: bytes, commit: st
 
 @fuzz
 @given(path=WORDS, below=st.booleans())
-def test_trees_stay_where_trees_may_be(requests: RequestReader, path: bytes, below: bool) -> None:
-    paths = requests._paths
-    told = bytes(paths.home.workspace_trees) + b"/" + path if below else bytes(paths.home.root) + b"/" + path
-    layers = layout_pb2.Layers(lowers=[told], upper=told, work=told, mounted_path=told)
-    for message in (tree(requests, told), pb.WorkingTree(layout=layout_pb2.Layout(layers=layers))):
-        read, fields = attempt(requests.tree, message)
+def test_trees_stay_where_trees_may_be(reader: RequestReader, path: bytes, below: bool) -> None:
+    paths = reader._paths
+    full_path = bytes(paths.home.workspace_trees) + b"/" + path if below else bytes(paths.home.root) + b"/" + path
+    layers = layout_pb2.Layers(lowers=[full_path], upper=full_path, work=full_path, mounted_path=full_path)
+    for message in (tree(reader, full_path), pb.WorkingTree(layout=layout_pb2.Layout(layers=layers))):
+        read, fields = attempt(reader.tree, message)
         if fields:
             assert all(field.startswith("tree.layout") for field in fields)
             continue
@@ -113,30 +113,30 @@ def test_trees_stay_where_trees_may_be(requests: RequestReader, path: bytes, bel
 
 @fuzz
 @given(borrowed=WORDS)
-def test_nothing_is_borrowed_but_objects_of_mirrors(requests: RequestReader, borrowed: bytes) -> None:
-    paths = requests._paths
-    message = tree(requests)
+def test_nothing_is_borrowed_but_objects_of_mirrors(reader: RequestReader, borrowed: bytes) -> None:
+    paths = reader._paths
+    message = tree(reader)
     message.read_only_paths.append(bytes(paths.mirrors) + b"/" + borrowed)
-    found, fields = attempt(requests.tree, message)
+    parsed, fields = attempt(reader.tree, message)
     if fields:
         assert fields == {"tree.read_only_paths[0]"}
         return
-    (read,) = found.read_only_paths
+    (read,) = parsed.read_only_paths
     assert read.resolve().parent.parent == paths.mirrors
     assert read.name == "objects"
 
 
 @fuzz
 @given(text=TEXTS, name=TEXTS)
-def test_messages_names_and_ids(requests: RequestReader, text: str, name: str) -> None:
+def test_messages_names_and_ids(reader: RequestReader, text: str, name: str) -> None:
     signature = pb.Signature(name=name, email=name, time=Timestamp(seconds=1))
     calls = (
-        (requests.commit, pb.CommitRequest(tree=tree(requests), message=text, signature=signature)),
-        (requests.snapshot_tree, pb.SnapshotTreeRequest(
-            tree=tree(requests), repository_id=name, snapshot_id=text, base_commit_id=text, message=text)),
-        (requests.snapshots, pb.ListSnapshotsRequest(repository_id=text, page_token=name)),
-        (requests.diff, pb.GetDiffRequest(repository_id=text, base_branch=name.encode(), commit_id=COMMIT)),
-        (requests.push, pb.PushRequest(
+        (reader.commit, pb.CommitRequest(tree=tree(reader), message=text, signature=signature)),
+        (reader.snapshot_tree, pb.SnapshotTreeRequest(
+            tree=tree(reader), repository_id=name, snapshot_id=text, base_commit_id=text, message=text)),
+        (reader.snapshots, pb.ListSnapshotsRequest(repository_id=text, page_token=name)),
+        (reader.diff, pb.GetDiffRequest(repository_id=text, base_branch=name.encode(), commit_id=COMMIT)),
+        (reader.push, pb.PushRequest(
             remote=pb.Remote(repository_id="r", url="https://example.com/x"), commit_id=COMMIT, branch=name.encode(),
             expected_commit_id=text)),
     )  # fmt: skip

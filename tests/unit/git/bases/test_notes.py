@@ -26,8 +26,8 @@ async def test_submodules_and_pointers_are_told(parts: GitParts, tmp_path: Path)
     assert base.notes == (links, BaseNote(NoteKind.LFS_POINTERS, (b"assets/a.bin",), 1))
     assert list((base.layers[0] / "vendor" / "lib").iterdir()) == []
     assert (base.layers[0] / "assets" / "a.bin").read_text() == POINTER
-    told = to_proto.base_to_proto(base).base.notes
-    assert [(note.kind, list(note.paths), note.total_paths) for note in told] == [
+    notes = to_proto.base_to_proto(base).base.notes
+    assert [(note.kind, list(note.paths), note.total_paths) for note in notes] == [
         (1, [b"vendor/lib"], 1), (2, [b"assets/a.bin"], 1)
     ]  # fmt: skip
     workspace = parts.workspace(base)

@@ -39,9 +39,9 @@ async def test_many_at_once_of_whom_some_want_what_is_not_fetched_yet(
         new = [work.commit(f"number {number}", {"counter": str(number)}) for number in range(unknown)]
         work.git("push", "--quiet", str(upstream.path), "main")
         server.requests.clear()
-        wanted = [*new, *[known.commit_id] * (many - unknown)]
-        bases = await asyncio.gather(*(parts.prepare(remote, StartPoint(commit.encode())) for commit in wanted))
-        assert [base.commit_id for base in bases] == wanted
+        commits = [*new, *[known.commit_id] * (many - unknown)]
+        bases = await asyncio.gather(*(parts.prepare(remote, StartPoint(commit.encode())) for commit in commits))
+        assert [base.commit_id for base in bases] == commits
         assert fetches(server) == 1
         for number, base in enumerate(bases[:unknown]):
             assert (base.layers[0] / "counter").read_text() == str(number)

@@ -18,13 +18,13 @@ def spec(workspace: Workspace, snapshot_id: str, message: str = "kept") -> Snaps
 
 
 async def listed(parts: GitParts, size: int = 1000) -> list[str]:
-    found: list[str] = []
+    snapshot_ids: list[str] = []
     request = pb.ListSnapshotsRequest(repository_id="repo-1", page_size=size)
     while True:
         rows, request.page_token = await parts.manager.snapshot_page(*parts.reader.snapshots(request))
-        found += [snapshot.snapshot_id for snapshot in rows]
+        snapshot_ids += [snapshot.snapshot_id for snapshot in rows]
         if not request.page_token:
-            return found
+            return snapshot_ids
 
 
 def store(parts: GitParts) -> Repo:

@@ -25,12 +25,12 @@ COMMIT = "0123456789" * 4
 
 
 @pytest.fixture
-def requests(tmp_path: Path) -> RequestReader:
+def reader(tmp_path: Path) -> RequestReader:
     home = Home(tmp_path / "home")
     return RequestReader(AddressBook((tmp_path,), home.root), GitPaths(home))
 
 
-def tree(requests: RequestReader, tmp_path: Path) -> pb.WorkingTree:
+def tree(reader: RequestReader, tmp_path: Path) -> pb.WorkingTree:
     objects = tmp_path / "home" / "git" / "mirrors" / "repo-1.git" / "objects"
     path = tmp_path / "home" / "workspace" / "trees" / "w" / "tree"
     return pb.WorkingTree(layout=layout_pb2.Layout(path=bytes(path)), read_only_paths=[bytes(objects)])
@@ -42,62 +42,62 @@ def fields(call, request: object) -> set[str]:
     return {field for field, _ in failure.value.violations}
 
 
-def test_an_empty_request_names_all_that_is_missing(requests: RequestReader) -> None:
-    assert fields(requests.prepare_base, pb.PrepareBaseRequest()) == {"remote.repository_id", "remote.url"}
-    assert fields(requests.clone, pb.CloneRepositoryRequest()) == {"clone_id", "remote.repository_id", "remote.url"}
-    assert fields(requests.create_branch, pb.CreateBranchRequest()) == {"tree.layout.path", "branch"}
+def test_an_empty_request_names_all_that_is_missing(reader: RequestReader) -> None:
+    assert fields(reader.prepare_base, pb.PrepareBaseRequest()) == {"remote.repository_id", "remote.url"}
+    assert fields(reader.clone, pb.CloneRepositoryRequest()) == {"clone_id", "remote.repository_id", "remote.url"}
+    assert fields(reader.create_branch, pb.CreateBranchRequest()) == {"tree.layout.path", "branch"}
     signature = {"signature.name", "signature.email", "signature.time"}
-    assert fields(requests.commit, pb.CommitRequest()) == {"tree.layout.path", "message", *signature}
-    assert fields(requests.take_result, pb.TakeResultRequest()) == {
+    assert fields(reader.commit, pb.CommitRequest()) == {"tree.layout.path", "message", *signature}
+    assert fields(reader.take_result, pb.TakeResultRequest()) == {
         "tree.layout.path", "repository_id", "result_id", "base_commit_id", "message", *signature,
     }  # fmt: skip
-    assert fields(requests.push, pb.PushRequest()) == {"remote.repository_id", "remote.url", "commit_id", "branch"}
-    assert fields(requests.diff, pb.GetDiffRequest()) == {"repository_id", "base_commit_id", "commit_id"}
-    assert fields(requests.changed_files, pb.ListChangedFilesRequest(page_size=-1, page_token="?")) == {
+    assert fields(reader.push, pb.PushRequest()) == {"remote.repository_id", "remote.url", "commit_id", "branch"}
+    assert fields(reader.diff, pb.GetDiffRequest()) == {"repository_id", "base_commit_id", "commit_id"}
+    assert fields(reader.changed_files, pb.ListChangedFilesRequest(page_size=-1, page_token="?")) == {
         "repository_id", "base_commit_id", "commit_id", "page_size", "page_token",
     }  # fmt: skip
 
 
-def test_a_tree_is_read(requests: RequestReader, tmp_path: Path) -> None:
-    message = tree(requests, tmp_path)
-    assert requests.tree(message) == WorkingTree(
+def test_a_tree_is_read(reader: RequestReader, tmp_path: Path) -> None:
+    message = tree(reader, tmp_path)
+    assert reader.tree(message) == WorkingTree(
         tmp_path / "home/workspace/trees/w/tree", (tmp_path / "home/git/mirrors/repo-1.git/objects",), Tier.BUBBLEWRAP
     )
     message.sandbox_tier = sandbox_pb2.SANDBOX_TIER_NONE
-    assert requests.tree(message).tier is Tier.NONE
+    assert reader.tree(message).tier is Tier.NONE
 
 
 @pytest.mark.parametrize(
     "path", ["", "home", "home/git", "home/git/results/r.git", "home/workspace/trees", "home/gateway"]
 )
-def test_no_tree_is_ours(requests: RequestReader, tmp_path: Path, path: str) -> None:
+def test_no_tree_is_ours(reader: RequestReader, tmp_path: Path, path: str) -> None:
     message = pb.WorkingTree(layout=layout_pb2.Layout(path=bytes(tmp_path / path)))
-    assert fields(requests.tree, message) == {"tree.layout.path"}
+    assert fields(reader.tree, message) == {"tree.layout.path"}
 
 
 @pytest.mark.parametrize("path", ["/", "/etc", "results/r.git/objects", "mirrors/r.git", "mirrors/../results/objects"])
-def test_nothing_is_borrowed_but_mirrors(requests: RequestReader, tmp_path: Path, path: str) -> None:
-    message = tree(requests, tmp_path)
+def test_nothing_is_borrowed_but_mirrors(reader: RequestReader, tmp_path: Path, path: str) -> None:
+    message = tree(reader, tmp_path)
     message.read_only_paths.append(bytes(tmp_path / "home" / "git" / path))
-    assert fields(requests.tree, message) == {"tree.read_only_paths[1]"}
+    assert fields(reader.tree, message) == {"tree.read_only_paths[1]"}
 
 
-def layered(tmp_path: Path, **told: object) -> pb.WorkingTree:
+def layered(tmp_path: Path, **given: object) -> pb.WorkingTree:
     git, workspace = tmp_path / "home" / "git", tmp_path / "home" / "workspace" / "trees" / "w"
     layers = {
         "lowers": [bytes(git / "bases" / "repo-1" / COMMIT / "tree")],
         "upper": bytes(workspace / "upper"),
         "work": bytes(workspace / "work"),
     }
-    return pb.WorkingTree(layout=layout_pb2.Layout(layers=layout_pb2.Layers(**layers | told)))
+    return pb.WorkingTree(layout=layout_pb2.Layout(layers=layout_pb2.Layers(**layers | given)))
 
 
-def test_layers_are_read(requests: RequestReader, tmp_path: Path) -> None:
+def test_layers_are_read(reader: RequestReader, tmp_path: Path) -> None:
     home = tmp_path / "home"
     lowers, trees = (home / "git/bases/repo-1" / COMMIT / "tree",), home / "workspace/trees/w"
     stacked = Layers(lowers, trees / "upper", trees / "work")
-    assert requests.tree(layered(tmp_path)) == WorkingTree(trees / "upper", layers=stacked)
-    mounted = requests.tree(layered(tmp_path, mounted_path=bytes(trees / "tree")))
+    assert reader.tree(layered(tmp_path)) == WorkingTree(trees / "upper", layers=stacked)
+    mounted = reader.tree(layered(tmp_path, mounted_path=bytes(trees / "tree")))
     assert (mounted.path, mounted.layers) == (trees / "tree", replace(stacked, mounted_path=trees / "tree"))
 
 
@@ -116,13 +116,13 @@ def test_layers_are_read(requests: RequestReader, tmp_path: Path) -> None:
     ],
 )
 def test_layers_never_lead_to_what_is_ours(
-    requests: RequestReader, tmp_path: Path, field: str, value: object, named: str
+    reader: RequestReader, tmp_path: Path, field: str, value: object, named: str
 ) -> None:
     def inside(path: str | bytes) -> bytes:
         return bytes(tmp_path / "home" / path) if isinstance(path, str) else path
 
-    told = [inside(path) for path in value] if isinstance(value, list) else inside(str(value))
-    assert fields(requests.tree, layered(tmp_path, **{field: told})) == {f"tree.layout.layers.{named}"}
+    given = [inside(path) for path in value] if isinstance(value, list) else inside(str(value))
+    assert fields(reader.tree, layered(tmp_path, **{field: given})) == {f"tree.layout.layers.{named}"}
 
 
 @pytest.mark.parametrize(
@@ -136,25 +136,25 @@ def test_layers_never_lead_to_what_is_ours(
         ("Ada", -1, {"signature.time"}),
     ],
 )
-def test_signatures(requests: RequestReader, tmp_path: Path, name: str, seconds: int, wrong: set[str]) -> None:
+def test_signatures(reader: RequestReader, tmp_path: Path, name: str, seconds: int, wrong: set[str]) -> None:
     signature = pb.Signature(name=name, email="a@b", time=Timestamp(seconds=seconds))
-    request = pb.CommitRequest(tree=tree(requests, tmp_path), message="m", signature=signature)
+    request = pb.CommitRequest(tree=tree(reader, tmp_path), message="m", signature=signature)
     if wrong:
-        assert fields(requests.commit, request) == wrong
+        assert fields(reader.commit, request) == wrong
     else:
-        assert requests.commit(request)[2] == Signature(name, "a@b", seconds)
+        assert reader.commit(request)[2] == Signature(name, "a@b", seconds)
 
 
 @pytest.mark.parametrize("message", [" \n", "a" * 65537, "a\0b"])
-def test_messages(requests: RequestReader, tmp_path: Path, message: str) -> None:
+def test_messages(reader: RequestReader, tmp_path: Path, message: str) -> None:
     signature = pb.Signature(name="a", email="a@b", time=Timestamp(seconds=1))
-    request = pb.CommitRequest(tree=tree(requests, tmp_path), message=message, signature=signature)
-    assert fields(requests.commit, request) == {"message"}
+    request = pb.CommitRequest(tree=tree(reader, tmp_path), message=message, signature=signature)
+    assert fields(reader.commit, request) == {"message"}
 
 
-def test_an_unprintable_token_is_refused(requests: RequestReader) -> None:
+def test_an_unprintable_token_is_refused(reader: RequestReader) -> None:
     remote = pb.Remote(repository_id="r", url="https://example.com/x", token="a\nHeader: b")
-    assert fields(requests.prepare_base, pb.PrepareBaseRequest(remote=remote)) == {"remote.token"}
+    assert fields(reader.prepare_base, pb.PrepareBaseRequest(remote=remote)) == {"remote.token"}
 
 
 def test_progress_without_a_percentage_has_none() -> None:
