@@ -27,7 +27,7 @@ from services.git.paths import GitPaths
 _CHECKOUT_TO_PACK: Final = 4
 # A result's base serves a check that runs once.
 _RESULT_KEPT_SECONDS: Final = 3600
-_SWEEP_INTERVAL_SECONDS: Final = 600.0
+_EVICTION_INTERVAL_SECONDS: Final = 600.0
 
 _log = structlog.get_logger()
 
@@ -110,12 +110,12 @@ class DiskBudget:
         Raises:
             Exhausted: DISK_FULL, there is too little room, and everything kept is in use.
         """
-        reserve = Reservation(self)
+        reservation = Reservation(self)
         try:
-            await reserve.resize(size)
-            yield reserve
+            await reservation.resize(size)
+            yield reservation
         finally:
-            self._reserved -= reserve.bytes
+            self._reserved -= reservation.bytes
 
     def expected_tree(self, repository_id: str) -> int:
         """Estimate the size of a whole tree: that of the repository's largest base, or by its mirror's size. Blocks."""
@@ -147,7 +147,7 @@ class DiskBudget:
                 await self.evict()
             except Exception:  # noqa: BLE001 - whatever it is, the next round may succeed
                 _log.exception("could not evict")
-            await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
+            await asyncio.sleep(_EVICTION_INTERVAL_SECONDS)
 
     async def evict(self) -> None:
         """Remove old bases of results, and evict until everything fits the budget."""
