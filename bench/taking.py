@@ -42,13 +42,13 @@ async def measure(
     Below `alias` the base is not recognized as a base, so that every file is read.
     """
     fast, whole = [], []
-    order = workspace.order()
-    assert order.tree.layers
-    unknown = replace(order, tree=replace(order.tree, layers=replace(order.tree.layers, lowers=(alias,))))
+    spec = workspace.take_spec()
+    assert spec.tree.layers
+    unknown = replace(spec, tree=replace(spec.tree, layers=replace(spec.tree.layers, lowers=(alias,))))
     for number in range(rounds + 1):
         await workspace.agent(f"for n in 0 1 2 3 4; do echo {number} >> d0/s0/f$n.py; echo {number} > d0/new$n; done")
         start = time.perf_counter()
-        one = await parts.manager.take_result("repo-1", "fast", order)
+        one = await parts.manager.take_result("repo-1", "fast", spec)
         middle = time.perf_counter()
         other = await parts.manager.take_result("repo-1", "whole", unknown)
         end = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Puts the git service together."""
+"""Composes the git service: settings, database, rooms, manager, server."""
 
 import re
 import shutil
@@ -24,54 +24,54 @@ from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.git import store
-from services.git.bases import Bases
-from services.git.clones import Clones
-from services.git.deltas import Deltas
-from services.git.diffs import Diffs
-from services.git.disk import Disk, DiskBounds
-from services.git.expiry import Expiry
+from services.git.bases.builder import BaseBuilder
+from services.git.bases.deltas import DeltaLayers
+from services.git.bases.overlays import overlays_work
+from services.git.bases.preparer import BasePreparer
+from services.git.disk.base_cache import BaseCache
+from services.git.disk.budget import DiskBudget, DiskLimits
 from services.git.gitcmd import Command, Git, GitError
-from services.git.keeping import Keeping
 from services.git.manager import GitManager
 from services.git.metrics import DiskMetrics, fetch_seconds
-from services.git.mirrors import Bounds, Mirrors
-from services.git.overlays import overlays_work
-from services.git.places import Places
-from services.git.preparing import Preparing
-from services.git.publishing import Publisher
-from services.git.remotes import AddressBook
-from services.git.requests import Requests
-from services.git.results import Results
-from services.git.sandboxed import SandboxedGit
+from services.git.paths import GitPaths
+from services.git.remote.addresses import AddressBook
+from services.git.remote.publisher import Publisher
 from services.git.servicer import GitServicer
 from services.git.settings import GitSettings
-from services.git.shelf import Shelf
-from services.git.snapshots import Snapshots
-from services.git.store import GitStore, ResultStore, SnapshotStore
-from services.git.taking import Taker
-from services.git.trees import Trees
-from services.git.upkeep import Upkeep
+from services.git.store import RepositoryRecords, ResultRecords, SnapshotRecords
+from services.git.stores.clones import Clones
+from services.git.stores.diffs import Diffs
+from services.git.stores.mirrors import Mirrors
+from services.git.stores.repacking import MirrorRepacker
+from services.git.stores.repository import StoreLimits
+from services.git.stores.results import ResultStores
+from services.git.stores.retention import ResultRetention, RetentionLoop
+from services.git.stores.snapshots import Snapshots
+from services.git.wire.from_proto import RequestReader
+from services.git.worktree.sandboxed import SandboxedGit
+from services.git.worktree.taker import Taker
+from services.git.worktree.trees import WorkingTrees
 
-# The first that reads its configuration from the environment and knows --end-of-options everywhere we give it.
+# The first version that reads configuration from the environment and accepts --end-of-options wherever we pass it.
 _OLDEST_GIT: Final = (2, 36)
 _INSTALL: Final = "install git 2.36 or newer, such as with `apt-get install git`"
 
 
 def main() -> None:
-    """Run the service until it is told to stop."""
+    """Run the service until it is asked to stop."""
     program.run("git", _main)
 
 
 async def _main() -> None:
     settings = load_settings(GitSettings)
-    places = Places(settings.home)
+    paths = GitPaths(settings.home)
     settings.home.directory("git")
     async with AsyncExitStack() as stack:
-        # Two services on one directory would take each other's unfinished work for rubbish.
-        stack.enter_context(alone(places.root / "lock", f"serves the repositories in {places.root}"))
-        places.make()
-        git = await find_git(places.empty)
-        engine = open_database(sqlite_url(places.root / "git.db"))
+        # Two services on one directory would each remove the other's unfinished work at start-up.
+        stack.enter_context(alone(paths.root / "lock", f"serves the repositories in {paths.root}"))
+        paths.make()
+        git = await find_git(paths.empty)
+        engine = open_database(sqlite_url(paths.root / "git.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.git.migrations")
         addresses = AddressBook(
@@ -82,9 +82,9 @@ async def _main() -> None:
         )
         meters = await stack.enter_async_context(Meters("git").watching())
         manager = build_manager(
-            settings, places, git, addresses, engine, stacks=await overlays_work(places), meters=meters
+            settings, paths, git, addresses, engine, stacks=await overlays_work(paths), meters=meters
         )
-        await stack.enter_async_context(program.beside({"upkeep": manager.keep_house()}))
+        await stack.enter_async_context(program.beside({"maintenance": manager.run_maintenance()}))
         draining = Draining()
         await serve(
             listen=settings.listen,
@@ -92,7 +92,7 @@ async def _main() -> None:
                 Registration(
                     pb.DESCRIPTOR.services_by_name["GitService"].full_name,
                     add_GitServiceServicer_to_server,
-                    GitServicer(manager, Requests(addresses, places), draining),
+                    GitServicer(manager, RequestReader(addresses, paths), draining),
                 ),
                 metrics(meters),
             ],
@@ -105,7 +105,7 @@ async def _main() -> None:
 
 def build_manager(
     settings: GitSettings,
-    places: Places,
+    paths: GitPaths,
     git: Git,
     addresses: AddressBook,
     engine: AsyncEngine,
@@ -113,41 +113,41 @@ def build_manager(
     stacks: bool,
     meters: Meters,
 ) -> GitManager:
-    """Wire the parts that do the work. `stacks` says whether overlays work here."""
-    shelf = Shelf(places)
-    shelf.mend()
-    disk_bounds = DiskBounds(settings.disk_budget_bytes, settings.min_free_bytes, settings.base_grace_seconds)
-    disk = Disk(places, shelf, disk_bounds)
-    meters.add(DiskMetrics(disk))
-    bounds = Bounds(settings.network_seconds, settings.lock_seconds, settings.min_free_bytes)
+    """Build the manager and everything below it. `stacks` is true when overlays work on this machine."""
+    cache = BaseCache(paths)
+    cache.remove_broken()
+    disk_limits = DiskLimits(settings.disk_budget_bytes, settings.min_free_bytes, settings.base_grace_seconds)
+    budget = DiskBudget(paths, cache, disk_limits)
+    meters.add(DiskMetrics(budget))
+    limits = StoreLimits(settings.network_seconds, settings.lock_seconds, settings.min_free_bytes)
     sandboxed = SandboxedGit()
-    taker = Taker(git, sandboxed, places.empty, max_pack_bytes=settings.max_result_bytes)
-    results = Results(git, places, taker, bounds)
-    mirrors = Mirrors(git, places, addresses, disk, bounds, fetched=fetch_seconds(meters.registry).observe)
-    bases = Bases(git, places, shelf, disk, Deltas(git, shelf) if stacks else None)
-    records = GitStore(engine)
-    keeping = Keeping(ResultStore(engine), results, timedelta(hours=settings.result_keep_hours))
-    snapshots = Snapshots(SnapshotStore(engine), results, timedelta(hours=settings.snapshot_keep_hours))
+    taker = Taker(git, sandboxed, paths.empty, max_pack_bytes=settings.max_result_bytes)
+    results = ResultStores(git, paths, taker, limits)
+    mirrors = Mirrors(git, paths, addresses, budget, limits, on_fetched=fetch_seconds(meters.registry).observe)
+    bases = BaseBuilder(git, paths, cache, budget, DeltaLayers(git, cache) if stacks else None)
+    records = RepositoryRecords(engine)
+    retention = ResultRetention(ResultRecords(engine), results, timedelta(hours=settings.result_keep_hours))
+    snapshots = Snapshots(SnapshotRecords(engine), results, timedelta(hours=settings.snapshot_keep_hours))
     return GitManager(
-        store=records,
+        records=records,
         fences=Fences(engine, store.fences),
         mirrors=mirrors,
-        preparing=Preparing(records, mirrors, bases, results, settings.warm_seconds),
+        preparer=BasePreparer(records, mirrors, bases, results, settings.warm_seconds),
         results=results,
-        keeping=keeping,
+        retention=retention,
         snapshots=snapshots,
-        trees=Trees(sandboxed),
+        trees=WorkingTrees(sandboxed),
         diffs=Diffs(git),
         publisher=Publisher(git, addresses, timeout_seconds=settings.network_seconds),
-        clones=Clones(git, places, addresses, bounds),
-        disk=disk,
-        upkeep=Upkeep(git, places, mirrors),
-        expiry=Expiry(snapshots, keeping, results),
+        clones=Clones(git, paths, addresses, limits),
+        budget=budget,
+        repacker=MirrorRepacker(git, paths, mirrors),
+        retention_loop=RetentionLoop(snapshots, retention, results),
     )
 
 
 async def find_git(home: Path) -> Git:
-    """Return a git that is new enough; `home` is an empty directory. Raises StartError."""
+    """Find a git that is new enough. `home` is an empty directory. Raises StartError when there is none."""
     executable = shutil.which("git")
     if executable is None:
         raise StartError(f"git is not installed: {_INSTALL}")

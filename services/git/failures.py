@@ -1,13 +1,13 @@
-"""What a git command's failure means to whoever asked for it."""
+"""What a failed git command means to the caller: errors with reasons."""
 
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, ServiceError
 from services.common.sandbox.errors import HeldError, NotMountedError
 from services.git.gitcmd import GitError
 
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
-# What git says where there is nothing, by a path, over ssh, and over https, where servers say the same of private ones.
+# What git says when there is no repository: by path, over ssh, over https. Servers say it of private ones too.
 _NOT_THERE = ("does not appear to be a git repository", "Repository not found", "' not found")
-# What git says where it has no token, where the server takes none of it, and where the server is GitHub or GitLab.
+# What git says when it has no token, when the server rejects the token, and what GitHub and GitLab say then.
 _NOT_ADMITTED = (
     "could not read Username",
     "Authentication failed",
@@ -18,7 +18,7 @@ _NOT_ADMITTED = (
 
 
 def clone_failed(repository_id: str, error: GitError) -> ServiceError:
-    """The repository could not be fetched, now or as long as nobody makes it."""
+    """The repository could not be fetched, or does not exist."""
     if any(words in str(error) for words in _NOT_THERE):
         message = f"there is no repository that could be fetched: {error}{_hint(error)}"
         return FailedPrecondition("REMOTE_NOT_FOUND", message, repository_id)
@@ -28,20 +28,20 @@ def clone_failed(repository_id: str, error: GitError) -> ServiceError:
 
 
 def take_failed(result_id: str, error: Exception) -> ServiceError:
-    """A working tree could not be taken."""
+    """A working tree could not be taken as a commit."""
     return _disk_full(error) or FailedPrecondition(
         "TAKE_FAILED", f"the working tree cannot be taken: {error}", result_id
     )
 
 
 def push_rejected(branch: bytes, error: Exception) -> ServiceError:
-    """The remote took no push, or was not reached."""
+    """The remote refused the push or could not be reached."""
     message = f"the push was refused: {error}{_hint(error)}"
     return FailedPrecondition("PUSH_REJECTED", message, branch.decode("utf-8", "replace"))
 
 
 def not_a_repository(path: str, error: Exception) -> ServiceError:
-    """A working tree has no repository that git can use."""
+    """The working tree has no repository that git can use."""
     return _disk_full(error) or FailedPrecondition(
         "NOT_A_REPOSITORY", f"the tree has no usable repository: {error}", path
     )
@@ -53,7 +53,7 @@ def revision_not_found(revision: bytes | str) -> ServiceError:
 
 
 def address_not_allowed(host: str, address: str) -> ServiceError:
-    """The remote's name leads to an address that remotes may not have."""
+    """The remote's name resolves to an address where no remote may be."""
     message = (
         f"{host} leads to {address}, which is not public: if a git server is there, name its network in"
         " BOATYARD_GIT_ALLOW_NETWORKS"
@@ -62,30 +62,30 @@ def address_not_allowed(host: str, address: str) -> ServiceError:
 
 
 def repository_not_found(repository_id: str) -> ServiceError:
-    """Nothing is known here about the repository."""
+    """The repository has never been fetched here."""
     return NotFound("repository", repository_id)
 
 
 def repository_busy(repository_id: str) -> ServiceError:
-    """Another process has kept a store of the repository locked for too long."""
-    message = f"another process works on the stores of {repository_id}"
+    """Another process kept one of the repository's stores locked for too long."""
+    message = f"another process is working on the stores of {repository_id}"
     return Exhausted("REPOSITORY_BUSY", message, retry_after=5, metadata={"repository_id": repository_id})
 
 
 def sandbox_unavailable(error: Exception) -> ServiceError:
-    """Git may not touch the tree: it is not there now, or nothing would keep what git runs apart from us."""
+    """Git may not touch the tree: it is not mounted now, or there is no sandbox to isolate what git would run."""
     if isinstance(error, NotMountedError):
         return FailedPrecondition("WORKSPACE_NOT_MOUNTED", str(error), "workspace")
     return FailedPrecondition("SANDBOX_UNAVAILABLE", str(error), "sandbox")
 
 
 def workspace_held(error: HeldError) -> ServiceError:
-    """Somebody else has the layers of the workspace."""
+    """Another process holds the layers of the workspace."""
     return FailedPrecondition("WORKSPACE_HELD", str(error), str(error.upper), metadata={"holder": error.holder})
 
 
 def disk_full(message: str) -> ServiceError:
-    """There is no room to work in."""
+    """The disk has too little room."""
     return Exhausted("DISK_FULL", message, quota="disk")
 
 

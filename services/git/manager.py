@@ -1,4 +1,4 @@
-"""What the git service does for its callers, put together from its parts."""
+"""What the git service does for its callers, composed from its rooms."""
 
 import asyncio
 import hashlib
@@ -13,140 +13,140 @@ from services.common.errors import AlreadyExists
 from services.common.fence import current_fence
 from services.common.sandbox.errors import HeldError, SandboxUnavailableError
 from services.git import failures
-from services.git.benches import Order
-from services.git.clones import Clones
-from services.git.diffs import Diffs
-from services.git.disk import Disk, DiskUsage
-from services.git.expiry import Expiry
-from services.git.flights import Listener
-from services.git.keeping import Keeping
-from services.git.mirrors import Mirrors
+from services.git.bases.preparer import BasePreparer
+from services.git.disk.budget import DiskBudget, DiskUsage
 from services.git.model import (
     Base,
     ChangedFile,
     Clone,
-    CloneOrder,
+    CloneSpec,
     DiffEnd,
     Head,
     Progress,
+    ProgressListener,
     Remote,
-    Result,
+    ResultCommit,
     Signature,
     Snapshot,
+    SnapshotSpec,
+    StartPoint,
     StatusEntry,
-    Wanted,
+    TakeSpec,
     WorkingTree,
 )
 from services.git.names import is_commit_id
-from services.git.preparing import Preparing
 from services.git.progress import with_progress
-from services.git.publishing import Publisher
-from services.git.results import Results
-from services.git.snapshots import SnapshotOrder, Snapshots
-from services.git.store import GitStore
-from services.git.trees import Trees
-from services.git.upkeep import Upkeep
+from services.git.remote.publisher import Publisher
+from services.git.store import RepositoryRecords
+from services.git.stores.clones import Clones
+from services.git.stores.diffs import Diffs
+from services.git.stores.mirrors import Mirrors
+from services.git.stores.repacking import MirrorRepacker
+from services.git.stores.results import ResultStores
+from services.git.stores.retention import ResultRetention, RetentionLoop
+from services.git.stores.snapshots import Snapshots
+from services.git.worktree.trees import WorkingTrees
 
 
 class GitManager:
-    """One method an RPC. What changes something checks the caller's fence first."""
+    """One method for each RPC. Methods that change something check the caller's fence first."""
 
     def __init__(
         self,
         *,
-        store: GitStore,
+        records: RepositoryRecords,
         fences: Fences,
         mirrors: Mirrors,
-        preparing: Preparing,
-        results: Results,
-        keeping: Keeping,
+        preparer: BasePreparer,
+        results: ResultStores,
+        retention: ResultRetention,
         snapshots: Snapshots,
-        trees: Trees,
+        trees: WorkingTrees,
         diffs: Diffs,
         publisher: Publisher,
         clones: Clones,
-        disk: Disk,
-        upkeep: Upkeep,
-        expiry: Expiry,
+        budget: DiskBudget,
+        repacker: MirrorRepacker,
+        retention_loop: RetentionLoop,
     ) -> None:
-        self._store = store
+        self._records = records
         self._fences = fences
         self._mirrors = mirrors
-        self._preparing = preparing
+        self._preparer = preparer
         self._results = results
-        self._keeping = keeping
+        self._retention = retention
         self._snapshots = snapshots
         self._trees = trees
         self._diffs = diffs
         self._publisher = publisher
         self._clones = clones
-        self.disk = disk
-        self.upkeep = upkeep
-        self.warming = preparing.warming
-        self._expiry = expiry
+        self.budget = budget
+        self.repacker = repacker
+        self.warmer = preparer.warmer
+        self._retention_loop = retention_loop
 
-    def prepare_base(self, remote: Remote, wanted: Wanted) -> AsyncGenerator[Progress | Base, None]:
-        """Yield progress, and last a tree of the wanted commit. See Preparing.prepare."""
-        return with_progress(lambda report: self._preparing.prepare(remote, wanted, report))
+    def prepare_base(self, remote: Remote, start: StartPoint) -> AsyncGenerator[Progress | Base, None]:
+        """Yield progress, and a tree of the requested commit last. See BasePreparer.prepare."""
+        return with_progress(lambda report: self._preparer.prepare(remote, start, report))
 
-    async def clone(self, order: CloneOrder, report: Listener = lambda _: None) -> Clone:
+    async def clone(self, spec: CloneSpec, report: ProgressListener = lambda _: None) -> Clone:
         """Make a plain clone under the caller's id.
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED.
             NotFound, FailedPrecondition, Exhausted: as `prepare_base`.
         """
-        # The token is no part of the order: it may be renewed.
-        words = (order.remote.repository_id, order.remote.url, order.branch, order.depth)
+        # The token is left out: it may be renewed between two tries of one request.
+        words = (spec.remote.repository_id, spec.remote.url, spec.branch, spec.depth)
         order_hash = hashlib.sha256(repr(words).encode()).hexdigest()
-        if not await self._store.claim_clone(order.clone_id, order_hash):
-            message = f"the clone {order.clone_id} was made for another request"
-            raise AlreadyExists("clone", order.clone_id, reason="REQUEST_ID_REUSED", message=message)
-        return await self._clones.clone(order, report)
+        if not await self._records.claim_clone(spec.clone_id, order_hash):
+            message = f"the clone {spec.clone_id} was made for another request"
+            raise AlreadyExists("clone", spec.clone_id, reason="REQUEST_ID_REUSED", message=message)
+        return await self._clones.clone(spec, report)
 
     async def head(self, tree: WorkingTree) -> Head:
-        """See Trees.head."""
+        """See WorkingTrees.head."""
         return await self._trees.head(tree)
 
     async def status(self, tree: WorkingTree) -> list[StatusEntry]:
-        """See Trees.status."""
+        """See WorkingTrees.status."""
         return await self._trees.status(tree)
 
     async def create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
-        """See Trees.create_branch. Raises FailedPrecondition (STALE_FENCE) too."""
+        """See WorkingTrees.create_branch. Also raises FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         return await self._trees.create_branch(tree, branch, commit_id)
 
     async def stage_all(self, tree: WorkingTree) -> int:
-        """See Trees.stage_all. Raises FailedPrecondition (STALE_FENCE) too."""
+        """See WorkingTrees.stage_all. Also raises FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         return await self._trees.stage_all(tree)
 
     async def commit(self, tree: WorkingTree, message: str, signature: Signature) -> str:
-        """See Trees.commit. Raises FailedPrecondition (STALE_FENCE) too."""
+        """See WorkingTrees.commit. Also raises FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         return await self._trees.commit(tree, message, signature)
 
-    async def take_result(self, repository_id: str, result_id: str, order: Order) -> Result:
-        """Take a working tree as a commit of the result store.
+    async def take_result(self, repository_id: str, result_id: str, spec: TakeSpec) -> ResultCommit:
+        """Take a working tree as a commit in the result store.
 
         Raises:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
             FailedPrecondition: TAKE_FAILED, STALE_FENCE, SANDBOX_UNAVAILABLE, WORKSPACE_HELD.
         """
         await self._check_fence()
-        borrowed, layered_on = await self._preparing.takeable(
-            repository_id, result_id, order.tree, order.base_commit_id
+        borrowed, layered_on = await self._preparer.objects_to_take_with(
+            repository_id, result_id, spec.tree, spec.base_commit_id
         )
-        order = replace(order, layered_on=layered_on)
+        spec = replace(spec, layered_on=layered_on)
         try:
-            return await self._keeping.take(repository_id, result_id, order, borrowed)
+            return await self._retention.take(repository_id, result_id, spec, borrowed)
         except SandboxUnavailableError as error:
             raise failures.sandbox_unavailable(error) from error
         except HeldError as error:
             raise failures.workspace_held(error) from error
 
-    async def snapshot_tree(self, order: SnapshotOrder) -> Snapshot:
+    async def snapshot_tree(self, spec: SnapshotSpec) -> Snapshot:
         """Keep a working tree as it is. See Snapshots.take.
 
         Raises:
@@ -154,11 +154,11 @@ class GitManager:
             NotFound, FailedPrecondition, Exhausted: as `take_result`.
         """
         await self._check_fence()
-        borrowed, layered_on = await self._preparing.takeable(
-            order.repository_id, order.snapshot_id, order.tree, order.base_commit_id
+        borrowed, layered_on = await self._preparer.objects_to_take_with(
+            spec.repository_id, spec.snapshot_id, spec.tree, spec.base_commit_id
         )
         try:
-            return await self._snapshots.take(order, borrowed, layered_on)
+            return await self._snapshots.take(spec, borrowed, layered_on)
         except SandboxUnavailableError as error:
             raise failures.sandbox_unavailable(error) from error
         except HeldError as error:
@@ -173,33 +173,33 @@ class GitManager:
         return await self._snapshots.page(repository_id, page)
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
-        """See Snapshots.delete. Raises FailedPrecondition (STALE_FENCE) too."""
+        """See Snapshots.delete. Also raises FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         await self._snapshots.delete(snapshot_id)
 
-    async def sweep(self, now: datetime) -> list[str]:
-        """See Expiry.sweep."""
-        return await self._expiry.sweep(now)
+    async def remove_expired(self, now: datetime) -> list[str]:
+        """See RetentionLoop.remove_expired."""
+        return await self._retention_loop.remove_expired(now)
 
     async def usage(self) -> DiskUsage:
-        """Count what is there, and what has gone."""
+        """Count what is stored, and what has been removed since the service started."""
         return replace(
-            await self.disk.usage(), results=await self._keeping.counts(), expired_results=self._keeping.expired
+            await self.budget.usage(), results=await self._retention.counts(), expired_results=self._retention.expired
         )
 
-    async def keep_house(self) -> None:
-        """Sweep, evict, pack anew and warm, for ever."""
+    async def run_maintenance(self) -> None:
+        """Remove what has expired, evict, repack and warm, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._expiry.keep_swept())
+            group.create_task(self._retention_loop.run_retention())
             group.create_task(self._fences.forget_in_time())
-            group.create_task(self.disk.keep_swept())
-            group.create_task(self.upkeep.keep_up())
-            group.create_task(self.warming.keep_warm())
+            group.create_task(self.budget.run_eviction())
+            group.create_task(self.repacker.run_repacking())
+            group.create_task(self.warmer.run_warming())
 
     async def push(
-        self, remote: Remote, commit_id: str, branch: bytes, expected: str, report: Listener = lambda _: None
+        self, remote: Remote, commit_id: str, branch: bytes, expected: str, report: ProgressListener = lambda _: None
     ) -> bool:
-        """Push a result; returns whether it was there already.
+        """Push a result; return True when the branch was there already.
 
         Raises:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
@@ -215,7 +215,8 @@ class GitManager:
     ) -> AsyncGenerator[bytes | DiffEnd, None]:
         """Yield a diff in pieces of any size, then its end. See Diffs.diff.
 
-        `base` is the id of a commit, or the name of a branch of the remote: where `commit` left it is compared with.
+        `base` is a commit id (str) or the name of a branch of the remote (bytes). For a branch, `commit` is compared
+        with the commit where it left that branch.
 
         Raises:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
@@ -226,21 +227,21 @@ class GitManager:
             yield replace(piece, base_commit_id=base_id) if isinstance(piece, DiffEnd) else piece
 
     async def changed_files(self, repository_id: str, base: str | bytes, commit: str) -> list[ChangedFile]:
-        """List the files that differ, by path. `base`, and what is raised: as `diff`."""
+        """List the files that differ, by path. `base` and the errors are those of `diff`."""
         base_id = await self.diff_base(repository_id, base, commit)
         store = await self._store_with(repository_id, base_id, commit)
         return await self._diffs.changed_files(store, base_id, commit)
 
     async def diff_base(self, repository_id: str, base: str | bytes, commit: str) -> str:
-        """Return the commit that is compared with. `base`, and what is raised: as `diff`."""
+        """Return the commit to compare with. `base` and the errors are those of `diff`."""
         if isinstance(base, str):
             return base
         store = await self._store_with(repository_id, commit)
         branch = await self._mirrors.resolve(repository_id, b"refs/heads/" + base)
-        found = None if branch is None else await self._diffs.merge_base(store, branch.commit_id, commit)
-        if found is None:
+        merge_base = None if branch is None else await self._diffs.merge_base(store, branch.commit_id, commit)
+        if merge_base is None:
             raise failures.revision_not_found(base)
-        return found
+        return merge_base
 
     async def _store_with(self, repository_id: str, *commit_ids: str) -> Path:
         self._check_known(repository_id)

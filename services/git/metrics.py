@@ -1,4 +1,4 @@
-"""What mirrors and bases take of the disk, and how long remotes take to answer."""
+"""Metrics: how much disk mirrors, bases and results take, and how long fetches take."""
 
 import time
 from collections.abc import Iterable
@@ -8,14 +8,14 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from services.git.disk import Disk, DiskUsage
+from services.git.disk.budget import DiskBudget, DiskUsage
 
 _SECONDS: Final = (0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0)
 _FRESH_SECONDS: Final = 30.0
 
 
 def fetch_seconds(registry: CollectorRegistry) -> Histogram:
-    """Make what counts fetches, by how long each took."""
+    """Make the histogram of how long fetches took."""
     return Histogram(
         "boatyard_git_fetch_seconds",
         "How long fetches of mirrors took that succeeded, first ones too, without the wait for their turn.",
@@ -25,17 +25,17 @@ def fetch_seconds(registry: CollectorRegistry) -> Histogram:
 
 
 class DiskMetrics:
-    """Counts what is there at most every 30 s: it looks at every mirror and base."""
+    """Measures at most every 30 s, because measuring walks over every mirror and base."""
 
-    def __init__(self, disk: Disk) -> None:
-        self._disk = disk
+    def __init__(self, budget: DiskBudget) -> None:
+        self._budget = budget
         self._known: list[Metric] = []
         self._until = float("-inf")  # monotonic
 
     async def __call__(self) -> Iterable[Metric]:
         """See `Meters.add`."""
         if time.monotonic() > self._until:
-            self._known = _metrics(await self._disk.usage())
+            self._known = _metrics(await self._budget.usage())
             self._until = time.monotonic() + _FRESH_SECONDS
         return self._known
 

@@ -1,8 +1,9 @@
-"""What the git service talks about, without a word of gRPC or SQL."""
+"""The git service's domain types, free of gRPC and SQL."""
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from services.common.sandbox.spec import Tier
@@ -10,7 +11,7 @@ from services.common.sandbox.spec import Tier
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A repository elsewhere. The token is for one call; it is not part of what is printed."""
+    """A repository elsewhere. The token is for one call only; `repr` leaves it out."""
 
     repository_id: str
     url: str
@@ -22,7 +23,7 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Who made a commit, and when, in seconds since 1970. Given from outside: the same work is the same commit."""
+    """Who made a commit, and when, in seconds since 1970. The caller gives it, so the same work is the same commit."""
 
     name: str
     email: str
@@ -31,9 +32,9 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """An overlay: `lowers` are read, the topmost first, and `upper` has taken the changes.
+    """An overlay: `lowers` are read, topmost first, and `upper` holds the changes.
 
-    `mounted_path` is where the workspace service has mounted them, as root; None where each sandbox does for itself.
+    `mounted_path` is where the workspace service has mounted it as root; None when each sandbox mounts it for itself.
     """
 
     lowers: tuple[Path, ...]
@@ -44,9 +45,9 @@ class Layers:
 
 @dataclass(frozen=True, slots=True)
 class WorkingTree:
-    """A tree that an agent may have written. `read_only_paths` are what its repository borrows objects from.
+    """A tree that an agent may have written. Its repository borrows objects from `read_only_paths`.
 
-    `path` is the tree itself, or the upper directory of layers that nobody has mounted.
+    `path` is the tree itself, or the upper directory when its layers are not mounted.
     """
 
     path: Path
@@ -57,22 +58,25 @@ class WorkingTree:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a long git command is: percent of a phase, None when git does not know."""
+    """How far a long git command has got: the percentage of a phase, None when git does not know it."""
 
     phase: str
     percent: int | None = None
 
 
+ProgressListener = Callable[[Progress], None]
+
+
 class NoteKind(enum.Enum):
-    """What a base does not hold."""
+    """The kinds of content that a base lacks."""
 
     SUBMODULES = "submodules"
     LFS_POINTERS = "lfs-pointers"
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """Something that a base does not hold: the first paths of it, and how many there are."""
+class BaseNote:
+    """Content that a base lacks: the first of its paths, and how many there are in total."""
 
     kind: NoteKind
     paths: tuple[bytes, ...]
@@ -81,9 +85,9 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A prepared tree of one commit, and what a sandbox over it must show read-only at the same place.
+    """A prepared tree of one commit, and the paths that a sandbox over it must show read-only, each at its own path.
 
-    `layers` together are the tree, the topmost first. `pins_path` is where whoever uses it says so.
+    The `layers`, topmost first, together make the tree. Whoever uses the base leaves a file in `pins_path`.
     """
 
     commit_id: str
@@ -91,20 +95,34 @@ class Base:
     read_only_paths: tuple[Path, ...]
     branch: bytes
     pins_path: Path
-    notes: tuple[Note, ...] = ()
+    notes: tuple[BaseNote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a tree is: a branch (empty when detached) at a commit (empty when it has none)."""
+    """What HEAD of a tree is: a branch (empty when detached) and a commit (empty when there is none)."""
 
     branch: bytes
     commit_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A working tree as a commit: the base itself when nothing has changed."""
+class TakeSpec:
+    """What to take: the tree, the commit that it started from, and the signature of the commit that is added.
+
+    `layered_on` is the commit whose tree lies below the tree's layers; empty when it is unknown or there are no layers.
+    """
+
+    tree: WorkingTree
+    base_commit_id: str
+    message: str
+    signature: Signature
+    layered_on: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultCommit:
+    """A working tree as a commit; it is the base itself when nothing has changed."""
 
     commit_id: str
     changed: bool
@@ -113,8 +131,8 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Until when a result is kept at least, and the tree that it was taken of; None where that is not known."""
+class ResultRecord:
+    """How long a result is kept at least, and the tree that it was taken from; None when the tree is unknown."""
 
     repository_id: str
     result_id: str
@@ -123,8 +141,20 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotSpec:
+    """What to keep, under which id, and for how long; None means as long as the settings say."""
+
+    snapshot_id: str
+    repository_id: str
+    tree: WorkingTree
+    base_commit_id: str
+    message: str
+    keep_for: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A working tree that was kept until a time; the commit is the base itself when nothing had changed."""
+    """A working tree kept until a given time; the commit is the base itself when nothing had changed."""
 
     snapshot_id: str
     repository_id: str
@@ -137,7 +167,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class StatusEntry:
-    """One path whose state is not HEAD's, with git's letters; `.` when a side is unchanged."""
+    """One path whose state differs from HEAD, with git's letters; `.` means that a side is unchanged."""
 
     path: bytes
     index: str
@@ -145,7 +175,7 @@ class StatusEntry:
     old_path: bytes = b""
 
 
-class Change(enum.Enum):
+class ChangeKind(enum.Enum):
     """What happened to a file between two commits."""
 
     ADDED = "A"
@@ -160,7 +190,7 @@ class ChangedFile:
     """One file that differs between two commits; the line counts are None for a binary file."""
 
     path: bytes
-    change: Change
+    change: ChangeKind
     old_path: bytes = b""
     additions: int | None = None
     deletions: int | None = None
@@ -168,15 +198,15 @@ class ChangedFile:
 
 @dataclass(frozen=True, slots=True)
 class DiffEnd:
-    """Comes after the pieces of a diff: how many files were left out for the limit, and what was compared with."""
+    """Follows the last piece of a diff: how many files the limit left out, and which commit was compared with."""
 
     omitted_files: int
     base_commit_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class CloneOrder:
-    """A plain clone to make: the branch empty for the remote's default, depth 0 for all of the history."""
+class CloneSpec:
+    """A plain clone to make. An empty branch means the remote's default, depth 0 the whole history."""
 
     clone_id: str
     remote: Remote
@@ -186,15 +216,15 @@ class CloneOrder:
 
 @dataclass(frozen=True, slots=True)
 class Clone:
-    """A plain clone, and the commit that is checked out in it."""
+    """A plain clone and the commit checked out in it."""
 
     path: Path
     commit_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which commit to start from: a revision of the remote (empty: its default), or the id of a result."""
+class StartPoint:
+    """The commit to start from: a revision of the remote (empty: its default branch), or the id of a result."""
 
     revision: bytes = b""
     result_commit_id: str = ""

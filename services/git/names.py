@@ -1,21 +1,21 @@
-"""Which names git may be given: branches, revisions, commit ids. Everything here answers with a complaint or None."""
+"""Which names may be passed to git: branches, revisions, commit ids. A complaint is None when the name is allowed."""
 
 import re
 from typing import Final
 
 MAX_BRANCH_BYTES: Final = 244
 _COMMIT_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-# git check-ref-format's rules, as one expression for what must not be there.
+# What git check-ref-format forbids anywhere in a name.
 _FORBIDDEN: Final = re.compile(rb"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 
 
 def is_commit_id(text: str) -> bool:
-    """Whether `text` is a full object id in lower case."""
+    """True when `text` is a full object id in lower case."""
     return _COMMIT_ID.fullmatch(text) is not None
 
 
 def branch_complaint(name: bytes) -> str | None:
-    """Say why git allows no branch of this name, by the rules of `git check-ref-format --branch`."""
+    """Return why git allows no branch of this name, by the rules of `git check-ref-format --branch`."""
     if not name:
         return "must not be empty"
     if len(name) > MAX_BRANCH_BYTES:
@@ -31,7 +31,7 @@ def branch_complaint(name: bytes) -> str | None:
 
 
 def revision_complaint(revision: bytes) -> str | None:
-    """Say why this cannot be a branch, tag or commit id. Expressions such as `main~3` are none of them."""
+    """Return why this cannot be a branch, tag or commit id. Expressions such as `main~3` are not allowed."""
     if revision in {b"HEAD", b""}:
         return None
     short = revision.removeprefix(b"refs/heads/").removeprefix(b"refs/tags/").removeprefix(b"refs/remotes/origin/")

@@ -1,7 +1,7 @@
-"""What git says about its progress, as values.
+"""Reads git's progress messages, and streams progress ahead of a result.
 
-GitPython reads the lines. Its repositories are not used: one ref that is not UTF-8 makes all of them unreadable, its
-pure reader is deprecated, and what it starts inherits the environment of the service.
+GitPython parses the lines. Its repositories are not used: a single ref that is not UTF-8 makes a repository unreadable
+to it, its pure-Python reader is deprecated, and the processes that it starts inherit the environment of the service.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from services.git.model import Progress
 
-# It looks for git while it is imported, and without one refuses; `app` says what is missing, and how to mend it.
+# Without this, importing GitPython fails when git is missing; `app` says so in better words, with the remedy.
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 import git
 
@@ -31,7 +31,7 @@ _PHASES: Final = {
 
 
 class ProgressParser(git.RemoteProgress):
-    """Hand on what changes: the same percentage of the same phase is not news."""
+    """Reports progress when it changes: the same percentage of the same phase is reported once."""
 
     def __init__(self, report: Callable[[Progress], None]) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ class ProgressParser(git.RemoteProgress):
         self._last: Progress | None = None
 
     def __call__(self, line: str) -> None:
-        """Take one line that git wrote to stderr; lines about anything else are passed over."""
-        # The parser keeps lines that it does not know, for ever.
+        """Parse one line that git wrote to stderr; lines about anything else are ignored."""
+        # The parser would keep every line that it does not recognise.
         self.other_lines.clear()
         self.error_lines.clear()
         self._parse_progress_line(line.rstrip())
@@ -48,7 +48,7 @@ class ProgressParser(git.RemoteProgress):
     def update(
         self, op_code: int, cur_count: str | float, max_count: str | float | None = None, message: str = ""
     ) -> None:
-        """Called by the parser for each line about progress."""
+        """Handle one line of progress; the parser calls this."""
         del message
         phase = _PHASES.get(op_code & self.OP_MASK)
         if phase is None:
@@ -63,7 +63,7 @@ class ProgressParser(git.RemoteProgress):
 async def with_progress(
     work: Callable[[Callable[[Progress], None]], Awaitable[T]],
 ) -> AsyncGenerator[Progress | T, None]:
-    """Yield the progress that the work reports, five times a second at most, and last its outcome.
+    """Yield the progress that the work reports, at most five times a second, and its outcome last.
 
     Close the generator (`contextlib.aclosing`) to cancel the work.
     """

@@ -1,4 +1,4 @@
-"""What the git service can be told."""
+"""The git service's settings."""
 
 import os
 from ipaddress import IPv4Network, IPv6Network
@@ -29,26 +29,26 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
 
     listen: ListenAddress = "127.0.0.1:7462"
     file_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_roots)] = ()
-    """Directories under which repositories on this machine may be used as remotes; none, unless given."""
+    """Directories under which repositories on this machine may be used as remotes; none by default."""
     allow_loopback_http: bool = False
-    """Whether plain http may be used for git servers on this machine."""
+    """True allows plain http for git servers on this machine."""
     allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)] = ()
-    """Where git servers may be besides public addresses: `10.1.0.0/16,fd00::/8`; `0.0.0.0/0,::/0` is anywhere."""
+    """Where git servers may be, besides public addresses: `10.1.0.0/16,fd00::/8`; `0.0.0.0/0,::/0` is anywhere."""
     network_seconds: Annotated[float, Field(gt=0, le=86400)] = 1800
     """How long one fetch, clone or push may take."""
     lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 120
-    """How long to wait for another process that works on the same store."""
+    """How long to wait for another process that is working on the same store."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
     """How much must be free on the disk before anything is fetched."""
     disk_budget_bytes: Annotated[int, Field(ge=0)] = 64 << 30
-    """How much mirrors, bases and results may take together, before what was used least lately is evicted; 0: any."""
+    """How much mirrors, bases and results may take together; beyond it the least recently used go. 0: no limit."""
     base_grace_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = 3600
-    """How long a base is left alone that was handed out, for whoever asked for it to make a workspace of it."""
+    """How long a base is protected from eviction after it was handed out, so that a workspace can be made from it."""
     warm_seconds: Annotated[float, Field(ge=0, le=86400)] = 600
-    """How often branches that jobs often start from, of remotes without a token, are brought up to date; 0: never."""
+    """How often the branches that jobs often start from are fetched ahead, of remotes without a token; 0: never."""
     snapshot_keep_hours: Annotated[float, Field(gt=0, le=24 * 3650)] = 720
-    """How long a snapshot is kept whose maker did not say."""
+    """How long a snapshot is kept when its maker did not say."""
     result_keep_hours: Annotated[float, Field(gt=0, le=24 * 3650)] = 720
-    """How long a result is kept after it was taken; while the workspace is there that it was taken of, in any case."""
+    """How long a result is kept after it was taken. It is always kept while the workspace that it came from exists."""
     max_result_bytes: Annotated[int, Field(gt=0)] = 2 * 1024 * 1024 * 1024
-    """How large the packed objects of one result may be."""
+    """The largest allowed size of one result's packed objects."""

@@ -1,4 +1,4 @@
-"""What the disk does not tell by itself: where mirrors come from, what was asked for, how long it is kept, fences."""
+"""The records that the disk alone cannot tell: URLs of mirrors, requests for clones, retention times, fences."""
 
 import os
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.columns import Moment, as_number, microseconds
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
-from services.git.model import Kept, Snapshot
+from services.git.model import ResultRecord, Snapshot
 
 metadata = MetaData()
 fences = fence_table(metadata)
@@ -60,13 +60,13 @@ results = Table(
     metadata,
     Column("repository_id", String(63), primary_key=True),
     Column("result_id", String(63), primary_key=True),
-    # What it was taken of; None where that is not known.
+    # The tree that it was taken from; None when unknown.
     Column("tree", LargeBinary, nullable=True),
     Column("expire_time", Moment, nullable=False, index=True),
 )
 
 
-class GitStore:
+class RepositoryRecords:
     """The records beside the repositories. Each method is one transaction."""
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -74,7 +74,7 @@ class GitStore:
         self._urls: dict[str, str] = {}
 
     async def remember_url(self, repository_id: str, url: str) -> None:
-        """Record where a repository is now; what is recorded already is not written again, for every job asks."""
+        """Record a repository's URL. An unchanged URL is not written again, because every job comes by here."""
         if self._urls.get(repository_id) == url:
             return
         new = sqlite.insert(repositories).values(repository_id=repository_id, url=url)
@@ -84,14 +84,14 @@ class GitStore:
         self._urls[repository_id] = url
 
     async def url(self, repository_id: str) -> str | None:
-        """Return where a repository is, or None."""
+        """Return a repository's URL, None when none is recorded."""
         async with self._engine.begin() as connection:
             return await connection.scalar(
                 select(repositories.c.url).where(repositories.c.repository_id == repository_id)
             )
 
     async def claim_clone(self, clone_id: str, order_hash: str) -> bool:
-        """Record an order under an id; return False when the id stands for another one."""
+        """Record a request under an id; return False when another request has that id."""
         new = sqlite.insert(clones).values(clone_id=clone_id, order_hash=order_hash).on_conflict_do_nothing()
         async with self._engine.begin() as connection:
             await connection.execute(new)
@@ -99,45 +99,45 @@ class GitStore:
         return recorded == order_hash
 
 
-class ResultStore:
+class ResultRecords:
     """The records of results. Each method is one transaction."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def keep(self, kept: Kept) -> None:
-        """Record until when a result is kept; an earlier one of the same name is forgotten."""
-        new = sqlite.insert(results).values(**_row(kept))
+    async def save(self, record: ResultRecord) -> None:
+        """Record how long a result is kept, in place of an earlier record of the same name."""
+        new = sqlite.insert(results).values(**_row(record))
         again = {"tree": new.excluded.tree, "expire_time": new.excluded.expire_time}
         async with self._engine.begin() as connection:
             await connection.execute(new.on_conflict_do_update(index_elements=results.primary_key, set_=again))
 
-    async def adopt(self, found: Sequence[Kept]) -> int:
-        """Record those of the results that nothing is known of; return how many."""
+    async def adopt(self, records: Sequence[ResultRecord]) -> int:
+        """Record those of the results that have no record yet; return how many."""
         new = sqlite.insert(results).on_conflict_do_nothing()
         async with self._engine.begin() as connection:
-            return sum([(await connection.execute(new.values(**_row(kept)))).rowcount for kept in found])
+            return sum([(await connection.execute(new.values(**_row(record)))).rowcount for record in records])
 
-    async def over(self, now: datetime, count: int) -> list[Kept]:
-        """Return some of those whose time is over, the longest over first."""
+    async def expired(self, now: datetime, count: int) -> list[ResultRecord]:
+        """Return at most `count` of those that have expired, the earliest first."""
         query = select(results).where(results.c.expire_time <= now).order_by(results.c.expire_time).limit(count)
         async with self._engine.begin() as connection:
-            return [_kept(row) for row in await connection.execute(query)]
+            return [_record(row) for row in await connection.execute(query)]
 
-    async def postpone(self, kept: Kept, until: datetime) -> None:
-        """Keep a result for longer, unless it was taken anew meanwhile."""
-        unchanged = (*_is(kept.repository_id, kept.result_id), results.c.expire_time == kept.expire_time)
+    async def postpone(self, record: ResultRecord, until: datetime) -> None:
+        """Keep a result longer, unless it was taken again meanwhile."""
+        unchanged = (*_is(record.repository_id, record.result_id), results.c.expire_time == record.expire_time)
         async with self._engine.begin() as connection:
             await connection.execute(update(results).where(*unchanged).values(expire_time=until))
 
-    async def find(self, repository_id: str, result_id: str) -> Kept | None:
+    async def find(self, repository_id: str, result_id: str) -> ResultRecord | None:
         """Return a result's record."""
         async with self._engine.begin() as connection:
             row = (await connection.execute(select(results).where(*_is(repository_id, result_id)))).first()
-        return None if row is None else _kept(row)
+        return None if row is None else _record(row)
 
     async def remove(self, repository_id: str, result_id: str) -> None:
-        """Forget a result. Without such a result it does nothing."""
+        """Remove a result's record. Does nothing when there is none."""
         async with self._engine.begin() as connection:
             await connection.execute(delete(results).where(*_is(repository_id, result_id)))
 
@@ -148,16 +148,16 @@ class ResultStore:
             return {row[0]: row[1] for row in await connection.execute(query)}
 
 
-class SnapshotStore:
+class SnapshotRecords:
     """The records of snapshots. Each method is one transaction."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def claim(self, snapshot: Snapshot, request_hash: str) -> Snapshot | None:
-        """Record a snapshot that is to be made, and return what stands under its id: an earlier one has its own times.
+        """Record a snapshot about to be made, and return the record of its id, which may be that of an earlier try.
 
-        None means that the id stands for another request. A snapshot that has not been taken yet has no commit.
+        None means that another request has that id. A snapshot that has not been taken yet has an empty commit.
         """
         new = sqlite.insert(snapshots).values(
             snapshot_id=snapshot.snapshot_id,
@@ -182,30 +182,30 @@ class SnapshotStore:
             await connection.execute(statement.values(commit_id=commit_id))
 
     async def find(self, snapshot_id: str) -> Snapshot | None:
-        """Return a snapshot, whether its tree has been taken or not."""
+        """Return a snapshot's record, even when its tree has not been taken yet."""
         async with self._engine.begin() as connection:
             row = (await connection.execute(select(snapshots).where(snapshots.c.snapshot_id == snapshot_id))).first()
         return None if row is None else _snapshot(row)
 
     async def page(self, repository_id: str, page: Page) -> tuple[list[Snapshot], str]:
-        """Return a page of those that were taken, the newest first, and the token of the next page."""
+        """Return a page of the snapshots that were taken, newest first, and the token of the next page."""
         statement = select(snapshots).where(snapshots.c.commit_id.is_not(None))
         if repository_id:
             statement = statement.where(snapshots.c.repository_id == repository_id)
         key = (as_number(snapshots.c.create_time), snapshots.c.snapshot_id)
         async with self._engine.begin() as connection:
             rows = (await connection.execute(page.select(statement, key, descending=True))).all()
-        found, token = page.cut(rows, lambda row: (microseconds(row.create_time), row.snapshot_id))
-        return [_snapshot(row) for row in found], token
+        shown, token = page.cut(rows, lambda row: (microseconds(row.create_time), row.snapshot_id))
+        return [_snapshot(row) for row in shown], token
 
     async def expired(self, now: datetime, count: int) -> Sequence[Snapshot]:
-        """Return some of those whose time is over, the longest over first."""
+        """Return at most `count` of those that have expired, the earliest first."""
         query = select(snapshots).where(snapshots.c.expire_time <= now).order_by(snapshots.c.expire_time).limit(count)
         async with self._engine.begin() as connection:
             return [_snapshot(row) for row in await connection.execute(query)]
 
     async def remove(self, snapshot_id: str) -> None:
-        """Forget a snapshot. Without such a snapshot it does nothing."""
+        """Remove a snapshot's record. Does nothing when there is none."""
         async with self._engine.begin() as connection:
             await connection.execute(delete(snapshots).where(snapshots.c.snapshot_id == snapshot_id))
 
@@ -214,14 +214,14 @@ def _is(repository_id: str, result_id: str) -> tuple[ColumnElement[bool], ...]:
     return results.c.repository_id == repository_id, results.c.result_id == result_id
 
 
-def _row(kept: Kept) -> dict[str, object]:
-    tree = None if kept.tree is None else os.fsencode(kept.tree)
-    return {**asdict(kept), "tree": tree}
+def _row(record: ResultRecord) -> dict[str, object]:
+    tree = None if record.tree is None else os.fsencode(record.tree)
+    return {**asdict(record), "tree": tree}
 
 
-def _kept(row: Row[tuple[object, ...]]) -> Kept:
+def _record(row: Row[tuple[object, ...]]) -> ResultRecord:
     tree = None if row.tree is None else Path(os.fsdecode(row.tree))
-    return Kept(row.repository_id, row.result_id, tree, row.expire_time)
+    return ResultRecord(row.repository_id, row.result_id, tree, row.expire_time)
 
 
 def _snapshot(row: Row[tuple[object, ...]]) -> Snapshot:

@@ -15,16 +15,15 @@ from services.common.metrics import Meters
 from services.common.sandbox import aio, environment
 from services.common.sandbox.spec import Access, SandboxSpec
 from services.git.app import build_manager, find_git
-from services.git.benches import Order
-from services.git.gitcmd import Command, Completed, Git, Invocation
+from services.git.bases.overlays import overlays_work
+from services.git.gitcmd import Command, Git, GitOutput, Invocation
 from services.git.manager import GitManager
-from services.git.model import Base, Layers, Progress, Remote, Signature, Wanted, WorkingTree
-from services.git.overlays import overlays_work
-from services.git.places import Places
-from services.git.remotes import AddressBook
-from services.git.requests import Requests
-from services.git.sandboxed import View
+from services.git.model import Base, Layers, Progress, Remote, Signature, StartPoint, TakeSpec, WorkingTree
+from services.git.paths import GitPaths
+from services.git.remote.addresses import AddressBook
 from services.git.settings import GitSettings
+from services.git.wire.from_proto import RequestReader
+from services.git.worktree.sandboxed import TreeView
 from tests.kit.repos import Repo
 
 SIGNATURE = Signature("Boatyard", "boatyard@example.com", 1_800_000_000)
@@ -37,7 +36,7 @@ class CountingGit(Git):
         super().__init__(executable, home)
         self.ran: Counter[str] = Counter()
 
-    async def run(self, command: Command, invocation: Invocation | None = None) -> Completed:
+    async def run(self, command: Command, invocation: Invocation | None = None) -> GitOutput:
         self.ran[command.name] += 1
         return await super().run(command, invocation)
 
@@ -47,13 +46,13 @@ class GitParts:
     """A manager, and what stands around it."""
 
     manager: GitManager
-    places: Places
-    requests: Requests
+    paths: GitPaths
+    reader: RequestReader
     git: CountingGit
 
-    async def prepare(self, remote: Remote, wanted: Wanted | None = None) -> Base:
+    async def prepare(self, remote: Remote, start: StartPoint | None = None) -> Base:
         """Prepare a base and wait for it."""
-        async with aclosing(self.manager.prepare_base(remote, wanted or Wanted())) as messages:
+        async with aclosing(self.manager.prepare_base(remote, start or StartPoint())) as messages:
             async for message in messages:
                 if not isinstance(message, Progress):
                     return message
@@ -61,14 +60,14 @@ class GitParts:
 
     def workspace(self, base: Base) -> "Workspace":
         """Copy a base, as the workspace service does."""
-        path = self.places.home.workspace_trees / new_id("workspace") / "tree"
+        path = self.paths.home.workspace_trees / new_id("workspace") / "tree"
         path.parent.mkdir(parents=True)
         shutil.copytree(base.layers[0], path, symlinks=True)
         return Workspace(WorkingTree(path, base.read_only_paths), Repo(path), base)
 
     async def layered(self, base: Base, *, mounted: bool) -> "LayeredWorkspace":
         """Stack a workspace on a base, as the workspace service does; `mounted` is its way where it is root."""
-        place = self.places.home.workspace_trees / new_id("workspace")
+        place = self.paths.home.workspace_trees / new_id("workspace")
         upper, work, tree = place / "upper", place / "work", place / "tree"
         for directory in (upper, work, tree):
             directory.mkdir(parents=True)
@@ -88,7 +87,7 @@ class LayeredWorkspace:
 
     async def agent(self, script: str) -> str:
         """Run a script at the top of the tree, and return what it wrote."""
-        view = View.of(self.tree, Access.READ_WRITE)
+        view = TreeView.of(self.tree, Access.READ_WRITE)
         identity = {"GIT_AUTHOR_NAME": b"Ada", "GIT_AUTHOR_EMAIL": b"a@b", "GIT_COMMITTER_NAME": b"Ada"}
         identity |= {"GIT_COMMITTER_EMAIL": b"a@b", "GIT_CONFIG_NOSYSTEM": b"1"}
         spec = SandboxSpec(
@@ -101,9 +100,9 @@ class LayeredWorkspace:
         assert done.exit_code == 0, f"{script}: {done.stderr.decode(errors='replace')}"
         return done.stdout.decode(errors="surrogateescape")
 
-    def order(self, message: str = "the work") -> Order:
-        """Return the order to take it."""
-        return Order(self.tree, self.base.commit_id, message, SIGNATURE)
+    def take_spec(self, message: str = "the work") -> TakeSpec:
+        """Return what to take."""
+        return TakeSpec(self.tree, self.base.commit_id, message, SIGNATURE)
 
     def unmount(self) -> None:
         """Let go of the mount, where there is one."""
@@ -119,19 +118,19 @@ class Workspace:
     agent: Repo
     base: Base
 
-    def order(self, message: str = "the work") -> Order:
-        """Return the order to take it."""
-        return Order(self.tree, self.base.commit_id, message, SIGNATURE)
+    def take_spec(self, message: str = "the work") -> TakeSpec:
+        """Return what to take."""
+        return TakeSpec(self.tree, self.base.commit_id, message, SIGNATURE)
 
 
 @asynccontextmanager
 async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncIterator[GitParts]:
     """Put a manager together on `home`."""
     chosen = GitSettings(**{"data_directory": home, "file_roots": file_roots, "min_free_bytes": 0, **settings})
-    places = Places(chosen.home)
-    places.make()
-    git = CountingGit((await find_git(places.empty)).executable, places.empty)
-    engine = open_database(sqlite_url(places.root / "git.db"))
+    paths = GitPaths(chosen.home)
+    paths.make()
+    git = CountingGit((await find_git(paths.empty)).executable, paths.empty)
+    engine = open_database(sqlite_url(paths.root / "git.db"))
     try:
         await migrate(engine, "services.git.migrations")
         addresses = AddressBook(
@@ -140,8 +139,8 @@ async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncI
             allow_loopback_http=chosen.allow_loopback_http,
             networks=chosen.allow_networks,
         )
-        stacks = await overlays_work(places)
-        manager = build_manager(chosen, places, git, addresses, engine, stacks=stacks, meters=Meters("git"))
-        yield GitParts(manager, places, Requests(addresses, places), git)
+        stacks = await overlays_work(paths)
+        manager = build_manager(chosen, paths, git, addresses, engine, stacks=stacks, meters=Meters("git"))
+        yield GitParts(manager, paths, RequestReader(addresses, paths), git)
     finally:
         await engine.dispose()

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from services.common.errors import Exhausted
-from services.git.model import Base, Remote, Wanted, WorkingTree
-from services.git.snapshots import SnapshotOrder
+from services.git.model import Base, Remote, SnapshotSpec, StartPoint, WorkingTree
 from tests.kit.gitservice import GitParts, git_parts
 
 # Small enough that something is evicted again and again.
@@ -60,9 +59,9 @@ async def work(order: dict[str, Any]) -> None:
     settings = {**SETTINGS, "disk_budget_bytes": order["budget"]}
     async with git_parts(Path(order["home"]), Path(order["root"]), **settings) as parts:
         for number in range(1_000_000):
-            snapshot = SnapshotOrder(f"{order['seed']}-{number}", "repo-0", tree, order["base"], "kept")
-            wanted = [(remote, "main") for remote in remotes] + [(remotes[0], commit) for commit in order["commits"]]
-            steps: list[Awaitable[object]] = [one_base(parts, *rng.choice(wanted)) for _ in range(2)]
+            snapshot = SnapshotSpec(f"{order['seed']}-{number}", "repo-0", tree, order["base"], "kept")
+            starts = [(remote, "main") for remote in remotes] + [(remotes[0], commit) for commit in order["commits"]]
+            steps: list[Awaitable[object]] = [one_base(parts, *rng.choice(starts)) for _ in range(2)]
             if rng.random() < 0.3:
                 steps.append(parts.manager.snapshot_tree(snapshot))
             await asyncio.gather(*steps)
@@ -70,7 +69,7 @@ async def work(order: dict[str, Any]) -> None:
 
 async def one_base(parts: GitParts, remote: Remote, revision: str) -> Base | None:
     with contextlib.suppress(Exhausted):
-        return await parts.prepare(remote, Wanted(revision.encode()))
+        return await parts.prepare(remote, StartPoint(revision.encode()))
     return None
 
 

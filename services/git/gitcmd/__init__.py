@@ -1,20 +1,21 @@
-"""The one place that starts git.
+"""The one place that builds git's command lines and environments, and starts git outside of sandboxes.
 
-A command is built from an allow-listed table, runs in an environment built from nothing, within a time and an output
-bound, and dies politely with whoever waits for it. No secret ever stands in its argv, its output or its errors.
+Promises: only allow-listed commands and flags run, in an environment built from scratch, with limits on time and
+output; a process ends, gracefully first, when its caller is cancelled; no secret is ever in its argv, its output or its
+errors.
 """
 
 from services.git.gitcmd.commands import Command, git_argv
 from services.git.gitcmd.environment import build_environment
-from services.git.gitcmd.failures import GitError, GitFailed, GitTimedOut, OutputTooLarge
-from services.git.gitcmd.process import Completed, Git, Invocation
+from services.git.gitcmd.errors import GitError, GitFailed, GitTimedOut, OutputTooLarge
+from services.git.gitcmd.process import Git, GitOutput, Invocation
 
 __all__ = [
     "Command",
-    "Completed",
     "Git",
     "GitError",
     "GitFailed",
+    "GitOutput",
     "GitTimedOut",
     "Invocation",
     "OutputTooLarge",

@@ -1,7 +1,7 @@
-"""Which git commands exist for us, with which flags, and what each of them needs to be harmless.
+"""Which git commands we may run, with which flags, and what makes each of them harmless.
 
 Nothing outside this table can be run. A flag that is not listed, or a positional argument that looks like a flag, is a
-mistake of ours and raises ValueError: nobody's input gets to choose flags.
+bug of ours and raises ValueError: no input can choose flags.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """Facts about one subcommand. A flag that ends in `=` takes a value; `config` holds for this command alone."""
+    """The rules of one subcommand. A flag that ends in `=` takes a value; `config` applies to this command only."""
 
     flags: frozenset[str] = frozenset()
     config: Mapping[str, str] = field(default_factory=dict)
@@ -25,17 +25,17 @@ def _spec(
     return Spec(frozenset(flags), config or {}, end_of_options, paths)
 
 
-# Objects that come from elsewhere are checked while they arrive. What is let through are old mistakes of old tools that
-# stand in the history of well-known repositories; the same ones that Gitaly lets through.
+# Objects from elsewhere are checked as they arrive. The exceptions are mistakes of old tools that are in the history of
+# well-known repositories; they are the same as Gitaly's.
 _MISTAKES: Final = ("badTimezone", "missingSpaceBeforeDate", "zeroPaddedFilemode")
 _TOLERATED: Final = ",".join(f"{mistake}=ignore" for mistake in _MISTAKES)
 _CHECKED: Final = {"fetch.fsckObjects": "true"} | {f"fetch.fsck.{mistake}": "ignore" for mistake in _MISTAKES}
 STRICT_FLAG: Final = f"--strict={_TOLERATED}"
 
 _REMOTE: Final = _CHECKED | {
-    # A redirect may lead to an address that only this host can reach, and would take the token along.
+    # A redirect could lead to an address that only this host can reach, and would carry the token there.
     "http.followRedirects": "false",
-    # A remote that sends less than 1 kB/s for a minute is as good as gone.
+    # A remote that sends less than 1 kB/s for a minute counts as gone.
     "http.lowSpeedLimit": "1000",
     "http.lowSpeedTime": "60",
     "fetch.recurseSubmodules": "no",
@@ -47,7 +47,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "cat-file": _spec("--batch-check="),
     "check-attr": _spec("-z", "--stdin", "--cached", end_of_options=False),
     "check-ignore": _spec("-z", "--stdin"),
-    # Takes no --end-of-options in git 2.39, so it is only ever given commit ids.
+    # Does not know --end-of-options in git 2.39, so it is only ever given commit ids.
     "checkout": _spec("--quiet", "--detach", config={"submodule.recurse": "false"}, end_of_options=False),
     "checkout-index": _spec("-u", "-z", "--stdin"),
     "clone": _spec(
@@ -57,10 +57,10 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     ),
     "commit": _spec("--quiet", "--no-verify", "--file=", "--cleanup=", paths=True),
     "commit-tree": _spec("-p", "-F"),
-    # Writes files of ours that nobody else can reach; keys and values are ours, or a URL that was checked.
+    # Writes only files of ours that nobody else can reach; keys and values are ours, or a checked URL.
     "config": _spec("--file=", end_of_options=False),
-    # Programs that a repository names for showing differences are never asked. Renames are looked for among as many
-    # files as a person would read about.
+    # Diff programs named by a repository are never run. Renames are detected among as many files as a person would
+    # read about.
     "diff": _spec(
         *("--no-ext-diff", "--no-textconv", "--no-color", "--full-index", "--src-prefix=", "--dst-prefix="),
         *("--raw", "--numstat", "--name-only", "-z", "--find-renames", "--no-renames", "--cached"),
@@ -70,11 +70,11 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "fetch": _spec(
         *("--quiet", "--progress", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"),
         "--upload-pack=",
-        # Ancestry is read from it when the nearest base is looked for.
+        # The commit graph speeds up finding the nearest base.
         config=_REMOTE | {"fetch.writeCommitGraph": "true"},
     ),
     "for-each-ref": _spec("--format="),
-    # What comes out of a sandbox is checked object by object, links between them included, before it is kept.
+    # What comes out of a sandbox is checked object by object, and the links between them, before it is kept.
     "index-pack": _spec("--stdin", STRICT_FLAG, end_of_options=False),
     # An empty template: no hooks, and no sample files in every tree.
     "init": _spec("--quiet", "--bare", "--template="),
@@ -83,7 +83,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "ls-tree": _spec("-r", "-d", "-z", "--name-only"),
     "merge-base": _spec("--is-ancestor"),
     "pack-objects": _spec("--revs", "--stdout", "-q"),
-    # On result stores alone: no tree borrows from one.
+    # For result stores only: no tree borrows from one.
     "prune": _spec("--expire=", end_of_options=False),
     "push": _spec(
         *("--porcelain", "--progress", "--force-with-lease=", "--no-verify", "--receive-pack="),
@@ -107,7 +107,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One git command: `flags` as in the table, `args` positional and never flags themselves, `paths` after `--`."""
+    """One git command: `flags` from the table, positional `args` that are never flags, and `paths` after `--`."""
 
     name: str
     flags: tuple[str | bytes, ...] = ()
@@ -147,7 +147,7 @@ def _flags(command: Command, spec: Spec) -> tuple[bytes, ...]:
     result: list[bytes] = []
     takes_value = False
     for flag in (_bytes(flag) for flag in command.flags):
-        # The values of -p and -F stand by themselves, and are commit ids and `-`, written by us.
+        # The values of -p and -F are arguments of their own: commit ids and `-`, written by us.
         if takes_value:
             takes_value = False
         else:
@@ -164,7 +164,7 @@ def _flags(command: Command, spec: Spec) -> tuple[bytes, ...]:
 
 def _positional(name: str, arg: str | bytes) -> bytes:
     value = _bytes(arg)
-    # `-` alone is a file name for standard output, which git tells apart from flags.
+    # A single `-` means standard input or output; git does not take it for a flag.
     if (value.startswith(b"-") and value != b"-") or b"\0" in value:
         raise ValueError(f"{value!r} may not be an argument of git {name}")
     return value

@@ -1,11 +1,11 @@
-"""The environment of every git that we start: built from nothing, so that the host cannot change what git does."""
+"""The environment of every git that we start: built from scratch, so that the host cannot change what git does."""
 
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-# What a network needs to be reached from here, and only the commands that go there get it.
+# The host's network settings. Only commands that use the network get them.
 NETWORK_VARIABLES: Final = (
     "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSH_AUTH_SOCK", "SSL_CERT_DIR", "SSL_CERT_FILE",
     "all_proxy", "https_proxy", "http_proxy", "no_proxy",

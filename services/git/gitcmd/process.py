@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 
 from services.git.gitcmd.commands import Command, git_argv
 from services.git.gitcmd.environment import build_environment
-from services.git.gitcmd.failures import GitFailed, GitTimedOut, OutputTooLarge, scrub
+from services.git.gitcmd.errors import GitFailed, GitTimedOut, OutputTooLarge, scrub
 
 _CHUNK: Final = 64 * 1024
 _STDERR_KEPT: Final = 10 * 1024
@@ -24,9 +24,10 @@ _PROGRESS: Final = re.compile(r": +\d+% \(\d+/\d+\)")
 class Invocation:
     """What one run of git needs beside its command.
 
-    `git_dir` is the repository, `cwd` the tree. `config` holds for this process and may hold secrets, which are named
-    in `secrets` too so that nothing of git's words repeats them. `protocol` is the one transport that may be used.
-    `held` are open descriptors that the process inherits: a lock held so is held as long as git lives, even without us.
+    `git_dir` is the repository, `cwd` the tree. `config` applies to this process only and may contain secrets; those
+    are listed in `secrets` too, so that they are removed from git's messages. `protocol` is the one allowed transport.
+    `held` are open descriptors that the process inherits: a lock among them is held as long as git lives, even without
+    us.
     """
 
     git_dir: Path | None = None
@@ -43,8 +44,8 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True)
-class Completed:
-    """A git command that exited with an expected code. `stderr` is the end of what it said, scrubbed."""
+class GitOutput:
+    """What a git command wrote that exited with an expected code. `stderr` is the end of that stream, scrubbed."""
 
     code: int
     stdout: bytes
@@ -52,12 +53,12 @@ class Completed:
 
     @property
     def line(self) -> bytes:
-        """The output without its last line break: what commands that print one value say."""
+        """The output without its last line break: the value of a command that prints one."""
         return self.stdout.rstrip(b"\n")
 
 
 class _Stderr:
-    """Keeps the end of what git says, and hands on each line; progress ends its lines with a carriage return."""
+    """Keeps the end of git's stderr, and passes on each line; lines of progress end with a carriage return."""
 
     def __init__(self, reader: asyncio.StreamReader, how: Invocation) -> None:
         self._how = how
@@ -66,7 +67,7 @@ class _Stderr:
         self._task = asyncio.create_task(self._drain(reader))
 
     async def finished(self) -> None:
-        """Wait until git, and whatever it started, has closed its end."""
+        """Wait until git, and everything that it started, has closed the pipe."""
         await asyncio.shield(self._task)
 
     async def stop(self) -> None:
@@ -75,7 +76,7 @@ class _Stderr:
 
     @property
     def text(self) -> str:
-        """What git said, without progress, scrubbed before it is cut: a secret cut in two would not be found."""
+        """Git's messages without progress, scrubbed before being cut: a secret cut in two would not be found."""
         whole = self._kept.decode("utf-8", "replace").replace("\r", "\n")
         said = "\n".join(line for line in whole.split("\n") if not _PROGRESS.search(line))
         return scrub(said, self._how.secrets)[-_STDERR_KEPT:].strip()
@@ -92,10 +93,10 @@ class _Stderr:
 
 
 class Git:
-    """Starts git. One instance a service.
+    """Starts git. One instance for each service.
 
-    Every process stands in a group of its own, gets SIGTERM first (git then removes its lock files) and SIGKILL after
-    5 s, when it takes too long or whoever waits for it is cancelled.
+    Every process has a process group of its own. When it takes too long, or its caller is cancelled, it gets SIGTERM,
+    at which git removes its lock files, and 5 s later SIGKILL.
     """
 
     def __init__(self, executable: Path, home: Path) -> None:
@@ -104,14 +105,14 @@ class Git:
 
     @property
     def executable(self) -> Path:
-        """The git that is run."""
+        """The path of git."""
         return self._executable
 
-    async def run(self, command: Command, invocation: Invocation | None = None) -> Completed:
+    async def run(self, command: Command, invocation: Invocation | None = None) -> GitOutput:
         """Run one command to its end.
 
         Raises:
-            GitFailed: it exited with a code that is not among the expected ones.
+            GitFailed: it exited with an unexpected code.
             GitTimedOut: it took too long.
             OutputTooLarge: it wrote more than `output_limit` bytes.
             ValueError: the command is not allowed.
@@ -127,12 +128,12 @@ class Git:
             code = await _exit_code(process, stderr)
         if code not in how.expected_codes:
             raise GitFailed(command.name, code, stderr.text)
-        return Completed(code, bytes(stdout), stderr.text)
+        return GitOutput(code, bytes(stdout), stderr.text)
 
     async def stream(self, command: Command, how: Invocation) -> AsyncGenerator[bytes, None]:
-        """Yield the output as it comes, at most 64 KiB at a time; git waits when the reader does.
+        """Yield the output as it comes, at most 64 KiB at a time; git waits while the reader does.
 
-        The time bound holds for each piece, for a slow reader is not git's fault. Close the generator
+        The timeout applies to each piece, because a slow reader is not git's fault. Close the generator
         (`contextlib.aclosing`) to end git early.
 
         Raises:
@@ -188,7 +189,7 @@ class Git:
             try:
                 return await asyncio.shield(spawning)
             except asyncio.CancelledError:
-                # asyncio itself would kill a process that is only half started, and leave its children.
+                # asyncio would kill a half-started process, but not its children.
                 await _end(await spawning)
                 raise
 
@@ -196,7 +197,7 @@ class Git:
         config = [*command.spec.config.items(), *how.config]
         network = how.protocol in {"https", "http", "ssh"}
         environment = build_environment(self._home, config=config, protocol=how.protocol, network=network)
-        # The far side of a file remote is looked for by its name, and is to be the same git.
+        # The far side of a file remote finds git by name in PATH; it must be this same git.
         path = f"{self._executable.parent}:{environment['PATH']}"
         return environment | {"PATH": path}
 
@@ -231,11 +232,11 @@ async def _discard(reader: asyncio.StreamReader) -> None:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Make sure that nothing of the process group is left."""
+    """End the process group, so that nothing of it is left."""
     if process.returncode is not None:
         return
     _signal_group(process.pid, signal.SIGTERM)
-    # asyncio tells nobody of an end before the pipes are closed, and nobody reads this one any more.
+    # asyncio reports the exit only after all pipes are closed, and nobody reads this one any more.
     transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]
     if (output := transport.get_pipe_transport(1)) is not None:
         output.close()
@@ -244,13 +245,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             async with asyncio.timeout(_GRACE_SECONDS):
                 await process.wait()
     finally:
-        # Git may be gone while something that it started is deaf to SIGTERM.
+        # Git may have ended while something that it started ignores SIGTERM.
         _signal_group(process.pid, signal.SIGKILL)
     await process.wait()
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
-    # The group may be gone between our look and our signal.
+    # The group may end before our signal arrives.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)
 

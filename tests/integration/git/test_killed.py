@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.git.model import Remote, Wanted
-from services.git.shelf import Shelf
+from services.git.disk.base_cache import BaseCache
+from services.git.model import Remote, StartPoint
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.mortal import SETTINGS, Mortals
 from tests.kit.repos import Repo
@@ -35,20 +35,20 @@ def advance(repo: Repo, number: int) -> None:
 
 async def check(parts: GitParts, repos: list[Repo]) -> None:
     """Look at everything, as after a restart."""
-    for store in (*parts.places.mirrors.glob("*.git"), *parts.places.results.glob("*.git")):
+    for store in (*parts.paths.mirrors.glob("*.git"), *parts.paths.results.glob("*.git")):
         looked = await asyncio.to_thread(
             subprocess.run, ["git", f"--git-dir={store}", "fsck", "--no-dangling"], capture_output=True
         )
         assert looked.returncode == 0, looked.stderr
-    shelf = Shelf(parts.places)
-    whole = {base.place for base in shelf.all()}
-    for root in (parts.places.bases, parts.places.result_bases):
+    cache = BaseCache(parts.paths)
+    whole = {base.path for base in cache.all()}
+    for root in (parts.paths.bases, parts.paths.result_bases):
         assert set(root.glob("*/*")) <= whole, "something lies there that is no base"
     for number, repo in enumerate(repos):
         remote = Remote(f"repo-{number}", str(repo.path))
         base = await parts.prepare(remote)
         assert base.commit_id == repo.head()
-        assert (await parts.prepare(remote, Wanted(repo.head().encode()))).layers == base.layers
+        assert (await parts.prepare(remote, StartPoint(repo.head().encode()))).layers == base.layers
         workspace = await parts.layered(base, mounted=False)
         assert await workspace.agent("git status --porcelain; git rev-parse HEAD") == f"{base.commit_id}\n"
 
@@ -64,7 +64,7 @@ async def test_killed_a_hundred_times(tmp_path: Path) -> None:
         (base.pins_path / "workspace-1").touch()
         workspace = parts.workspace(base)
         workspace.agent.write({"new": "work"})
-        size = next(iter(Shelf(parts.places).all())).bytes
+        size = next(iter(BaseCache(parts.paths).all())).bytes
     order = {
         "home": str(home),
         "root": str(tmp_path),
@@ -96,7 +96,7 @@ async def nothing_half_made(home: Path, root: Path) -> None:
     deadline = time.monotonic() + 30
     while True:
         async with git_parts(home, root, **SETTINGS) as parts:
-            left = list(parts.places.scratch_root.iterdir())
+            left = list(parts.paths.scratch_root.iterdir())
         if not left:
             break
         assert time.monotonic() < deadline, left

@@ -19,6 +19,11 @@ def remote(upstream: Repo) -> Remote:
 
 
 @pytest.fixture
+def work(upstream: Repo) -> Repo:
+    return Repo(upstream.path.parent / "work")
+
+
+@pytest.fixture
 async def parts(tmp_path: Path) -> AsyncIterator[GitParts]:
     async with git_parts(tmp_path / "home", tmp_path) as parts:
         yield parts
@@ -46,3 +51,10 @@ async def shared_base(shared_parts: GitParts, shared_remote: Remote) -> Base:
 def workspace(shared_parts: GitParts, shared_base: Base) -> Workspace:
     """A working copy of the shared base."""
     return shared_parts.workspace(shared_base)
+
+
+def push(work: Repo, upstream: Repo, number: int) -> str:
+    """Push a commit that is so large that git keeps its pack."""
+    commit = work.commit(f"number {number}", {f"many/{number}-{name}": f"{number} {name}" for name in range(120)})
+    work.git("push", "--quiet", "--force", str(upstream.path), "main")
+    return commit

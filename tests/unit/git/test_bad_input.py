@@ -14,9 +14,9 @@ from services.common.errors import Invalid
 from services.common.settings import Home
 from services.git.gitcmd import Command, git_argv
 from services.git.gitcmd.commands import COMMANDS
-from services.git.places import Places
-from services.git.remotes import AddressBook
-from services.git.requests import Requests
+from services.git.paths import GitPaths
+from services.git.remote.addresses import AddressBook
+from services.git.wire.from_proto import RequestReader
 
 COMMIT = "0123456789" * 4
 SIGNATURE = pb.Signature(name="Ada", email="a@b", time=Timestamp(seconds=1))
@@ -35,16 +35,16 @@ TEXTS = WORDS.map(lambda word: word.decode("utf-8", "replace"))
 
 
 @pytest.fixture(scope="module")
-def requests():
+def reader():
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory).resolve()
         home = Home(root / "home")
-        yield Requests(AddressBook((root / "roots",), home.root), Places(home))
+        yield RequestReader(AddressBook((root / "roots",), home.root), GitPaths(home))
 
 
-def tree(requests: Requests, path: bytes | None = None) -> pb.WorkingTree:
-    places = requests._places
-    inside = bytes(places.home.workspace_trees / "w" / "tree") if path is None else path
+def tree(reader: RequestReader, path: bytes | None = None) -> pb.WorkingTree:
+    paths = reader._paths
+    inside = bytes(paths.home.workspace_trees / "w" / "tree") if path is None else path
     return pb.WorkingTree(layout=layout_pb2.Layout(path=inside))
 
 
@@ -62,34 +62,34 @@ fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCh
 
 @fuzz
 @given(revision=WORDS, url=TEXTS, repository=TEXTS, token=TEXTS)
-def test_what_to_start_from(requests: Requests, revision: bytes, url: str, repository: str, token: str) -> None:
+def test_what_to_start_from(reader: RequestReader, revision: bytes, url: str, repository: str, token: str) -> None:
     remote = pb.Remote(repository_id=repository, url=url, token=token)
     good = pb.Remote(repository_id="r", url="https://example.com/x")
     for request in (
         pb.PrepareBaseRequest(remote=remote, revision=revision),
         pb.PrepareBaseRequest(remote=good, revision=revision),
     ):
-        found, fields = attempt(requests.prepare_base, request)
+        parsed, fields = attempt(reader.prepare_base, request)
         if fields:
             continue
-        read, wanted = found
+        read, start = parsed
         # It can be an argument of git as it is, and names one thing in one place.
-        argv = git_argv(Command("fetch", (), (read.url, b"+refs/heads/" + wanted.revision + b":refs/heads/x")))
+        argv = git_argv(Command("fetch", (), (read.url, b"+refs/heads/" + start.revision + b":refs/heads/x")))
         assert argv[-3] == b"--end-of-options"
-        assert (requests._places.mirrors / f"{read.repository_id}.git").parent == requests._places.mirrors
-        assert not set(b"\0\n\r ~^:?*[\\") & set(wanted.revision)
+        assert (reader._paths.mirrors / f"{read.repository_id}.git").parent == reader._paths.mirrors
+        assert not set(b"\0\n\r ~^:?*[\\") & set(start.revision)
         assert read.token.isprintable()
 
 
 @fuzz
 @given(branch=WORDS, commit=TEXTS)
-def test_branches_and_commits(requests: Requests, branch: bytes, commit: str) -> None:
-    request = pb.CreateBranchRequest(tree=tree(requests), branch=branch, commit_id=commit)
-    found, fields = attempt(requests.create_branch, request)
+def test_branches_and_commits(reader: RequestReader, branch: bytes, commit: str) -> None:
+    request = pb.CreateBranchRequest(tree=tree(reader), branch=branch, commit_id=commit)
+    parsed, fields = attempt(reader.create_branch, request)
     if fields:
         assert fields <= {"branch", "commit_id"}
         return
-    _, name, commit_id = found
+    _, name, commit_id = parsed
     assert not name.startswith(b"-")
     assert b".." not in name
     assert commit_id == "" or (len(commit_id) in {40, 64} and commit_id.isalnum())
@@ -97,46 +97,46 @@ def test_branches_and_commits(requests: Requests, branch: bytes, commit: str) ->
 
 @fuzz
 @given(path=WORDS, below=st.booleans())
-def test_trees_stay_where_trees_may_be(requests: Requests, path: bytes, below: bool) -> None:
-    places = requests._places
-    told = bytes(places.home.workspace_trees) + b"/" + path if below else bytes(places.home.root) + b"/" + path
-    layers = layout_pb2.Layers(lowers=[told], upper=told, work=told, mounted_path=told)
-    for message in (tree(requests, told), pb.WorkingTree(layout=layout_pb2.Layout(layers=layers))):
-        read, fields = attempt(requests.tree, message)
+def test_trees_stay_where_trees_may_be(reader: RequestReader, path: bytes, below: bool) -> None:
+    paths = reader._paths
+    full_path = bytes(paths.home.workspace_trees) + b"/" + path if below else bytes(paths.home.root) + b"/" + path
+    layers = layout_pb2.Layers(lowers=[full_path], upper=full_path, work=full_path, mounted_path=full_path)
+    for message in (tree(reader, full_path), pb.WorkingTree(layout=layout_pb2.Layout(layers=layers))):
+        read, fields = attempt(reader.tree, message)
         if fields:
             assert all(field.startswith("tree.layout") for field in fields)
             continue
         resolved = read.path.resolve()
-        assert resolved.is_relative_to(places.home.workspace_trees) or not resolved.is_relative_to(places.home.root)
-        assert resolved != places.home.workspace_trees
+        assert resolved.is_relative_to(paths.home.workspace_trees) or not resolved.is_relative_to(paths.home.root)
+        assert resolved != paths.home.workspace_trees
 
 
 @fuzz
 @given(borrowed=WORDS)
-def test_nothing_is_borrowed_but_objects_of_mirrors(requests: Requests, borrowed: bytes) -> None:
-    places = requests._places
-    message = tree(requests)
-    message.read_only_paths.append(bytes(places.mirrors) + b"/" + borrowed)
-    found, fields = attempt(requests.tree, message)
+def test_nothing_is_borrowed_but_objects_of_mirrors(reader: RequestReader, borrowed: bytes) -> None:
+    paths = reader._paths
+    message = tree(reader)
+    message.read_only_paths.append(bytes(paths.mirrors) + b"/" + borrowed)
+    parsed, fields = attempt(reader.tree, message)
     if fields:
         assert fields == {"tree.read_only_paths[0]"}
         return
-    (read,) = found.read_only_paths
-    assert read.resolve().parent.parent == places.mirrors
+    (read,) = parsed.read_only_paths
+    assert read.resolve().parent.parent == paths.mirrors
     assert read.name == "objects"
 
 
 @fuzz
 @given(text=TEXTS, name=TEXTS)
-def test_messages_names_and_ids(requests: Requests, text: str, name: str) -> None:
+def test_messages_names_and_ids(reader: RequestReader, text: str, name: str) -> None:
     signature = pb.Signature(name=name, email=name, time=Timestamp(seconds=1))
     calls = (
-        (requests.commit, pb.CommitRequest(tree=tree(requests), message=text, signature=signature)),
-        (requests.snapshot_tree, pb.SnapshotTreeRequest(
-            tree=tree(requests), repository_id=name, snapshot_id=text, base_commit_id=text, message=text)),
-        (requests.snapshots, pb.ListSnapshotsRequest(repository_id=text, page_token=name)),
-        (requests.diff, pb.GetDiffRequest(repository_id=text, base_branch=name.encode(), commit_id=COMMIT)),
-        (requests.push, pb.PushRequest(
+        (reader.commit, pb.CommitRequest(tree=tree(reader), message=text, signature=signature)),
+        (reader.snapshot_tree, pb.SnapshotTreeRequest(
+            tree=tree(reader), repository_id=name, snapshot_id=text, base_commit_id=text, message=text)),
+        (reader.snapshots, pb.ListSnapshotsRequest(repository_id=text, page_token=name)),
+        (reader.diff, pb.GetDiffRequest(repository_id=text, base_branch=name.encode(), commit_id=COMMIT)),
+        (reader.push, pb.PushRequest(
             remote=pb.Remote(repository_id="r", url="https://example.com/x"), commit_id=COMMIT, branch=name.encode(),
             expected_commit_id=text)),
     )  # fmt: skip

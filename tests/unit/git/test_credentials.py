@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import FailedPrecondition, NotFound
-from services.git.model import CloneOrder, Remote
+from services.git.model import CloneSpec, Remote
 from tests.kit.githttp import GitServer, git_server
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
@@ -41,9 +41,9 @@ async def test_the_token_is_found_nowhere(parts: GitParts, server: GitServer, tm
     base = await parts.prepare(remote)
     workspace = parts.workspace(base)
     workspace.agent.write({"a": "1"})
-    result = await parts.manager.take_result("repo-1", "result-1", workspace.order())
+    result = await parts.manager.take_result("repo-1", "result-1", workspace.take_spec())
     assert not await parts.manager.push(remote, result.commit_id, b"work", "")
-    await parts.manager.clone(CloneOrder("clone-1", remote))
+    await parts.manager.clone(CloneSpec("clone-1", remote))
     assert Repo(server.root / "repo.git").head("work") == result.commit_id
     encoded = base64.b64encode(f"x-access-token:{TOKEN}".encode())
     assert found_in(tmp_path / "home", TOKEN.encode(), encoded) == []
@@ -68,8 +68,8 @@ async def test_a_refused_token_is_not_in_the_error(parts: GitParts, server: GitS
 async def test_an_unknown_branch_of_a_clone(parts: GitParts, server: GitServer) -> None:
     remote = Remote("repo-1", server.url("repo.git"), TOKEN)
     with pytest.raises(NotFound):
-        await parts.manager.clone(CloneOrder("clone-1", remote, branch=b"nope"))
-    clone = await parts.manager.clone(CloneOrder("clone-2", remote, branch=b"main", depth=1))
+        await parts.manager.clone(CloneSpec("clone-1", remote, branch=b"nope"))
+    clone = await parts.manager.clone(CloneSpec("clone-2", remote, branch=b"main", depth=1))
     assert Repo(clone.path).git("log", "--format=%s") == "second"
     assert clone.commit_id == Repo(server.root / "repo.git").head("main")
 
@@ -86,7 +86,7 @@ async def test_whoever_waits_can_leave_and_the_last_one_ends_git(parts: GitParts
     await asyncio.wait(waiting)
     server.may_answer.set()
     # Nothing holds the mirror any more, and nothing of it was kept.
-    assert not parts.places.mirror("repo-1").exists()
+    assert not parts.paths.mirror("repo-1").exists()
     assert (await parts.prepare(remote)).commit_id == Repo(server.root / "repo.git").head("main")
 
 
@@ -115,16 +115,16 @@ async def test_a_fetch_and_a_push_that_are_given_up_half_way_leave_no_lock(
     server.asked.clear()
     server.may_answer.clear()
     await given_up_half_way(server, asyncio.create_task(parts.prepare(remote)))
-    assert leftovers(parts.places.mirror("repo-1")) == []
+    assert leftovers(parts.paths.mirror("repo-1")) == []
     assert (await parts.prepare(remote)).commit_id == third
 
     workspace.agent.write({"more": os.urandom(100_000)})
-    result = await parts.manager.take_result("repo-1", "result-1", workspace.order())
+    result = await parts.manager.take_result("repo-1", "result-1", workspace.take_spec())
     server.asked.clear()
     server.may_answer.clear()
     push = parts.manager.push(remote, result.commit_id, b"work", "")
     await given_up_half_way(server, asyncio.create_task(push))
-    assert leftovers(parts.places.result_store("repo-1")) == []
+    assert leftovers(parts.paths.result_store("repo-1")) == []
     # The server may have carried out what it had been sent.
     await parts.manager.push(remote, result.commit_id, b"work", "")
     assert Repo(server.root / "repo.git").head("work") == result.commit_id

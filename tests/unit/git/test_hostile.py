@@ -16,8 +16,7 @@ import pytest
 
 from services.common.errors import FailedPrecondition, ServiceError
 from services.common.ids import new_id
-from services.git.model import Result, WorkingTree
-from services.git.snapshots import SnapshotOrder
+from services.git.model import ResultCommit, SnapshotSpec, WorkingTree
 from tests.kit.gitservice import SIGNATURE, GitParts, Workspace
 from tests.kit.repos import Repo
 
@@ -336,7 +335,7 @@ def soon_or_later(names: Iterable[str], soon: Collection[str]) -> list[object]:
     return [name if name in soon else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-async def do_everything(parts: GitParts, workspace: Workspace) -> Result:
+async def do_everything(parts: GitParts, workspace: Workspace) -> ResultCommit:
     """What the service may be asked to do with a tree; only taking it must work out."""
     manager, tree = parts.manager, workspace.tree
     for call in (
@@ -349,9 +348,9 @@ async def do_everything(parts: GitParts, workspace: Workspace) -> Result:
     ):
         with contextlib.suppress(ServiceError):
             await call()
-    result = await manager.take_result("repo-1", "result-1", workspace.order())
-    kept = await manager.snapshot_tree(SnapshotOrder(new_id("s"), "repo-1", tree, workspace.base.commit_id, "kept"))
-    store = Repo(parts.places.result_store("repo-1"))
+    result = await manager.take_result("repo-1", "result-1", workspace.take_spec())
+    kept = await manager.snapshot_tree(SnapshotSpec(new_id("s"), "repo-1", tree, workspace.base.commit_id, "kept"))
+    store = Repo(parts.paths.result_store("repo-1"))
     assert store.git("ls-tree", "-r", kept.commit_id) == store.git("ls-tree", "-r", result.commit_id)
     return result
 
@@ -359,7 +358,7 @@ async def do_everything(parts: GitParts, workspace: Workspace) -> Result:
 async def check(parts: GitParts, workspace: Workspace, canary: Path) -> None:
     workspace.agent.write({"the/work": "is kept\n"})
     result = await do_everything(parts, workspace)
-    store = Repo(parts.places.result_store("repo-1"))
+    store = Repo(parts.paths.result_store("repo-1"))
     assert store.git("show", f"{result.commit_id}:the/work") == "is kept"
     assert store.head(f"{result.commit_id}~{1 + result.agent_commits if result.changed else 0}")
     assert store.git("merge-base", workspace.base.commit_id, result.commit_id) == workspace.base.commit_id
@@ -430,7 +429,7 @@ def test_the_plants_are_no_duds(workspace: Workspace, tmp_path: Path, name: str)
 async def test_a_pipe_in_a_gits_place_holds_nobody_up(
     shared_parts: GitParts, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr("services.git.sandboxed.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("services.git.worktree.sandboxed.ANSWER_SECONDS", 1.0)
     path = workspace.agent.path / name
     if name == ".git":
         path.rename(workspace.agent.path / "was")
@@ -442,8 +441,8 @@ async def test_a_pipe_in_a_gits_place_holds_nobody_up(
         with pytest.raises(ServiceError) as failure:
             await shared_parts.manager.head(workspace.tree)
         assert failure.value.reason == "NOT_A_REPOSITORY"
-    result = await shared_parts.manager.take_result("repo-1", "result-1", workspace.order())
-    store = Repo(shared_parts.places.result_store("repo-1"))
+    result = await shared_parts.manager.take_result("repo-1", "result-1", workspace.take_spec())
+    store = Repo(shared_parts.paths.result_store("repo-1"))
     assert store.git("show", f"{result.commit_id}:the/work") == "is kept"
 
 
@@ -453,8 +452,8 @@ async def test_a_stray_tree_is_never_followed(shared_parts: GitParts, workspace:
     (outside / "secret").write_text("s3cret")
     (workspace.agent.path / "out").symlink_to(outside)
     (workspace.agent.path / "hole").symlink_to("/etc/passwd")
-    result = await shared_parts.manager.take_result("repo-1", "result-1", workspace.order())
-    files = Repo(shared_parts.places.result_store("repo-1")).files(result.commit_id)
+    result = await shared_parts.manager.take_result("repo-1", "result-1", workspace.take_spec())
+    files = Repo(shared_parts.paths.result_store("repo-1")).files(result.commit_id)
     assert (files["out"], files["hole"]) == (str(outside), "/etc/passwd")
     swapped = WorkingTree(workspace.tree.path / "out", workspace.tree.read_only_paths)
     assert await shared_parts.manager.status(workspace.tree)

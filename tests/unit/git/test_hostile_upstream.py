@@ -130,12 +130,12 @@ async def test_what_a_remote_holds_is_refused_or_harmless(parts: GitParts, tmp_p
         with pytest.raises(FailedPrecondition) as failure:
             await parts.prepare(remote)
         assert failure.value.reason == "CLONE_FAILED"
-        assert not parts.places.base("repo-1", repo.head("main")).exists()
+        assert not parts.paths.base("repo-1", repo.head("main")).exists()
     else:
         base = await parts.prepare(remote)
         workspace = parts.workspace(base)
         workspace.agent.write({"work": "1"})
-        result = await parts.manager.take_result("repo-1", "result-1", workspace.order())
+        result = await parts.manager.take_result("repo-1", "result-1", workspace.take_spec())
         changes = await parts.manager.changed_files("repo-1", base.commit_id, result.commit_id)
         assert [change.path for change in changes] == [b"work"]
         if name != "commands of its own":  # its hooks would run as whoever owns it: us
@@ -143,7 +143,7 @@ async def test_what_a_remote_holds_is_refused_or_harmless(parts: GitParts, tmp_p
             assert repo.head("done") == result.commit_id
     assert not canary.exists()
     assert not (tmp_path / "escape").exists()
-    assert list(parts.places.scratch_root.iterdir()) == []
+    assert list(parts.paths.scratch_root.iterdir()) == []
 
 
 @contextlib.contextmanager

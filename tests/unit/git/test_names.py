@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.git.names import branch_complaint, is_commit_id, revision_complaint
-from services.git.remotes import AddressBook
+from services.git.remote.addresses import AddressBook
 
 PIECES = [b"a", b"/", b".", b"..", b"@{", b"@", b"-", b"~", b" ", b"\n", b"\\", b".lock", b"\xff", b"HEAD", b"*"]
 

@@ -1,0 +1,109 @@
+"""Prepares what work on a commit needs: the tree to start from, and the objects to take the changed tree with."""
+
+import asyncio
+from pathlib import Path
+
+from services.git import failures
+from services.git.bases.builder import BaseBuilder
+from services.git.bases.notes import read_notes
+from services.git.bases.warming import BranchWarmer
+from services.git.model import Base, ProgressListener, Remote, StartPoint, WorkingTree
+from services.git.names import is_commit_id
+from services.git.store import RepositoryRecords
+from services.git.stores.mirrors import Mirrors
+from services.git.stores.results import ResultStores
+
+
+class BasePreparer:
+    """Finds commits in mirrors and result stores, and has bases of them built."""
+
+    def __init__(
+        self,
+        records: RepositoryRecords,
+        mirrors: Mirrors,
+        bases: BaseBuilder,
+        results: ResultStores,
+        warm_seconds: float,
+    ) -> None:
+        self._records = records
+        self._mirrors = mirrors
+        self._bases = bases
+        self._results = results
+        self.warmer = BranchWarmer(self._warm, warm_seconds)
+
+    async def prepare(self, remote: Remote, start: StartPoint, report: ProgressListener) -> Base:
+        """Return a base of the commit to start from.
+
+        Raises:
+            NotFound: REVISION_NOT_FOUND.
+            FailedPrecondition: CLONE_FAILED.
+            Exhausted: DISK_FULL, REPOSITORY_BUSY.
+        """
+        with self._bases.holding(remote.repository_id):
+            base = await self._prepare_held(remote, start, report)
+        if not start.result_commit_id and not is_commit_id(start.revision.decode("ascii", "replace")):
+            self.warmer.note(remote, start.revision or base.branch)
+        return base
+
+    async def objects_to_take_with(
+        self, repository_id: str, name: str, tree: WorkingTree, base_commit_id: str
+    ) -> tuple[tuple[Path, ...], str]:
+        """Return the object directories needed to take a tree, and the commit below its layers (empty: unknown).
+
+        Raises:
+            NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
+            FailedPrecondition: TAKE_FAILED.
+        """
+        if not self._mirrors.exists(repository_id):
+            raise failures.repository_not_found(repository_id)
+        if not tree.path.is_dir():
+            raise failures.take_failed(name, FileNotFoundError(f"{tree.path} is no directory"))
+        borrowed = await self._objects_of(repository_id, base_commit_id)
+        layered_on = self._bases.commit_of(repository_id, tree.layers.lowers) if tree.layers else ""
+        # The index is built from the commit below the layers first, so its objects are needed too.
+        if layered_on and layered_on != base_commit_id:
+            borrowed = tuple(dict.fromkeys((*borrowed, *await self._objects_of(repository_id, layered_on))))
+        return borrowed, layered_on
+
+    async def _warm(self, remote: Remote, branch: bytes) -> Base:
+        with self._bases.holding(remote.repository_id):
+            return await self._prepare_held(remote, StartPoint(branch), lambda _: None)
+
+    async def _prepare_held(self, remote: Remote, start: StartPoint, report: ProgressListener) -> Base:
+        repository_id = remote.repository_id
+        if start.result_commit_id:
+            commit_id = start.result_commit_id
+            if not self._mirrors.exists(repository_id) or not await self._results.has(repository_id, commit_id):
+                raise failures.revision_not_found(commit_id)
+            default = await self._mirrors.resolve(repository_id, b"")
+            branch = default.branch if default else b""
+            prepare = self._bases.prepare_result
+        else:
+            resolved = await self._mirrors.find(remote, start.revision, report)
+            if resolved is None:
+                raise failures.revision_not_found(start.revision or b"HEAD")
+            commit_id, branch = resolved.commit_id, resolved.branch
+            prepare = self._bases.prepare
+        await self._records.remember_url(repository_id, remote.url)
+        cached = await prepare(repository_id, commit_id, remote.url, report)
+        return Base(
+            commit_id,
+            cached.layers,
+            (self._mirrors.objects(repository_id),),
+            branch,
+            cached.pins_path,
+            await asyncio.to_thread(read_notes, cached.path),
+        )
+
+    async def _objects_of(self, repository_id: str, commit_id: str) -> tuple[Path, ...]:
+        """Return object directories that together hold the commit, and that a sandbox may see."""
+        mirror = self._mirrors.objects(repository_id)
+        if await self._mirrors.has(repository_id, commit_id):
+            return (mirror,)
+        if not await self._results.has(repository_id, commit_id):
+            raise failures.revision_not_found(commit_id)
+        # An earlier result: its base tree holds a copy of that result's objects, and of no other's.
+        url = await self._records.url(repository_id) or ""
+        with self._bases.holding(repository_id):
+            base = await self._bases.prepare_result(repository_id, commit_id, url, lambda _: None)
+        return (mirror, base.layers[0] / ".git" / "objects")

@@ -1,0 +1,57 @@
+"""Errors of git commands, in words that may be shown to callers.
+
+GitError
+├── GitFailed        it exited with an unexpected code
+├── GitTimedOut      it was ended because it took too long
+└── OutputTooLarge   it was ended because it wrote more than the caller accepts
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+# Git itself hides passwords in the URLs that it prints, but programs that it starts may not.
+_USERINFO: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@")
+_HEADER: Final = re.compile(r"(?i)(authorization:\s*)\S+(\s+\S+)?")
+
+
+def scrub(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return `text` without the given secrets, user information in URLs, and authorization headers."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "[hidden]")
+    return _HEADER.sub(r"\1[hidden]", _USERINFO.sub(r"\1", text))
+
+
+class GitError(Exception):
+    """A git command failed. The text contains no secret."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class GitFailed(GitError):
+    """Git exited with an unexpected code. `stderr` is the end of what it wrote there, scrubbed."""
+
+    def __init__(self, name: str, code: int, stderr: str) -> None:
+        said = stderr.strip() or "it said nothing"
+        super().__init__(name, f"git {name} failed with code {code}: {said}")
+        self.code = code
+        self.stderr = stderr
+
+
+class GitTimedOut(GitError):
+    """Git took longer than allowed, and was ended."""
+
+    def __init__(self, name: str, seconds: float, stderr: str = "") -> None:
+        super().__init__(name, f"git {name} was ended after {seconds:g} s: {stderr.strip() or 'it said nothing'}")
+        self.stderr = stderr
+
+
+class OutputTooLarge(GitError):
+    """Git wrote more than the caller accepts, and was ended."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        super().__init__(name, f"git {name} wrote more than {limit} bytes")
+        self.limit = limit

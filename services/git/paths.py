@@ -1,0 +1,157 @@
+"""Where the git service keeps its files: on one file system, so that what is built aside can be renamed into place."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.common.settings import Home
+from services.git import failures
+
+_PATH_BYTES: Final = 4095  # PATH_MAX, less the closing NUL
+
+
+@dataclass(frozen=True, slots=True)
+class GitPaths:
+    """The directories under `$BOATYARD_HOME/git`."""
+
+    home: Home
+
+    @property
+    def root(self) -> Path:
+        """The directory of all the git service's files."""
+        return self.home.git
+
+    def make(self) -> None:
+        """Make the missing directories, and remove what crashes left half built."""
+        remove_tree(self.scratch_root)
+        self.home.directory("git")
+        for path in (
+            self.scratch_root,
+            self.empty,
+            self.mirrors,
+            self.bases,
+            self.result_bases,
+            self.results,
+            self.clones,
+        ):
+            path.mkdir(mode=0o700, exist_ok=True)
+
+    @property
+    def scratch_root(self) -> Path:
+        """What is being built. Nothing in here belongs to anyone after a restart."""
+        return self.root / "building"
+
+    @property
+    def empty(self) -> Path:
+        """An empty directory: git's home, and what is mounted over nested repositories to hide them."""
+        return self.root / "empty"
+
+    @property
+    def mirrors(self) -> Path:
+        """Bare repositories with upstream's objects only; sandboxes see their `objects/`."""
+        return self.root / "mirrors"
+
+    @property
+    def bases(self) -> Path:
+        """Prepared trees, by repository and commit."""
+        return self.root / "bases"
+
+    @property
+    def result_bases(self) -> Path:
+        """Prepared trees of results, by repository and commit; used once or twice, and soon evicted."""
+        return self.root / "result-bases"
+
+    @property
+    def results(self) -> Path:
+        """Bare repositories with the results of agents; no sandbox sees them."""
+        return self.root / "results"
+
+    @property
+    def clones(self) -> Path:
+        """Plain clones, by id."""
+        return self.root / "clones"
+
+    def mirror(self, repository_id: str) -> Path:
+        """The mirror of a repository."""
+        return self.mirrors / f"{repository_id}.git"
+
+    def mirror_lock(self, repository_id: str) -> Path:
+        """The lock that a writer to the mirror holds."""
+        return self.mirrors / f"{repository_id}.lock"
+
+    def base(self, repository_id: str, commit_id: str) -> Path:
+        """The directory around the prepared tree of a commit."""
+        return self.bases / repository_id / commit_id
+
+    def result_base(self, repository_id: str, commit_id: str) -> Path:
+        """The directory around the prepared tree of a result."""
+        return self.result_bases / repository_id / commit_id
+
+    def result_store(self, repository_id: str) -> Path:
+        """The store of a repository's results."""
+        return self.results / f"{repository_id}.git"
+
+    def result_lock(self, repository_id: str) -> Path:
+        """The lock that a writer to the result store holds."""
+        return self.results / f"{repository_id}.lock"
+
+    def layer_complaint(self, path: bytes) -> str | None:
+        """Return why this may not be a lower layer: only prepared trees of ours may, and paths outside our data."""
+        layer = Path(os.fsdecode(path))
+        ours = layer.name == "tree" and layer.parent.parent.parent in {self.bases, self.result_bases}
+        if ours and ".." not in layer.parts and b"\0" not in path:
+            return None
+        return self.tree_complaint(path)
+
+    def tree_complaint(self, path: bytes) -> str | None:
+        """Return why this may not be a working tree: it would show our data to a sandbox, or is not a valid path."""
+        if not path.startswith(b"/") or b"\0" in path or len(path) > _PATH_BYTES:
+            return "must be an absolute path"
+        home = self.home.root.resolve()
+        resolved = Path(os.fsdecode(path)).resolve()
+        if home.is_relative_to(resolved):
+            return "must not be around Boatyard's own data directory"
+        trees = self.home.workspace_trees.resolve()
+        if resolved.is_relative_to(home) and not (resolved != trees and resolved.is_relative_to(trees)):
+            return "must not be inside Boatyard's own data directory, workspaces apart"
+        return None
+
+    def may_be_borrowed(self, path: bytes) -> bool:
+        """True when a sandbox may see this path: the objects of a mirror, and nothing else of ours."""
+        directory = Path(os.fsdecode(path))
+        return (
+            directory.parent.parent == self.mirrors
+            and directory.name == "objects"
+            and ".." not in directory.parts
+            and b"\0" not in path
+        )
+
+    def check_room(self, needed_bytes: int) -> None:
+        """Raise Exhausted (DISK_FULL) when less than this is free: too little to begin anything large."""
+        free = shutil.disk_usage(self.root).free
+        if free < needed_bytes:
+            raise failures.disk_full(f"{free >> 20} MiB are free under {self.root}, {needed_bytes >> 20} are needed")
+
+    def scratch(self) -> Path:
+        """A new directory to build in."""
+        return Path(tempfile.mkdtemp(dir=self.scratch_root))
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and everything in it, as far as possible.
+
+    An overlay mounted without root leaves a directory with no permissions in its work directory; an ordinary user must
+    grant them to himself before he can remove it.
+    """
+    shutil.rmtree(path, onerror=_open_up)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _open_up(_function: object, name: str, _error: object) -> None:
+    with contextlib.suppress(OSError):
+        if Path(name).is_dir() and not Path(name).is_symlink():
+            Path(name).chmod(0o700)

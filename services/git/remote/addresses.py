@@ -1,0 +1,209 @@
+"""Which remotes may be used, and how: allowed schemes, file roots, and how a token reaches the server."""
+
+import base64
+import ipaddress
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from services.git.gitcmd import Invocation
+from services.git.remote.ssrf import IPNetwork, SsrfGuard
+
+_MAX_URL: Final = 2048
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_ALLOWED: Final = (
+    "must be https, ssh, or an absolute file path under the configured roots (BOATYARD_GIT_FILE_ROOTS)"
+)
+# user@host:path as git parses it: no slash before the first colon.
+_SCP: Final = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[^@/:]+):(?P<path>.+)")
+_LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+# The well-known hosts accept any user name with a token; this is the one that GitHub and GitLab document.
+_TOKEN_USER: Final = "x-access-token"  # noqa: S105 - a user name
+
+# The far side of a file remote is a second git that we start; of our configuration it gets only what stands here. When
+# the repository belongs to another user, serving a fetch runs nothing of theirs. A push would run their hooks, their
+# alternateRefsCommand, and, where it updates a working tree, their monitor and filters.
+_UPLOAD_PACK: Final = "git -c 'safe.directory=*' upload-pack"
+_RECEIVE_PACK: Final = (
+    "git -c 'safe.directory=*' -c core.hooksPath=/dev/null -c core.alternateRefsCommand=true -c core.fsmonitor=false"
+    " -c receive.denyCurrentBranch=refuse -c receive.autogc=false receive-pack"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An allowed remote: the URL that git is given, and the one transport that it may use."""
+
+    url: str
+    protocol: str
+    owner_is_foreign: bool = False
+    pinned: str = ""
+
+    @property
+    def reading_flags(self) -> tuple[str, ...]:
+        """Flags for commands that read from the remote."""
+        return (f"--upload-pack={_UPLOAD_PACK}",) if self.protocol == "file" else ()
+
+    @property
+    def writing_flags(self) -> tuple[str, ...]:
+        """Flags for a push to the remote: in another user's repository no hooks run, because they would run as us."""
+        return (f"--receive-pack={_RECEIVE_PACK}",) if self.owner_is_foreign else ()
+
+    def invocation(self, token: str, timeout_seconds: float) -> Invocation:
+        """Return how to run the one command that needs the token: it is in the environment, for this host only."""
+        config: tuple[tuple[str, str], ...] = (("http.curloptResolve", self.pinned),) if self.pinned else ()
+        secrets: tuple[str, ...] = ()
+        if token and self.protocol in {"https", "http"}:
+            encoded = base64.b64encode(f"{_TOKEN_USER}:{token}".encode()).decode()
+            host = urlsplit(self.url)
+            config = (
+                *config,
+                (f"http.{host.scheme}://{host.netloc}/.extraHeader", f"Authorization: Basic {encoded}"),
+            )
+            secrets = (token, encoded)
+        return Invocation(config=config, secrets=secrets, protocol=self.protocol, timeout_seconds=timeout_seconds)
+
+
+class AddressBook:
+    """Decides which URLs may be used.
+
+    Args:
+        file_roots: directories under which file remotes may lie; without any, file remotes are not allowed.
+        home: our data directory, in which no remote may lie.
+        allow_loopback_http: whether plain http to this machine is allowed, for tests and local servers.
+        networks: where remotes may be, besides public addresses.
+    """
+
+    def __init__(
+        self,
+        file_roots: tuple[Path, ...],
+        home: Path,
+        *,
+        allow_loopback_http: bool = False,
+        networks: tuple[IPNetwork, ...] = (),
+    ) -> None:
+        self._roots = tuple(root.resolve() for root in file_roots)
+        self._home = home.resolve()
+        self._loopback_http = allow_loopback_http
+        self._guard = SsrfGuard((*networks, *_LOOPBACK) if allow_loopback_http else networks)
+
+    def complaint(self, url: str, token: str = "") -> str | None:
+        """Return why this URL may not be used, None when it may."""
+        if not url:
+            return "must not be empty"
+        if len(url) > _MAX_URL:
+            return f"must not be longer than {_MAX_URL} bytes"
+        is_path = url.startswith("/")
+        if url.startswith("-") or _CONTROL.search(url) or "::" in url.partition("/")[0] or (" " in url and not is_path):
+            return (
+                "must not begin with a dash, hold control characters, name a transport helper,"
+                " or hold spaces, unless it is a path"
+            )
+        if is_path:
+            return self._file_complaint(Path(url))
+        if "://" in url:
+            return self._url_complaint(url, token)
+        return _scp_complaint(url)
+
+    async def resolve(self, url: str) -> Address:
+        """Return the address of a remote after resolving its host. The URL must have passed `complaint`.
+
+        Raises the errors of SsrfGuard.pin.
+        """
+        address = self.address(url)
+        if address.protocol == "file":
+            return address
+        parts = urlsplit(url) if "://" in url else None
+        host = (parts.hostname if parts else url.partition(":")[0].rpartition("@")[2]) or ""
+        return replace(address, pinned=await self._guard.pin(address.protocol, host, parts.port if parts else None))
+
+    def address(self, url: str) -> Address:
+        """Return the address of a remote without resolving its host. The URL must have passed `complaint`."""
+        if url.startswith(("/", "file://")):
+            path = Path(url.removeprefix("file://")).resolve()
+            return Address(str(path), "file", owner_is_foreign=_owner(path) not in {None, os.geteuid()})
+        return Address(url, urlsplit(url).scheme if "://" in url else "ssh")
+
+    def _url_complaint(self, url: str, token: str) -> str | None:
+        parts = _split(url)
+        if parts is None:
+            return "is not a URL"
+        if parts.password is not None or (parts.scheme != "ssh" and parts.username is not None):
+            return "must not hold a user name or a password: give the token in its own field"
+        if parts.query or parts.fragment:
+            return "must not hold a query or a fragment"
+        if parts.scheme == "file":
+            return self._file_url_complaint(parts)
+        if parts.scheme not in self._schemes(parts.hostname):
+            return _NOT_ALLOWED
+        return (
+            _host_complaint(parts.hostname) or _user_complaint(parts.username) or _token_complaint(token, parts.scheme)
+        )
+
+    def _file_url_complaint(self, parts: SplitResult) -> str | None:
+        if parts.netloc or "%" in parts.path:
+            return "must be file:///absolute/path, without a host or percent signs"
+        return self._file_complaint(Path(parts.path))
+
+    def _file_complaint(self, path: Path) -> str | None:
+        resolved = path.resolve()
+        if resolved.is_relative_to(self._home):
+            return "must not be inside Boatyard's own data directory"
+        if not any(resolved.is_relative_to(root) for root in self._roots):
+            return "is not under the configured roots for file remotes (BOATYARD_GIT_FILE_ROOTS)"
+        return None
+
+    def _schemes(self, host: str | None) -> frozenset[str]:
+        loopback = self._loopback_http and host is not None and _is_loopback(host)
+        return frozenset({"https", "ssh", "http"} if loopback else {"https", "ssh"})
+
+
+def _scp_complaint(url: str) -> str | None:
+    match = _SCP.fullmatch(url)
+    if match is None:
+        return _NOT_ALLOWED
+    user, host, path = match["user"], match["host"], match["path"]
+    if not _HOST.fullmatch(host) or (user is not None and not _USER.fullmatch(user)) or path.startswith("-"):
+        return "is not a valid user@host:path"
+    return None
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    return None if port == 0 else parts
+
+
+def _host_complaint(host: str | None) -> str | None:
+    # `urlsplit` has removed the brackets of an IPv6 address.
+    return None if host is not None and (_HOST.fullmatch(host) or ":" in host) else "names no host"
+
+
+def _user_complaint(user: str | None) -> str | None:
+    return None if user is None or _USER.fullmatch(user) else "has a malformed user name"
+
+
+def _token_complaint(token: str, scheme: str) -> str | None:
+    return "is for ssh, and a token is for https" if token and scheme == "ssh" else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None

@@ -1,0 +1,96 @@
+"""Pushes results. A branch is moved only from its expected commit, in one atomic step that the remote decides."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from services.common.errors import Aborted
+from services.git import failures
+from services.git.gitcmd import Command, Git, GitError, GitOutput, Invocation
+from services.git.model import ProgressListener, Remote
+from services.git.progress import ProgressParser
+from services.git.remote.addresses import Address, AddressBook
+
+_ABSENT = "absent"
+
+
+class Publisher:
+    """Pushes from result stores to remotes."""
+
+    def __init__(self, git: Git, addresses: AddressBook, *, timeout_seconds: float) -> None:
+        self._git = git
+        self._addresses = addresses
+        self._timeout_seconds = timeout_seconds
+
+    async def push(
+        self, store: Path, remote: Remote, commit_id: str, branch: bytes, expected: str, *, report: ProgressListener
+    ) -> bool:
+        """Move the branch to the commit; return True when it was there already.
+
+        Args:
+            store: a repository that holds the commit.
+            remote: the remote to push to.
+            commit_id: the commit to push.
+            branch: the branch's short name.
+            expected: the commit that the branch must be at; empty when it must not exist.
+            report: called with the progress.
+
+        Raises:
+            Aborted: REF_MOVED, the branch is at another commit.
+            FailedPrecondition: PUSH_REJECTED, the remote refused or could not be reached; ADDRESS_NOT_ALLOWED.
+        """
+        try:
+            address = await self._addresses.resolve(remote.url)
+            how = replace(address.invocation(remote.token, self._timeout_seconds), git_dir=store)
+            if self._is_there(await self._actual(address, how, branch), commit_id, expected, branch):
+                return True
+            pushing = replace(how, on_message=ProgressParser(report))
+            refused = await self._push(address, pushing, commit_id, branch, expected)
+            if refused.code == 0:
+                return False
+            # The branch may have moved between our check and our push. If an earlier try of ours moved it, all is well.
+            if self._is_there(await self._actual(address, how, branch), commit_id, expected, branch):
+                return True
+        except GitError as error:
+            raise failures.push_rejected(branch, error) from error
+        raise failures.push_rejected(branch, _Refused(refused))
+
+    async def _push(self, address: Address, how: Invocation, commit_id: str, branch: bytes, expected: str) -> GitOutput:
+        ref = b"refs/heads/" + branch
+        lease = b"--force-with-lease=" + ref + b":" + expected.encode()
+        flags: tuple[str | bytes, ...] = ("--porcelain", "--progress", "--no-verify", lease, *address.writing_flags)
+        command = Command("push", flags, (address.url, commit_id.encode() + b":" + ref))
+        return await self._git.run(command, replace(how, expected_codes=(0, 1)))
+
+    async def _actual(self, address: Address, how: Invocation, branch: bytes) -> str:
+        ref = b"refs/heads/" + branch
+        listing = Command("ls-remote", address.reading_flags, (address.url, ref))
+        for line in (await self._git.run(listing, how)).stdout.splitlines():
+            # The pattern also matches the ends of longer names.
+            commit_id, _, name = line.partition(b"\t")
+            if name == ref:
+                return commit_id.decode("ascii")
+        return ""
+
+    def _is_there(self, actual: str, commit_id: str, expected: str, branch: bytes) -> bool:
+        """Return True when the branch is at the commit already, False when it is where it was expected.
+
+        Raises:
+            Aborted: REF_MOVED.
+        """
+        if actual == commit_id:
+            return True
+        if actual != expected:
+            name = branch.decode("utf-8", "replace")
+            message = f"the branch {name} is at {actual or _ABSENT}, and was expected at {expected or _ABSENT}"
+            raise Aborted("REF_MOVED", message, expected=expected, actual=actual)
+        return False
+
+
+class _Refused(Exception):
+    """The remote's own words: the porcelain line of the refused ref, and what its hooks said."""
+
+    def __init__(self, completed: GitOutput) -> None:
+        lines = completed.stdout.decode("utf-8", "replace").splitlines()
+        refs = [line.split("\t")[-1] for line in lines if line.startswith("!")]
+        said = [line for line in completed.stderr.splitlines() if not line.startswith("error: failed to push")]
+        super().__init__("\n".join([*refs, *said]))

@@ -1,0 +1,71 @@
+"""Plain clones, in a directory of the service's own."""
+
+import asyncio
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from services.git import failures
+from services.git.gitcmd import Command, Git, GitError, GitFailed
+from services.git.model import Clone, CloneSpec, ProgressListener
+from services.git.paths import GitPaths
+from services.git.progress import ProgressParser
+from services.git.remote.addresses import AddressBook
+from services.git.single_flight import SingleFlight
+from services.git.stores.repository import StoreLimits, commit_of
+
+
+class Clones:
+    """Makes clones, each once: built aside, and renamed into place when whole."""
+
+    def __init__(self, git: Git, paths: GitPaths, addresses: AddressBook, limits: StoreLimits) -> None:
+        self._git = git
+        self._paths = paths
+        self._addresses = addresses
+        self._limits = limits
+        self._single_flight = SingleFlight[Clone]()
+
+    async def clone(self, spec: CloneSpec, report: ProgressListener) -> Clone:
+        """Return the clone; an existing one is returned as it is.
+
+        Raises:
+            NotFound: REVISION_NOT_FOUND, the remote has no such branch, or has no commits.
+            FailedPrecondition: CLONE_FAILED.
+            Exhausted: DISK_FULL.
+        """
+        return await self._single_flight.join(spec.clone_id, lambda shared: self._clone(spec, shared), report)
+
+    async def _clone(self, spec: CloneSpec, report: ProgressListener) -> Clone:
+        target = self._paths.clones / spec.clone_id
+        if not target.is_dir():
+            self._paths.check_room(self._limits.min_free_bytes)
+            scratch = self._paths.scratch()
+            try:
+                await self._fill(spec, scratch / "clone", report)
+                (scratch / "clone").rename(target)
+            except GitError as error:
+                if isinstance(error, GitFailed) and "Remote branch" in error.stderr:
+                    raise failures.revision_not_found(spec.branch) from error
+                raise failures.clone_failed(spec.remote.repository_id, error) from error
+            finally:
+                await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+        commit_id = await commit_of(self._git, target / ".git", b"HEAD")
+        if commit_id is None:
+            raise failures.revision_not_found(spec.branch or "HEAD")
+        return Clone(target, commit_id)
+
+    async def _fill(self, spec: CloneSpec, path: Path, report: ProgressListener) -> None:
+        address = await self._addresses.resolve(spec.remote.url)
+        flags: list[str | bytes] = ["--progress", "--template=", "--no-recurse-submodules", *address.reading_flags]
+        if spec.branch:
+            flags.append(b"--branch=" + spec.branch)
+        if spec.depth:
+            flags.append(f"--depth={spec.depth}")
+        # Given a path, git would link the files and ignore the depth; given a file:// URL, it does not.
+        url = f"file://{address.url}" if address.protocol == "file" else address.url
+        how = replace(
+            address.invocation(spec.remote.token, self._limits.fetch_seconds),
+            cwd=path.parent,
+            on_message=ProgressParser(report),
+        )
+        await self._git.run(Command("clone", tuple(flags), (url, str(path))), how)

@@ -1,0 +1,104 @@
+"""Differences between two commits of a result store. Stores are ours, so no sandbox is needed."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final
+
+from services.git.gitcmd import Command, Git, Invocation
+from services.git.model import ChangedFile, ChangeKind, DiffEnd
+
+_FILE_START: Final = b"diff --git "
+_DIFF_FLAGS: Final = ("--find-renames", "--no-ext-diff", "--no-textconv")
+_TIMEOUT_SECONDS: Final = 600.0
+
+
+class Diffs:
+    """Reads differences, with renames detected."""
+
+    def __init__(self, git: Git) -> None:
+        self._git = git
+
+    async def merge_base(self, store: Path, one: str, other: str) -> str | None:
+        """Return the merge base of two commits, None when they have no common history."""
+        command = Command("merge-base", (), (one, other))
+        how = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS, expected_codes=(0, 1))
+        return (await self._git.run(command, how)).line.decode("ascii") or None
+
+    async def changed_files(self, store: Path, base: str, commit: str) -> list[ChangedFile]:
+        """List the files that differ, by path."""
+        command = Command("diff", (*_DIFF_FLAGS, "--raw", "--numstat", "-z"), (base, commit))
+        how = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS, output_limit=256 * 1024 * 1024)
+        return sorted(parse_changes((await self._git.run(command, how)).stdout), key=lambda file: file.path)
+
+    async def diff(self, store: Path, base: str, commit: str, max_bytes: int) -> AsyncGenerator[bytes | DiffEnd, None]:
+        """Yield the unified diff in pieces, then its end.
+
+        `max_bytes` cuts the diff before the first file that would exceed it; 0 means no limit. The part of one file is
+        held in memory until it is known to fit, at most `max_bytes` of it.
+        """
+        command = Command(
+            "diff", (*_DIFF_FLAGS, "--no-color", "--full-index", "--src-prefix=a/", "--dst-prefix=b/"), (base, commit)
+        )
+        how = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS)
+        if not max_bytes:
+            async with aclosing(self._git.stream(command, how)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            yield DiffEnd(0)
+            return
+        shown = 0
+        async with aclosing(self._git.stream(command, how)) as chunks:
+            async for part in whole_files(chunks, max_bytes):
+                shown += 1
+                yield part
+        files = await self.changed_files(store, base, commit)
+        yield DiffEnd(len(files) - shown)
+
+
+async def whole_files(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    r"""Yield the part of a diff that belongs to each file; stop before the total exceeds `limit` bytes.
+
+    Lines of content begin with one of ` +-\@`, so a line that begins with `diff --git` begins a file.
+    """
+    held = bytearray()
+    left = limit
+    async for chunk in chunks:
+        looked = max(0, len(held) - len(_FILE_START))
+        held += chunk
+        while (end := held.find(b"\n" + _FILE_START, looked)) >= 0:
+            part = bytes(held[: end + 1])
+            del held[: end + 1]
+            looked = 0
+            if len(part) > left:
+                return
+            left -= len(part)
+            yield part
+        if len(held) > left + len(_FILE_START):
+            return
+    if held and len(held) <= left:
+        yield bytes(held)
+
+
+def parse_changes(output: bytes) -> list[ChangedFile]:
+    """Parse `git diff --raw --numstat -z`: first a record for each file, then their line counts in the same order."""
+    fields = iter(output.split(b"\0"))
+    changes: list[tuple[ChangeKind, bytes, bytes]] = []
+    files: list[ChangedFile] = []
+    for field in fields:
+        if field.startswith(b":"):
+            change = ChangeKind(field.rsplit(b" ", 1)[1][:1].decode("ascii"))
+            path = next(fields)
+            changes.append((change, next(fields), path) if change is ChangeKind.RENAMED else (change, path, b""))
+        elif field:
+            change, path, old_path = changes[len(files)]
+            added, deleted, named = field.split(b"\t", 2)
+            if not named:
+                # For a renamed file the two paths follow as fields of their own.
+                next(fields), next(fields)
+            files.append(ChangedFile(path, change, old_path, _count(added), _count(deleted)))
+    return files
+
+
+def _count(number: bytes) -> int | None:
+    return None if number == b"-" else int(number)

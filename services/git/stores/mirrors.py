@@ -1,0 +1,240 @@
+"""Mirrors: one bare repository for each remote, with upstream's objects only."""
+
+import asyncio
+import contextlib
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+from weakref import WeakValueDictionary
+
+from services.common.lock import LockHeldError
+from services.git import failures
+from services.git.disk.budget import DiskBudget
+from services.git.disk.walk import walk_tree
+from services.git.gitcmd import Command, Git, GitError, GitFailed, Invocation
+from services.git.model import ProgressListener, Remote
+from services.git.names import is_commit_id
+from services.git.paths import GitPaths
+from services.git.progress import ProgressParser
+from services.git.remote.addresses import Address, AddressBook
+from services.git.single_flight import SingleFlight
+from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
+
+# The ref in which a mirror keeps the remote's HEAD, which may be on no branch.
+_HEAD_REF: Final = b"refs/upstream/HEAD"
+_DEFAULTS: Final = (_HEAD_REF, b"refs/heads/main", b"refs/heads/master")
+_REF_FORMAT: Final = "%(refname) %(objecttype) %(objectname)"
+_REFSPECS: Final = (b"+refs/heads/*:refs/heads/*", b"+refs/tags/*:refs/tags/*")
+_ABBREVIATED: Final = re.compile(rb"[0-9a-f]{7,63}")
+_CONFIG: Final = {
+    # Base trees borrow these objects, so none may ever be deleted; with this, git refuses to.
+    "core.repositoryformatversion": "1",
+    "extensions.preciousObjects": "true",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedRevision:
+    """A commit, and its branch: the one that was asked for, or else the default branch."""
+
+    commit_id: str
+    branch: bytes
+
+
+class Mirrors:
+    """Fetches and reads mirrors. At most one fetch runs for each repository, in this process and in any other."""
+
+    def __init__(
+        self,
+        git: Git,
+        paths: GitPaths,
+        addresses: AddressBook,
+        budget: DiskBudget,
+        limits: StoreLimits,
+        *,
+        on_fetched: Callable[[float], object],
+    ) -> None:
+        """`on_fetched` is called after each successful fetch, with its duration in seconds."""
+        self._git = git
+        self._paths = paths
+        self._addresses = addresses
+        self._budget = budget
+        self._limits = limits
+        self._on_fetched = on_fetched
+        self._single_flight = SingleFlight[None]()
+        self._turns = WeakValueDictionary[str, asyncio.Lock]()
+        self._rounds = Counter[str]()
+
+    def objects(self, repository_id: str) -> Path:
+        """The object directory that trees made from the mirror borrow from."""
+        return self._paths.mirror(repository_id) / "objects"
+
+    def exists(self, repository_id: str) -> bool:
+        """True when the repository has been fetched at least once."""
+        return self._paths.mirror(repository_id).is_dir()
+
+    async def refresh(self, remote: Remote, listener: ProgressListener = lambda _: None) -> None:
+        """Bring the mirror up to date with the remote as it is now or later.
+
+        Callers share a fetch that still waits for its turn. A fetch that has begun may have read the remote's refs too
+        early: callers who come then share the next one.
+
+        Raises:
+            FailedPrecondition: CLONE_FAILED.
+            Exhausted: DISK_FULL, or REPOSITORY_BUSY when another process keeps the mirror locked.
+        """
+        key = (remote.repository_id, remote.url, remote.token, self._rounds[remote.repository_id])
+        await self._single_flight.join(key, lambda report: self._refresh(remote, report), listener)
+
+    async def find(self, remote: Remote, revision: bytes, listener: ProgressListener) -> ResolvedRevision | None:
+        """Find a revision of the remote; None when there is none. A commit id already in the mirror needs no fetch.
+
+        Raises the errors of `refresh`.
+        """
+        text = revision.decode("ascii", "replace")
+        if is_commit_id(text) and await self._has_after_all(remote.repository_id, text):
+            return await self.resolve(remote.repository_id, revision)
+        await self.refresh(remote, listener)
+        resolved = await self.resolve(remote.repository_id, revision)
+        if resolved is None and is_commit_id(text) and await self._fetch_commit(remote, text):
+            return await self.resolve(remote.repository_id, revision)
+        return resolved
+
+    async def resolve(self, repository_id: str, revision: bytes) -> ResolvedRevision | None:
+        """Find a branch, tag or commit id, in this order, in the mirror. Empty or HEAD means the default branch."""
+        if revision in {b"", b"HEAD"}:
+            return self._default(repository_id, await self._refs(repository_id, *_DEFAULTS))
+        short = revision.removeprefix(b"refs/heads/")
+        branch, tag = b"refs/heads/" + short, b"refs/tags/" + revision.removeprefix(b"refs/tags/")
+        refs = await self._refs(repository_id, branch, tag, *_DEFAULTS)
+        if branch in refs:
+            return ResolvedRevision(refs[branch], short)
+        commit_id = refs.get(tag)
+        if commit_id is None and _ABBREVIATED.fullmatch(revision):
+            commit_id = await self._commit(repository_id, revision)
+        default = self._default(repository_id, refs)
+        return ResolvedRevision(commit_id, default.branch if default else b"") if commit_id else None
+
+    async def has(self, repository_id: str, commit_id: str) -> bool:
+        """True when the mirror holds the commit."""
+        return await self._commit(repository_id, commit_id.encode()) is not None
+
+    async def _has_after_all(self, repository_id: str, commit_id: str) -> bool:
+        """True when the mirror holds the commit, now or after the fetch that is under way."""
+        if self.exists(repository_id) and await self.has(repository_id, commit_id):
+            return True
+        async with self._turn(repository_id):
+            return self.exists(repository_id) and await self.has(repository_id, commit_id)
+
+    def _turn(self, repository_id: str) -> asyncio.Lock:
+        """Return this process's queue for the mirror's lock file: a fair lock, waited for without a timeout."""
+        return self._turns.setdefault(repository_id, asyncio.Lock())
+
+    @contextlib.asynccontextmanager
+    async def writing(self, repository_id: str) -> AsyncIterator[int]:
+        """Be the only writer to the mirror. Yields the lock's descriptor, for git to hold.
+
+        Raises:
+            Exhausted: REPOSITORY_BUSY, another process keeps the mirror locked.
+        """
+        try:
+            async with self._turn(repository_id):
+                # From here on, a caller of `refresh` must not share this fetch, but the next one.
+                self._rounds[repository_id] += 1
+                async with locked(self._paths.mirror_lock(repository_id), self._limits.lock_seconds) as held:
+                    yield held
+        except LockHeldError as error:
+            raise failures.repository_busy(repository_id) from error
+
+    async def _refresh(self, remote: Remote, report: ProgressListener) -> None:
+        try:
+            async with self._budget.reserve(0), self.writing(remote.repository_id) as held:
+                began = time.monotonic()
+                await self._fetch_locked(remote, held, report)
+                self._on_fetched(time.monotonic() - began)
+        except GitError as error:
+            raise failures.clone_failed(remote.repository_id, error) from error
+
+    async def _fetch_locked(self, remote: Remote, held: int, report: ProgressListener) -> None:
+        mirror = self._paths.mirror(remote.repository_id)
+        if mirror.is_dir():
+            remove_stale_locks(mirror)
+            await self._fetch(mirror, remote, held, report)
+            return
+        scratch = self._paths.scratch()
+        try:
+            building = scratch / "mirror.git"
+            await self._git.run(Command("init", ("--quiet", "--bare", "--template="), (str(building),)))
+            for key, value in _CONFIG.items():
+                await self._git.run(Command("config", (f"--file={building / 'config'}",), (key, value)))
+            await self._fetch(building, remote, held, report)
+            async with self._budget.reserve((await asyncio.to_thread(walk_tree, building)).bytes):
+                building.rename(mirror)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    async def _fetch(self, mirror: Path, remote: Remote, held: int, report: ProgressListener) -> None:
+        address = await self._addresses.resolve(remote.url)
+        how = replace(address.invocation(remote.token, self._limits.fetch_seconds), git_dir=mirror, held=(held,))
+        branch, has_head = await self._look_at_head(address, how)
+        refspecs = (*_REFSPECS, b"+HEAD:" + _HEAD_REF) if has_head else _REFSPECS
+        flags = ("--progress", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
+        fetched = await self._git.run(
+            Command("fetch", (*flags, *address.reading_flags), (address.url, *refspecs)),
+            replace(how, on_message=ProgressParser(report)),
+        )
+        # Git skips such branches, and still reports success.
+        if "shallow roots are not allowed" in fetched.stderr:
+            raise GitFailed("fetch", fetched.code, "the remote is a shallow clone itself: its history is incomplete")
+        if branch:
+            await self._git.run(Command("symbolic-ref", (), ("HEAD", branch)), Invocation(git_dir=mirror))
+
+    async def _look_at_head(self, address: Address, how: Invocation) -> tuple[bytes, bool]:
+        """Return the ref that the remote's HEAD points to (empty: it is detached), and whether HEAD has a commit."""
+        listing = Command("ls-remote", ("--symref", *address.reading_flags), (address.url, b"HEAD"))
+        lines = (await self._git.run(listing, how)).stdout.splitlines()
+        symbolic = [line[5:].partition(b"\t")[0] for line in lines if line.startswith(b"ref: ")]
+        return symbolic[0] if symbolic else b"", bool(lines)
+
+    async def _fetch_commit(self, remote: Remote, commit_id: str) -> bool:
+        """Fetch a commit that no branch or tag leads to; return whether the mirror has it now. Many servers refuse."""
+        address = await self._addresses.resolve(remote.url)
+        mirror = self._paths.mirror(remote.repository_id)
+        flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", *address.reading_flags)
+        refspec = f"+{commit_id}:refs/upstream/commits/{commit_id}"
+        with contextlib.suppress(GitFailed):
+            async with self.writing(remote.repository_id) as held:
+                how = replace(
+                    address.invocation(remote.token, self._limits.fetch_seconds), git_dir=mirror, held=(held,)
+                )
+                await self._git.run(Command("fetch", flags, (address.url, refspec)), how)
+        return await self.has(remote.repository_id, commit_id)
+
+    def _default(self, repository_id: str, refs: dict[bytes, str]) -> ResolvedRevision | None:
+        """Return the remote's HEAD; without one (as in a new bare repository) main, or else master."""
+        head = (self._paths.mirror(repository_id) / "HEAD").read_bytes().strip().removeprefix(b"ref: refs/heads/")
+        ref = next((ref for ref in _DEFAULTS if ref in refs), None)
+        if ref is None:
+            return None
+        return ResolvedRevision(refs[ref], head if ref == _HEAD_REF else ref.removeprefix(b"refs/heads/"))
+
+    async def _refs(self, repository_id: str, *names: bytes) -> dict[bytes, str]:
+        """Return the commits of those of the refs that exist."""
+        command = Command("for-each-ref", (f"--format={_REF_FORMAT}",), names)
+        listing = await self._git.run(command, Invocation(git_dir=self._paths.mirror(repository_id)))
+        commits: dict[bytes, str] = {}
+        for line in listing.stdout.splitlines():
+            name, kind, commit_id = line.split(b" ")
+            # A pattern also matches the refs below it. An annotated tag must still be peeled to its commit.
+            if name in names:
+                leads_to = commit_id.decode() if kind == b"commit" else await self._commit(repository_id, name)
+                commits |= {name: leads_to} if leads_to else {}
+        return commits
+
+    async def _commit(self, repository_id: str, name: bytes) -> str | None:
+        return await commit_of(self._git, self._paths.mirror(repository_id), name)

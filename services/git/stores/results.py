@@ -1,0 +1,158 @@
+"""Result stores: the results of agents, one bare repository beside each mirror. No sandbox ever sees one."""
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from services.common.lock import LockHeldError
+from services.git import failures
+from services.git.gitcmd import Command, Git, GitError, Invocation
+from services.git.gitcmd.commands import STRICT_FLAG
+from services.git.model import ResultCommit, TakeSpec
+from services.git.paths import GitPaths
+from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
+from services.git.worktree.taker import TakenResult, Taker
+
+# Base trees of results are made by fetching a commit by its id.
+_CONFIG = {"uploadpack.allowAnySHA1InWant": "true"}
+# No tree borrows from a store, but a caller who has just been given a commit may still be working with it.
+_UNNAMED_KEPT = "12.hours.ago"
+# A file in the store whose time says when a ref was last removed.
+_LOOSENED = "loosened"
+
+
+class ResultStores:
+    """Stores results. Everything that comes in is checked first; upstream's objects are borrowed from the mirror."""
+
+    def __init__(self, git: Git, paths: GitPaths, taker: Taker, limits: StoreLimits) -> None:
+        self._git = git
+        self._paths = paths
+        self._taker = taker
+        self._limits = limits
+
+    async def store(self, repository_id: str) -> Path:
+        """Return the store of a repository that has a mirror; make it when it is missing."""
+        store = self._paths.result_store(repository_id)
+        if store.is_dir():
+            return store
+        scratch = self._paths.scratch()
+        try:
+            building = scratch / "results.git"
+            await self._git.run(Command("init", ("--quiet", "--bare", "--template="), (str(building),)))
+            for key, value in _CONFIG.items():
+                await self._git.run(Command("config", (f"--file={building / 'config'}",), (key, value)))
+            alternates = building / "objects" / "info" / "alternates"
+            alternates.parent.mkdir(exist_ok=True)
+            alternates.write_bytes(bytes(self._paths.mirror(repository_id) / "objects") + b"\n")
+            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds):
+                if not store.is_dir():
+                    building.rename(store)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return store
+
+    async def has(self, repository_id: str, commit_id: str) -> bool:
+        """True when the store, or the mirror that it borrows from, holds the commit."""
+        return await commit_of(self._git, await self.store(repository_id), commit_id.encode()) is not None
+
+    async def take(self, repository_id: str, ref: str, spec: TakeSpec, borrowed: tuple[Path, ...]) -> ResultCommit:
+        """Take a working tree as a commit, and point a ref of the store at it.
+
+        The agent's own commits on top of the base are kept. If they are unusable (an object is missing or malformed),
+        the files are taken all the same, as one commit on the base.
+
+        Raises:
+            FailedPrecondition: TAKE_FAILED.
+            Exhausted: DISK_FULL, REPOSITORY_BUSY.
+        """
+        try:
+            try:
+                return await self._attempt(repository_id, ref, spec, borrowed, keep_commits=True)
+            except GitError:
+                return await self._attempt(repository_id, ref, spec, borrowed, keep_commits=False)
+        except GitError as error:
+            raise failures.take_failed(ref.rpartition("/")[2], error) from error
+        except LockHeldError as error:
+            raise failures.repository_busy(repository_id) from error
+
+    async def remove_ref(self, repository_id: str, ref: str) -> None:
+        """Remove a ref; a missing one is a success. Objects that only it held go with a later `compact`.
+
+        Raises:
+            Exhausted: REPOSITORY_BUSY.
+        """
+        store = self._paths.result_store(repository_id)
+        if not store.is_dir():
+            return
+        try:
+            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as held:
+                remove_stale_locks(store)
+                await self._git.run(Command("update-ref", ("-d",), (ref,)), Invocation(git_dir=store, held=(held,)))
+                (store / _LOOSENED).touch()
+        except LockHeldError as error:
+            raise failures.repository_busy(repository_id) from error
+
+    async def names(self, repository_id: str, prefix: str) -> list[str]:
+        """Return the refs of a store below a prefix that ends with a slash, without the prefix."""
+        listing = await self._git.run(
+            Command("for-each-ref", ("--format=%(refname)",), (prefix,)),
+            Invocation(git_dir=self._paths.result_store(repository_id)),
+        )
+        return [line.decode().removeprefix(prefix) for line in listing.stdout.splitlines()]
+
+    def stores(self) -> list[str]:
+        """Return the ids of the repositories that have a store."""
+        return sorted(path.stem for path in self._paths.results.glob("*.git"))
+
+    def stores_that_lost_refs(self, before: datetime) -> list[str]:
+        """Return the repositories whose stores lost their latest ref before a time, the longest ago first."""
+        marks = {mark: mark.stat().st_mtime for mark in self._paths.results.glob(f"*.git/{_LOOSENED}")}
+        return [
+            mark.parent.stem
+            for mark in sorted(marks, key=lambda each: marks[each])
+            if marks[mark] <= before.timestamp()
+        ]
+
+    async def compact(self, repository_id: str) -> None:
+        """Pack all reachable objects into one pack, and remove those that have been unreachable for hours.
+
+        Raises:
+            Exhausted: REPOSITORY_BUSY.
+            GitError: git failed.
+        """
+        store = self._paths.result_store(repository_id)
+        try:
+            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as held:
+                (store / _LOOSENED).unlink(missing_ok=True)
+                how = Invocation(git_dir=store, timeout_seconds=1800, held=(held,))
+                flags = ("-A", "-d", "-l", "-q", f"--unpack-unreachable={_UNNAMED_KEPT}")
+                await self._git.run(Command("repack", flags), how)
+                await self._git.run(Command("prune", (f"--expire={_UNNAMED_KEPT}",)), how)
+        except LockHeldError as error:
+            raise failures.repository_busy(repository_id) from error
+
+    async def _attempt(
+        self, repository_id: str, ref: str, spec: TakeSpec, borrowed: tuple[Path, ...], *, keep_commits: bool
+    ) -> ResultCommit:
+        store = await self.store(repository_id)
+        self._paths.check_room(self._limits.min_free_bytes)
+        scratch = self._paths.scratch()
+        try:
+            taken = await self._taker.take(spec, borrowed, scratch, keep_commits=keep_commits)
+            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as held:
+                remove_stale_locks(store)
+                await self._store_result(store, ref, spec, taken, held)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        changed = taken.commit_id != spec.base_commit_id
+        return ResultCommit(taken.commit_id, changed, taken.agent_commits, taken.lost_repositories)
+
+    async def _store_result(self, store: Path, ref: str, spec: TakeSpec, taken: TakenResult, held: int) -> None:
+        """Check every object of the pack and every link between them, then point the ref at the commit."""
+        if taken.pack is not None:
+            how = Invocation(git_dir=store, stdin_file=taken.pack, timeout_seconds=1800, held=(held,))
+            await self._git.run(Command("index-pack", ("--stdin", STRICT_FLAG)), how)
+            descends = Command("merge-base", ("--is-ancestor",), (spec.base_commit_id, taken.commit_id))
+            await self._git.run(descends, Invocation(git_dir=store))
+        name = Command("update-ref", (), (ref, taken.commit_id))
+        await self._git.run(name, Invocation(git_dir=store, held=(held,)))

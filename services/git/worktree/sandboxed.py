@@ -1,0 +1,221 @@
+"""Git on a tree that an agent could write: the command table and environment of `gitcmd`, inside a sandbox.
+
+Whatever the tree's `.git` makes git execute runs in there: without network, without our files, as nobody.
+"""
+
+import asyncio
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from services.common.sandbox import aio, environment
+from services.common.sandbox.errors import OutputLimitError, SandboxTimeoutError
+from services.common.sandbox.spec import Access, Mount, Overlay, SandboxSpec, Tier
+from services.git.gitcmd import Command, GitFailed, GitOutput, GitTimedOut, OutputTooLarge, build_environment, git_argv
+from services.git.gitcmd.errors import scrub
+from services.git.model import WorkingTree
+
+_WORKSPACE: Final = Path("/workspace")
+_SCRATCH: Final = Path("/scratch")
+# Commands that only look something up in an agent's `.git` answer at once, unless the agent put a pipe there.
+ANSWER_SECONDS = 30.0
+_LOOKUPS: Final = frozenset({"cat-file", "merge-base", "rev-parse", "symbolic-ref"})
+_STDERR_KEPT: Final = 10 * 1024
+_CHUNK: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TreeView:
+    """What git sees: the tree, the objects that it borrows, and perhaps a scratch directory of ours.
+
+    `tree` and `scratch` are the paths that git sees. Without a sandbox those are the host's own.
+    """
+
+    tree: Path
+    scratch: Path
+    tier: Tier
+    mounts: tuple[Mount | Overlay, ...]
+
+    @classmethod
+    def of(cls, working_tree: WorkingTree, access: Access, *, scratch: Path | None = None) -> "TreeView":
+        """Show a working tree, what it borrows, and `scratch`, writable, if there is one."""
+        borrowed = tuple(Mount(path) for path in working_tree.read_only_paths)
+        layers = working_tree.layers
+        if working_tree.tier is Tier.NONE and (layers is None or layers.mounted_path):
+            return cls(working_tree.path, scratch or working_tree.path, Tier.NONE, borrowed)
+        tree: Mount | Overlay = Mount(working_tree.path, _WORKSPACE, access)
+        if layers is not None:
+            # Even who only reads takes the layers' hold: otherwise they could change while it reads.
+            tree = Overlay(layers.lowers, layers.upper, layers.work, _WORKSPACE, layers.mounted_path, "git")
+        scratch_mounts = (Mount(scratch, _SCRATCH, Access.READ_WRITE),) if scratch else ()
+        return cls(_WORKSPACE, _SCRATCH, working_tree.tier, (tree, *borrowed, *scratch_mounts))
+
+    def hiding(self, hidden: tuple[Mount, ...]) -> "TreeView":
+        """Return the same view with something mounted over parts of it. Without a sandbox nothing can be hidden."""
+        return self if self.tier is Tier.NONE else replace(self, mounts=(*self.mounts, *hidden))
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxedInvocation:
+    """What one run needs beside its command. `git_dir` is the tree's own `.git` unless another one is given."""
+
+    git_dir: Path | None = None
+    stdin: bytes = b""
+    variables: dict[str, str] = field(default_factory=dict)
+    expected_codes: tuple[int, ...] = (0,)
+    timeout_seconds: float = 600
+    output_limit: int = 64 * 1024 * 1024
+
+
+class SandboxedGit:
+    """Runs git, and `find`, in sandboxes."""
+
+    async def run(self, view: TreeView, command: Command, how: SandboxedInvocation | None = None) -> GitOutput:
+        """Run one command to its end.
+
+        Raises:
+            GitFailed, GitTimedOut, OutputTooLarge: as `Git.run`.
+            SandboxUnavailableError: this machine has no sandbox.
+        """
+        how = how or SandboxedInvocation()
+        spec = self._spec(view, command, how)
+        completed = await self._bounded(spec, command.name, how)
+        stderr = _stderr_text(completed.stderr)
+        # A sandbox that cannot be made also exits with 1, which for many commands is an answer.
+        if completed.exit_code not in how.expected_codes or stderr.startswith("bwrap: "):
+            raise GitFailed(command.name, completed.exit_code, stderr)
+        return GitOutput(completed.exit_code, completed.stdout, stderr)
+
+    async def write_output(self, view: TreeView, command: Command, target: Path, how: SandboxedInvocation) -> None:
+        """Run one command, and write its output, at most `how.output_limit` bytes, to a file of ours.
+
+        Raises the errors of `run`.
+        """
+        spec = self._spec(view, command, how)
+        try:
+            async with asyncio.timeout(how.timeout_seconds), aio.start(spec, stdin=asyncio.subprocess.PIPE) as process:
+                stderr_task = asyncio.create_task(_pump(process, how.stdin))
+                try:
+                    await _copy(process, target, command.name, how.output_limit)
+                    code, stderr = await process.wait(), await stderr_task
+                finally:
+                    stderr_task.cancel()
+        except TimeoutError:
+            raise GitTimedOut(command.name, how.timeout_seconds) from None
+        if code not in how.expected_codes:
+            raise GitFailed(command.name, code, _stderr_text(stderr))
+
+    async def nested_repositories(self, view: TreeView) -> dict[bytes, bool]:
+        """Find the repositories inside the tree: their paths from its top, and whether their `.git` is a directory.
+
+        Raises the errors of `run`.
+        """
+        expression = (
+            b"-mindepth",
+            b"2",
+            b"-name",
+            b".git",
+            b"(",
+            b"-type",
+            b"d",
+            b"-o",
+            b"-type",
+            b"f",
+            b")",
+            b"-prune",
+        )
+        repositories = await self._find(view, (b".",), expression)
+        return {path.removesuffix(b"/.git"): kind == b"d" for kind, path in repositories}
+
+    async def below(self, view: TreeView, paths: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        """Return the files and links below some directories, and the directories: paths from the top of the tree.
+
+        The `.git` of repositories is left out.
+
+        Raises the errors of `run`.
+        """
+        kinds = (b"(", b"-type", b"f", b"-o", b"-type", b"l", b"-o", b"-type", b"d", b")")
+        starts = tuple(b"./" + path for path in paths)
+        listed = await self._find(view, starts, (b"-mindepth", b"1", b"-name", b".git", b"-prune", b"-o", *kinds))
+        files = tuple(path for kind, path in listed if kind != b"d")
+        return files, tuple(path for kind, path in listed if kind == b"d")
+
+    async def remove_locks(self, view: TreeView) -> None:
+        """Remove the lock files of the tree's own repository.
+
+        Raises the errors of `run`.
+        """
+        await self._find(view, (b"./.git",), (b"-type", b"f", b"-name", b"*.lock", b"-delete"))
+
+    async def _find(
+        self, view: TreeView, starts: tuple[bytes, ...], expression: tuple[bytes, ...]
+    ) -> list[tuple[bytes, bytes]]:
+        spec = SandboxSpec(
+            argv=(b"find", *starts, *expression, b"-printf", b"%y%p\\0"),
+            cwd=view.tree,
+            mounts=view.mounts,
+            environment={**environment.base(), "LC_ALL": b"C"},
+            tier=view.tier,
+        )
+        completed = await self._bounded(spec, "find", SandboxedInvocation())
+        # Unreadable directories make it exit with 1; git will say more about them than we could.
+        if completed.exit_code not in {0, 1} or completed.stderr.startswith(b"bwrap: "):
+            raise GitFailed("find", completed.exit_code, _stderr_text(completed.stderr))
+        records = sorted(record for record in completed.stdout.split(b"\0") if record)
+        return [(record[:1], record[1:].removeprefix(b"./")) for record in records]
+
+    async def _bounded(self, spec: SandboxSpec, name: str, how: SandboxedInvocation) -> aio.Completed:
+        try:
+            is_lookup = name in _LOOKUPS and how.git_dir is None
+            seconds = min(how.timeout_seconds, ANSWER_SECONDS) if is_lookup else how.timeout_seconds
+            return await aio.run(spec, stdin=how.stdin, max_output=how.output_limit, timeout=seconds)
+        except SandboxTimeoutError as error:
+            raise GitTimedOut(name, seconds) from error
+        except OutputLimitError as error:
+            raise OutputTooLarge(name, how.output_limit) from error
+
+    def _spec(self, view: TreeView, command: Command, how: SandboxedInvocation) -> SandboxSpec:
+        # The tree belongs to our own user, who has another uid inside the sandbox, where foreign owners do no harm.
+        config = [*command.spec.config.items(), ("safe.directory", "*")]
+        variables = build_environment(environment.HOME, config=config) | how.variables
+        variables |= {"GIT_DIR": str(how.git_dir or view.tree / ".git"), "GIT_WORK_TREE": str(view.tree)}
+        return SandboxSpec(
+            argv=(b"git", *git_argv(command)),
+            cwd=view.tree,
+            mounts=view.mounts,
+            environment={name: os.fsencode(value) for name, value in variables.items()},
+            tier=view.tier,
+        )
+
+
+async def _pump(process: asyncio.subprocess.Process, stdin: bytes) -> bytes:
+    """Write all of stdin, then return the end of stderr."""
+    if process.stdin is None or process.stderr is None:
+        raise RuntimeError("the process was started without pipes")
+    process.stdin.write(stdin)
+    process.stdin.close()
+    kept = b""
+    while chunk := await process.stderr.read(_CHUNK):
+        kept = (kept + chunk)[-_STDERR_KEPT:]
+    return kept
+
+
+async def _copy(process: asyncio.subprocess.Process, target: Path, name: str, limit: int) -> None:
+    if process.stdout is None:
+        raise RuntimeError("the process was started without pipes")
+    size = 0
+    with target.open("xb") as file:
+        while chunk := await process.stdout.read(_CHUNK):
+            size += len(chunk)
+            if size <= limit:
+                file.write(chunk)
+            elif process.returncode is None:
+                # The rest is read all the same: a pipe that is not read to its end stays open.
+                process.kill()
+    if size > limit:
+        raise OutputTooLarge(name, limit)
+
+
+def _stderr_text(stderr: bytes) -> str:
+    return scrub(stderr.decode("utf-8", "replace"))[-_STDERR_KEPT:].strip()

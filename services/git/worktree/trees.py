@@ -1,0 +1,168 @@
+"""Everyday git in a working tree: branch, status, stage, commit. In the sandbox, as an agent may have written it."""
+
+import structlog
+
+from services.common.errors import AlreadyExists, FailedPrecondition, ServiceError
+from services.common.sandbox.errors import HeldError, SandboxUnavailableError
+from services.common.sandbox.spec import Access
+from services.git import failures
+from services.git.gitcmd import Command, GitError, GitOutput
+from services.git.model import Head, Signature, StatusEntry, WorkingTree
+from services.git.names import is_commit_id
+from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
+from services.git.worktree.signatures import message_bytes, signature_line, signature_variables
+
+_LOCKED = ".lock': File exists"  # git's words
+
+_log = structlog.get_logger()
+
+
+class WorkingTrees:
+    """Works on the repository of a working tree, as the agent left it."""
+
+    def __init__(self, git: SandboxedGit) -> None:
+        self._git = git
+
+    async def head(self, tree: WorkingTree) -> Head:
+        """Return the branch and the commit of HEAD.
+
+        Raises:
+            FailedPrecondition: NOT_A_REPOSITORY.
+        """
+        view = TreeView.of(tree, Access.READ_ONLY)
+        symbolic = await self._run(
+            tree, view, Command("symbolic-ref", ("--quiet",), ("HEAD",)), SandboxedInvocation(expected_codes=(0, 1))
+        )
+        (commit_id,) = await self._commit_ids(tree, view, b"HEAD")
+        return Head(symbolic.line.removeprefix(b"refs/heads/"), commit_id or "")
+
+    async def create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
+        """Make a branch at a commit (empty: HEAD's), and point HEAD at it; files and index stay as they are.
+
+        Locks that a killed git left are removed, which is safe because the caller has the tree to itself.
+
+        Raises:
+            NotFound: REVISION_NOT_FOUND.
+            AlreadyExists: BRANCH_EXISTS, the branch is at another commit.
+            FailedPrecondition: NOT_A_REPOSITORY.
+        """
+        try:
+            return await self._create_branch(tree, branch, commit_id)
+        except FailedPrecondition as error:
+            if _LOCKED not in error.message:
+                raise
+        _log.warning("removing the locks that a killed git left", tree=str(tree.path))
+        await self._git.remove_locks(TreeView.of(tree, Access.READ_WRITE))
+        return await self._create_branch(tree, branch, commit_id)
+
+    async def _create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
+        view = TreeView.of(tree, Access.READ_WRITE)
+        ref = b"refs/heads/" + branch
+        target, existing = await self._commit_ids(tree, view, (commit_id or "HEAD").encode(), ref)
+        if target is None:
+            raise failures.revision_not_found(commit_id or "HEAD")
+        if existing not in {None, target}:
+            raise _branch_exists(branch, str(existing))
+        if existing is None:
+            await self._run(tree, view, Command("update-ref", (), (ref, target, "0" * len(target))))
+        await self._run(tree, view, Command("symbolic-ref", (), ("HEAD", ref)))
+        return target
+
+    async def status(self, tree: WorkingTree) -> list[StatusEntry]:
+        """List the paths that differ from HEAD, in order; ignored ones are left out.
+
+        Raises:
+            FailedPrecondition: NOT_A_REPOSITORY.
+        """
+        view = TreeView.of(tree, Access.READ_ONLY)
+        command = Command("status", ("--porcelain=v2", "-z", "--untracked-files=all"))
+        return sorted(parse_status((await self._run(tree, view, command)).stdout), key=lambda entry: entry.path)
+
+    async def stage_all(self, tree: WorkingTree) -> int:
+        """Stage new, changed and deleted files; return how many staged paths differ from HEAD.
+
+        Raises:
+            FailedPrecondition: NOT_A_REPOSITORY.
+        """
+        view = TreeView.of(tree, Access.READ_WRITE)
+        await self._run(tree, view, Command("add", ("--all",)))
+        staged = Command("diff", ("--cached", "--name-only", "-z", "--no-renames", "--no-ext-diff"))
+        return (await self._run(tree, view, staged)).stdout.count(b"\0")
+
+    async def commit(self, tree: WorkingTree, message: str, signature: Signature) -> str:
+        """Commit what is staged, and return the commit. When HEAD is that very commit already, return HEAD.
+
+        Raises:
+            FailedPrecondition: NOTHING_TO_COMMIT, NOT_A_REPOSITORY.
+        """
+        view = TreeView.of(tree, Access.READ_WRITE)
+        head = (await self.head(tree)).commit_id
+        staged = Command("diff", ("--cached", "--name-only", "-z", "--no-renames", "--no-ext-diff"))
+        if not (await self._run(tree, view, staged)).stdout:
+            if head and await self._is_same(tree, view, head, message, signature):
+                return head
+            raise FailedPrecondition("NOTHING_TO_COMMIT", "nothing is staged that differs from HEAD", str(tree.path))
+        how = SandboxedInvocation(stdin=message_bytes(message), variables=signature_variables(signature))
+        flags = ("--quiet", "--no-verify", "--cleanup=verbatim", "--file=-")
+        await self._run(tree, view, Command("commit", flags), how)
+        return (await self.head(tree)).commit_id
+
+    async def _is_same(self, tree: WorkingTree, view: TreeView, head: str, message: str, signature: Signature) -> bool:
+        raw = (await self._run(tree, view, Command("cat-file", (), ("commit", head)))).stdout
+        headers, _, body = raw.partition(b"\n\n")
+        line = signature_line(signature)
+        signed = {b"author " + line, b"committer " + line}
+        return signed <= set(headers.split(b"\n")) and body == message_bytes(message)
+
+    async def _commit_ids(self, tree: WorkingTree, view: TreeView, *names: bytes) -> list[str | None]:
+        """Look up commits, all in one sandbox; None for a name that leads to no commit."""
+        asked = b"".join(name + b"^{commit}\n" for name in names)
+        answer = await self._run(
+            tree, view, Command("cat-file", ("--batch-check=%(objectname)",)), SandboxedInvocation(stdin=asked)
+        )
+        # For a missing object git prints the name and `missing` in place of an id.
+        lines = answer.stdout.decode("ascii", "replace").split("\n")[: len(names)]
+        return [line if is_commit_id(line) else None for line in lines]
+
+    async def _run(
+        self, tree: WorkingTree, view: TreeView, command: Command, how: SandboxedInvocation | None = None
+    ) -> GitOutput:
+        if not tree.path.is_dir():
+            raise failures.not_a_repository(str(tree.path), FileNotFoundError("there is no such directory"))
+        try:
+            return await self._git.run(view, command, how)
+        except SandboxUnavailableError as error:
+            raise failures.sandbox_unavailable(error) from error
+        except HeldError as error:
+            raise failures.workspace_held(error) from error
+        except GitError as error:
+            raise failures.not_a_repository(str(tree.path), error) from error
+
+
+def parse_status(output: bytes) -> list[StatusEntry]:
+    """Parse `git status --porcelain=v2 -z`. The numbers of fields are those of git-status(1)."""
+    entries = []
+    fields = iter(output.split(b"\0"))
+    for record in fields:
+        kind = record[:2]
+        if kind == b"1 ":
+            entries.append(_entry(record, 8))
+        elif kind == b"2 ":
+            entries.append(_entry(record, 9, old_path=next(fields)))
+        elif kind == b"u ":
+            entries.append(_entry(record, 10))
+        elif kind == b"? ":
+            entries.append(StatusEntry(record[2:], "?", "?"))
+    return entries
+
+
+def _entry(record: bytes, before_path: int, old_path: bytes = b"") -> StatusEntry:
+    parts = record.split(b" ", before_path)
+    letters = parts[1].decode("ascii")
+    return StatusEntry(parts[before_path], letters[0], letters[1], old_path)
+
+
+def _branch_exists(branch: bytes, commit_id: str) -> ServiceError:
+    name = branch.decode("utf-8", "replace")
+    message = f"the branch {name} is there already, at {commit_id}"
+    return AlreadyExists("branch", name, reason="BRANCH_EXISTS", message=message)

@@ -1,0 +1,86 @@
+"""A branch is moved only from where it was expected to be, and a push that was made already is a success."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from services.common.errors import Aborted, FailedPrecondition, NotFound
+from services.git.model import Remote
+from tests.kit.gitservice import GitParts
+from tests.kit.repos import Repo
+
+BRANCH = b"boatyard/job-1"
+
+
+@pytest.fixture
+async def result(parts: GitParts, remote: Remote) -> str:
+    workspace = parts.workspace(await parts.prepare(remote))
+    workspace.agent.write({"a": "1"})
+    return (await parts.manager.take_result("repo-1", "result-1", workspace.take_spec())).commit_id
+
+
+async def test_a_result_is_pushed_once(parts: GitParts, remote: Remote, upstream: Repo, result: str) -> None:
+    assert not await parts.manager.push(remote, result, BRANCH, "")
+    assert upstream.head("boatyard/job-1") == result
+    assert await parts.manager.push(remote, result, BRANCH, "")
+    assert parts.git.ran["push"] == 1
+
+
+async def test_a_branch_that_moved_is_left_alone(parts: GitParts, remote: Remote, upstream: Repo, result: str) -> None:
+    elsewhere = upstream.head("main~1")
+    upstream.git("update-ref", "refs/heads/boatyard/job-1", elsewhere)
+    with pytest.raises(Aborted) as failure:
+        await parts.manager.push(remote, result, BRANCH, "")
+    assert (failure.value.reason, failure.value.expected, failure.value.actual) == ("REF_MOVED", "", elsewhere)
+    assert upstream.head("boatyard/job-1") == elsewhere
+    assert not await parts.manager.push(remote, result, BRANCH, elsewhere)
+    assert upstream.head("boatyard/job-1") == result
+
+
+async def test_of_two_at_once_one_wins(parts: GitParts, remote: Remote, upstream: Repo, result: str) -> None:
+    other = parts.workspace(await parts.prepare(remote))
+    other.agent.write({"b": "2"})
+    second = (await parts.manager.take_result("repo-1", "result-2", other.take_spec())).commit_id
+    outcomes = await asyncio.gather(
+        *(parts.manager.push(remote, commit, BRANCH, "") for commit in (result, second)), return_exceptions=True
+    )
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Aborted", "bool"]
+    assert upstream.head("boatyard/job-1") in {result, second}
+
+
+async def test_a_branch_that_lies_below_another_is_not_taken_for_it(
+    parts: GitParts, remote: Remote, upstream: Repo, result: str
+) -> None:
+    upstream.git("update-ref", "refs/heads/x/refs/heads/work", upstream.head("main"))
+    assert not await parts.manager.push(remote, result, b"work", "")
+
+
+async def test_a_refusal_is_told_in_the_remotes_words(
+    parts: GitParts, remote: Remote, upstream: Repo, result: str
+) -> None:
+    hook = upstream.path / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho 'not on a Friday, see https://user:secret@example.com/' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(FailedPrecondition, match="not on a Friday") as failure:
+        await parts.manager.push(remote, result, BRANCH, "")
+    assert failure.value.reason == "PUSH_REJECTED"
+    assert "pre-receive hook declined" in str(failure.value)
+    assert "secret" not in str(failure.value)
+
+
+async def test_a_remote_that_is_gone_is_a_refusal(
+    parts: GitParts, remote: Remote, upstream: Repo, result: str, tmp_path: Path
+) -> None:
+    upstream.path.rename(tmp_path / "moved.git")
+    with pytest.raises(FailedPrecondition) as failure:
+        await parts.manager.push(remote, result, BRANCH, "")
+    assert failure.value.reason == "PUSH_REJECTED"
+
+
+async def test_only_what_is_stored_can_be_pushed(parts: GitParts, remote: Remote, result: str) -> None:
+    with pytest.raises(NotFound, match="revision"):
+        await parts.manager.push(remote, "1" * 40, BRANCH, "")
+    with pytest.raises(NotFound, match="repository"):
+        await parts.manager.push(Remote("other", remote.url), result, BRANCH, "")

@@ -1,0 +1,183 @@
+"""Bad requests are refused with every violation at once, before anything is done."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from boatyard.execution.v1 import sandbox_pb2
+from boatyard.git.v1 import git_pb2 as pb
+from boatyard.workspace.v1 import layout_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.common.db.paging import Page
+from services.common.errors import Invalid
+from services.common.sandbox.spec import Tier
+from services.common.settings import Home
+from services.git.model import DiffEnd, Layers, Progress, Signature, StatusEntry, WorkingTree
+from services.git.paths import GitPaths
+from services.git.remote.addresses import AddressBook
+from services.git.wire import to_proto
+from services.git.wire.from_proto import RequestReader
+
+COMMIT = "0123456789" * 4
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> RequestReader:
+    home = Home(tmp_path / "home")
+    return RequestReader(AddressBook((tmp_path,), home.root), GitPaths(home))
+
+
+def tree(reader: RequestReader, tmp_path: Path) -> pb.WorkingTree:
+    objects = tmp_path / "home" / "git" / "mirrors" / "repo-1.git" / "objects"
+    path = tmp_path / "home" / "workspace" / "trees" / "w" / "tree"
+    return pb.WorkingTree(layout=layout_pb2.Layout(path=bytes(path)), read_only_paths=[bytes(objects)])
+
+
+def fields(call, request: object) -> set[str]:
+    with pytest.raises(Invalid) as failure:
+        call(request)
+    return {field for field, _ in failure.value.violations}
+
+
+def test_an_empty_request_names_all_that_is_missing(reader: RequestReader) -> None:
+    assert fields(reader.prepare_base, pb.PrepareBaseRequest()) == {"remote.repository_id", "remote.url"}
+    assert fields(reader.clone, pb.CloneRepositoryRequest()) == {"clone_id", "remote.repository_id", "remote.url"}
+    assert fields(reader.create_branch, pb.CreateBranchRequest()) == {"tree.layout.path", "branch"}
+    signature = {"signature.name", "signature.email", "signature.time"}
+    assert fields(reader.commit, pb.CommitRequest()) == {"tree.layout.path", "message", *signature}
+    assert fields(reader.take_result, pb.TakeResultRequest()) == {
+        "tree.layout.path", "repository_id", "result_id", "base_commit_id", "message", *signature,
+    }  # fmt: skip
+    assert fields(reader.push, pb.PushRequest()) == {"remote.repository_id", "remote.url", "commit_id", "branch"}
+    assert fields(reader.diff, pb.GetDiffRequest()) == {"repository_id", "base_commit_id", "commit_id"}
+    assert fields(reader.changed_files, pb.ListChangedFilesRequest(page_size=-1, page_token="?")) == {
+        "repository_id", "base_commit_id", "commit_id", "page_size", "page_token",
+    }  # fmt: skip
+
+
+def test_a_tree_is_read(reader: RequestReader, tmp_path: Path) -> None:
+    message = tree(reader, tmp_path)
+    assert reader.tree(message) == WorkingTree(
+        tmp_path / "home/workspace/trees/w/tree", (tmp_path / "home/git/mirrors/repo-1.git/objects",), Tier.BUBBLEWRAP
+    )
+    message.sandbox_tier = sandbox_pb2.SANDBOX_TIER_NONE
+    assert reader.tree(message).tier is Tier.NONE
+
+
+@pytest.mark.parametrize(
+    "path", ["", "home", "home/git", "home/git/results/r.git", "home/workspace/trees", "home/gateway"]
+)
+def test_no_tree_is_ours(reader: RequestReader, tmp_path: Path, path: str) -> None:
+    message = pb.WorkingTree(layout=layout_pb2.Layout(path=bytes(tmp_path / path)))
+    assert fields(reader.tree, message) == {"tree.layout.path"}
+
+
+@pytest.mark.parametrize("path", ["/", "/etc", "results/r.git/objects", "mirrors/r.git", "mirrors/../results/objects"])
+def test_nothing_is_borrowed_but_mirrors(reader: RequestReader, tmp_path: Path, path: str) -> None:
+    message = tree(reader, tmp_path)
+    message.read_only_paths.append(bytes(tmp_path / "home" / "git" / path))
+    assert fields(reader.tree, message) == {"tree.read_only_paths[1]"}
+
+
+def layered(tmp_path: Path, **given: object) -> pb.WorkingTree:
+    git, workspace = tmp_path / "home" / "git", tmp_path / "home" / "workspace" / "trees" / "w"
+    layers = {
+        "lowers": [bytes(git / "bases" / "repo-1" / COMMIT / "tree")],
+        "upper": bytes(workspace / "upper"),
+        "work": bytes(workspace / "work"),
+    }
+    return pb.WorkingTree(layout=layout_pb2.Layout(layers=layout_pb2.Layers(**layers | given)))
+
+
+def test_layers_are_read(reader: RequestReader, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    lowers, trees = (home / "git/bases/repo-1" / COMMIT / "tree",), home / "workspace/trees/w"
+    stacked = Layers(lowers, trees / "upper", trees / "work")
+    assert reader.tree(layered(tmp_path)) == WorkingTree(trees / "upper", layers=stacked)
+    mounted = reader.tree(layered(tmp_path, mounted_path=bytes(trees / "tree")))
+    assert (mounted.path, mounted.layers) == (trees / "tree", replace(stacked, mounted_path=trees / "tree"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("lowers", [], "lowers"),
+        ("lowers", [b""], "lowers[0]"),
+        ("lowers", ["git/results/repo-1.git"], "lowers[0]"),
+        ("lowers", ["git/bases/../results/tree"], "lowers[0]"),
+        ("lowers", ["git/bases/repo-1/c/tree", "gateway"], "lowers[1]"),
+        ("upper", "git/bases/repo-1/c/tree", "upper"),
+        ("upper", "workspace/trees", "upper"),
+        ("work", "git", "work"),
+        ("mounted_path", "git/mirrors", "mounted_path"),
+    ],
+)
+def test_layers_never_lead_to_what_is_ours(
+    reader: RequestReader, tmp_path: Path, field: str, value: object, named: str
+) -> None:
+    def inside(path: str | bytes) -> bytes:
+        return bytes(tmp_path / "home" / path) if isinstance(path, str) else path
+
+    given = [inside(path) for path in value] if isinstance(value, list) else inside(str(value))
+    assert fields(reader.tree, layered(tmp_path, **{field: given})) == {f"tree.layout.layers.{named}"}
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "wrong"),
+    [
+        ("Ada", 5, set()),
+        ("...", 5, {"signature.name"}),
+        ("A\nb", 5, {"signature.name"}),
+        ("A <b>", 5, {"signature.name"}),
+        ("A" * 256, 5, {"signature.name"}),
+        ("Ada", -1, {"signature.time"}),
+    ],
+)
+def test_signatures(reader: RequestReader, tmp_path: Path, name: str, seconds: int, wrong: set[str]) -> None:
+    signature = pb.Signature(name=name, email="a@b", time=Timestamp(seconds=seconds))
+    request = pb.CommitRequest(tree=tree(reader, tmp_path), message="m", signature=signature)
+    if wrong:
+        assert fields(reader.commit, request) == wrong
+    else:
+        assert reader.commit(request)[2] == Signature(name, "a@b", seconds)
+
+
+@pytest.mark.parametrize("message", [" \n", "a" * 65537, "a\0b"])
+def test_messages(reader: RequestReader, tmp_path: Path, message: str) -> None:
+    signature = pb.Signature(name="a", email="a@b", time=Timestamp(seconds=1))
+    request = pb.CommitRequest(tree=tree(reader, tmp_path), message=message, signature=signature)
+    assert fields(reader.commit, request) == {"message"}
+
+
+def test_an_unprintable_token_is_refused(reader: RequestReader) -> None:
+    remote = pb.Remote(repository_id="r", url="https://example.com/x", token="a\nHeader: b")
+    assert fields(reader.prepare_base, pb.PrepareBaseRequest(remote=remote)) == {"remote.token"}
+
+
+def test_progress_without_a_percentage_has_none() -> None:
+    assert not to_proto.base_to_proto(Progress("Resolving deltas")).progress.HasField("percent")
+    assert to_proto.base_to_proto(Progress("Resolving deltas", 0)).progress.HasField("percent")
+
+
+def test_a_diff_comes_in_pieces() -> None:
+    sizes = [len(message.data) for message in to_proto.diff_to_proto(b"x" * 150_000)]
+    assert sizes == [65536, 65536, 18928]
+    (end,) = to_proto.diff_to_proto(DiffEnd(3))
+    assert (end.truncated, end.omitted_files) == (True, 3)
+
+
+@given(st.sets(st.binary(min_size=1).filter(lambda path: b"\0" not in path), max_size=12), st.integers(1, 5))
+def test_pages_hold_every_path_once(paths: set[bytes], size: int) -> None:
+    entries = [StatusEntry(path, ".", "M") for path in sorted(paths)]
+    seen: list[bytes] = []
+    token = ""
+    while True:
+        answer = to_proto.status_page_to_proto(entries, Page.parse(size, token))
+        seen += [entry.path for entry in answer.entries]
+        token = answer.next_page_token
+        if not token:
+            break
+    assert seen == sorted(paths)

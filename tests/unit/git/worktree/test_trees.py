@@ -1,0 +1,136 @@
+"""Everyday git in a working copy."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
+from services.common.fence import Fence, set_current_fence
+from services.common.sandbox.spec import Tier
+from services.git.model import Head, Signature, StatusEntry, WorkingTree
+from services.git.worktree.trees import parse_status
+from tests.kit.gitservice import SIGNATURE, GitParts, Workspace
+from tests.kit.repos import Repo
+
+BRANCH = b"boatyard/job-1"
+
+
+@pytest.mark.parametrize("tier", list(Tier))
+async def test_branch_stage_and_commit(shared_parts: GitParts, workspace: Workspace, tier: Tier) -> None:
+    manager, base = shared_parts.manager, workspace.base.commit_id
+    tree = WorkingTree(workspace.tree.path, workspace.tree.read_only_paths, tier)
+    assert await manager.head(tree) == Head(b"", base)
+    assert await manager.create_branch(tree, BRANCH, "") == base
+    assert await manager.create_branch(tree, BRANCH, base) == base
+    assert await manager.head(tree) == Head(BRANCH, base)
+    assert await manager.status(tree) == []
+    workspace.agent.write({"README": None, "src/lib.py": "changed\n", "new \xe9": "x"})
+    assert await manager.status(tree) == [
+        StatusEntry(b"README", ".", "D"),
+        StatusEntry("new \xe9".encode(), "?", "?"),
+        StatusEntry(b"src/lib.py", ".", "M"),
+    ]
+    assert await manager.stage_all(tree) == 3
+    assert await manager.stage_all(tree) == 3
+    commit = await manager.commit(tree, "the work", SIGNATURE)
+    assert await manager.commit(tree, "the work", SIGNATURE) == commit
+    assert await manager.head(tree) == Head(BRANCH, commit)
+    agent = Repo(workspace.tree.path)
+    assert agent.git("log", "-1", "--format=%an <%ae> %at %cn <%ce> %ct %B").strip() == (
+        "Boatyard <boatyard@example.com> 1800000000 Boatyard <boatyard@example.com> 1800000000 the work"
+    )
+    with pytest.raises(FailedPrecondition) as failure:
+        await manager.commit(tree, "another", SIGNATURE)
+    assert failure.value.reason == "NOTHING_TO_COMMIT"
+
+
+async def test_a_signature_that_git_tidies_up_is_known_again(shared_parts: GitParts, workspace: Workspace) -> None:
+    signature = Signature(" Ada Jr. ", "ada@example.com", 1)
+    workspace.agent.write({"a": "1"})
+    await shared_parts.manager.stage_all(workspace.tree)
+    commit = await shared_parts.manager.commit(workspace.tree, "m", signature)
+    assert await shared_parts.manager.commit(workspace.tree, "m", signature) == commit
+
+
+async def test_a_branch_elsewhere_and_a_commit_that_is_not_there(shared_parts: GitParts, workspace: Workspace) -> None:
+    manager, older = shared_parts.manager, workspace.agent.head("HEAD~1")
+    await manager.create_branch(workspace.tree, b"old", older)
+    with pytest.raises(AlreadyExists) as failure:
+        await manager.create_branch(workspace.tree, b"old", workspace.base.commit_id)
+    assert failure.value.reason == "BRANCH_EXISTS"
+    with pytest.raises(NotFound):
+        await manager.create_branch(workspace.tree, b"new", "1" * 40)
+
+
+async def test_a_branch_after_a_git_that_was_killed(shared_parts: GitParts, workspace: Workspace) -> None:
+    manager, base = shared_parts.manager, workspace.base.commit_id
+    for left in ("HEAD.lock", "refs/heads/boatyard/job-1.lock"):
+        lock = workspace.tree.path / ".git" / left
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    assert await manager.create_branch(workspace.tree, BRANCH, base) == base
+    assert await manager.head(workspace.tree) == Head(BRANCH, base)
+
+
+async def test_a_tree_without_a_repository(shared_parts: GitParts, workspace: Workspace) -> None:
+    shutil.rmtree(workspace.tree.path / ".git")
+    manager = shared_parts.manager
+    for call in (
+        manager.head(workspace.tree),
+        manager.status(workspace.tree),
+        manager.stage_all(workspace.tree),
+        manager.create_branch(workspace.tree, BRANCH, ""),
+        manager.commit(workspace.tree, "m", SIGNATURE),
+        manager.status(WorkingTree(Path("/nonexistent"))),
+    ):
+        with pytest.raises(FailedPrecondition) as failure:
+            await call
+        assert failure.value.reason == "NOT_A_REPOSITORY"
+
+
+async def test_a_branch_without_a_commit(shared_parts: GitParts, workspace: Workspace) -> None:
+    shutil.rmtree(workspace.tree.path / ".git")
+    workspace.agent.git("init", "--quiet", "--initial-branch=fresh")
+    assert await shared_parts.manager.head(workspace.tree) == Head(b"fresh", "")
+    assert await shared_parts.manager.stage_all(workspace.tree) == 3
+    assert await shared_parts.manager.commit(workspace.tree, "m", SIGNATURE) == workspace.agent.head()
+
+
+async def test_a_lower_fence_changes_nothing(shared_parts: GitParts, workspace: Workspace) -> None:
+    manager = shared_parts.manager
+    try:
+        set_current_fence(Fence("job-1", 2))
+        await manager.stage_all(workspace.tree)
+        set_current_fence(Fence("job-1", 1))
+        for call in (
+            manager.stage_all(workspace.tree),
+            manager.create_branch(workspace.tree, BRANCH, ""),
+            manager.commit(workspace.tree, "m", SIGNATURE),
+            manager.take_result("repo-1", "result-1", workspace.take_spec()),
+        ):
+            with pytest.raises(FailedPrecondition) as failure:
+                await call
+            assert failure.value.reason == "STALE_FENCE"
+    finally:
+        set_current_fence(None)
+
+
+def test_every_kind_of_status_record_is_read() -> None:
+    output = b"\0".join(
+        [
+            b"# branch.oid x",
+            b"1 .M N... 100644 100644 100644 a b spaced name",
+            b"2 R. N... 100644 100644 100644 a b R100 new",
+            b"old",
+            b"u UU N... 100644 100644 100644 100644 a b c both",
+            b"? \xff\n",
+            b"",
+        ]
+    )
+    assert parse_status(output) == [
+        StatusEntry(b"spaced name", ".", "M"),
+        StatusEntry(b"new", "R", ".", b"old"),
+        StatusEntry(b"both", "U", "U"),
+        StatusEntry(b"\xff\n", "?", "?"),
+    ]
