@@ -17,12 +17,12 @@ from bench.kit.nodes import NoOpAgents, idle_nodes
 from services.common.db.engine import open_database
 from services.common.db.migrate import migrate
 from services.gateway.jobs.admission import Admission
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.drafts import Draft
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.store import LIVE, JobStore
-from services.gateway.jobs.tables import jobs
+from services.gateway.jobs.store import JobStore
+from services.gateway.jobs.submission import Draft
 from services.gateway.jobs.wire import document
+from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.schema.jobs import LIVE, jobs
 from services.lifecycle.driver import Driver
 from services.lifecycle.nodes import Nodes
 

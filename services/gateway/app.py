@@ -3,7 +3,7 @@
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from boatyard.gateway.v1 import admin_pb2, catalog_pb2, checkpoint_pb2, job_pb2, runtime_pb2
 from boatyard.gateway.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
@@ -19,52 +19,59 @@ from services.common.lock import alone
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
-from services.gateway import requests
-from services.gateway.auth.app import door
-from services.gateway.auth.forwarding import PeerToken
 from services.gateway.catalog.servicer import CatalogServicer
+from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
 from services.gateway.catalog.store import CatalogStore
-from services.gateway.cells.forgetting import forget_in_time
-from services.gateway.cells.here import this_cell
-from services.gateway.cells.model import Cell
+from services.gateway.cells.identity import this_cell
+from services.gateway.cells.retention import forget_in_time
 from services.gateway.cells.servicer import AdminServicer
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
 from services.gateway.checkpoints.servicer import CheckpointServicer
+from services.gateway.checkpoints.store import OWNERS as CHECKPOINT_OWNERS
 from services.gateway.checkpoints.store import CheckpointStore
 from services.gateway.coordinators import app as coordinators
-from services.gateway.coordinators.events import EventStore
-from services.gateway.coordinators.place import RemoteMachines
+from services.gateway.door.app import door
 from services.gateway.hooks import app as hooks
 from services.gateway.hooks.calls import CallStore
+from services.gateway.hooks.store import OWNERS as HOOK_OWNERS
 from services.gateway.http.app import PAGES, http_app
 from services.gateway.http.clients import node_metrics
 from services.gateway.http.server import http_server
 from services.gateway.jobs import retention
 from services.gateway.jobs.admission import Admission
-from services.gateway.jobs.attempts import Retries
-from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.kinds import load_kinds
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.notices import Notices
+from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.servicer import JobServicer
-from services.gateway.jobs.standing import JobStandings
+from services.gateway.jobs.store import OWNERS as JOB_OWNERS
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.tickets import Tickets
 from services.gateway.jobs.wire import document
+from services.gateway.jobs.work_items import Tickets
+from services.gateway.ledger.broadcast import Notices
+from services.gateway.ledger.events import EventStore
+from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.ledger.statuses import JobStandings
 from services.gateway.metrics.app import gateway_meters
-from services.gateway.opening import opened
-from services.gateway.runtime.clients import NodeClients
-from services.gateway.runtime.places import Places, places
+from services.gateway.routing.coordinator import RemoteMachines
+from services.gateway.routing.forwarding import PeerToken
+from services.gateway.routing.local import NodeClients
+from services.gateway.routing.router import Places, places
 from services.gateway.runtime.relay import Relay
 from services.gateway.runtime.servicer import RuntimeServicer
+from services.gateway.schema import idempotency
+from services.gateway.schema.database import opened
 from services.gateway.settings import GatewaySettings
+from services.gateway.values.cells import Cell
 from services.lifecycle.driver import Driver
 from services.lifecycle.nodes import Machine, Nodes, connected
 from services.lifecycle.strays import Strays
 from services.lifecycle.webhooks import Webhooks
 
 Work: TypeAlias = Coroutine[Any, Any, None]
+
+OWNERS: Final = {**CATALOG_OWNERS, **HOOK_OWNERS, **CHECKPOINT_OWNERS, **JOB_OWNERS}
+"""Whose all things are that requests name, as the packages say that have them."""
 
 
 def main() -> None:
@@ -99,11 +106,15 @@ async def _main() -> None:
         found = await stack.enter_async_context(
             places(here, RemoteMachines(store, events, changes), cells, store, settings.client_tls)
         )
+
+        async def document_of(job_id: str) -> bytes:
+            return document(await store.job(job_id))
+
         before = door(
             engine,
             [
                 *_registrations(engine, store, changes, found=found, draining=draining, settings=settings),
-                hooks.registration(engine, store, nodes, settings.webhooks_allowed),
+                hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
                 Registration(
                     admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
                     add_AdminServiceServicer_to_server,
@@ -121,6 +132,7 @@ async def _main() -> None:
                     ageing_seconds=settings.ageing_seconds,
                 ),
             ],
+            owners=OWNERS,
             cell_id=cell.cell_id,
             admin_token=_admin_token(settings),
             keep_records=timedelta(days=settings.audit_days),
@@ -172,7 +184,7 @@ def _carrying(
 def _housekeeping(engine: AsyncEngine, cell: Cell, cells: CellStore, settings: GatewaySettings) -> dict[str, Work]:
     """What forgets, each in its time."""
     return {
-        "request ids": requests.forget_in_time(engine),
+        "request ids": idempotency.forget_in_time(engine),
         "jobs that ended long ago": retention.forget_in_time(engine, settings.keep_jobs_days),
         "cells that are gone": forget_in_time(cells, cell, settings.forget_cell_days * 86400),
         "calls of hooks": CallStore(engine).forget_in_time(),

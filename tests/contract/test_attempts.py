@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
-from services.gateway.catalog.agent import Policy
-from services.gateway.catalog.model import WorkItem, WorkItemState
 from services.gateway.catalog.store import WORK_ITEMS, CatalogStore
-from services.gateway.jobs.attempts import Retries
-from services.gateway.jobs.tables import now
-from services.gateway.requests import Request
+from services.gateway.jobs.retries import Retries
+from services.gateway.schema.clock import now
+from services.gateway.schema.idempotency import Request
+from services.gateway.values.agent import Policy
+from services.gateway.values.catalog import WorkItem, WorkItemState
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output

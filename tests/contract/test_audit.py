@@ -7,8 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import microseconds
 from services.common.db.paging import Page
-from services.gateway.audit.model import Record, Wanted
-from services.gateway.audit.store import AuditStore, forget
+from services.gateway.door.audit.model import Record, Wanted
+from services.gateway.door.audit.store import AuditStore, forget
 
 FIRST = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 RECORD = Record(

@@ -11,8 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
-from services.gateway.catalog.agent import AgentSettings
-from services.gateway.catalog.model import (
+from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore, Kind
+from services.gateway.hooks.store import HookStore
+from services.gateway.ledger.notifier import Changes
+from services.gateway.schema.idempotency import Request
+from services.gateway.values.agent import AgentSettings
+from services.gateway.values.catalog import (
     Document,
     Filter,
     Project,
@@ -22,11 +26,7 @@ from services.gateway.catalog.model import (
     WorkItem,
     WorkItemState,
 )
-from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore, Kind
-from services.gateway.hooks.model import Hook, HookEvent
-from services.gateway.hooks.store import HookStore
-from services.gateway.jobs.changes import Changes
-from services.gateway.requests import Request
+from services.gateway.values.hooks import Hook, HookEvent
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from tests.kit.ledger import Books, claimed

@@ -15,21 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, Invalid, NotFound
-from services.gateway import requests
-from services.gateway.catalog.agent import AgentSettings, Network, Policy, Publish
-from services.gateway.catalog.model import Filter, Project, Repository, Template, Worker, WorkItem, WorkItemState
-from services.gateway.catalog.store import (
-    PROJECTS,
-    REPOSITORIES,
-    TEMPLATES,
-    WORK_ITEMS,
-    WORKERS,
-    CatalogStore,
-    set_work_item_state,
-)
-from services.gateway.hooks.model import Hook, HookEvent
-from services.gateway.hooks.store import HookStore, hooks_in_force
-from services.gateway.requests import Request
+from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
+from services.gateway.hooks.store import HookStore
+from services.gateway.ledger.hooks import hooks_in_force
+from services.gateway.ledger.work_items import set_work_item_state
+from services.gateway.schema import idempotency
+from services.gateway.schema.idempotency import Request
+from services.gateway.values.agent import AgentSettings, Network, Policy, Publish
+from services.gateway.values.catalog import Filter, Project, Repository, Template, Worker, WorkItem, WorkItemState
+from services.gateway.values.hooks import Hook, HookEvent
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 AGENT = AgentSettings(
@@ -150,7 +144,7 @@ async def test_a_failed_first_attempt_leaves_the_id_to_the_second(catalog: Catal
 
     async def first() -> None:
         async with engine.begin() as connection:
-            assert await requests.claim(connection, request, "never") is None
+            assert await idempotency.claim(connection, request, "never") is None
             claimed.set()
             await let_fail.wait()
             raise RuntimeError("the first attempt fails")
@@ -167,11 +161,11 @@ async def test_a_failed_first_attempt_leaves_the_id_to_the_second(catalog: Catal
 async def test_old_request_ids_are_forgotten(engine: AsyncEngine) -> None:
     request = Request("r", "m", b"1")
     async with engine.begin() as connection:
-        assert await requests.claim(connection, request, "one") is None
-        assert await requests.forget(connection, datetime.now(UTC) - requests.RETENTION) == 0
-        assert await requests.claim(connection, request, "two") == "one"
-        assert await requests.forget(connection, datetime.now(UTC) + timedelta(seconds=1)) == 1
-        assert await requests.claim(connection, request, "two") is None
+        assert await idempotency.claim(connection, request, "one") is None
+        assert await idempotency.forget(connection, datetime.now(UTC) - idempotency.RETENTION) == 0
+        assert await idempotency.claim(connection, request, "two") == "one"
+        assert await idempotency.forget(connection, datetime.now(UTC) + timedelta(seconds=1)) == 1
+        assert await idempotency.claim(connection, request, "two") is None
 
 
 async def test_filters(catalog: CatalogStore, engine: AsyncEngine) -> None:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
-from services.gateway.checkpoints.model import Answer, Checkpoint, CheckpointFilter, Decider
 from services.gateway.checkpoints.store import checkpoint_key
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.turns import AWAY_LEASES
+from services.gateway.ledger.scheduling import AWAY_LEASES
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.values.checkpoints import Answer, Checkpoint, CheckpointFilter, Decider
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision
 from services.lifecycle.model.outcome import Outcome

@@ -14,13 +14,13 @@ from services.common.errors import Aborted, FailedPrecondition, Invalid, OutOfRa
 from services.common.rpc.status import service_error
 from services.coordinator.clients import Upstream
 from services.coordinator.ledger import RemoteLedger, Wishes
-from services.gateway.cells.model import CellKind
 from services.gateway.cells.store import CellStore
-from services.gateway.coordinators.events import EventStore
-from services.gateway.coordinators.model import NumberedEvent
-from services.gateway.coordinators.wire import events_from
-from services.gateway.hooks.model import Hook, HookEvent
 from services.gateway.hooks.store import HookStore
+from services.gateway.ledger.events import EventStore
+from services.gateway.values.cells import CellKind
+from services.gateway.values.events import NumberedEvent
+from services.gateway.values.hooks import Hook, HookEvent
+from services.gateway.wire.events import events_from
 from services.lifecycle.ledger import Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
 from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Failure, Outcome

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from services.common.db.paging import Page
-from services.gateway.jobs.files import job_files
-from services.gateway.jobs.model import JobFilter, JobView, LabelSelector
 from services.gateway.jobs.store import job_key
-from services.gateway.jobs.tables import executions, jobs, stages
 from services.gateway.jobs.watching import Told, watch_jobs
+from services.gateway.schema.jobs import executions, job_files, jobs, stages
+from services.gateway.values.jobs import JobFilter, JobView, LabelSelector
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from services.lifecycle.model.surroundings import Content

@@ -8,8 +8,9 @@ from sqlalchemy import update
 
 from services.common.db.paging import Page
 from services.gateway.hooks.calls import CallStore
-from services.gateway.hooks.model import CallFilter, CallView
-from services.gateway.jobs.tables import jobs, now
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import jobs
+from services.gateway.values.hooks import CallFilter, CallView
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model.calls import CallState, HookCall
 from services.lifecycle.model.outcome import Outcome

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from sqlalchemy import select, update
 
 from services.common.errors import FailedPrecondition
-from services.gateway.catalog.model import Project
 from services.gateway.catalog.store import PROJECTS, CatalogStore
-from services.gateway.jobs.attempts import Retries
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.tables import IS_QUEUED, executions, jobs
+from services.gateway.jobs.retries import Retries
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.schema.jobs import IS_QUEUED, executions, jobs
+from services.gateway.values.catalog import Project
 from services.lifecycle.ledger import Lease, LeaseLost
 from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Failure, Outcome, Retry

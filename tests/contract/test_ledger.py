@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import FailedPrecondition
-from services.gateway.catalog.agent import AgentSettings
-from services.gateway.catalog.model import WorkItem, WorkItemState
 from services.gateway.catalog.store import WORK_ITEMS, CatalogStore
-from services.gateway.jobs.claiming import Wanted
-from services.gateway.jobs.tables import now
-from services.gateway.jobs.turns import AWAY_LEASES
+from services.gateway.ledger.claiming import Wanted
+from services.gateway.ledger.scheduling import AWAY_LEASES
+from services.gateway.schema.clock import now
+from services.gateway.values.agent import AgentSettings
+from services.gateway.values.catalog import WorkItem, WorkItemState
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import ExecutionNote, Output

@@ -3,9 +3,9 @@
 from prometheus_client import CollectorRegistry
 
 from services.common.db.facts import listen, note
-from services.gateway.facts import JobEnded
-from services.gateway.metrics.counted import Counted
+from services.gateway.metrics.counters import Counted
 from services.gateway.metrics.store import StandingStore
+from services.gateway.values.facts import JobEnded
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState
 from tests.kit.ledger import Books, claimed

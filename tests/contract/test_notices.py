@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import psycopg
 
-from services.gateway.jobs.changes import ALL, WORK, Changes
-from services.gateway.jobs.notices import Notices
+from services.gateway.ledger.broadcast import Notices
+from services.gateway.ledger.notifier import ALL, WORK, Changes
 from tests.kit.ledger import Books, books
 
 LONG = 60.0

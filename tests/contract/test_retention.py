@@ -5,10 +5,10 @@ from sqlalchemy import func, select, type_coerce
 
 from services.common.db.columns import Moment
 from services.common.errors import NotFound
-from services.gateway.database import metadata
-from services.gateway.jobs.attempts import Retries
 from services.gateway.jobs.retention import forget
-from services.gateway.jobs.tables import now
+from services.gateway.jobs.retries import Retries
+from services.gateway.schema.clock import now
+from services.gateway.schema.metadata import metadata
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Purpose

@@ -10,12 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.paging import Page
 from services.common.errors import NotFound
-from services.gateway.auth.model import Access, Role, Token
-from services.gateway.auth.store import TokenStore, forget, hash_of, new_secret
-from services.gateway.auth.tables import tokens
-from services.gateway.cells.model import Cell
 from services.gateway.cells.store import CellStore
-from services.gateway.requests import Request
+from services.gateway.door.tokens.store import TokenStore, forget, hash_of, new_secret
+from services.gateway.schema.idempotency import Request
+from services.gateway.schema.tokens import tokens
+from services.gateway.values.cells import Cell
+from services.gateway.values.principal import Access, Role, Token
 
 LONG_AGO = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 TOKEN = Token(

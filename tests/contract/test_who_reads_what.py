@@ -9,8 +9,8 @@ from boatyard.gateway.v1 import access_pb2, catalog_pb2, job_pb2
 from boatyard.gateway.v1.hook_pb2 import Hook, ListHooksResponse, Webhook
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
-from services.gateway.auth.answer_wire import kept_from, readable
-from services.gateway.auth.model import Role
+from services.gateway.values.principal import Role
+from services.gateway.wire.access import kept_from, readable
 from tests.kit.contract import messages, methods
 
 KEPT = {

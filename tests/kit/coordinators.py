@@ -14,7 +14,7 @@ from services.coordinator.ledger import RemoteLedger, Wishes
 from services.coordinator.shipping import Shipping
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators.app import registrations
-from services.gateway.coordinators.events import EventStore
+from services.gateway.ledger.events import EventStore
 from services.lifecycle.ledger import Lease
 from tests.kit.ledger import Books
 from tests.kit.servers import TOKEN, serving

@@ -10,19 +10,21 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.columns import Moment
 from services.common.db.engine import open_database
 from services.common.db.migrate import migrate
-from services.gateway.catalog.model import DEFAULT_PROJECT_ID
-from services.gateway.catalog.tables import projects
 from services.gateway.checkpoints.store import CheckpointStore
-from services.gateway.checkpoints.tables import checkpoints
-from services.gateway.database import metadata
 from services.gateway.jobs.admission import Admission
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.drafts import Draft
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.model import JobView
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.tables import cells, jobs, now
+from services.gateway.jobs.submission import Draft
 from services.gateway.jobs.wire import document
+from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.schema.catalog import projects
+from services.gateway.schema.cells import cells
+from services.gateway.schema.checkpoints import checkpoints
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import jobs
+from services.gateway.schema.metadata import metadata
+from services.gateway.values.catalog import DEFAULT_PROJECT_ID
+from services.gateway.values.jobs import JobView
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Outcome

@@ -9,7 +9,7 @@ from boatyard.execution.v1 import execution_pb2, sandbox_pb2
 from boatyard.gateway.v1 import agent_pb2 as pb
 
 from services.common.sandbox.hosts import HostPattern
-from services.gateway.catalog.agent import (
+from services.gateway.values.agent import (
     BOUNDS,
     ENGINES,
     LEAST_CHECKPOINT_TIMEOUT,
@@ -31,7 +31,8 @@ from services.gateway.catalog.agent import (
     SandboxTier,
     environment_complaint,
 )
-from services.gateway.wire import Checks, duration
+from services.gateway.wire.times import duration
+from services.gateway.wire.validation import Checks
 from services.lifecycle.model.checkpoint import STAGES
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 

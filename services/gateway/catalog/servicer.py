@@ -8,12 +8,12 @@ from boatyard.gateway.v1 import catalog_pb2 as pb
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceServicer
 from grpc import aio
 
-from services.gateway.auth import scope
+from services.gateway import scope
 from services.gateway.catalog import update_wire, wire
-from services.gateway.catalog.model import DEFAULT_PROJECT_ID, Filter, WorkItemState
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
-from services.gateway.requests import Request
-from services.gateway.wire import Checks
+from services.gateway.schema.idempotency import Request
+from services.gateway.values.catalog import DEFAULT_PROJECT_ID, Filter, WorkItemState
+from services.gateway.wire.validation import Checks
 
 Start = Callable[[str, Request | None], Awaitable[str]]
 Context = aio.ServicerContext[Any, Any]

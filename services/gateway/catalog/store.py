@@ -4,10 +4,10 @@
 their own asks its `Kind`: `await WORKERS.get(connection, worker_id, project_id)`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from sqlalchemy import Table, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -15,22 +15,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, NotFound
-from services.gateway import requests
-from services.gateway.auth import scope
-from services.gateway.catalog.model import Filter, Project, Repository, Template, Worker, WorkItem, WorkItemState
-from services.gateway.catalog.tables import (
-    projects,
-    repositories,
-    templates,
-    work_items,
-    workers,
-)
+from services.gateway import scope
 from services.gateway.catalog.uses import check_unused
-from services.gateway.requests import Request
-from services.gateway.sql import insert_if_absent, read_page
+from services.gateway.schema import idempotency
+from services.gateway.schema.catalog import projects, repositories, templates, work_items, workers
+from services.gateway.schema.idempotency import Request
+from services.gateway.schema.ownership import Ownership, owned
+from services.gateway.schema.sql import insert_if_absent, read_page
+from services.gateway.values.catalog import Filter, Project, Repository, Template, Worker, WorkItem, WorkItemState
 
 Thing = TypeVar("Thing", Project, Repository, Template, Worker, WorkItem)
 Hold = Literal["share", "change"]
+
+OWNERS: Final[Mapping[str, Ownership]] = {
+    "repository": owned(repositories, is_deletable=True),
+    "template": owned(templates, is_deletable=True),
+    "worker": owned(workers, is_deletable=True),
+    "work_item": owned(work_items, is_deletable=True),
+}
+"""Whose the catalogue's things are."""
 
 _FIXED = ("project_id", "create_time", "state")
 """What an update leaves as it is, beside the id."""
@@ -132,7 +135,7 @@ class CatalogStore:
         REQUEST_ID_REUSED).
         """
         async with self._engine.begin() as connection:
-            earlier = await requests.claim(connection, request, kind.id_of(thing))
+            earlier = await idempotency.claim(connection, request, kind.id_of(thing))
             if earlier is not None:
                 return await kind.made(connection, earlier)
             await _check_references(connection, thing)
@@ -179,12 +182,6 @@ class CatalogStore:
         """Return a page of those wanted, the newest first, and the token of the next page."""
         async with self._engine.begin() as connection:
             return await kind.page(connection, wanted, page)
-
-
-async def set_work_item_state(connection: AsyncConnection, work_item_id: str, state: WorkItemState) -> None:
-    """Record where a work item stands, for the job that works on it; a work item that is not there is left alone."""
-    statement = update(work_items).where(work_items.c.work_item_id == work_item_id)
-    await connection.execute(statement.values(state=state))
 
 
 async def _check_references(connection: AsyncConnection, thing: Thing, before: Thing | None = None) -> None:

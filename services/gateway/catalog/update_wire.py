@@ -8,8 +8,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from services.gateway.catalog import wire
-from services.gateway.catalog.model import Repository
-from services.gateway.wire import Checks
+from services.gateway.values.catalog import Repository
+from services.gateway.wire.validation import Checks
 
 Thing = TypeVar("Thing")
 

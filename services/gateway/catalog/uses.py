@@ -7,9 +7,9 @@ from sqlalchemy import Column, Select, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import FailedPrecondition
-from services.gateway.catalog.tables import projects, repositories, templates, work_items, workers
-from services.gateway.hooks.tables import hooks
-from services.gateway.jobs.tables import jobs
+from services.gateway.schema.catalog import projects, repositories, templates, work_items, workers
+from services.gateway.schema.hooks import hooks
+from services.gateway.schema.jobs import jobs
 from services.lifecycle.model.states import JobState
 
 _NAMED_AT_MOST: Final = 5

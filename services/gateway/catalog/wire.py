@@ -6,9 +6,10 @@ from typing import Final
 from boatyard.gateway.v1 import catalog_pb2 as pb
 
 from services.common.ids import new_id
-from services.gateway.auth import scope
+from services.gateway import scope
 from services.gateway.catalog.agent_wire import agent_message, agent_of, policy_message, policy_of
-from services.gateway.catalog.model import (
+from services.gateway.catalog.remotes import MAX_URL_BYTES, token_complaint, url_complaint
+from services.gateway.values.catalog import (
     Document,
     Filter,
     Project,
@@ -18,8 +19,8 @@ from services.gateway.catalog.model import (
     WorkItem,
     WorkItemState,
 )
-from services.gateway.catalog.remotes import MAX_URL_BYTES, token_complaint, url_complaint
-from services.gateway.wire import KIB, Checks, timestamp
+from services.gateway.wire.times import timestamp
+from services.gateway.wire.validation import KIB, Checks
 
 _STATES: Final = {
     pb.WorkItem.STATE_TODO: WorkItemState.TODO,

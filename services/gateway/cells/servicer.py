@@ -6,11 +6,11 @@ from boatyard.gateway.v1 import admin_pb2 as pb
 from boatyard.gateway.v1.admin_pb2_grpc import AdminServiceServicer
 from grpc import aio
 
-from services.gateway.auth import scope
+from services.gateway import scope
 from services.gateway.cells import wire
-from services.gateway.cells.model import Cell
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
+from services.gateway.values.cells import Cell
 
 Context = aio.ServicerContext[Any, Any]
 

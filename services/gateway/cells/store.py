@@ -9,11 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.columns import as_number
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
-from services.gateway.cells.model import Cell, CellKind, CellState, CellView
-from services.gateway.jobs.ending import end_job
-from services.gateway.jobs.tables import IS_RUNNING, NOW, cells, jobs, now
-from services.gateway.jobs.turns import AWAY_LEASES
-from services.gateway.sql import insert_if_absent
+from services.gateway.ledger.ending import end_job
+from services.gateway.ledger.scheduling import AWAY_LEASES
+from services.gateway.schema.cells import cells
+from services.gateway.schema.clock import NOW, now
+from services.gateway.schema.jobs import IS_RUNNING, jobs
+from services.gateway.schema.sql import insert_if_absent
+from services.gateway.values.cells import Cell, CellKind, CellState, CellView
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState
 

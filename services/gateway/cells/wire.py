@@ -6,8 +6,9 @@ from typing import Final
 from boatyard.gateway.v1 import admin_pb2 as pb
 
 from services.common.db.paging import Page
-from services.gateway.cells.model import CellKind, CellState, CellView, DatabaseState, Queue
-from services.gateway.wire import Checks, duration, timestamp
+from services.gateway.values.cells import CellKind, CellState, CellView, DatabaseState, Queue
+from services.gateway.wire.times import duration, timestamp
+from services.gateway.wire.validation import Checks
 
 _KINDS: Final = {kind: pb.Cell.Kind.Value(f"KIND_{kind}") for kind in CellKind}
 _STATES: Final = {state: pb.Cell.State.Value(f"STATE_{state}") for state in CellState}

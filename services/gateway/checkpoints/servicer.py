@@ -9,9 +9,9 @@ from grpc import aio
 
 from services.common.logs import current_caller
 from services.gateway.checkpoints import wire
-from services.gateway.checkpoints.model import Decider
 from services.gateway.checkpoints.store import CheckpointStore, checkpoint_key
-from services.gateway.jobs.wire import fitted
+from services.gateway.values.checkpoints import Decider
+from services.gateway.wire.lists import fitted
 
 Context = aio.ServicerContext[Any, Any]
 

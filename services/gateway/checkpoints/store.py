@@ -1,5 +1,8 @@
 """Checkpoints as callers ask for them, and their answers. Each method is one transaction."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -7,16 +10,20 @@ from services.common.db.columns import as_number, microseconds
 from services.common.db.facts import note
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
-from services.gateway.auth import scope
-from services.gateway.checkpoints.model import Answer, Checkpoint, CheckpointFilter
-from services.gateway.checkpoints.parking import wake
-from services.gateway.checkpoints.rows import IS_OPEN, SELECT, checkpoint_of, in_states
-from services.gateway.checkpoints.tables import checkpoints
-from services.gateway.facts import Questions
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.rows import job_row
-from services.gateway.jobs.tables import NOW
+from services.gateway import scope
+from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.parking import wake
+from services.gateway.ledger.questions import IS_OPEN, SELECT, checkpoint_of, in_states
+from services.gateway.ledger.rows import job_row
+from services.gateway.schema.checkpoints import checkpoints
+from services.gateway.schema.clock import NOW
+from services.gateway.schema.ownership import Ownership, owned
+from services.gateway.values.checkpoints import Answer, Checkpoint, CheckpointFilter
+from services.gateway.values.facts import Questions
 from services.lifecycle.model.checkpoint import CheckpointState
+
+OWNERS: Final[Mapping[str, Ownership]] = {"checkpoint": owned(checkpoints)}
+"""Whose checkpoints are."""
 
 _KEY = (as_number(checkpoints.c.create_time), checkpoints.c.checkpoint_id)
 

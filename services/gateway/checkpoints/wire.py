@@ -6,9 +6,10 @@ from typing import Final
 from boatyard.gateway.v1 import checkpoint_pb2 as pb
 
 from services.common.db.paging import Page
-from services.gateway.checkpoints.model import Answer, Checkpoint, CheckpointFilter, Decider
-from services.gateway.jobs.output_wire import output
-from services.gateway.wire import Checks, timestamp
+from services.gateway.values.checkpoints import Answer, Checkpoint, CheckpointFilter, Decider
+from services.gateway.wire.output import output
+from services.gateway.wire.times import timestamp
+from services.gateway.wire.validation import Checks
 from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES, CheckpointState, Origin
 
 _BRIEF_CHARACTERS: Final = 512

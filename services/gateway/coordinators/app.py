@@ -10,14 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration
 from services.gateway.cells.store import CellStore
-from services.gateway.coordinators.desk import Desk
-from services.gateway.coordinators.events import EventStore
-from services.gateway.coordinators.seam.servicer import LedgerServicer
+from services.gateway.coordinators.ledger.servicer import LedgerServicer
+from services.gateway.coordinators.ledgers import Desk
 from services.gateway.coordinators.servicer import CoordinatorServicer
 from services.gateway.coordinators.store import CoordinatorStore
-from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import document
+from services.gateway.ledger.events import EventStore
+from services.gateway.ledger.notifier import Changes
 
 
 def registrations(

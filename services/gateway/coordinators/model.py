@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.gateway.catalog.model import Project, Repository, WorkItem
-from services.gateway.hooks.model import Hook
-from services.gateway.jobs.model import JobView
+from services.gateway.values.catalog import Project, Repository, WorkItem
+from services.gateway.values.hooks import Hook
+from services.gateway.values.jobs import JobView
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +27,3 @@ class WorkContext:
     related: Sequence[WorkItem]
     repository: Repository | None
     hooks: Sequence[Hook]
-
-
-@dataclass(frozen=True, slots=True)
-class NumberedEvent:
-    """An event as it travels: its number, and its bytes, which follow on those of the one before."""
-
-    sequence: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class EventLog:
-    """Which events of an execution are held: from `first` to before `next`; all of them when it is complete."""
-
-    first: int
-    next: int
-    is_complete: bool

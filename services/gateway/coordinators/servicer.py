@@ -13,14 +13,16 @@ from grpc import aio
 from services.common.rpc.draining import Draining
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators import wire
-from services.gateway.coordinators.desk import Desk
 from services.gateway.coordinators.endings import check_approved, complete, end_question, fail
+from services.gateway.coordinators.ledgers import Desk
 from services.gateway.coordinators.store import CoordinatorStore
 from services.gateway.jobs import wire as job_wire
-from services.gateway.jobs.changes import WORK, Changes
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.watching import looks
-from services.gateway.wire import Checks, duration
+from services.gateway.ledger.notifier import WORK, Changes
+from services.gateway.wire.events import events_of
+from services.gateway.wire.times import duration
+from services.gateway.wire.validation import Checks
 from services.lifecycle.model.states import JobState
 
 Context = aio.ServicerContext[Any, Any]
@@ -118,9 +120,9 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         with Checks() as check:
             held = wire.held(check, first.coordinator_id, first.lease)
             execution_id = check.required_id("execution_id", first.execution_id)
-        following = await self._store.append(held, execution_id, wire.events(first), last=first.is_last)
+        following = await self._store.append(held, execution_id, events_of(first), last=first.is_last)
         async for request in request_iterator:
-            following = await self._store.append(held, execution_id, wire.events(request), last=request.is_last)
+            following = await self._store.append(held, execution_id, events_of(request), last=request.is_last)
         return pb.AppendEventsResponse(next_sequence=following)
 
     async def CompleteJob(self, request: pb.CompleteJobRequest, context: Context) -> pb.CompleteJobResponse:

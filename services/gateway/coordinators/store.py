@@ -8,22 +8,25 @@ from sqlalchemy import Row, and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import Aborted, FailedPrecondition, NotFound
-from services.gateway import requests
-from services.gateway.auth import scope
+from services.gateway import scope
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, WORK_ITEMS
-from services.gateway.cells.model import Cell, CellKind
-from services.gateway.checkpoints.model import Checkpoint
-from services.gateway.checkpoints.rows import write_question
-from services.gateway.coordinators.events import EventStore
-from services.gateway.coordinators.model import Held, NumberedEvent, WorkContext
-from services.gateway.hooks.store import hooks_in_force
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.claiming import Claimer, Wanted
-from services.gateway.jobs.rows import job_row, job_view
-from services.gateway.jobs.standing import JobStandings
-from services.gateway.jobs.tables import NOW, cells, executions, jobs
-from services.gateway.requests import Request
-from services.gateway.sql import insert_if_absent
+from services.gateway.coordinators.model import Held, WorkContext
+from services.gateway.ledger.claiming import Claimer, Wanted
+from services.gateway.ledger.events import EventStore
+from services.gateway.ledger.hooks import hooks_in_force
+from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.questions import write_question
+from services.gateway.ledger.rows import job_row, job_view
+from services.gateway.ledger.statuses import JobStandings
+from services.gateway.schema import idempotency
+from services.gateway.schema.cells import cells
+from services.gateway.schema.clock import NOW
+from services.gateway.schema.idempotency import Request
+from services.gateway.schema.jobs import executions, jobs
+from services.gateway.schema.sql import insert_if_absent
+from services.gateway.values.cells import Cell, CellKind
+from services.gateway.values.checkpoints import Checkpoint
+from services.gateway.values.events import NumberedEvent
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.checkpoint import Question
 from services.lifecycle.model.order import Order
@@ -78,9 +81,9 @@ class CoordinatorStore:
         async with self._engine.connect() as connection, connection.begin() as transaction:
             lease = await claimer.claim(connection, wanted, takes_over=self._takes_over())
             if lease is None:  # this answer is not kept: the same call may still become one with a job
-                earlier = await requests.find(connection, request)
+                earlier = await idempotency.find(connection, request)
             else:
-                earlier = await requests.claim(connection, request, str(lease.token))
+                earlier = await idempotency.claim(connection, request, str(lease.token))
                 if earlier is not None:
                     await transaction.rollback()
         if earlier is not None:

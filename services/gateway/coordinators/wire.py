@@ -1,26 +1,25 @@
 """Claims, leases, contexts and events between messages and values."""
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final, TypeVar
 
-from boatyard.execution.v1 import event_pb2
 from boatyard.gateway.v1 import coordinator_pb2 as pb
 
 from services.common.errors import Invalid
 from services.common.fence import Fence
-from services.gateway.auth import scope
+from services.gateway import scope
 from services.gateway.catalog import wire as catalog_wire
-from services.gateway.cells.model import Cell, CellKind
-from services.gateway.coordinators.model import Held, NumberedEvent, WorkContext
+from services.gateway.coordinators.model import Held, WorkContext
 from services.gateway.hooks.wire import hook_message
 from services.gateway.jobs import wire as job_wire
-from services.gateway.jobs.claiming import Wanted
-from services.gateway.jobs.draft_wire import branch_of
-from services.gateway.requests import Request
-from services.gateway.wire import KIB, Checks, duration
+from services.gateway.jobs.submission_wire import branch_of
+from services.gateway.ledger.claiming import Wanted
+from services.gateway.schema.idempotency import Request
+from services.gateway.values.cells import Cell, CellKind
+from services.gateway.wire.times import duration
+from services.gateway.wire.validation import KIB, Checks
 from services.lifecycle.ledger import Beat, Lease
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
@@ -34,7 +33,6 @@ _MAX_WAIT_SECONDS: Final = 300.0
 _ANSWER_SECONDS: Final = 1.0  # before the deadline, for the answer to arrive
 _MAX_TEXT_BYTES: Final = 64 * KIB
 _MAX_MESSAGE_BYTES: Final = 4 * KIB
-_MAX_EVENTS_BYTES: Final = 2 << 20
 _MAX_CONTEXT_BYTES: Final = 3 << 20  # of a message's 4 MiB, for what may be left out
 _MAX_URL_CHARACTERS: Final = 2048
 
@@ -173,31 +171,6 @@ def context(found: WorkContext) -> pb.GetWorkContextResponse:
             break
         answer.related_work_items.append(item)
     return answer
-
-
-def events(request: pb.AppendEventsRequest) -> list[NumberedEvent]:
-    """Read events, which follow one another. Raises Invalid."""
-    with Checks() as check:
-        sequences = [event.sequence for event in request.events]
-        if sequences and (sequences[0] < 1 or sequences != list(range(sequences[0], sequences[0] + len(sequences)))):
-            check.add("events", "must be numbered from 1, each one more than the one before")
-        if request.ByteSize() > _MAX_EVENTS_BYTES:
-            check.add("events", f"must be at most {_MAX_EVENTS_BYTES // KIB} KiB in a message")
-    # The bytes of messages one after the other are those of one message with the events of all.
-    return [
-        NumberedEvent(event.sequence, pb.AppendEventsRequest(events=[event]).SerializeToString())
-        for event in request.events
-    ]
-
-
-def events_from(data: bytes, first: int, kinds: Iterable["event_pb2.EventKind.ValueType"]) -> Sequence[event_pb2.Event]:
-    """Read events that were kept, from a number on, of some kinds or all."""
-    names = {event_pb2.EventKind.Name(kind).removeprefix("EVENT_KIND_").lower() for kind in kinds}
-    return [
-        event
-        for event in pb.AppendEventsRequest.FromString(data).events
-        if event.sequence >= first and (not names or event.WhichOneof("kind") in names)
-    ]
 
 
 def completed(request: pb.CompleteJobRequest) -> tuple[Held, Output]:

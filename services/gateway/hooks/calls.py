@@ -2,59 +2,23 @@
 
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, delete, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
-from services.common.db.facts import note
 from services.common.db.housekeeping import every_hour
 from services.common.db.paging import Page
-from services.gateway.auth import scope
-from services.gateway.facts import HookCalled
-from services.gateway.hooks.model import CallFilter, CallView
-from services.gateway.hooks.tables import hook_calls
-from services.gateway.jobs.tables import NOW, now
-from services.gateway.sql import insert_if_absent, read_page
-from services.lifecycle.ledger import Lease
-from services.lifecycle.model.calls import CallState, HookCall
+from services.gateway import scope
+from services.gateway.schema.clock import now
+from services.gateway.schema.hooks import hook_calls
+from services.gateway.schema.sql import read_page
+from services.gateway.values.hooks import CallFilter, CallView
 
 RETENTION = timedelta(days=30)
 """How long calls are remembered, at most; the contract says so too. They go with their job before."""
 
 _NEWEST = (as_number(hook_calls.c.start_time), hook_calls.c.call_id)
 _SHOWN = [hook_calls.c[name] for name in CallView.__dataclass_fields__]
-
-
-async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) -> None:
-    """Record a call as it now goes. Works inside the caller's transaction, under the job's lease."""
-    this = update(hook_calls).where(hook_calls.c.call_id == call.call_id)
-    if call.state is not CallState.RUNNING:
-        known = {"state": call.state, "tries": call.tries, "status": _text(call.status), "answer": _text(call.answer)}
-        ended = this.where(hook_calls.c.state == CallState.RUNNING).values(**known, end_time=NOW)
-        if (await connection.execute(ended)).rowcount:
-            note(connection, HookCalled(call.event, call.state))
-        return
-    row = {
-        "call_id": call.call_id,
-        "hook_id": call.hook_id,
-        "job_id": lease.job_id,
-        "project_id": lease.order.project_id,
-        "attempt": lease.attempt,
-        "event": call.event,
-        "stage": call.stage,
-        "begun": 1,
-        "start_time": NOW,
-    }
-    fresh = {"state": CallState.RUNNING, "fence": lease.fence, "tries": 0, "status": "", "answer": ""}
-    if not await insert_if_absent(connection, hook_calls, row | fresh):
-        again = this.where(hook_calls.c.fence < lease.fence)
-        await connection.execute(again.values(**fresh, begun=hook_calls.c.begun + 1, end_time=None))
-
-
-async def interrupt_calls(connection: AsyncConnection, job_id: str) -> None:
-    """Say of a job's calls that have not ended that nobody will know what they came to."""
-    open_ones = update(hook_calls).where(hook_calls.c.job_id == job_id, hook_calls.c.state == CallState.RUNNING)
-    await connection.execute(open_ones.values(state=CallState.INTERRUPTED, end_time=NOW))
 
 
 class CallStore:
@@ -97,8 +61,3 @@ class CallStore:
 
 def _key(view: CallView) -> tuple[int, str]:
     return (microseconds(view.start_time), view.call_id)
-
-
-def _text(text: str) -> str:
-    """Return a text as a database takes it: PostgreSQL keeps no NUL."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -11,7 +11,7 @@ from grpc import aio
 from services.gateway.hooks import wire
 from services.gateway.hooks.calls import CallStore
 from services.gateway.hooks.store import HookStore
-from services.gateway.wire import Checks
+from services.gateway.wire.validation import Checks
 from services.lifecycle.rehearsal import Rehearsal
 from services.lifecycle.webhooks import AllowList
 

@@ -13,11 +13,12 @@ from google.protobuf.json_format import MessageToJson
 
 from services.common.db.paging import Page
 from services.common.ids import new_id
-from services.gateway.auth import scope
-from services.gateway.catalog.model import DEFAULT_PROJECT_ID
+from services.gateway import scope
 from services.gateway.catalog.update_wire import Form
 from services.gateway.catalog.wire import project_id_of
-from services.gateway.hooks.model import (
+from services.gateway.hooks.store import FIXED
+from services.gateway.values.catalog import DEFAULT_PROJECT_ID
+from services.gateway.values.hooks import (
     DEFAULT_TIMEOUT,
     MAX_COMMAND_BYTES,
     MAX_SCOPE,
@@ -27,8 +28,8 @@ from services.gateway.hooks.model import (
     FailurePolicy,
     Hook,
 )
-from services.gateway.hooks.store import FIXED
-from services.gateway.wire import Checks, duration, timestamp
+from services.gateway.wire.times import duration, timestamp
+from services.gateway.wire.validation import Checks
 from services.lifecycle.model.calls import CallState
 from services.lifecycle.model.states import STAGES, HookEvent
 from services.lifecycle.rehearsal import Rehearsed

@@ -13,10 +13,10 @@ from services.common.errors import ServiceError
 from services.common.metrics import Meters
 from services.common.rpc.auth import Authenticator
 from services.common.rpc.draining import Draining
-from services.gateway.auth.model import Role
-from services.gateway.http.admitting import Admitting, refuse
+from services.gateway.http.access import Admitting, refuse
 from services.gateway.http.metrics import CONTENT_TYPE, Node, scrape
-from services.gateway.http.watched import Watched
+from services.gateway.http.request_log import Watched
+from services.gateway.values.principal import Role
 
 METRICS: Final = "/metrics"
 HEALTH: Final = "/healthz"

@@ -11,51 +11,29 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import microseconds
-from services.common.errors import FailedPrecondition, NotFound
+from services.common.errors import NotFound
 from services.common.ids import new_id
-from services.gateway import requests
-from services.gateway.auth import scope
-from services.gateway.catalog.agent import (
-    DEFAULT_AGENT,
-    DEFAULT_POLICY,
-    AgentSettings,
-    Checkpoints,
-    Policy,
-    overlay,
-)
-from services.gateway.catalog.model import (
-    Repository,
-    Template,
-    Worker,
-    WorkItem,
-    WorkItemState,
-)
-from services.gateway.catalog.store import (
-    PROJECTS,
-    REPOSITORIES,
-    TEMPLATES,
-    WORK_ITEMS,
-    WORKERS,
-    Hold,
-    Kind,
-    Thing,
-    set_work_item_state,
-)
-from services.gateway.jobs import drafts
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.drafts import Draft
-from services.gateway.jobs.files import write_files
+from services.gateway import scope
+from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, Hold, Kind, Thing
+from services.gateway.jobs import submission
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
-from services.gateway.jobs.labels import write_labels
-from services.gateway.jobs.model import JobView
-from services.gateway.jobs.notes import new_execution
-from services.gateway.jobs.rows import job_view
-from services.gateway.jobs.settled import settled_agent, settled_policy
-from services.gateway.jobs.store import LIVE
-from services.gateway.jobs.tables import NOW, executions, jobs
-from services.gateway.jobs.task import task
-from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS, turn_of
-from services.gateway.requests import Request
+from services.gateway.jobs.layers import settled_agent, settled_policy
+from services.gateway.jobs.prompt import task
+from services.gateway.jobs.submission import Draft
+from services.gateway.ledger.executions import new_execution
+from services.gateway.ledger.files import write_files
+from services.gateway.ledger.labels import write_labels
+from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.rows import job_view
+from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS, turn_of
+from services.gateway.ledger.work_items import occupy
+from services.gateway.schema import idempotency
+from services.gateway.schema.clock import NOW
+from services.gateway.schema.idempotency import Request
+from services.gateway.schema.jobs import executions, jobs
+from services.gateway.values.agent import DEFAULT_AGENT, DEFAULT_POLICY, AgentSettings, Checkpoints, Policy, overlay
+from services.gateway.values.catalog import Repository, Template, Worker, WorkItem
+from services.gateway.values.jobs import JobView
 from services.lifecycle.model.order import MODEL_ENGINE, InputFile, Order
 from services.lifecycle.model.order import AgentSettings as SettledAgent
 from services.lifecycle.model.states import JobState, Purpose
@@ -109,7 +87,7 @@ class Admission:
         """
         job_id = new_id("job")
         async with self._engine.begin() as connection:
-            earlier = await requests.claim(connection, request, job_id)
+            earlier = await idempotency.claim(connection, request, job_id)
             if earlier is not None:
                 return await job_view(connection, earlier)
             named = await _look_up(connection, draft)
@@ -119,7 +97,7 @@ class Admission:
             kind = self.kinds[draft.kind]
             below = _policy_below(named, kind)
             order = self._order(job_id, draft, named, below, create_time)
-            drafts.check(order, draft, kind, asked_below=below.checkpoints or Checkpoints())
+            submission.check(order, draft, kind, asked_below=below.checkpoints or Checkpoints())
             await _write(connection, order, self._ageing_seconds)
             await write_labels(connection, job_id, order.labels)
             await write_files(connection, job_id, draft.files)
@@ -202,21 +180,6 @@ async def _related(connection: AsyncConnection, work_item: WorkItem) -> tuple[Wo
         with suppress(NotFound):
             found.append(await WORK_ITEMS.get(connection, related_id, work_item.project_id))
     return tuple(found)
-
-
-async def occupy(connection: AsyncConnection, work_item_id: str) -> None:
-    """Put a work item in progress. Raises FailedPrecondition when a job works on it already."""
-    # The update comes first, for its lock: of two admissions at once the second sees the first one's job.
-    await set_work_item_state(connection, work_item_id, WorkItemState.IN_PROGRESS)
-    live = select(jobs.c.job_id).where(jobs.c.work_item_id == work_item_id, jobs.c.state.in_(LIVE))
-    job_id = (await connection.execute(live)).scalars().first()
-    if job_id is not None:
-        raise FailedPrecondition(
-            "WORK_ITEM_BUSY",
-            f"job {job_id} works on work item {work_item_id!r}: wait for its end, or cancel it",
-            work_item_id,
-            metadata={"job_id": job_id},
-        )
 
 
 async def _write(connection: AsyncConnection, order: Order, ageing_seconds: float) -> None:

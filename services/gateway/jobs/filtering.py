@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from sqlalchemy import ColumnElement
 
-from services.gateway.jobs.labels import selected
-from services.gateway.jobs.model import JobFilter
-from services.gateway.jobs.tables import IS_LIVE, jobs
+from services.gateway.ledger.labels import selected
+from services.gateway.schema.jobs import IS_LIVE, jobs
+from services.gateway.values.jobs import JobFilter
 from services.lifecycle.model.states import JobState
 
 _LIVE = frozenset(state for state in JobState if not state.is_final)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from services.common.errors import StartError
 from services.common.ids import ID_RULE, is_id
-from services.gateway.catalog.agent import Policy
+from services.gateway.values.agent import Policy
 
 DEFAULT_KIND: Final = "task"
 WORK_ITEM_KIND: Final = "ticket"

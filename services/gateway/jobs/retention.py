@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number
 from services.common.db.housekeeping import every_hour
-from services.gateway.database import metadata
-from services.gateway.jobs.tables import executions, jobs, now
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import executions, jobs
+from services.gateway.schema.metadata import metadata
 from services.lifecycle.model.states import JobState
 
 _FINAL: Final = [state for state in JobState if state.is_final]

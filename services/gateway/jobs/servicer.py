@@ -9,13 +9,14 @@ from boatyard.gateway.v1.job_pb2_grpc import JobServiceServicer
 from grpc import aio
 
 from services.common.rpc.draining import Draining
-from services.gateway.auth.scope import visible
-from services.gateway.jobs import draft_wire, wire
+from services.gateway.jobs import submission_wire, wire
 from services.gateway.jobs.admission import Admission
-from services.gateway.jobs.attempts import Retries
-from services.gateway.jobs.changes import Changes
+from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.store import JobStore, job_key
 from services.gateway.jobs.watching import watch_job, watch_jobs
+from services.gateway.ledger.notifier import Changes
+from services.gateway.scope import visible
+from services.gateway.wire.lists import fitted
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -34,7 +35,7 @@ class JobServicer(JobServiceServicer):
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> pb.CreateJobResponse:
         """See the contract."""
-        view = await self._admission.admit(*draft_wire.new_job(request, self._admission.kinds))
+        view = await self._admission.admit(*submission_wire.new_job(request, self._admission.kinds))
         return pb.CreateJobResponse(job=wire.job(view))
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
@@ -45,7 +46,7 @@ class JobServicer(JobServiceServicer):
         """See the contract."""
         which, page = wire.wanted(request)
         views, page = await self._store.jobs(replace(which, visible=visible()), page)
-        jobs, token = wire.fitted(views, page, lambda view: wire.job(view, brief=True), job_key)
+        jobs, token = fitted(views, page, lambda view: wire.job(view, brief=True), job_key)
         return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:

@@ -1,21 +1,20 @@
 """Jobs and executions as callers ask for them: one, a page, or that one be ended. Each method is one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, select, update
+from sqlalchemy import Column, ColumnElement, Row, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
-from services.gateway.auth import scope
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.ending import end_job
+from services.gateway import scope
 from services.gateway.jobs.filtering import conditions
-from services.gateway.jobs.model import ExecutionFilter, ExecutionView, Glance, JobFilter, JobView
-from services.gateway.jobs.rows import (
+from services.gateway.ledger.ending import end_job
+from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.rows import (
     BRIEF_EXECUTIONS,
     EXECUTIONS,
     execution_view,
@@ -24,16 +23,34 @@ from services.gateway.jobs.rows import (
     job_view,
     job_views,
 )
-from services.gateway.jobs.tables import IS_LIVE, executions, jobs, now
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import IS_LIVE, LIVE, executions, jobs
+from services.gateway.schema.ownership import Ownership, owned
+from services.gateway.values.jobs import ExecutionFilter, ExecutionView, Glance, JobFilter, JobView
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
+from services.lifecycle.run import execution_of_snapshot
 
 _PAGE_CHARACTERS = 8 << 20
 
-LIVE = (JobState.PENDING, JobState.RUNNING, JobState.AWAITING_APPROVAL)
-
 _JOB_KEY = (as_number(jobs.c.create_time), jobs.c.job_id)
 _EXECUTION_KEY = (as_number(executions.c.create_time), executions.c.execution_id)
+
+
+_RUNS: Final = executions.join(jobs, jobs.c.job_id == executions.c.job_id)
+
+
+def _of_job_of(column: Column[Any]) -> Select[Any]:
+    return select(column.label("id"), jobs.c.project_id).select_from(_RUNS)
+
+
+OWNERS: Final[Mapping[str, Ownership]] = {
+    "job": owned(jobs),
+    "execution": Ownership(_of_job_of(executions.c.execution_id)),
+    "workspace": Ownership(_of_job_of(executions.c.workspace_id)),
+    "snapshot": Ownership(_of_job_of(executions.c.execution_id), key=execution_of_snapshot),
+}
+"""Whose jobs are, and what their executions make."""
 
 
 class JobStore:

@@ -10,9 +10,9 @@ from itertools import islice
 from typing import TypeVar
 
 from services.common.errors import Unavailable
-from services.gateway.jobs.changes import ALL, Changes
-from services.gateway.jobs.model import Glance, JobFilter, JobView
 from services.gateway.jobs.store import JobStore
+from services.gateway.ledger.notifier import ALL, Changes
+from services.gateway.values.jobs import Glance, JobFilter, JobView
 
 POLL_SECONDS = 2.0
 HEARTBEAT_SECONDS = 10.0

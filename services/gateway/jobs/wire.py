@@ -1,26 +1,25 @@
 """Jobs between messages and values."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final
 
 from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.common.db.paging import Key, Page
-from services.gateway.auth.answer_wire import readable
-from services.gateway.auth.model import Role
+from services.common.db.paging import Page
 from services.gateway.catalog.agent_wire import agent_message, policy_message
 from services.gateway.checkpoints.wire import checkpoint
 from services.gateway.jobs.kinds import JobKind
-from services.gateway.jobs.model import JobFilter, JobView, LabelSelector, StageView
-from services.gateway.jobs.output_wire import output
-from services.gateway.jobs.settled import agent_layer, policy_layer
-from services.gateway.requests import Request
-from services.gateway.wire import Checks, moment, timestamp
+from services.gateway.jobs.layers import agent_layer, policy_layer
+from services.gateway.schema.idempotency import Request
+from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, StageView
+from services.gateway.values.principal import Role
+from services.gateway.wire.access import readable
+from services.gateway.wire.output import output
+from services.gateway.wire.times import timestamp
+from services.gateway.wire.validation import Checks, moment
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.states import JobState, StageState
 
@@ -28,14 +27,10 @@ MAX_SELECTORS: Final = 16
 MAX_CHOICES: Final = 64
 MAX_DOCUMENT_BYTES: Final = 1 << 20  # what a hook gets on its standard input
 _BRIEF_CHARACTERS: Final = 512
-_LIST_BYTES: Final = 2 << 20  # of a message's 4 MiB
 
 _STATES: Final = {pb.Job.State.Value(f"STATE_{state}"): state for state in JobState}
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 _STAGE_NUMBERS: Final = {state: pb.StageRecord.State.Value(f"STATE_{state}") for state in StageState}
-
-View = TypeVar("View")
-Written = TypeVar("Written", bound=Message)
 
 
 def job_id(value: str) -> str:
@@ -114,21 +109,6 @@ def document(view: JobView) -> bytes:
         if len(text) <= MAX_DOCUMENT_BYTES or not message.spec.prompt:
             return text
         message.spec.prompt = message.spec.prompt[: len(message.spec.prompt) // 2]
-
-
-def fitted(
-    views: Sequence[View], page: Page, write: Callable[[View], Written], key: Callable[[View], Key]
-) -> tuple[list[Written], str]:
-    """Write a page of a list, shorter than asked for where it would not fit into one answer; and the next token."""
-    messages: list[Written] = []
-    size = 0
-    for view in views[: page.size]:
-        messages.append(write(view))
-        size += messages[-1].ByteSize()
-        if size > _LIST_BYTES:
-            break
-    _, token = replace(page, size=max(1, len(messages))).cut(views, key)
-    return messages, token
 
 
 def _filter(check: Checks, message: pb.JobFilter) -> JobFilter:

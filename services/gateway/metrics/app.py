@@ -4,11 +4,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.facts import listen
 from services.common.metrics import Meters
-from services.gateway.cells.model import Cell
 from services.gateway.cells.store import CellStore
-from services.gateway.metrics.counted import Counted
-from services.gateway.metrics.standing import StandingMetrics
+from services.gateway.metrics.counters import Counted
+from services.gateway.metrics.gauges import StandingMetrics
 from services.gateway.metrics.store import StandingStore
+from services.gateway.values.cells import Cell
 
 
 def gateway_meters(engine: AsyncEngine, cells: CellStore, here: Cell) -> Meters:

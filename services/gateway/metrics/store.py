@@ -6,9 +6,11 @@ from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import as_number
-from services.gateway.checkpoints.rows import IS_OPEN
-from services.gateway.checkpoints.tables import checkpoints
-from services.gateway.jobs.tables import IS_LIVE, IS_RUNNING, PENDING, cells, jobs, now
+from services.gateway.ledger.questions import IS_OPEN
+from services.gateway.schema.cells import cells
+from services.gateway.schema.checkpoints import checkpoints
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import IS_LIVE, IS_RUNNING, PENDING, jobs
 
 _SECOND = 1e6
 

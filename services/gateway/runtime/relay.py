@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.common.errors import OutOfRange, Unavailable
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.model import ExecutionView
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.watching import HEARTBEAT_SECONDS, looks
-from services.gateway.runtime.place import Events, Kinds, NodeAway, Place
-from services.gateway.runtime.places import Places
+from services.gateway.ledger.notifier import Changes
+from services.gateway.routing.cell_client import Events, Kinds, NodeAway, Place
+from services.gateway.routing.router import Places
+from services.gateway.values.jobs import ExecutionView
 from services.lifecycle.model.states import ExecutionState
 
 _PATIENCE_SECONDS: Final = 60.0

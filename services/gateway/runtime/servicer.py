@@ -10,16 +10,15 @@ from grpc import aio
 
 from services.common.errors import NotFound
 from services.common.rpc.draining import Draining
-from services.gateway.auth import scope
+from services.gateway import scope
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore, execution_key
-from services.gateway.jobs.wire import fitted
+from services.gateway.routing.cell_client import Compared, NodeAway, Place
+from services.gateway.routing.gathering import Part, gather
+from services.gateway.routing.router import Places
 from services.gateway.runtime import wire
-from services.gateway.runtime.everywhere import gather
-from services.gateway.runtime.gathered import Part
-from services.gateway.runtime.place import Compared, NodeAway, Place
-from services.gateway.runtime.places import Places
 from services.gateway.runtime.relay import Batch, Relay
+from services.gateway.wire.lists import fitted
 
 Context = aio.ServicerContext[Any, Any]
 

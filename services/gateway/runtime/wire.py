@@ -9,14 +9,15 @@ from boatyard.workspace.v1 import workspace_pb2
 
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
-from services.gateway.auth import scope
-from services.gateway.catalog.agent import MAX_TIMEOUT, AgentSettings
-from services.gateway.jobs.drafts import Draft
-from services.gateway.jobs.model import ExecutionFilter, ExecutionView
-from services.gateway.jobs.output_wire import output as output_message
-from services.gateway.requests import Request
-from services.gateway.runtime.gathered import Gathered
-from services.gateway.wire import Checks, duration, timestamp
+from services.gateway import scope
+from services.gateway.jobs.submission import Draft
+from services.gateway.routing.gathering import Gathered
+from services.gateway.schema.idempotency import Request
+from services.gateway.values.agent import MAX_TIMEOUT, AgentSettings
+from services.gateway.values.jobs import ExecutionFilter, ExecutionView
+from services.gateway.wire.output import output as output_message
+from services.gateway.wire.times import duration, timestamp
+from services.gateway.wire.validation import Checks
 from services.lifecycle.model.order import MAX_PROMPT_BYTES
 from services.lifecycle.model.states import ExecutionState
 
@@ -96,17 +97,6 @@ def check_permission(request: pb.ResolvePermissionRequest) -> None:
 def attaching(request: pb.AttachExecutionRequest | None) -> str:
     """Read the first message of who attaches: the execution. Raises Invalid."""
     return execution_id("" if request is None else request.execution_id)
-
-
-def typed(request: pb.AttachExecutionRequest) -> execution_pb2.AttachExecutionRequest:
-    """Pass on what somebody does at a terminal; the execution service says what is wrong with it."""
-    match request.WhichOneof("kind"):
-        case "input":
-            return execution_pb2.AttachExecutionRequest(input=request.input)
-        case "size":
-            return execution_pb2.AttachExecutionRequest(size=request.size)
-        case _:
-            return execution_pb2.AttachExecutionRequest(execution_id=request.execution_id)
 
 
 def check_begun(view: ExecutionView) -> None:
@@ -226,17 +216,6 @@ def result_of(view: ExecutionView) -> tuple[str, str]:
             "NO_RESULT", f"execution {view.execution_id!r} has no result, or not yet", view.execution_id
         )
     return output.base_commit_id, output.commit_id
-
-
-def result_expired(execution_id: str, commit_id: str) -> FailedPrecondition:
-    """Say that a result is gone from its cell, and what is left of it."""
-    return FailedPrecondition(
-        "RESULT_EXPIRED",
-        f"the result of execution {execution_id!r} is not kept any more (BOATYARD_GIT_RESULT_KEEP_HOURS): what was"
-        " stored of its diff is in the execution's output, and what was pushed is where it was pushed to",
-        execution_id,
-        metadata={"commit_id": commit_id},
-    )
 
 
 def execution(view: ExecutionView) -> pb.Execution:

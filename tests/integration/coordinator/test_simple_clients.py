@@ -17,14 +17,14 @@ from boatyard.gateway.v1 import coordinator_pb2 as pb
 
 from services.common.errors import FailedPrecondition, ServiceError
 from services.common.rpc.status import service_error
-from services.gateway.catalog.agent import Checkpoints, Policy
-from services.gateway.catalog.model import Document, Repository, WorkItem, WorkItemState
 from services.gateway.catalog.store import REPOSITORIES, WORK_ITEMS, CatalogStore
-from services.gateway.checkpoints.model import Answer, Decider
-from services.gateway.coordinators.events import EventStore
-from services.gateway.coordinators.place import RemoteMachines
 from services.gateway.coordinators.wire import coordinator
-from services.gateway.jobs.model import JobView
+from services.gateway.ledger.events import EventStore
+from services.gateway.routing.coordinator import RemoteMachines
+from services.gateway.values.agent import Checkpoints, Policy
+from services.gateway.values.catalog import Document, Repository, WorkItem, WorkItemState
+from services.gateway.values.checkpoints import Answer, Decider
+from services.gateway.values.jobs import JobView
 from services.lifecycle.model.checkpoint import CheckpointState
 from services.lifecycle.model.states import ExecutionState, JobState
 from tests.kit.contract import ROOT

@@ -11,10 +11,10 @@ from boatyard.execution.v1 import execution_pb2 as execution_pb
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 
 from services.common.rpc.channel import open_channel
-from services.gateway.catalog.agent import AgentSettings, Checkpoints, Policy, Retention
-from services.gateway.checkpoints.model import Answer, Decider
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.model import JobView
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.values.agent import AgentSettings, Checkpoints, Policy, Retention
+from services.gateway.values.checkpoints import Answer, Decider
+from services.gateway.values.jobs import JobView
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import LedgerUnavailable
 from services.lifecycle.model.checkpoint import CheckpointState

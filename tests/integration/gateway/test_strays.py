@@ -10,9 +10,10 @@ from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 from sqlalchemy import update
 
 from services.common.db.engine import sqlite_url
-from services.gateway.catalog.agent import AgentSettings, Policy, Retention
-from services.gateway.jobs.standing import JobStandings
-from services.gateway.jobs.tables import jobs, now
+from services.gateway.ledger.statuses import JobStandings
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import jobs
+from services.gateway.values.agent import AgentSettings, Policy, Retention
 from services.lifecycle.driver import Driver
 from services.lifecycle.model.outcome import Keeping
 from services.lifecycle.nodes import Machine, Nodes

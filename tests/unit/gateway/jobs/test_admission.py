@@ -10,9 +10,9 @@ import pytest
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, NotFound
 from services.common.sandbox.spec import Tier
-from services.gateway.auth.current import OURSELVES, set_current_access
-from services.gateway.auth.model import Access, Role
-from services.gateway.catalog.agent import (
+from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
+from services.gateway.jobs.layers import agent_layer, policy_layer, settled_agent, settled_policy
+from services.gateway.values.agent import (
     AgentSettings,
     Checkpoints,
     Network,
@@ -21,9 +21,8 @@ from services.gateway.catalog.agent import (
     Publish,
     SandboxTier,
 )
-from services.gateway.catalog.model import Project, Repository, Template, Worker, WorkItem
-from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
-from services.gateway.jobs.settled import agent_layer, policy_layer, settled_agent, settled_policy
+from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
+from services.gateway.values.principal import OURSELVES, Access, Role, set_current_access
 from services.lifecycle.model import order as settled
 from tests.kit.ledger import Books, books
 

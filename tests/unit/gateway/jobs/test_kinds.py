@@ -6,11 +6,11 @@ import pytest
 
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, StartError
-from services.gateway.catalog.agent import Checkpoints, Policy
 from services.gateway.jobs.admission import Admission
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.drafts import Draft
 from services.gateway.jobs.kinds import load_kinds
+from services.gateway.jobs.submission import Draft
+from services.gateway.ledger.notifier import Changes
+from services.gateway.values.agent import Checkpoints, Policy
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.states import Publish
 from tests.kit.ledger import books

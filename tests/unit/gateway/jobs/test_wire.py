@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from services.common.db.paging import Page
 from services.common.errors import Invalid
-from services.gateway.jobs import draft_wire, wire
+from services.gateway.jobs import submission_wire, wire
 from services.gateway.jobs.kinds import load_kinds
-from services.gateway.jobs.model import ExecutionView, JobView
 from services.gateway.jobs.store import job_key
+from services.gateway.values.jobs import ExecutionView, JobView
+from services.gateway.wire.lists import fitted
 from services.lifecycle.model.order import AgentSettings, Order
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose
@@ -64,7 +65,7 @@ def view(prompt: str = "Do it.", job_id: str = "job-1", agent: AgentSettings | N
 
 def accepted(branch: bytes) -> bool:
     try:
-        draft_wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", branch=branch)), KINDS)
+        submission_wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", branch=branch)), KINDS)
     except Invalid:
         return False
     return True
@@ -102,17 +103,17 @@ def test_a_list_shows_the_beginning_of_a_long_prompt() -> None:
 def test_a_page_ends_early_where_its_jobs_are_large() -> None:
     views = [view("x" * (1 << 19), f"job-{number}") for number in range(9)]
     page = Page(size=8)
-    messages, token = wire.fitted(views, page, wire.job, job_key)
+    messages, token = fitted(views, page, wire.job, job_key)
     assert [message.job_id for message in messages] == [f"job-{number}" for number in range(4)]
     assert token
-    whole, last = wire.fitted([replace(views[0])], page, wire.job, job_key)
+    whole, last = fitted([replace(views[0])], page, wire.job, job_key)
     assert (len(whole), last) == (1, "")
 
 
 @pytest.mark.parametrize("kind", ["reviews", "-"])
 def test_an_unknown_kind_is_refused(kind: str) -> None:
     with pytest.raises(Invalid) as refused:
-        draft_wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", kind=kind)), KINDS)
+        submission_wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", kind=kind)), KINDS)
     assert refused.value.violations[0][0] == "spec.kind"
 
 

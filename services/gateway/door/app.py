@@ -1,0 +1,96 @@
+"""Puts the gateway's door together: who is let in, to what, and what is recorded of it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from boatyard.gateway.v1 import audit_pb2, auth_pb2
+from boatyard.gateway.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from boatyard.gateway.v1.auth_pb2_grpc import add_TokenServiceServicer_to_server
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common.rpc.call import Inspect, Layer, Screen
+from services.common.rpc.server import Registration
+from services.gateway.door.audit.recording import recording
+from services.gateway.door.audit.servicer import AuditServicer
+from services.gateway.door.audit.store import AuditStore
+from services.gateway.door.audit.trail import Trail
+from services.gateway.door.audit.wire import recorded
+from services.gateway.door.authenticator import AdminToken, GatewayAuthenticator, Knows
+from services.gateway.door.owners import Owners
+from services.gateway.door.retention import forget_in_time
+from services.gateway.door.scope_check import ScopeCheck
+from services.gateway.door.tokens.cache import StoredTokens
+from services.gateway.door.tokens.servicer import TokenServicer
+from services.gateway.door.tokens.store import TokenStore
+from services.gateway.door.wire import required_roles
+from services.gateway.values.principal import Role
+from services.gateway.wire.access import for_caller
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What stands before every RPC of the gateway: before `registrations`, which are all of them."""
+
+    registrations: Sequence[Registration]
+    authenticator: GatewayAuthenticator
+    inspect: Inspect
+    screen: Screen
+    around: Sequence[Layer]
+    trail: Trail
+    engine: AsyncEngine
+    keep_records: timedelta
+
+    async def run(self) -> None:
+        """Write what is recorded, and forget what is old, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.trail.run())
+            tasks.create_task(forget_in_time(self.engine, self.keep_records))
+
+
+def door(
+    engine: AsyncEngine,
+    services: Sequence[Registration],
+    *,
+    owners: Owners,
+    cell_id: str,
+    admin_token: str,
+    keep_records: timedelta,
+    others: Sequence[Knows] = (),
+    pages: Mapping[str, Role],
+) -> Door:
+    """Make the door before `services`, and before those by which people change who comes through.
+
+    `owners` says whose the things are that requests to `services` name.
+    `others` know tokens that are neither the first administrator's nor in the database, such as another cell's. `pages`
+    are served over HTTP, and say by path who may see them.
+    """
+    tokens, records = TokenStore(engine), AuditStore(engine)
+    known, trail = StoredTokens(tokens), Trail(records)
+    everything = [
+        *services,
+        Registration(
+            auth_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name,
+            add_TokenServiceServicer_to_server,
+            TokenServicer(tokens, known),
+        ),
+        Registration(
+            audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
+            add_AuditServiceServicer_to_server,
+            AuditServicer(records),
+        ),
+    ]
+    names = [served.name for served in everything]
+    return Door(
+        registrations=everything,
+        authenticator=GatewayAuthenticator(
+            [AdminToken(admin_token), *others, known], {**required_roles(names), **pages}
+        ),
+        inspect=ScopeCheck(engine, tokens, owners),
+        screen=for_caller,
+        around=[recording(trail, cell_id, recorded(names))],
+        trail=trail,
+        engine=engine,
+        keep_records=keep_records,
+    )
