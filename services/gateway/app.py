@@ -23,7 +23,7 @@ from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.cells.identity import this_cell
-from services.gateway.cells.retention import forget_in_time
+from services.gateway.cells.retention import run_retention
 from services.gateway.cells.servicer import AdminServicer
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
@@ -46,21 +46,21 @@ from services.gateway.jobs.servicer import JobServicer
 from services.gateway.jobs.store import OWNERS as JOB_OWNERS
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import document
-from services.gateway.jobs.work_items import Tickets
-from services.gateway.ledger.broadcast import Notices
+from services.gateway.jobs.work_items import WorkItemJobs
+from services.gateway.ledger.broadcast import ChangeBroadcast
 from services.gateway.ledger.events import EventStore
-from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.sql_ledger import SqlLedger
-from services.gateway.ledger.statuses import JobStandings
+from services.gateway.ledger.statuses import JobStatuses
 from services.gateway.metrics.app import gateway_meters
-from services.gateway.routing.coordinator import RemoteMachines
+from services.gateway.routing.coordinator import CoordinatorCells
 from services.gateway.routing.forwarding import PeerToken
-from services.gateway.routing.local import NodeClients
-from services.gateway.routing.router import Places, places
+from services.gateway.routing.local import LocalCellClient
+from services.gateway.routing.router import CellRouter, cell_router
 from services.gateway.runtime.relay import Relay
 from services.gateway.runtime.servicer import RuntimeServicer
 from services.gateway.schema import idempotency
-from services.gateway.schema.database import opened
+from services.gateway.schema.database import opened_database
 from services.gateway.settings import GatewaySettings
 from services.gateway.values.cells import Cell
 from services.lifecycle.driver import Driver
@@ -88,23 +88,23 @@ async def _main() -> None:
         cell = this_cell(directory, settings)
         given = settings.database_url
         url = sqlite_url(directory / "gateway.db") if given is None else given.get_secret_value()
-        engine = await stack.enter_async_context(opened(url, cell.cell_id))
+        engine = await stack.enter_async_context(opened_database(url, cell.cell_id))
         nodes = await stack.enter_async_context(connected(settings))
-        changes, draining = Changes(), Draining()
+        notifier, draining = JobNotifier(), Draining()
         cells = CellStore(engine, settings.lease_seconds)
         await cells.register(cell)
         meters = await stack.enter_async_context(gateway_meters(engine, cells, cell).watching())
-        ledger = await _ledger(engine, cell, changes, settings)
-        store, events = JobStore(engine, changes), EventStore(engine)
+        ledger = await _ledger(engine, cell, notifier, settings)
+        store, events = JobStore(engine, notifier), EventStore(engine)
         works = {
-            "notices": Notices(engine, changes).run(),
-            **_carrying(ledger, nodes, changes, JobStandings(engine, cell.cell_id), settings),
-            **_housekeeping(engine, cell, cells, settings),
+            "notices": ChangeBroadcast(engine, notifier).run(),
+            **_carrying(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
+            **_retention_works(engine, cell, cells, settings),
         }
         await stack.enter_async_context(program.beside(works))
-        here = NodeClients(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
+        here = LocalCellClient(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
         found = await stack.enter_async_context(
-            places(here, RemoteMachines(store, events, changes), cells, store, settings.client_tls)
+            cell_router(here, CoordinatorCells(store, events, notifier), cells, store, settings.client_tls)
         )
 
         async def document_of(job_id: str) -> bytes:
@@ -113,7 +113,7 @@ async def _main() -> None:
         before = door(
             engine,
             [
-                *_registrations(engine, store, changes, found=found, draining=draining, settings=settings),
+                *_registrations(engine, store, notifier, found=found, draining=draining, settings=settings),
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
                 Registration(
                     admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
@@ -126,7 +126,7 @@ async def _main() -> None:
                     jobs=store,
                     events=events,
                     takes_over=ledger.takes_over,
-                    changes=changes,
+                    notifier=notifier,
                     draining=draining,
                     lease_seconds=settings.lease_seconds,
                     ageing_seconds=settings.ageing_seconds,
@@ -155,12 +155,12 @@ async def _main() -> None:
         )
 
 
-async def _ledger(engine: AsyncEngine, cell: Cell, changes: Changes, settings: GatewaySettings) -> SqlLedger:
+async def _ledger(engine: AsyncEngine, cell: Cell, notifier: JobNotifier, settings: GatewaySettings) -> SqlLedger:
     """Open the ledger, and have back what this cell held before it was restarted."""
     ledger = SqlLedger(
         engine,
         cell.cell_id,
-        changes,
+        notifier,
         document,
         lease_seconds=settings.lease_seconds,
         ageing_seconds=settings.ageing_seconds,
@@ -171,59 +171,59 @@ async def _ledger(engine: AsyncEngine, cell: Cell, changes: Changes, settings: G
 
 
 def _carrying(
-    ledger: SqlLedger, nodes: Nodes, changes: Changes, standings: JobStandings, settings: GatewaySettings
+    ledger: SqlLedger, nodes: Nodes, notifier: JobNotifier, standings: JobStatuses, settings: GatewaySettings
 ) -> dict[str, Work]:
     """What carries jobs, and ends on this machine what others carry now."""
     webhooks = Webhooks(settings.webhooks_allowed)
     driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
-    changes.call_on_work(driver.poke)
+    notifier.call_on_work(driver.poke)
     strays = Strays(Machine(nodes), standings.of, settings.keeping)
     return {"driver": driver.run(), "strays": strays.keep_ended(settings.lease_seconds)}
 
 
-def _housekeeping(engine: AsyncEngine, cell: Cell, cells: CellStore, settings: GatewaySettings) -> dict[str, Work]:
+def _retention_works(engine: AsyncEngine, cell: Cell, cells: CellStore, settings: GatewaySettings) -> dict[str, Work]:
     """What forgets, each in its time."""
     return {
-        "request ids": idempotency.forget_in_time(engine),
-        "jobs that ended long ago": retention.forget_in_time(engine, settings.keep_jobs_days),
-        "cells that are gone": forget_in_time(cells, cell, settings.forget_cell_days * 86400),
-        "calls of hooks": CallStore(engine).forget_in_time(),
+        "request ids": idempotency.run_retention(engine),
+        "jobs that ended long ago": retention.run_retention(engine, settings.keep_jobs_days),
+        "cells that are gone": run_retention(cells, cell, settings.forget_cell_days * 86400),
+        "calls of hooks": CallStore(engine).run_retention(),
     }
 
 
 def _registrations(
     engine: AsyncEngine,
     store: JobStore,
-    changes: Changes,
+    notifier: JobNotifier,
     *,
-    found: Places,
+    found: CellRouter,
     draining: Draining,
     settings: GatewaySettings,
 ) -> list[Registration]:
     admission = Admission(
         engine,
-        changes,
+        notifier,
         settings.agent_command,
         settings.agent_model,
         load_kinds(settings.kinds_file),
         ageing_seconds=settings.ageing_seconds,
     )
-    relay = Relay(store, changes, found)
+    relay = Relay(store, notifier, found)
     return [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             add_CatalogServiceServicer_to_server,
-            CatalogServicer(CatalogStore(engine), Tickets(engine, admission).start),
+            CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start),
         ),
         Registration(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
             add_CheckpointServiceServicer_to_server,
-            CheckpointServicer(CheckpointStore(engine, changes)),
+            CheckpointServicer(CheckpointStore(engine, notifier)),
         ),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             add_JobServiceServicer_to_server,
-            JobServicer(admission, store, Retries(engine, changes), changes, draining),
+            JobServicer(admission, store, Retries(engine, notifier), notifier, draining),
         ),
         Registration(
             runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"].full_name,

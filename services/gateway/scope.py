@@ -4,12 +4,12 @@ from sqlalchemy import ColumnElement
 
 from services.common.errors import PermissionDenied
 from services.gateway.values.catalog import DEFAULT_PROJECT_ID
-from services.gateway.values.principal import current_access
+from services.gateway.values.principal import current_principal
 
 
 def visible() -> frozenset[str] | None:
     """Return the projects that the caller sees, for a list's filter; None means all."""
-    return current_access().projects
+    return current_principal().projects
 
 
 def within(project_id: ColumnElement[str]) -> list[ColumnElement[bool]]:
@@ -31,13 +31,13 @@ def default_project() -> str:
 
 def check(project_id: str) -> None:
     """Raise PermissionDenied (PROJECT_NOT_ALLOWED) for a project that the caller's token is not for."""
-    if not current_access().sees(project_id):
+    if not current_principal().sees(project_id):
         raise not_allowed()
 
 
 def check_all() -> None:
     """Raise PermissionDenied (PROJECT_NOT_ALLOWED) for a token of some projects, where an RPC is about no project."""
-    if current_access().projects is not None:
+    if current_principal().projects is not None:
         raise PermissionDenied(
             "this is about all projects, and the token is for some of them alone", reason="PROJECT_NOT_ALLOWED"
         )

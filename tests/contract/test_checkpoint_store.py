@@ -12,7 +12,7 @@ from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.checkpoints.store import checkpoint_key
 from services.gateway.ledger.scheduling import AWAY_LEASES
 from services.gateway.ledger.sql_ledger import SqlLedger
-from services.gateway.values.checkpoints import Answer, Checkpoint, CheckpointFilter, Decider
+from services.gateway.values.checkpoints import Checkpoint, CheckpointDecision, CheckpointFilter, Decider
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision
 from services.lifecycle.model.outcome import Outcome
@@ -24,8 +24,8 @@ STATE = CheckpointState
 ANN = Decider(name="ann", peer="ipv4:192.0.2.1:9", via="grpc-test/1")
 
 
-def says(state: CheckpointState, comment: str = "because") -> Answer:
-    return Answer(state=state, comment=comment, decider=ANN)
+def says(state: CheckpointState, comment: str = "because") -> CheckpointDecision:
+    return CheckpointDecision(state=state, comment=comment, decider=ANN)
 
 
 async def asking(book: Books, cell: SqlLedger, **fields: object) -> tuple[Lease, Checkpoint]:

@@ -115,6 +115,6 @@ async def test_calls_are_found_by_what_they_are(book: Books) -> None:
     assert await ids(states=frozenset({CallState.RUNNING})) == {"call-4"}
     assert await ids(job_id=lease.job_id, project_id="default") == set(found)
     assert await ids(job_id="job-other") == await ids(project_id="other") == set()
-    assert await store.forget() == 0
-    assert await store.forget(timedelta(0)) == 5
+    assert await store.remove_expired() == 0
+    assert await store.remove_expired(timedelta(0)) == 5
     assert await listed(book) == []

@@ -64,8 +64,8 @@ class Model:
             case ["cancel"] if self.leases:
                 await _allowed(self.book.store.cancel_job(self.leases[0][1].job_id))
             case ["retry", *_] if self.leases:
-                retries = Retries(self.book.engine, self.book.changes)
-                await _allowed(retries.retry(self.leases[-1][1].job_id, from_snapshot=False, request=None))
+                retries = Retries(self.book.engine, self.book.notifier)
+                await _allowed(retries.retry(self.leases[-1][1].job_id, from_snapshot=False, key=None))
 
     async def owner(self, action: str, which: int) -> None:
         """Have somebody write who holds a lease, or thinks so."""

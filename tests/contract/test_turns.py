@@ -10,7 +10,7 @@ from sqlalchemy import type_coerce
 from services.common.db.columns import Moment, as_number
 from services.common.ids import new_id
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, WORKERS, CatalogStore
-from services.gateway.ledger.claiming import Wanted
+from services.gateway.ledger.claiming import ClaimFilter
 from services.gateway.ledger.scheduling import turn_of
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.schema.clock import now
@@ -85,7 +85,7 @@ async def test_a_limit_holds_however_many_claim_at_once(book: Books, kind: str) 
     done: list[str] = []
 
     async def take_one(cell: SqlLedger, ability: str) -> Lease | None:
-        return await cell.claim(Wanted(kinds=frozenset({ability})))
+        return await cell.claim(ClaimFilter(kinds=frozenset({ability})))
 
     for _ in range(9):
         claims = (

@@ -25,8 +25,8 @@ from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.servicer import JobServicer
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import document
-from services.gateway.jobs.work_items import Tickets
-from services.gateway.ledger.notifier import Changes
+from services.gateway.jobs.work_items import WorkItemJobs
+from services.gateway.ledger.notifier import JobNotifier
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.webhooks import AllowList
 from tests.kit.servers import TOKEN, serving
@@ -46,11 +46,11 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
     """Serve the catalogue kept in `directory`; call it with `token`."""
     engine = open_database(sqlite_url(directory / "gateway.db"))
     nowhere = open_channel("127.0.0.1:1")
-    changes = Changes()
-    admission = Admission(engine, changes, "")
-    catalog = CatalogServicer(CatalogStore(engine), Tickets(engine, admission).start)
-    store = JobStore(engine, changes)
-    jobs = JobServicer(admission, store, Retries(engine, changes), changes, Draining())
+    notifier = JobNotifier()
+    admission = Admission(engine, notifier, "")
+    catalog = CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start)
+    store = JobStore(engine, notifier)
+    jobs = JobServicer(admission, store, Retries(engine, notifier), notifier, Draining())
 
     async def document_of(job_id: str) -> bytes:
         return document(await store.job(job_id))

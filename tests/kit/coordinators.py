@@ -41,7 +41,7 @@ async def coordinator_api(book: Books) -> AsyncIterator[Api]:
         jobs=book.store,
         events=EventStore(book.engine),
         takes_over=lambda: True,
-        changes=book.changes,
+        notifier=book.notifier,
         draining=draining,
         lease_seconds=LEASE_SECONDS,
         ageing_seconds=0,

@@ -13,9 +13,9 @@ from services.common.db.migrate import migrate
 from services.gateway.checkpoints.store import CheckpointStore
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.submission import Draft
+from services.gateway.jobs.submission import JobSubmission
 from services.gateway.jobs.wire import document
-from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.schema.catalog import projects
 from services.gateway.schema.cells import cells
@@ -37,25 +37,25 @@ class Books:
     """One database, as its users have it."""
 
     engine: AsyncEngine
-    changes: Changes = field(default_factory=Changes)
+    notifier: JobNotifier = field(default_factory=JobNotifier)
 
     @property
     def store(self) -> JobStore:
-        return JobStore(self.engine, self.changes)
+        return JobStore(self.engine, self.notifier)
 
     @property
     def checkpoints(self) -> CheckpointStore:
-        return CheckpointStore(self.engine, self.changes)
+        return CheckpointStore(self.engine, self.notifier)
 
     async def cell(self, name: str, lease_seconds: float = 60.0, **settings: float) -> SqlLedger:
         """Return the ledger of a cell that has just been started."""
-        ledger = SqlLedger(self.engine, name, self.changes, document, lease_seconds=lease_seconds, **settings)
+        ledger = SqlLedger(self.engine, name, self.notifier, document, lease_seconds=lease_seconds, **settings)
         await ledger.take_over_own("host")
         return ledger
 
     async def admit(self, prompt: str = "Do it.", **fields: object) -> JobView:
-        draft = Draft(**{"project_id": "default", "prompt": prompt, **fields})  # type: ignore[arg-type]
-        return await Admission(self.engine, self.changes, "true").admit(draft, None)
+        draft = JobSubmission(**{"project_id": "default", "prompt": prompt, **fields})  # type: ignore[arg-type]
+        return await Admission(self.engine, self.notifier, "true").admit(draft, None)
 
 
 @asynccontextmanager

@@ -26,13 +26,13 @@ from services.gateway.values.agent import (
     NEVER_RETRIED,
     AgentSettings,
     Checkpoints,
+    JobPolicySettings,
     Network,
-    Policy,
     SandboxTier,
     environment_complaint,
 )
 from services.gateway.wire.times import duration
-from services.gateway.wire.validation import Checks
+from services.gateway.wire.validation import Validator
 from services.lifecycle.model.checkpoint import STAGES
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 
@@ -86,7 +86,7 @@ _POLICY_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {
 }
 
 
-def agent_of(check: Checks, field: str, message: pb.AgentSettings) -> AgentSettings:
+def agent_of(check: Validator, field: str, message: pb.AgentSettings) -> AgentSettings:
     """Read one layer; `field` is its path, such as `worker.agent`."""
     layer = _set_fields(check, field, message, ("engine", "command", "system_prompt", "model", "image"), _AGENT_ENUMS)
     if "engine" in layer and layer["engine"] not in ENGINES:
@@ -112,7 +112,7 @@ def agent_of(check: Checks, field: str, message: pb.AgentSettings) -> AgentSetti
     return AgentSettings(**layer, environment=environment)
 
 
-def policy_of(check: Checks, field: str, message: pb.Policy) -> Policy:
+def policy_of(check: Validator, field: str, message: pb.Policy) -> JobPolicySettings:
     """Read one layer; `field` is its path, such as `worker.policy`."""
     layer = _set_fields(check, field, message, ("verify_command",), _POLICY_ENUMS)
     check.text(f"{field}.verify_command", message.verify_command, MAX_COMMAND_BYTES)
@@ -136,7 +136,7 @@ def policy_of(check: Checks, field: str, message: pb.Policy) -> Policy:
         if not 1 <= message.max_attempts <= MAX_ATTEMPTS:
             check.add(f"{field}.max_attempts", f"must be from 1 to {MAX_ATTEMPTS}")
     layer["retry_on"] = _reasons(check, f"{field}.retry_on", message.retry_on)
-    return Policy(**layer)
+    return JobPolicySettings(**layer)
 
 
 def agent_message(value: AgentSettings) -> pb.AgentSettings:
@@ -144,13 +144,13 @@ def agent_message(value: AgentSettings) -> pb.AgentSettings:
     return pb.AgentSettings(**_written(value, _AGENT_ENUMS), environment=value.environment)
 
 
-def policy_message(value: Policy) -> pb.Policy:
+def policy_message(value: JobPolicySettings) -> pb.Policy:
     """Write one layer, or all of them together."""
     return pb.Policy(**_written(value, _POLICY_ENUMS))
 
 
 def _set_fields(
-    check: Checks,
+    check: Validator,
     field: str,
     message: pb.AgentSettings | pb.Policy,
     texts: tuple[str, ...],
@@ -164,7 +164,7 @@ def _set_fields(
     return found
 
 
-def _written(value: AgentSettings | Policy, enums: Mapping[str, Mapping[Any, Any]]) -> dict[str, Any]:
+def _written(value: AgentSettings | JobPolicySettings, enums: Mapping[str, Mapping[Any, Any]]) -> dict[str, Any]:
     """Write what is set, but for maps."""
     written = {}
     for field in value.__dataclass_fields__:
@@ -180,13 +180,13 @@ def _written(value: AgentSettings | Policy, enums: Mapping[str, Mapping[Any, Any
     return written
 
 
-def _checkpoints(check: Checks, field: str, before: Sequence[str]) -> Checkpoints:
+def _checkpoints(check: Validator, field: str, before: Sequence[str]) -> Checkpoints:
     if not set(before) <= set(STAGES):
         check.add(field, f"must be of {', '.join(STAGES)}")
     return Checkpoints(tuple(stage for stage in STAGES if stage in before))
 
 
-def _reasons(check: Checks, field: str, reasons: Sequence[str]) -> tuple[str, ...]:
+def _reasons(check: Validator, field: str, reasons: Sequence[str]) -> tuple[str, ...]:
     if len(reasons) > MAX_RETRY_ON:
         check.add(field, f"must be at most {MAX_RETRY_ON}")
     for index, reason in enumerate(reasons[:MAX_RETRY_ON]):
@@ -197,7 +197,7 @@ def _reasons(check: Checks, field: str, reasons: Sequence[str]) -> tuple[str, ..
     return tuple(reasons)
 
 
-def _tools(check: Checks, field: str, names: Sequence[str]) -> tuple[str, ...]:
+def _tools(check: Validator, field: str, names: Sequence[str]) -> tuple[str, ...]:
     if len(names) > MAX_ASK_BEFORE:
         check.add(field, f"must be at most {MAX_ASK_BEFORE}")
     for name in names:
@@ -206,7 +206,7 @@ def _tools(check: Checks, field: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _hosts(check: Checks, field: str, patterns: Sequence[str]) -> tuple[str, ...]:
+def _hosts(check: Validator, field: str, patterns: Sequence[str]) -> tuple[str, ...]:
     if len(patterns) > MAX_ALLOWED_HOSTS:
         check.add(field, f"must be at most {MAX_ALLOWED_HOSTS}")
     for index, pattern in enumerate(patterns):
@@ -217,7 +217,7 @@ def _hosts(check: Checks, field: str, patterns: Sequence[str]) -> tuple[str, ...
     return tuple(patterns)
 
 
-def _check_environment(check: Checks, field: str, environment: Mapping[str, str]) -> None:
+def _check_environment(check: Validator, field: str, environment: Mapping[str, str]) -> None:
     if complaint := environment_complaint(environment):
         check.add(field, complaint)
     for name, content in environment.items():

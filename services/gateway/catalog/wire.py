@@ -10,8 +10,8 @@ from services.gateway import scope
 from services.gateway.catalog.agent_wire import agent_message, agent_of, policy_message, policy_of
 from services.gateway.catalog.remotes import MAX_URL_BYTES, token_complaint, url_complaint
 from services.gateway.values.catalog import (
+    CatalogFilter,
     Document,
-    Filter,
     Project,
     Repository,
     Template,
@@ -20,7 +20,7 @@ from services.gateway.values.catalog import (
     WorkItemState,
 )
 from services.gateway.wire.times import timestamp
-from services.gateway.wire.validation import KIB, Checks
+from services.gateway.wire.validation import KIB, Validator
 
 _STATES: Final = {
     pb.WorkItem.STATE_TODO: WorkItemState.TODO,
@@ -40,7 +40,7 @@ _MAX_DOCUMENTS: Final = 20
 _MAX_DOCUMENTS_BYTES: Final = 384 * KIB
 
 
-def project_of(check: Checks, message: pb.Project) -> Project:
+def project_of(check: Validator, message: pb.Project) -> Project:
     """Read a project that is to be created."""
     return Project(
         project_id=_id_of(check, "project.project_id", message.project_id, "project"),
@@ -51,7 +51,7 @@ def project_of(check: Checks, message: pb.Project) -> Project:
     )
 
 
-def repository_of(check: Checks, message: pb.Repository) -> Repository:
+def repository_of(check: Validator, message: pb.Repository) -> Repository:
     """Read a repository that is to be created."""
     if complaint := url_complaint(message.url):
         check.add("repository.url", complaint)
@@ -68,7 +68,7 @@ def repository_of(check: Checks, message: pb.Repository) -> Repository:
     )
 
 
-def template_of(check: Checks, message: pb.Template) -> Template:
+def template_of(check: Validator, message: pb.Template) -> Template:
     """Read a template that is to be created."""
     return Template(
         template_id=_id_of(check, "template.template_id", message.template_id, "template"),
@@ -80,7 +80,7 @@ def template_of(check: Checks, message: pb.Template) -> Template:
     )
 
 
-def worker_of(check: Checks, message: pb.Worker) -> Worker:
+def worker_of(check: Validator, message: pb.Worker) -> Worker:
     """Read a worker that is to be created."""
     worker_id = _id_of(check, "worker.worker_id", message.worker_id, "worker")
     name = check.line("worker.display_name", message.display_name or worker_id)
@@ -98,7 +98,7 @@ def worker_of(check: Checks, message: pb.Worker) -> Worker:
     )
 
 
-def work_item_of(check: Checks, message: pb.WorkItem) -> WorkItem:
+def work_item_of(check: Validator, message: pb.WorkItem) -> WorkItem:
     """Read a work item that is to be created."""
     related = tuple(message.related_work_item_ids)
     if len(related) > _MAX_RELATED:
@@ -120,16 +120,16 @@ def work_item_of(check: Checks, message: pb.WorkItem) -> WorkItem:
     )
 
 
-def repositories_wanted(check: Checks, request: pb.ListRepositoriesRequest) -> Filter:
+def repositories_wanted(check: Validator, request: pb.ListRepositoriesRequest) -> CatalogFilter:
     """Read which repositories to list."""
     if len(request.url.encode()) > MAX_URL_BYTES or "\0" in request.url:
         check.add("url", f"must be at most {MAX_URL_BYTES} bytes, without NUL characters")
-    return Filter(project_id=check.optional_id("project_id", request.project_id), url=request.url)
+    return CatalogFilter(project_id=check.optional_id("project_id", request.project_id), url=request.url)
 
 
-def work_items_wanted(check: Checks, request: pb.ListWorkItemsRequest) -> Filter:
+def work_items_wanted(check: Validator, request: pb.ListWorkItemsRequest) -> CatalogFilter:
     """Read which work items to list."""
-    return Filter(
+    return CatalogFilter(
         project_id=check.optional_id("project_id", request.project_id),
         states=check.choices("states", request.states, _STATES),
     )
@@ -203,28 +203,28 @@ def work_item_message(value: WorkItem) -> pb.WorkItem:
     )
 
 
-def wanted_state(check: Checks, state: "pb.WorkItem.State.ValueType") -> WorkItemState:
+def wanted_state(check: Validator, state: "pb.WorkItem.State.ValueType") -> WorkItemState:
     """Read where a person wants a work item."""
     return check.choice("state", state, _MOVES)
 
 
-def project_id_of(check: Checks, field: str, value: str) -> str:
+def project_id_of(check: Validator, field: str, value: str) -> str:
     """Read which project something is of; empty means the caller's only one, or the one that is always there."""
     return check.optional_id(field, value) or scope.default_project()
 
 
-def _id_of(check: Checks, field: str, value: str, prefix: str) -> str:
+def _id_of(check: Validator, field: str, value: str, prefix: str) -> str:
     """Read an id that its creator may choose, or make one."""
     return check.optional_id(field, value) or new_id(prefix)
 
 
-def _limit_of(check: Checks, field: str, value: int) -> int:
+def _limit_of(check: Validator, field: str, value: int) -> int:
     if not 0 <= value <= _MAX_LIMIT:
         check.add(field, f"must be from 0 (no limit) to {_MAX_LIMIT}")
     return value
 
 
-def _notes_of(check: Checks, message: pb.WorkItem) -> tuple[str, ...]:
+def _notes_of(check: Validator, message: pb.WorkItem) -> tuple[str, ...]:
     if len(message.notes) > _MAX_NOTES or sum(len(note.encode()) for note in message.notes) > _MAX_NOTES_BYTES:
         check.add("work_item.notes", f"must be at most {_MAX_NOTES}, of {_MAX_NOTES_BYTES // KIB} KiB together")
     if any("\0" in note for note in message.notes):
@@ -232,7 +232,7 @@ def _notes_of(check: Checks, message: pb.WorkItem) -> tuple[str, ...]:
     return tuple(message.notes)
 
 
-def _documents_of(check: Checks, message: pb.WorkItem) -> tuple[Document, ...]:
+def _documents_of(check: Validator, message: pb.WorkItem) -> tuple[Document, ...]:
     documents = tuple(Document(document.name, document.content) for document in message.documents)
     size = sum(len(document.content.encode()) for document in documents)
     if len(documents) > _MAX_DOCUMENTS or size > _MAX_DOCUMENTS_BYTES:

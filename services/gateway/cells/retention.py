@@ -9,7 +9,7 @@ from services.gateway.values.cells import Cell
 log = structlog.get_logger()
 
 
-async def forget_in_time(cells: CellStore, here: Cell, after_seconds: float) -> None:
+async def run_retention(cells: CellStore, here: Cell, after_seconds: float) -> None:
     """Look every hour, until cancelled."""
 
     async def gone() -> bool:

@@ -8,7 +8,7 @@ from boatyard.gateway.v1 import admin_pb2 as pb
 from services.common.db.paging import Page
 from services.gateway.values.cells import CellKind, CellState, CellView, DatabaseState, Queue
 from services.gateway.wire.times import duration, timestamp
-from services.gateway.wire.validation import Checks
+from services.gateway.wire.validation import Validator
 
 _KINDS: Final = {kind: pb.Cell.Kind.Value(f"KIND_{kind}") for kind in CellKind}
 _STATES: Final = {state: pb.Cell.State.Value(f"STATE_{state}") for state in CellState}
@@ -16,13 +16,13 @@ _STATES: Final = {state: pb.Cell.State.Value(f"STATE_{state}") for state in Cell
 
 def cell_id(value: str) -> str:
     """Read a required id. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         return check.required_id("cell_id", value)
 
 
 def page(request: pb.ListCellsRequest) -> Page:
     """Read which page is wanted. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         return check.page(request, request.page_size, request.page_token)
 
 

@@ -11,14 +11,14 @@ from services.common.db.facts import note
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway import scope
-from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.parking import wake
 from services.gateway.ledger.questions import IS_OPEN, SELECT, checkpoint_of, in_states
 from services.gateway.ledger.rows import job_row
 from services.gateway.schema.checkpoints import checkpoints
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.ownership import Ownership, owned
-from services.gateway.values.checkpoints import Answer, Checkpoint, CheckpointFilter
+from services.gateway.values.checkpoints import Checkpoint, CheckpointDecision, CheckpointFilter
 from services.gateway.values.facts import Questions
 from services.lifecycle.model.checkpoint import CheckpointState
 
@@ -31,9 +31,9 @@ _KEY = (as_number(checkpoints.c.create_time), checkpoints.c.checkpoint_id)
 class CheckpointStore:
     """Knows the checkpoints."""
 
-    def __init__(self, engine: AsyncEngine, changes: Changes) -> None:
+    def __init__(self, engine: AsyncEngine, notifier: JobNotifier) -> None:
         self._engine = engine
-        self._changes = changes
+        self._notifier = notifier
 
     async def get(self, checkpoint_id: str) -> Checkpoint:
         """Return a checkpoint. Raises NotFound."""
@@ -53,7 +53,7 @@ class CheckpointStore:
             rows = (await connection.execute(page.select(statement, _KEY, descending=True))).all()
         return [checkpoint_of(row) for row in rows]
 
-    async def answer(self, checkpoint_id: str, answer: Answer) -> tuple[Checkpoint, bool]:
+    async def answer(self, checkpoint_id: str, answer: CheckpointDecision) -> tuple[Checkpoint, bool]:
         """Give an answer, and wake the job; return the checkpoint as it then is, and whether this answer holds.
 
         Another's that came first holds, and so does the clock, when the time is over. Raises NotFound,
@@ -86,7 +86,7 @@ class CheckpointStore:
                 await wake(connection, job)
             decided = await _get(connection, checkpoint_id)
         if holds:
-            self._changes.changed(decided.job_id, work=True)
+            self._notifier.notify(decided.job_id, work=True)
         return decided, holds
 
 
@@ -95,7 +95,7 @@ def checkpoint_key(checkpoint: Checkpoint) -> tuple[int, str]:
     return microseconds(checkpoint.create_time), checkpoint.checkpoint_id
 
 
-def _takes(checkpoint: Checkpoint, answer: Answer) -> bool:
+def _takes(checkpoint: Checkpoint, answer: CheckpointDecision) -> bool:
     return checkpoint.takes_changes or answer.state is not CheckpointState.CHANGES_REQUESTED
 
 

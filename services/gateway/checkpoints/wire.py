@@ -6,10 +6,10 @@ from typing import Final
 from boatyard.gateway.v1 import checkpoint_pb2 as pb
 
 from services.common.db.paging import Page
-from services.gateway.values.checkpoints import Answer, Checkpoint, CheckpointFilter, Decider
+from services.gateway.values.checkpoints import Checkpoint, CheckpointDecision, CheckpointFilter, Decider
 from services.gateway.wire.output import output
 from services.gateway.wire.times import timestamp
-from services.gateway.wire.validation import Checks
+from services.gateway.wire.validation import Validator
 from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES, CheckpointState, Origin
 
 _BRIEF_CHARACTERS: Final = 512
@@ -20,7 +20,7 @@ _ORIGIN_NUMBERS: Final = {origin: pb.Checkpoint.Origin.Value(f"ORIGIN_{origin}")
 
 def wanted(request: pb.ListCheckpointsRequest) -> tuple[CheckpointFilter, Page]:
     """Read which checkpoints to list. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         which = CheckpointFilter(
             project_id=check.optional_id("project_id", request.project_id),
             job_id=check.optional_id("job_id", request.job_id),
@@ -32,32 +32,32 @@ def wanted(request: pb.ListCheckpointsRequest) -> tuple[CheckpointFilter, Page]:
 
 def checkpoint_id(value: str) -> str:
     """Read a required id. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         return check.required_id("checkpoint_id", value)
 
 
-def approval(request: pb.ApproveCheckpointRequest, decider: Decider) -> tuple[str, Answer]:
+def approval(request: pb.ApproveCheckpointRequest, decider: Decider) -> tuple[str, CheckpointDecision]:
     """Read a yes. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         found = check.required_id("checkpoint_id", request.checkpoint_id)
         comment = check.text("comment", request.comment, MAX_WORDS_BYTES)
-    return found, Answer(state=CheckpointState.APPROVED, comment=comment, decider=decider)
+    return found, CheckpointDecision(state=CheckpointState.APPROVED, comment=comment, decider=decider)
 
 
-def rejection(request: pb.RejectCheckpointRequest, decider: Decider) -> tuple[str, Answer]:
+def rejection(request: pb.RejectCheckpointRequest, decider: Decider) -> tuple[str, CheckpointDecision]:
     """Read a no. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         found = check.required_id("checkpoint_id", request.checkpoint_id)
         reason = check.text("reason", request.reason, MAX_WORDS_BYTES, required=True)
-    return found, Answer(state=CheckpointState.REJECTED, comment=reason, decider=decider)
+    return found, CheckpointDecision(state=CheckpointState.REJECTED, comment=reason, decider=decider)
 
 
-def changes(request: pb.RequestChangesRequest, decider: Decider) -> tuple[str, Answer]:
+def changes(request: pb.RequestChangesRequest, decider: Decider) -> tuple[str, CheckpointDecision]:
     """Read a "not yet". Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         found = check.required_id("checkpoint_id", request.checkpoint_id)
         comment = check.text("comment", request.comment, MAX_WORDS_BYTES, required=True)
-    return found, Answer(state=CheckpointState.CHANGES_REQUESTED, comment=comment, decider=decider)
+    return found, CheckpointDecision(state=CheckpointState.CHANGES_REQUESTED, comment=comment, decider=decider)
 
 
 def checkpoint(value: Checkpoint, *, brief: bool = False) -> pb.Checkpoint:

@@ -6,29 +6,29 @@ from contextlib import asynccontextmanager, contextmanager
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.outages import outage
-from services.gateway.coordinators.model import Held
+from services.gateway.coordinators.model import HeldLease
 from services.gateway.coordinators.store import CoordinatorStore, lost
-from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.values.cells import Cell
 from services.gateway.values.jobs import JobView
 from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
 
 
-class Desk:
+class CoordinatorLedgers:
     """Where coordinators' calls become those of a driver. `document` writes a job for hooks."""
 
     def __init__(
         self,
         engine: AsyncEngine,
         store: CoordinatorStore,
-        changes: Changes,
+        notifier: JobNotifier,
         document: Callable[[JobView], bytes],
         lease_seconds: float,
     ) -> None:
         self._engine = engine
         self._store = store
-        self._changes = changes
+        self._notifier = notifier
         self._document = document
         self.lease_seconds = lease_seconds
 
@@ -43,7 +43,7 @@ class Desk:
             yield self._ledger(coordinator.cell_id)
 
     @asynccontextmanager
-    async def holding(self, held: Held) -> AsyncIterator[tuple[SqlLedger, Lease]]:
+    async def holding(self, held: HeldLease) -> AsyncIterator[tuple[SqlLedger, Lease]]:
         """Give a coordinator's ledger, and the lease that it says it has.
 
         Raises NotFound, PermissionDenied (PROJECT_NOT_ALLOWED), Aborted (LEASE_LOST), Unavailable
@@ -58,7 +58,7 @@ class Desk:
 
     def _ledger(self, coordinator_id: str) -> SqlLedger:
         seconds = self.lease_seconds
-        return SqlLedger(self._engine, coordinator_id, self._changes, self._document, lease_seconds=seconds)
+        return SqlLedger(self._engine, coordinator_id, self._notifier, self._document, lease_seconds=seconds)
 
     @staticmethod
     @contextmanager

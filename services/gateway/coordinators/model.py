@@ -9,7 +9,7 @@ from services.gateway.values.jobs import JobView
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldLease:
     """What a coordinator says that it holds: a job, under its `fence`th lease."""
 
     coordinator_id: str

@@ -11,15 +11,15 @@ from services.common.errors import Invalid
 from services.common.fence import Fence
 from services.gateway import scope
 from services.gateway.catalog import wire as catalog_wire
-from services.gateway.coordinators.model import Held, WorkContext
+from services.gateway.coordinators.model import HeldLease, WorkContext
 from services.gateway.hooks.wire import hook_message
 from services.gateway.jobs import wire as job_wire
 from services.gateway.jobs.submission_wire import branch_of
-from services.gateway.ledger.claiming import Wanted
-from services.gateway.schema.idempotency import Request
+from services.gateway.ledger.claiming import ClaimFilter
+from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.cells import Cell, CellKind
 from services.gateway.wire.times import duration
-from services.gateway.wire.validation import KIB, Checks
+from services.gateway.wire.validation import KIB, Validator
 from services.lifecycle.ledger import Beat, Lease
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
@@ -43,10 +43,10 @@ _URL: Final = re.compile(r"(https?://[^\s\x00-\x1f\x7f/?#@]+([/?#][^\s\x00-\x1f\
 Value = TypeVar("Value", bound=Recorded)
 
 
-def held(check: Checks, coordinator_id: str, lease: pb.Lease, prefix: str = "") -> Held:
+def held(check: Validator, coordinator_id: str, lease: pb.Lease, prefix: str = "") -> HeldLease:
     """Read whose lease a call is made under."""
     name = check.required_id(f"{prefix}coordinator_id", coordinator_id)
-    return Held(name, *_lease_of(check, f"{prefix}lease", lease))
+    return HeldLease(name, *_lease_of(check, f"{prefix}lease", lease))
 
 
 def coordinator(coordinator_id: str, *, host: str = "", version: str = "", capacity: int = 0) -> Cell:
@@ -64,7 +64,7 @@ def coordinator(coordinator_id: str, *, host: str = "", version: str = "", capac
 
 def registered(request: pb.RegisterCoordinatorRequest) -> Cell:
     """Read who has been started. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         if not 0 <= request.capacity <= _MAX_CAPACITY:
             check.add("capacity", f"must be from 0 to {_MAX_CAPACITY}")
         if len(request.version) > _MAX_NAME_CHARACTERS:
@@ -85,12 +85,14 @@ def value(field: str, kind: type[Value], data: bytes) -> Value:
         raise Invalid([(field, f"must be what a driver of this version packs: {kind.__name__}")]) from None
 
 
-def wanted(request: pb.ClaimJobRequest, remaining: float | None) -> tuple[Cell, Wanted, Request | None, float]:
+def wanted(
+    request: pb.ClaimJobRequest, remaining: float | None
+) -> tuple[Cell, ClaimFilter, IdempotencyKey | None, float]:
     """Read who claims, what, and for how many seconds at most; `remaining` is what the call has.
 
     Raises Invalid with all violations, PermissionDenied for a project that the caller's token is not for.
     """
-    with Checks() as check:
+    with Validator() as check:
         coordinator_id = check.required_id("coordinator_id", request.coordinator_id)
         if not 0 <= request.capacity <= _MAX_CAPACITY:
             check.add("capacity", f"must be from 1 to {_MAX_CAPACITY}")
@@ -100,10 +102,10 @@ def wanted(request: pb.ClaimJobRequest, remaining: float | None) -> tuple[Cell, 
         for field, names in filters.items():
             if len(names) > _MAX_FILTERS or any(not 0 < len(name) <= _MAX_NAME_CHARACTERS for name in names):
                 check.add(field, f"must be at most {_MAX_FILTERS}, of 1 to {_MAX_NAME_CHARACTERS} characters")
-        once = check.request(request, request.request_id)
+        key = check.idempotency_key(request, request.request_id)
     for project_id in request.project_ids:
         scope.check(project_id)
-    which = Wanted(
+    which = ClaimFilter(
         project_ids=frozenset(request.project_ids) or scope.visible(),
         kinds=frozenset(request.kinds) or None,
         engines=frozenset(request.engines) or None,
@@ -112,7 +114,7 @@ def wanted(request: pb.ClaimJobRequest, remaining: float | None) -> tuple[Cell, 
     seconds = _MAX_WAIT_SECONDS
     if remaining is not None:
         seconds = min(seconds, 0.8 * remaining, remaining - _ANSWER_SECONDS)
-    return coordinator(coordinator_id, capacity=request.capacity), which, once, seconds
+    return coordinator(coordinator_id, capacity=request.capacity), which, key, seconds
 
 
 def claimed(lease: Lease, lease_seconds: float) -> pb.ClaimedJob:
@@ -132,7 +134,7 @@ def claimed(lease: Lease, lease_seconds: float) -> pb.ClaimedJob:
 
 def leases(request: pb.RenewLeaseRequest) -> tuple[Cell, list[Fence]]:
     """Read what a coordinator holds. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         coordinator_id = check.required_id("coordinator_id", request.coordinator_id)
         if len(request.leases) > _MAX_LEASES:
             check.add("leases", f"must be at most {_MAX_LEASES}")
@@ -173,9 +175,9 @@ def context(found: WorkContext) -> pb.GetWorkContextResponse:
     return answer
 
 
-def completed(request: pb.CompleteJobRequest) -> tuple[Held, Output]:
+def completed(request: pb.CompleteJobRequest) -> tuple[HeldLease, Output]:
     """Read how a job has ended well. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         whose = held(check, request.coordinator_id, request.lease)
         if len(request.pull_request_url) > _MAX_URL_CHARACTERS or not _URL.fullmatch(request.pull_request_url):
             form = f"must be an http or https URL of at most {_MAX_URL_CHARACTERS} characters, with no user in it"
@@ -197,9 +199,9 @@ def completed(request: pb.CompleteJobRequest) -> tuple[Held, Output]:
     return whose, output
 
 
-def failed(request: pb.FailJobRequest) -> tuple[Held, Failure, Output]:
+def failed(request: pb.FailJobRequest) -> tuple[HeldLease, Failure, Output]:
     """Read why an attempt came to nothing, and what there is all the same. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         whose = held(check, request.coordinator_id, request.lease)
         if not _REASON.fullmatch(request.reason):
             check.add("reason", "must be 1 to 63 of A-Z, 0-9 and '_', beginning with a letter")
@@ -208,13 +210,13 @@ def failed(request: pb.FailJobRequest) -> tuple[Held, Failure, Output]:
     return whose, Failure(request.reason, message), output
 
 
-def _lease_of(check: Checks, field: str, lease: pb.Lease) -> tuple[str, int]:
+def _lease_of(check: Validator, field: str, lease: pb.Lease) -> tuple[str, int]:
     if lease.fence < 1:
         check.add(f"{field}.fence", "must be a number from 1")
     return check.required_id(f"{field}.job_id", lease.job_id), lease.fence
 
 
-def _usage(check: Checks, usage: pb.Usage) -> Output:
+def _usage(check: Validator, usage: pb.Usage) -> Output:
     known = {field.name: number for field, number in usage.ListFields()}
     for name, number in known.items():
         if not 0 <= number < 1 << 62:

@@ -15,13 +15,13 @@ from services.common.rpc.server import Registration
 from services.gateway.door.audit.recording import recording
 from services.gateway.door.audit.servicer import AuditServicer
 from services.gateway.door.audit.store import AuditStore
-from services.gateway.door.audit.trail import Trail
+from services.gateway.door.audit.trail import AuditTrail
 from services.gateway.door.audit.wire import recorded
-from services.gateway.door.authenticator import AdminToken, GatewayAuthenticator, Knows
+from services.gateway.door.authenticator import AdminToken, GatewayAuthenticator, TokenSource
 from services.gateway.door.owners import Owners
-from services.gateway.door.retention import forget_in_time
+from services.gateway.door.retention import run_retention
 from services.gateway.door.scope_check import ScopeCheck
-from services.gateway.door.tokens.cache import StoredTokens
+from services.gateway.door.tokens.cache import CachedTokens
 from services.gateway.door.tokens.servicer import TokenServicer
 from services.gateway.door.tokens.store import TokenStore
 from services.gateway.door.wire import required_roles
@@ -38,7 +38,7 @@ class Door:
     inspect: Inspect
     screen: Screen
     around: Sequence[Layer]
-    trail: Trail
+    trail: AuditTrail
     engine: AsyncEngine
     keep_records: timedelta
 
@@ -46,7 +46,7 @@ class Door:
         """Write what is recorded, and forget what is old, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.trail.run())
-            tasks.create_task(forget_in_time(self.engine, self.keep_records))
+            tasks.create_task(run_retention(self.engine, self.keep_records))
 
 
 def door(
@@ -57,7 +57,7 @@ def door(
     cell_id: str,
     admin_token: str,
     keep_records: timedelta,
-    others: Sequence[Knows] = (),
+    others: Sequence[TokenSource] = (),
     pages: Mapping[str, Role],
 ) -> Door:
     """Make the door before `services`, and before those by which people change who comes through.
@@ -67,7 +67,7 @@ def door(
     are served over HTTP, and say by path who may see them.
     """
     tokens, records = TokenStore(engine), AuditStore(engine)
-    known, trail = StoredTokens(tokens), Trail(records)
+    known, trail = CachedTokens(tokens), AuditTrail(records)
     everything = [
         *services,
         Registration(

@@ -8,19 +8,19 @@ from typing import Protocol
 from services.common.errors import PermissionDenied, Unauthenticated
 from services.common.rpc.auth import Shown
 from services.common.rpc.failing import Failures
-from services.gateway.values.principal import FIRST_ADMINISTRATOR, Access, Role, set_current_access
+from services.gateway.values.principal import FIRST_ADMINISTRATOR, Principal, Role, set_current_principal
 
 _HINT = "the first administrator's is in $BOATYARD_HOME/token, for its owner"
 
 
-class Knows(Protocol):
+class TokenSource(Protocol):
     """Somebody who knows tokens of one kind."""
 
     def is_at_hand(self, token: str) -> bool:
         """Whether it costs nothing to say what a token allows, or is worth it: it has opened before."""
         ...
 
-    async def access(self, token: str, shown: Shown) -> Access | None:
+    async def principal(self, token: str, shown: Shown) -> Principal | None:
         """Return what a token allows; None for one that is not known here. `shown` is the whole of the call's words."""
         ...
 
@@ -32,12 +32,12 @@ class AdminToken:
         self._token = token.encode()
 
     def is_at_hand(self, token: str) -> bool:  # noqa: ARG002 - it is only compared
-        """See Knows."""
+        """See TokenSource."""
         return True
 
-    async def access(self, token: str, shown: Shown) -> Access | None:  # noqa: ARG002 - one token opens all methods
-        """See Knows."""
-        return Access(FIRST_ADMINISTRATOR, Role.ADMIN) if hmac.compare_digest(token.encode(), self._token) else None
+    async def principal(self, token: str, shown: Shown) -> Principal | None:  # noqa: ARG002 - one token opens all methods
+        """See TokenSource."""
+        return Principal(FIRST_ADMINISTRATOR, Role.ADMIN) if hmac.compare_digest(token.encode(), self._token) else None
 
 
 class GatewayAuthenticator:
@@ -48,34 +48,37 @@ class GatewayAuthenticator:
 
     forgets = True
 
-    def __init__(self, known: Sequence[Knows], required: Mapping[str, Role], failures: Failures | None = None) -> None:
+    def __init__(
+        self, known: Sequence[TokenSource], required: Mapping[str, Role], failures: Failures | None = None
+    ) -> None:
         self._known = known
         self._required = required
         self._failures = failures or Failures()
 
     async def authenticate(self, shown: Shown) -> str:
         """See Authenticator; what the caller is allowed is then `current_access()`."""
-        access = await self._access(shown)
-        set_current_access(access)
+        principal = await self._principal(shown)
+        set_current_principal(principal)
         required = self._required.get(shown.method, Role.ADMIN)
-        if not access.role.may(required):
+        if not principal.role.may(required):
+            rpc = shown.method.rpartition("/")[2]
             raise PermissionDenied(
-                f"{shown.method.rpartition('/')[2]} needs a token of role {required}, and this one's is {access.role}",
+                f"{rpc} needs a token of role {required}, and this one's is {principal.role}",
                 reason="ROLE_REQUIRED",
-                metadata={"role": access.role, "required_role": required},
+                metadata={"role": principal.role, "required_role": required},
             )
-        return access.name
+        return principal.name
 
-    async def _access(self, shown: Shown) -> Access:
+    async def _principal(self, shown: Shown) -> Principal:
         if shown.token is None:
             self._failures.note(shown.peer)
             raise Unauthenticated(f"a bearer token is needed: {_HINT}", reason="TOKEN_REQUIRED")
         for known in self._known:
             if not (shown.is_again or known.is_at_hand(shown.token)):
                 self._failures.check(shown.peer)
-            access = await known.access(shown.token, shown)
-            if access is not None:
-                return access if access.origin else replace(access, origin=shown.peer)
+            principal = await known.principal(shown.token, shown)
+            if principal is not None:
+                return principal if principal.origin else replace(principal, origin=shown.peer)
         if not shown.is_again:
             self._failures.note(shown.peer)
         raise Unauthenticated(f"this token is not known here: {_HINT}", reason="TOKEN_REQUIRED")

@@ -9,14 +9,14 @@ from services.gateway.door.audit import store
 from services.gateway.door.tokens import store as token_store
 
 
-async def forget_in_time(engine: AsyncEngine, keep: timedelta) -> None:
+async def run_retention(engine: AsyncEngine, keep: timedelta) -> None:
     """Forget every hour what is older than it is kept, until cancelled."""
 
     async def old() -> bool:
         now = datetime.now(UTC)
         async with engine.begin() as connection:
-            await store.forget(connection, now - keep)
-            await token_store.forget(connection, now - token_store.ENDED_RETENTION)
+            await store.remove_expired(connection, now - keep)
+            await token_store.remove_expired(connection, now - token_store.ENDED_RETENTION)
         return False
 
     await every_hour("records of calls", old)

@@ -14,7 +14,7 @@ from services.gateway import scope
 from services.gateway.door import wire
 from services.gateway.door.owners import Owners, all_within
 from services.gateway.door.tokens.store import TokenStore
-from services.gateway.values.principal import Access, Role, current_access
+from services.gateway.values.principal import Principal, Role, current_principal
 
 CHECKED_BY_THE_SERVICE: Final = frozenset(
     {
@@ -36,9 +36,9 @@ class ScopeCheck:
 
     async def __call__(self, call: Call) -> None:
         """Raise PermissionDenied (COORDINATOR_NOT_ALLOWED; PROJECT_NOT_ALLOWED, the same for what is not there)."""
-        access = current_access()
-        if access.role is Role.COORDINATOR:
-            await self._check_coordinator(access, wire.coordinator_in(call.request))
+        principal = current_principal()
+        if principal.role is Role.COORDINATOR:
+            await self._check_coordinator(principal, wire.coordinator_in(call.request))
         projects = scope.visible()
         if projects is None or call.method in CHECKED_BY_THE_SERVICE:
             return
@@ -50,10 +50,10 @@ class ScopeCheck:
         if not allowed:
             raise scope.not_allowed()
 
-    async def _check_coordinator(self, access: Access, coordinator_id: str) -> None:
-        if not is_id(coordinator_id) or coordinator_id == access.coordinator_id:  # what is no id the RPC refuses
+    async def _check_coordinator(self, principal: Principal, coordinator_id: str) -> None:
+        if not is_id(coordinator_id) or coordinator_id == principal.coordinator_id:  # what is no id the RPC refuses
             return
-        owner = access.coordinator_id or await self._tokens.bind(access.token_id, coordinator_id)
+        owner = principal.coordinator_id or await self._tokens.bind(principal.token_id, coordinator_id)
         if owner == coordinator_id:
             return
         why = f"this token is {owner!r}'s" if owner else "another token is that one's"

@@ -43,17 +43,17 @@ class CallStore:
         async with self._engine.begin() as connection:
             return await read_page(connection, statement, page, CallView, _key)
 
-    async def forget(self, age: timedelta = RETENTION) -> int:
+    async def remove_expired(self, age: timedelta = RETENTION) -> int:
         """Forget the calls that began longer ago than that, by the database's clock; return how many."""
         too_old = as_number(hook_calls.c.start_time) < now() - age // timedelta(microseconds=1)
         async with self._engine.begin() as connection:
             return (await connection.execute(delete(hook_calls).where(too_old))).rowcount
 
-    async def forget_in_time(self) -> None:
+    async def run_retention(self) -> None:
         """Forget old calls every hour, until cancelled."""
 
         async def old() -> bool:
-            await self.forget()
+            await self.remove_expired()
             return False
 
         await every_hour("calls of hooks", old)

@@ -16,7 +16,7 @@ from services.gateway.catalog.store import PROJECTS, TEMPLATES
 from services.gateway.ledger.hooks import IN_FORCE, IN_ORDER, for_project, read_hooks, shown_key
 from services.gateway.schema import idempotency
 from services.gateway.schema.hooks import hook_calls, hooks
-from services.gateway.schema.idempotency import Request
+from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.ownership import Ownership, owned
 from services.gateway.schema.sql import read_page
 from services.gateway.values.hooks import Hook
@@ -34,13 +34,13 @@ class HookStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def register(self, hook: Hook, request: Request | None = None) -> Hook:
+    async def register(self, hook: Hook, key: IdempotencyKey | None = None) -> Hook:
         """Keep a hook and return it; for a request that was made before, return what that one made, removed or not.
 
         Raises NotFound for what its scope names, AlreadyExists (REQUEST_ID_REUSED).
         """
         async with self._engine.begin() as connection:
-            earlier = await idempotency.claim(connection, request, hook.hook_id)
+            earlier = await idempotency.claim(connection, key, hook.hook_id)
             if earlier is not None:
                 (made,) = await read_hooks(connection, select(hooks).where(hooks.c.hook_id == earlier))
                 return made

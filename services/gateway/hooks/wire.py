@@ -29,7 +29,7 @@ from services.gateway.values.hooks import (
     Hook,
 )
 from services.gateway.wire.times import duration, timestamp
-from services.gateway.wire.validation import Checks
+from services.gateway.wire.validation import Validator
 from services.lifecycle.model.calls import CallState
 from services.lifecycle.model.states import STAGES, HookEvent
 from services.lifecycle.rehearsal import Rehearsed
@@ -48,7 +48,7 @@ _TOKEN: Final = re.compile(r"[\x21-\x7e]{16,1024}")
 _POLICY_NUMBERS: Final = {policy: number for number, policy in _POLICIES.items()}
 
 
-def hook_of(check: Checks, message: pb.Hook, allowed: AllowList) -> Hook:
+def hook_of(check: Validator, message: pb.Hook, allowed: AllowList) -> Hook:
     """Read a hook that is to be registered; a server without a secret gets one."""
     timeout = DEFAULT_TIMEOUT
     if message.HasField("timeout"):
@@ -87,7 +87,7 @@ def hook_of(check: Checks, message: pb.Hook, allowed: AllowList) -> Hook:
 
 def calls_wanted(request: pb.ListHookCallsRequest) -> tuple[CallFilter, Page]:
     """Read which calls to list. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         wanted = CallFilter(
             project_id=check.optional_id("project_id", request.project_id),
             hook_id=check.optional_id("hook_id", request.hook_id),
@@ -177,7 +177,7 @@ def hook_message(value: Hook, *, with_secret: bool = False) -> pb.Hook:
 
 
 def change_of(
-    check: Checks, request: pb.UpdateHookRequest, allowed: AllowList
+    check: Validator, request: pb.UpdateHookRequest, allowed: AllowList
 ) -> tuple[str, Callable[[Hook], Hook], bool]:
     """Read an update: of which hook it is, what it makes of that (raising Invalid, too), and whether of its secret."""
     form = Form(
@@ -191,7 +191,7 @@ def change_of(
     return hook_id, change, not _WITH_SECRET.isdisjoint(request.update_mask.paths)
 
 
-def _webhook(check: Checks, message: pb.Webhook, allowed: AllowList) -> tuple[str, str]:
+def _webhook(check: Validator, message: pb.Webhook, allowed: AllowList) -> tuple[str, str]:
     """Read a webhook's URL and secret; without one it gets one."""
     if complaint := url_complaint(message.url, allowed):
         check.add("hook.webhook.url", complaint)
@@ -200,7 +200,7 @@ def _webhook(check: Checks, message: pb.Webhook, allowed: AllowList) -> tuple[st
     return message.url, message.secret or new_secret()
 
 
-def _callback(check: Checks, message: pb.Callback, allowed: AllowList) -> tuple[str, str]:
+def _callback(check: Validator, message: pb.Callback, allowed: AllowList) -> tuple[str, str]:
     """Read a callback's URL and token; without one it gets one."""
     if complaint := callback_complaint(message.url, allowed):
         check.add("hook.callback.url", complaint)
@@ -209,13 +209,13 @@ def _callback(check: Checks, message: pb.Callback, allowed: AllowList) -> tuple[
     return message.url, message.token or secrets.token_urlsafe(32)
 
 
-def _scope(check: Checks, field: str, values: Sequence[str]) -> tuple[str, ...]:
+def _scope(check: Validator, field: str, values: Sequence[str]) -> tuple[str, ...]:
     if len(values) > MAX_SCOPE:
         check.add(field, f"must be at most {MAX_SCOPE}")
     return tuple(check.required_id(f"{field}[{number}]", value) for number, value in enumerate(values))
 
 
-def _stage_of(check: Checks, stage: str, event: HookEvent) -> str:
+def _stage_of(check: Validator, stage: str, event: HookEvent) -> str:
     known = STAGES.get(event, ("",))
     if stage not in known:
         check.add(
@@ -224,7 +224,7 @@ def _stage_of(check: Checks, stage: str, event: HookEvent) -> str:
     return stage
 
 
-def _policy_of(check: Checks, message: pb.Hook, event: HookEvent) -> FailurePolicy:
+def _policy_of(check: Validator, message: pb.Hook, event: HookEvent) -> FailurePolicy:
     if message.failure_policy == pb.Hook.FAILURE_POLICY_UNSPECIFIED:
         return FailurePolicy.FAIL if event.may_veto else FailurePolicy.IGNORE
     policy = check.choice("hook.failure_policy", message.failure_policy, _POLICIES)

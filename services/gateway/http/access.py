@@ -20,7 +20,7 @@ _CODES: Final = {
 }
 
 
-class Admitting:
+class PageAccess:
     """Asks the gateway's one authenticator, for which a page's path is a method."""
 
     def __init__(self, authenticator: Authenticator) -> None:

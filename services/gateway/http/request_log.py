@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 log = structlog.get_logger()
 
 
-class Watched:
+class RequestLog:
     """An application with its requests counted: by path where that is one of `paths`, and else together."""
 
     def __init__(self, app: ASGIApp, paths: Container[str], registry: CollectorRegistry) -> None:

@@ -14,24 +14,40 @@ from services.common.db.columns import microseconds
 from services.common.errors import NotFound
 from services.common.ids import new_id
 from services.gateway import scope
-from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, Hold, Kind, Thing
+from services.gateway.catalog.store import (
+    PROJECTS,
+    REPOSITORIES,
+    TEMPLATES,
+    WORK_ITEMS,
+    WORKERS,
+    Hold,
+    Resource,
+    ResourceTable,
+)
 from services.gateway.jobs import submission
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
-from services.gateway.jobs.layers import settled_agent, settled_policy
-from services.gateway.jobs.prompt import task
-from services.gateway.jobs.submission import Draft
+from services.gateway.jobs.layers import resolve_agent, resolve_policy
+from services.gateway.jobs.prompt import compose_task
+from services.gateway.jobs.submission import JobSubmission
 from services.gateway.ledger.executions import new_execution
 from services.gateway.ledger.files import write_files
 from services.gateway.ledger.labels import write_labels
-from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import job_view
 from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS, turn_of
 from services.gateway.ledger.work_items import occupy
 from services.gateway.schema import idempotency
 from services.gateway.schema.clock import NOW
-from services.gateway.schema.idempotency import Request
+from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
-from services.gateway.values.agent import DEFAULT_AGENT, DEFAULT_POLICY, AgentSettings, Checkpoints, Policy, overlay
+from services.gateway.values.agent import (
+    DEFAULT_AGENT,
+    DEFAULT_POLICY,
+    AgentSettings,
+    Checkpoints,
+    JobPolicySettings,
+    overlay,
+)
 from services.gateway.values.catalog import Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
 from services.lifecycle.model.order import MODEL_ENGINE, InputFile, Order
@@ -59,7 +75,7 @@ class Admission:
     def __init__(
         self,
         engine: AsyncEngine,
-        changes: Changes,
+        notifier: JobNotifier,
         agent_command: str,
         agent_model: str = "",
         kinds: Kinds | None = None,
@@ -67,7 +83,7 @@ class Admission:
         ageing_seconds: float = DEFAULT_AGEING_SECONDS,
     ) -> None:
         self._engine = engine
-        self._changes = changes
+        self._notifier = notifier
         self.kinds = load_kinds() if kinds is None else kinds
         self._default = replace(DEFAULT_AGENT, command=agent_command)
         self._model = agent_model
@@ -78,7 +94,7 @@ class Admission:
         """Whether there is an agent for jobs for which nobody has said another."""
         return bool((self._default.command or "").strip())
 
-    async def admit(self, draft: Draft, request: Request | None) -> JobView:
+    async def admit(self, draft: JobSubmission, key: IdempotencyKey | None) -> JobView:
         """Write a job, PENDING; for a request that was made before, return the job that it made.
 
         The draft's kind must be one of `kinds`.
@@ -87,7 +103,7 @@ class Admission:
         """
         job_id = new_id("job")
         async with self._engine.begin() as connection:
-            earlier = await idempotency.claim(connection, request, job_id)
+            earlier = await idempotency.claim(connection, key, job_id)
             if earlier is not None:
                 return await job_view(connection, earlier)
             named = await _look_up(connection, draft)
@@ -102,10 +118,12 @@ class Admission:
             await write_labels(connection, job_id, order.labels)
             await write_files(connection, job_id, draft.files)
             view = await job_view(connection, job_id)
-        self._changes.changed(job_id, work=True)
+        self._notifier.notify(job_id, work=True)
         return view
 
-    def _order(self, job_id: str, draft: Draft, named: _Named, below: Policy, create_time: datetime) -> Order:
+    def _order(
+        self, job_id: str, draft: JobSubmission, named: _Named, below: JobPolicySettings, create_time: datetime
+    ) -> Order:
         agent, policy = self._default, overlay(below, draft.policy)
         for layer in (named.template, named.worker, draft):
             if layer is not None:
@@ -117,7 +135,7 @@ class Admission:
             kind=draft.kind,
             priority=draft.priority,
             prompt=draft.prompt,
-            task=task(
+            task=compose_task(
                 draft.prompt,
                 named.work_item,
                 named.related,
@@ -134,7 +152,7 @@ class Admission:
             work_item_id=draft.work_item_id,
             template_id=named.template.template_id if named.template else "",
             agent=self._settled(agent),
-            policy=settled_policy(policy),
+            policy=resolve_policy(policy),
             labels=draft.labels,
             not_before=draft.not_before if draft.delay is None else create_time + draft.delay,
             files=tuple(InputFile(file.name, len(file.data)) for file in draft.files),
@@ -142,12 +160,12 @@ class Admission:
         )
 
     def _settled(self, layer: AgentSettings) -> SettledAgent:
-        agent = settled_agent(layer)
+        agent = resolve_agent(layer)
         # A command may have a model of its own, and is told of none that nobody chose for it.
         return replace(agent, model=agent.model or self._model) if agent.engine == MODEL_ENGINE else agent
 
 
-def _policy_below(named: _Named, kind: JobKind) -> Policy:
+def _policy_below(named: _Named, kind: JobKind) -> JobPolicySettings:
     """Return the policy that a draft's own is laid over."""
     policy = overlay(DEFAULT_POLICY, kind.policy)
     for layer in (named.template, named.worker):
@@ -156,11 +174,13 @@ def _policy_below(named: _Named, kind: JobKind) -> Policy:
     return policy
 
 
-async def _look_up(connection: AsyncConnection, draft: Draft) -> _Named:
+async def _look_up(connection: AsyncConnection, draft: JobSubmission) -> _Named:
     """Find what a draft names. What belongs to another project is not found."""
 
-    async def named(kind: Kind[Thing], thing_id: str, project_id: str | None, hold: Hold = "share") -> Thing | None:
-        return await kind.get(connection, thing_id, project_id, hold=hold) if thing_id else None
+    async def named(
+        table: ResourceTable[Resource], resource_id: str, project_id: str | None, hold: Hold = "share"
+    ) -> Resource | None:
+        return await table.get(connection, resource_id, project_id, hold=hold) if resource_id else None
 
     worker = await named(WORKERS, draft.worker_id, draft.project_id)
     project_id = draft.project_id or (worker.project_id if worker else scope.default_project())

@@ -11,7 +11,7 @@ _OPEN = AgentSettings()
 _OPEN_POLICY = Policy()
 
 
-def settled_agent(layer: layers.AgentSettings) -> AgentSettings:
+def resolve_agent(layer: layers.AgentSettings) -> AgentSettings:
     """Return the settings of all layers together, as the lifecycle has them."""
     return AgentSettings(
         engine=layer.engine or _OPEN.engine,
@@ -35,7 +35,7 @@ def settled_agent(layer: layers.AgentSettings) -> AgentSettings:
     )
 
 
-def settled_policy(layer: layers.Policy) -> Policy:
+def resolve_policy(layer: layers.JobPolicySettings) -> Policy:
     """Return the policy of all layers together, as the lifecycle has it."""
     return Policy(
         verify_command=layer.verify_command or "",
@@ -52,7 +52,7 @@ def settled_policy(layer: layers.Policy) -> Policy:
     )
 
 
-def agent_layer(settled: AgentSettings) -> layers.AgentSettings:
+def agent_as_layer(settled: AgentSettings) -> layers.AgentSettings:
     """Return a job's settings as one layer, for whoever writes layers."""
     return layers.AgentSettings(
         engine=settled.engine,
@@ -76,9 +76,9 @@ def agent_layer(settled: AgentSettings) -> layers.AgentSettings:
     )
 
 
-def policy_layer(settled: Policy) -> layers.Policy:
+def policy_as_layer(settled: Policy) -> layers.JobPolicySettings:
     """Return a job's policy as one layer, for whoever writes layers."""
-    return layers.Policy(
+    return layers.JobPolicySettings(
         verify_command=settled.verify_command or None,
         verify_timeout=timedelta(seconds=settled.verify_timeout),
         publish=settled.publish,

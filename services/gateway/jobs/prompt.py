@@ -7,7 +7,7 @@ from services.gateway.values.catalog import Document, WorkItem
 from services.lifecycle.model.order import INPUT_DATA, INPUT_DIRECTORY
 
 
-def task(
+def compose_task(
     prompt: str,
     work_item: WorkItem | None = None,
     related: Sequence[WorkItem] = (),

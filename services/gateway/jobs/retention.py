@@ -19,17 +19,17 @@ _AT_ONCE: Final = 100
 """Jobs that one transaction forgets: on SQLite everybody else waits for it."""
 
 
-async def forget_in_time(engine: AsyncEngine, keep_days: float) -> None:
+async def run_retention(engine: AsyncEngine, keep_days: float) -> None:
     """Forget what ended so long ago, every hour, until cancelled; 0 keeps all."""
 
     async def some() -> bool:
-        return await forget(engine, keep_days) > 0
+        return await remove_expired(engine, keep_days) > 0
 
     if keep_days:
         await every_hour("jobs", some)
 
 
-async def forget(engine: AsyncEngine, keep_days: float, at_once: int = _AT_ONCE) -> int:
+async def remove_expired(engine: AsyncEngine, keep_days: float, at_once: int = _AT_ONCE) -> int:
     """Forget some of the jobs that ended more than so many days ago, by the database's clock; return how many.
 
     What somebody else has locked, to try it again, is passed over.

@@ -9,12 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.db.columns import as_number, microseconds
 from services.common.errors import FailedPrecondition
 from services.gateway.ledger.attempts import next_attempt
-from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.work_items import occupy
 from services.gateway.schema import idempotency
 from services.gateway.schema.clock import NOW
-from services.gateway.schema.idempotency import Request
+from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.jobs import JobView
 from services.lifecycle.model.order import Order
@@ -29,20 +29,20 @@ _RETRIABLE: Final = (JobState.FAILED, JobState.CANCELLED)
 class Retries:
     """Has jobs that have ended tried again, at somebody's wish."""
 
-    def __init__(self, engine: AsyncEngine, changes: Changes) -> None:
+    def __init__(self, engine: AsyncEngine, notifier: JobNotifier) -> None:
         self._engine = engine
-        self._changes = changes
+        self._notifier = notifier
 
-    async def retry(self, job_id: str, *, from_snapshot: bool, request: Request | None) -> JobView:
+    async def retry(self, job_id: str, *, from_snapshot: bool, key: IdempotencyKey | None) -> JobView:
         """Put a job that FAILED or was CANCELLED into the queue again, with as many attempts as it had at first.
 
         Raises NotFound, FailedPrecondition (JOB_STATE, NO_SNAPSHOT, WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED).
         """
         async with self._engine.begin() as connection:
-            if await idempotency.claim(connection, request, job_id) is None:
+            if await idempotency.claim(connection, key, job_id) is None:
                 await _begin_again(connection, job_id, from_snapshot=from_snapshot)
             view = await job_view(connection, job_id)
-        self._changes.changed(job_id, work=True)
+        self._notifier.notify(job_id, work=True)
         return view
 
 

@@ -14,7 +14,7 @@ from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.store import JobStore, job_key
 from services.gateway.jobs.watching import watch_job, watch_jobs
-from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.scope import visible
 from services.gateway.wire.lists import fitted
 
@@ -25,12 +25,12 @@ class JobServicer(JobServiceServicer):
     """Serves boatyard.gateway.v1.JobService."""
 
     def __init__(
-        self, admission: Admission, store: JobStore, retries: Retries, changes: Changes, draining: Draining
+        self, admission: Admission, store: JobStore, retries: Retries, notifier: JobNotifier, draining: Draining
     ) -> None:
         self._admission = admission
         self._retries = retries
         self._store = store
-        self._changes = changes
+        self._notifier = notifier
         self._draining = draining
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> pb.CreateJobResponse:
@@ -55,20 +55,20 @@ class JobServicer(JobServiceServicer):
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         """See the contract."""
-        job_id, call = wire.retried(request)
-        view = await self._retries.retry(job_id, from_snapshot=request.from_snapshot, request=call)
+        job_id, key = wire.retried(request)
+        view = await self._retries.retry(job_id, from_snapshot=request.from_snapshot, key=key)
         return pb.RetryJobResponse(job=wire.job(view))
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
         """See the contract."""
-        views = watch_job(self._store, self._changes, wire.job_id(request.job_id))
+        views = watch_job(self._store, self._notifier, wire.job_id(request.job_id))
         async for view in self._draining.stream(views, start=0, position_after=lambda _: 0):
             yield pb.WatchJobResponse(job=None if view is None else wire.job(view))
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> AsyncIterator[pb.WatchJobsResponse]:
         """See the contract."""
         which, position = wire.watched(request)
-        found = watch_jobs(self._store, self._changes, replace(which, visible=visible()), position)
+        found = watch_jobs(self._store, self._notifier, replace(which, visible=visible()), position)
         async for told in self._draining.stream(found, start=position, position_after=lambda told: told.position):
             job = None if told.view is None else wire.job(told.view, brief=True)
             yield pb.WatchJobsResponse(job=job, next_position=told.position)

@@ -13,7 +13,7 @@ from services.common.errors import FailedPrecondition, NotFound
 from services.gateway import scope
 from services.gateway.jobs.filtering import conditions
 from services.gateway.ledger.ending import end_job
-from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import (
     BRIEF_EXECUTIONS,
     EXECUTIONS,
@@ -26,7 +26,7 @@ from services.gateway.ledger.rows import (
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_LIVE, LIVE, executions, jobs
 from services.gateway.schema.ownership import Ownership, owned
-from services.gateway.values.jobs import ExecutionFilter, ExecutionView, Glance, JobFilter, JobView
+from services.gateway.values.jobs import ExecutionFilter, ExecutionView, JobFilter, JobSummary, JobView
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from services.lifecycle.run import execution_of_snapshot
@@ -56,9 +56,9 @@ OWNERS: Final[Mapping[str, Ownership]] = {
 class JobStore:
     """Knows jobs and executions."""
 
-    def __init__(self, engine: AsyncEngine, changes: Changes) -> None:
+    def __init__(self, engine: AsyncEngine, notifier: JobNotifier) -> None:
         self._engine = engine
-        self._changes = changes
+        self._notifier = notifier
 
     async def job(self, job_id: str) -> JobView:
         """Return a job. Raises NotFound."""
@@ -90,7 +90,7 @@ class JobStore:
         found = {view.order.job_id: view for view in views}
         return [found[job_id] for job_id in job_ids if job_id in found]
 
-    async def glance(self, wanted: JobFilter, since: int | None) -> tuple[int, dict[str, Glance]]:
+    async def glance(self, wanted: JobFilter, since: int | None) -> tuple[int, dict[str, JobSummary]]:
         """Look at all jobs that match and live, or have ended since a time (None: ever), the newest first.
 
         Times are microseconds by the database's clock; the one returned is that of the look.
@@ -103,7 +103,7 @@ class JobStore:
             at = (await connection.execute(select(now()))).scalar_one()  # before the look: nothing is lost between
             rows = (await connection.execute(found)).all()
         newest = sorted(rows, key=lambda row: (row.create_time, row.job_id), reverse=True)
-        return at, {row.job_id: Glance(row.revision, row.state in LIVE) for row in newest}
+        return at, {row.job_id: JobSummary(row.revision, row.state in LIVE) for row in newest}
 
     async def execution(self, execution_id: str) -> ExecutionView:
         """Return an execution. Raises NotFound."""
@@ -137,7 +137,7 @@ class JobStore:
                     allowed_states=LIVE,
                 )
             view = await job_view(connection, job_id)
-        self._changes.changed(job_id, work=True)
+        self._notifier.notify(job_id, work=True)
         return view
 
     async def cancel_execution(self, execution_id: str) -> ExecutionView:
@@ -155,7 +155,7 @@ class JobStore:
                     allowed_states=("PENDING", "RUNNING"),
                 )
             view = await _execution(connection, execution_id)
-        self._changes.changed(found.job_id, work=True)
+        self._notifier.notify(found.job_id, work=True)
         return view
 
     async def check_unused(self, workspace_id: str) -> None:

@@ -9,8 +9,8 @@ from typing import Final
 from services.common.errors import Invalid
 from services.common.sandbox.spec import Network, Tier
 from services.gateway.jobs.kinds import DEFAULT_KIND, JobKind
-from services.gateway.values.agent import AgentSettings, Checkpoints, Policy, environment_complaint
-from services.gateway.values.principal import Role, current_access
+from services.gateway.values.agent import AgentSettings, Checkpoints, JobPolicySettings, environment_complaint
+from services.gateway.values.principal import Role, current_principal
 from services.lifecycle.model.order import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE, Order
 from services.lifecycle.model.order import AgentSettings as SettledAgent
 from services.lifecycle.model.states import PromptDelivery
@@ -21,7 +21,7 @@ MAX_AGENT_ENVIRONMENT_BYTES: Final = 63 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class JobSubmission:
     """A wish for a job, well-formed. A project of None is the worker's; other ids that are empty name nothing.
 
     `data` is empty, or a JSON object. `delay` counts from its admission; it has at most one of that and `not_before`.
@@ -39,7 +39,7 @@ class Draft:
     work_item_id: str = ""
     template_id: str = ""
     agent: AgentSettings = field(default_factory=AgentSettings)
-    policy: Policy = field(default_factory=Policy)
+    policy: JobPolicySettings = field(default_factory=JobPolicySettings)
     labels: Mapping[str, str] = field(default_factory=dict)
     delay: timedelta | None = None
     not_before: datetime | None = None
@@ -49,7 +49,7 @@ class Draft:
     """Where its fields stand in the request, such as `spec.`, for violations."""
 
 
-def check(order: Order, draft: Draft, kind: JobKind, *, asked_below: Checkpoints) -> None:
+def check(order: Order, draft: JobSubmission, kind: JobKind, *, asked_below: Checkpoints) -> None:
     """Raise Invalid for what only shows when everything is laid together.
 
     `asked_below` is where a person would be asked if the draft said nothing: only an administrator's may ask less.
@@ -59,16 +59,16 @@ def check(order: Order, draft: Draft, kind: JobKind, *, asked_below: Checkpoints
         raise Invalid([(draft.path + field, description) for field, description in found])
 
 
-def _left_out(draft: Draft, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:
+def _left_out(draft: JobSubmission, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:
     own = draft.policy.checkpoints
-    if own is None or current_access().role is Role.ADMIN:
+    if own is None or current_principal().role is Role.ADMIN:
         return
     if left_out := [stage for stage in asked_below.before if stage not in own.before]:
         asked = f"must have {', '.join(left_out)}, before which its worker, template or kind has a person asked"
         yield "policy.checkpoints.before", f"{asked}: only an administrator's job may leave that out"
 
 
-def _violations(order: Order, draft: Draft, kind: JobKind) -> Iterator[tuple[str, str]]:
+def _violations(order: Order, draft: JobSubmission, kind: JobKind) -> Iterator[tuple[str, str]]:
     agent, size = order.agent, len(order.task.encode())
     yield from _missing(order, kind)
     if size > MAX_PROMPT_BYTES:
@@ -89,7 +89,7 @@ def _violations(order: Order, draft: Draft, kind: JobKind) -> Iterator[tuple[str
         yield "agent.environment", complaint
 
 
-def _container_violations(agent: SettledAgent, draft: Draft) -> Iterator[tuple[str, str]]:
+def _container_violations(agent: SettledAgent, draft: JobSubmission) -> Iterator[tuple[str, str]]:
     if agent.sandbox_tier is not Tier.CONTAINER:
         if draft.agent.image:
             yield "agent.image", "needs the sandbox tier CONTAINER"

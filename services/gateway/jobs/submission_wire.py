@@ -11,10 +11,10 @@ from boatyard.gateway.v1 import job_pb2 as pb
 from services.gateway import scope
 from services.gateway.catalog.agent_wire import agent_of, policy_of
 from services.gateway.jobs.kinds import DEFAULT_KIND, Kinds
-from services.gateway.jobs.submission import Draft
-from services.gateway.schema.idempotency import Request
+from services.gateway.jobs.submission import JobSubmission
+from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import MAX_FILE_NAME_BYTES
-from services.gateway.wire.validation import Checks, moment
+from services.gateway.wire.validation import Validator, moment
 from services.lifecycle.model.answers import MAX_LABEL_CHARACTERS, MAX_LABELS, is_label
 from services.lifecycle.model.order import INPUT_DIRECTORY, MAX_PROMPT_BYTES
 from services.lifecycle.model.surroundings import Content
@@ -29,10 +29,10 @@ MAX_DATA_BYTES: Final = 256 << 10
 _BAD_BRANCH: Final = re.compile(rb"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|\.$|/$")
 
 
-def new_job(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[Draft, Request | None]:
+def new_job(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[JobSubmission, IdempotencyKey | None]:
     """Read what is wanted. Raises Invalid with all violations."""
     spec = request.spec
-    with Checks() as check:
+    with Validator() as check:
         check.part(request, "spec")
         if (spec.kind or DEFAULT_KIND) not in kinds:
             check.add("spec.kind", f"must be {' or '.join(sorted(kinds))}")
@@ -40,7 +40,7 @@ def new_job(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[Draft, Request 
             check.add("spec.priority", f"must be from -{MAX_PRIORITY} to {MAX_PRIORITY}")
         if spec.revision and spec.snapshot_id:
             check.add("spec.snapshot_id", "takes the place of `revision`: one of them alone")
-        draft = Draft(
+        draft = JobSubmission(
             project_id=check.optional_id("spec.project_id", spec.project_id) or scope.default_project(),
             kind=spec.kind or DEFAULT_KIND,
             priority=spec.priority,
@@ -61,11 +61,11 @@ def new_job(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[Draft, Request 
             data=_data(check, spec.data),
             path="spec.",
         )
-        once = check.request(request, request.request_id)
-    return draft, once
+        key = check.idempotency_key(request, request.request_id)
+    return draft, key
 
 
-def branch_of(check: Checks, field: str, value: bytes) -> bytes:
+def branch_of(check: Validator, field: str, value: bytes) -> bytes:
     """Read a branch's name that may be empty."""
     if value and (
         len(value) > 244
@@ -77,7 +77,7 @@ def branch_of(check: Checks, field: str, value: bytes) -> bytes:
     return value
 
 
-def _labels(check: Checks, labels: Mapping[str, str]) -> dict[str, str]:
+def _labels(check: Validator, labels: Mapping[str, str]) -> dict[str, str]:
     if len(labels) > MAX_LABELS:
         check.add("spec.labels", f"must be at most {MAX_LABELS}")
     for name, value in labels.items():
@@ -87,14 +87,14 @@ def _labels(check: Checks, labels: Mapping[str, str]) -> dict[str, str]:
     return dict(labels)
 
 
-def _not_before(check: Checks, spec: pb.JobSpec) -> datetime:
+def _not_before(check: Validator, spec: pb.JobSpec) -> datetime:
     time = moment(check, "spec.not_before_time", spec.not_before_time)
     if time > datetime.now(UTC) + MAX_DELAY:
         check.add("spec.not_before_time", f"must be at most {MAX_DELAY.days} days ahead")
     return time
 
 
-def _files(check: Checks, files: Sequence[pb.InputFile]) -> tuple[Content, ...]:
+def _files(check: Validator, files: Sequence[pb.InputFile]) -> tuple[Content, ...]:
     names = [file.name for file in files]
     directories = {name[:end] for name in names for end, character in enumerate(name) if character == "/"}
     for index, name in enumerate(names):
@@ -112,7 +112,7 @@ def _files(check: Checks, files: Sequence[pb.InputFile]) -> tuple[Content, ...]:
     return tuple(Content(file.name, file.content) for file in files)
 
 
-def _data(check: Checks, data: bytes) -> bytes:
+def _data(check: Validator, data: bytes) -> bytes:
     if len(data) > MAX_DATA_BYTES:
         check.add("spec.data", f"must be at most {MAX_DATA_BYTES >> 10} KiB")
     elif data and not _is_object(data):

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from services.common.errors import Unavailable
 from services.gateway.jobs.store import JobStore
-from services.gateway.ledger.notifier import ALL, Changes
-from services.gateway.values.jobs import Glance, JobFilter, JobView
+from services.gateway.ledger.notifier import ALL, JobNotifier
+from services.gateway.values.jobs import JobFilter, JobSummary, JobView
 
 POLL_SECONDS = 2.0
 HEARTBEAT_SECONDS = 10.0
@@ -31,7 +31,7 @@ Seen = TypeVar("Seen")
 
 
 async def looks(
-    changes: Changes,
+    notifier: JobNotifier,
     job_id: str,
     look: Callable[[], Awaitable[Seen | None]],
     has_more: Callable[[], bool] = lambda: False,
@@ -43,7 +43,7 @@ async def looks(
     from the beginning, and whatever `look` raises.
     """
     silent_since, looked = time.monotonic(), float("-inf")
-    with changes.subscribed(job_id) as subscription:
+    with notifier.subscribe(job_id) as subscription:
         while True:
             try:
                 seen, looked = await look(), time.monotonic()
@@ -58,7 +58,7 @@ async def looks(
                 await subscription.wait(POLL_SECONDS)
 
 
-async def watch_job(store: JobStore, changes: Changes, job_id: str) -> AsyncGenerator[JobView | None, None]:
+async def watch_job(store: JobStore, notifier: JobNotifier, job_id: str) -> AsyncGenerator[JobView | None, None]:
     """Yield a job as it is, and again at every change until it has ended; None is a heartbeat. Raises NotFound."""
     known = 0
 
@@ -70,7 +70,7 @@ async def watch_job(store: JobStore, changes: Changes, job_id: str) -> AsyncGene
         known = view.revision
         return view
 
-    async with aclosing(looks(changes, job_id, look)) as views:
+    async with aclosing(looks(notifier, job_id, look)) as views:
         async for view in views:
             yield view
             if view is not None and view.state.is_final:
@@ -78,24 +78,26 @@ async def watch_job(store: JobStore, changes: Changes, job_id: str) -> AsyncGene
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class JobUpdate:
     """A job that is new or has changed, and from where to watch on when it has been told. None is a heartbeat."""
 
     view: JobView | None
     position: int
 
 
-async def watch_jobs(store: JobStore, changes: Changes, wanted: JobFilter, position: int) -> AsyncGenerator[Told, None]:
+async def watch_jobs(
+    store: JobStore, notifier: JobNotifier, wanted: JobFilter, position: int
+) -> AsyncGenerator[JobUpdate, None]:
     """Yield all jobs that match, a heartbeat, and then those that change.
 
     From a position on the first ones are those that live, and those that have ended since.
     """
     watch = _Watch(store, wanted, position)
     told = position
-    async with aclosing(looks(changes, ALL, watch.look, watch.has_more)) as found:
+    async with aclosing(looks(notifier, ALL, watch.look, watch.has_more)) as found:
         async for views in found:
             for view in views or (None,):
-                yield Told(view, watch.position if view is None else told)
+                yield JobUpdate(view, watch.position if view is None else told)
             told = watch.position
 
 
@@ -110,7 +112,7 @@ class _Watch:
     def __init__(self, store: JobStore, wanted: JobFilter, position: int) -> None:
         self._store = store
         self._wanted = wanted
-        self._known: dict[str, Glance] = {}
+        self._known: dict[str, JobSummary] = {}
         self._to_tell: deque[str] = deque()
         self._looked_at = position
         self._next_look = 0.0

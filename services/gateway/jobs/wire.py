@@ -12,14 +12,14 @@ from services.common.db.paging import Page
 from services.gateway.catalog.agent_wire import agent_message, policy_message
 from services.gateway.checkpoints.wire import checkpoint
 from services.gateway.jobs.kinds import JobKind
-from services.gateway.jobs.layers import agent_layer, policy_layer
-from services.gateway.schema.idempotency import Request
+from services.gateway.jobs.layers import agent_as_layer, policy_as_layer
+from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, StageView
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
 from services.gateway.wire.output import output
 from services.gateway.wire.times import timestamp
-from services.gateway.wire.validation import Checks, moment
+from services.gateway.wire.validation import Validator, moment
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.states import JobState, StageState
 
@@ -35,26 +35,26 @@ _STAGE_NUMBERS: Final = {state: pb.StageRecord.State.Value(f"STATE_{state}") for
 
 def job_id(value: str) -> str:
     """Read a required id. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         return check.required_id("job_id", value)
 
 
-def retried(request: pb.RetryJobRequest) -> tuple[str, Request | None]:
+def retried(request: pb.RetryJobRequest) -> tuple[str, IdempotencyKey | None]:
     """Read which job to try again. Raises Invalid."""
-    with Checks() as check:
-        return check.required_id("job_id", request.job_id), check.request(request, request.request_id)
+    with Validator() as check:
+        return check.required_id("job_id", request.job_id), check.idempotency_key(request, request.request_id)
 
 
 def wanted(request: pb.ListJobsRequest) -> tuple[JobFilter, Page]:
     """Read which jobs to list. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         which, page = _filter(check, request.filter), check.page(request, request.page_size, request.page_token)
     return which, page
 
 
 def watched(request: pb.WatchJobsRequest) -> tuple[JobFilter, int]:
     """Read which jobs to watch, and from where on. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         if request.from_position < 0:
             check.add("from_position", "must not be negative")
         which = _filter(check, request.filter)
@@ -63,7 +63,7 @@ def watched(request: pb.WatchJobsRequest) -> tuple[JobFilter, int]:
 
 def kinds_wanted(request: pb.ListJobKindsRequest) -> Page:
     """Read which page of kinds to list. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         return check.page(request, request.page_size, request.page_token)
 
 
@@ -111,7 +111,7 @@ def document(view: JobView) -> bytes:
         message.spec.prompt = message.spec.prompt[: len(message.spec.prompt) // 2]
 
 
-def _filter(check: Checks, message: pb.JobFilter) -> JobFilter:
+def _filter(check: Validator, message: pb.JobFilter) -> JobFilter:
     def time(name: str, value: Timestamp) -> datetime | None:
         return moment(check, f"filter.{name}", value) if message.HasField(name) else None  # type: ignore[arg-type]
 
@@ -132,7 +132,7 @@ def _filter(check: Checks, message: pb.JobFilter) -> JobFilter:
     )
 
 
-def _selector(check: Checks, path: str, message: pb.LabelSelector) -> LabelSelector:
+def _selector(check: Validator, path: str, message: pb.LabelSelector) -> LabelSelector:
     matches = {pb.LabelSelector.MATCH_UNSPECIFIED: False, pb.LabelSelector.MATCH_HAS: False}
     lacks = check.choice(f"{path}.match", message.match, matches | {pb.LabelSelector.MATCH_LACKS: True})
     if len(message.values) > MAX_CHOICES:
@@ -169,8 +169,8 @@ def _spec(order: Order) -> pb.JobSpec:
         worker_id=order.worker_id,
         work_item_id=order.work_item_id,
         template_id=order.template_id,
-        agent=agent_message(agent_layer(order.agent)),
-        policy=policy_message(policy_layer(order.policy)),
+        agent=agent_message(agent_as_layer(order.agent)),
+        policy=policy_message(policy_as_layer(order.policy)),
         labels=order.labels,
         not_before_time=None if order.not_before is None else timestamp(order.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in order.files],

@@ -9,21 +9,21 @@ from services.common.errors import FailedPrecondition
 from services.gateway.catalog.store import PROJECTS, WORK_ITEMS
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.kinds import WORK_ITEM_KIND
-from services.gateway.jobs.submission import Draft
-from services.gateway.schema.idempotency import Request
+from services.gateway.jobs.submission import JobSubmission
+from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import LIVE, jobs
 
 _PROMPT: Final = "Do what this work item asks for."
 
 
-class Tickets:
+class WorkItemJobs:
     """Has work items done."""
 
     def __init__(self, engine: AsyncEngine, admission: Admission) -> None:
         self._engine = engine
         self._admission = admission
 
-    async def start(self, work_item_id: str, request: Request | None) -> str:
+    async def start(self, work_item_id: str, key: IdempotencyKey | None) -> str:
         """Make a work item's job and return its id; of one that is in progress already, return the job that it has.
 
         It is for the item's worker or template, else its project's default worker, else the gateway's own agent. Raises
@@ -45,7 +45,7 @@ class Tickets:
                 work_item_id,
                 metadata={"project_id": item.project_id},
             )
-        draft = Draft(
+        draft = JobSubmission(
             project_id=item.project_id,
             prompt=_PROMPT,
             kind=WORK_ITEM_KIND,
@@ -53,4 +53,4 @@ class Tickets:
             template_id=item.template_id,
             work_item_id=work_item_id,
         )
-        return (await self._admission.admit(draft, request)).order.job_id
+        return (await self._admission.admit(draft, key)).order.job_id

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.listening import MAX_PAYLOAD_BYTES, heard, tell
 from services.common.errors import Unavailable
-from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.notifier import JobNotifier
 
 _CHANNEL: Final = "boatyard_jobs"
 _WORK: Final = "!"
@@ -22,12 +22,12 @@ _AT_ONCE: Final = MAX_PAYLOAD_BYTES // 70  # an id is at most 63 characters
 log = structlog.get_logger()
 
 
-class Notices:
+class ChangeBroadcast:
     """Tells others what has changed here, and those who wait here what has changed elsewhere."""
 
-    def __init__(self, engine: AsyncEngine, changes: Changes) -> None:
+    def __init__(self, engine: AsyncEngine, notifier: JobNotifier) -> None:
         self._engine = engine
-        self._changes = changes
+        self._notifier = notifier
         self._ours = secrets.token_hex(4)  # what we say we hear too
         self._unsent: dict[str, bool] = {}
         self._any = asyncio.Event()
@@ -36,7 +36,7 @@ class Notices:
         """Work until cancelled; at once done with where there is nobody else."""
         if self._engine.dialect.name != "postgresql":
             return
-        self._changes.call_on_change(self._add)
+        self._notifier.call_on_change(self._add)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._send())
             tasks.create_task(self._hear())
@@ -63,9 +63,9 @@ class Notices:
         async with aclosing(heard(self._engine, _CHANNEL)) as payloads:
             async for payload in payloads:
                 if payload is None:
-                    self._changes.missed()
+                    self._notifier.notify_all()
                     continue
                 sender, *words = payload.split(" ")
                 if sender != self._ours:
                     for word in words:
-                        self._changes.heard(word.removesuffix(_WORK), work=word.endswith(_WORK))
+                        self._notifier.notify_local(word.removesuffix(_WORK), work=word.endswith(_WORK))

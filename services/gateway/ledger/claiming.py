@@ -43,7 +43,7 @@ def lease_end(lease_seconds: float) -> ColumnElement[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ClaimFilter:
     """Which jobs a claimer takes: only of these projects, kinds and engines, where None means any.
 
     `capacity` is how many it holds at most, under leases that have not run out.
@@ -61,7 +61,7 @@ class Wanted:
         return [column.in_(sorted(values)) for column, values in named if values is not None]
 
 
-ANY: Final = Wanted()
+ANY_JOB: Final = ClaimFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Claimer:
     ageing_seconds: float = DEFAULT_AGEING_SECONDS
 
     async def claim(
-        self, connection: AsyncConnection, wanted: Wanted = ANY, *, takes_over: bool = True
+        self, connection: AsyncConnection, wanted: ClaimFilter = ANY_JOB, *, takes_over: bool = True
     ) -> Lease | None:
         """Take the next job that may be taken, and is wanted; see Ledger.claim.
 
@@ -97,7 +97,7 @@ class Claimer:
             raise outage()
         return lease
 
-    async def _claim(self, connection: AsyncConnection, wanted: Wanted, *, takes_over: bool) -> Lease | None:
+    async def _claim(self, connection: AsyncConnection, wanted: ClaimFilter, *, takes_over: bool) -> Lease | None:
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS})
         if wanted.capacity is not None and await self._held(connection) >= wanted.capacity:

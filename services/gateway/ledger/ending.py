@@ -6,7 +6,7 @@ from sqlalchemy import Row, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.facts import note
-from services.gateway.ledger.executions import end_executions, text_of
+from services.gateway.ledger.executions import end_executions, storable_text
 from services.gateway.ledger.questions import withdraw
 from services.gateway.ledger.work_items import set_work_item_state
 from services.gateway.schema.clock import NOW
@@ -29,7 +29,7 @@ async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) 
         .values(
             state=outcome.state,
             reason=reason,
-            message=text_of(message),
+            message=storable_text(message),
             revision=jobs.c.revision + 1,
             held=False,
             end_time=NOW,

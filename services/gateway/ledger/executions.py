@@ -39,7 +39,7 @@ async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, no
         "cell_id": cell_id,
         "state": note.state,
         "reason": note.reason,
-        "message": text_of(note.message),
+        "message": storable_text(note.message),
         "start_time": note.start_time,
         "end_time": note.end_time,
         **parted(note.output),
@@ -60,7 +60,7 @@ async def end_executions(
     await connection.execute(
         update(executions)
         .where(executions.c.job_id == job_id, executions.c.state.in_(live))
-        .values(state=state, reason=reason, message=text_of(message), end_time=NOW)
+        .values(state=state, reason=reason, message=storable_text(message), end_time=NOW)
     )
 
 
@@ -92,6 +92,6 @@ def running_stage(lease: Lease, name: str) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def text_of(message: str) -> str:
+def storable_text(message: str) -> str:
     """Return a message as a database takes it: PostgreSQL keeps no NUL, and a program's words may have one."""
     return message.replace("\0", "\N{REPLACEMENT CHARACTER}")

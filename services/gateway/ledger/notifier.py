@@ -16,7 +16,7 @@ ALL = "*"
 """The same, by those who wait for a change of any job."""
 
 
-class Changes:
+class JobNotifier:
     """Wakes the waiters of this process. `on_work` is called when there is something for the driver."""
 
     def __init__(self) -> None:
@@ -32,18 +32,18 @@ class Changes:
         """Have `tell` called with what this process has changed, for others to hear."""
         self._on_change = tell
 
-    def changed(self, job_id: str, *, work: bool = False) -> None:
+    def notify(self, job_id: str, *, work: bool = False) -> None:
         """A job has changed; `work` says that the driver should look. MUST come after the change was committed."""
-        self.heard(job_id, work=work)
+        self.notify_local(job_id, work=work)
         self._on_change(job_id, work)
 
-    def missed(self) -> None:
+    def notify_all(self) -> None:
         """Any job may have changed."""
         for event in [event for events in self._waiting.values() for event in events]:
             event.set()
         self._on_work()
 
-    def heard(self, job_id: str, *, work: bool = False) -> None:
+    def notify_local(self, job_id: str, *, work: bool = False) -> None:
         """Wake those who wait in this process."""
         for event in (*self._waiting.get(job_id, ()), *self._waiting.get(ALL, ())):
             event.set()
@@ -53,7 +53,7 @@ class Changes:
             self._on_work()
 
     @contextmanager
-    def subscribed(self, job_id: str) -> Iterator["Subscription"]:
+    def subscribe(self, job_id: str) -> Iterator["Subscription"]:
         """Notice changes of a job, of WORK, or of ALL, from here on."""
         event = asyncio.Event()
         self._waiting[job_id].add(event)

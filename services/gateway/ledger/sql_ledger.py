@@ -15,14 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.errors import NotFound, Unavailable
 from services.common.fence import Fence
 from services.gateway.ledger.attempts import retry_later
-from services.gateway.ledger.claiming import ANY, Claimer, Wanted, lease_end
+from services.gateway.ledger.claiming import ANY_JOB, Claimer, ClaimFilter, lease_end
 from services.gateway.ledger.ending import end_job
-from services.gateway.ledger.executions import pushed_before, running_stage, text_of, write_note
+from services.gateway.ledger.executions import pushed_before, running_stage, storable_text, write_note
 from services.gateway.ledger.files import read_files
 from services.gateway.ledger.hook_calls import write_call
 from services.gateway.ledger.hooks import hooks_in_force, key_of
 from services.gateway.ledger.labels import add_labels
-from services.gateway.ledger.notifier import Changes
+from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.parking import park
 from services.gateway.ledger.questions import decision_on
 from services.gateway.ledger.rows import job_row, job_view, joined
@@ -49,7 +49,7 @@ class SqlLedger:
         self,
         engine: AsyncEngine,
         cell_id: str,
-        changes: Changes,
+        notifier: JobNotifier,
         document: Callable[[JobView], bytes],
         *,
         lease_seconds: float = 20.0,
@@ -57,7 +57,7 @@ class SqlLedger:
     ) -> None:
         self._engine = engine
         self._cell_id = cell_id
-        self._changes = changes
+        self._notifier = notifier
         self._document = document
         self._lease_seconds = lease_seconds
         self._claimer = Claimer(cell_id, lease_seconds, ageing_seconds)
@@ -95,12 +95,12 @@ class SqlLedger:
         """Take nothing from others for as long as a lease: those who beat by this gateway could not until now."""
         self._back_since = time.monotonic()
 
-    async def claim(self, wanted: Wanted = ANY) -> Lease | None:
+    async def claim(self, wanted: ClaimFilter = ANY_JOB) -> Lease | None:
         """See Ledger; `wanted` narrows it, for a cell that cannot do everything."""
         async with self._transaction() as connection:
             lease = await self._claimer.claim(connection, wanted, takes_over=self.takes_over())
         if lease is not None:
-            self._changes.changed(lease.job_id)
+            self._notifier.notify(lease.job_id)
         return lease
 
     async def beat(self, leases: Collection[Lease]) -> Beat:
@@ -215,7 +215,9 @@ class SqlLedger:
     async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
         """See Ledger."""
         running = update(stages).where(*running_stage(lease, stage.name))
-        ended = running.values(state=stage.state, result=stage.result, message=text_of(stage.message), end_time=NOW)
+        ended = running.values(
+            state=stage.state, result=stage.result, message=storable_text(stage.message), end_time=NOW
+        )
         async with self._writing(lease) as connection:
             if (await connection.execute(ended)).rowcount == 0:
                 return  # the first try was written, and its answer was lost
@@ -231,7 +233,7 @@ class SqlLedger:
         """See Ledger."""
         async with self._transaction() as connection:
             await park(connection, lease, question)
-        self._changes.changed(lease.job_id)
+        self._notifier.notify(lease.job_id)
 
     async def decision(self, lease: Lease, name: str) -> Decision | None:
         """See Ledger."""
@@ -243,7 +245,7 @@ class SqlLedger:
         """See Ledger."""
         async with self._transaction() as connection:
             await retry_later(connection, self._cell_id, lease, retry)
-        self._changes.changed(lease.job_id)
+        self._notifier.notify(lease.job_id)
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
         """See Ledger."""
@@ -254,7 +256,7 @@ class SqlLedger:
                 raise LeaseLost  # also when it was given back, to wait: nobody has taken it since, but it goes on
             if not state.is_final:
                 await end_job(connection, row, outcome)
-        self._changes.changed(lease.job_id)
+        self._notifier.notify(lease.job_id)
 
     def _until(self) -> Any:  # noqa: ANN401 - an SQL expression
         return lease_end(self._lease_seconds)
@@ -269,7 +271,7 @@ class SqlLedger:
             if (await connection.execute(held.values(revision=jobs.c.revision + 1))).rowcount == 0:
                 raise LeaseLost
             yield connection
-        self._changes.changed(lease.job_id)
+        self._notifier.notify(lease.job_id)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -14,7 +14,7 @@ from services.lifecycle.strays import Standing
 _CARRIED = tuple(state for state in LIVE if state is not JobState.PENDING)
 
 
-class JobStandings:
+class JobStatuses:
     """Answers for one cell."""
 
     def __init__(self, engine: AsyncEngine, cell_id: str) -> None:

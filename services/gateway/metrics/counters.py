@@ -10,7 +10,7 @@ from services.lifecycle.model.checkpoint import CheckpointState
 _SECONDS: Final = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 
 
-class Counted:
+class JobCounters:
     """Hears facts; see `common.db.facts`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

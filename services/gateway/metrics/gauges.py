@@ -10,17 +10,17 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from services.gateway.cells.store import CellStore
-from services.gateway.metrics.store import StandingStore
+from services.gateway.metrics.store import GaugeStore
 from services.gateway.values.cells import Cell, CellState
 
 _FRESH_SECONDS: Final = 2.0
 _EVERYBODYS: Final = "Each cell on one database tells the same: take the max, not the sum."
 
 
-class StandingMetrics:
+class JobGauges:
     """Looks them up, at most every 2 s, however often it is asked."""
 
-    def __init__(self, store: StandingStore, cells: CellStore, here: Cell) -> None:
+    def __init__(self, store: GaugeStore, cells: CellStore, here: Cell) -> None:
         self._store = store
         self._cells = cells
         self._here = here

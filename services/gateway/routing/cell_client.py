@@ -7,10 +7,10 @@ from typing import Protocol
 from boatyard.execution.v1 import event_pb2
 from boatyard.gateway.v1 import runtime_pb2 as pb
 
-Kinds = Sequence["event_pb2.EventKind.ValueType"]
+EventKinds = Sequence["event_pb2.EventKind.ValueType"]
 
 
-class NodeAway(Exception):
+class CellUnreachable(Exception):
     """Whoever has it cannot be reached now. `cause` is what the server's layers know how to tell the caller."""
 
     def __init__(self, cause: Exception) -> None:
@@ -19,7 +19,7 @@ class NodeAway(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
+class EventBatch:
     """Some events of an execution, in order; with `is_last` there are no more, and it has ended."""
 
     events: tuple[event_pb2.Event, ...]
@@ -29,7 +29,7 @@ class Events:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class CommitRange:
     """Two commits of a repository, whose difference is wanted."""
 
     repository_id: str
@@ -37,7 +37,7 @@ class Compared:
     commit_id: str
 
 
-class Place(Protocol):
+class CellClient(Protocol):
     """A cell. What it refuses is raised as ServiceErrors; that it cannot be reached as NodeAway."""
 
     @property
@@ -45,7 +45,9 @@ class Place(Protocol):
         """Which cell it is."""
         ...
 
-    def events(self, execution_id: str, first: int, *, follow: bool, kinds: Kinds = ()) -> AsyncGenerator[Events, None]:
+    def events(
+        self, execution_id: str, first: int, *, follow: bool, kinds: EventKinds = ()
+    ) -> AsyncGenerator[EventBatch, None]:
         """Yield an execution's events from a sequence on, of some kinds or all; heartbeats (without events) too."""
         ...
 
@@ -63,7 +65,7 @@ class Place(Protocol):
         """Type on a terminal: pass on what is typed, and yield how far it has come."""
         ...
 
-    def diff(self, request: pb.ReadDiffRequest, compared: Compared) -> AsyncGenerator[bytes, None]:
+    def diff(self, request: pb.ReadDiffRequest, compared: CommitRange) -> AsyncGenerator[bytes, None]:
         """Yield a whole diff; `compared` is what the request asks for."""
         ...
 

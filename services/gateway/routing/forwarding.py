@@ -11,43 +11,43 @@ from typing import Final
 
 from services.common.errors import Unauthenticated
 from services.common.rpc.auth import Shown
-from services.gateway.values.principal import Access, Role, current_access
+from services.gateway.values.principal import Principal, Role, current_principal
 
 FORWARDED_METADATA_KEY: Final = "boatyard-forwarded"
 
 
 def forwarded_metadata(cell_id: str) -> tuple[tuple[str, str], ...]:
     """Return the metadata of a call that this cell makes for the caller of the RPC being served."""
-    access = current_access()
+    principal = current_principal()
     told = {
-        "name": access.name,
-        "role": access.role,
-        "projects": None if access.projects is None else sorted(access.projects),
-        "token_id": access.token_id,
-        "origin": access.origin,
+        "name": principal.name,
+        "role": principal.role,
+        "projects": None if principal.projects is None else sorted(principal.projects),
+        "token_id": principal.token_id,
+        "origin": principal.origin,
         "cell_id": cell_id,
     }
     return ((FORWARDED_METADATA_KEY, json.dumps(told)),)  # ASCII, as metadata must be
 
 
 class PeerToken:
-    """Knows the token by which other cells' gateways call this one; see `authenticator.Knows`."""
+    """Knows the token by which other cells' gateways call this one; see `authenticator.TokenSource`."""
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
     def is_at_hand(self, token: str) -> bool:  # noqa: ARG002 - it is only compared
-        """See Knows."""
+        """See TokenSource."""
         return True
 
-    async def access(self, token: str, shown: Shown) -> Access | None:
+    async def principal(self, token: str, shown: Shown) -> Principal | None:
         """Return what the caller is allowed for whom the other gateway calls. Raises Unauthenticated without one."""
         if not hmac.compare_digest(token.encode(), self._token):
             return None
         try:
             told = json.loads(shown.text(FORWARDED_METADATA_KEY))
             projects = told["projects"]
-            return Access(
+            return Principal(
                 name=told["name"],
                 role=Role(told["role"]),
                 projects=None if projects is None else frozenset(projects),

@@ -6,62 +6,62 @@ from typing import Generic, TypeVar
 
 from services.common.db.paging import Page
 from services.common.errors import Invalid, Unavailable
-from services.gateway.routing.cell_client import NodeAway, Place
-from services.gateway.routing.router import Places
+from services.gateway.routing.cell_client import CellClient, CellUnreachable
+from services.gateway.routing.router import CellRouter
 
-Answer = TypeVar("Answer")
+Response = TypeVar("Response")
 
 
 @dataclass(frozen=True, slots=True)
-class Part(Generic[Answer]):
+class CellPage(Generic[Response]):
     """What one cell has answered: how many things, and the token of its next page."""
 
-    answer: Answer
+    answer: Response
     count: int
     token: str
 
 
 @dataclass(slots=True)
-class Gathered(Generic[Answer]):
+class PartialResult(Generic[Response]):
     """One page: what the cells have answered, by cell, and which did not."""
 
-    answers: list[tuple[str, Answer]] = field(default_factory=list)
+    answers: list[tuple[str, Response]] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
     next_page_token: str = ""
 
 
 async def gather(
-    places: Places, page: Page, ask: Callable[[Place, int, str], Awaitable[Part[Answer]]]
-) -> Gathered[Answer]:
+    router: CellRouter, page: Page, ask: Callable[[CellClient, int, str], Awaitable[CellPage[Response]]]
+) -> PartialResult[Response]:
     """Ask cells for as many things as a page has room for. `ask` is given the cell, how many, and its own token.
 
     Raises what a cell's own services are away with when no cell answers at all, and Invalid for a foreign token.
     """
     cell_id, token = _position(page)
-    everywhere = [(name, place) for name, place in await places.everywhere() if name >= cell_id]
-    gathered: Gathered[Answer] = Gathered()
+    cells = [(name, client) for name, client in await router.all_cells() if name >= cell_id]
+    result: PartialResult[Response] = PartialResult()
     room, problem = page.size, None
-    for number, (name, place) in enumerate(everywhere):
+    for number, (name, client) in enumerate(cells):
         try:
-            part = None if place is None else await ask(place, room, token if name == cell_id else "")
-        except NodeAway as away:
+            part = None if client is None else await ask(client, room, token if name == cell_id else "")
+        except CellUnreachable as away:
             part, problem = None, away
         except Unavailable as error:
-            part, problem = None, NodeAway(error)
+            part, problem = None, CellUnreachable(error)
         if part is None:
-            gathered.unreachable.append(name)
+            result.unreachable.append(name)
             continue
-        gathered.answers.append((name, part.answer))
+        result.answers.append((name, part.answer))
         room -= part.count
         if part.token:
-            gathered.next_page_token = page.token_after((name, part.token))
+            result.next_page_token = page.token_after((name, part.token))
             break
-        if room <= 0 and number + 1 < len(everywhere):
-            gathered.next_page_token = page.token_after((everywhere[number + 1][0], ""))
+        if room <= 0 and number + 1 < len(cells):
+            result.next_page_token = page.token_after((cells[number + 1][0], ""))
             break
-    if problem is not None and not gathered.answers:
+    if problem is not None and not result.answers:
         raise problem
-    return gathered
+    return result
 
 
 def _position(page: Page) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from services.common.errors import FailedPrecondition, NotFound
 from services.common.logs import current_caller
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
-from services.gateway.routing.cell_client import Compared, Events, Kinds, NodeAway
+from services.gateway.routing.cell_client import CellUnreachable, CommitRange, EventBatch, EventKinds
 
 T = TypeVar("T")
 
@@ -26,8 +26,8 @@ LONG_SECONDS: Final = 300.0
 _AWAY: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
-class NodeClients:
-    """Implements Place for this cell."""
+class LocalCellClient:
+    """Implements CellClient for this cell."""
 
     def __init__(
         self, cell_id: str, workspace: grpc.aio.Channel, git: grpc.aio.Channel, execution: grpc.aio.Channel
@@ -39,13 +39,13 @@ class NodeClients:
 
     @property
     def cell_id(self) -> str:
-        """See Place."""
+        """See CellClient."""
         return self._cell_id
 
     async def events(
-        self, execution_id: str, first: int, *, follow: bool, kinds: Kinds = ()
-    ) -> AsyncGenerator[Events, None]:
-        """See Place."""
+        self, execution_id: str, first: int, *, follow: bool, kinds: EventKinds = ()
+    ) -> AsyncGenerator[EventBatch, None]:
+        """See CellClient."""
         request = execution_pb2.WatchEventsRequest(
             execution_id=execution_id, from_sequence=first, follow=follow, kinds=kinds
         )
@@ -53,17 +53,17 @@ class NodeClients:
             async with streaming(self._execution.WatchEvents(request)) as messages:
                 async for message in messages:
                     following = message.events[-1].sequence + 1 if message.events else None
-                    yield Events(tuple(message.events), message.HasField("end"), message.next_sequence or following)
+                    yield EventBatch(tuple(message.events), message.HasField("end"), message.next_sequence or following)
 
     async def send_message(self, request: pb.SendMessageRequest) -> None:
-        """See Place."""
+        """See CellClient."""
         told = execution_pb2.SendMessageRequest(
             execution_id=request.execution_id, message_id=request.message_id, text=request.text
         )
         await _answer(lambda: self._execution.SendMessage(told))
 
     async def resolve_permission(self, request: pb.ResolvePermissionRequest) -> pb.ResolvePermissionResponse:
-        """See Place."""
+        """See CellClient."""
         answer = execution_pb2.ResolvePermissionRequest(
             execution_id=request.execution_id,
             permission_id=request.permission_id,
@@ -77,15 +77,15 @@ class NodeClients:
     async def attach(
         self, requests: AsyncIterator[pb.AttachExecutionRequest]
     ) -> AsyncGenerator[pb.AttachExecutionResponse, None]:
-        """See Place."""
+        """See CellClient."""
         typed = (_typed(request) async for request in requests)
         with _refusals():
             async with streaming(self._execution.AttachExecution(typed)) as messages:
                 async for message in messages:
                     yield pb.AttachExecutionResponse(taken_bytes=message.taken_bytes, ended=message.HasField("end"))
 
-    async def diff(self, request: pb.ReadDiffRequest, compared: Compared) -> AsyncGenerator[bytes, None]:
-        """See Place."""
+    async def diff(self, request: pb.ReadDiffRequest, compared: CommitRange) -> AsyncGenerator[bytes, None]:
+        """See CellClient."""
         asked = git_pb2.GetDiffRequest(
             repository_id=compared.repository_id,
             base_commit_id=compared.base_commit_id,
@@ -102,12 +102,12 @@ class NodeClients:
             raise _result_expired(request.execution_id, compared.commit_id) from error
 
     async def snapshot(self, request: pb.GetSnapshotRequest) -> pb.GetSnapshotResponse:
-        """See Place."""
+        """See CellClient."""
         asked = git_pb2.GetSnapshotRequest(snapshot_id=request.snapshot_id)
         return pb.GetSnapshotResponse(snapshot=(await _answer(lambda: self._git.GetSnapshot(asked))).snapshot)
 
     async def list_snapshots(self, request: pb.ListSnapshotsRequest) -> pb.ListSnapshotsResponse:
-        """See Place."""
+        """See CellClient."""
         asked = git_pb2.ListSnapshotsRequest(
             repository_id=request.repository_id, page_size=request.page_size, page_token=request.page_token
         )
@@ -115,12 +115,12 @@ class NodeClients:
         return pb.ListSnapshotsResponse(snapshots=answer.snapshots, next_page_token=answer.next_page_token)
 
     async def delete_snapshot(self, request: pb.DeleteSnapshotRequest) -> None:
-        """See Place."""
+        """See CellClient."""
         asked = git_pb2.DeleteSnapshotRequest(snapshot_id=request.snapshot_id)
         await _answer(lambda: self._git.DeleteSnapshot(asked, timeout=LONG_SECONDS))
 
     async def list_workspaces(self, request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesResponse:
-        """See Place."""
+        """See CellClient."""
         asked = workspace_pb2.ListWorkspacesRequest(
             states=request.states,
             project_id=request.project_id,
@@ -132,7 +132,7 @@ class NodeClients:
         return pb.ListWorkspacesResponse(workspaces=answer.workspaces, next_page_token=answer.next_page_token)
 
     async def workspace_usage(self, request: pb.UsageOfWorkspacesRequest) -> pb.UsageOfWorkspacesResponse:
-        """See Place."""
+        """See CellClient."""
         asked = workspace_pb2.UsageOfWorkspacesRequest(page_size=request.page_size, page_token=request.page_token)
         answer = await _answer(lambda: self._workspace.UsageOfWorkspaces(asked, timeout=LONG_SECONDS))
         usage = pb.CellUsage(
@@ -147,7 +147,7 @@ class NodeClients:
         return pb.UsageOfWorkspacesResponse(cells=[usage], next_page_token=answer.next_page_token)
 
     async def delete_workspace(self, request: pb.DeleteWorkspaceRequest) -> None:
-        """See Place."""
+        """See CellClient."""
         asked = workspace_pb2.DeleteWorkspaceRequest(workspace_id=request.workspace_id)
         await _answer(lambda: self._workspace.DeleteWorkspace(asked, timeout=LONG_SECONDS))
 
@@ -163,7 +163,7 @@ def _refusals() -> Iterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         if error.code() in _AWAY:
-            raise NodeAway(error) from error
+            raise CellUnreachable(error) from error
         raise service_error(error) from error
 
 

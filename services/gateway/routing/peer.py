@@ -12,7 +12,7 @@ from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
 from services.common.errors import cell_unavailable
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
-from services.gateway.routing.cell_client import Compared, Events, Kinds, NodeAway
+from services.gateway.routing.cell_client import CellUnreachable, CommitRange, EventBatch, EventKinds
 from services.gateway.routing.local import LONG_SECONDS
 from services.gateway.values.cells import Cell
 
@@ -36,8 +36,8 @@ _AWAY: Final = {
 }
 
 
-class PeerClients:
-    """Implements Place for another cell; `metadata` goes with every call."""
+class PeerCellClient:
+    """Implements CellClient for another cell; `metadata` goes with every call."""
 
     def __init__(self, cell: Cell, channel: grpc.aio.Channel, metadata: Metadata) -> None:
         self._cell = cell
@@ -46,13 +46,13 @@ class PeerClients:
 
     @property
     def cell_id(self) -> str:
-        """See Place."""
+        """See CellClient."""
         return self._cell.cell_id
 
     async def events(
-        self, execution_id: str, first: int, *, follow: bool, kinds: Kinds = ()
-    ) -> AsyncGenerator[Events, None]:
-        """See Place; `is_last` comes when the end is written down."""
+        self, execution_id: str, first: int, *, follow: bool, kinds: EventKinds = ()
+    ) -> AsyncGenerator[EventBatch, None]:
+        """See CellClient; `is_last` comes when the end is written down."""
         request = pb.WatchExecutionRequest(execution_id=execution_id, from_sequence=first, follow=follow, kinds=kinds)
         with self._refusals():
             async with streaming(self._stub.WatchExecution(request, metadata=self._metadata)) as messages:
@@ -61,54 +61,54 @@ class PeerClients:
                         message = await messages.read()
                     if not isinstance(message, pb.WatchExecutionResponse):  # gRPC's word for the end
                         return
-                    yield Events(tuple(message.events), message.HasField("end"), message.next_sequence or None)
+                    yield EventBatch(tuple(message.events), message.HasField("end"), message.next_sequence or None)
 
     async def send_message(self, request: pb.SendMessageRequest) -> None:
-        """See Place."""
+        """See CellClient."""
         await self._answer(self._stub.SendMessage(request, metadata=self._metadata))
 
     async def resolve_permission(self, request: pb.ResolvePermissionRequest) -> pb.ResolvePermissionResponse:
-        """See Place."""
+        """See CellClient."""
         return await self._answer(self._stub.ResolvePermission(request, metadata=self._metadata))
 
     async def attach(
         self, requests: AsyncIterator[pb.AttachExecutionRequest]
     ) -> AsyncGenerator[pb.AttachExecutionResponse, None]:
-        """See Place."""
+        """See CellClient."""
         with self._refusals():
             async with streaming(self._stub.AttachExecution(requests, metadata=self._metadata)) as messages:
                 async for message in messages:
                     yield message
 
-    async def diff(self, request: pb.ReadDiffRequest, compared: Compared) -> AsyncGenerator[bytes, None]:  # noqa: ARG002 - see Place
-        """See Place."""
+    async def diff(self, request: pb.ReadDiffRequest, compared: CommitRange) -> AsyncGenerator[bytes, None]:  # noqa: ARG002 - see CellClient
+        """See CellClient."""
         with self._refusals():
             async with streaming(self._stub.ReadDiff(request, metadata=self._metadata)) as messages:
                 async for message in messages:
                     yield message.data
 
     async def snapshot(self, request: pb.GetSnapshotRequest) -> pb.GetSnapshotResponse:
-        """See Place."""
+        """See CellClient."""
         return await self._answer(self._stub.GetSnapshot(request, metadata=self._metadata))
 
     async def list_snapshots(self, request: pb.ListSnapshotsRequest) -> pb.ListSnapshotsResponse:
-        """See Place."""
+        """See CellClient."""
         return await self._answer(self._stub.ListSnapshots(request, metadata=self._metadata))
 
     async def delete_snapshot(self, request: pb.DeleteSnapshotRequest) -> None:
-        """See Place."""
+        """See CellClient."""
         await self._answer(self._stub.DeleteSnapshot(request, timeout=LONG_SECONDS, metadata=self._metadata))
 
     async def list_workspaces(self, request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesResponse:
-        """See Place."""
+        """See CellClient."""
         return await self._answer(self._stub.ListWorkspaces(request, metadata=self._metadata))
 
     async def workspace_usage(self, request: pb.UsageOfWorkspacesRequest) -> pb.UsageOfWorkspacesResponse:
-        """See Place."""
+        """See CellClient."""
         return await self._answer(self._stub.UsageOfWorkspaces(request, timeout=LONG_SECONDS, metadata=self._metadata))
 
     async def delete_workspace(self, request: pb.DeleteWorkspaceRequest) -> None:
-        """See Place."""
+        """See CellClient."""
         await self._answer(self._stub.DeleteWorkspace(request, timeout=LONG_SECONDS, metadata=self._metadata))
 
     async def _answer(self, call: Awaitable[T]) -> T:
@@ -126,7 +126,7 @@ class PeerClients:
                 raise service_error(error) from error
             described = service_error(error)
             told = error.code() is grpc.StatusCode.UNAVAILABLE and described.reason != described.status
-            raise (NodeAway(described) if told else self._away()) from error
+            raise (CellUnreachable(described) if told else self._away()) from error
 
-    def _away(self) -> NodeAway:
-        return NodeAway(cell_unavailable(self._cell.cell_id, self._cell.host))
+    def _away(self) -> CellUnreachable:
+        return CellUnreachable(cell_unavailable(self._cell.cell_id, self._cell.host))

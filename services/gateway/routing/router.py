@@ -16,29 +16,34 @@ from services.common.rpc.channel import open_channel
 from services.common.rpc.tls import ClientTls
 from services.gateway.cells.store import CellStore
 from services.gateway.jobs.store import JobStore
-from services.gateway.routing.cell_client import Place
+from services.gateway.routing.cell_client import CellClient
 from services.gateway.routing.forwarding import forwarded_metadata
-from services.gateway.routing.peer import PeerClients
+from services.gateway.routing.peer import PeerCellClient
 from services.gateway.values.cells import Cell, CellKind, CellView
-from services.gateway.values.principal import current_access
+from services.gateway.values.principal import current_principal
 from services.lifecycle.run import execution_of_snapshot
 
 _SERVICE: Final = runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"]
 
 
-class Coordinators(Protocol):
+class CoordinatorClients(Protocol):
     """Answers for machines whose gateway nobody can ask, as far as that can be done."""
 
-    def of_cell(self, cell: Cell) -> Place:
+    def of_cell(self, cell: Cell) -> CellClient:
         """Return what is known of such a cell."""
         ...
 
 
-class Places:
-    """Knows this cell and the way to all others. Made by `places`, which ends the ways."""
+class CellRouter:
+    """Knows this cell and the way to all others. Made by `cell_router`, which ends the ways."""
 
     def __init__(
-        self, here: Place, coordinators: Coordinators, cells: CellStore, jobs: JobStore, tls: ClientTls | None = None
+        self,
+        here: CellClient,
+        coordinators: CoordinatorClients,
+        cells: CellStore,
+        jobs: JobStore,
+        tls: ClientTls | None = None,
     ) -> None:
         self._here = here
         self._tls = tls
@@ -47,9 +52,9 @@ class Places:
         self._jobs = jobs
         self._channels: dict[str, grpc.aio.Channel] = {}
 
-    async def of_cell(self, cell_id: str) -> Place:
+    async def of_cell(self, cell_id: str) -> CellClient:
         """Return a cell; of none ("") it is this one. Raises Unavailable (CELL_UNAVAILABLE) for one that is away."""
-        if cell_id in {"", self._here.cell_id} or current_access().forwarded_by:
+        if cell_id in {"", self._here.cell_id} or current_principal().forwarded_by:
             return self._here
         cell = await self._cells.find(cell_id)
         if cell is not None and cell.kind is CellKind.COORDINATOR:
@@ -58,17 +63,17 @@ class Places:
             raise cell_unavailable(cell_id, "" if cell is None else cell.host)
         return self._peer(cell)
 
-    async def of_workspace(self, workspace_id: str) -> Sequence[Place]:
+    async def of_workspace(self, workspace_id: str) -> Sequence[CellClient]:
         """Return the cell that a workspace is on; where that is not known, all. Raises as `of_cell`."""
         return await self._of(await self._jobs.cell_of_workspace(workspace_id))
 
-    async def of_snapshot(self, snapshot_id: str) -> Sequence[Place]:
+    async def of_snapshot(self, snapshot_id: str) -> Sequence[CellClient]:
         """Return the cell that a snapshot is on; where that is not known, all. Raises as `of_cell`."""
         return await self._of(await self._jobs.cell_of_execution(execution_of_snapshot(snapshot_id)))
 
-    async def everywhere(self) -> Sequence[tuple[str, Place | None]]:
+    async def all_cells(self) -> Sequence[tuple[str, CellClient | None]]:
         """Return every cell with node services by its id, in order; None for one that is away."""
-        if current_access().forwarded_by:
+        if current_principal().forwarded_by:
             return [(self._here.cell_id, self._here)]
         return [
             (cell.cell_id, self._here if cell.cell_id == self._here.cell_id else self._peer_if_here(cell))
@@ -81,33 +86,33 @@ class Places:
         for channel in self._channels.values():
             await channel.close()
 
-    async def _of(self, cell_id: str | None) -> Sequence[Place]:
+    async def _of(self, cell_id: str | None) -> Sequence[CellClient]:
         if cell_id is not None:
             return [await self.of_cell(cell_id)]
         found = []
-        for name, place in await self.everywhere():
-            if place is None:  # it may be the one
+        for name, client in await self.all_cells():
+            if client is None:  # it may be the one
                 raise cell_unavailable(name)
-            found.append(place)
+            found.append(client)
         return found
 
-    def _peer_if_here(self, cell: CellView) -> Place | None:
+    def _peer_if_here(self, cell: CellView) -> CellClient | None:
         return self._peer(cell) if _answers(cell) else None
 
-    def _peer(self, cell: CellView) -> Place:
+    def _peer(self, cell: CellView) -> CellClient:
         channel = self._channels.get(cell.address)
         if channel is None:
             channel = self._channels[cell.address] = open_channel(cell.address, services=[_SERVICE], tls=self._tls)
         token = (AUTHORIZATION_METADATA_KEY, f"Bearer {cell.peer_token}")
-        return PeerClients(cell, channel, (token, *forwarded_metadata(self._here.cell_id)))
+        return PeerCellClient(cell, channel, (token, *forwarded_metadata(self._here.cell_id)))
 
 
 @asynccontextmanager
-async def places(
-    here: Place, coordinators: Coordinators, cells: CellStore, jobs: JobStore, tls: ClientTls | None
-) -> AsyncIterator[Places]:
+async def cell_router(
+    here: CellClient, coordinators: CoordinatorClients, cells: CellStore, jobs: JobStore, tls: ClientTls | None
+) -> AsyncIterator[CellRouter]:
     """Give the ways to all cells, and end them. Without `tls` they are in the clear: of loopback addresses alone."""
-    found = Places(here, coordinators, cells, jobs, tls)
+    found = CellRouter(here, coordinators, cells, jobs, tls)
     try:
         yield found
     finally:

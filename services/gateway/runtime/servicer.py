@@ -13,11 +13,11 @@ from services.common.rpc.draining import Draining
 from services.gateway import scope
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore, execution_key
-from services.gateway.routing.cell_client import Compared, NodeAway, Place
-from services.gateway.routing.gathering import Part, gather
-from services.gateway.routing.router import Places
+from services.gateway.routing.cell_client import CellClient, CellUnreachable, CommitRange
+from services.gateway.routing.gathering import CellPage, gather
+from services.gateway.routing.router import CellRouter
 from services.gateway.runtime import wire
-from services.gateway.runtime.relay import Batch, Relay
+from services.gateway.runtime.relay import ExecutionUpdate, Relay
 from services.gateway.wire.lists import fitted
 
 Context = aio.ServicerContext[Any, Any]
@@ -26,11 +26,13 @@ Context = aio.ServicerContext[Any, Any]
 class RuntimeServicer(AgentRuntimeServiceServicer):
     """Serves boatyard.gateway.v1.AgentRuntimeService."""
 
-    def __init__(self, admission: Admission, store: JobStore, relay: Relay, places: Places, draining: Draining) -> None:
+    def __init__(
+        self, admission: Admission, store: JobStore, relay: Relay, router: CellRouter, draining: Draining
+    ) -> None:
         self._admission = admission
         self._store = store
         self._relay = relay
-        self._places = places
+        self._router = router
         self._draining = draining
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
@@ -61,7 +63,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         """See the contract."""
         execution_id, position = wire.watch(request)
 
-        def position_after(batch: Batch) -> int:
+        def position_after(batch: ExecutionUpdate) -> int:
             nonlocal position
             position = batch.events.next_sequence or position
             return position
@@ -92,7 +94,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     ) -> AsyncIterator[pb.AttachExecutionResponse]:
         """See the contract."""
         first = await anext(aiter(request_iterator), None)
-        place = await self._begun(wire.attaching(first))
+        client = await self._begun(wire.attaching(first))
 
         async def typed() -> AsyncIterator[pb.AttachExecutionRequest]:
             assert first is not None  # noqa: S101 - `attaching` has refused it
@@ -102,7 +104,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
         with _node_errors():
             async for answer in self._draining.stream(
-                place.attach(typed()), start=0, position_after=lambda latest: latest.taken_bytes
+                client.attach(typed()), start=0, position_after=lambda latest: latest.taken_bytes
             ):
                 yield answer
 
@@ -110,10 +112,10 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         """See the contract."""
         wire.check_diff_wanted(request)
         with _node_errors():
-            place, compared = await self._compared(request)
+            client, compared = await self._compared(request)
             if compared.base_commit_id == compared.commit_id:
                 return
-            async with aclosing(place.diff(request, compared)) as pieces:
+            async with aclosing(client.diff(request, compared)) as pieces:
                 async for piece in pieces:
                     yield pb.ReadDiffResponse(data=piece)
 
@@ -121,13 +123,13 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         """See the contract."""
         request = wire.seen_workspaces(request)
 
-        async def ask(place: Place, size: int, token: str) -> Part[pb.ListWorkspacesResponse]:
-            answer = await place.list_workspaces(wire.part_of(request, size, token))
-            return Part(answer, len(answer.workspaces), answer.next_page_token)
+        async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.ListWorkspacesResponse]:
+            answer = await client.list_workspaces(wire.part_of(request, size, token))
+            return CellPage(answer, len(answer.workspaces), answer.next_page_token)
 
         page = wire.workspaces_wanted(request)
         with _node_errors():
-            return wire.workspaces(await gather(self._places, page, ask))
+            return wire.workspaces(await gather(self._router, page, ask))
 
     async def UsageOfWorkspaces(
         self, request: pb.UsageOfWorkspacesRequest, context: Context
@@ -135,33 +137,33 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         """See the contract."""
         scope.check_all()
 
-        async def ask(place: Place, size: int, token: str) -> Part[pb.UsageOfWorkspacesResponse]:
-            answer = await place.workspace_usage(wire.part_of(request, size, token))
-            return Part(answer, sum(len(cell.workspaces) for cell in answer.cells), answer.next_page_token)
+        async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.UsageOfWorkspacesResponse]:
+            answer = await client.workspace_usage(wire.part_of(request, size, token))
+            return CellPage(answer, sum(len(cell.workspaces) for cell in answer.cells), answer.next_page_token)
 
         page = wire.usage_wanted(request)
         with _node_errors():
-            return wire.usage(await gather(self._places, page, ask))
+            return wire.usage(await gather(self._router, page, ask))
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
         """See the contract."""
         workspace_id = wire.workspace_id(request.workspace_id)
         await self._store.check_unused(workspace_id)
         with _node_errors():
-            for place in await self._places.of_workspace(workspace_id):
-                await place.delete_workspace(request)
+            for client in await self._router.of_workspace(workspace_id):
+                await client.delete_workspace(request)
         return pb.DeleteWorkspaceResponse()
 
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
         """See the contract."""
 
-        async def ask(place: Place, size: int, token: str) -> Part[pb.ListSnapshotsResponse]:
-            answer = await place.list_snapshots(wire.part_of(request, size, token))
-            return Part(answer, len(answer.snapshots), answer.next_page_token)
+        async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.ListSnapshotsResponse]:
+            answer = await client.list_snapshots(wire.part_of(request, size, token))
+            return CellPage(answer, len(answer.snapshots), answer.next_page_token)
 
         page = wire.snapshots_wanted(request)
         with _node_errors():
-            return wire.snapshots(await gather(self._places, page, ask))
+            return wire.snapshots(await gather(self._router, page, ask))
 
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.GetSnapshotResponse:
         """See the contract."""
@@ -172,32 +174,32 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
         """See the contract."""
         with _node_errors():
-            for place in await self._places.of_snapshot(wire.snapshot_id(request.snapshot_id)):
-                await place.delete_snapshot(request)
+            for client in await self._router.of_snapshot(wire.snapshot_id(request.snapshot_id)):
+                await client.delete_snapshot(request)
         return pb.DeleteSnapshotResponse()
 
-    async def _begun(self, execution_id: str) -> Place:
+    async def _begun(self, execution_id: str) -> CellClient:
         """Return where an execution is that can be talked to. Raises NotFound, FailedPrecondition (EXECUTION_STATE)."""
         view = await self._store.execution(execution_id)
         wire.check_begun(view)
-        return await self._places.of_cell(view.cell_id)
+        return await self._router.of_cell(view.cell_id)
 
-    async def _snapshot(self, snapshot_id: str) -> tuple[Place, pb.GetSnapshotResponse]:
+    async def _snapshot(self, snapshot_id: str) -> tuple[CellClient, pb.GetSnapshotResponse]:
         """Return a snapshot and who has it. Raises NotFound."""
-        for place in await self._places.of_snapshot(snapshot_id):
+        for client in await self._router.of_snapshot(snapshot_id):
             with suppress(NotFound):
-                return place, await place.snapshot(pb.GetSnapshotRequest(snapshot_id=snapshot_id))
+                return client, await client.snapshot(pb.GetSnapshotRequest(snapshot_id=snapshot_id))
         raise NotFound("snapshot", snapshot_id)
 
-    async def _compared(self, request: pb.ReadDiffRequest) -> tuple[Place, Compared]:
+    async def _compared(self, request: pb.ReadDiffRequest) -> tuple[CellClient, CommitRange]:
         """Return what a diff is wanted of, and who has it."""
         if request.snapshot_id:
-            place, found = await self._snapshot(request.snapshot_id)
+            client, found = await self._snapshot(request.snapshot_id)
             snapshot = found.snapshot
-            return place, Compared(snapshot.repository_id, snapshot.base_commit_id, snapshot.commit_id)
+            return client, CommitRange(snapshot.repository_id, snapshot.base_commit_id, snapshot.commit_id)
         view = await self._store.execution(request.execution_id)
-        compared = Compared(view.repository_id, *wire.result_of(view))
-        return await self._places.of_cell(view.cell_id), compared
+        compared = CommitRange(view.repository_id, *wire.result_of(view))
+        return await self._router.of_cell(view.cell_id), compared
 
 
 @contextmanager
@@ -205,5 +207,5 @@ def _node_errors() -> Iterator[None]:
     """Leave a node that is away to the server's layers, which tell it the same way for every RPC."""
     try:
         yield
-    except NodeAway as away:
+    except CellUnreachable as away:
         raise away.cause from away

@@ -10,14 +10,14 @@ from boatyard.workspace.v1 import workspace_pb2
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
 from services.gateway import scope
-from services.gateway.jobs.submission import Draft
-from services.gateway.routing.gathering import Gathered
-from services.gateway.schema.idempotency import Request
+from services.gateway.jobs.submission import JobSubmission
+from services.gateway.routing.gathering import PartialResult
+from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.agent import MAX_TIMEOUT, AgentSettings
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView
 from services.gateway.wire.output import output as output_message
 from services.gateway.wire.times import duration, timestamp
-from services.gateway.wire.validation import Checks
+from services.gateway.wire.validation import Validator
 from services.lifecycle.model.order import MAX_PROMPT_BYTES
 from services.lifecycle.model.states import ExecutionState
 
@@ -32,32 +32,32 @@ Listing = TypeVar("Listing", pb.ListWorkspacesRequest, pb.UsageOfWorkspacesReque
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 
-def work(request: pb.ExecuteRequest) -> tuple[Draft, Request | None]:
+def work(request: pb.ExecuteRequest) -> tuple[JobSubmission, IdempotencyKey | None]:
     """Read what is wanted. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         timeout = None
         if request.HasField("timeout"):
             timeout = check.duration("timeout", request.timeout, MAX_TIMEOUT)
-        draft = Draft(
+        draft = JobSubmission(
             project_id=None,
             prompt=check.text("prompt", request.prompt, MAX_PROMPT_BYTES, required=True),
             worker_id=check.required_id("worker_id", request.worker_id),
             work_item_id=check.required_id("work_item_id", request.work_item_id),
             agent=AgentSettings(timeout=timeout),
         )
-        once = check.request(request, request.request_id)
-    return draft, once
+        key = check.idempotency_key(request, request.request_id)
+    return draft, key
 
 
 def execution_id(value: str) -> str:
     """Read a required id. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         return check.required_id("execution_id", value)
 
 
 def wanted(request: pb.ListExecutionsRequest) -> tuple[ExecutionFilter, Page]:
     """Read which executions to list. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         which = ExecutionFilter(
             project_id=check.optional_id("project_id", request.project_id),
             states=check.choices("states", request.states, _STATES),
@@ -71,7 +71,7 @@ def wanted(request: pb.ListExecutionsRequest) -> tuple[ExecutionFilter, Page]:
 
 def watch(request: pb.WatchExecutionRequest) -> tuple[str, int]:
     """Read which events are wanted: the execution, and the first sequence. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         check.choices("kinds", request.kinds, _KINDS)
         if request.from_sequence < 0:
             check.add("from_sequence", "must not be negative")
@@ -80,7 +80,7 @@ def watch(request: pb.WatchExecutionRequest) -> tuple[str, int]:
 
 def check_message(request: pb.SendMessageRequest) -> None:
     """Look at what a model is to be told. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         check.required_id("execution_id", request.execution_id)
         check.required_id("message_id", request.message_id)
         check.text("text", request.text, MAX_MESSAGE_BYTES, required=True)
@@ -88,7 +88,7 @@ def check_message(request: pb.SendMessageRequest) -> None:
 
 def check_permission(request: pb.ResolvePermissionRequest) -> None:
     """Look at an answer to a model's question. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         check.required_id("execution_id", request.execution_id)
         check.line("permission_id", request.permission_id, required=True)
         check.text("reason", request.reason, MAX_REASON_BYTES)
@@ -113,13 +113,13 @@ def check_begun(view: ExecutionView) -> None:
 
 def snapshot_id(value: str) -> str:
     """Read a required id. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         return check.required_id("snapshot_id", value)
 
 
 def check_diff_wanted(request: pb.ReadDiffRequest) -> None:
     """Look at what a diff is wanted of. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         if bool(request.execution_id) == bool(request.snapshot_id):
             check.add("execution_id", "is required, or else `snapshot_id`")
         check.optional_id("execution_id", request.execution_id)
@@ -128,7 +128,7 @@ def check_diff_wanted(request: pb.ReadDiffRequest) -> None:
 
 def snapshots_wanted(request: pb.ListSnapshotsRequest) -> Page:
     """Read which page is wanted, and what a git service would refuse in its own words. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         check.optional_id("repository_id", request.repository_id)
         if scope.visible() is not None and not request.repository_id:
             check.add("repository_id", "is required: the token is for some projects alone")
@@ -140,7 +140,7 @@ def seen_workspaces(request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesReque
     projects = scope.visible()
     if projects is None or request.project_id or request.job_id:
         return request
-    with Checks() as check:
+    with Validator() as check:
         if len(projects) > 1:
             check.add("project_id", "is required, or else `job_id`: the token is for several projects")
     seen = pb.ListWorkspacesRequest(project_id=min(projects))
@@ -150,7 +150,7 @@ def seen_workspaces(request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesReque
 
 def workspaces_wanted(request: pb.ListWorkspacesRequest) -> Page:
     """Read which page is wanted, and what a workspace service would refuse in its own words. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         check.optional_id("project_id", request.project_id)
         check.optional_id("job_id", request.job_id)
         check.choices("states", request.states, _WORKSPACE_STATES)
@@ -159,7 +159,7 @@ def workspaces_wanted(request: pb.ListWorkspacesRequest) -> Page:
 
 def usage_wanted(request: pb.UsageOfWorkspacesRequest) -> Page:
     """Read which page is wanted. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         return check.page(request, request.page_size, request.page_token)
 
 
@@ -171,40 +171,38 @@ def part_of(request: Listing, size: int, token: str) -> Listing:
     return part
 
 
-def workspaces(gathered: Gathered[pb.ListWorkspacesResponse]) -> pb.ListWorkspacesResponse:
+def workspaces(result: PartialResult[pb.ListWorkspacesResponse]) -> pb.ListWorkspacesResponse:
     """Write what cells have answered."""
     response = pb.ListWorkspacesResponse(
-        next_page_token=gathered.next_page_token, unreachable_cell_ids=gathered.unreachable
+        next_page_token=result.next_page_token, unreachable_cell_ids=result.unreachable
     )
-    for cell_id, answer in gathered.answers:
+    for cell_id, answer in result.answers:
         response.workspaces.extend(answer.workspaces)
         response.cell_ids.update({workspace.workspace_id: cell_id for workspace in answer.workspaces})
     return response
 
 
-def snapshots(gathered: Gathered[pb.ListSnapshotsResponse]) -> pb.ListSnapshotsResponse:
+def snapshots(result: PartialResult[pb.ListSnapshotsResponse]) -> pb.ListSnapshotsResponse:
     """Write what cells have answered."""
-    response = pb.ListSnapshotsResponse(
-        next_page_token=gathered.next_page_token, unreachable_cell_ids=gathered.unreachable
-    )
-    for cell_id, answer in gathered.answers:
+    response = pb.ListSnapshotsResponse(next_page_token=result.next_page_token, unreachable_cell_ids=result.unreachable)
+    for cell_id, answer in result.answers:
         response.snapshots.extend(answer.snapshots)
         response.cell_ids.update({snapshot.snapshot_id: cell_id for snapshot in answer.snapshots})
     return response
 
 
-def usage(gathered: Gathered[pb.UsageOfWorkspacesResponse]) -> pb.UsageOfWorkspacesResponse:
+def usage(result: PartialResult[pb.UsageOfWorkspacesResponse]) -> pb.UsageOfWorkspacesResponse:
     """Write what cells have answered."""
     return pb.UsageOfWorkspacesResponse(
-        cells=[cell for _, answer in gathered.answers for cell in answer.cells],
-        next_page_token=gathered.next_page_token,
-        unreachable_cell_ids=gathered.unreachable,
+        cells=[cell for _, answer in result.answers for cell in answer.cells],
+        next_page_token=result.next_page_token,
+        unreachable_cell_ids=result.unreachable,
     )
 
 
 def workspace_id(value: str) -> str:
     """Read a required id. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         return check.required_id("workspace_id", value)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Column, Enum, ForeignKey, Index, Integer, LargeBinary, St
 from services.common.db.columns import Moment
 from services.gateway.schema.metadata import metadata
 from services.gateway.schema.sql import JsonValue, OptionalId
-from services.gateway.values.agent import AgentSettings, Policy
+from services.gateway.values.agent import AgentSettings, JobPolicySettings
 from services.gateway.values.catalog import Document, WorkItemState
 
 
@@ -61,7 +61,7 @@ templates = Table(
     _project(),
     Column("display_name", Text, nullable=False),
     Column("agent", JsonValue(AgentSettings), nullable=False),
-    Column("policy", JsonValue(Policy), nullable=False),
+    Column("policy", JsonValue(JobPolicySettings), nullable=False),
     *_times(),
 )
 
@@ -73,7 +73,7 @@ workers = Table(
     Column("display_name", Text, nullable=False),
     Column("template_id", OptionalId, ForeignKey("templates.template_id"), nullable=True),
     Column("agent", JsonValue(AgentSettings), nullable=False),
-    Column("policy", JsonValue(Policy), nullable=False),
+    Column("policy", JsonValue(JobPolicySettings), nullable=False),
     _limit(),
     *_times(),
 )

@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 @asynccontextmanager
-async def opened(url: str, cell_id: str) -> AsyncIterator[AsyncEngine]:
+async def opened_database(url: str, cell_id: str) -> AsyncIterator[AsyncEngine]:
     """Open a database, and bring it to the newest schema. Raises StartError when it does not come in half a minute."""
     engine = open_database(url, f"boatyard {cell_id}")
     try:

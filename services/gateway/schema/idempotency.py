@@ -3,7 +3,7 @@
 A store claims the id in the transaction that does the work:
 
     async with engine.begin() as connection:
-        earlier = await requests.claim(connection, request, reference=new.job_id)
+        earlier = await idempotency.claim(connection, key, reference=new.job_id)
         if earlier is not None:
             return await get(connection, earlier)     # the same call again: the same answer
         …                                             # the first: do it; if this fails, the claim goes with it
@@ -37,7 +37,7 @@ request_ids = Table(
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class IdempotencyKey:
     """One call: the id that its caller gave it, what it calls, and a digest (SHA-256) of all that it says."""
 
     request_id: str
@@ -45,56 +45,56 @@ class Request:
     digest: bytes
 
 
-async def claim(connection: AsyncConnection, request: Request | None, reference: str) -> str | None:
+async def claim(connection: AsyncConnection, key: IdempotencyKey | None, reference: str) -> str | None:
     """Take a request's id for this transaction, which makes `reference`; None means that the call is the first.
 
     Of the same call made twice at once one is the first, and the other waits for it. Returns the reference that the
     first one made, when there was a first one. A call without an id (None) is always the first.
     Raises AlreadyExists(REQUEST_ID_REUSED) when the id was used for anything else.
     """
-    if request is None:
+    if key is None:
         return None
     values = {
-        "request_id": request.request_id,
-        "method": request.method,
-        "digest": request.digest,
+        "request_id": key.request_id,
+        "method": key.method,
+        "digest": key.digest,
         "reference": reference,
         "create_time": datetime.now(UTC),
     }
     if await insert_if_absent(connection, request_ids, values):
         return None
-    return await find(connection, request)
+    return await find(connection, key)
 
 
-async def find(connection: AsyncConnection, request: Request | None) -> str | None:
+async def find(connection: AsyncConnection, key: IdempotencyKey | None) -> str | None:
     """Return what the first call of a request's id made; None when there was none. Raises as `claim`."""
-    if request is None:
+    if key is None:
         return None
-    query = select(request_ids).where(request_ids.c.request_id == request.request_id)
+    query = select(request_ids).where(request_ids.c.request_id == key.request_id)
     row = (await connection.execute(query)).first()
     if row is None:
         return None
-    if (row.method, row.digest) != (request.method, request.digest):
+    if (row.method, row.digest) != (key.method, key.digest):
         raise AlreadyExists(
             "request",
-            request.request_id,
+            key.request_id,
             reason="REQUEST_ID_REUSED",
-            message=f"request id {request.request_id!r} was used with another request: take a new one",
+            message=f"request id {key.request_id!r} was used with another request: take a new one",
         )
     return str(row.reference)
 
 
-async def forget_in_time(engine: AsyncEngine) -> None:
+async def run_retention(engine: AsyncEngine) -> None:
     """Forget old ids every hour, until cancelled."""
 
     async def old() -> bool:
         async with engine.begin() as connection:
-            await forget(connection, datetime.now(UTC) - RETENTION)
+            await remove_expired(connection, datetime.now(UTC) - RETENTION)
         return False
 
     await every_hour("request ids", old)
 
 
-async def forget(connection: AsyncConnection, before: datetime) -> int:
+async def remove_expired(connection: AsyncConnection, before: datetime) -> int:
     """Forget the ids that were used before a moment; return how many."""
     return (await connection.execute(delete(request_ids).where(request_ids.c.create_time < before))).rowcount

@@ -96,7 +96,7 @@ class Checkpoints:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class JobPolicySettings:
     """One layer of what happens around an agent's work. An empty `verify_command` that is set means no check."""
 
     verify_command: str | None = None
@@ -121,9 +121,11 @@ DEFAULT_AGENT = AgentSettings(
 )
 """The lowest layer. It has no command: that is a setting of the gateway."""
 
-DEFAULT_POLICY = Policy(verify_timeout=timedelta(minutes=10), publish=Publish.PUSH, retention=Retention.KEEP_FAILED)
+DEFAULT_POLICY = JobPolicySettings(
+    verify_timeout=timedelta(minutes=10), publish=Publish.PUSH, retention=Retention.KEEP_FAILED
+)
 
-Layer = TypeVar("Layer", AgentSettings, Policy)
+Layer = TypeVar("Layer", AgentSettings, JobPolicySettings)
 
 
 def overlay(base: Layer, over: Layer) -> Layer:

@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from services.gateway.values.agent import AgentSettings, Policy
+from services.gateway.values.agent import AgentSettings, JobPolicySettings
 
 DEFAULT_PROJECT_ID = "default"
 
@@ -50,7 +50,7 @@ class Template:
     project_id: str
     display_name: str = ""
     agent: AgentSettings = field(default_factory=AgentSettings)
-    policy: Policy = field(default_factory=Policy)
+    policy: JobPolicySettings = field(default_factory=JobPolicySettings)
     create_time: datetime
 
 
@@ -63,7 +63,7 @@ class Worker:
     display_name: str
     template_id: str = ""
     agent: AgentSettings = field(default_factory=AgentSettings)
-    policy: Policy = field(default_factory=Policy)
+    policy: JobPolicySettings = field(default_factory=JobPolicySettings)
     max_running_jobs: int = 0
     create_time: datetime
 
@@ -95,7 +95,7 @@ class WorkItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
+class CatalogFilter:
     """Which things to list; what is empty does not narrow. `url` and `states` are for kinds that have them."""
 
     project_id: str = ""

@@ -48,7 +48,7 @@ class CheckpointFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class CheckpointDecision:
     """What somebody says: APPROVED, REJECTED or CHANGES_REQUESTED."""
 
     state: CheckpointState

@@ -66,7 +66,7 @@ class JobView:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class JobSummary:
     """What tells whether a job has changed."""
 
     revision: int

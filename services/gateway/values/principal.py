@@ -31,7 +31,7 @@ _OPENS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Principal:
     """One caller: a name for records, a role, and the projects that it is for; None means all of them.
 
     `token_id` is the token that it has shown; empty for the first administrator's. `forwarded_by` is the cell that has
@@ -53,20 +53,20 @@ class Access:
         return self.projects is None or project_id in self.projects
 
 
-OURSELVES = Access("", Role.ADMIN)
+OURSELVES = Principal("", Role.ADMIN)
 """Work of our own, such as the driver's."""
 
-_CURRENT: ContextVar[Access] = ContextVar("boatyard_access", default=OURSELVES)
+_CURRENT: ContextVar[Principal] = ContextVar("boatyard_access", default=OURSELVES)
 
 
-def current_access() -> Access:
+def current_principal() -> Principal:
     """Return what the caller of the RPC being served is allowed; everything for work of our own."""
     return _CURRENT.get()
 
 
-def set_current_access(access: Access) -> None:
+def set_current_principal(principal: Principal) -> None:
     """Set it for the rest of this task; the authenticator does, and nobody else."""
-    _CURRENT.set(access)
+    _CURRENT.set(principal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +89,9 @@ class Token:
     coordinator_id: str = ""
 
     @property
-    def access(self) -> Access:
+    def principal(self) -> Principal:
         """Return what its caller is allowed."""
-        return Access(
+        return Principal(
             name=self.name,
             role=self.role,
             projects=frozenset(self.projects) or None,

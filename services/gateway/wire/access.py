@@ -9,7 +9,7 @@ from boatyard.gateway.v1 import access_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from services.gateway.values.principal import Role, current_access
+from services.gateway.values.principal import Role, current_principal
 
 ROLES: Final = {
     access_pb2.ROLE_VIEWER: Role.VIEWER,
@@ -19,19 +19,19 @@ ROLES: Final = {
 }
 ROLE_NUMBERS: Final = {role: number for number, role in ROLES.items()}
 
-Answer = TypeVar("Answer", bound=Message)
+Readable = TypeVar("Readable", bound=Message)
 
 _URL: Final = "url"
 
 
 def for_caller(answer: Any) -> Any:  # noqa: ANN401 - any message, or one that is written already
     """Return what the caller of the RPC being served may read of an answer. See `call.Screen`."""
-    return readable(answer, current_access().role) if isinstance(answer, Message) else answer
+    return readable(answer, current_principal().role) if isinstance(answer, Message) else answer
 
 
-def readable(message: Answer, role: Role) -> Answer:
+def readable(message: Readable, role: Role) -> Readable:
     """Return what a role may read of a message: itself, or a copy that lacks the rest."""
-    if role is Role.COORDINATOR or not kept_from(message.DESCRIPTOR, role):
+    if role is Role.COORDINATOR or not withheld_from(message.DESCRIPTOR, role):
         return message
     seen = type(message)()
     seen.CopyFrom(message)
@@ -40,20 +40,20 @@ def readable(message: Answer, role: Role) -> Answer:
 
 
 @cache
-def kept_from(message: Descriptor, role: Role) -> Sequence[tuple[FieldDescriptor, bool]]:
+def withheld_from(message: Descriptor, role: Role) -> Sequence[tuple[FieldDescriptor, bool]]:
     """Return the fields of a message that a role may not read (True), or that hold such fields (False)."""
     found = []
     for field in message.fields:
         reader = field.GetOptions().Extensions[access_pb2.readable_by]
         if reader and not role.may(ROLES[reader]):
             found.append((field, True))
-        elif field.message_type is not None and kept_from(field.message_type, role):
+        elif field.message_type is not None and withheld_from(field.message_type, role):
             found.append((field, False))
     return found
 
 
 def _clear(message: Message, role: Role) -> None:
-    for field, is_kept in kept_from(message.DESCRIPTOR, role):
+    for field, is_kept in withheld_from(message.DESCRIPTOR, role):
         value = getattr(message, field.name)
         if not is_kept:
             held = value if field.is_repeated else (value,) if message.HasField(field.name) else ()

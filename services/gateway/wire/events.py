@@ -7,14 +7,14 @@ from boatyard.execution.v1 import event_pb2
 from boatyard.gateway.v1 import coordinator_pb2 as pb
 
 from services.gateway.values.events import NumberedEvent
-from services.gateway.wire.validation import KIB, Checks
+from services.gateway.wire.validation import KIB, Validator
 
 _MAX_EVENTS_BYTES: Final = 2 << 20
 
 
 def events_of(request: pb.AppendEventsRequest) -> list[NumberedEvent]:
     """Read events, which follow one another. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         sequences = [event.sequence for event in request.events]
         if sequences and (sequences[0] < 1 or sequences != list(range(sequences[0], sequences[0] + len(sequences)))):
             check.add("events", "must be numbered from 1, each one more than the one before")

@@ -14,7 +14,7 @@ from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
 from services.gateway import scope
-from services.gateway.schema.idempotency import Request
+from services.gateway.schema.idempotency import IdempotencyKey
 
 KIB: Final = 1024
 LINE_CHARACTERS: Final = 255
@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 Number = TypeVar("Number", bound=int)
 
 
-class Checks:
+class Validator:
     """Reads the fields of one request, and raises Invalid with all that is wrong with them at the end.
 
         with Checks() as check:
@@ -110,7 +110,7 @@ class Checks:
         """Read a repeated enum."""
         return frozenset(self.choice(f"{field}[{index}]", number, choices) for index, number in enumerate(numbers))
 
-    def request(self, message: Message, request_id: str) -> Request | None:
+    def idempotency_key(self, message: Message, request_id: str) -> IdempotencyKey | None:
         """Read the request id of a call, and what tells its message from others; None without an id."""
         if not request_id:
             return None
@@ -119,7 +119,7 @@ class Checks:
         # The same words of a caller who sees other projects may mean another one.
         said = message.SerializeToString(deterministic=True) + repr(sorted(scope.visible() or ())).encode()
         digest = hashlib.sha256(said).digest()
-        return Request(request_id, message.DESCRIPTOR.full_name, digest)
+        return IdempotencyKey(request_id, message.DESCRIPTOR.full_name, digest)
 
     def page(self, message: Message, page_size: int, page_token: str) -> Page:
         """Read which page is wanted; all other fields of the message are the filter that its token is bound to."""
@@ -135,7 +135,7 @@ class Checks:
             return Page()
 
 
-def moment(check: Checks, field: str, value: Timestamp) -> datetime:
+def moment(check: Validator, field: str, value: Timestamp) -> datetime:
     """Read a time, to the microsecond."""
     try:
         return value.ToDatetime(UTC)

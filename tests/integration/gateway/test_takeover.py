@@ -13,7 +13,7 @@ from services.gateway.hooks.store import HookStore
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import jobs
-from services.gateway.values.agent import AgentSettings, Policy
+from services.gateway.values.agent import AgentSettings, JobPolicySettings
 from services.gateway.values.catalog import Repository
 from services.gateway.values.hooks import Hook, HookEvent
 from services.gateway.values.jobs import JobView
@@ -116,7 +116,7 @@ async def test_hooks_are_told_of_a_job_whose_last_attempt_was_lost(book: Books, 
         create_time=datetime.now(UTC),
     )
     await HookStore(book.engine).register(hook, None)
-    admitted = await book.admit(agent=AgentSettings(command="true"), policy=Policy(max_attempts=1))
+    admitted = await book.admit(agent=AgentSettings(command="true"), policy=JobPolicySettings(max_attempts=1))
     job = await ended_elsewhere(book, nodes, admitted.order.job_id, "agent")
 
     assert (job.state, job.reason, job.cell_id) == (JobState.FAILED, "NODE_LOST", "two")

@@ -7,11 +7,11 @@ from boatyard.gateway.v1.ledger_pb2_grpc import LedgerServiceServicer
 from grpc import aio
 
 from services.gateway.coordinators.ledger import wire
-from services.gateway.coordinators.ledgers import Desk
+from services.gateway.coordinators.ledgers import CoordinatorLedgers
 from services.gateway.coordinators.store import CoordinatorStore
 from services.gateway.coordinators.wire import coordinator
 from services.gateway.wire.times import timestamp
-from services.gateway.wire.validation import Checks
+from services.gateway.wire.validation import Validator
 from services.lifecycle.model.value import pack
 
 Context = aio.ServicerContext[Any, Any]
@@ -20,15 +20,15 @@ Context = aio.ServicerContext[Any, Any]
 class LedgerServicer(LedgerServiceServicer):
     """Serves boatyard.gateway.v1.LedgerService."""
 
-    def __init__(self, store: CoordinatorStore, desk: Desk) -> None:
+    def __init__(self, store: CoordinatorStore, ledgers: CoordinatorLedgers) -> None:
         self._store = store
-        self._desk = desk
+        self._ledgers = ledgers
 
     async def ReadAttempt(self, request: pb.ReadAttemptRequest, context: Context) -> pb.ReadAttemptResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             held = wire.held(check, request.holder)
-        async with self._desk.holding(held) as (ledger, lease):
+        async with self._ledgers.holding(held) as (ledger, lease):
             stages = (await ledger.stages(lease)).values()
             note = await ledger.execution(lease)
         return pb.ReadAttemptResponse(stages=map(wire.recorded, stages), note=pack(note))
@@ -37,83 +37,83 @@ class LedgerServicer(LedgerServiceServicer):
         self, request: pb.ReadSurroundingsRequest, context: Context
     ) -> pb.ReadSurroundingsResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             held = wire.held(check, request.holder)
-        async with self._desk.holding(held) as (ledger, lease):
+        async with self._ledgers.holding(held) as (ledger, lease):
             return pb.ReadSurroundingsResponse(surroundings=pack(await ledger.surroundings(lease)))
 
     async def ReadDocument(self, request: pb.ReadDocumentRequest, context: Context) -> pb.ReadDocumentResponse:
         """See the contract."""
         held, stage, outcome = wire.document_wanted(request)
-        async with self._desk.holding(held) as (ledger, lease):
+        async with self._ledgers.holding(held) as (ledger, lease):
             document = await ledger.document(lease, stage, outcome)
         return pb.ReadDocumentResponse(document=document.data, time=timestamp(document.time))
 
     async def ReadSigningKey(self, request: pb.ReadSigningKeyRequest, context: Context) -> pb.ReadSigningKeyResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             held = wire.held(check, request.holder)
             hook_id = check.required_id("hook_id", request.hook_id)
-        async with self._desk.holding(held) as (ledger, lease):
+        async with self._ledgers.holding(held) as (ledger, lease):
             return pb.ReadSigningKeyResponse(key=await ledger.signing_key(lease, hook_id))
 
     async def RecordHookCall(self, request: pb.RecordHookCallRequest, context: Context) -> pb.RecordHookCallResponse:
         """See the contract."""
         held, call = wire.call(request)
-        async with self._desk.holding(held) as (ledger, lease):
+        async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.record_call(lease, call)
         return pb.RecordHookCallResponse()
 
     async def BeginStage(self, request: pb.BeginStageRequest, context: Context) -> pb.BeginStageResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             held = wire.held(check, request.holder)
             name = wire.name_of(check, "name", request.name)
-        async with self._desk.holding(held) as (ledger, lease):
+        async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.begin_stage(lease, name)
         return pb.BeginStageResponse()
 
     async def EndStage(self, request: pb.EndStageRequest, context: Context) -> pb.EndStageResponse:
         """See the contract."""
         held, stage, notes = wire.ended(request)
-        async with self._desk.holding(held) as (ledger, lease):
+        async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.end_stage(lease, stage, notes)
         return pb.EndStageResponse()
 
     async def NoteExecution(self, request: pb.NoteExecutionRequest, context: Context) -> pb.NoteExecutionResponse:
         """See the contract."""
         held, note = wire.note(request)
-        async with self._desk.holding(held) as (ledger, lease):
+        async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.note(lease, note)
         return pb.NoteExecutionResponse()
 
     async def ParkJob(self, request: pb.ParkJobRequest, context: Context) -> pb.ParkJobResponse:
         """See the contract."""
         held, question = wire.question(request)
-        async with self._desk.holding(held) as (ledger, lease):
+        async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.park(lease, question)
         return pb.ParkJobResponse()
 
     async def ReadDecision(self, request: pb.ReadDecisionRequest, context: Context) -> pb.ReadDecisionResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             held = wire.held(check, request.holder)
             name = wire.name_of(check, "name", request.name)
-        async with self._desk.holding(held) as (ledger, lease):
+        async with self._ledgers.holding(held) as (ledger, lease):
             decision = await ledger.decision(lease, name)
         return pb.ReadDecisionResponse(decision=b"" if decision is None else pack(decision))
 
     async def RetryLater(self, request: pb.RetryLaterRequest, context: Context) -> pb.RetryLaterResponse:
         """See the contract."""
         held, retry = wire.retry(request)
-        async with self._desk.holding(held) as (ledger, lease):
+        async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.retry(lease, retry)
         return pb.RetryLaterResponse()
 
     async def FinishJob(self, request: pb.FinishJobRequest, context: Context) -> pb.FinishJobResponse:
         """See the contract."""
         held, outcome = wire.outcome(request)
-        async with self._desk.holding(held) as (ledger, lease):
+        async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.finish(lease, outcome)
         return pb.FinishJobResponse()
 

@@ -7,8 +7,8 @@ from boatyard.gateway.v1 import agent_pb2, job_pb2
 from boatyard.gateway.v1 import ledger_pb2 as pb
 
 from services.gateway.coordinators import wire
-from services.gateway.coordinators.model import Held
-from services.gateway.wire.validation import KIB, Checks
+from services.gateway.coordinators.model import HeldLease
+from services.gateway.wire.validation import KIB, Validator
 from services.lifecycle.ledger import Stage
 from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Question
@@ -30,12 +30,12 @@ _STATES: Final = {
 _STATE_NUMBERS: Final = {state: job_pb2.StageRecord.State.Value(f"STATE_{state}") for state in StageState}
 
 
-def held(check: Checks, holder: pb.Holder) -> Held:
+def held(check: Validator, holder: pb.Holder) -> HeldLease:
     """Read whose lease a call is made under."""
     return wire.held(check, holder.coordinator_id, holder.lease, "holder.")
 
 
-def name_of(check: Checks, field: str, name: str) -> str:
+def name_of(check: Validator, field: str, name: str) -> str:
     """Read what a stage or a question is called."""
     if not 0 < len(name) <= _MAX_NAME_CHARACTERS or not name.isprintable():
         check.add(field, f"must be 1 to {_MAX_NAME_CHARACTERS} characters")
@@ -49,9 +49,9 @@ def recorded(stage: Stage) -> pb.RecordedStage:
     )
 
 
-def ended(request: pb.EndStageRequest) -> tuple[Held, Stage, list[ExecutionNote]]:
+def ended(request: pb.EndStageRequest) -> tuple[HeldLease, Stage, list[ExecutionNote]]:
     """Read how a stage went. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         whose = held(check, request.holder)
         check.part(request, "stage")
         if len(request.stage.result) > _MAX_RESULT_BYTES or not request.stage.result.isascii():
@@ -66,52 +66,52 @@ def ended(request: pb.EndStageRequest) -> tuple[Held, Stage, list[ExecutionNote]
     return whose, stage, notes
 
 
-def note(request: pb.NoteExecutionRequest) -> tuple[Held, ExecutionNote]:
+def note(request: pb.NoteExecutionRequest) -> tuple[HeldLease, ExecutionNote]:
     """Read an execution as it is now. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         whose = held(check, request.holder)
     return whose, wire.value("note", ExecutionNote, request.note)
 
 
-def call(request: pb.RecordHookCallRequest) -> tuple[Held, HookCall]:
+def call(request: pb.RecordHookCallRequest) -> tuple[HeldLease, HookCall]:
     """Read how a call of a hook goes. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         whose = held(check, request.holder)
     return whose, wire.value("call", HookCall, request.call)
 
 
-def question(request: pb.ParkJobRequest) -> tuple[Held, Question]:
+def question(request: pb.ParkJobRequest) -> tuple[HeldLease, Question]:
     """Read what a person is asked. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         whose = held(check, request.holder)
     return whose, wire.value("question", Question, request.question)
 
 
-def retry(request: pb.RetryLaterRequest) -> tuple[Held, Retry]:
+def retry(request: pb.RetryLaterRequest) -> tuple[HeldLease, Retry]:
     """Read how a job goes on. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         whose = held(check, request.holder)
     found = wire.value("retry", Retry, request.retry)
-    with Checks() as check:
+    with Validator() as check:
         if not 0 <= found.seconds <= _MAX_RETRY_SECONDS:
             check.add("retry", f"must wait for at most {_MAX_RETRY_SECONDS} s")
     return whose, found
 
 
-def outcome(request: pb.FinishJobRequest) -> tuple[Held, Outcome]:
+def outcome(request: pb.FinishJobRequest) -> tuple[HeldLease, Outcome]:
     """Read how a job ends. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         whose = held(check, request.holder)
     found = wire.value("outcome", Outcome, request.outcome)
-    with Checks() as check:
+    with Validator() as check:
         if not found.state.is_final:
             check.add("outcome", "must be an end")
     return whose, found
 
 
-def document_wanted(request: pb.ReadDocumentRequest) -> tuple[Held, str, Outcome | None]:
+def document_wanted(request: pb.ReadDocumentRequest) -> tuple[HeldLease, str, Outcome | None]:
     """Read which document is wanted: of which stage, and for which end. Raises Invalid."""
-    with Checks() as check:
+    with Validator() as check:
         whose = held(check, request.holder)
         stage = name_of(check, "stage", request.stage)
     return whose, stage, wire.value("outcome", Outcome, request.outcome) if request.outcome else None
@@ -119,7 +119,7 @@ def document_wanted(request: pb.ReadDocumentRequest) -> tuple[Held, str, Outcome
 
 def standings_wanted(request: pb.ReadStandingsRequest) -> tuple[str, Sequence[str]]:
     """Read whose jobs are asked for. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         if len(request.jobs) > _MAX_JOBS:
             check.add("jobs", f"must be at most {_MAX_JOBS}")
         for number, job_id in enumerate(request.jobs):

@@ -10,7 +10,7 @@ REFUSED = (Status.UNAUTHENTICATED, Status.PERMISSION_DENIED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class AuditRecord:
     """One call. `role` is empty where the caller is not known; a resource is such as job/job-01kb2v."""
 
     record_id: str
@@ -29,7 +29,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class AuditFilter:
     """Which records to list; what is empty or None does not narrow. `after` is the first moment, `before` the end."""
 
     caller: str = ""

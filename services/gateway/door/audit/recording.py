@@ -9,14 +9,14 @@ from services.common.ids import new_id
 from services.common.rpc.call import Call, Layer
 from services.common.rpc.failing import TOO_MANY_FAILURES
 from services.gateway.door.audit import wire
-from services.gateway.door.audit.model import OK, REFUSED, Record
-from services.gateway.door.audit.trail import Trail
-from services.gateway.values.principal import current_access
+from services.gateway.door.audit.model import OK, REFUSED, AuditRecord
+from services.gateway.door.audit.trail import AuditTrail
+from services.gateway.values.principal import current_principal
 
 _WORDS = 255
 
 
-def recording(trail: Trail, cell_id: str, changing: Container[str]) -> Layer:
+def recording(trail: AuditTrail, cell_id: str, changing: Container[str]) -> Layer:
     """Record the calls of `changing` RPCs (by their paths), and of all others those that are refused."""
 
     @asynccontextmanager
@@ -31,21 +31,21 @@ def recording(trail: Trail, cell_id: str, changing: Container[str]) -> Layer:
     return layer
 
 
-def _record(call: Call, cell_id: str) -> Record:
+def _record(call: Call, cell_id: str) -> AuditRecord:
     is_nobodys = call.status is Status.UNAUTHENTICATED or call.reason == TOO_MANY_FAILURES
-    access = None if is_nobodys else current_access()
-    origin = access.origin if access else call.context.peer()
-    return Record(
+    principal = None if is_nobodys else current_principal()
+    origin = principal.origin if principal else call.context.peer()
+    return AuditRecord(
         record_id=new_id("audit"),
         time=datetime.now(UTC),
-        caller=access.name[:_WORDS] if access else "",
-        token_id=access.token_id if access else "",
-        role=access.role if access else "",
+        caller=principal.name[:_WORDS] if principal else "",
+        token_id=principal.token_id if principal else "",
+        role=principal.role if principal else "",
         origin=origin[:_WORDS],
         cell_id=cell_id,
-        forwarded_by=access.forwarded_by if access else "",
+        forwarded_by=principal.forwarded_by if principal else "",
         method=call.method.rpartition(".")[2],
-        resources=wire.resources_of(call.request, call.answer) if access else (),
+        resources=wire.resources_of(call.request, call.answer) if principal else (),
         status=call.status or OK,
         reason=call.reason or "",
         request_id=call.request_id,

@@ -9,7 +9,7 @@ from grpc import aio
 from services.gateway import scope
 from services.gateway.door.audit import wire
 from services.gateway.door.audit.store import AuditStore
-from services.gateway.wire.validation import Checks
+from services.gateway.wire.validation import Validator
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -25,7 +25,7 @@ class AuditServicer(AuditServiceServicer):
     ) -> pb.ListAuditRecordsResponse:
         """See the contract."""
         scope.check_all()
-        with Checks() as check:
+        with Validator() as check:
             wanted = wire.records_wanted(check, request)
             page = check.page(request, request.page_size, request.page_token)
         records, following = await self._records.page(wanted, page)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.rpc.failing import TOO_MANY_FAILURES
-from services.gateway.door.audit.model import REFUSED, Record, Wanted
+from services.gateway.door.audit.model import REFUSED, AuditFilter, AuditRecord
 from services.gateway.schema.audit import audit_records
 from services.gateway.schema.sql import read_page
 
@@ -25,13 +25,13 @@ class AuditStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def add(self, records: Sequence[Record]) -> None:
+    async def add(self, records: Sequence[AuditRecord]) -> None:
         """Keep some records; those that are there already, of a try whose answer was lost, are left alone."""
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         async with self._engine.begin() as connection:
             await connection.execute(insert(audit_records).on_conflict_do_nothing(), list(map(_row, records)))
 
-    async def page(self, wanted: Wanted, page: Page) -> tuple[list[Record], str]:
+    async def page(self, wanted: AuditFilter, page: Page) -> tuple[list[AuditRecord], str]:
         """Return a page of the records that are wanted, the newest first, and the token of the next."""
         statement = select(audit_records).where(*_conditions(wanted))
         async with self._engine.begin() as connection:
@@ -44,12 +44,12 @@ class AuditStore:
             )
 
 
-async def forget(connection: AsyncConnection, before: datetime) -> int:
+async def remove_expired(connection: AsyncConnection, before: datetime) -> int:
     """Forget the calls that ended before a moment; return how many."""
     return (await connection.execute(delete(audit_records).where(audit_records.c.time < before))).rowcount
 
 
-def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+def _conditions(wanted: AuditFilter) -> list[ColumnElement[bool]]:
     columns = audit_records.c
     conditions = []
     if wanted.caller:
@@ -67,10 +67,10 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _row(record: AuditRecord) -> dict[str, Any]:
     values = {field.name: getattr(record, field.name) for field in fields(record)}
     return values | {"resources": "".join(f" {resource} " for resource in record.resources)}
 
 
-def _record(**row: Any) -> Record:  # noqa: ANN401 - the row's values
-    return Record(**row | {"resources": tuple(row["resources"].split())})
+def _record(**row: Any) -> AuditRecord:  # noqa: ANN401 - the row's values
+    return AuditRecord(**row | {"resources": tuple(row["resources"].split())})

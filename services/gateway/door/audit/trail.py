@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.common.errors import Unavailable
-from services.gateway.door.audit.model import Record
+from services.gateway.door.audit.model import AuditRecord
 from services.gateway.door.audit.store import AuditStore
 
 _BATCH_SECONDS = 0.2
@@ -22,18 +22,18 @@ _MAX_UNKNOWN_PER_SECOND = 10
 log = structlog.get_logger()
 
 
-class Trail:
+class AuditTrail:
     """Takes records, and writes them as long as `run` runs; what then is left, at its end."""
 
     def __init__(self, store: AuditStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
-        self._waiting: deque[Record] = deque()
+        self._waiting: deque[AuditRecord] = deque()
         self._some = asyncio.Event()
         self._second, self._unknown = 0.0, Counter[str]()
         self._lost = 0
 
-    def note(self, record: Record) -> None:
+    def note(self, record: AuditRecord) -> None:
         """Take a record. It never waits and never fails: where there is no room for it, it is counted, and logged."""
         if len(self._waiting) >= _MAX_WAITING or self._is_one_too_many(record):
             self._lost += 1
@@ -52,7 +52,7 @@ class Trail:
         finally:
             await self._write_the_last()
 
-    def _is_one_too_many(self, record: Record) -> bool:
+    def _is_one_too_many(self, record: AuditRecord) -> bool:
         """Whether it is of a flood of calls by nobody: what comes without a token must not fill the disk."""
         if record.caller:
             return False

@@ -11,11 +11,11 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 
 from services.common.ids import is_id
-from services.gateway.door.audit.model import Record, Wanted
+from services.gateway.door.audit.model import AuditFilter, AuditRecord
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import ROLE_NUMBERS
 from services.gateway.wire.times import timestamp
-from services.gateway.wire.validation import Checks, moment
+from services.gateway.wire.validation import Validator, moment
 
 MAX_RESOURCES: Final = 20
 
@@ -41,9 +41,9 @@ def resources_of(request: Message | None, answer: Message | None) -> tuple[str, 
     return tuple(dict.fromkeys(named + made))[:MAX_RESOURCES]
 
 
-def records_wanted(check: Checks, request: pb.ListAuditRecordsRequest) -> Wanted:
+def records_wanted(check: Validator, request: pb.ListAuditRecordsRequest) -> AuditFilter:
     """Read which records to list."""
-    return Wanted(
+    return AuditFilter(
         caller=check.line("caller", request.caller),
         method=check.line("method", request.method),
         resource_id=check.optional_id("resource_id", request.resource_id),
@@ -53,7 +53,7 @@ def records_wanted(check: Checks, request: pb.ListAuditRecordsRequest) -> Wanted
     )
 
 
-def record_message(record: Record) -> pb.AuditRecord:
+def record_message(record: AuditRecord) -> pb.AuditRecord:
     """Write a record."""
     return pb.AuditRecord(
         time=timestamp(record.time),

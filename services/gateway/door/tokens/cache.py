@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from services.common.rpc.auth import Shown
 from services.gateway.door.tokens.store import SECRET_PREFIX, TokenStore, hash_of
-from services.gateway.values.principal import Access
+from services.gateway.values.principal import Principal
 
 FRESH_SECONDS = 2.0
 """How long an answer of the database holds; and so how late, at most, a revocation is known on another cell."""
@@ -19,11 +19,11 @@ _MAX_KNOWN = 1000
 @dataclass(frozen=True, slots=True)
 class _Look:
     at: float
-    found: "asyncio.Task[Access | None]"
+    found: "asyncio.Task[Principal | None]"
 
 
-class StoredTokens:
-    """Knows the tokens of the database; see `authenticator.Knows`. Those who ask for one at once share one look."""
+class CachedTokens:
+    """The database's tokens as a `TokenSource`. Those who ask for one at the same time share one look."""
 
     def __init__(self, store: TokenStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -32,11 +32,11 @@ class StoredTokens:
         self._opened: OrderedDict[bytes, None] = OrderedDict()
 
     def is_at_hand(self, token: str) -> bool:
-        """See Knows: it is none of these tokens, or has opened here, and not failed since."""
+        """See TokenSource: it is none of these tokens, or has opened here, and not failed since."""
         return not token.startswith(SECRET_PREFIX) or hash_of(token) in self._opened
 
-    async def access(self, token: str, shown: Shown) -> Access | None:  # noqa: ARG002 - it knows a token by itself
-        """See Knows. Raises Unavailable while the database is away."""
+    async def principal(self, token: str, shown: Shown) -> Principal | None:  # noqa: ARG002 - it knows a token by itself
+        """See TokenSource. Raises Unavailable while the database is away."""
         if not token.startswith(SECRET_PREFIX):
             return None
         key, now = hash_of(token), self._clock()
@@ -48,11 +48,11 @@ class StoredTokens:
                 self._looks.popitem(last=False)
         try:
             # Shielded: one caller that leaves takes the answer from nobody.
-            access = await asyncio.shield(look.found)
+            principal = await asyncio.shield(look.found)
         except Exception:
             self._drop(key, look)
             raise
-        if access is None:  # whoever tries tokens fills nothing
+        if principal is None:  # whoever tries tokens fills nothing
             self._drop(key, look)
             self._opened.pop(key, None)
         else:
@@ -60,15 +60,15 @@ class StoredTokens:
             self._opened.move_to_end(key)
             if len(self._opened) > _MAX_KNOWN:
                 self._opened.popitem(last=False)
-        return access
+        return principal
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Ask the database again from now on: a token was revoked here, or made."""
         self._looks.clear()
 
-    async def _look(self, token: str) -> Access | None:
+    async def _look(self, token: str) -> Principal | None:
         found = await self._store.shown(token)
-        return None if found is None else found.access
+        return None if found is None else found.principal
 
     def _drop(self, key: bytes, look: _Look) -> None:
         if self._looks.get(key) is look:

@@ -8,10 +8,10 @@ from grpc import aio
 
 from services.gateway import scope
 from services.gateway.door.tokens import wire
-from services.gateway.door.tokens.cache import StoredTokens
+from services.gateway.door.tokens.cache import CachedTokens
 from services.gateway.door.tokens.store import TokenStore, new_secret
-from services.gateway.values.principal import current_access
-from services.gateway.wire.validation import Checks
+from services.gateway.values.principal import current_principal
+from services.gateway.wire.validation import Validator
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -19,25 +19,25 @@ Context = aio.ServicerContext[Any, Any]
 class TokenServicer(TokenServiceServicer):
     """Serves boatyard.gateway.v1.TokenService."""
 
-    def __init__(self, tokens: TokenStore, known: StoredTokens) -> None:
+    def __init__(self, tokens: TokenStore, known: CachedTokens) -> None:
         self._tokens = tokens
         self._known = known
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenResponse:
         """See the contract."""
         scope.check_all()
-        with Checks() as check:
-            token = wire.token_of(check, request, current_access().name)
-            call = check.request(request, request.request_id)
+        with Validator() as check:
+            token = wire.token_of(check, request, current_principal().name)
+            key = check.idempotency_key(request, request.request_id)
         secret = new_secret()
-        token = await self._tokens.create(token, secret, call)
-        self._known.forget()
+        token = await self._tokens.create(token, secret, key)
+        self._known.clear()
         return pb.CreateTokenResponse(token=wire.token_message(token), secret=secret)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
         """See the contract."""
         scope.check_all()
-        with Checks() as check:
+        with Validator() as check:
             page = check.page(request, request.page_size, request.page_token)
         tokens, following = await self._tokens.page(page, ended=request.include_ended)
         return pb.ListTokensResponse(tokens=map(wire.token_message, tokens), next_page_token=following)
@@ -45,8 +45,8 @@ class TokenServicer(TokenServiceServicer):
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Context) -> pb.RevokeTokenResponse:
         """See the contract."""
         scope.check_all()
-        with Checks() as check:
+        with Validator() as check:
             token_id = check.required_id("token_id", request.token_id)
         token = await self._tokens.revoke(token_id)
-        self._known.forget()
+        self._known.clear()
         return pb.RevokeTokenResponse(token=wire.token_message(token))

@@ -15,7 +15,7 @@ from services.gateway.catalog.store import PROJECTS
 from services.gateway.schema import idempotency
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import NOW
-from services.gateway.schema.idempotency import Request
+from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.sql import read_page
 from services.gateway.schema.tokens import tokens
 from services.gateway.values.cells import CellKind
@@ -45,13 +45,13 @@ class TokenStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def create(self, token: Token, secret: str, request: Request | None = None) -> Token:
+    async def create(self, token: Token, secret: str, key: IdempotencyKey | None = None) -> Token:
         """Keep a token; for a request that was made before, return what that one made, which `secret` now opens.
 
         Raises NotFound for its projects, AlreadyExists (REQUEST_ID_REUSED).
         """
         async with self._engine.begin() as connection:
-            earlier = await idempotency.claim(connection, request, token.token_id)
+            earlier = await idempotency.claim(connection, key, token.token_id)
             if earlier is not None:
                 again = update(tokens).where(tokens.c.token_id == earlier).values(hash=hash_of(secret))
                 await connection.execute(again)
@@ -114,7 +114,7 @@ class TokenStore:
             return await _get(connection, token_id)
 
 
-async def forget(connection: AsyncConnection, before: datetime) -> int:
+async def remove_expired(connection: AsyncConnection, before: datetime) -> int:
     """Forget the tokens that ended before a moment; return how many."""
     ended = or_(tokens.c.revoke_time < before, tokens.c.expire_time < before)
     return (await connection.execute(delete(tokens).where(ended))).rowcount

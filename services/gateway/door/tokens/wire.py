@@ -9,13 +9,13 @@ from services.common.ids import new_id
 from services.gateway.values.principal import FIRST_ADMINISTRATOR, Role, Token
 from services.gateway.wire.access import ROLE_NUMBERS, ROLES
 from services.gateway.wire.times import timestamp
-from services.gateway.wire.validation import Checks
+from services.gateway.wire.validation import Validator
 
 _MAX_PROJECTS: Final = 100
 _LONGEST: Final = timedelta(days=3653)
 
 
-def token_of(check: Checks, request: auth_pb2.CreateTokenRequest, creator: str) -> Token:
+def token_of(check: Validator, request: auth_pb2.CreateTokenRequest, creator: str) -> Token:
     """Read a token that is to be made."""
     token_id, now = new_id("token"), datetime.now(UTC)
     name = check.line("name", request.name)

@@ -13,13 +13,13 @@ from services.common.rpc.failing import MAX_FAILURES, Failures, TooManyFailuresE
 from services.common.rpc.status import service_error
 from services.gateway import scope
 from services.gateway.door.authenticator import AdminToken, GatewayAuthenticator
-from services.gateway.values.principal import Access, Role, current_access
+from services.gateway.values.principal import Principal, Role, current_principal
 from tests.kit.servers import serving
 from tests.unit.common.rpc.echo import NAME, Echo, EchoStub
 
 UNARY = f"/{NAME}/Unary"
-TOKENS = {role.value: Access(role.lower(), role) for role in Role} | {
-    "of-a": Access("of a", Role.OPERATOR, frozenset({"a"}))
+TOKENS = {role.value: Principal(role.lower(), role) for role in Role} | {
+    "of-a": Principal("of a", Role.OPERATOR, frozenset({"a"}))
 }
 
 
@@ -32,14 +32,14 @@ class Known:
     def is_at_hand(self, token: str) -> bool:
         return token in TOKENS and token in self.asked
 
-    async def access(self, token: str, shown: Shown) -> Access | None:
+    async def principal(self, token: str, shown: Shown) -> Principal | None:
         self.asked.append(token)
         return TOKENS.get(token)
 
 
 async def whoami(_text: str) -> str:
-    access = current_access()
-    return f"{access.name} {access.role}"
+    principal = current_principal()
+    return f"{principal.name} {principal.role}"
 
 
 @asynccontextmanager

@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime
 
-from services.gateway.jobs.prompt import task
+from services.gateway.jobs.prompt import compose_task
 from services.gateway.values.catalog import Document, WorkItem
 
 
 def test_without_a_work_item_it_is_the_prompt() -> None:
-    assert task("  Do it.\n", None) == "  Do it.\n"
+    assert compose_task("  Do it.\n", None) == "  Do it.\n"
 
 
 def test_a_work_item_comes_before_the_prompt() -> None:
@@ -20,7 +20,7 @@ def test_a_work_item_comes_before_the_prompt() -> None:
         documents=(Document("crane.md", "# Crane\n```sh\ngrease\n```\n"), Document("empty.txt", "")),
         create_time=datetime.now(UTC),
     )
-    assert task("Be quick.", item) == (
+    assert compose_task("Be quick.", item) == (
         "# Mend the crane\n\nIt creaks.\n\n## Notes\n\nAsk Ann.\n\n## Documents\n\n"
         "### crane.md\n\n````\n# Crane\n```sh\ngrease\n```\n````\n\n### empty.txt\n\n```\n\n```\n\n"
         "## What to do\n\nBe quick.\n"

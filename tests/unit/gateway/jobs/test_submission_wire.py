@@ -10,13 +10,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.common.errors import Invalid
 from services.gateway.jobs import submission_wire
 from services.gateway.jobs.kinds import load_kinds
-from services.gateway.jobs.submission import Draft
+from services.gateway.jobs.submission import JobSubmission
 from services.lifecycle.model.surroundings import Content
 
 KINDS = load_kinds()
 
 
-def read(**fields: object) -> Draft:
+def read(**fields: object) -> JobSubmission:
     spec = pb.JobSpec(**{"prompt": "x", **fields})  # type: ignore[arg-type]
     return submission_wire.new_job(pb.CreateJobRequest(spec=spec), KINDS)[0]
 

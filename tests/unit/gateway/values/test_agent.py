@@ -17,8 +17,8 @@ from services.gateway.values.agent import (
     DEFAULT_POLICY,
     AgentSettings,
     Checkpoints,
+    JobPolicySettings,
     Network,
-    Policy,
     PromptDelivery,
     Publish,
     Retention,
@@ -26,7 +26,7 @@ from services.gateway.values.agent import (
     SandboxTier,
     overlay,
 )
-from services.gateway.wire.validation import Checks
+from services.gateway.wire.validation import Validator
 from services.lifecycle.model.checkpoint import STAGES
 
 texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -53,7 +53,7 @@ def in_order(stages: set[str]) -> Checkpoints:
 
 
 policies = st.builds(
-    Policy,
+    JobPolicySettings,
     verify_command=texts,
     verify_timeout=spans,
     publish=st.none() | st.sampled_from(Publish),
@@ -69,12 +69,12 @@ policies = st.builds(
 
 
 def read_agent(message: pb.AgentSettings) -> AgentSettings:
-    with Checks() as check:
+    with Validator() as check:
         return agent_of(check, "agent", message)
 
 
-def read_policy(message: pb.Policy) -> Policy:
-    with Checks() as check:
+def read_policy(message: pb.Policy) -> JobPolicySettings:
+    with Validator() as check:
         return policy_of(check, "policy", message)
 
 
@@ -91,12 +91,14 @@ def test_what_is_set_wins_and_what_is_not_inherits():
         sandbox_tier=SandboxTier.BUBBLEWRAP,
         network=Network.NONE,
     )
-    policy = overlay(overlay(DEFAULT_POLICY, Policy(verify_command="make test")), Policy(verify_command=""))
+    policy = overlay(
+        overlay(DEFAULT_POLICY, JobPolicySettings(verify_command="make test")), JobPolicySettings(verify_command="")
+    )
     assert policy.verify_command == "", "set and empty hides what is below"
     assert policy.publish is Publish.PUSH
-    asking = overlay(policy, Policy(checkpoints=Checkpoints(("push",))))
-    assert overlay(asking, Policy()).checkpoints == Checkpoints(("push",))
-    assert overlay(asking, Policy(checkpoints=Checkpoints())).checkpoints == Checkpoints(), "nobody is asked"
+    asking = overlay(policy, JobPolicySettings(checkpoints=Checkpoints(("push",))))
+    assert overlay(asking, JobPolicySettings()).checkpoints == Checkpoints(("push",))
+    assert overlay(asking, JobPolicySettings(checkpoints=Checkpoints())).checkpoints == Checkpoints(), "nobody is asked"
 
 
 @given(agents, agents, agents)

@@ -10,9 +10,9 @@ import pytest
 
 from services.common.errors import Unavailable
 from services.gateway.door.audit import trail as module
-from services.gateway.door.audit.model import Record
+from services.gateway.door.audit.model import AuditRecord
 from services.gateway.door.audit.store import AuditStore
-from services.gateway.door.audit.trail import Trail
+from services.gateway.door.audit.trail import AuditTrail
 from tests.contract.test_audit import RECORD
 
 
@@ -24,7 +24,7 @@ class Database(AuditStore):
         self.away = False
         self.tries = 0
 
-    async def add(self, records: Sequence[Record]) -> None:
+    async def add(self, records: Sequence[AuditRecord]) -> None:
         self.tries += 1
         if self.away:
             raise Unavailable("DATABASE_UNAVAILABLE", "away")
@@ -38,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def running(trail: Trail) -> AsyncIterator[None]:
+async def running(trail: AuditTrail) -> AsyncIterator[None]:
     task = asyncio.create_task(trail.run())
     try:
         yield
@@ -54,14 +54,14 @@ async def until(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-def records(count: int, **changes: str) -> list[Record]:
+def records(count: int, **changes: str) -> list[AuditRecord]:
     return [replace(RECORD, record_id=f"r{number}", **changes) for number in range(count)]
 
 
 async def test_an_outage_is_waited_out_in_order() -> None:
     database = Database()
     database.away = True
-    trail = Trail(database)
+    trail = AuditTrail(database)
     async with running(trail):
         for record in records(1200):
             trail.note(record)
@@ -74,7 +74,7 @@ async def test_an_outage_is_waited_out_in_order() -> None:
 async def test_what_waits_at_the_end_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BATCH_SECONDS", 60)
     database = Database()
-    trail = Trail(database)
+    trail = AuditTrail(database)
     async with running(trail):
         trail.note(RECORD)
         await asyncio.sleep(0.01)
@@ -85,7 +85,7 @@ async def test_what_waits_at_the_end_is_written(monkeypatch: pytest.MonkeyPatch)
 async def test_memory_is_bounded_and_no_call_fails_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_WAITING", 5)
     database = Database()
-    trail = Trail(database)
+    trail = AuditTrail(database)
     for record in records(8):
         trail.note(record)
     async with running(trail):
@@ -95,7 +95,7 @@ async def test_memory_is_bounded_and_no_call_fails_for_it(monkeypatch: pytest.Mo
 async def test_a_flood_of_calls_by_nobody_is_cut_and_everything_else_is_kept() -> None:
     now = 5.0
     database = Database()
-    trail = Trail(database, lambda: now)
+    trail = AuditTrail(database, lambda: now)
     for record in records(100, caller=""):
         trail.note(record)
     trail.note(replace(RECORD, record_id="somebody"))

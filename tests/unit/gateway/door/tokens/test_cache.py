@@ -13,7 +13,7 @@ from services.common.db.migrate import migrate
 from services.common.errors import Unavailable
 from services.common.rpc.auth import Shown
 from services.gateway.door.tokens import cache
-from services.gateway.door.tokens.cache import StoredTokens
+from services.gateway.door.tokens.cache import CachedTokens
 from services.gateway.door.tokens.store import TokenStore, new_secret
 from services.gateway.values.principal import Role, Token
 
@@ -62,58 +62,58 @@ async def made(store: TokenStore, token_id: str) -> str:
 
 async def test_many_calls_are_one_look_and_a_revocation_is_known_in_time(store: Counting) -> None:
     clock = Clock()
-    tokens = StoredTokens(store, clock)
+    tokens = CachedTokens(store, clock)
     secret = await made(store, "t")
-    answers = await asyncio.gather(*(tokens.access(secret, SHOWN) for _ in range(50)))
-    assert {access.name for access in answers if access} == {"t"}
+    answers = await asyncio.gather(*(tokens.principal(secret, SHOWN) for _ in range(50)))
+    assert {principal.name for principal in answers if principal} == {"t"}
     assert store.looks == 1
     await store.revoke("t")  # on another cell: nobody tells this one
-    assert await tokens.access(secret, SHOWN) is not None
+    assert await tokens.principal(secret, SHOWN) is not None
     clock.now += cache.FRESH_SECONDS + 0.001
-    assert await tokens.access(secret, SHOWN) is None
+    assert await tokens.principal(secret, SHOWN) is None
     assert cache.FRESH_SECONDS < 5, "as the contract says"
 
 
 async def test_one_revoked_here_is_out_at_once(store: Counting) -> None:
-    tokens = StoredTokens(store)
+    tokens = CachedTokens(store)
     secret = await made(store, "t")
-    assert await tokens.access(secret, SHOWN) is not None
+    assert await tokens.principal(secret, SHOWN) is not None
     await store.revoke("t")
-    tokens.forget()
-    assert await tokens.access(secret, SHOWN) is None
+    tokens.clear()
+    assert await tokens.principal(secret, SHOWN) is None
 
 
 async def test_guesses_fill_nothing_and_strange_ones_cost_nothing(store: Counting) -> None:
-    tokens = StoredTokens(store)
+    tokens = CachedTokens(store)
     for _ in range(3):
-        assert await tokens.access("boatyard_guess", SHOWN) is None
-        assert await tokens.access("anything", SHOWN) is None
+        assert await tokens.principal("boatyard_guess", SHOWN) is None
+        assert await tokens.principal("anything", SHOWN) is None
     assert (store.looks, len(tokens._looks)) == (3, 0)
 
 
 async def test_no_more_are_kept_than_a_thousand(store: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_MAX_KNOWN", 3)
-    tokens = StoredTokens(store)
+    tokens = CachedTokens(store)
     for number in range(5):
-        assert await tokens.access(await made(store, f"t{number}"), SHOWN)
+        assert await tokens.principal(await made(store, f"t{number}"), SHOWN)
     assert len(tokens._looks) == 3
 
 
 async def test_an_outage_is_said_and_not_remembered(store: Counting) -> None:
-    tokens = StoredTokens(store)
+    tokens = CachedTokens(store)
     secret = await made(store, "t")
     store.away = True
     with pytest.raises(Unavailable):
-        await tokens.access(secret, SHOWN)
+        await tokens.principal(secret, SHOWN)
     store.away = False
-    assert await tokens.access(secret, SHOWN) is not None
+    assert await tokens.principal(secret, SHOWN) is not None
 
 
 async def test_a_caller_that_leaves_takes_the_answer_from_nobody(store: Counting) -> None:
-    tokens = StoredTokens(store)
+    tokens = CachedTokens(store)
     secret = await made(store, "t")
-    leaving = asyncio.create_task(tokens.access(secret, SHOWN))
-    staying = asyncio.create_task(tokens.access(secret, SHOWN))
+    leaving = asyncio.create_task(tokens.principal(secret, SHOWN))
+    staying = asyncio.create_task(tokens.principal(secret, SHOWN))
     await asyncio.sleep(0)
     leaving.cancel()
     assert await staying is not None
