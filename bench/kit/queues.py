@@ -19,7 +19,7 @@ from services.common.db.migrate import migrate
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.submission import JobSubmission
-from services.gateway.jobs.wire import document
+from services.gateway.jobs.wire import job_document
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.schema.jobs import LIVE, jobs
@@ -77,7 +77,7 @@ class Ours(Starts):
         self.notifier = JobNotifier()
         self.store = JobStore(engine, self.notifier)
         self.admission = Admission(engine, self.notifier, "true")
-        self.ledger = SqlLedger(engine, "bench", self.notifier, document)
+        self.ledger = SqlLedger(engine, "bench", self.notifier, job_document)
         self._nodes = nodes
 
     async def submit(self) -> None:

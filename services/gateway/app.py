@@ -45,7 +45,7 @@ from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.servicer import JobServicer
 from services.gateway.jobs.store import OWNERS as JOB_OWNERS
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.wire import document
+from services.gateway.jobs.wire import job_document
 from services.gateway.jobs.work_items import WorkItemJobs
 from services.gateway.ledger.broadcast import ChangeBroadcast
 from services.gateway.ledger.events import EventStore
@@ -108,7 +108,7 @@ async def _main() -> None:
         )
 
         async def document_of(job_id: str) -> bytes:
-            return document(await store.job(job_id))
+            return job_document(await store.job(job_id))
 
         before = door(
             engine,
@@ -161,7 +161,7 @@ async def _ledger(engine: AsyncEngine, cell: Cell, notifier: JobNotifier, settin
         engine,
         cell.cell_id,
         notifier,
-        document,
+        job_document,
         lease_seconds=settings.lease_seconds,
         ageing_seconds=settings.ageing_seconds,
     )

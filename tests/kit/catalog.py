@@ -24,7 +24,7 @@ from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.servicer import JobServicer
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.wire import document
+from services.gateway.jobs.wire import job_document
 from services.gateway.jobs.work_items import WorkItemJobs
 from services.gateway.ledger.notifier import JobNotifier
 from services.lifecycle.nodes import Nodes
@@ -53,7 +53,7 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
     jobs = JobServicer(admission, store, Retries(engine, notifier), notifier, Draining())
 
     async def document_of(job_id: str) -> bytes:
-        return document(await store.job(job_id))
+        return job_document(await store.job(job_id))
 
     registrations = [
         Registration(

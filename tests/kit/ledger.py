@@ -14,7 +14,7 @@ from services.gateway.checkpoints.store import CheckpointStore
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.submission import JobSubmission
-from services.gateway.jobs.wire import document
+from services.gateway.jobs.wire import job_document
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.schema.catalog import projects
@@ -49,7 +49,7 @@ class Books:
 
     async def cell(self, name: str, lease_seconds: float = 60.0, **settings: float) -> SqlLedger:
         """Return the ledger of a cell that has just been started."""
-        ledger = SqlLedger(self.engine, name, self.notifier, document, lease_seconds=lease_seconds, **settings)
+        ledger = SqlLedger(self.engine, name, self.notifier, job_document, lease_seconds=lease_seconds, **settings)
         await ledger.take_over_own("host")
         return ledger
 

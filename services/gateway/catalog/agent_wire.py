@@ -31,7 +31,7 @@ from services.gateway.values.agent import (
     SandboxTier,
     environment_complaint,
 )
-from services.gateway.wire.times import duration
+from services.gateway.wire.times import duration_to_proto
 from services.gateway.wire.validation import Validator
 from services.lifecycle.model.checkpoint import STAGES
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
@@ -86,9 +86,11 @@ _POLICY_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {
 }
 
 
-def agent_of(check: Validator, field: str, message: pb.AgentSettings) -> AgentSettings:
+def agent_from_proto(check: Validator, field: str, message: pb.AgentSettings) -> AgentSettings:
     """Read one layer; `field` is its path, such as `worker.agent`."""
-    layer = _set_fields(check, field, message, ("engine", "command", "system_prompt", "model", "image"), _AGENT_ENUMS)
+    layer = _set_fields_from_proto(
+        check, field, message, ("engine", "command", "system_prompt", "model", "image"), _AGENT_ENUMS
+    )
     if "engine" in layer and layer["engine"] not in ENGINES:
         check.add(f"{field}.engine", f"must be {' or '.join(ENGINES)}")
     check.text(f"{field}.command", message.command, MAX_COMMAND_BYTES)
@@ -112,9 +114,9 @@ def agent_of(check: Validator, field: str, message: pb.AgentSettings) -> AgentSe
     return AgentSettings(**layer, environment=environment)
 
 
-def policy_of(check: Validator, field: str, message: pb.Policy) -> JobPolicySettings:
+def policy_from_proto(check: Validator, field: str, message: pb.Policy) -> JobPolicySettings:
     """Read one layer; `field` is its path, such as `worker.policy`."""
-    layer = _set_fields(check, field, message, ("verify_command",), _POLICY_ENUMS)
+    layer = _set_fields_from_proto(check, field, message, ("verify_command",), _POLICY_ENUMS)
     check.text(f"{field}.verify_command", message.verify_command, MAX_COMMAND_BYTES)
     if message.HasField("verify_timeout"):
         layer["verify_timeout"] = check.duration(f"{field}.verify_timeout", message.verify_timeout, MAX_VERIFY_TIMEOUT)
@@ -139,17 +141,17 @@ def policy_of(check: Validator, field: str, message: pb.Policy) -> JobPolicySett
     return JobPolicySettings(**layer)
 
 
-def agent_message(value: AgentSettings) -> pb.AgentSettings:
+def agent_to_proto(value: AgentSettings) -> pb.AgentSettings:
     """Write one layer, or all of them together."""
-    return pb.AgentSettings(**_written(value, _AGENT_ENUMS), environment=value.environment)
+    return pb.AgentSettings(**_set_fields_to_proto(value, _AGENT_ENUMS), environment=value.environment)
 
 
-def policy_message(value: JobPolicySettings) -> pb.Policy:
+def policy_to_proto(value: JobPolicySettings) -> pb.Policy:
     """Write one layer, or all of them together."""
-    return pb.Policy(**_written(value, _POLICY_ENUMS))
+    return pb.Policy(**_set_fields_to_proto(value, _POLICY_ENUMS))
 
 
-def _set_fields(
+def _set_fields_from_proto(
     check: Validator,
     field: str,
     message: pb.AgentSettings | pb.Policy,
@@ -164,7 +166,9 @@ def _set_fields(
     return found
 
 
-def _written(value: AgentSettings | JobPolicySettings, enums: Mapping[str, Mapping[Any, Any]]) -> dict[str, Any]:
+def _set_fields_to_proto(
+    value: AgentSettings | JobPolicySettings, enums: Mapping[str, Mapping[Any, Any]]
+) -> dict[str, Any]:
     """Write what is set, but for maps."""
     written = {}
     for field in value.__dataclass_fields__:
@@ -172,7 +176,7 @@ def _written(value: AgentSettings | JobPolicySettings, enums: Mapping[str, Mappi
         if field in enums and content is not None:
             content = next(number for number, known in enums[field].items() if known is content and number)
         elif isinstance(content, timedelta):
-            content = duration(content)
+            content = duration_to_proto(content)
         elif isinstance(content, Checkpoints):
             content = pb.Checkpoints(before=content.before)
         if content is not None and not isinstance(content, Mapping):

@@ -80,13 +80,13 @@ def _take(path: str, source: Message, target: Message) -> None:
 
 
 def _with_token(repository: Repository) -> Message:
-    message = wire.repository_message(repository)
+    message = wire.repository_to_proto(repository)
     message.token = repository.token
     return message
 
 
-PROJECT: Final = Form("project", wire.project_message, wire.project_of)
-REPOSITORY: Final = Form("repository", _with_token, wire.repository_of)
-TEMPLATE: Final = Form("template", wire.template_message, wire.template_of)
-WORKER: Final = Form("worker", wire.worker_message, wire.worker_of)
-WORK_ITEM: Final = Form("work_item", wire.work_item_message, wire.work_item_of)
+PROJECT: Final = Form("project", wire.project_to_proto, wire.project_from_proto)
+REPOSITORY: Final = Form("repository", _with_token, wire.repository_from_proto)
+TEMPLATE: Final = Form("template", wire.template_to_proto, wire.template_from_proto)
+WORKER: Final = Form("worker", wire.worker_to_proto, wire.worker_from_proto)
+WORK_ITEM: Final = Form("work_item", wire.work_item_to_proto, wire.work_item_from_proto)

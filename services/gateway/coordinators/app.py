@@ -15,7 +15,7 @@ from services.gateway.coordinators.ledgers import CoordinatorLedgers
 from services.gateway.coordinators.servicer import CoordinatorServicer
 from services.gateway.coordinators.store import CoordinatorStore
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.wire import document
+from services.gateway.jobs.wire import job_document
 from services.gateway.ledger.events import EventStore
 from services.gateway.ledger.notifier import JobNotifier
 
@@ -40,7 +40,7 @@ def registrations(
     store = CoordinatorStore(
         engine, notifier, events, takes_over=takes_over, lease_seconds=lease_seconds, ageing_seconds=ageing_seconds
     )
-    ledgers = CoordinatorLedgers(engine, store, notifier, document, lease_seconds)
+    ledgers = CoordinatorLedgers(engine, store, notifier, job_document, lease_seconds)
     return [
         Registration(
             coordinator_pb2.DESCRIPTOR.services_by_name["CoordinatorService"].full_name,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.gateway.values.catalog import Project, Repository, WorkItem
+from services.gateway.values.cells import Cell, CellKind
 from services.gateway.values.hooks import Hook
 from services.gateway.values.jobs import JobView
 
@@ -27,3 +28,16 @@ class WorkContext:
     related: Sequence[WorkItem]
     repository: Repository | None
     hooks: Sequence[Hook]
+
+
+def coordinator_cell(coordinator_id: str, *, host: str = "", version: str = "", capacity: int = 0) -> Cell:
+    """Return the cell that a coordinator is: no gateway, so nobody can ask it for anything."""
+    return Cell(
+        cell_id=coordinator_id,
+        kind=CellKind.COORDINATOR,
+        host=host,
+        version=version,
+        capacity=capacity,
+        address="",
+        peer_token="",
+    )

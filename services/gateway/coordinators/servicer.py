@@ -13,15 +13,17 @@ from grpc import aio
 from services.common.rpc.draining import Draining
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators import wire
+from services.gateway.coordinators.context_wire import context_to_proto
 from services.gateway.coordinators.endings import check_approved, complete, end_question, fail
 from services.gateway.coordinators.ledgers import CoordinatorLedgers
+from services.gateway.coordinators.model import coordinator_cell
 from services.gateway.coordinators.store import CoordinatorStore
 from services.gateway.jobs import wire as job_wire
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.watching import looks
 from services.gateway.ledger.notifier import WORK, JobNotifier
-from services.gateway.wire.events import events_of
-from services.gateway.wire.times import duration
+from services.gateway.wire.events import events_from_proto
+from services.gateway.wire.times import duration_to_proto
 from services.gateway.wire.validation import Validator
 from services.lifecycle.model.states import JobState
 
@@ -57,17 +59,17 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         self, request: pb.RegisterCoordinatorRequest, context: Context
     ) -> pb.RegisterCoordinatorResponse:
         """See the contract."""
-        coordinator = wire.registered(request)
+        coordinator = wire.coordinator_from_proto(request)
         async with self._ledgers.ledger(coordinator) as ledger:
             await self._cells.register(coordinator)
             jobs_held = await ledger.take_over_own(coordinator.host)
         return pb.RegisterCoordinatorResponse(
-            lease_duration=duration(timedelta(seconds=self._ledgers.lease_seconds)), jobs_held=jobs_held
+            lease_duration=duration_to_proto(timedelta(seconds=self._ledgers.lease_seconds)), jobs_held=jobs_held
         )
 
     async def ClaimJob(self, request: pb.ClaimJobRequest, context: Context) -> pb.ClaimJobResponse:
         """See the contract."""
-        coordinator, wanted, key, seconds = wire.wanted(request, context.time_remaining())
+        coordinator, wanted, key, seconds = wire.claim_from_proto(request, context.time_remaining())
         await self._store.enrol(coordinator)
         deadline = asyncio.get_running_loop().time() + seconds
         with self._notifier.subscribe(WORK) as news:
@@ -75,7 +77,7 @@ class CoordinatorServicer(CoordinatorServiceServicer):
                 lease = await self._store.claim(coordinator.cell_id, wanted, key)
                 left = deadline - asyncio.get_running_loop().time()
                 if lease is not None:
-                    return pb.ClaimJobResponse(job=wire.claimed(lease, self._ledgers.lease_seconds))
+                    return pb.ClaimJobResponse(job=wire.claimed_job_to_proto(lease, self._ledgers.lease_seconds))
                 if left <= 0:
                     return pb.ClaimJobResponse()
                 async with self._draining.interrupting():
@@ -83,9 +85,9 @@ class CoordinatorServicer(CoordinatorServiceServicer):
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
         """See the contract."""
-        coordinator, fences = wire.leases(request)
+        coordinator, fences = wire.renewal_from_proto(request)
         async with self._ledgers.ledger(coordinator) as ledger:
-            return wire.renewed(await ledger.prolong(fences), self._ledgers.lease_seconds)
+            return wire.renewal_to_proto(await ledger.prolong(fences), self._ledgers.lease_seconds)
 
     async def WatchCoordinator(
         self, request: pb.WatchCoordinatorRequest, context: Context
@@ -93,7 +95,7 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         """See the contract."""
         with Validator() as check:
             coordinator_id = check.required_id("coordinator_id", request.coordinator_id)
-        await self._store.enrol(wire.coordinator(coordinator_id))
+        await self._store.enrol(coordinator_cell(coordinator_id))
         told: frozenset[str] = frozenset()
 
         async def look() -> frozenset[str] | None:
@@ -109,8 +111,8 @@ class CoordinatorServicer(CoordinatorServiceServicer):
     async def GetWorkContext(self, request: pb.GetWorkContextRequest, context: Context) -> pb.GetWorkContextResponse:
         """See the contract."""
         with Validator() as check:
-            held = wire.held(check, request.coordinator_id, request.lease)
-        return wire.context(await self._store.context(held))
+            held = wire.held_lease_from_proto(check, request.coordinator_id, request.lease)
+        return context_to_proto(await self._store.context(held))
 
     async def AppendEvents(
         self, request_iterator: AsyncIterator[pb.AppendEventsRequest], context: Context
@@ -118,27 +120,27 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         """See the contract."""
         first = await anext(aiter(request_iterator), pb.AppendEventsRequest())
         with Validator() as check:
-            held = wire.held(check, first.coordinator_id, first.lease)
+            held = wire.held_lease_from_proto(check, first.coordinator_id, first.lease)
             execution_id = check.required_id("execution_id", first.execution_id)
-        following = await self._store.append(held, execution_id, events_of(first), last=first.is_last)
+        following = await self._store.append(held, execution_id, events_from_proto(first), last=first.is_last)
         async for request in request_iterator:
-            following = await self._store.append(held, execution_id, events_of(request), last=request.is_last)
+            following = await self._store.append(held, execution_id, events_from_proto(request), last=request.is_last)
         return pb.AppendEventsResponse(next_sequence=following)
 
     async def CompleteJob(self, request: pb.CompleteJobRequest, context: Context) -> pb.CompleteJobResponse:
         """See the contract."""
-        held, output = wire.completed(request)
+        held, output = wire.completion_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
             if (await self._jobs.job(held.job_id)).state is not JobState.SUCCEEDED:  # else it is a repetition
                 if lease.order.policy.checkpoints:
                     check_approved(await self._store.ask(held, end_question(lease, output)))
                 await complete(ledger, lease, output)
-        return pb.CompleteJobResponse(job=job_wire.job(await self._jobs.job(held.job_id)))
+        return pb.CompleteJobResponse(job=job_wire.job_to_proto(await self._jobs.job(held.job_id)))
 
     async def FailJob(self, request: pb.FailJobRequest, context: Context) -> pb.FailJobResponse:
         """See the contract."""
-        held, failure, output = wire.failed(request)
+        held, failure, output = wire.failure_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
             if (await self._jobs.job(held.job_id)).state not in _GIVEN_UP:
                 await fail(ledger, lease, failure, output)
-        return pb.FailJobResponse(job=job_wire.job(await self._jobs.job(held.job_id)))
+        return pb.FailJobResponse(job=job_wire.job_to_proto(await self._jobs.job(held.job_id)))

@@ -16,7 +16,7 @@ from services.gateway.door.audit.recording import recording
 from services.gateway.door.audit.servicer import AuditServicer
 from services.gateway.door.audit.store import AuditStore
 from services.gateway.door.audit.trail import AuditTrail
-from services.gateway.door.audit.wire import recorded
+from services.gateway.door.audit.wire import recorded_methods
 from services.gateway.door.authenticator import AdminToken, GatewayAuthenticator, TokenSource
 from services.gateway.door.owners import Owners
 from services.gateway.door.retention import run_retention
@@ -89,7 +89,7 @@ def door(
         ),
         inspect=ScopeCheck(engine, tokens, owners),
         screen=for_caller,
-        around=[recording(trail, cell_id, recorded(names))],
+        around=[recording(trail, cell_id, recorded_methods(names))],
         trail=trail,
         engine=engine,
         keep_records=keep_records,

@@ -9,12 +9,12 @@ from typing import Final
 from boatyard.gateway.v1 import job_pb2 as pb
 
 from services.gateway import scope
-from services.gateway.catalog.agent_wire import agent_of, policy_of
+from services.gateway.catalog.agent_wire import agent_from_proto, policy_from_proto
 from services.gateway.jobs.kinds import DEFAULT_KIND, Kinds
 from services.gateway.jobs.submission import JobSubmission
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import MAX_FILE_NAME_BYTES
-from services.gateway.wire.validation import Validator, moment
+from services.gateway.wire.validation import Validator
 from services.lifecycle.model.answers import MAX_LABEL_CHARACTERS, MAX_LABELS, is_label
 from services.lifecycle.model.order import INPUT_DIRECTORY, MAX_PROMPT_BYTES
 from services.lifecycle.model.surroundings import Content
@@ -29,7 +29,7 @@ MAX_DATA_BYTES: Final = 256 << 10
 _BAD_BRANCH: Final = re.compile(rb"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|\.$|/$")
 
 
-def new_job(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[JobSubmission, IdempotencyKey | None]:
+def submission_from_proto(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[JobSubmission, IdempotencyKey | None]:
     """Read what is wanted. Raises Invalid with all violations."""
     spec = request.spec
     with Validator() as check:
@@ -48,24 +48,24 @@ def new_job(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[JobSubmission, 
             repository_id=check.optional_id("spec.repository_id", spec.repository_id),
             revision=check.revision("spec.revision", spec.revision),
             snapshot_id=check.optional_id("spec.snapshot_id", spec.snapshot_id),
-            branch=branch_of(check, "spec.branch", spec.branch),
+            branch=branch_from_proto(check, "spec.branch", spec.branch),
             worker_id=check.optional_id("spec.worker_id", spec.worker_id),
             work_item_id=check.optional_id("spec.work_item_id", spec.work_item_id),
             template_id=check.optional_id("spec.template_id", spec.template_id),
-            agent=agent_of(check, "spec.agent", spec.agent),
-            policy=policy_of(check, "spec.policy", spec.policy),
-            labels=_labels(check, spec.labels),
+            agent=agent_from_proto(check, "spec.agent", spec.agent),
+            policy=policy_from_proto(check, "spec.policy", spec.policy),
+            labels=_labels_from_proto(check, spec.labels),
             delay=check.duration("spec.delay", spec.delay, MAX_DELAY) if spec.HasField("delay") else None,
-            not_before=_not_before(check, spec) if spec.HasField("not_before_time") else None,
-            files=_files(check, spec.files),
-            data=_data(check, spec.data),
+            not_before=_not_before_from_proto(check, spec) if spec.HasField("not_before_time") else None,
+            files=_files_from_proto(check, spec.files),
+            data=_data_from_proto(check, spec.data),
             path="spec.",
         )
         key = check.idempotency_key(request, request.request_id)
     return draft, key
 
 
-def branch_of(check: Validator, field: str, value: bytes) -> bytes:
+def branch_from_proto(check: Validator, field: str, value: bytes) -> bytes:
     """Read a branch's name that may be empty."""
     if value and (
         len(value) > 244
@@ -77,7 +77,7 @@ def branch_of(check: Validator, field: str, value: bytes) -> bytes:
     return value
 
 
-def _labels(check: Validator, labels: Mapping[str, str]) -> dict[str, str]:
+def _labels_from_proto(check: Validator, labels: Mapping[str, str]) -> dict[str, str]:
     if len(labels) > MAX_LABELS:
         check.add("spec.labels", f"must be at most {MAX_LABELS}")
     for name, value in labels.items():
@@ -87,14 +87,14 @@ def _labels(check: Validator, labels: Mapping[str, str]) -> dict[str, str]:
     return dict(labels)
 
 
-def _not_before(check: Validator, spec: pb.JobSpec) -> datetime:
-    time = moment(check, "spec.not_before_time", spec.not_before_time)
+def _not_before_from_proto(check: Validator, spec: pb.JobSpec) -> datetime:
+    time = check.moment("spec.not_before_time", spec.not_before_time)
     if time > datetime.now(UTC) + MAX_DELAY:
         check.add("spec.not_before_time", f"must be at most {MAX_DELAY.days} days ahead")
     return time
 
 
-def _files(check: Validator, files: Sequence[pb.InputFile]) -> tuple[Content, ...]:
+def _files_from_proto(check: Validator, files: Sequence[pb.InputFile]) -> tuple[Content, ...]:
     names = [file.name for file in files]
     directories = {name[:end] for name in names for end, character in enumerate(name) if character == "/"}
     for index, name in enumerate(names):
@@ -112,7 +112,7 @@ def _files(check: Validator, files: Sequence[pb.InputFile]) -> tuple[Content, ..
     return tuple(Content(file.name, file.content) for file in files)
 
 
-def _data(check: Validator, data: bytes) -> bytes:
+def _data_from_proto(check: Validator, data: bytes) -> bytes:
     if len(data) > MAX_DATA_BYTES:
         check.add("spec.data", f"must be at most {MAX_DATA_BYTES >> 10} KiB")
     elif data and not _is_object(data):

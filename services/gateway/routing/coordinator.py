@@ -12,7 +12,7 @@ from services.gateway.ledger.events import EventStore
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.routing.cell_client import CellUnreachable, CommitRange, EventBatch, EventKinds
 from services.gateway.values.cells import Cell
-from services.gateway.wire.events import events_from
+from services.gateway.wire.events import events_from_bytes
 
 LAST_EVENTS_SECONDS = 10.0
 """How long the last events of an execution are waited for that has ended: its machine may never send them."""
@@ -86,7 +86,7 @@ class CoordinatorCellClient:
             raise OutOfRange(log.first, log.next, reason="EVENTS_TRIMMED")
         if position < log.next:
             data, following = await self._events.read(execution_id, position)
-            return EventBatch(tuple(events_from(data, position, kinds)), is_last=False, next_sequence=following)
+            return EventBatch(tuple(events_from_bytes(data, position, kinds)), is_last=False, next_sequence=following)
         if not log.is_complete:
             return None
         if position > log.next:

@@ -78,7 +78,7 @@ class LocalCellClient:
         self, requests: AsyncIterator[pb.AttachExecutionRequest]
     ) -> AsyncGenerator[pb.AttachExecutionResponse, None]:
         """See CellClient."""
-        typed = (_typed(request) async for request in requests)
+        typed = (_attach_request_to_proto(request) async for request in requests)
         with _refusals():
             async with streaming(self._execution.AttachExecution(typed)) as messages:
                 async for message in messages:
@@ -167,7 +167,7 @@ def _refusals() -> Iterator[None]:
         raise service_error(error) from error
 
 
-def _typed(request: pb.AttachExecutionRequest) -> execution_pb2.AttachExecutionRequest:
+def _attach_request_to_proto(request: pb.AttachExecutionRequest) -> execution_pb2.AttachExecutionRequest:
     """Pass on what somebody does at a terminal; the execution service says what is wrong with it."""
     match request.WhichOneof("kind"):
         case "input":

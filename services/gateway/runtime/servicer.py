@@ -19,6 +19,7 @@ from services.gateway.routing.router import CellRouter
 from services.gateway.runtime import wire
 from services.gateway.runtime.relay import ExecutionUpdate, Relay
 from services.gateway.wire.lists import fitted
+from services.gateway.wire.validation import Validator, required_id
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -37,31 +38,31 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
         """See the contract."""
-        view = await self._admission.admit(*wire.work(request))
+        view = await self._admission.admit(*wire.submission_from_proto(request))
         return pb.ExecuteResponse(execution_id=view.executions[0].execution_id, job_id=view.order.job_id)
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
         """See the contract."""
-        view = await self._store.execution(wire.execution_id(request.execution_id))
-        return pb.GetExecutionResponse(execution=wire.execution(view))
+        view = await self._store.execution(required_id("execution_id", request.execution_id))
+        return pb.GetExecutionResponse(execution=wire.execution_to_proto(view))
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
         """See the contract."""
-        which, page = wire.wanted(request)
+        which, page = wire.list_executions_from_proto(request)
         views = await self._store.executions(which, page)
-        executions, token = fitted(views, page, wire.execution, execution_key)
+        executions, token = fitted(views, page, wire.execution_to_proto, execution_key)
         return pb.ListExecutionsResponse(executions=executions, next_page_token=token)
 
     async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Context) -> pb.CancelExecutionResponse:
         """See the contract."""
-        view = await self._store.cancel_execution(wire.execution_id(request.execution_id))
-        return pb.CancelExecutionResponse(execution=wire.execution(view))
+        view = await self._store.cancel_execution(required_id("execution_id", request.execution_id))
+        return pb.CancelExecutionResponse(execution=wire.execution_to_proto(view))
 
     async def WatchExecution(
         self, request: pb.WatchExecutionRequest, context: Context
     ) -> AsyncIterator[pb.WatchExecutionResponse]:
         """See the contract."""
-        execution_id, position = wire.watch(request)
+        execution_id, position = wire.watch_from_proto(request)
 
         def position_after(batch: ExecutionUpdate) -> int:
             nonlocal position
@@ -70,7 +71,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
         batches = self._relay.batches(execution_id, position, follow=request.follow, kinds=request.kinds)
         async for batch in self._draining.stream(batches, start=position, position_after=position_after):
-            end = None if batch.end is None else wire.execution(batch.end)
+            end = None if batch.end is None else wire.execution_to_proto(batch.end)
             following = batch.events.next_sequence or position
             yield pb.WatchExecutionResponse(events=batch.events.events, end=end, next_sequence=following)
 
@@ -94,7 +95,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     ) -> AsyncIterator[pb.AttachExecutionResponse]:
         """See the contract."""
         first = await anext(aiter(request_iterator), None)
-        client = await self._begun(wire.attaching(first))
+        client = await self._begun(wire.attached_execution_from_proto(first))
 
         async def typed() -> AsyncIterator[pb.AttachExecutionRequest]:
             assert first is not None  # noqa: S101 - `attaching` has refused it
@@ -121,15 +122,15 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
         """See the contract."""
-        request = wire.seen_workspaces(request)
+        request = wire.visible_workspaces(request)
 
         async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.ListWorkspacesResponse]:
             answer = await client.list_workspaces(wire.part_of(request, size, token))
             return CellPage(answer, len(answer.workspaces), answer.next_page_token)
 
-        page = wire.workspaces_wanted(request)
+        page = wire.list_workspaces_from_proto(request)
         with _node_errors():
-            return wire.workspaces(await gather(self._router, page, ask))
+            return wire.workspaces_to_proto(await gather(self._router, page, ask))
 
     async def UsageOfWorkspaces(
         self, request: pb.UsageOfWorkspacesRequest, context: Context
@@ -141,13 +142,14 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
             answer = await client.workspace_usage(wire.part_of(request, size, token))
             return CellPage(answer, sum(len(cell.workspaces) for cell in answer.cells), answer.next_page_token)
 
-        page = wire.usage_wanted(request)
+        with Validator() as check:
+            page = check.page(request, request.page_size, request.page_token)
         with _node_errors():
-            return wire.usage(await gather(self._router, page, ask))
+            return wire.usage_to_proto(await gather(self._router, page, ask))
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
         """See the contract."""
-        workspace_id = wire.workspace_id(request.workspace_id)
+        workspace_id = required_id("workspace_id", request.workspace_id)
         await self._store.check_unused(workspace_id)
         with _node_errors():
             for client in await self._router.of_workspace(workspace_id):
@@ -161,20 +163,20 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
             answer = await client.list_snapshots(wire.part_of(request, size, token))
             return CellPage(answer, len(answer.snapshots), answer.next_page_token)
 
-        page = wire.snapshots_wanted(request)
+        page = wire.list_snapshots_from_proto(request)
         with _node_errors():
-            return wire.snapshots(await gather(self._router, page, ask))
+            return wire.snapshots_to_proto(await gather(self._router, page, ask))
 
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.GetSnapshotResponse:
         """See the contract."""
         with _node_errors():
-            _, answer = await self._snapshot(wire.snapshot_id(request.snapshot_id))
+            _, answer = await self._snapshot(required_id("snapshot_id", request.snapshot_id))
         return answer
 
     async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
         """See the contract."""
         with _node_errors():
-            for client in await self._router.of_snapshot(wire.snapshot_id(request.snapshot_id)):
+            for client in await self._router.of_snapshot(required_id("snapshot_id", request.snapshot_id)):
                 await client.delete_snapshot(request)
         return pb.DeleteSnapshotResponse()
 

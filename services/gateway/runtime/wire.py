@@ -15,9 +15,9 @@ from services.gateway.routing.gathering import PartialResult
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.agent import MAX_TIMEOUT, AgentSettings
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView
-from services.gateway.wire.output import output as output_message
-from services.gateway.wire.times import duration, timestamp
-from services.gateway.wire.validation import Validator
+from services.gateway.wire.output import output_to_proto
+from services.gateway.wire.times import duration_to_proto, timestamp_to_proto
+from services.gateway.wire.validation import Validator, required_id
 from services.lifecycle.model.order import MAX_PROMPT_BYTES
 from services.lifecycle.model.states import ExecutionState
 
@@ -32,7 +32,7 @@ Listing = TypeVar("Listing", pb.ListWorkspacesRequest, pb.UsageOfWorkspacesReque
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 
-def work(request: pb.ExecuteRequest) -> tuple[JobSubmission, IdempotencyKey | None]:
+def submission_from_proto(request: pb.ExecuteRequest) -> tuple[JobSubmission, IdempotencyKey | None]:
     """Read what is wanted. Raises Invalid with all violations."""
     with Validator() as check:
         timeout = None
@@ -49,13 +49,7 @@ def work(request: pb.ExecuteRequest) -> tuple[JobSubmission, IdempotencyKey | No
     return draft, key
 
 
-def execution_id(value: str) -> str:
-    """Read a required id. Raises Invalid."""
-    with Validator() as check:
-        return check.required_id("execution_id", value)
-
-
-def wanted(request: pb.ListExecutionsRequest) -> tuple[ExecutionFilter, Page]:
+def list_executions_from_proto(request: pb.ListExecutionsRequest) -> tuple[ExecutionFilter, Page]:
     """Read which executions to list. Raises Invalid with all violations."""
     with Validator() as check:
         which = ExecutionFilter(
@@ -69,7 +63,7 @@ def wanted(request: pb.ListExecutionsRequest) -> tuple[ExecutionFilter, Page]:
     return which, page
 
 
-def watch(request: pb.WatchExecutionRequest) -> tuple[str, int]:
+def watch_from_proto(request: pb.WatchExecutionRequest) -> tuple[str, int]:
     """Read which events are wanted: the execution, and the first sequence. Raises Invalid with all violations."""
     with Validator() as check:
         check.choices("kinds", request.kinds, _KINDS)
@@ -94,9 +88,9 @@ def check_permission(request: pb.ResolvePermissionRequest) -> None:
         check.text("reason", request.reason, MAX_REASON_BYTES)
 
 
-def attaching(request: pb.AttachExecutionRequest | None) -> str:
+def attached_execution_from_proto(request: pb.AttachExecutionRequest | None) -> str:
     """Read the first message of who attaches: the execution. Raises Invalid."""
-    return execution_id("" if request is None else request.execution_id)
+    return required_id("execution_id", "" if request is None else request.execution_id)
 
 
 def check_begun(view: ExecutionView) -> None:
@@ -111,12 +105,6 @@ def check_begun(view: ExecutionView) -> None:
         )
 
 
-def snapshot_id(value: str) -> str:
-    """Read a required id. Raises Invalid."""
-    with Validator() as check:
-        return check.required_id("snapshot_id", value)
-
-
 def check_diff_wanted(request: pb.ReadDiffRequest) -> None:
     """Look at what a diff is wanted of. Raises Invalid with all violations."""
     with Validator() as check:
@@ -126,7 +114,7 @@ def check_diff_wanted(request: pb.ReadDiffRequest) -> None:
         check.optional_id("snapshot_id", request.snapshot_id)
 
 
-def snapshots_wanted(request: pb.ListSnapshotsRequest) -> Page:
+def list_snapshots_from_proto(request: pb.ListSnapshotsRequest) -> Page:
     """Read which page is wanted, and what a git service would refuse in its own words. Raises Invalid."""
     with Validator() as check:
         check.optional_id("repository_id", request.repository_id)
@@ -135,7 +123,7 @@ def snapshots_wanted(request: pb.ListSnapshotsRequest) -> Page:
         return check.page(request, request.page_size, request.page_token)
 
 
-def seen_workspaces(request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesRequest:
+def visible_workspaces(request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesRequest:
     """Return what a caller asks for who sees some projects alone: those of its only one. Raises Invalid."""
     projects = scope.visible()
     if projects is None or request.project_id or request.job_id:
@@ -148,18 +136,12 @@ def seen_workspaces(request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesReque
     return seen
 
 
-def workspaces_wanted(request: pb.ListWorkspacesRequest) -> Page:
+def list_workspaces_from_proto(request: pb.ListWorkspacesRequest) -> Page:
     """Read which page is wanted, and what a workspace service would refuse in its own words. Raises Invalid."""
     with Validator() as check:
         check.optional_id("project_id", request.project_id)
         check.optional_id("job_id", request.job_id)
         check.choices("states", request.states, _WORKSPACE_STATES)
-        return check.page(request, request.page_size, request.page_token)
-
-
-def usage_wanted(request: pb.UsageOfWorkspacesRequest) -> Page:
-    """Read which page is wanted. Raises Invalid."""
-    with Validator() as check:
         return check.page(request, request.page_size, request.page_token)
 
 
@@ -171,7 +153,7 @@ def part_of(request: Listing, size: int, token: str) -> Listing:
     return part
 
 
-def workspaces(result: PartialResult[pb.ListWorkspacesResponse]) -> pb.ListWorkspacesResponse:
+def workspaces_to_proto(result: PartialResult[pb.ListWorkspacesResponse]) -> pb.ListWorkspacesResponse:
     """Write what cells have answered."""
     response = pb.ListWorkspacesResponse(
         next_page_token=result.next_page_token, unreachable_cell_ids=result.unreachable
@@ -182,7 +164,7 @@ def workspaces(result: PartialResult[pb.ListWorkspacesResponse]) -> pb.ListWorks
     return response
 
 
-def snapshots(result: PartialResult[pb.ListSnapshotsResponse]) -> pb.ListSnapshotsResponse:
+def snapshots_to_proto(result: PartialResult[pb.ListSnapshotsResponse]) -> pb.ListSnapshotsResponse:
     """Write what cells have answered."""
     response = pb.ListSnapshotsResponse(next_page_token=result.next_page_token, unreachable_cell_ids=result.unreachable)
     for cell_id, answer in result.answers:
@@ -191,19 +173,13 @@ def snapshots(result: PartialResult[pb.ListSnapshotsResponse]) -> pb.ListSnapsho
     return response
 
 
-def usage(result: PartialResult[pb.UsageOfWorkspacesResponse]) -> pb.UsageOfWorkspacesResponse:
+def usage_to_proto(result: PartialResult[pb.UsageOfWorkspacesResponse]) -> pb.UsageOfWorkspacesResponse:
     """Write what cells have answered."""
     return pb.UsageOfWorkspacesResponse(
         cells=[cell for _, answer in result.answers for cell in answer.cells],
         next_page_token=result.next_page_token,
         unreachable_cell_ids=result.unreachable,
     )
-
-
-def workspace_id(value: str) -> str:
-    """Read a required id. Raises Invalid."""
-    with Validator() as check:
-        return check.required_id("workspace_id", value)
 
 
 def result_of(view: ExecutionView) -> tuple[str, str]:
@@ -216,7 +192,7 @@ def result_of(view: ExecutionView) -> tuple[str, str]:
     return output.base_commit_id, output.commit_id
 
 
-def execution(view: ExecutionView) -> pb.Execution:
+def execution_to_proto(view: ExecutionView) -> pb.Execution:
     """Write an execution."""
     message = pb.Execution(
         execution_id=view.execution_id,
@@ -229,13 +205,13 @@ def execution(view: ExecutionView) -> pb.Execution:
         state=_STATE_NUMBERS[view.state],
         reason=view.reason,
         message=view.message,
-        output=output_message(view.output),
-        create_time=timestamp(view.create_time),
+        output=output_to_proto(view.output),
+        create_time=timestamp_to_proto(view.create_time),
     )
     if view.start_time is not None:
         end = view.end_time or datetime.now(UTC)
-        message.start_time.CopyFrom(timestamp(view.start_time))
-        message.duration.CopyFrom(duration(max(timedelta(), end - view.start_time)))
+        message.start_time.CopyFrom(timestamp_to_proto(view.start_time))
+        message.duration.CopyFrom(duration_to_proto(max(timedelta(), end - view.start_time)))
     if view.end_time is not None:
-        message.end_time.CopyFrom(timestamp(view.end_time))
+        message.end_time.CopyFrom(timestamp_to_proto(view.end_time))
     return message

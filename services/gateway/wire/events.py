@@ -12,7 +12,7 @@ from services.gateway.wire.validation import KIB, Validator
 _MAX_EVENTS_BYTES: Final = 2 << 20
 
 
-def events_of(request: pb.AppendEventsRequest) -> list[NumberedEvent]:
+def events_from_proto(request: pb.AppendEventsRequest) -> list[NumberedEvent]:
     """Read events, which follow one another. Raises Invalid."""
     with Validator() as check:
         sequences = [event.sequence for event in request.events]
@@ -27,7 +27,9 @@ def events_of(request: pb.AppendEventsRequest) -> list[NumberedEvent]:
     ]
 
 
-def events_from(data: bytes, first: int, kinds: Iterable["event_pb2.EventKind.ValueType"]) -> Sequence[event_pb2.Event]:
+def events_from_bytes(
+    data: bytes, first: int, kinds: Iterable["event_pb2.EventKind.ValueType"]
+) -> Sequence[event_pb2.Event]:
     """Read events that were kept, from a number on, of some kinds or all."""
     names = {event_pb2.EventKind.Name(kind).removeprefix("EVENT_KIND_").lower() for kind in kinds}
     return [

@@ -4,18 +4,18 @@ from datetime import timedelta
 
 from boatyard.gateway.v1 import output_pb2
 
-from services.gateway.wire.times import duration
+from services.gateway.wire.times import duration_to_proto
 from services.lifecycle.model.output import FileChange, Output, Verification
 
 
-def output(value: Output) -> output_pb2.Output:
+def output_to_proto(value: Output) -> output_pb2.Output:
     """Write what came out."""
     changes = value.changes
     message = output_pb2.Output(
         summary=value.summary,
-        files_changed=[_file(change) for change in changes.files],
+        files_changed=[_file_to_proto(change) for change in changes.files],
         total_files_changed=changes.total_files,
-        verification=None if value.verification is None else _verification(value.verification),
+        verification=None if value.verification is None else _verification_to_proto(value.verification),
         base_commit_id=value.base_commit_id,
         commit_id=value.commit_id,
         snapshot_id=value.snapshot_id,
@@ -39,7 +39,7 @@ def output(value: Output) -> output_pb2.Output:
     return message
 
 
-def _file(change: FileChange) -> output_pb2.FileChange:
+def _file_to_proto(change: FileChange) -> output_pb2.FileChange:
     return output_pb2.FileChange(
         path=change.path,
         change=change.change,
@@ -49,11 +49,11 @@ def _file(change: FileChange) -> output_pb2.FileChange:
     )
 
 
-def _verification(value: Verification) -> output_pb2.Verification:
+def _verification_to_proto(value: Verification) -> output_pb2.Verification:
     return output_pb2.Verification(
         execution_id=value.execution_id,
         passed=value.passed,
         exit_code=value.exit_code,
         reason=value.reason,
-        duration=duration(timedelta(seconds=value.duration)),
+        duration=duration_to_proto(timedelta(seconds=value.duration)),
     )

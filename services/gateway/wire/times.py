@@ -6,14 +6,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
-def timestamp(time: datetime) -> Timestamp:
+def timestamp_to_proto(time: datetime) -> Timestamp:
     """Write a time."""
     result = Timestamp()
     result.FromDatetime(time.astimezone(UTC))
     return result
 
 
-def duration(span: timedelta) -> Duration:
+def duration_to_proto(span: timedelta) -> Duration:
     """Write a time span."""
     result = Duration()
     result.FromTimedelta(span)

@@ -1,4 +1,4 @@
-"""What the wire modules of the gateway share: checks that collect every violation, and times."""
+"""Reads the fields of requests, and collects every violation."""
 
 import hashlib
 import re
@@ -134,11 +134,16 @@ class Validator:
             self._violations += error.violations
             return Page()
 
+    def moment(self, field: str, value: Timestamp) -> datetime:
+        """Read a time, to the microsecond."""
+        try:
+            return value.ToDatetime(UTC)
+        except (ValueError, OverflowError):
+            self.add(field, "must be a time from the year 1 to 9999")
+            return datetime.fromtimestamp(0, UTC)
 
-def moment(check: Validator, field: str, value: Timestamp) -> datetime:
-    """Read a time, to the microsecond."""
-    try:
-        return value.ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        check.add(field, "must be a time from the year 1 to 9999")
-        return datetime.fromtimestamp(0, UTC)
+
+def required_id(field: str, value: str) -> str:
+    """Read an id that must be there, where a request has nothing else to check. Raises Invalid."""
+    with Validator() as check:
+        return check.required_id(field, value)

@@ -26,7 +26,7 @@ class AuditServicer(AuditServiceServicer):
         """See the contract."""
         scope.check_all()
         with Validator() as check:
-            wanted = wire.records_wanted(check, request)
+            wanted = wire.audit_filter_from_proto(check, request)
             page = check.page(request, request.page_size, request.page_token)
         records, following = await self._records.page(wanted, page)
-        return pb.ListAuditRecordsResponse(records=map(wire.record_message, records), next_page_token=following)
+        return pb.ListAuditRecordsResponse(records=map(wire.record_to_proto, records), next_page_token=following)

@@ -14,8 +14,8 @@ from services.common.ids import is_id
 from services.gateway.door.audit.model import AuditFilter, AuditRecord
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import ROLE_NUMBERS
-from services.gateway.wire.times import timestamp
-from services.gateway.wire.validation import Validator, moment
+from services.gateway.wire.times import timestamp_to_proto
+from services.gateway.wire.validation import Validator
 
 MAX_RESOURCES: Final = 20
 
@@ -23,7 +23,7 @@ _ID_FIELD: Final = re.compile(r"(\w+)_ids?")
 _NO_RESOURCES: Final = {"request", "message", "permission"}
 
 
-def recorded(services: Iterable[str]) -> frozenset[str]:
+def recorded_methods(services: Iterable[str]) -> frozenset[str]:
     """Return the paths of those RPCs of services (full names) that change something, and are not a coordinator's."""
     return frozenset(
         f"/{service.full_name}/{method.name}"
@@ -41,22 +41,22 @@ def resources_of(request: Message | None, answer: Message | None) -> tuple[str, 
     return tuple(dict.fromkeys(named + made))[:MAX_RESOURCES]
 
 
-def records_wanted(check: Validator, request: pb.ListAuditRecordsRequest) -> AuditFilter:
+def audit_filter_from_proto(check: Validator, request: pb.ListAuditRecordsRequest) -> AuditFilter:
     """Read which records to list."""
     return AuditFilter(
         caller=check.line("caller", request.caller),
         method=check.line("method", request.method),
         resource_id=check.optional_id("resource_id", request.resource_id),
         only_refused=request.only_refused,
-        after=moment(check, "after_time", request.after_time) if request.HasField("after_time") else None,
-        before=moment(check, "before_time", request.before_time) if request.HasField("before_time") else None,
+        after=check.moment("after_time", request.after_time) if request.HasField("after_time") else None,
+        before=check.moment("before_time", request.before_time) if request.HasField("before_time") else None,
     )
 
 
-def record_message(record: AuditRecord) -> pb.AuditRecord:
+def record_to_proto(record: AuditRecord) -> pb.AuditRecord:
     """Write a record."""
     return pb.AuditRecord(
-        time=timestamp(record.time),
+        time=timestamp_to_proto(record.time),
         caller=record.caller,
         token_id=record.token_id,
         role=ROLE_NUMBERS[Role(record.role)] if record.role else access_pb2.ROLE_UNSPECIFIED,

@@ -27,12 +27,12 @@ class TokenServicer(TokenServiceServicer):
         """See the contract."""
         scope.check_all()
         with Validator() as check:
-            token = wire.token_of(check, request, current_principal().name)
+            token = wire.token_from_proto(check, request, current_principal().name)
             key = check.idempotency_key(request, request.request_id)
         secret = new_secret()
         token = await self._tokens.create(token, secret, key)
         self._known.clear()
-        return pb.CreateTokenResponse(token=wire.token_message(token), secret=secret)
+        return pb.CreateTokenResponse(token=wire.token_to_proto(token), secret=secret)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
         """See the contract."""
@@ -40,7 +40,7 @@ class TokenServicer(TokenServiceServicer):
         with Validator() as check:
             page = check.page(request, request.page_size, request.page_token)
         tokens, following = await self._tokens.page(page, ended=request.include_ended)
-        return pb.ListTokensResponse(tokens=map(wire.token_message, tokens), next_page_token=following)
+        return pb.ListTokensResponse(tokens=map(wire.token_to_proto, tokens), next_page_token=following)
 
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Context) -> pb.RevokeTokenResponse:
         """See the contract."""
@@ -49,4 +49,4 @@ class TokenServicer(TokenServiceServicer):
             token_id = check.required_id("token_id", request.token_id)
         token = await self._tokens.revoke(token_id)
         self._known.clear()
-        return pb.RevokeTokenResponse(token=wire.token_message(token))
+        return pb.RevokeTokenResponse(token=wire.token_to_proto(token))

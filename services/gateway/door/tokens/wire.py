@@ -8,14 +8,14 @@ from boatyard.gateway.v1 import auth_pb2
 from services.common.ids import new_id
 from services.gateway.values.principal import FIRST_ADMINISTRATOR, Role, Token
 from services.gateway.wire.access import ROLE_NUMBERS, ROLES
-from services.gateway.wire.times import timestamp
+from services.gateway.wire.times import timestamp_to_proto
 from services.gateway.wire.validation import Validator
 
 _MAX_PROJECTS: Final = 100
 _LONGEST: Final = timedelta(days=3653)
 
 
-def token_of(check: Validator, request: auth_pb2.CreateTokenRequest, creator: str) -> Token:
+def token_from_proto(check: Validator, request: auth_pb2.CreateTokenRequest, creator: str) -> Token:
     """Read a token that is to be made."""
     token_id, now = new_id("token"), datetime.now(UTC)
     name = check.line("name", request.name)
@@ -43,7 +43,7 @@ def token_of(check: Validator, request: auth_pb2.CreateTokenRequest, creator: st
     )
 
 
-def token_message(token: Token) -> auth_pb2.Token:
+def token_to_proto(token: Token) -> auth_pb2.Token:
     """Write a token."""
     return auth_pb2.Token(
         token_id=token.token_id,
@@ -52,8 +52,8 @@ def token_message(token: Token) -> auth_pb2.Token:
         project_ids=token.projects,
         coordinator_id=token.coordinator_id,
         creator=token.creator,
-        create_time=timestamp(token.create_time),
-        expire_time=timestamp(token.expire_time) if token.expire_time else None,
-        revoke_time=timestamp(token.revoke_time) if token.revoke_time else None,
-        last_use_time=timestamp(token.last_use_time) if token.last_use_time else None,
+        create_time=timestamp_to_proto(token.create_time),
+        expire_time=timestamp_to_proto(token.expire_time) if token.expire_time else None,
+        revoke_time=timestamp_to_proto(token.revoke_time) if token.revoke_time else None,
+        last_use_time=timestamp_to_proto(token.last_use_time) if token.last_use_time else None,
     )

@@ -18,7 +18,7 @@ KINDS = load_kinds()
 
 def read(**fields: object) -> JobSubmission:
     spec = pb.JobSpec(**{"prompt": "x", **fields})  # type: ignore[arg-type]
-    return submission_wire.new_job(pb.CreateJobRequest(spec=spec), KINDS)[0]
+    return submission_wire.submission_from_proto(pb.CreateJobRequest(spec=spec), KINDS)[0]
 
 
 def files(*names: str, content: bytes = b"x") -> list[pb.InputFile]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from services.common.errors import Invalid
-from services.gateway.catalog.agent_wire import agent_message, agent_of, policy_message, policy_of
+from services.gateway.catalog.agent_wire import agent_from_proto, agent_to_proto, policy_from_proto, policy_to_proto
 from services.gateway.values.agent import (
     DEFAULT_AGENT,
     DEFAULT_POLICY,
@@ -70,12 +70,12 @@ policies = st.builds(
 
 def read_agent(message: pb.AgentSettings) -> AgentSettings:
     with Validator() as check:
-        return agent_of(check, "agent", message)
+        return agent_from_proto(check, "agent", message)
 
 
 def read_policy(message: pb.Policy) -> JobPolicySettings:
     with Validator() as check:
-        return policy_of(check, "policy", message)
+        return policy_from_proto(check, "policy", message)
 
 
 def test_what_is_set_wins_and_what_is_not_inherits():
@@ -110,9 +110,9 @@ def test_layers_may_be_laid_together_in_any_grouping(one, two, three):
 
 @given(agents, policies)
 def test_nothing_is_lost_on_the_wire_or_in_the_database(agent, policy):
-    sent = pb.AgentSettings.FromString(agent_message(agent).SerializeToString())
+    sent = pb.AgentSettings.FromString(agent_to_proto(agent).SerializeToString())
     assert read_agent(sent) == agent
-    assert read_policy(pb.Policy.FromString(policy_message(policy).SerializeToString())) == policy
+    assert read_policy(pb.Policy.FromString(policy_to_proto(policy).SerializeToString())) == policy
     column = TypeAdapter(AgentSettings)
     assert column.validate_python(column.dump_python(agent, mode="json", exclude_none=True)) == agent
 
@@ -127,7 +127,7 @@ def test_an_unspecified_choice_that_is_set_is_the_default():
         prompt_delivery=PromptDelivery.STDIN, sandbox_tier=SandboxTier.BUBBLEWRAP, network=Network.NONE
     )
     assert read_policy(pb.Policy(publish=pb.Policy.PUBLISH_UNSPECIFIED)).publish is Publish.PUSH
-    assert agent_message(read_agent(message)).sandbox_tier == sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP
+    assert agent_to_proto(read_agent(message)).sandbox_tier == sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ SERVICES = ["CatalogService", "JobService", "TokenService", "CoordinatorService"
 
 def test_what_changes_something_is_recorded_but_no_heartbeats() -> None:
     assert {audit_pb2.DESCRIPTOR.package, coordinator_pb2.DESCRIPTOR.package} == {"boatyard.gateway.v1"}, "are known"
-    paths = wire.recorded(f"boatyard.gateway.v1.{name}" for name in SERVICES)
+    paths = wire.recorded_methods(f"boatyard.gateway.v1.{name}" for name in SERVICES)
     names = {path.rpartition(".")[2] for path in paths}
     assert {"CatalogService/CreateProject", "JobService/CancelJob", "TokenService/RevokeToken"} <= names
     assert not names & {"CatalogService/GetProject", "JobService/WatchJob", "AuditService/ListAuditRecords"}
