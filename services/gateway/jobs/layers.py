@@ -1,97 +1,96 @@
-"""Between the catalogue's layers of settings, where anything may be left open, and a job's, where nothing is."""
+"""Between layers of settings, where anything may be left open, and a job's own settings, where nothing is.
 
+Fields of one name mean the same thing. A layer has time spans and the contract's enums where a job has seconds and the
+sandbox's; what a layer leaves open, a job has by the lifecycle's defaults.
+"""
+
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from datetime import timedelta
+from typing import Any, Final
 
 from services.common.sandbox.spec import Network, Tier
 from services.gateway.values import agent as layers
 from services.lifecycle.model.order import AgentSettings, Limits, Policy
 
-_OPEN = AgentSettings()
-_OPEN_POLICY = Policy()
+_COUNTS_FROM_ZERO: Final = frozenset({"max_extra_rounds", "verify_timeout", "checkpoint_timeout"})
+"""Where a layer means 0 when it says 0; anything else that is 0 or empty is left open."""
+
+_SHOWN_UNLESS_EMPTY: Final = frozenset({"system_prompt", "model", "image", "terminal", "verify_command"})
+"""What a layer leaves open where a job has none of it."""
+
+_LIMITS: Final = frozenset(each.name for each in fields(Limits))
 
 
 def resolve_agent(layer: layers.AgentSettings) -> AgentSettings:
     """Return the settings of all layers together, as the lifecycle has them."""
-    return AgentSettings(
-        engine=layer.engine or _OPEN.engine,
-        command=layer.command or "",
-        prompt_delivery=layer.prompt_delivery or _OPEN.prompt_delivery,
-        system_prompt=layer.system_prompt or "",
-        model=layer.model or "",
-        environment=dict(layer.environment),
-        timeout=layer.timeout.total_seconds() if layer.timeout else _OPEN.timeout,
-        idle_timeout=layer.idle_timeout.total_seconds() if layer.idle_timeout else None,
-        sandbox_tier=Tier[layer.sandbox_tier.name] if layer.sandbox_tier else _OPEN.sandbox_tier,
-        network=Network[layer.network.name] if layer.network else _OPEN.network,
-        max_turns=layer.max_turns,
-        max_tokens=layer.max_tokens,
-        token_budget=layer.token_budget,
-        limits=Limits(**{each.name: getattr(layer, each.name) for each in fields(Limits)}),
-        terminal=bool(layer.terminal),
-        ask_before=layer.ask_before,
-        allowed_hosts=layer.allowed_hosts,
-        image=layer.image or "",
-    )
+    settings = _settings_of(layer)
+    limits = Limits(**{name: settings.pop(name) for name in _LIMITS & settings.keys()})
+    return AgentSettings(**settings, limits=limits)
 
 
 def resolve_policy(layer: layers.JobPolicySettings) -> Policy:
     """Return the policy of all layers together, as the lifecycle has it."""
-    return Policy(
-        verify_command=layer.verify_command or "",
-        verify_timeout=_seconds(layer.verify_timeout, _OPEN_POLICY.verify_timeout),
-        publish=layer.publish or _OPEN_POLICY.publish,
-        retention=layer.retention or _OPEN_POLICY.retention,
-        checkpoints=layer.checkpoints.before if layer.checkpoints else (),
-        checkpoint_timeout=_seconds(layer.checkpoint_timeout, _OPEN_POLICY.checkpoint_timeout),
-        max_extra_rounds=_OPEN_POLICY.max_extra_rounds if layer.max_extra_rounds is None else layer.max_extra_rounds,
-        agent_may_ask=bool(layer.agent_may_ask),
-        max_attempts=layer.max_attempts or _OPEN_POLICY.max_attempts,
-        retry_on=layer.retry_on or _OPEN_POLICY.retry_on,
-        retry_from=layer.retry_from or _OPEN_POLICY.retry_from,
-    )
+    return Policy(**_settings_of(layer))
 
 
-def agent_as_layer(settled: AgentSettings) -> layers.AgentSettings:
+def agent_as_layer(settings: AgentSettings) -> layers.AgentSettings:
     """Return a job's settings as one layer, for whoever writes layers."""
-    return layers.AgentSettings(
-        engine=settled.engine,
-        command=settled.command,
-        prompt_delivery=settled.prompt_delivery,
-        system_prompt=settled.system_prompt or None,
-        model=settled.model or None,
-        environment=settled.environment,
-        timeout=timedelta(seconds=settled.timeout),
-        idle_timeout=timedelta(seconds=settled.idle_timeout) if settled.idle_timeout else None,
-        sandbox_tier=layers.SandboxTier[settled.sandbox_tier.name],
-        network=layers.Network[settled.network.name],
-        max_turns=settled.max_turns,
-        max_tokens=settled.max_tokens,
-        token_budget=settled.token_budget,
-        **asdict(settled.limits),
-        terminal=settled.terminal or None,
-        ask_before=settled.ask_before,
-        allowed_hosts=settled.allowed_hosts,
-        image=settled.image or None,
-    )
+    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    limits = asdict(values.pop("limits"))
+    return layers.AgentSettings(**_layer_of(values | limits))
 
 
-def policy_as_layer(settled: Policy) -> layers.JobPolicySettings:
+def policy_as_layer(policy: Policy) -> layers.JobPolicySettings:
     """Return a job's policy as one layer, for whoever writes layers."""
-    return layers.JobPolicySettings(
-        verify_command=settled.verify_command or None,
-        verify_timeout=timedelta(seconds=settled.verify_timeout),
-        publish=settled.publish,
-        retention=settled.retention,
-        checkpoints=layers.Checkpoints(settled.checkpoints),
-        checkpoint_timeout=timedelta(seconds=settled.checkpoint_timeout),
-        max_extra_rounds=settled.max_extra_rounds,
-        agent_may_ask=settled.agent_may_ask,
-        max_attempts=settled.max_attempts,
-        retry_on=settled.retry_on,
-        retry_from=settled.retry_from,
-    )
+    return layers.JobPolicySettings(**_layer_of({each.name: getattr(policy, each.name) for each in fields(policy)}))
 
 
-def _seconds(span: timedelta | None, default: float) -> float:
-    return default if span is None else span.total_seconds()
+def _settings_of(layer: layers.AgentSettings | layers.JobPolicySettings) -> dict[str, Any]:
+    """Return what a layer sets, as a job has it."""
+    settings = {}
+    for each in fields(layer):
+        value = getattr(layer, each.name)
+        if value or (value is not None and each.name in _COUNTS_FROM_ZERO):
+            settings[each.name] = _setting_of(value)
+    return settings
+
+
+def _setting_of(value: Any) -> Any:  # noqa: ANN401 - any field's
+    match value:
+        case timedelta():
+            return value.total_seconds()
+        case layers.SandboxTier():
+            return Tier[value.name]
+        case layers.Network():
+            return Network[value.name]
+        case layers.Checkpoints():
+            return value.before
+        case Mapping():
+            return dict(value)
+        case _:
+            return value
+
+
+def _layer_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a job has, as one layer sets it."""
+    layer = {}
+    for name, value in settings.items():
+        if value is None or (name in _SHOWN_UNLESS_EMPTY and not value):
+            continue
+        layer[name] = _layer_value_of(name, value)
+    return layer
+
+
+def _layer_value_of(name: str, value: Any) -> Any:  # noqa: ANN401 - any field's
+    match value:
+        case Tier():
+            return layers.SandboxTier[value.name]
+        case Network():
+            return layers.Network[value.name]
+        case _ if name == "checkpoints":
+            return layers.Checkpoints(value)
+        case _ if name.endswith("timeout"):
+            return timedelta(seconds=value)
+        case _:
+            return value
