@@ -103,7 +103,7 @@ async def _main() -> None:
         }
         await stack.enter_async_context(program.beside(works))
         here = LocalCellClient(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
-        found = await stack.enter_async_context(
+        router = await stack.enter_async_context(
             cell_router(here, CoordinatorCells(store, events, notifier), cells, store, settings.client_tls)
         )
 
@@ -113,7 +113,7 @@ async def _main() -> None:
         before = door(
             engine,
             [
-                *_registrations(engine, store, notifier, found=found, draining=draining, settings=settings),
+                *_registrations(engine, store, notifier, router=router, draining=draining, settings=settings),
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
                 Registration(
                     admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
@@ -171,13 +171,13 @@ async def _ledger(engine: AsyncEngine, cell: Cell, notifier: JobNotifier, settin
 
 
 def _carrying(
-    ledger: SqlLedger, nodes: Nodes, notifier: JobNotifier, standings: JobStatuses, settings: GatewaySettings
+    ledger: SqlLedger, nodes: Nodes, notifier: JobNotifier, statuses: JobStatuses, settings: GatewaySettings
 ) -> dict[str, Work]:
     """What carries jobs, and ends on this machine what others carry now."""
     webhooks = Webhooks(settings.webhooks_allowed)
     driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
     notifier.call_on_work(driver.poke)
-    strays = Strays(Machine(nodes), standings.of, settings.keeping)
+    strays = Strays(Machine(nodes), statuses.of, settings.keeping)
     return {"driver": driver.run(), "strays": strays.keep_ended(settings.lease_seconds)}
 
 
@@ -196,7 +196,7 @@ def _registrations(
     store: JobStore,
     notifier: JobNotifier,
     *,
-    found: CellRouter,
+    router: CellRouter,
     draining: Draining,
     settings: GatewaySettings,
 ) -> list[Registration]:
@@ -208,7 +208,7 @@ def _registrations(
         load_kinds(settings.kinds_file),
         ageing_seconds=settings.ageing_seconds,
     )
-    relay = Relay(store, notifier, found)
+    relay = Relay(store, notifier, router)
     return [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
@@ -228,7 +228,7 @@ def _registrations(
         Registration(
             runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"].full_name,
             add_AgentRuntimeServiceServicer_to_server,
-            RuntimeServicer(admission, store, relay, found, draining),
+            RuntimeServicer(admission, store, relay, router, draining),
         ),
     ]
 

@@ -159,11 +159,11 @@ def _set_fields_from_proto(
     enums: Mapping[str, Mapping[Any, Any]],
 ) -> dict[str, Any]:
     """Read the texts and enums that are set."""
-    found = {name: getattr(message, name) for name in texts if message.HasField(name)}  # type: ignore[arg-type]
+    values = {name: getattr(message, name) for name in texts if message.HasField(name)}  # type: ignore[arg-type]
     for name, choices in enums.items():
         if message.HasField(name):  # type: ignore[arg-type]
-            found[name] = check.choice(f"{field}.{name}", getattr(message, name), choices)
-    return found
+            values[name] = check.choice(f"{field}.{name}", getattr(message, name), choices)
+    return values
 
 
 def _set_fields_to_proto(

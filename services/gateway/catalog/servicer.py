@@ -46,9 +46,9 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListProjects(self, request: pb.ListProjectsRequest, context: Context) -> pb.ListProjectsResponse:
         """See the contract."""
         with Validator() as check:
-            wanted = CatalogFilter()
+            filters = CatalogFilter()
             page = check.page(request, request.page_size, request.page_token)
-        projects, token = await self._catalog.page(PROJECTS, wanted, page)
+        projects, token = await self._catalog.page(PROJECTS, filters, page)
         return pb.ListProjectsResponse(projects=map(wire.project_to_proto, projects), next_page_token=token)
 
     async def UpdateProject(self, request: pb.UpdateProjectRequest, context: Context) -> pb.UpdateProjectResponse:
@@ -91,9 +91,9 @@ class CatalogServicer(CatalogServiceServicer):
     ) -> pb.ListRepositoriesResponse:
         """See the contract."""
         with Validator() as check:
-            wanted = wire.list_repositories_from_proto(check, request)
+            filters = wire.list_repositories_from_proto(check, request)
             page = check.page(request, request.page_size, request.page_token)
-        repositories, token = await self._catalog.page(REPOSITORIES, wanted, page)
+        repositories, token = await self._catalog.page(REPOSITORIES, filters, page)
         return pb.ListRepositoriesResponse(
             repositories=map(wire.repository_to_proto, repositories), next_page_token=token
         )
@@ -134,9 +134,9 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListTemplates(self, request: pb.ListTemplatesRequest, context: Context) -> pb.ListTemplatesResponse:
         """See the contract."""
         with Validator() as check:
-            wanted = CatalogFilter(project_id=check.optional_id("project_id", request.project_id))
+            filters = CatalogFilter(project_id=check.optional_id("project_id", request.project_id))
             page = check.page(request, request.page_size, request.page_token)
-        templates, token = await self._catalog.page(TEMPLATES, wanted, page)
+        templates, token = await self._catalog.page(TEMPLATES, filters, page)
         return pb.ListTemplatesResponse(templates=map(wire.template_to_proto, templates), next_page_token=token)
 
     async def UpdateTemplate(self, request: pb.UpdateTemplateRequest, context: Context) -> pb.UpdateTemplateResponse:
@@ -171,9 +171,9 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListWorkers(self, request: pb.ListWorkersRequest, context: Context) -> pb.ListWorkersResponse:
         """See the contract."""
         with Validator() as check:
-            wanted = CatalogFilter(project_id=check.optional_id("project_id", request.project_id))
+            filters = CatalogFilter(project_id=check.optional_id("project_id", request.project_id))
             page = check.page(request, request.page_size, request.page_token)
-        workers, token = await self._catalog.page(WORKERS, wanted, page)
+        workers, token = await self._catalog.page(WORKERS, filters, page)
         return pb.ListWorkersResponse(workers=map(wire.worker_to_proto, workers), next_page_token=token)
 
     async def UpdateWorker(self, request: pb.UpdateWorkerRequest, context: Context) -> pb.UpdateWorkerResponse:
@@ -210,9 +210,9 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListWorkItems(self, request: pb.ListWorkItemsRequest, context: Context) -> pb.ListWorkItemsResponse:
         """See the contract."""
         with Validator() as check:
-            wanted = wire.list_work_items_from_proto(check, request)
+            filters = wire.list_work_items_from_proto(check, request)
             page = check.page(request, request.page_size, request.page_token)
-        work_items, token = await self._catalog.page(WORK_ITEMS, wanted, page)
+        work_items, token = await self._catalog.page(WORK_ITEMS, filters, page)
         return pb.ListWorkItemsResponse(work_items=map(wire.work_item_to_proto, work_items), next_page_token=token)
 
     async def UpdateWorkItem(self, request: pb.UpdateWorkItemRequest, context: Context) -> pb.UpdateWorkItemResponse:

@@ -107,15 +107,15 @@ class ResourceTable(Generic[Resource]):
             gone = update(self.table).where(self._key == resource_id)
             await connection.execute(gone.values({"delete_time": now, **secrets}))
 
-    async def page(self, connection: AsyncConnection, wanted: CatalogFilter, page: Page) -> tuple[list[Resource], str]:
+    async def page(self, connection: AsyncConnection, filters: CatalogFilter, page: Page) -> tuple[list[Resource], str]:
         """Return a page of those wanted, the newest first, and the token of the next; shorter where they are large."""
         statement = select(*self._columns).where(self._there, *scope.within(self.table.c.project_id))
-        if wanted.project_id:
-            statement = statement.where(self.table.c.project_id == wanted.project_id)
-        if wanted.url:
-            statement = statement.where(self.table.c.url == wanted.url)
-        if wanted.states:
-            statement = statement.where(self.table.c.state.in_(sorted(wanted.states)))
+        if filters.project_id:
+            statement = statement.where(self.table.c.project_id == filters.project_id)
+        if filters.url:
+            statement = statement.where(self.table.c.url == filters.url)
+        if filters.states:
+            statement = statement.where(self.table.c.state.in_(sorted(filters.states)))
         key = (as_number(self.table.c.create_time), self._key)
         ordered = page.select(statement, key, descending=True)
         return await read_page(
@@ -195,11 +195,11 @@ class CatalogStore:
             return moved
 
     async def page(
-        self, table: ResourceTable[Resource], wanted: CatalogFilter, page: Page
+        self, table: ResourceTable[Resource], filters: CatalogFilter, page: Page
     ) -> tuple[list[Resource], str]:
         """Return a page of those wanted, the newest first, and the token of the next page."""
         async with self._engine.begin() as connection:
-            return await table.page(connection, wanted, page)
+            return await table.page(connection, filters, page)
 
 
 async def _check_references(connection: AsyncConnection, resource: Resource, before: Resource | None = None) -> None:

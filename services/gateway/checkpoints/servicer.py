@@ -25,15 +25,15 @@ class CheckpointServicer(CheckpointServiceServicer):
 
     async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Context) -> pb.ListCheckpointsResponse:
         """See the contract."""
-        which, page = wire.list_checkpoints_from_proto(request)
-        found = await self._store.page(which, page)
-        checkpoints, token = fitted(found, page, partial(wire.checkpoint_to_proto, brief=True), checkpoint_key)
+        filters, page = wire.list_checkpoints_from_proto(request)
+        views = await self._store.page(filters, page)
+        checkpoints, token = fitted(views, page, partial(wire.checkpoint_to_proto, brief=True), checkpoint_key)
         return pb.ListCheckpointsResponse(checkpoints=checkpoints, next_page_token=token)
 
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Context) -> pb.GetCheckpointResponse:
         """See the contract."""
-        found = await self._store.get(required_id("checkpoint_id", request.checkpoint_id))
-        return pb.GetCheckpointResponse(checkpoint=wire.checkpoint_to_proto(found))
+        checkpoint = await self._store.get(required_id("checkpoint_id", request.checkpoint_id))
+        return pb.GetCheckpointResponse(checkpoint=wire.checkpoint_to_proto(checkpoint))
 
     async def ApproveCheckpoint(
         self, request: pb.ApproveCheckpointRequest, context: Context

@@ -40,15 +40,15 @@ class CheckpointStore:
         async with self._engine.begin() as connection:
             return await _get(connection, checkpoint_id)
 
-    async def page(self, wanted: CheckpointFilter, page: Page) -> list[Checkpoint]:
+    async def page(self, filters: CheckpointFilter, page: Page) -> list[Checkpoint]:
         """Return a page of checkpoints, the newest first, and one more where there is a next."""
         statement = SELECT.where(*scope.within(checkpoints.c.project_id))
-        if wanted.project_id:
-            statement = statement.where(checkpoints.c.project_id == wanted.project_id)
-        if wanted.job_id:
-            statement = statement.where(checkpoints.c.job_id == wanted.job_id)
-        if wanted.states:
-            statement = statement.where(in_states(wanted.states))
+        if filters.project_id:
+            statement = statement.where(checkpoints.c.project_id == filters.project_id)
+        if filters.job_id:
+            statement = statement.where(checkpoints.c.job_id == filters.job_id)
+        if filters.states:
+            statement = statement.where(in_states(filters.states))
         async with self._engine.begin() as connection:
             rows = (await connection.execute(page.select(statement, _KEY, descending=True))).all()
         return [checkpoint_of(row) for row in rows]
@@ -62,11 +62,11 @@ class CheckpointStore:
         async with self._engine.begin() as connection:
             # The job's lock comes first, as wherever both are written; of two answers one waits here for the other.
             job = await job_row(connection, (await _get(connection, checkpoint_id)).job_id, locked=True)
-            found = await _get(connection, checkpoint_id)
-            if found.state is CheckpointState.PENDING and not _takes(found, answer):
+            checkpoint = await _get(connection, checkpoint_id)
+            if checkpoint.state is CheckpointState.PENDING and not _takes(checkpoint, answer):
                 raise FailedPrecondition(
                     "CHANGES_NOT_POSSIBLE",
-                    f"changes cannot be asked for at {found.name!r}: approve it, or reject it",
+                    f"changes cannot be asked for at {checkpoint.name!r}: approve it, or reject it",
                     checkpoint_id,
                 )
             given = update(checkpoints).where(checkpoints.c.checkpoint_id == checkpoint_id, IS_OPEN)

@@ -21,37 +21,37 @@ _ORIGIN_NUMBERS: Final = {origin: pb.Checkpoint.Origin.Value(f"ORIGIN_{origin}")
 def list_checkpoints_from_proto(request: pb.ListCheckpointsRequest) -> tuple[CheckpointFilter, Page]:
     """Read which checkpoints to list. Raises Invalid with all violations."""
     with Validator() as check:
-        which = CheckpointFilter(
+        filters = CheckpointFilter(
             project_id=check.optional_id("project_id", request.project_id),
             job_id=check.optional_id("job_id", request.job_id),
             states=check.choices("states", request.states, _STATES),
         )
         page = check.page(request, request.page_size, request.page_token)
-    return which, page
+    return filters, page
 
 
 def approval_from_proto(request: pb.ApproveCheckpointRequest, decider: Decider) -> tuple[str, CheckpointDecision]:
     """Read a yes. Raises Invalid with all violations."""
     with Validator() as check:
-        found = check.required_id("checkpoint_id", request.checkpoint_id)
+        checkpoint_id = check.required_id("checkpoint_id", request.checkpoint_id)
         comment = check.text("comment", request.comment, MAX_WORDS_BYTES)
-    return found, CheckpointDecision(state=CheckpointState.APPROVED, comment=comment, decider=decider)
+    return checkpoint_id, CheckpointDecision(state=CheckpointState.APPROVED, comment=comment, decider=decider)
 
 
 def rejection_from_proto(request: pb.RejectCheckpointRequest, decider: Decider) -> tuple[str, CheckpointDecision]:
     """Read a no. Raises Invalid with all violations."""
     with Validator() as check:
-        found = check.required_id("checkpoint_id", request.checkpoint_id)
+        checkpoint_id = check.required_id("checkpoint_id", request.checkpoint_id)
         reason = check.text("reason", request.reason, MAX_WORDS_BYTES, required=True)
-    return found, CheckpointDecision(state=CheckpointState.REJECTED, comment=reason, decider=decider)
+    return checkpoint_id, CheckpointDecision(state=CheckpointState.REJECTED, comment=reason, decider=decider)
 
 
 def requested_changes_from_proto(request: pb.RequestChangesRequest, decider: Decider) -> tuple[str, CheckpointDecision]:
     """Read a "not yet". Raises Invalid with all violations."""
     with Validator() as check:
-        found = check.required_id("checkpoint_id", request.checkpoint_id)
+        checkpoint_id = check.required_id("checkpoint_id", request.checkpoint_id)
         comment = check.text("comment", request.comment, MAX_WORDS_BYTES, required=True)
-    return found, CheckpointDecision(state=CheckpointState.CHANGES_REQUESTED, comment=comment, decider=decider)
+    return checkpoint_id, CheckpointDecision(state=CheckpointState.CHANGES_REQUESTED, comment=comment, decider=decider)
 
 
 def checkpoint_to_proto(value: Checkpoint, *, brief: bool = False) -> pb.Checkpoint:

@@ -69,19 +69,19 @@ class CoordinatorServicer(CoordinatorServiceServicer):
 
     async def ClaimJob(self, request: pb.ClaimJobRequest, context: Context) -> pb.ClaimJobResponse:
         """See the contract."""
-        coordinator, wanted, key, seconds = wire.claim_from_proto(request, context.time_remaining())
+        coordinator, claim_filter, key, seconds = wire.claim_from_proto(request, context.time_remaining())
         await self._store.enrol(coordinator)
         deadline = asyncio.get_running_loop().time() + seconds
-        with self._notifier.subscribe(WORK) as news:
+        with self._notifier.subscribe(WORK) as subscription:
             while True:
-                lease = await self._store.claim(coordinator.cell_id, wanted, key)
+                lease = await self._store.claim(coordinator.cell_id, claim_filter, key)
                 left = deadline - asyncio.get_running_loop().time()
                 if lease is not None:
                     return pb.ClaimJobResponse(job=wire.claimed_job_to_proto(lease, self._ledgers.lease_seconds))
                 if left <= 0:
                     return pb.ClaimJobResponse()
                 async with self._draining.interrupting():
-                    await news.wait(min(left, _CLAIM_POLL_SECONDS))
+                    await subscription.wait(min(left, _CLAIM_POLL_SECONDS))
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
         """See the contract."""
@@ -96,17 +96,17 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         with Validator() as check:
             coordinator_id = check.required_id("coordinator_id", request.coordinator_id)
         await self._store.enrol(coordinator_cell(coordinator_id))
-        told: frozenset[str] = frozenset()
+        cancelled: frozenset[str] = frozenset()
 
         async def look() -> frozenset[str] | None:
-            nonlocal told
-            known, told = told, await self._store.cancelled(coordinator_id)
-            return told if told - known else None
+            nonlocal cancelled
+            known, cancelled = cancelled, await self._store.cancelled(coordinator_id)
+            return cancelled if cancelled - known else None
 
         seen = looks(self._notifier, WORK, look)
-        async with aclosing(self._draining.stream(seen, start=0, position_after=lambda _: 0)) as wishes:
-            async for wish in wishes:
-                yield pb.WatchCoordinatorResponse(cancel_requested_job_ids=sorted(wish or ()))
+        async with aclosing(self._draining.stream(seen, start=0, position_after=lambda _: 0)) as lists:
+            async for job_ids in lists:
+                yield pb.WatchCoordinatorResponse(cancel_requested_job_ids=sorted(job_ids or ()))
 
     async def GetWorkContext(self, request: pb.GetWorkContextRequest, context: Context) -> pb.GetWorkContextResponse:
         """See the contract."""

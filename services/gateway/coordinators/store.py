@@ -72,14 +72,14 @@ class CoordinatorStore:
                     "NOT_A_COORDINATOR", f"{cell.cell_id!r} is a gateway's cell: take another id", cell.cell_id
                 )
 
-    async def claim(self, coordinator_id: str, wanted: ClaimFilter, key: IdempotencyKey | None) -> Lease | None:
+    async def claim(self, coordinator_id: str, claim_filter: ClaimFilter, key: IdempotencyKey | None) -> Lease | None:
         """Take a job; for a request that was made before, the job that it took, if that lease still holds.
 
         Raises AlreadyExists (REQUEST_ID_REUSED).
         """
         claimer = Claimer(coordinator_id, self._lease_seconds, self._ageing_seconds)
         async with self._engine.connect() as connection, connection.begin() as transaction:
-            lease = await claimer.claim(connection, wanted, takes_over=self._takes_over())
+            lease = await claimer.claim(connection, claim_filter, takes_over=self._takes_over())
             if lease is None:  # this answer is not kept: the same call may still become one with a job
                 earlier = await idempotency.find(connection, key)
             else:
@@ -157,14 +157,14 @@ class CoordinatorStore:
 
     async def cancelled(self, coordinator_id: str) -> frozenset[str]:
         """Return the jobs that a coordinator holds and somebody wants to end."""
-        wanted = select(jobs.c.job_id).where(
+        query = select(jobs.c.job_id).where(
             jobs.c.cell_id == coordinator_id,
             jobs.c.state == JobState.RUNNING,
             jobs.c.cancel_requested,
             *scope.within(jobs.c.project_id),
         )
         async with self._engine.begin() as connection:
-            return frozenset((await connection.execute(wanted)).scalars())
+            return frozenset((await connection.execute(query)).scalars())
 
     async def standings(self, coordinator_id: str, job_ids: Sequence[str]) -> Mapping[str, Standing]:
         """Return how a coordinator stands to jobs; those that are not known, or not allowed, are left out."""

@@ -77,7 +77,7 @@ def claim_from_proto(
         key = check.idempotency_key(request, request.request_id)
     for project_id in request.project_ids:
         scope.check(project_id)
-    which = ClaimFilter(
+    claim_filter = ClaimFilter(
         project_ids=frozenset(request.project_ids) or scope.visible(),
         kinds=frozenset(request.kinds) or None,
         engines=frozenset(request.engines) or None,
@@ -86,7 +86,7 @@ def claim_from_proto(
     seconds = _MAX_WAIT_SECONDS
     if remaining is not None:
         seconds = min(seconds, 0.8 * remaining, remaining - _ANSWER_SECONDS)
-    return coordinator_cell(coordinator_id, capacity=request.capacity), which, key, seconds
+    return coordinator_cell(coordinator_id, capacity=request.capacity), claim_filter, key, seconds
 
 
 def renewal_from_proto(request: pb.RenewLeaseRequest) -> tuple[Cell, list[Fence]]:

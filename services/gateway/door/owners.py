@@ -52,9 +52,9 @@ async def _are_within(
     connection: AsyncConnection, ownership: Ownership, things: Mapping[str, bool], projects: frozenset[str]
 ) -> bool:
     columns = ownership.rows.selected_columns
-    found = await connection.execute(ownership.rows.where(columns.id.in_(sorted(things))).distinct())
+    rows_found = await connection.execute(ownership.rows.where(columns.id.in_(sorted(things))).distinct())
     missing = {thing_id for thing_id, is_new in things.items() if not is_new}
-    for row in found.mappings():
+    for row in rows_found.mappings():
         if things[row["id"]] and not row.get("is_there", True):
             continue  # its id is free
         if row["project_id"] not in projects:

@@ -45,10 +45,10 @@ def coordinator_in(request: Message) -> str:
 
 def kind_of(field: str, kinds: Container[str]) -> str | None:
     """Return which of the kinds, or project, a field of this name names: work_item for related_work_item_ids."""
-    found = _ID_FIELD.fullmatch(field)
-    if found is None:
+    id_field = _ID_FIELD.fullmatch(field)
+    if id_field is None:
         return None
-    words = found[1].split("_")
+    words = id_field[1].split("_")
     stems = ("_".join(words[first:]) for first in range(len(words)))
     return next((stem for stem in stems if stem == PROJECT or stem in kinds), None)
 

@@ -27,18 +27,18 @@ class CallStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def page(self, wanted: CallFilter, page: Page) -> tuple[list[CallView], str]:
+    async def page(self, filters: CallFilter, page: Page) -> tuple[list[CallView], str]:
         """Return a page of calls, the newest first, of projects that the caller sees; and the next page's token."""
         conditions: list[ColumnElement[bool]] = scope.within(hook_calls.c.project_id)
         for value, column in (
-            (wanted.project_id, hook_calls.c.project_id),
-            (wanted.hook_id, hook_calls.c.hook_id),
-            (wanted.job_id, hook_calls.c.job_id),
+            (filters.project_id, hook_calls.c.project_id),
+            (filters.hook_id, hook_calls.c.hook_id),
+            (filters.job_id, hook_calls.c.job_id),
         ):
             if value:
                 conditions.append(column == value)
-        if wanted.states:
-            conditions.append(hook_calls.c.state.in_(sorted(wanted.states)))
+        if filters.states:
+            conditions.append(hook_calls.c.state.in_(sorted(filters.states)))
         statement = page.select(select(*_SHOWN).where(*conditions), _NEWEST, descending=True)
         async with self._engine.begin() as connection:
             return await read_page(connection, statement, page, CallView, _key)

@@ -75,8 +75,8 @@ class HookStore:
 
     async def page(self, project_id: str, page: Page) -> tuple[list[Hook], str]:
         """Return a page of the hooks in force, in the order of their calls: those for a project, or ("") all."""
-        wanted = [for_project(project_id)] if project_id else []
-        statement = IN_FORCE.where(*wanted, *scope.within(hooks.c.project_id))
+        conditions = [for_project(project_id)] if project_id else []
+        statement = IN_FORCE.where(*conditions, *scope.within(hooks.c.project_id))
         async with self._engine.begin() as connection:
             return await read_page(
                 connection,

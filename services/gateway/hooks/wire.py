@@ -88,13 +88,13 @@ def hook_from_proto(check: Validator, message: pb.Hook, allowed: AllowList) -> H
 def list_hook_calls_from_proto(request: pb.ListHookCallsRequest) -> tuple[CallFilter, Page]:
     """Read which calls to list. Raises Invalid with all violations."""
     with Validator() as check:
-        wanted = CallFilter(
+        filters = CallFilter(
             project_id=check.optional_id("project_id", request.project_id),
             hook_id=check.optional_id("hook_id", request.hook_id),
             job_id=check.optional_id("job_id", request.job_id),
             states=check.choices("states", request.states, _CALL_STATES),
         )
-        return wanted, check.page(request, request.page_size, request.page_token)
+        return filters, check.page(request, request.page_size, request.page_token)
 
 
 def call_to_proto(value: CallView) -> pb.HookCall:

@@ -195,11 +195,11 @@ async def _look_up(connection: AsyncConnection, draft: JobSubmission) -> _Named:
 
 async def _related(connection: AsyncConnection, work_item: WorkItem) -> tuple[WorkItem, ...]:
     """Return those of the related work items that are still there."""
-    found = []
+    related = []
     for related_id in work_item.related_work_item_ids:
         with suppress(NotFound):
-            found.append(await WORK_ITEMS.get(connection, related_id, work_item.project_id))
-    return tuple(found)
+            related.append(await WORK_ITEMS.get(connection, related_id, work_item.project_id))
+    return tuple(related)
 
 
 async def _write(connection: AsyncConnection, order: Order, ageing_seconds: float) -> None:

@@ -37,10 +37,10 @@ async def remove_expired(engine: AsyncEngine, keep_days: float, at_once: int = _
     over = as_number(jobs.c.end_time) < now() - round(keep_days * _DAY)
     old = select(jobs.c.job_id).where(over, jobs.c.state.in_(_FINAL)).order_by(jobs.c.end_time).limit(at_once)
     async with engine.begin() as connection:
-        found = (await connection.execute(old.with_for_update(skip_locked=True))).scalars().all()
-        if found:
-            await _delete(connection, found)
-    return len(found)
+        job_ids = (await connection.execute(old.with_for_update(skip_locked=True))).scalars().all()
+        if job_ids:
+            await _delete(connection, job_ids)
+    return len(job_ids)
 
 
 async def _delete(connection: AsyncConnection, job_ids: Sequence[str]) -> None:

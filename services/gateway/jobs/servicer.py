@@ -45,8 +45,8 @@ class JobServicer(JobServiceServicer):
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """See the contract."""
-        which, page = wire.list_jobs_from_proto(request)
-        views, page = await self._store.jobs(replace(which, visible=visible()), page)
+        filters, page = wire.list_jobs_from_proto(request)
+        views, page = await self._store.jobs(replace(filters, visible=visible()), page)
         jobs, token = fitted(views, page, lambda view: wire.job_to_proto(view, brief=True), job_key)
         return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
 
@@ -70,11 +70,13 @@ class JobServicer(JobServiceServicer):
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> AsyncIterator[pb.WatchJobsResponse]:
         """See the contract."""
-        which, position = wire.watch_jobs_from_proto(request)
-        found = watch_jobs(self._store, self._notifier, replace(which, visible=visible()), position)
-        async for told in self._draining.stream(found, start=position, position_after=lambda told: told.position):
-            job = None if told.view is None else wire.job_to_proto(told.view, brief=True)
-            yield pb.WatchJobsResponse(job=job, next_position=told.position)
+        filters, position = wire.watch_jobs_from_proto(request)
+        updates = watch_jobs(self._store, self._notifier, replace(filters, visible=visible()), position)
+        async for update in self._draining.stream(
+            updates, start=position, position_after=lambda update: update.position
+        ):
+            job = None if update.view is None else wire.job_to_proto(update.view, brief=True)
+            yield pb.WatchJobsResponse(job=job, next_position=update.position)
 
     async def ListJobKinds(self, request: pb.ListJobKindsRequest, context: Context) -> pb.ListJobKindsResponse:
         """See the contract."""
@@ -82,5 +84,5 @@ class JobServicer(JobServiceServicer):
             page = check.page(request, request.page_size, request.page_token)
         kinds = sorted(self._admission.kinds.values(), key=lambda kind: kind.name)
         after = [kind for kind in kinds if page.after is None or (kind.name,) > page.after]
-        shown, token = page.cut(after, lambda kind: (kind.name,))
-        return pb.ListJobKindsResponse(kinds=map(wire.kind_to_proto, shown), next_page_token=token)
+        in_page, token = page.cut(after, lambda kind: (kind.name,))
+        return pb.ListJobKindsResponse(kinds=map(wire.kind_to_proto, in_page), next_page_token=token)

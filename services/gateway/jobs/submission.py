@@ -54,9 +54,9 @@ def check(order: Order, draft: JobSubmission, kind: JobKind, *, asked_below: Che
 
     `asked_below` is where a person would be asked if the draft said nothing: only an administrator's may ask less.
     """
-    found = [*_violations(order, draft, kind), *_left_out(draft, asked_below)]
-    if found:
-        raise Invalid([(draft.path + field, description) for field, description in found])
+    violations = [*_violations(order, draft, kind), *_left_out(draft, asked_below)]
+    if violations:
+        raise Invalid([(draft.path + field, description) for field, description in violations])
 
 
 def _left_out(draft: JobSubmission, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:

@@ -86,19 +86,19 @@ class JobUpdate:
 
 
 async def watch_jobs(
-    store: JobStore, notifier: JobNotifier, wanted: JobFilter, position: int
+    store: JobStore, notifier: JobNotifier, filters: JobFilter, position: int
 ) -> AsyncGenerator[JobUpdate, None]:
     """Yield all jobs that match, a heartbeat, and then those that change.
 
     From a position on the first ones are those that live, and those that have ended since.
     """
-    watch = _Watch(store, wanted, position)
-    told = position
-    async with aclosing(looks(notifier, ALL, watch.look, watch.has_more)) as found:
-        async for views in found:
+    watch = _Watch(store, filters, position)
+    watched_from = position
+    async with aclosing(looks(notifier, ALL, watch.look, watch.has_more)) as batches:
+        async for views in batches:
             for view in views or (None,):
-                yield JobUpdate(view, watch.position if view is None else told)
-            told = watch.position
+                yield JobUpdate(view, watch.position if view is None else watched_from)
+            watched_from = watch.position
 
 
 class _Watch:
@@ -109,9 +109,9 @@ class _Watch:
     heard of.
     """
 
-    def __init__(self, store: JobStore, wanted: JobFilter, position: int) -> None:
+    def __init__(self, store: JobStore, filters: JobFilter, position: int) -> None:
         self._store = store
-        self._wanted = wanted
+        self._filters = filters
         self._known: dict[str, JobSummary] = {}
         self._to_tell: deque[str] = deque()
         self._looked_at = position
@@ -143,9 +143,11 @@ class _Watch:
         await asyncio.sleep(self._next_look - time.monotonic())
         begun = time.monotonic()
         since = self._looked_at - OVERLAP_MICROSECONDS if self._looked_at else None
-        at, found = await self._store.glance(self._wanted, since)
+        at, summaries = await self._store.summaries(self._filters, since)
         self._next_look = time.monotonic() + max(PAUSE_SECONDS, 10 * (time.monotonic() - begun))
-        self._to_tell.extend(job_id for job_id, glance in found.items() if self._known.get(job_id) != glance)
+        self._to_tell.extend(job_id for job_id, summary in summaries.items() if self._known.get(job_id) != summary)
         # What lived and does not match any more, by its state, is told as it now is, where it is still there.
-        self._to_tell.extend(job_id for job_id, glance in self._known.items() if glance.lives and job_id not in found)
-        self._known, self._looked_at = found, at
+        self._to_tell.extend(
+            job_id for job_id, summary in self._known.items() if summary.lives and job_id not in summaries
+        )
+        self._known, self._looked_at = summaries, at

@@ -42,9 +42,9 @@ def retry_from_proto(request: pb.RetryJobRequest) -> tuple[str, IdempotencyKey |
 def list_jobs_from_proto(request: pb.ListJobsRequest) -> tuple[JobFilter, Page]:
     """Read which jobs to list. Raises Invalid with all violations."""
     with Validator() as check:
-        which = _filter_from_proto(check, request.filter)
+        filters = _filter_from_proto(check, request.filter)
         page = check.page(request, request.page_size, request.page_token)
-    return which, page
+    return filters, page
 
 
 def watch_jobs_from_proto(request: pb.WatchJobsRequest) -> tuple[JobFilter, int]:
@@ -52,8 +52,8 @@ def watch_jobs_from_proto(request: pb.WatchJobsRequest) -> tuple[JobFilter, int]
     with Validator() as check:
         if request.from_position < 0:
             check.add("from_position", "must not be negative")
-        which = _filter_from_proto(check, request.filter)
-    return which, request.from_position
+        filters = _filter_from_proto(check, request.filter)
+    return filters, request.from_position
 
 
 def kind_to_proto(value: JobKind) -> pb.JobKind:

@@ -83,7 +83,7 @@ class Claimer:
     ageing_seconds: float = DEFAULT_AGEING_SECONDS
 
     async def claim(
-        self, connection: AsyncConnection, wanted: ClaimFilter = ANY_JOB, *, takes_over: bool = True
+        self, connection: AsyncConnection, claim_filter: ClaimFilter = ANY_JOB, *, takes_over: bool = True
     ) -> Lease | None:
         """Take the next job that may be taken, and is wanted; see Ledger.claim.
 
@@ -91,18 +91,18 @@ class Claimer:
         Raises Unavailable (DATABASE_UNAVAILABLE), after which nothing may be committed, when the database stood still.
         """
         began = time.monotonic()
-        lease = await self._claim(connection, wanted, takes_over=takes_over)
+        lease = await self._claim(connection, claim_filter, takes_over=takes_over)
         # Who beats each third of a lease could not, and loses it by what we have seen after that: the moment counts.
         if takes_over and lease is not None and time.monotonic() - began > self.lease_seconds * 2 / 3:
             raise outage()
         return lease
 
-    async def _claim(self, connection: AsyncConnection, wanted: ClaimFilter, *, takes_over: bool) -> Lease | None:
+    async def _claim(self, connection: AsyncConnection, claim_filter: ClaimFilter, *, takes_over: bool) -> Lease | None:
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS})
-        if wanted.capacity is not None and await self._held(connection) >= wanted.capacity:
+        if claim_filter.capacity is not None and await self._held(connection) >= claim_filter.capacity:
             return None
-        conditions = wanted.conditions
+        conditions = claim_filter.conditions
         if await self._is_paused(connection):
             conditions.append(and_(jobs.c.cell_id == self.cell_id, jobs.c.state != JobState.PENDING))
         while (row := await self._lost(connection, conditions, takes_over)) is not None:
@@ -136,7 +136,7 @@ class Claimer:
         return bool((await connection.execute(paused)).scalar_one_or_none())
 
     async def _lost(
-        self, connection: AsyncConnection, wanted: Sequence[ColumnElement[bool]], takes_over: bool
+        self, connection: AsyncConnection, conditions: Sequence[ColumnElement[bool]], takes_over: bool
     ) -> Row[Any] | None:
         """Lock a job whose lease is over: our own from before a restart, or one whose lease has run out.
 
@@ -144,7 +144,7 @@ class Claimer:
         """
         own = and_(jobs.c.cell_id == self.cell_id, jobs.c.held.is_(False))
         whose = may_be_taken(self.cell_id, self.lease_seconds) if takes_over else jobs.c.cell_id == self.cell_id
-        run_out = and_(jobs.c.lease_until < now(), whose, *wanted)
+        run_out = and_(jobs.c.lease_until < now(), whose, *conditions)
         lost = select(jobs).where(IS_RUNNING, or_(own, run_out)).order_by(own.desc(), jobs.c.turn, jobs.c.job_id)
         return await _locked(connection, lost.limit(1))
 
@@ -195,12 +195,12 @@ class Claimer:
     async def _attempt(self, connection: AsyncConnection, row: Row[Any], order: Order) -> _Attempt:
         """Return the attempt to go on with: another one where the last was another cell's, and may be done anew."""
         is_anothers = row.state != JobState.PENDING and row.cell_id != self.cell_id
-        is_told = is_anothers and await _is_told(connection, row)
-        is_bound_elsewhere = row.bound_cell_id not in {"", self.cell_id} and not is_told
+        is_published = is_anothers and await _is_published(connection, row)
+        is_bound_elsewhere = row.bound_cell_id not in {"", self.cell_id} and not is_published
         last = _Attempt(row.attempt, row.execution_id, "" if is_bound_elsewhere else row.snapshot_id)
         if is_bound_elsewhere and order.snapshot_id and not row.snapshot_id:  # that is what was ordered
             return replace(last, failure=_SNAPSHOT_LOST)
-        if not is_anothers or is_told:
+        if not is_anothers or is_published:
             return last
         if last.number < row.last_attempt and _CELL_LOST.reason in order.policy.retry_on:
             execution_id = await next_attempt(connection, row, _CELL_LOST)
@@ -217,12 +217,12 @@ class Claimer:
         return bool(lies == self.cell_id)
 
 
-async def _is_told(connection: AsyncConnection, row: Row[Any]) -> bool:
+async def _is_published(connection: AsyncConnection, row: Row[Any]) -> bool:
     """Whether others know how a job's attempt ended: it is not begun anew then, but goes on where it was."""
     ended = and_(stages.c.name.in_(("push", "error")), stages.c.state == StageState.DONE)
-    told = or_(ended, stages.c.name == "post-hook-1")
+    published = or_(ended, stages.c.name == "post-hook-1")
     of_attempt = (stages.c.job_id == row.job_id, stages.c.attempt == row.attempt)
-    return (await connection.execute(select(stages.c.name).where(*of_attempt, told).limit(1))).first() is not None
+    return (await connection.execute(select(stages.c.name).where(*of_attempt, published).limit(1))).first() is not None
 
 
 async def _locked(connection: AsyncConnection, one: Select[Any]) -> Row[Any] | None:

@@ -41,20 +41,20 @@ class EventStore:
 
         They may begin before `first`. At most about 1 MiB, or one batch; nothing where nothing is held from there on.
         """
-        wanted = (
+        query = (
             select(event_batches)
             .where(event_batches.c.execution_id == execution_id, event_batches.c.next_sequence > first)
             .order_by(event_batches.c.next_sequence)
         )
-        found: list[bytes] = []
+        chunks: list[bytes] = []
         size, following = 0, first
-        async with self._engine.begin() as connection, connection.stream(wanted) as rows:
+        async with self._engine.begin() as connection, connection.stream(query) as rows:
             async for row in rows:
-                if found and size + row.size > _CHUNK_BYTES:
+                if chunks and size + row.size > _CHUNK_BYTES:
                     break
-                found.append(row.data)
+                chunks.append(row.data)
                 size, following = size + row.size, row.next_sequence
-        return b"".join(found), following
+        return b"".join(chunks), following
 
     async def append(
         self,

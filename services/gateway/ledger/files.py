@@ -18,6 +18,6 @@ async def write_files(connection: AsyncConnection, job_id: str, files: Iterable[
 
 async def read_files(connection: AsyncConnection, job_id: str) -> tuple[Content, ...]:
     """Return a job's files."""
-    found = select(job_files.c.name, job_files.c.content).where(job_files.c.job_id == job_id)
-    rows = (await connection.execute(found.order_by(job_files.c.name))).all()
+    query = select(job_files.c.name, job_files.c.content).where(job_files.c.job_id == job_id)
+    rows = (await connection.execute(query.order_by(job_files.c.name))).all()
     return tuple(Content(row.name, row.content) for row in rows)

@@ -22,8 +22,8 @@ async def hooks_in_force(connection: AsyncConnection, project_id: str) -> Sequen
 
     Works inside the caller's transaction.
     """
-    wanted = IN_FORCE.where(for_project(project_id), hooks.c.disabled.is_(False))
-    return await read_hooks(connection, wanted.order_by(*IN_ORDER))
+    query = IN_FORCE.where(for_project(project_id), hooks.c.disabled.is_(False))
+    return await read_hooks(connection, query.order_by(*IN_ORDER))
 
 
 async def key_of(connection: AsyncConnection, hook_id: str, job_id: str) -> bytes:

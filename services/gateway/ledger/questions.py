@@ -63,12 +63,12 @@ def checkpoint_of(row: Row[Any]) -> Checkpoint:
 
 async def checkpoints_of(connection: AsyncConnection, job_ids: Sequence[str]) -> Mapping[str, list[Checkpoint]]:
     """Return the checkpoints of some jobs, by job, the oldest first."""
-    found: defaultdict[str, list[Checkpoint]] = defaultdict(list)
-    wanted = SELECT.where(checkpoints.c.job_id.in_(job_ids))
-    in_order = wanted.order_by(checkpoints.c.create_time, checkpoints.c.checkpoint_id)
+    by_job: defaultdict[str, list[Checkpoint]] = defaultdict(list)
+    query = SELECT.where(checkpoints.c.job_id.in_(job_ids))
+    in_order = query.order_by(checkpoints.c.create_time, checkpoints.c.checkpoint_id)
     for row in (await connection.execute(in_order)).all():
-        found[row.job_id].append(checkpoint_of(row))
-    return found
+        by_job[row.job_id].append(checkpoint_of(row))
+    return by_job
 
 
 async def write_question(connection: AsyncConnection, lease: Lease, question: Question) -> Checkpoint:
@@ -92,17 +92,17 @@ async def write_question(connection: AsyncConnection, lease: Lease, question: Qu
     }
     if await insert_if_absent(connection, checkpoints, row):
         note(connection, Questions(CheckpointState.PENDING))
-    found = SELECT.where(checkpoints.c.checkpoint_id == checkpoint_id)
-    return checkpoint_of((await connection.execute(found)).one())
+    query = SELECT.where(checkpoints.c.checkpoint_id == checkpoint_id)
+    return checkpoint_of((await connection.execute(query)).one())
 
 
 async def decision_on(connection: AsyncConnection, lease: Lease, name: str) -> Decision | None:
     """Return what a question of the lease's attempt came to; see Ledger.decision."""
     row = (await connection.execute(SELECT.where(checkpoints.c.checkpoint_id == _id_of(lease, name)))).first()
-    found = None if row is None else checkpoint_of(row)
-    if found is None or found.state is CheckpointState.PENDING:
+    checkpoint = None if row is None else checkpoint_of(row)
+    if checkpoint is None or checkpoint.state is CheckpointState.PENDING:
         return None
-    return Decision(found.state, found.comment, found.decider.name)
+    return Decision(checkpoint.state, checkpoint.comment, checkpoint.decider.name)
 
 
 async def withdraw(connection: AsyncConnection, job_id: str) -> None:

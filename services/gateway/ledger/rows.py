@@ -53,9 +53,9 @@ async def job_views(connection: AsyncConnection, rows: Sequence[Row[Any]], *, br
     job_ids = [row.job_id for row in rows]
     runs, steps = defaultdict(list), defaultdict(list)
     known = BRIEF_EXECUTIONS if brief else EXECUTIONS
-    found = known.where(executions.c.job_id.in_(job_ids), executions.c.purpose == Purpose.AGENT)
+    query = known.where(executions.c.job_id.in_(job_ids), executions.c.purpose == Purpose.AGENT)
     in_order = (executions.c.attempt, executions.c.create_time, executions.c.execution_id)
-    for execution in (await connection.execute(found.order_by(*in_order))).all():
+    for execution in (await connection.execute(query.order_by(*in_order))).all():
         runs[execution.job_id].append(execution_view(execution))
     asked: Mapping[str, list[Checkpoint]] = {}
     if not brief:
@@ -66,9 +66,9 @@ async def job_views(connection: AsyncConnection, rows: Sequence[Row[Any]], *, br
     return [_job_view(row, runs[row.job_id], steps[row.job_id], asked.get(row.job_id, ())) for row in rows]
 
 
-async def execution_views(connection: AsyncConnection, *wanted: ColumnElement[bool]) -> list[ExecutionView]:
+async def execution_views(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> list[ExecutionView]:
     """Return executions."""
-    rows = (await connection.execute(EXECUTIONS.where(*wanted))).all()
+    rows = (await connection.execute(EXECUTIONS.where(*conditions))).all()
     return [execution_view(row) for row in rows]
 
 

@@ -43,7 +43,7 @@ def turn_of(priority: int, since: datetime, ageing_seconds: float) -> int:
 async def next_of_projects(
     connection: AsyncConnection,
     cell_id: str,
-    wanted: Iterable[ColumnElement[bool]],
+    conditions: Iterable[ColumnElement[bool]],
     *,
     takes_over: bool,
     lease_seconds: float,
@@ -59,7 +59,7 @@ async def next_of_projects(
         jobs.c.wake_time <= now(),
         may_be_taken(cell_id, lease_seconds) if takes_over else jobs.c.bound_cell_id.in_(("", cell_id)),
         or_(jobs.c.state == PENDING, jobs.c.cell_id == cell_id, is_away if takes_over else false()),
-        *wanted,
+        *conditions,
         *(_has_room(table, table.primary_key.columns[0]) for table in (repositories, workers)),
     )
     of_project = jobs.c.project_id == projects.c.project_id
@@ -69,19 +69,19 @@ async def next_of_projects(
 
     since = _latest(as_number(jobs.c.create_time), _woken(), func.coalesce(_last_end(), 0))
     number = _running()
-    found = (
+    candidates = (
         select(jobs.c.job_id, jobs.c.turn, jobs.c.priority, since.label("since"))
         .add_columns(func.coalesce(number.c.running, 0).label("running"))
         .join_from(heads, jobs, jobs.c.job_id == heads.c.job_id)
         .outerjoin(number, number.c.project_id == jobs.c.project_id)
-        .subquery("found")
+        .subquery("candidates")
     )
-    level: ColumnElement[int] = found.c.priority
+    level: ColumnElement[int] = candidates.c.priority
     if ageing_seconds:
-        aged = (now() - found.c.since) // round(ageing_seconds * _SECOND)
-        level = level + case((found.c.running == 0, aged), else_=0)
-    ordered = select(found.c.job_id).order_by(
-        level.desc(), found.c.running, found.c.since, found.c.turn, found.c.job_id
+        aged = (now() - candidates.c.since) // round(ageing_seconds * _SECOND)
+        level = level + case((candidates.c.running == 0, aged), else_=0)
+    ordered = select(candidates.c.job_id).order_by(
+        level.desc(), candidates.c.running, candidates.c.since, candidates.c.turn, candidates.c.job_id
     )
     return (await connection.execute(ordered)).scalars().all()
 

@@ -95,10 +95,10 @@ class SqlLedger:
         """Take nothing from others for as long as a lease: those who beat by this gateway could not until now."""
         self._back_since = time.monotonic()
 
-    async def claim(self, wanted: ClaimFilter = ANY_JOB) -> Lease | None:
+    async def claim(self, claim_filter: ClaimFilter = ANY_JOB) -> Lease | None:
         """See Ledger; `wanted` narrows it, for a cell that cannot do everything."""
         async with self._transaction() as connection:
-            lease = await self._claimer.claim(connection, wanted, takes_over=self.takes_over())
+            lease = await self._claimer.claim(connection, claim_filter, takes_over=self.takes_over())
         if lease is not None:
             self._notifier.notify(lease.job_id)
         return lease
@@ -131,10 +131,10 @@ class SqlLedger:
         async with self._transaction() as connection:
             await _check(connection, lease)
             remote = await _remote(connection, order.repository_id) if order.repository_id else None
-            found = await hooks_in_force(connection, order.project_id)
+            hooks = await hooks_in_force(connection, order.project_id)
             files = await read_files(connection, lease.job_id) if order.files else ()
             pushed = await pushed_before(connection, lease)
-        fitting = tuple(hook.to_call() for hook in found if hook.fits(order.template_id, order.kind))
+        fitting = tuple(hook.to_call() for hook in hooks if hook.fits(order.template_id, order.kind))
         return Surroundings(remote, fitting, files, pushed)
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:

@@ -27,7 +27,7 @@ class JobStatuses:
             return {}
         here = (jobs.c.cell_id == self._cell_id) & jobs.c.state.in_(_CARRIED)
         attempt = case((here, jobs.c.execution_id), else_="").label("attempt")
-        wanted = select(jobs.c.job_id, jobs.c.definition, attempt).where(jobs.c.job_id.in_(sorted(job_ids)))
+        query = select(jobs.c.job_id, jobs.c.definition, attempt).where(jobs.c.job_id.in_(sorted(job_ids)))
         async with self._engine.begin() as connection:
-            rows = (await connection.execute(wanted)).all()
+            rows = (await connection.execute(query)).all()
         return {row.job_id: Standing(row.attempt, load(Order, row.definition).policy.retention) for row in rows}

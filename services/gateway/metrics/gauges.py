@@ -37,11 +37,11 @@ class JobGauges:
             return self._known
 
     async def _look(self) -> list[Metric]:
-        found = await self._store.look()
+        readings = await self._store.look()
         jobs = GaugeMetricFamily(
             "boatyard_jobs", f"Jobs that have not ended, by kind and state. {_EVERYBODYS}", labels=["kind", "state"]
         )
-        for (kind, state), count in sorted(found.jobs.items()):
+        for (kind, state), count in sorted(readings.jobs.items()):
             jobs.add_metric([kind, state], count)
         cells = GaugeMetricFamily("boatyard_cells", f"Cells that are known, by state. {_EVERYBODYS}", labels=["state"])
         states = Counter(cell.state for cell in await self._cells.all())
@@ -51,24 +51,26 @@ class JobGauges:
             jobs,
             cells,
             _gauge(
-                "boatyard_queue_jobs", f"Jobs that could begin now, and wait for a slot. {_EVERYBODYS}", found.waiting
+                "boatyard_queue_jobs",
+                f"Jobs that could begin now, and wait for a slot. {_EVERYBODYS}",
+                readings.waiting,
             ),
             _gauge(
                 "boatyard_queue_oldest_seconds",
                 f"How long the job has waited for a slot that has waited longest. {_EVERYBODYS}",
-                found.longest_wait_seconds,
+                readings.longest_wait_seconds,
             ),
             _gauge(
                 "agent_checkpoints_pending",
                 f"Checkpoints that wait for a person. {_EVERYBODYS}",
-                found.open_questions,
+                readings.open_questions,
             ),
-            _gauge("agent_worker_active_jobs", "Jobs that this cell carries now.", found.running_here),
+            _gauge("agent_worker_active_jobs", "Jobs that this cell carries now.", readings.running_here),
             _gauge("boatyard_cell_capacity_jobs", "Jobs that this cell carries at once, at most.", self._here.capacity),
             _gauge(
                 "boatyard_cell_beat_age_seconds",
                 "How long ago this cell has told the database that it is alive; at a lease's length it loses its jobs.",
-                found.beat_age_seconds,
+                readings.beat_age_seconds,
             ),
         ]
 

@@ -56,24 +56,24 @@ class CoordinatorCellClient:
         position, spoke, ended = first, clock(), float("inf")
         try:
             job_id = (await self._jobs.execution(execution_id)).job_id
-            with self._notifier.subscribe(job_id) as news:
+            with self._notifier.subscribe(job_id) as subscription:
                 while True:
-                    found = await self._next(execution_id, position, kinds)
-                    if found is None and (await self._jobs.execution(execution_id)).state.is_final:
+                    batch = await self._next(execution_id, position, kinds)
+                    if batch is None and (await self._jobs.execution(execution_id)).state.is_final:
                         ended = min(ended, clock())
                         if clock() - ended > LAST_EVENTS_SECONDS:
-                            found = EventBatch((), is_last=True)
-                    if found is None and not follow:
+                            batch = EventBatch((), is_last=True)
+                    if batch is None and not follow:
                         return
-                    if found is not None or clock() - spoke > HEARTBEAT_SECONDS:
+                    if batch is not None or clock() - spoke > HEARTBEAT_SECONDS:
                         spoke = clock()
-                        yield found or EventBatch((), is_last=False)
-                    if found is None:
-                        await news.wait(POLL_SECONDS)
-                    elif found.is_last:
+                        yield batch or EventBatch((), is_last=False)
+                    if batch is None:
+                        await subscription.wait(POLL_SECONDS)
+                    elif batch.is_last:
                         return
                     else:
-                        position, ended = found.next_sequence or position, float("inf")
+                        position, ended = batch.next_sequence or position, float("inf")
         except Unavailable as error:
             raise CellUnreachable(error) from error
 

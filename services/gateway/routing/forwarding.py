@@ -19,7 +19,7 @@ FORWARDED_METADATA_KEY: Final = "boatyard-forwarded"
 def forwarded_metadata(cell_id: str) -> tuple[tuple[str, str], ...]:
     """Return the metadata of a call that this cell makes for the caller of the RPC being served."""
     principal = current_principal()
-    told = {
+    caller = {
         "name": principal.name,
         "role": principal.role,
         "projects": None if principal.projects is None else sorted(principal.projects),
@@ -27,7 +27,7 @@ def forwarded_metadata(cell_id: str) -> tuple[tuple[str, str], ...]:
         "origin": principal.origin,
         "cell_id": cell_id,
     }
-    return ((FORWARDED_METADATA_KEY, json.dumps(told)),)  # ASCII, as metadata must be
+    return ((FORWARDED_METADATA_KEY, json.dumps(caller)),)  # ASCII, as metadata must be
 
 
 class PeerToken:
@@ -45,15 +45,15 @@ class PeerToken:
         if not hmac.compare_digest(token.encode(), self._token):
             return None
         try:
-            told = json.loads(shown.text(FORWARDED_METADATA_KEY))
-            projects = told["projects"]
+            caller = json.loads(shown.text(FORWARDED_METADATA_KEY))
+            projects = caller["projects"]
             return Principal(
-                name=told["name"],
-                role=Role(told["role"]),
+                name=caller["name"],
+                role=Role(caller["role"]),
                 projects=None if projects is None else frozenset(projects),
-                token_id=told["token_id"],
-                origin=told["origin"],
-                forwarded_by=told["cell_id"],
+                token_id=caller["token_id"],
+                origin=caller["origin"],
+                forwarded_by=caller["cell_id"],
             )
         except (ValueError, TypeError, KeyError):
             raise Unauthenticated(

@@ -57,10 +57,10 @@ class LocalCellClient:
 
     async def send_message(self, request: pb.SendMessageRequest) -> None:
         """See CellClient."""
-        told = execution_pb2.SendMessageRequest(
+        forwarded = execution_pb2.SendMessageRequest(
             execution_id=request.execution_id, message_id=request.message_id, text=request.text
         )
-        await _answer(lambda: self._execution.SendMessage(told))
+        await _answer(lambda: self._execution.SendMessage(forwarded))
 
     async def resolve_permission(self, request: pb.ResolvePermissionRequest) -> pb.ResolvePermissionResponse:
         """See CellClient."""
@@ -86,14 +86,14 @@ class LocalCellClient:
 
     async def diff(self, request: pb.ReadDiffRequest, compared: CommitRange) -> AsyncGenerator[bytes, None]:
         """See CellClient."""
-        asked = git_pb2.GetDiffRequest(
+        forwarded = git_pb2.GetDiffRequest(
             repository_id=compared.repository_id,
             base_commit_id=compared.base_commit_id,
             commit_id=compared.commit_id,
         )
         try:
             with _refusals():
-                async with streaming(self._git.GetDiff(asked)) as messages:
+                async with streaming(self._git.GetDiff(forwarded)) as messages:
                     async for message in messages:
                         yield message.data
         except NotFound as error:
@@ -103,38 +103,38 @@ class LocalCellClient:
 
     async def snapshot(self, request: pb.GetSnapshotRequest) -> pb.GetSnapshotResponse:
         """See CellClient."""
-        asked = git_pb2.GetSnapshotRequest(snapshot_id=request.snapshot_id)
-        return pb.GetSnapshotResponse(snapshot=(await _answer(lambda: self._git.GetSnapshot(asked))).snapshot)
+        forwarded = git_pb2.GetSnapshotRequest(snapshot_id=request.snapshot_id)
+        return pb.GetSnapshotResponse(snapshot=(await _answer(lambda: self._git.GetSnapshot(forwarded))).snapshot)
 
     async def list_snapshots(self, request: pb.ListSnapshotsRequest) -> pb.ListSnapshotsResponse:
         """See CellClient."""
-        asked = git_pb2.ListSnapshotsRequest(
+        forwarded = git_pb2.ListSnapshotsRequest(
             repository_id=request.repository_id, page_size=request.page_size, page_token=request.page_token
         )
-        answer = await _answer(lambda: self._git.ListSnapshots(asked))
+        answer = await _answer(lambda: self._git.ListSnapshots(forwarded))
         return pb.ListSnapshotsResponse(snapshots=answer.snapshots, next_page_token=answer.next_page_token)
 
     async def delete_snapshot(self, request: pb.DeleteSnapshotRequest) -> None:
         """See CellClient."""
-        asked = git_pb2.DeleteSnapshotRequest(snapshot_id=request.snapshot_id)
-        await _answer(lambda: self._git.DeleteSnapshot(asked, timeout=LONG_SECONDS))
+        forwarded = git_pb2.DeleteSnapshotRequest(snapshot_id=request.snapshot_id)
+        await _answer(lambda: self._git.DeleteSnapshot(forwarded, timeout=LONG_SECONDS))
 
     async def list_workspaces(self, request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesResponse:
         """See CellClient."""
-        asked = workspace_pb2.ListWorkspacesRequest(
+        forwarded = workspace_pb2.ListWorkspacesRequest(
             states=request.states,
             project_id=request.project_id,
             job_id=request.job_id,
             page_size=request.page_size,
             page_token=request.page_token,
         )
-        answer = await _answer(lambda: self._workspace.ListWorkspaces(asked))
+        answer = await _answer(lambda: self._workspace.ListWorkspaces(forwarded))
         return pb.ListWorkspacesResponse(workspaces=answer.workspaces, next_page_token=answer.next_page_token)
 
     async def workspace_usage(self, request: pb.UsageOfWorkspacesRequest) -> pb.UsageOfWorkspacesResponse:
         """See CellClient."""
-        asked = workspace_pb2.UsageOfWorkspacesRequest(page_size=request.page_size, page_token=request.page_token)
-        answer = await _answer(lambda: self._workspace.UsageOfWorkspaces(asked, timeout=LONG_SECONDS))
+        forwarded = workspace_pb2.UsageOfWorkspacesRequest(page_size=request.page_size, page_token=request.page_token)
+        answer = await _answer(lambda: self._workspace.UsageOfWorkspaces(forwarded, timeout=LONG_SECONDS))
         usage = pb.CellUsage(
             cell_id=self._cell_id,
             workspaces=answer.workspaces,
@@ -148,8 +148,8 @@ class LocalCellClient:
 
     async def delete_workspace(self, request: pb.DeleteWorkspaceRequest) -> None:
         """See CellClient."""
-        asked = workspace_pb2.DeleteWorkspaceRequest(workspace_id=request.workspace_id)
-        await _answer(lambda: self._workspace.DeleteWorkspace(asked, timeout=LONG_SECONDS))
+        forwarded = workspace_pb2.DeleteWorkspaceRequest(workspace_id=request.workspace_id)
+        await _answer(lambda: self._workspace.DeleteWorkspace(forwarded, timeout=LONG_SECONDS))
 
 
 async def _answer(call: Callable[[], Awaitable[T]]) -> T:

@@ -125,8 +125,8 @@ class PeerCellClient:
             if error.code() not in _AWAY:
                 raise service_error(error) from error
             described = service_error(error)
-            told = error.code() is grpc.StatusCode.UNAVAILABLE and described.reason != described.status
-            raise (CellUnreachable(described) if told else self._away()) from error
+            is_explained = error.code() is grpc.StatusCode.UNAVAILABLE and described.reason != described.status
+            raise (CellUnreachable(described) if is_explained else self._away()) from error
 
     def _away(self) -> CellUnreachable:
         return CellUnreachable(cell_unavailable(self._cell.cell_id, self._cell.host))

@@ -89,12 +89,12 @@ class CellRouter:
     async def _of(self, cell_id: str | None) -> Sequence[CellClient]:
         if cell_id is not None:
             return [await self.of_cell(cell_id)]
-        found = []
+        clients = []
         for name, client in await self.all_cells():
             if client is None:  # it may be the one
                 raise cell_unavailable(name)
-            found.append(client)
-        return found
+            clients.append(client)
+        return clients
 
     def _peer_if_here(self, cell: CellView) -> CellClient | None:
         return self._peer(cell) if _answers(cell) else None
@@ -112,11 +112,11 @@ async def cell_router(
     here: CellClient, coordinators: CoordinatorClients, cells: CellStore, jobs: JobStore, tls: ClientTls | None
 ) -> AsyncIterator[CellRouter]:
     """Give the ways to all cells, and end them. Without `tls` they are in the clear: of loopback addresses alone."""
-    found = CellRouter(here, coordinators, cells, jobs, tls)
+    router = CellRouter(here, coordinators, cells, jobs, tls)
     try:
-        yield found
+        yield router
     finally:
-        await found.aclose()
+        await router.aclose()
 
 
 def _answers(cell: CellView) -> bool:

@@ -48,8 +48,8 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
         """See the contract."""
-        which, page = wire.list_executions_from_proto(request)
-        views = await self._store.executions(which, page)
+        filters, page = wire.list_executions_from_proto(request)
+        views = await self._store.executions(filters, page)
         executions, token = fitted(views, page, wire.execution_to_proto, execution_key)
         return pb.ListExecutionsResponse(executions=executions, next_page_token=token)
 
@@ -196,8 +196,8 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     async def _compared(self, request: pb.ReadDiffRequest) -> tuple[CellClient, CommitRange]:
         """Return what a diff is wanted of, and who has it."""
         if request.snapshot_id:
-            client, found = await self._snapshot(request.snapshot_id)
-            snapshot = found.snapshot
+            client, answer = await self._snapshot(request.snapshot_id)
+            snapshot = answer.snapshot
             return client, CommitRange(snapshot.repository_id, snapshot.base_commit_id, snapshot.commit_id)
         view = await self._store.execution(request.execution_id)
         compared = CommitRange(view.repository_id, *wire.result_of(view))

@@ -52,7 +52,7 @@ def submission_from_proto(request: pb.ExecuteRequest) -> tuple[JobSubmission, Id
 def list_executions_from_proto(request: pb.ListExecutionsRequest) -> tuple[ExecutionFilter, Page]:
     """Read which executions to list. Raises Invalid with all violations."""
     with Validator() as check:
-        which = ExecutionFilter(
+        filters = ExecutionFilter(
             project_id=check.optional_id("project_id", request.project_id),
             states=check.choices("states", request.states, _STATES),
             job_id=check.optional_id("job_id", request.job_id),
@@ -60,7 +60,7 @@ def list_executions_from_proto(request: pb.ListExecutionsRequest) -> tuple[Execu
             work_item_id=check.optional_id("work_item_id", request.work_item_id),
         )
         page = check.page(request, request.page_size, request.page_token)
-    return which, page
+    return filters, page
 
 
 def watch_from_proto(request: pb.WatchExecutionRequest) -> tuple[str, int]:

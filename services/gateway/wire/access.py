@@ -42,14 +42,14 @@ def readable(message: Readable, role: Role) -> Readable:
 @cache
 def withheld_from(message: Descriptor, role: Role) -> Sequence[tuple[FieldDescriptor, bool]]:
     """Return the fields of a message that a role may not read (True), or that hold such fields (False)."""
-    found = []
+    withheld = []
     for field in message.fields:
         reader = field.GetOptions().Extensions[access_pb2.readable_by]
         if reader and not role.may(ROLES[reader]):
-            found.append((field, True))
+            withheld.append((field, True))
         elif field.message_type is not None and withheld_from(field.message_type, role):
-            found.append((field, False))
-    return found
+            withheld.append((field, False))
+    return withheld
 
 
 def _clear(message: Message, role: Role) -> None:

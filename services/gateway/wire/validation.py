@@ -123,11 +123,11 @@ class Validator:
 
     def page(self, message: Message, page_size: int, page_token: str) -> Page:
         """Read which page is wanted; all other fields of the message are the filter that its token is bound to."""
-        wanted = type(message)()
-        wanted.CopyFrom(message)
-        wanted.ClearField("page_size")
-        wanted.ClearField("page_token")
-        filters = {message.DESCRIPTOR.full_name: wanted.SerializeToString(deterministic=True)}
+        unpaged = type(message)()
+        unpaged.CopyFrom(message)
+        unpaged.ClearField("page_size")
+        unpaged.ClearField("page_token")
+        filters = {message.DESCRIPTOR.full_name: unpaged.SerializeToString(deterministic=True)}
         try:
             return Page.parse(page_size, page_token, filters)
         except Invalid as error:

@@ -121,7 +121,7 @@ class LedgerServicer(LedgerServiceServicer):
         """See the contract."""
         coordinator_id, job_ids = wire.standings_request_from_proto(request)
         await self._store.enrol(coordinator_cell(coordinator_id))
-        found = await self._store.standings(coordinator_id, job_ids)
+        standings = await self._store.standings(coordinator_id, job_ids)
         return pb.ReadStandingsResponse(
-            standings=[wire.standing_to_proto(job_id, each) for job_id, each in found.items()]
+            standings=[wire.standing_to_proto(job_id, each) for job_id, each in standings.items()]
         )

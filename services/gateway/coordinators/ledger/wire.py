@@ -95,22 +95,22 @@ def retry_from_proto(request: pb.RetryLaterRequest) -> tuple[HeldLease, Retry]:
     """Read how a job goes on. Raises Invalid."""
     with Validator() as check:
         whose = holder_from_proto(check, request.holder)
-    found = _unpacked("retry", Retry, request.retry)
+    retry = _unpacked("retry", Retry, request.retry)
     with Validator() as check:
-        if not 0 <= found.seconds <= _MAX_RETRY_SECONDS:
+        if not 0 <= retry.seconds <= _MAX_RETRY_SECONDS:
             check.add("retry", f"must wait for at most {_MAX_RETRY_SECONDS} s")
-    return whose, found
+    return whose, retry
 
 
 def outcome_from_proto(request: pb.FinishJobRequest) -> tuple[HeldLease, Outcome]:
     """Read how a job ends. Raises Invalid."""
     with Validator() as check:
         whose = holder_from_proto(check, request.holder)
-    found = _unpacked("outcome", Outcome, request.outcome)
+    outcome = _unpacked("outcome", Outcome, request.outcome)
     with Validator() as check:
-        if not found.state.is_final:
+        if not outcome.state.is_final:
             check.add("outcome", "must be an end")
-    return whose, found
+    return whose, outcome
 
 
 def document_request_from_proto(request: pb.ReadDocumentRequest) -> tuple[HeldLease, str, Outcome | None]:

@@ -26,7 +26,7 @@ class AuditServicer(AuditServiceServicer):
         """See the contract."""
         scope.check_all()
         with Validator() as check:
-            wanted = wire.audit_filter_from_proto(check, request)
+            audit_filter = wire.audit_filter_from_proto(check, request)
             page = check.page(request, request.page_size, request.page_token)
-        records, following = await self._records.page(wanted, page)
+        records, following = await self._records.page(audit_filter, page)
         return pb.ListAuditRecordsResponse(records=map(wire.record_to_proto, records), next_page_token=following)

@@ -31,9 +31,9 @@ class AuditStore:
         async with self._engine.begin() as connection:
             await connection.execute(insert(audit_records).on_conflict_do_nothing(), list(map(_row, records)))
 
-    async def page(self, wanted: AuditFilter, page: Page) -> tuple[list[AuditRecord], str]:
+    async def page(self, audit_filter: AuditFilter, page: Page) -> tuple[list[AuditRecord], str]:
         """Return a page of the records that are wanted, the newest first, and the token of the next."""
-        statement = select(audit_records).where(*_conditions(wanted))
+        statement = select(audit_records).where(*_conditions(audit_filter))
         async with self._engine.begin() as connection:
             return await read_page(
                 connection,
@@ -49,21 +49,21 @@ async def remove_expired(connection: AsyncConnection, before: datetime) -> int:
     return (await connection.execute(delete(audit_records).where(audit_records.c.time < before))).rowcount
 
 
-def _conditions(wanted: AuditFilter) -> list[ColumnElement[bool]]:
+def _conditions(audit_filter: AuditFilter) -> list[ColumnElement[bool]]:
     columns = audit_records.c
     conditions = []
-    if wanted.caller:
-        conditions.append(columns.caller == wanted.caller)
-    if wanted.method:
-        conditions.append(columns.method == wanted.method)
-    if wanted.resource_id:
-        conditions.append(columns.resources.contains(f"/{wanted.resource_id} ", autoescape=True))
-    if wanted.only_refused:
+    if audit_filter.caller:
+        conditions.append(columns.caller == audit_filter.caller)
+    if audit_filter.method:
+        conditions.append(columns.method == audit_filter.method)
+    if audit_filter.resource_id:
+        conditions.append(columns.resources.contains(f"/{audit_filter.resource_id} ", autoescape=True))
+    if audit_filter.only_refused:
         conditions.append(columns.status.in_(REFUSED) | (columns.reason == TOO_MANY_FAILURES))
-    if wanted.after is not None:
-        conditions.append(columns.time >= wanted.after)
-    if wanted.before is not None:
-        conditions.append(columns.time < wanted.before)
+    if audit_filter.after is not None:
+        conditions.append(columns.time >= audit_filter.after)
+    if audit_filter.before is not None:
+        conditions.append(columns.time < audit_filter.before)
     return conditions
 
 

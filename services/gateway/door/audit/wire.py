@@ -77,10 +77,10 @@ def _ids(message: Message) -> Iterator[str]:
             if not field.message_type.GetOptions().map_entry:
                 for part in value if field.is_repeated else (value,):
                     yield from _ids(part)
-        elif (found := _ID_FIELD.fullmatch(field.name)) and found[1] not in _NO_RESOURCES:
+        elif (id_field := _ID_FIELD.fullmatch(field.name)) and id_field[1] not in _NO_RESOURCES:
             for thing_id in value if field.is_repeated else (value,):
                 if isinstance(thing_id, str) and is_id(thing_id):
-                    yield f"{found[1]}/{thing_id}"
+                    yield f"{id_field[1]}/{thing_id}"
 
 
 def _made(answer: Message) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _made(answer: Message) -> Iterator[str]:
         if field.is_repeated:
             continue
         if field.message_type is None:
-            if (found := _ID_FIELD.fullmatch(field.name)) and isinstance(value, str) and is_id(value):
-                yield f"{found[1]}/{value}"
+            if (id_field := _ID_FIELD.fullmatch(field.name)) and isinstance(value, str) and is_id(value):
+                yield f"{id_field[1]}/{value}"
         elif thing_id := getattr(value, f"{field.name}_id", ""):
             yield f"{field.name}/{thing_id}"

@@ -19,7 +19,7 @@ _MAX_KNOWN = 1000
 @dataclass(frozen=True, slots=True)
 class _Look:
     at: float
-    found: "asyncio.Task[Principal | None]"
+    answer: "asyncio.Task[Principal | None]"
 
 
 class CachedTokens:
@@ -48,7 +48,7 @@ class CachedTokens:
                 self._looks.popitem(last=False)
         try:
             # Shielded: one caller that leaves takes the answer from nobody.
-            principal = await asyncio.shield(look.found)
+            principal = await asyncio.shield(look.answer)
         except Exception:
             self._drop(key, look)
             raise
@@ -67,8 +67,8 @@ class CachedTokens:
         self._looks.clear()
 
     async def _look(self, token: str) -> Principal | None:
-        found = await self._store.shown(token)
-        return None if found is None else found.principal
+        stored = await self._store.shown(token)
+        return None if stored is None else stored.principal
 
     def _drop(self, key: bytes, look: _Look) -> None:
         if self._looks.get(key) is look:

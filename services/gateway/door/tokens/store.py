@@ -65,8 +65,8 @@ class TokenStore:
     async def shown(self, secret: str) -> Token | None:
         """Return the token that a caller has shown, if it is good now; note its use, once in 5 minutes."""
         async with self._engine.begin() as connection:
-            found = select(*_COLUMNS, NOW.label("now")).where(tokens.c.hash == hash_of(secret), _good())
-            row = (await connection.execute(found)).mappings().first()
+            query = select(*_COLUMNS, NOW.label("now")).where(tokens.c.hash == hash_of(secret), _good())
+            row = (await connection.execute(query)).mappings().first()
             if row is None:
                 return None
             values = dict(row)
