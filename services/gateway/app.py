@@ -23,7 +23,6 @@ from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.cells.identity import this_cell
-from services.gateway.cells.retention import run_retention
 from services.gateway.cells.servicer import AdminServicer
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
@@ -98,7 +97,7 @@ async def _main() -> None:
         store, events = JobStore(engine, notifier), EventStore(engine)
         works = {
             "notices": ChangeBroadcast(engine, notifier).run(),
-            **_carrying(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
+            **_driving(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
             **_retention_works(engine, cell, cells, settings),
         }
         await stack.enter_async_context(program.beside(works))
@@ -110,7 +109,7 @@ async def _main() -> None:
         async def document_of(job_id: str) -> bytes:
             return job_document(await store.job(job_id))
 
-        before = door(
+        entrance = door(
             engine,
             [
                 *_registrations(engine, store, notifier, router=router, draining=draining, settings=settings),
@@ -139,16 +138,16 @@ async def _main() -> None:
             others=[PeerToken(cell.peer_token)],
             pages=PAGES,
         )
-        await stack.enter_async_context(program.beside({"records of calls": before.run()}))
-        pages = http_app(meters, node_metrics(nodes), before.authenticator, draining)
+        await stack.enter_async_context(program.beside({"records of calls": entrance.run()}))
+        pages = http_app(meters, node_metrics(nodes), entrance.authenticator, draining)
         await stack.enter_async_context(http_server(pages, settings.http_listen, settings.server_tls))
         await serve(
             listen=settings.listen,
-            registrations=before.registrations,
-            authenticator=before.authenticator,
-            inspect=before.inspect,
-            screen=before.screen,
-            around=[*before.around, meters.around],
+            registrations=entrance.registrations,
+            authenticator=entrance.authenticator,
+            inspect=entrance.inspect,
+            screen=entrance.screen,
+            around=[*entrance.around, meters.around],
             tls=settings.server_tls,
             draining=draining,
             reflection=settings.reflection,
@@ -170,7 +169,7 @@ async def _ledger(engine: AsyncEngine, cell: Cell, notifier: JobNotifier, settin
     return ledger
 
 
-def _carrying(
+def _driving(
     ledger: SqlLedger, nodes: Nodes, notifier: JobNotifier, statuses: JobStatuses, settings: GatewaySettings
 ) -> dict[str, Work]:
     """What carries jobs, and ends on this machine what others carry now."""
@@ -186,7 +185,7 @@ def _retention_works(engine: AsyncEngine, cell: Cell, cells: CellStore, settings
     return {
         "request ids": idempotency.run_retention(engine),
         "jobs that ended long ago": retention.run_retention(engine, settings.keep_jobs_days),
-        "cells that are gone": run_retention(cells, cell, settings.forget_cell_days * 86400),
+        "cells that are gone": cells.run_retention(cell, settings.forget_cell_days * 86400),
         "calls of hooks": CallStore(engine).run_retention(),
     }
 

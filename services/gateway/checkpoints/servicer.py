@@ -39,19 +39,19 @@ class CheckpointServicer(CheckpointServiceServicer):
         self, request: pb.ApproveCheckpointRequest, context: Context
     ) -> pb.ApproveCheckpointResponse:
         """See the contract."""
-        decided, holds = await self._store.answer(*wire.approval_from_proto(request, _decider(context)))
+        decided, holds = await self._store.decide(*wire.approval_from_proto(request, _decider(context)))
         return pb.ApproveCheckpointResponse(checkpoint=wire.checkpoint_to_proto(decided), already_decided=not holds)
 
     async def RejectCheckpoint(
         self, request: pb.RejectCheckpointRequest, context: Context
     ) -> pb.RejectCheckpointResponse:
         """See the contract."""
-        decided, holds = await self._store.answer(*wire.rejection_from_proto(request, _decider(context)))
+        decided, holds = await self._store.decide(*wire.rejection_from_proto(request, _decider(context)))
         return pb.RejectCheckpointResponse(checkpoint=wire.checkpoint_to_proto(decided), already_decided=not holds)
 
     async def RequestChanges(self, request: pb.RequestChangesRequest, context: Context) -> pb.RequestChangesResponse:
         """See the contract."""
-        decided, holds = await self._store.answer(*wire.requested_changes_from_proto(request, _decider(context)))
+        decided, holds = await self._store.decide(*wire.requested_changes_from_proto(request, _decider(context)))
         return pb.RequestChangesResponse(checkpoint=wire.checkpoint_to_proto(decided), already_decided=not holds)
 
 

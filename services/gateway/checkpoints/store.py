@@ -53,7 +53,7 @@ class CheckpointStore:
             rows = (await connection.execute(page.select(statement, _KEY, descending=True))).all()
         return [checkpoint_of(row) for row in rows]
 
-    async def answer(self, checkpoint_id: str, answer: CheckpointDecision) -> tuple[Checkpoint, bool]:
+    async def decide(self, checkpoint_id: str, decision: CheckpointDecision) -> tuple[Checkpoint, bool]:
         """Give an answer, and wake the job; return the checkpoint as it then is, and whether this answer holds.
 
         Another's that came first holds, and so does the clock, when the time is over. Raises NotFound,
@@ -63,7 +63,7 @@ class CheckpointStore:
             # The job's lock comes first, as wherever both are written; of two answers one waits here for the other.
             job = await job_row(connection, (await _get(connection, checkpoint_id)).job_id, locked=True)
             checkpoint = await _get(connection, checkpoint_id)
-            if checkpoint.state is CheckpointState.PENDING and not _takes(checkpoint, answer):
+            if checkpoint.state is CheckpointState.PENDING and not _takes(checkpoint, decision):
                 raise FailedPrecondition(
                     "CHANGES_NOT_POSSIBLE",
                     f"changes cannot be asked for at {checkpoint.name!r}: approve it, or reject it",
@@ -72,17 +72,17 @@ class CheckpointStore:
             given = update(checkpoints).where(checkpoints.c.checkpoint_id == checkpoint_id, IS_OPEN)
             written = await connection.execute(
                 given.values(
-                    state=answer.state,
-                    comment=answer.comment,
-                    decided_by=answer.decider.name,
-                    decided_peer=answer.decider.peer,
-                    decided_via=answer.decider.via,
+                    state=decision.state,
+                    comment=decision.comment,
+                    decided_by=decision.decider.name,
+                    decided_peer=decision.decider.peer,
+                    decided_via=decision.decider.via,
                     decide_time=NOW,
                 )
             )
             holds = written.rowcount == 1
             if holds:
-                note(connection, Questions(answer.state))
+                note(connection, Questions(decision.state))
                 await wake(connection, job)
             decided = await _get(connection, checkpoint_id)
         if holds:
@@ -95,8 +95,8 @@ def checkpoint_key(checkpoint: Checkpoint) -> tuple[int, str]:
     return microseconds(checkpoint.create_time), checkpoint.checkpoint_id
 
 
-def _takes(checkpoint: Checkpoint, answer: CheckpointDecision) -> bool:
-    return checkpoint.takes_changes or answer.state is not CheckpointState.CHANGES_REQUESTED
+def _takes(checkpoint: Checkpoint, decision: CheckpointDecision) -> bool:
+    return checkpoint.takes_changes or decision.state is not CheckpointState.CHANGES_REQUESTED
 
 
 async def _get(connection: AsyncConnection, checkpoint_id: str) -> Checkpoint:

@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from boatyard.gateway.v1 import audit_pb2, auth_pb2
 from boatyard.gateway.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from boatyard.gateway.v1.auth_pb2_grpc import add_TokenServiceServicer_to_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.common.db.housekeeping import every_hour
 from services.common.rpc.call import Inspect, Layer, Screen
 from services.common.rpc.server import Registration
+from services.gateway.door.audit import store as audit_store
 from services.gateway.door.audit.recording import recording
 from services.gateway.door.audit.servicer import AuditServicer
 from services.gateway.door.audit.store import AuditStore
@@ -19,8 +21,8 @@ from services.gateway.door.audit.trail import AuditTrail
 from services.gateway.door.audit.wire import recorded_methods
 from services.gateway.door.authenticator import AdminToken, GatewayAuthenticator, TokenSource
 from services.gateway.door.owners import Owners
-from services.gateway.door.retention import run_retention
 from services.gateway.door.scope_check import ScopeCheck
+from services.gateway.door.tokens import store as token_store
 from services.gateway.door.tokens.cache import CachedTokens
 from services.gateway.door.tokens.servicer import TokenServicer
 from services.gateway.door.tokens.store import TokenStore
@@ -46,7 +48,7 @@ class Door:
         """Write what is recorded, and forget what is old, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.trail.run())
-            tasks.create_task(run_retention(self.engine, self.keep_records))
+            tasks.create_task(_run_retention(self.engine, self.keep_records))
 
 
 def door(
@@ -94,3 +96,16 @@ def door(
         engine=engine,
         keep_records=keep_records,
     )
+
+
+async def _run_retention(engine: AsyncEngine, keep: timedelta) -> None:
+    """Forget every hour what is older than it is kept, until cancelled."""
+
+    async def old() -> bool:
+        now = datetime.now(UTC)
+        async with engine.begin() as connection:
+            await audit_store.remove_expired(connection, now - keep)
+            await token_store.remove_expired(connection, now - token_store.ENDED_RETENTION)
+        return False
+
+    await every_hour("records of calls", old)

@@ -24,11 +24,10 @@ from services.gateway.catalog.store import (
     Resource,
     ResourceTable,
 )
-from services.gateway.jobs import submission
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
 from services.gateway.jobs.layers import resolve_agent, resolve_policy
 from services.gateway.jobs.prompt import compose_task
-from services.gateway.jobs.submission import JobSubmission
+from services.gateway.jobs.submission import JobSubmission, check_submission
 from services.gateway.ledger.executions import new_execution
 from services.gateway.ledger.files import write_files
 from services.gateway.ledger.labels import write_labels
@@ -59,7 +58,7 @@ from services.lifecycle.run import execution_of_snapshot
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """What a draft names, as it is in the catalogue."""
+    """What a submission names, as it is in the catalogue."""
 
     project_id: str
     worker: Worker | None
@@ -94,11 +93,11 @@ class Admission:
         """Whether there is an agent for jobs for which nobody has said another."""
         return bool((self._default.command or "").strip())
 
-    async def admit(self, draft: JobSubmission, key: IdempotencyKey | None) -> JobView:
+    async def admit(self, submission: JobSubmission, key: IdempotencyKey | None) -> JobView:
         """Write a job, PENDING; for a request that was made before, return the job that it made.
 
-        The draft's kind must be one of `kinds`.
-        Raises NotFound for what the draft names, Invalid for what only shows when all is laid together,
+        The submission's kind must be one of `kinds`.
+        Raises NotFound for what the submission names, Invalid for what only shows when all is laid together,
         FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED).
         """
         job_id = new_id("job")
@@ -106,57 +105,57 @@ class Admission:
             earlier = await idempotency.claim(connection, key, job_id)
             if earlier is not None:
                 return await job_view(connection, earlier)
-            named = await _look_up(connection, draft)
+            named = await _look_up(connection, submission)
             if named.work_item is not None:
                 await occupy(connection, named.work_item.work_item_id)
             create_time = (await connection.execute(select(NOW))).scalar_one()
-            kind = self.kinds[draft.kind]
+            kind = self.kinds[submission.kind]
             below = _policy_below(named, kind)
-            order = self._order(job_id, draft, named, below, create_time)
-            submission.check(order, draft, kind, asked_below=below.checkpoints or Checkpoints())
+            order = self._order(job_id, submission, named, below, create_time)
+            check_submission(order, submission, kind, asked_below=below.checkpoints or Checkpoints())
             await _write(connection, order, self._ageing_seconds)
             await write_labels(connection, job_id, order.labels)
-            await write_files(connection, job_id, draft.files)
+            await write_files(connection, job_id, submission.files)
             view = await job_view(connection, job_id)
         self._notifier.notify(job_id, work=True)
         return view
 
     def _order(
-        self, job_id: str, draft: JobSubmission, named: _Named, below: JobPolicySettings, create_time: datetime
+        self, job_id: str, submission: JobSubmission, named: _Named, below: JobPolicySettings, create_time: datetime
     ) -> Order:
-        agent, policy = self._default, overlay(below, draft.policy)
-        for layer in (named.template, named.worker, draft):
+        agent, policy = self._default, overlay(below, submission.policy)
+        for layer in (named.template, named.worker, submission):
             if layer is not None:
                 agent = overlay(agent, layer.agent)
         branch = f"ticket-{named.work_item.work_item_id}" if named.work_item else f"boatyard/{job_id}"
         return Order(
             job_id=job_id,
             project_id=named.project_id,
-            kind=draft.kind,
-            priority=draft.priority,
-            prompt=draft.prompt,
+            kind=submission.kind,
+            priority=submission.priority,
+            prompt=submission.prompt,
             task=compose_task(
-                draft.prompt,
+                submission.prompt,
                 named.work_item,
                 named.related,
-                files=[file.name for file in draft.files],
-                has_data=bool(draft.data),
+                files=[file.name for file in submission.files],
+                has_data=bool(submission.data),
             ),
             create_time=create_time,
             repository_id=named.repository.repository_id if named.repository else "",
-            revision=draft.revision or (named.repository.default_revision if named.repository else b""),
-            snapshot_id=draft.snapshot_id,
-            branch=(draft.branch or branch.encode()) if named.repository else b"",
-            worker_id=draft.worker_id,
+            revision=submission.revision or (named.repository.default_revision if named.repository else b""),
+            snapshot_id=submission.snapshot_id,
+            branch=(submission.branch or branch.encode()) if named.repository else b"",
+            worker_id=submission.worker_id,
             worker_name=named.worker.display_name if named.worker else "",
-            work_item_id=draft.work_item_id,
+            work_item_id=submission.work_item_id,
             template_id=named.template.template_id if named.template else "",
             agent=self._settled(agent),
             policy=resolve_policy(policy),
-            labels=draft.labels,
-            not_before=draft.not_before if draft.delay is None else create_time + draft.delay,
-            files=tuple(InputFile(file.name, len(file.data)) for file in draft.files),
-            data=draft.data,
+            labels=submission.labels,
+            not_before=submission.not_before if submission.delay is None else create_time + submission.delay,
+            files=tuple(InputFile(file.name, len(file.data)) for file in submission.files),
+            data=submission.data,
         )
 
     def _settled(self, layer: AgentSettings) -> SettledAgent:
@@ -166,7 +165,7 @@ class Admission:
 
 
 def _policy_below(named: _Named, kind: JobKind) -> JobPolicySettings:
-    """Return the policy that a draft's own is laid over."""
+    """Return the policy that a submission's own is laid over."""
     policy = overlay(DEFAULT_POLICY, kind.policy)
     for layer in (named.template, named.worker):
         if layer is not None:
@@ -174,20 +173,20 @@ def _policy_below(named: _Named, kind: JobKind) -> JobPolicySettings:
     return policy
 
 
-async def _look_up(connection: AsyncConnection, draft: JobSubmission) -> _Named:
-    """Find what a draft names. What belongs to another project is not found."""
+async def _look_up(connection: AsyncConnection, submission: JobSubmission) -> _Named:
+    """Find what a submission names. What belongs to another project is not found."""
 
     async def named(
         table: ResourceTable[Resource], resource_id: str, project_id: str | None, hold: Hold = "share"
     ) -> Resource | None:
         return await table.get(connection, resource_id, project_id, hold=hold) if resource_id else None
 
-    worker = await named(WORKERS, draft.worker_id, draft.project_id)
-    project_id = draft.project_id or (worker.project_id if worker else scope.default_project())
+    worker = await named(WORKERS, submission.worker_id, submission.project_id)
+    project_id = submission.project_id or (worker.project_id if worker else scope.default_project())
     await PROJECTS.get(connection, project_id, hold="share")
-    template = await named(TEMPLATES, draft.template_id or (worker.template_id if worker else ""), project_id)
-    work_item = await named(WORK_ITEMS, draft.work_item_id, project_id, "change")
-    repository_id = draft.repository_id or (work_item.repository_id if work_item else "")
+    template = await named(TEMPLATES, submission.template_id or (worker.template_id if worker else ""), project_id)
+    work_item = await named(WORK_ITEMS, submission.work_item_id, project_id, "change")
+    repository_id = submission.repository_id or (work_item.repository_id if work_item else "")
     repository = await named(REPOSITORIES, repository_id, project_id)
     related = await _related(connection, work_item) if work_item else ()
     return _Named(project_id, worker, template, work_item, repository, related)

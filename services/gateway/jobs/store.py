@@ -1,6 +1,6 @@
 """Jobs and executions as callers ask for them: one, a page, or that one be ended. Each method is one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -11,8 +11,8 @@ from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway import scope
-from services.gateway.jobs.filtering import conditions
 from services.gateway.ledger.ending import end_job
+from services.gateway.ledger.labels import selected
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import (
     BRIEF_EXECUTIONS,
@@ -32,6 +32,7 @@ from services.lifecycle.model.states import JobState
 from services.lifecycle.run import execution_of_snapshot
 
 _PAGE_CHARACTERS = 8 << 20
+_LIVE_STATES: Final = frozenset(LIVE)
 
 _JOB_KEY = (as_number(jobs.c.create_time), jobs.c.job_id)
 _EXECUTION_KEY = (as_number(executions.c.create_time), executions.c.execution_id)
@@ -76,7 +77,7 @@ class JobStore:
 
     async def jobs(self, filters: JobFilter, page: Page) -> tuple[list[JobView], Page]:
         """Return a page of jobs in brief, the newest first, one more where there is a next, and how long it became."""
-        statement = page.select(select(jobs).where(*conditions(filters)), _JOB_KEY, descending=True)
+        statement = page.select(select(jobs).where(*_job_conditions(filters)), _JOB_KEY, descending=True)
         async with self._engine.begin() as connection:
             rows, page = await _bounded(connection, statement, page)
             views = await job_views(connection, rows, brief=True)
@@ -95,7 +96,9 @@ class JobStore:
 
         Times are microseconds by the database's clock; the one returned is that of the look.
         """
-        query = select(jobs.c.job_id, jobs.c.revision, jobs.c.state, jobs.c.create_time).where(*conditions(filters))
+        query = select(jobs.c.job_id, jobs.c.revision, jobs.c.state, jobs.c.create_time).where(
+            *_job_conditions(filters)
+        )
         if since is not None:  # two looks, each by an index of its own
             ended = query.where(jobs.c.state.not_in(LIVE), as_number(jobs.c.end_time) >= since)
             query = query.where(IS_LIVE).union_all(ended)  # type: ignore[assignment]
@@ -226,6 +229,29 @@ async def _bounded(connection: AsyncConnection, statement: Select[Any], page: Pa
                 return rows, replace(page, size=len(rows) - 1)
             size += len(row.definition)
     return rows, page
+
+
+def _job_conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield what must hold of a job that a filter means."""
+    if filters.visible is not None:
+        yield jobs.c.project_id.in_(sorted(filters.visible))
+    if filters.project_id:
+        yield jobs.c.project_id == filters.project_id
+    if filters.states == _LIVE_STATES:
+        yield IS_LIVE  # in the words of an index that is small
+    elif filters.states:
+        yield jobs.c.state.in_(sorted(filters.states))
+    if filters.kinds:
+        yield jobs.c.kind.in_(sorted(filters.kinds))
+    if filters.worker_id:
+        yield jobs.c.worker_id == filters.worker_id
+    if filters.work_item_id:
+        yield jobs.c.work_item_id == filters.work_item_id
+    yield from map(selected, filters.labels)
+    if filters.created_after is not None:
+        yield jobs.c.create_time >= filters.created_after
+    if filters.created_before is not None:
+        yield jobs.c.create_time < filters.created_before
 
 
 def _conditions(*narrowing: tuple[str, ColumnElement[str]]) -> list[ColumnElement[bool]]:

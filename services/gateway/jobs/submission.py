@@ -49,18 +49,18 @@ class JobSubmission:
     """Where its fields stand in the request, such as `spec.`, for violations."""
 
 
-def check(order: Order, draft: JobSubmission, kind: JobKind, *, asked_below: Checkpoints) -> None:
+def check_submission(order: Order, submission: JobSubmission, kind: JobKind, *, asked_below: Checkpoints) -> None:
     """Raise Invalid for what only shows when everything is laid together.
 
-    `asked_below` is where a person would be asked if the draft said nothing: only an administrator's may ask less.
+    `asked_below` is where a person would be asked if the submission said nothing: only an administrator's may ask less.
     """
-    violations = [*_violations(order, draft, kind), *_left_out(draft, asked_below)]
+    violations = [*_violations(order, submission, kind), *_left_out(submission, asked_below)]
     if violations:
-        raise Invalid([(draft.path + field, description) for field, description in violations])
+        raise Invalid([(submission.path + field, description) for field, description in violations])
 
 
-def _left_out(draft: JobSubmission, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:
-    own = draft.policy.checkpoints
+def _left_out(submission: JobSubmission, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:
+    own = submission.policy.checkpoints
     if own is None or current_principal().role is Role.ADMIN:
         return
     if left_out := [stage for stage in asked_below.before if stage not in own.before]:
@@ -68,7 +68,7 @@ def _left_out(draft: JobSubmission, asked_below: Checkpoints) -> Iterator[tuple[
         yield "policy.checkpoints.before", f"{asked}: only an administrator's job may leave that out"
 
 
-def _violations(order: Order, draft: JobSubmission, kind: JobKind) -> Iterator[tuple[str, str]]:
+def _violations(order: Order, submission: JobSubmission, kind: JobKind) -> Iterator[tuple[str, str]]:
     agent, size = order.agent, len(order.task.encode())
     yield from _missing(order, kind)
     if size > MAX_PROMPT_BYTES:
@@ -82,16 +82,16 @@ def _violations(order: Order, draft: JobSubmission, kind: JobKind) -> Iterator[t
         yield "snapshot_id", "needs the repository that it is of"
     if agent.terminal and (agent.engine == MODEL_ENGINE or agent.prompt_delivery is not PromptDelivery.ARGUMENT):
         yield "agent.terminal", "needs a command that gets its prompt as an argument"
-    if draft.agent.allowed_hosts and agent.network is not Network.ALLOW_LIST:
+    if submission.agent.allowed_hosts and agent.network is not Network.ALLOW_LIST:
         yield "agent.allowed_hosts", "needs the network ALLOW_LIST"
-    yield from _container_violations(agent, draft)
+    yield from _container_violations(agent, submission)
     if complaint := environment_complaint(agent.environment):
         yield "agent.environment", complaint
 
 
-def _container_violations(agent: SettledAgent, draft: JobSubmission) -> Iterator[tuple[str, str]]:
+def _container_violations(agent: SettledAgent, submission: JobSubmission) -> Iterator[tuple[str, str]]:
     if agent.sandbox_tier is not Tier.CONTAINER:
-        if draft.agent.image:
+        if submission.agent.image:
             yield "agent.image", "needs the sandbox tier CONTAINER"
         return
     if agent.network is Network.ALLOW_LIST:

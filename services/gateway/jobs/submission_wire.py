@@ -40,7 +40,7 @@ def submission_from_proto(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[J
             check.add("spec.priority", f"must be from -{MAX_PRIORITY} to {MAX_PRIORITY}")
         if spec.revision and spec.snapshot_id:
             check.add("spec.snapshot_id", "takes the place of `revision`: one of them alone")
-        draft = JobSubmission(
+        submission = JobSubmission(
             project_id=check.optional_id("spec.project_id", spec.project_id) or scope.default_project(),
             kind=spec.kind or DEFAULT_KIND,
             priority=spec.priority,
@@ -62,7 +62,7 @@ def submission_from_proto(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[J
             path="spec.",
         )
         key = check.idempotency_key(request, request.request_id)
-    return draft, key
+    return submission, key
 
 
 def branch_from_proto(check: Validator, field: str, value: bytes) -> bytes:

@@ -45,7 +45,7 @@ class WorkItemJobs:
                 work_item_id,
                 metadata={"project_id": item.project_id},
             )
-        draft = JobSubmission(
+        submission = JobSubmission(
             project_id=item.project_id,
             prompt=_PROMPT,
             kind=WORK_ITEM_KIND,
@@ -53,4 +53,4 @@ class WorkItemJobs:
             template_id=item.template_id,
             work_item_id=work_item_id,
         )
-        return (await self._admission.admit(draft, key)).order.job_id
+        return (await self._admission.admit(submission, key)).order.job_id

@@ -38,7 +38,7 @@ class CommitRange:
 
 
 class CellClient(Protocol):
-    """A cell. What it refuses is raised as ServiceErrors; that it cannot be reached as NodeAway."""
+    """A cell. What it refuses is raised as ServiceErrors; that it cannot be reached as CellUnreachable."""
 
     @property
     def cell_id(self) -> str:

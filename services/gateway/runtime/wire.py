@@ -38,7 +38,7 @@ def submission_from_proto(request: pb.ExecuteRequest) -> tuple[JobSubmission, Id
         timeout = None
         if request.HasField("timeout"):
             timeout = check.duration("timeout", request.timeout, MAX_TIMEOUT)
-        draft = JobSubmission(
+        submission = JobSubmission(
             project_id=None,
             prompt=check.text("prompt", request.prompt, MAX_PROMPT_BYTES, required=True),
             worker_id=check.required_id("worker_id", request.worker_id),
@@ -46,7 +46,7 @@ def submission_from_proto(request: pb.ExecuteRequest) -> tuple[JobSubmission, Id
             agent=AgentSettings(timeout=timeout),
         )
         key = check.idempotency_key(request, request.request_id)
-    return draft, key
+    return submission, key
 
 
 def list_executions_from_proto(request: pb.ListExecutionsRequest) -> tuple[ExecutionFilter, Page]:

@@ -30,7 +30,7 @@ Number = TypeVar("Number", bound=int)
 class Validator:
     """Reads the fields of one request, and raises Invalid with all that is wrong with them at the end.
 
-        with Checks() as check:
+        with Validator() as check:
             job_id = check.required_id("job_id", request.job_id)
             page = check.page(request, request.page_size, request.page_token)
 

@@ -175,7 +175,7 @@ async def test_a_client_is_not_believed_what_nobody_has_approved(book: Books, ap
     renewed = await api.coordinator.RenewLease(pb.RenewLeaseRequest(coordinator_id="simple", leases=[done.lease]))
     assert list(renewed.held_job_ids) == [done.lease.job_id]
     yes = CheckpointDecision(state=CheckpointState.APPROVED, comment="", decider=Decider(name="ann"))
-    await book.checkpoints.answer(asked.checkpoint_id, yes)
+    await book.checkpoints.decide(asked.checkpoint_id, yes)
     answer = await api.coordinator.CompleteJob(done)
     assert answer.job.state == answer.job.STATE_SUCCEEDED
 
@@ -185,7 +185,7 @@ async def test_what_is_rejected_cannot_be_completed(book: Books, api: Api) -> No
     done = pb.CompleteJobRequest(**mine, summary="Mended.")
     asked = (await refused(api.coordinator.CompleteJob(done))).metadata["checkpoint_id"]
     no = CheckpointDecision(state=CheckpointState.REJECTED, comment="no", decider=Decider(name="ann"))
-    await book.checkpoints.answer(asked, no)
+    await book.checkpoints.decide(asked, no)
     assert (await refused(api.coordinator.CompleteJob(done))).metadata["state"] == "REJECTED"
     answer = await api.coordinator.FailJob(pb.FailJobRequest(**mine, reason="REJECTED", message="no"))
     assert (answer.job.state, answer.job.reason) == (answer.job.STATE_FAILED, "REJECTED")

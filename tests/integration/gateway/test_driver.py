@@ -163,7 +163,7 @@ async def approving(book: Books, job_id: str) -> AsyncIterator[asyncio.Task[JobV
             while not (job := await book.store.job(job_id)).state.is_final:
                 for one in job.checkpoints:
                     yes = CheckpointDecision(state=CheckpointState.APPROVED, comment="", decider=Decider())
-                    await book.checkpoints.answer(one.checkpoint_id, yes)
+                    await book.checkpoints.decide(one.checkpoint_id, yes)
                 await asyncio.sleep(0.02)
         return job
 

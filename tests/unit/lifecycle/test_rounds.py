@@ -125,6 +125,6 @@ async def test_an_agent_is_told_that_it_may_ask_where_that_fits(book: Books, siz
 async def answered(book: Books, state: CheckpointState) -> None:
     """Answer what the only job asks."""
     (asked,) = await book.checkpoints.page(CheckpointFilter(), Page())
-    await book.checkpoints.answer(
+    await book.checkpoints.decide(
         asked.checkpoint_id, CheckpointDecision(state=state, comment="so be it", decider=Decider())
     )
