@@ -1,7 +1,7 @@
 """The catalogue in SQL.
 
 `CatalogStore` has the catalogue's own transactions. Who needs something of the catalogue inside of a transaction of
-their own asks its `Kind`: `await WORKERS.get(connection, worker_id, project_id)`.
+their own asks its `ResourceTable`: `await WORKERS.get(connection, worker_id, project_id)`.
 """
 
 from collections.abc import Callable, Mapping

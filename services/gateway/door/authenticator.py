@@ -56,7 +56,7 @@ class GatewayAuthenticator:
         self._failures = failures or Failures()
 
     async def authenticate(self, shown: Shown) -> str:
-        """See Authenticator; what the caller is allowed is then `current_access()`."""
+        """See Authenticator; what the caller is allowed is then `current_principal()`."""
         principal = await self._principal(shown)
         set_current_principal(principal)
         required = self._required.get(shown.method, Role.ADMIN)

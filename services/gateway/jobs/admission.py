@@ -29,7 +29,7 @@ from services.gateway.jobs.layers import resolve_agent, resolve_policy
 from services.gateway.jobs.prompt import compose_task
 from services.gateway.jobs.submission import JobSubmission, check_submission
 from services.gateway.ledger.executions import new_execution
-from services.gateway.ledger.files import write_files
+from services.gateway.ledger.inputs import write_files
 from services.gateway.ledger.labels import write_labels
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import job_view

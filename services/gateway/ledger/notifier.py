@@ -24,13 +24,13 @@ class JobNotifier:
         self._on_work: Callable[[], None] = lambda: None
         self._on_change: Callable[[str, bool], None] = lambda _job_id, _work: None
 
-    def call_on_work(self, poke: Callable[[], None]) -> None:
-        """Have `poke` called when a job was admitted, or is to end."""
-        self._on_work = poke
+    def call_on_work(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called when a job was admitted, or is to end."""
+        self._on_work = wake
 
-    def call_on_change(self, tell: Callable[[str, bool], None]) -> None:
-        """Have `tell` called with what this process has changed, for others to hear."""
-        self._on_change = tell
+    def call_on_change(self, publish: Callable[[str, bool], None]) -> None:
+        """Have `publish` called with what this process has changed, for others to hear."""
+        self._on_change = publish
 
     def notify(self, job_id: str, *, work: bool = False) -> None:
         """A job has changed; `work` says that the driver should look. MUST come after the change was committed."""

@@ -12,22 +12,21 @@ from typing import Any
 from sqlalchemy import exc, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.common.errors import NotFound, Unavailable
+from services.common.errors import Unavailable
 from services.common.fence import Fence
 from services.gateway.ledger.attempts import retry_later
 from services.gateway.ledger.claiming import ANY_JOB, Claimer, ClaimFilter, lease_end
 from services.gateway.ledger.ending import end_job
 from services.gateway.ledger.executions import pushed_before, running_stage, storable_text, write_note
-from services.gateway.ledger.files import read_files
 from services.gateway.ledger.hook_calls import write_call
 from services.gateway.ledger.hooks import hooks_in_force, key_of
+from services.gateway.ledger.inputs import read_files, read_remote
 from services.gateway.ledger.labels import add_labels
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.parking import park
 from services.gateway.ledger.questions import decision_on
 from services.gateway.ledger.rows import job_row, job_view, joined
 from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS
-from services.gateway.schema.catalog import repositories
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.jobs import executions, jobs, stages
@@ -39,7 +38,7 @@ from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
-from services.lifecycle.model.surroundings import Remote, Surroundings
+from services.lifecycle.model.surroundings import Surroundings
 
 
 class SqlLedger:
@@ -130,7 +129,7 @@ class SqlLedger:
         order = lease.order
         async with self._transaction() as connection:
             await _check(connection, lease)
-            remote = await _remote(connection, order.repository_id) if order.repository_id else None
+            remote = await read_remote(connection, order.repository_id) if order.repository_id else None
             hooks = await hooks_in_force(connection, order.project_id)
             files = await read_files(connection, lease.job_id) if order.files else ()
             pushed = await pushed_before(connection, lease)
@@ -289,12 +288,3 @@ async def _check(connection: AsyncConnection, lease: Lease) -> None:
     holder = select(jobs.c.fence, jobs.c.state).where(jobs.c.job_id == lease.job_id)  # a job's row may be large
     if (await connection.execute(holder)).first() != (lease.fence, JobState.RUNNING):
         raise LeaseLost
-
-
-async def _remote(connection: AsyncConnection, repository_id: str) -> Remote:
-    """Return where a job's repository is, with its token. Raises NotFound, also for one that is deleted."""
-    there = (repositories.c.repository_id == repository_id, repositories.c.delete_time.is_(None))
-    row = (await connection.execute(select(repositories.c.url, repositories.c.token).where(*there))).first()
-    if row is None:
-        raise NotFound("repository", repository_id)
-    return Remote(repository_id, row.url, row.token)

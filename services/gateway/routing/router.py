@@ -35,7 +35,7 @@ class CoordinatorClients(Protocol):
 
 
 class CellRouter:
-    """Knows this cell and the way to all others. Made by `cell_router`, which ends the ways."""
+    """Knows this cell, and a channel to each other one. Made by `cell_router`, which closes the channels."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class CellRouter:
         ]
 
     async def aclose(self) -> None:
-        """End the ways."""
+        """Close the channels."""
         for channel in self._channels.values():
             await channel.close()
 
@@ -111,7 +111,7 @@ class CellRouter:
 async def cell_router(
     here: CellClient, coordinators: CoordinatorClients, cells: CellStore, jobs: JobStore, tls: ClientTls | None
 ) -> AsyncIterator[CellRouter]:
-    """Give the ways to all cells, and end them. Without `tls` they are in the clear: of loopback addresses alone."""
+    """Give the router, and close its channels. Without `tls` they are in the clear: to loopback addresses alone."""
     router = CellRouter(here, coordinators, cells, jobs, tls)
     try:
         yield router

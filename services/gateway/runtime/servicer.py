@@ -98,7 +98,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         client = await self._begun(wire.attached_execution_from_proto(first))
 
         async def typed() -> AsyncIterator[pb.AttachExecutionRequest]:
-            assert first is not None  # noqa: S101 - `attaching` has refused it
+            assert first is not None  # noqa: S101 - its absence was refused above
             yield first
             async for request in request_iterator:
                 yield request

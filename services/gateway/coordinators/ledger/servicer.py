@@ -1,4 +1,4 @@
-"""The RPCs of LedgerService: each is one method of the seam."""
+"""The RPCs of LedgerService: each is one method of the lifecycle's `Ledger`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The seam's values between messages and their own kinds."""
+"""What a driver tells its ledger, and reads in it, between messages and values."""
 
 from collections.abc import Sequence
 from typing import Final, TypeVar
