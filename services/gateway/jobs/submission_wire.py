@@ -25,7 +25,7 @@ MAX_FILES: Final = 256
 MAX_FILES_BYTES: Final = 2 << 20
 MAX_DATA_BYTES: Final = 256 << 10
 
-# What git refuses anywhere in a branch's name (git-check-ref-format); `branch_from_proto` has what it refuses as a whole.
+# What git refuses anywhere in a branch's name (git-check-ref-format); what it refuses as a whole is read below.
 _BAD_BRANCH: Final = re.compile(rb"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|\.$|/$")
 
 
