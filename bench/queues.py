@@ -49,10 +49,8 @@ from bench.kit.postgres import new_database, postgres
 from bench.kit.queues import Ours, Queue, bare_postgres, bare_sqlite, ours, procrastinate_queue
 from services.common import logs
 from services.common.db.paging import Page
-from services.gateway.jobs.labels import job_labels
-from services.gateway.jobs.model import JobFilter
-from services.gateway.jobs.store import LIVE
-from services.gateway.jobs.tables import executions, jobs, stages
+from services.gateway.schema.jobs import LIVE, executions, job_labels, jobs, stages
+from services.gateway.values.jobs import JobFilter
 
 PINGS, WAITING, SAMPLES = 15, 60, 40
 AIM = 2.0

@@ -17,17 +17,17 @@ from bench.kit.nodes import NoOpAgents, idle_nodes
 from services.common.db.engine import open_database
 from services.common.db.migrate import migrate
 from services.gateway.jobs.admission import Admission
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.drafts import Draft
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.store import LIVE, JobStore
-from services.gateway.jobs.tables import jobs
-from services.gateway.jobs.wire import document
+from services.gateway.jobs.store import JobStore
+from services.gateway.jobs.submission import JobSubmission
+from services.gateway.jobs.wire import job_document
+from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.schema.jobs import LIVE, jobs
 from services.lifecycle.driver import Driver
 from services.lifecycle.nodes import Nodes
 
 AT_ONCE = 20
-DRAFT = Draft(project_id="default", prompt="Do nothing.", labels={"bench": "queue"})
+DRAFT = JobSubmission(project_id="default", prompt="Do nothing.", labels={"bench": "queue"})
 
 
 class Queue(Protocol):
@@ -74,10 +74,10 @@ class Ours(Starts):
     def __init__(self, engine: AsyncEngine, nodes: Nodes) -> None:
         super().__init__()
         self.engine = engine
-        self.changes = Changes()
-        self.store = JobStore(engine, self.changes)
-        self.admission = Admission(engine, self.changes, "true")
-        self.ledger = SqlLedger(engine, "bench", self.changes, document)
+        self.notifier = JobNotifier()
+        self.store = JobStore(engine, self.notifier)
+        self.admission = Admission(engine, self.notifier, "true")
+        self.ledger = SqlLedger(engine, "bench", self.notifier, job_document)
         self._nodes = nodes
 
     async def submit(self) -> None:
@@ -86,7 +86,7 @@ class Ours(Starts):
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         driver = Driver(self.ledger, self._nodes, capacity=AT_ONCE)
-        self.changes.call_on_work(driver.poke)
+        self.notifier.call_on_work(driver.poke)
         async with _beside(driver.run()):
             yield
 

@@ -3,7 +3,7 @@
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from boatyard.gateway.v1 import admin_pb2, catalog_pb2, checkpoint_pb2, job_pb2, runtime_pb2
 from boatyard.gateway.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
@@ -19,52 +19,58 @@ from services.common.lock import alone
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
-from services.gateway import requests
-from services.gateway.auth.app import door
-from services.gateway.auth.forwarding import PeerToken
 from services.gateway.catalog.servicer import CatalogServicer
+from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
 from services.gateway.catalog.store import CatalogStore
-from services.gateway.cells.forgetting import forget_in_time
-from services.gateway.cells.here import this_cell
-from services.gateway.cells.model import Cell
+from services.gateway.cells.identity import this_cell
 from services.gateway.cells.servicer import AdminServicer
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
 from services.gateway.checkpoints.servicer import CheckpointServicer
+from services.gateway.checkpoints.store import OWNERS as CHECKPOINT_OWNERS
 from services.gateway.checkpoints.store import CheckpointStore
 from services.gateway.coordinators import app as coordinators
-from services.gateway.coordinators.events import EventStore
-from services.gateway.coordinators.place import RemoteMachines
+from services.gateway.door.app import door
 from services.gateway.hooks import app as hooks
 from services.gateway.hooks.calls import CallStore
+from services.gateway.hooks.store import OWNERS as HOOK_OWNERS
 from services.gateway.http.app import PAGES, http_app
 from services.gateway.http.clients import node_metrics
 from services.gateway.http.server import http_server
 from services.gateway.jobs import retention
 from services.gateway.jobs.admission import Admission
-from services.gateway.jobs.attempts import Retries
-from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.kinds import load_kinds
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.notices import Notices
+from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.servicer import JobServicer
-from services.gateway.jobs.standing import JobStandings
+from services.gateway.jobs.store import OWNERS as JOB_OWNERS
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.tickets import Tickets
-from services.gateway.jobs.wire import document
+from services.gateway.jobs.wire import job_document
+from services.gateway.jobs.work_items import WorkItemJobs
+from services.gateway.ledger.broadcast import ChangeBroadcast
+from services.gateway.ledger.events import EventStore
+from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.ledger.statuses import JobStatuses
 from services.gateway.metrics.app import gateway_meters
-from services.gateway.opening import opened
-from services.gateway.runtime.clients import NodeClients
-from services.gateway.runtime.places import Places, places
+from services.gateway.routing.coordinator import CoordinatorCells
+from services.gateway.routing.forwarding import PeerToken
+from services.gateway.routing.local import LocalCellClient
+from services.gateway.routing.router import CellRouter, cell_router
 from services.gateway.runtime.relay import Relay
 from services.gateway.runtime.servicer import RuntimeServicer
+from services.gateway.schema import idempotency
+from services.gateway.schema.database import opened_database
 from services.gateway.settings import GatewaySettings
+from services.gateway.values.cells import Cell
 from services.lifecycle.driver import Driver
 from services.lifecycle.nodes import Machine, Nodes, connected
 from services.lifecycle.strays import Strays
 from services.lifecycle.webhooks import Webhooks
 
 Work: TypeAlias = Coroutine[Any, Any, None]
+
+OWNERS: Final = {**CATALOG_OWNERS, **HOOK_OWNERS, **CHECKPOINT_OWNERS, **JOB_OWNERS}
+"""Whose all things are that requests name, as the packages say that have them."""
 
 
 def main() -> None:
@@ -81,29 +87,33 @@ async def _main() -> None:
         cell = this_cell(directory, settings)
         given = settings.database_url
         url = sqlite_url(directory / "gateway.db") if given is None else given.get_secret_value()
-        engine = await stack.enter_async_context(opened(url, cell.cell_id))
+        engine = await stack.enter_async_context(opened_database(url, cell.cell_id))
         nodes = await stack.enter_async_context(connected(settings))
-        changes, draining = Changes(), Draining()
+        notifier, draining = JobNotifier(), Draining()
         cells = CellStore(engine, settings.lease_seconds)
         await cells.register(cell)
         meters = await stack.enter_async_context(gateway_meters(engine, cells, cell).watching())
-        ledger = await _ledger(engine, cell, changes, settings)
-        store, events = JobStore(engine, changes), EventStore(engine)
+        ledger = await _ledger(engine, cell, notifier, settings)
+        store, events = JobStore(engine, notifier), EventStore(engine)
         works = {
-            "notices": Notices(engine, changes).run(),
-            **_carrying(ledger, nodes, changes, JobStandings(engine, cell.cell_id), settings),
-            **_housekeeping(engine, cell, cells, settings),
+            "notices": ChangeBroadcast(engine, notifier).run(),
+            **_driving(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
+            **_retention_works(engine, cell, cells, settings),
         }
         await stack.enter_async_context(program.beside(works))
-        here = NodeClients(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
-        found = await stack.enter_async_context(
-            places(here, RemoteMachines(store, events, changes), cells, store, settings.client_tls)
+        here = LocalCellClient(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
+        router = await stack.enter_async_context(
+            cell_router(here, CoordinatorCells(store, events, notifier), cells, store, settings.client_tls)
         )
-        before = door(
+
+        async def document_of(job_id: str) -> bytes:
+            return job_document(await store.job(job_id))
+
+        entrance = door(
             engine,
             [
-                *_registrations(engine, store, changes, found=found, draining=draining, settings=settings),
-                hooks.registration(engine, store, nodes, settings.webhooks_allowed),
+                *_registrations(engine, store, notifier, router=router, draining=draining, settings=settings),
+                hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
                 Registration(
                     admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
                     add_AdminServiceServicer_to_server,
@@ -115,41 +125,42 @@ async def _main() -> None:
                     jobs=store,
                     events=events,
                     takes_over=ledger.takes_over,
-                    changes=changes,
+                    notifier=notifier,
                     draining=draining,
                     lease_seconds=settings.lease_seconds,
                     ageing_seconds=settings.ageing_seconds,
                 ),
             ],
+            owners=OWNERS,
             cell_id=cell.cell_id,
             admin_token=_admin_token(settings),
             keep_records=timedelta(days=settings.audit_days),
             others=[PeerToken(cell.peer_token)],
             pages=PAGES,
         )
-        await stack.enter_async_context(program.beside({"records of calls": before.run()}))
-        pages = http_app(meters, node_metrics(nodes), before.authenticator, draining)
+        await stack.enter_async_context(program.beside({"records of calls": entrance.run()}))
+        pages = http_app(meters, node_metrics(nodes), entrance.authenticator, draining)
         await stack.enter_async_context(http_server(pages, settings.http_listen, settings.server_tls))
         await serve(
             listen=settings.listen,
-            registrations=before.registrations,
-            authenticator=before.authenticator,
-            inspect=before.inspect,
-            screen=before.screen,
-            around=[*before.around, meters.around],
+            registrations=entrance.registrations,
+            authenticator=entrance.authenticator,
+            inspect=entrance.inspect,
+            screen=entrance.screen,
+            around=[*entrance.around, meters.around],
             tls=settings.server_tls,
             draining=draining,
             reflection=settings.reflection,
         )
 
 
-async def _ledger(engine: AsyncEngine, cell: Cell, changes: Changes, settings: GatewaySettings) -> SqlLedger:
+async def _ledger(engine: AsyncEngine, cell: Cell, notifier: JobNotifier, settings: GatewaySettings) -> SqlLedger:
     """Open the ledger, and have back what this cell held before it was restarted."""
     ledger = SqlLedger(
         engine,
         cell.cell_id,
-        changes,
-        document,
+        notifier,
+        job_document,
         lease_seconds=settings.lease_seconds,
         ageing_seconds=settings.ageing_seconds,
     )
@@ -158,65 +169,65 @@ async def _ledger(engine: AsyncEngine, cell: Cell, changes: Changes, settings: G
     return ledger
 
 
-def _carrying(
-    ledger: SqlLedger, nodes: Nodes, changes: Changes, standings: JobStandings, settings: GatewaySettings
+def _driving(
+    ledger: SqlLedger, nodes: Nodes, notifier: JobNotifier, statuses: JobStatuses, settings: GatewaySettings
 ) -> dict[str, Work]:
     """What carries jobs, and ends on this machine what others carry now."""
     webhooks = Webhooks(settings.webhooks_allowed)
     driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
-    changes.call_on_work(driver.poke)
-    strays = Strays(Machine(nodes), standings.of, settings.keeping)
+    notifier.call_on_work(driver.poke)
+    strays = Strays(Machine(nodes), statuses.of, settings.keeping)
     return {"driver": driver.run(), "strays": strays.keep_ended(settings.lease_seconds)}
 
 
-def _housekeeping(engine: AsyncEngine, cell: Cell, cells: CellStore, settings: GatewaySettings) -> dict[str, Work]:
+def _retention_works(engine: AsyncEngine, cell: Cell, cells: CellStore, settings: GatewaySettings) -> dict[str, Work]:
     """What forgets, each in its time."""
     return {
-        "request ids": requests.forget_in_time(engine),
-        "jobs that ended long ago": retention.forget_in_time(engine, settings.keep_jobs_days),
-        "cells that are gone": forget_in_time(cells, cell, settings.forget_cell_days * 86400),
-        "calls of hooks": CallStore(engine).forget_in_time(),
+        "request ids": idempotency.run_retention(engine),
+        "jobs that ended long ago": retention.run_retention(engine, settings.keep_jobs_days),
+        "cells that are gone": cells.run_retention(cell, settings.forget_cell_days * 86400),
+        "calls of hooks": CallStore(engine).run_retention(),
     }
 
 
 def _registrations(
     engine: AsyncEngine,
     store: JobStore,
-    changes: Changes,
+    notifier: JobNotifier,
     *,
-    found: Places,
+    router: CellRouter,
     draining: Draining,
     settings: GatewaySettings,
 ) -> list[Registration]:
     admission = Admission(
         engine,
-        changes,
+        notifier,
         settings.agent_command,
         settings.agent_model,
         load_kinds(settings.kinds_file),
         ageing_seconds=settings.ageing_seconds,
     )
-    relay = Relay(store, changes, found)
+    relay = Relay(store, notifier, router)
     return [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             add_CatalogServiceServicer_to_server,
-            CatalogServicer(CatalogStore(engine), Tickets(engine, admission).start),
+            CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start),
         ),
         Registration(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
             add_CheckpointServiceServicer_to_server,
-            CheckpointServicer(CheckpointStore(engine, changes)),
+            CheckpointServicer(CheckpointStore(engine, notifier)),
         ),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             add_JobServiceServicer_to_server,
-            JobServicer(admission, store, Retries(engine, changes), changes, draining),
+            JobServicer(admission, store, Retries(engine, notifier), notifier, draining),
         ),
         Registration(
             runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"].full_name,
             add_AgentRuntimeServiceServicer_to_server,
-            RuntimeServicer(admission, store, relay, found, draining),
+            RuntimeServicer(admission, store, relay, router, draining),
         ),
     ]
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.engine import open_database
 from services.common.db.migrate import migrate
-from services.gateway.database import MIGRATIONS
+from services.gateway.schema.metadata import MIGRATIONS
 from tests.kit.ledger import Books, books, clear
 
 

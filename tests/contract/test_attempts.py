@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
-from services.gateway.catalog.agent import Policy
-from services.gateway.catalog.model import WorkItem, WorkItemState
 from services.gateway.catalog.store import WORK_ITEMS, CatalogStore
-from services.gateway.jobs.attempts import Retries
-from services.gateway.jobs.tables import now
-from services.gateway.requests import Request
+from services.gateway.jobs.retries import Retries
+from services.gateway.schema.clock import now
+from services.gateway.schema.idempotency import IdempotencyKey
+from services.gateway.values.agent import JobPolicySettings
+from services.gateway.values.catalog import WorkItem, WorkItemState
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
@@ -73,7 +73,7 @@ async def test_what_waits_to_be_tried_again_ends_at_once_when_it_is_to(book: Boo
 
 
 async def test_failures_and_lost_cells_are_counted_together(book: Books) -> None:
-    view = await book.admit(policy=Policy(max_attempts=3))
+    view = await book.admit(policy=JobPolicySettings(max_attempts=3))
     cell, other = await book.cell("cell"), await book.cell("other")
     first = await claimed(cell)
     assert (first.attempt, first.last_attempt) == (1, 3)
@@ -90,7 +90,7 @@ async def test_failures_and_lost_cells_are_counted_together(book: Books) -> None
 
 
 async def test_a_lost_cell_ends_a_job_whose_policy_says_so(book: Books) -> None:
-    view = await book.admit(policy=Policy(retry_on=("AGENT_FAILED",)))
+    view = await book.admit(policy=JobPolicySettings(retry_on=("AGENT_FAILED",)))
     await claimed(await book.cell("cell"))
     await expire(book)
     await end_given_up(await book.cell("other"))
@@ -126,51 +126,51 @@ async def test_what_was_ordered_to_begin_from_a_lost_snapshot_fails(book: Books)
 
 @pytest.mark.parametrize("outcome", [FAILED, Outcome(JobState.CANCELLED)], ids=["failed", "cancelled"])
 async def test_a_person_has_a_job_tried_again(book: Books, outcome: Outcome) -> None:
-    retries = Retries(book.engine, book.changes)
-    await book.admit(policy=Policy(max_attempts=2))
+    retries = Retries(book.engine, book.notifier)
+    await book.admit(policy=JobPolicySettings(max_attempts=2))
     cell = await book.cell("cell")
     lease = await claimed(cell)
     await cell.retry(lease, SOON)
     await cell.finish(await claimed(cell), outcome)
-    request = Request("again", "RetryJob", b"digest")
-    again = await retries.retry(lease.job_id, from_snapshot=False, request=request)
+    request = IdempotencyKey("again", "RetryJob", b"digest")
+    again = await retries.retry(lease.job_id, from_snapshot=False, key=request)
     assert (again.state, again.reason, again.message, again.end_time) == (JobState.PENDING, "", "", None)
-    assert (await retries.retry(lease.job_id, from_snapshot=False, request=request)).state is JobState.PENDING
+    assert (await retries.retry(lease.job_id, from_snapshot=False, key=request)).state is JobState.PENDING
     with pytest.raises(AlreadyExists):
-        await retries.retry(lease.job_id, from_snapshot=True, request=replace(request, digest=b"other"))
+        await retries.retry(lease.job_id, from_snapshot=True, key=replace(request, digest=b"other"))
     third = await claimed(cell)
     assert (third.attempt, third.last_attempt, third.cancel_requested) == (3, 4, False)
     with pytest.raises(FailedPrecondition) as refused:
-        await retries.retry(lease.job_id, from_snapshot=False, request=None)
+        await retries.retry(lease.job_id, from_snapshot=False, key=None)
     assert refused.value.metadata["state"] == "RUNNING"
     await cell.finish(third, Outcome(JobState.SUCCEEDED))
     with pytest.raises(FailedPrecondition):
-        await retries.retry(lease.job_id, from_snapshot=False, request=None)
+        await retries.retry(lease.job_id, from_snapshot=False, key=None)
     with pytest.raises(NotFound):
-        await retries.retry("job-nowhere", from_snapshot=False, request=None)
+        await retries.retry("job-nowhere", from_snapshot=False, key=None)
 
 
 async def test_a_person_has_a_job_go_on_from_what_was_left(book: Books) -> None:
-    retries = Retries(book.engine, book.changes)
+    retries = Retries(book.engine, book.notifier)
     await book.admit()
     cell, other = await book.cell("cell"), await book.cell("other")
     lease = await claimed(cell)
     await cell.finish(lease, FAILED)
     with pytest.raises(FailedPrecondition) as refused:
-        await retries.retry(lease.job_id, from_snapshot=True, request=None)
+        await retries.retry(lease.job_id, from_snapshot=True, key=None)
     assert refused.value.reason == "NO_SNAPSHOT"
-    await retries.retry(lease.job_id, from_snapshot=False, request=None)
+    await retries.retry(lease.job_id, from_snapshot=False, key=None)
     lease = await claimed(cell)
     note = ExecutionNote(lease.execution_id, Purpose.AGENT, output=Output(snapshot_id="snap-1"))
     await cell.note(lease, note)
     await cell.finish(lease, FAILED)
-    await retries.retry(lease.job_id, from_snapshot=True, request=None)
+    await retries.retry(lease.job_id, from_snapshot=True, key=None)
     assert await other.claim() is None
     assert (await claimed(cell)).snapshot_id == "snap-1"
 
 
 async def test_a_work_item_is_in_progress_again(book: Books) -> None:
-    catalog, retries = CatalogStore(book.engine), Retries(book.engine, book.changes)
+    catalog, retries = CatalogStore(book.engine), Retries(book.engine, book.notifier)
     created = (await book.admit()).create_time
     item = WorkItem(work_item_id="item", project_id="default", title="Mend it", create_time=created)
     await catalog.create(WORK_ITEMS, item)
@@ -180,11 +180,11 @@ async def test_a_work_item_is_in_progress_again(book: Books) -> None:
     await cell.finish(await claimed(cell), FAILED)
     second = (await book.admit(work_item_id="item")).order.job_id
     with pytest.raises(FailedPrecondition) as refused:
-        await retries.retry(first, from_snapshot=False, request=None)
+        await retries.retry(first, from_snapshot=False, key=None)
     assert (refused.value.reason, refused.value.metadata["job_id"]) == ("WORK_ITEM_BUSY", second)
     await cell.finish(await claimed(cell), FAILED)
     assert (await catalog.get(WORK_ITEMS, "item")).state is WorkItemState.TODO
-    await retries.retry(first, from_snapshot=False, request=None)
+    await retries.retry(first, from_snapshot=False, key=None)
     assert (await catalog.get(WORK_ITEMS, "item")).state is WorkItemState.IN_PROGRESS
 
 
@@ -192,6 +192,6 @@ async def test_a_job_that_is_tried_again_stands_in_the_queue_as_if_it_came_now(b
     again = (await book.admit("again")).order.job_id
     await book.store.cancel_job(again)
     await book.admit("waits")
-    await Retries(book.engine, book.changes).retry(again, from_snapshot=False, request=None)
+    await Retries(book.engine, book.notifier).retry(again, from_snapshot=False, key=None)
     cell = await book.cell("cell")
     assert [(await claimed(cell)).order.prompt for _ in range(2)] == ["waits", "again"]

@@ -7,11 +7,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import microseconds
 from services.common.db.paging import Page
-from services.gateway.audit.model import Record, Wanted
-from services.gateway.audit.store import AuditStore, forget
+from services.gateway.door.audit.model import AuditFilter, AuditRecord
+from services.gateway.door.audit.store import AuditStore, remove_expired
 
 FIRST = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
-RECORD = Record(
+RECORD = AuditRecord(
     record_id="r0",
     time=FIRST,
     caller="ann",
@@ -40,27 +40,27 @@ async def test_records_are_found_again(engine: AsyncEngine) -> None:
     await store.add([RECORD, *OTHERS])
     await store.add([RECORD])  # again, as after an answer that was lost
     newest_first = [*reversed(OTHERS), RECORD]
-    assert await store.page(Wanted(), Page()) == (newest_first, "")
+    assert await store.page(AuditFilter(), Page()) == (newest_first, "")
     for wanted, ids in (
-        (Wanted(caller="bob"), ["r1"]),
-        (Wanted(method="TokenService/CreateToken"), ["r2"]),
-        (Wanted(resource_id="job-1"), ["r3", "r0"]),
-        (Wanted(resource_id="exec-1"), ["r3", "r0"]),
-        (Wanted(resource_id="xec-1"), []),
-        (Wanted(only_refused=True), ["r3"]),
-        (Wanted(after=FIRST + timedelta(hours=1), before=FIRST + timedelta(hours=3)), ["r2", "r1"]),
+        (AuditFilter(caller="bob"), ["r1"]),
+        (AuditFilter(method="TokenService/CreateToken"), ["r2"]),
+        (AuditFilter(resource_id="job-1"), ["r3", "r0"]),
+        (AuditFilter(resource_id="exec-1"), ["r3", "r0"]),
+        (AuditFilter(resource_id="xec-1"), []),
+        (AuditFilter(only_refused=True), ["r3"]),
+        (AuditFilter(after=FIRST + timedelta(hours=1), before=FIRST + timedelta(hours=3)), ["r2", "r1"]),
     ):
         found, _ = await store.page(wanted, Page())
         assert [record.record_id for record in found] == ids, wanted
-    found, following = await store.page(Wanted(), Page(size=3))
+    found, following = await store.page(AuditFilter(), Page(size=3))
     assert (len(found), bool(following)) == (3, True)
-    assert await store.page(Wanted(), Page(after=(microseconds(OTHERS[0].time), "r1"))) == ([RECORD], "")
+    assert await store.page(AuditFilter(), Page(after=(microseconds(OTHERS[0].time), "r1"))) == ([RECORD], "")
 
 
 async def test_old_records_are_forgotten(engine: AsyncEngine) -> None:
     store = AuditStore(engine)
     await store.add([RECORD, *OTHERS])
     async with engine.begin() as connection:
-        assert await forget(connection, FIRST + timedelta(hours=2)) == 2
-    found, _ = await store.page(Wanted(), Page())
+        assert await remove_expired(connection, FIRST + timedelta(hours=2)) == 2
+    found, _ = await store.page(AuditFilter(), Page())
     assert [record.record_id for record in found] == ["r3", "r2"]

@@ -11,10 +11,22 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
-from services.gateway.catalog.agent import AgentSettings
-from services.gateway.catalog.model import (
+from services.gateway.catalog.store import (
+    PROJECTS,
+    REPOSITORIES,
+    TEMPLATES,
+    WORK_ITEMS,
+    WORKERS,
+    CatalogStore,
+    ResourceTable,
+)
+from services.gateway.hooks.store import HookStore
+from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.schema.idempotency import IdempotencyKey
+from services.gateway.values.agent import AgentSettings
+from services.gateway.values.catalog import (
+    CatalogFilter,
     Document,
-    Filter,
     Project,
     Repository,
     Template,
@@ -22,11 +34,7 @@ from services.gateway.catalog.model import (
     WorkItem,
     WorkItemState,
 )
-from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore, Kind
-from services.gateway.hooks.model import Hook, HookEvent
-from services.gateway.hooks.store import HookStore
-from services.gateway.jobs.changes import Changes
-from services.gateway.requests import Request
+from services.gateway.values.hooks import Hook, HookEvent
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from tests.kit.ledger import Books, claimed
@@ -41,7 +49,7 @@ WORKER = Worker(worker_id="ann", display_name="Ann", template_id="kind", **IN)
 ITEM = WorkItem(
     work_item_id="item", title="Mend it", repository_id="repo", documents=(Document("a.md", "# ⚓\n"),), **IN
 )
-THINGS: list[tuple[Kind[Any], Any]] = [
+THINGS: list[tuple[ResourceTable[Any], Any]] = [
     (PROJECTS, HARBOUR),
     (REPOSITORIES, REPOSITORY),
     (TEMPLATES, TEMPLATE),
@@ -60,14 +68,14 @@ async def catalog(engine: AsyncEngine) -> CatalogStore:
 
 async def admitted(engine: AsyncEngine) -> tuple[Books, str]:
     """Admit a job of the worker for the work item."""
-    books = Books(engine, Changes())
+    books = Books(engine, JobNotifier())
     view = await books.admit(
         project_id="harbour", worker_id="ann", work_item_id="item", agent=AgentSettings(command="true")
     )
     return books, view.order.job_id
 
 
-CHANGES: list[tuple[Kind[Any], str, dict[str, Any]]] = [
+CHANGES: list[tuple[ResourceTable[Any], str, dict[str, Any]]] = [
     (PROJECTS, "harbour", {"display_name": "Der Hafen"}),
     (REPOSITORIES, "repo", {"url": "https://example.com/q", "token": ""}),
     (TEMPLATES, "kind", {"agent": AgentSettings(model="m")}),
@@ -78,7 +86,7 @@ CHANGES: list[tuple[Kind[Any], str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("kind", "thing_id", "fields"), CHANGES, ids=[kind.name for kind, _, _ in CHANGES])
 async def test_a_change_changes_what_it_says(
-    catalog: CatalogStore, kind: Kind[Any], thing_id: str, fields: dict[str, Any]
+    catalog: CatalogStore, kind: ResourceTable[Any], thing_id: str, fields: dict[str, Any]
 ) -> None:
     before = await catalog.get(kind, thing_id)
     moved = {"create_time": datetime.now(UTC)} | ({} if kind is PROJECTS else {"project_id": "default"})
@@ -112,7 +120,7 @@ async def test_what_is_deleted_is_found_no_more_and_gives_its_id_away(catalog: C
             await catalog.get(kind, thing_id)
         with pytest.raises(NotFound):
             await catalog.update(kind, thing_id, lambda thing: thing)
-        wanted = Filter() if kind is PROJECTS else Filter(project_id="harbour")
+        wanted = CatalogFilter() if kind is PROJECTS else CatalogFilter(project_id="harbour")
         assert thing not in (await catalog.page(kind, wanted, Page()))[0]
         with pytest.raises(NotFound):
             await catalog.delete(kind, "nobody", NOW)
@@ -131,7 +139,7 @@ async def test_a_deleted_repository_s_token_is_gone(catalog: CatalogStore, engin
 
 
 async def test_what_was_made_by_a_request_is_its_answer_even_when_it_is_deleted(catalog: CatalogStore) -> None:
-    request, lone = Request("r", "m", b"1"), replace(TEMPLATE, template_id="lone")
+    request, lone = IdempotencyKey("r", "m", b"1"), replace(TEMPLATE, template_id="lone")
     await catalog.create(TEMPLATES, lone, request)
     await catalog.delete(TEMPLATES, "lone", NOW)
     assert await catalog.create(TEMPLATES, replace(lone, template_id="other"), request) == lone
@@ -139,7 +147,7 @@ async def test_what_was_made_by_a_request_is_its_answer_even_when_it_is_deleted(
         await catalog.get(TEMPLATES, "other")
 
 
-async def refused(catalog: CatalogStore, kind: Kind[Any], thing_id: str) -> tuple[str, set[str]]:
+async def refused(catalog: CatalogStore, kind: ResourceTable[Any], thing_id: str) -> tuple[str, set[str]]:
     """Return why a thing cannot be deleted, and who needs it."""
     with pytest.raises(FailedPrecondition) as caught:
         await catalog.delete(kind, thing_id, NOW)
@@ -209,7 +217,7 @@ async def test_of_an_admission_and_a_deletion_at_once_one_wins(catalog: CatalogS
     for round_ in range(10):
         worker = replace(WORKER, worker_id=f"w{round_}", template_id="")
         await catalog.create(WORKERS, worker)
-        books = Books(engine, Changes())
+        books = Books(engine, JobNotifier())
         admission = books.admit(project_id="harbour", worker_id=worker.worker_id)
         admitted_, deleted = await asyncio.gather(
             admission, catalog.delete(WORKERS, worker.worker_id, NOW), return_exceptions=True

@@ -15,27 +15,29 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, Invalid, NotFound
-from services.gateway import requests
-from services.gateway.catalog.agent import AgentSettings, Network, Policy, Publish
-from services.gateway.catalog.model import Filter, Project, Repository, Template, Worker, WorkItem, WorkItemState
-from services.gateway.catalog.store import (
-    PROJECTS,
-    REPOSITORIES,
-    TEMPLATES,
-    WORK_ITEMS,
-    WORKERS,
-    CatalogStore,
-    set_work_item_state,
+from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
+from services.gateway.hooks.store import HookStore
+from services.gateway.ledger.hooks import hooks_in_force
+from services.gateway.ledger.work_items import set_work_item_state
+from services.gateway.schema import idempotency
+from services.gateway.schema.idempotency import IdempotencyKey
+from services.gateway.values.agent import AgentSettings, JobPolicySettings, Network, Publish
+from services.gateway.values.catalog import (
+    CatalogFilter,
+    Project,
+    Repository,
+    Template,
+    Worker,
+    WorkItem,
+    WorkItemState,
 )
-from services.gateway.hooks.model import Hook, HookEvent
-from services.gateway.hooks.store import HookStore, hooks_in_force
-from services.gateway.requests import Request
+from services.gateway.values.hooks import Hook, HookEvent
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 AGENT = AgentSettings(
     command="true", timeout=timedelta(days=6, microseconds=1), environment={"A": "ü"}, network=Network.OPEN
 )
-POLICY = Policy(verify_command="", publish=Publish.NONE)
+POLICY = JobPolicySettings(verify_command="", publish=Publish.NONE)
 
 OTHER = Project(project_id="other", display_name="Ein Projekt ⚓", create_time=NOW)
 REPOSITORY = Repository(
@@ -116,41 +118,43 @@ async def test_what_a_thing_names_must_be_there_and_of_its_project(catalog: Cata
         (WORK_ITEMS, replace(RELATED, work_item_id="x", related_work_item_ids=("x",)), ("work item", "x")),
     ]:
         with pytest.raises(NotFound) as caught:
-            await catalog.create(kind, thing, Request("r", "m", b"1"))
+            await catalog.create(kind, thing, IdempotencyKey("r", "m", b"1"))
         assert (caught.value.resource_type, caught.value.resource_name) == missing
         with pytest.raises(NotFound):
             await catalog.get(kind, "x")
-    assert await catalog.create(PROJECTS, replace(OTHER, project_id="new"), Request("r", "m", b"2")), "the id is free"
+    assert await catalog.create(PROJECTS, replace(OTHER, project_id="new"), IdempotencyKey("r", "m", b"2")), (
+        "the id is free"
+    )
 
 
 async def test_one_request_makes_one_thing(catalog: CatalogStore) -> None:
-    first = await catalog.create(REPOSITORIES, REPOSITORY, Request("r", "m", b"1"))
+    first = await catalog.create(REPOSITORIES, REPOSITORY, IdempotencyKey("r", "m", b"1"))
     again = replace(REPOSITORY, repository_id="made-anew", create_time=NOW + timedelta(days=1))
-    assert await catalog.create(REPOSITORIES, again, Request("r", "m", b"1")) == first
-    for other in (Request("r", "m", b"2"), Request("r", "other", b"1")):
+    assert await catalog.create(REPOSITORIES, again, IdempotencyKey("r", "m", b"1")) == first
+    for other in (IdempotencyKey("r", "m", b"2"), IdempotencyKey("r", "other", b"1")):
         with pytest.raises(AlreadyExists) as caught:
             await catalog.create(REPOSITORIES, again, other)
         assert caught.value.reason == "REQUEST_ID_REUSED"
-    assert (await catalog.page(REPOSITORIES, Filter(), Page()))[0] == [first]
+    assert (await catalog.page(REPOSITORIES, CatalogFilter(), Page()))[0] == [first]
 
 
 async def test_of_the_same_request_made_at_once_one_wins(catalog: CatalogStore) -> None:
     attempts = [
-        catalog.create(PROJECTS, replace(OTHER, project_id=f"p{number}"), Request("r", "m", b"1"))
+        catalog.create(PROJECTS, replace(OTHER, project_id=f"p{number}"), IdempotencyKey("r", "m", b"1"))
         for number in range(12)
     ]
     made = await asyncio.gather(*attempts)
     assert len({project.project_id for project in made}) == 1
-    assert len((await catalog.page(PROJECTS, Filter(), Page()))[0]) == 2
+    assert len((await catalog.page(PROJECTS, CatalogFilter(), Page()))[0]) == 2
 
 
 async def test_a_failed_first_attempt_leaves_the_id_to_the_second(catalog: CatalogStore, engine: AsyncEngine) -> None:
-    request = Request("r", "m", b"1")
+    request = IdempotencyKey("r", "m", b"1")
     claimed, let_fail = asyncio.Event(), asyncio.Event()
 
     async def first() -> None:
         async with engine.begin() as connection:
-            assert await requests.claim(connection, request, "never") is None
+            assert await idempotency.claim(connection, request, "never") is None
             claimed.set()
             await let_fail.wait()
             raise RuntimeError("the first attempt fails")
@@ -165,13 +169,13 @@ async def test_a_failed_first_attempt_leaves_the_id_to_the_second(catalog: Catal
 
 
 async def test_old_request_ids_are_forgotten(engine: AsyncEngine) -> None:
-    request = Request("r", "m", b"1")
+    request = IdempotencyKey("r", "m", b"1")
     async with engine.begin() as connection:
-        assert await requests.claim(connection, request, "one") is None
-        assert await requests.forget(connection, datetime.now(UTC) - requests.RETENTION) == 0
-        assert await requests.claim(connection, request, "two") == "one"
-        assert await requests.forget(connection, datetime.now(UTC) + timedelta(seconds=1)) == 1
-        assert await requests.claim(connection, request, "two") is None
+        assert await idempotency.claim(connection, request, "one") is None
+        assert await idempotency.remove_expired(connection, datetime.now(UTC) - idempotency.RETENTION) == 0
+        assert await idempotency.claim(connection, request, "two") == "one"
+        assert await idempotency.remove_expired(connection, datetime.now(UTC) + timedelta(seconds=1)) == 1
+        assert await idempotency.claim(connection, request, "two") is None
 
 
 async def test_filters(catalog: CatalogStore, engine: AsyncEngine) -> None:
@@ -180,18 +184,18 @@ async def test_filters(catalog: CatalogStore, engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         await set_work_item_state(connection, "item", WorkItemState.REVIEW)
     for kind, wanted, found in [
-        (WORKERS, Filter(project_id="default"), {"ann", "bob"}),
-        (WORKERS, Filter(project_id="other"), set()),
-        (REPOSITORIES, Filter(url="https://example.com/p"), {"repo"}),
-        (REPOSITORIES, Filter(url="https://example.com"), set()),
-        (REPOSITORIES, Filter(url="https://example.com/p", project_id="other"), set()),
-        (WORK_ITEMS, Filter(states=frozenset({WorkItemState.REVIEW})), {"item"}),
-        (WORK_ITEMS, Filter(states=frozenset({WorkItemState.TODO, WorkItemState.REVIEW})), {"item", "related"}),
+        (WORKERS, CatalogFilter(project_id="default"), {"ann", "bob"}),
+        (WORKERS, CatalogFilter(project_id="other"), set()),
+        (REPOSITORIES, CatalogFilter(url="https://example.com/p"), {"repo"}),
+        (REPOSITORIES, CatalogFilter(url="https://example.com"), set()),
+        (REPOSITORIES, CatalogFilter(url="https://example.com/p", project_id="other"), set()),
+        (WORK_ITEMS, CatalogFilter(states=frozenset({WorkItemState.REVIEW})), {"item"}),
+        (WORK_ITEMS, CatalogFilter(states=frozenset({WorkItemState.TODO, WorkItemState.REVIEW})), {"item", "related"}),
     ]:
         page, token = await catalog.page(kind, wanted, Page())
         assert ({kind.id_of(thing) for thing in page}, token) == (found, "")
     with pytest.raises(Invalid):
-        await catalog.page(WORKERS, Filter(), Page(after=("one",)))
+        await catalog.page(WORKERS, CatalogFilter(), Page(after=("one",)))
 
 
 async def test_hooks_are_called_in_order_and_go_when_they_are_removed(engine: AsyncEngine) -> None:
@@ -221,7 +225,7 @@ async def test_hooks_are_called_in_order_and_go_when_they_are_removed(engine: As
 
 async def test_a_request_answers_with_its_hook_even_when_that_is_removed(engine: AsyncEngine) -> None:
     store = HookStore(engine)
-    request = Request("r", "m", b"1")
+    request = IdempotencyKey("r", "m", b"1")
     await store.register(HOOK, request)
     await store.unregister("hook", NOW)
     again = await store.register(replace(HOOK, hook_id="new"), request)
@@ -255,7 +259,7 @@ async def test_pages_stay_right_while_rows_come_and_go(
     token = ""
     pending = list(enumerate(changes))
     while True:
-        page, token = await catalog.page(TEMPLATES, Filter(project_id="default"), Page.parse(size, token))
+        page, token = await catalog.page(TEMPLATES, CatalogFilter(project_id="default"), Page.parse(size, token))
         listed += page
         if not token:
             break

@@ -9,13 +9,15 @@ from sqlalchemy import update
 
 from services.common.db.columns import from_microseconds
 from services.common.errors import FailedPrecondition
-from services.gateway.catalog.model import Repository
 from services.gateway.catalog.store import REPOSITORIES, CatalogStore
-from services.gateway.cells.model import Cell, Queue
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
-from services.gateway.jobs.claiming import Claimer
-from services.gateway.jobs.tables import cells, jobs, now
+from services.gateway.ledger.claiming import Claimer
+from services.gateway.schema.cells import cells
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import jobs
+from services.gateway.values.catalog import Repository
+from services.gateway.values.cells import Cell, Queue
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState

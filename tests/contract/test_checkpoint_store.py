@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
-from services.gateway.checkpoints.model import Answer, Checkpoint, CheckpointFilter, Decider
 from services.gateway.checkpoints.store import checkpoint_key
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.turns import AWAY_LEASES
+from services.gateway.ledger.scheduling import AWAY_LEASES
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.values.checkpoints import Checkpoint, CheckpointDecision, CheckpointFilter, Decider
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision
 from services.lifecycle.model.outcome import Outcome
@@ -24,8 +24,8 @@ STATE = CheckpointState
 ANN = Decider(name="ann", peer="ipv4:192.0.2.1:9", via="grpc-test/1")
 
 
-def says(state: CheckpointState, comment: str = "because") -> Answer:
-    return Answer(state=state, comment=comment, decider=ANN)
+def says(state: CheckpointState, comment: str = "because") -> CheckpointDecision:
+    return CheckpointDecision(state=state, comment=comment, decider=ANN)
 
 
 async def asking(book: Books, cell: SqlLedger, **fields: object) -> tuple[Lease, Checkpoint]:
@@ -63,7 +63,7 @@ async def test_a_job_that_asks_is_nobodys_until_it_is_answered(book: Books) -> N
             await late
     restarted = await book.cell("cell")
     assert await restarted.claim() is None
-    await book.checkpoints.answer(asked.checkpoint_id, says(STATE.APPROVED))
+    await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED))
     again = await claimed(restarted)
     assert (again.job_id, again.attempt, again.execution_id) == (lease.job_id, 1, lease.execution_id)
     assert await restarted.decision(again, "push") == Decision(STATE.APPROVED, "because", "ann")
@@ -75,18 +75,18 @@ async def test_a_job_that_asks_is_nobodys_until_it_is_answered(book: Books) -> N
 @pytest.mark.parametrize("first", [STATE.APPROVED, STATE.REJECTED, STATE.CHANGES_REQUESTED])
 async def test_the_first_answer_holds(book: Books, first: CheckpointState) -> None:
     _, asked = await asking(book, await book.cell("cell"))
-    decided, holds = await book.checkpoints.answer(asked.checkpoint_id, says(first))
+    decided, holds = await book.checkpoints.decide(asked.checkpoint_id, says(first))
     assert holds
     assert (decided.state, decided.comment, decided.decider) == (first, "because", ANN)
     assert decided.decide_time
     for late in (STATE.APPROVED, STATE.REJECTED, STATE.CHANGES_REQUESTED, first):
-        assert await book.checkpoints.answer(asked.checkpoint_id, says(late, "too late")) == (decided, False)
+        assert await book.checkpoints.decide(asked.checkpoint_id, says(late, "too late")) == (decided, False)
 
 
 async def test_of_many_answers_at_once_one_holds(book: Books) -> None:
     _, asked = await asking(book, await book.cell("cell"))
     given = [says(STATE.REJECTED if number % 2 else STATE.APPROVED, f"{number}") for number in range(8)]
-    answers = await asyncio.gather(*(book.checkpoints.answer(asked.checkpoint_id, answer) for answer in given))
+    answers = await asyncio.gather(*(book.checkpoints.decide(asked.checkpoint_id, answer) for answer in given))
     ((held, winner),) = [(checkpoint, own) for own, (checkpoint, holds) in zip(given, answers, strict=True) if holds]
     assert (held.state, held.comment) == (winner.state, winner.comment)
     assert {checkpoint.comment for checkpoint, _ in answers} == {held.comment}, "all are told the same"
@@ -98,7 +98,7 @@ async def test_what_nobody_answers_expires_by_the_databases_clock(book: Books) -
     await let_expire(book)
     expired = await book.checkpoints.get(asked.checkpoint_id)
     assert (expired.state, expired.decide_time) == (STATE.EXPIRED, expired.expire_time), "though nobody came by"
-    assert await book.checkpoints.answer(asked.checkpoint_id, says(STATE.APPROVED)) == (expired, False)
+    assert await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED)) == (expired, False)
     again = await claimed(cell)
     assert again.job_id == lease.job_id
     assert await cell.decision(again, "push") == Decision(STATE.EXPIRED)
@@ -107,10 +107,10 @@ async def test_what_nobody_answers_expires_by_the_databases_clock(book: Books) -
 async def test_changes_cannot_be_asked_for_everywhere(book: Books) -> None:
     _, asked = await asking(book, await book.cell("cell"), takes_changes=False)
     with pytest.raises(FailedPrecondition) as refused:
-        await book.checkpoints.answer(asked.checkpoint_id, says(STATE.CHANGES_REQUESTED))
+        await book.checkpoints.decide(asked.checkpoint_id, says(STATE.CHANGES_REQUESTED))
     assert refused.value.reason == "CHANGES_NOT_POSSIBLE"
     assert (await book.checkpoints.get(asked.checkpoint_id)).state is STATE.PENDING
-    assert (await book.checkpoints.answer(asked.checkpoint_id, says(STATE.APPROVED)))[1]
+    assert (await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED)))[1]
 
 
 async def test_a_cancel_wakes_what_waits_and_what_is_about_to(book: Books) -> None:
@@ -124,7 +124,7 @@ async def test_a_cancel_wakes_what_waits_and_what_is_about_to(book: Books) -> No
     await cell.finish(last, Outcome(JobState.CANCELLED))
     states = {one.name: one.state for one in (await book.store.job(lease.job_id)).checkpoints}
     assert states == {"push": STATE.WITHDRAWN, "another": STATE.WITHDRAWN}
-    withdrawn, holds = await book.checkpoints.answer(asked.checkpoint_id, says(STATE.APPROVED))
+    withdrawn, holds = await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED))
     assert (withdrawn.state, holds) == (STATE.WITHDRAWN, False)
 
 
@@ -133,7 +133,7 @@ async def test_a_lost_cells_question_is_asked_anew(book: Books) -> None:
     lease, asked = await asking(book, first)
     await go_away(book, "first", 60.0 * AWAY_LEASES + 5)
     assert await second.claim() is None, "nobody needs it before it is answered"
-    await book.checkpoints.answer(asked.checkpoint_id, says(STATE.APPROVED))
+    await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED))
     taken = await claimed(second)
     assert (taken.attempt, await second.decision(taken, "push")) == (2, None)
     await second.park(taken, question(taken))
@@ -150,7 +150,7 @@ async def test_a_question_after_the_push_is_the_same_on_another_cell(book: Books
     await first.end_stage(lease, Stage("push", StageState.DONE, "{}"))
     await first.park(lease, question(lease, "end"))
     (asked,) = (await book.store.job(lease.job_id)).checkpoints
-    await book.checkpoints.answer(asked.checkpoint_id, says(STATE.APPROVED))
+    await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED))
     await go_away(book, "first", 60.0 * AWAY_LEASES + 5)
     taken = await claimed(second)
     assert (taken.attempt, taken.is_moved) == (1, True)
@@ -171,8 +171,8 @@ async def test_what_is_carried_no_more_is_not_parked(book: Books, state: JobStat
 async def test_filters_and_pages(book: Books) -> None:
     cell = await book.cell("cell")
     asked = [(await asking(book, cell))[1] for _ in range(5)]
-    await book.checkpoints.answer(asked[0].checkpoint_id, says(STATE.APPROVED))
-    await book.checkpoints.answer(asked[1].checkpoint_id, says(STATE.REJECTED))
+    await book.checkpoints.decide(asked[0].checkpoint_id, says(STATE.APPROVED))
+    await book.checkpoints.decide(asked[1].checkpoint_id, says(STATE.REJECTED))
 
     async def found(size: int = 50, **wanted: object) -> list[str]:
         page, ids = Page(size), []
@@ -238,7 +238,7 @@ async def test_no_order_of_things_changes_an_answer_or_loses_a_job(book: Books, 
             case ["lost"]:
                 await expire(book)
             case [word] if asked:
-                _, holds = await book.checkpoints.answer(asked[-1].checkpoint_id, says(answers[word]))
+                _, holds = await book.checkpoints.decide(asked[-1].checkpoint_id, says(answers[word]))
                 assert holds is (asked[-1].state is STATE.PENDING)
         job = await book.store.job(job_id)
         for one in job.checkpoints:

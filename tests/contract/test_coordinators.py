@@ -14,13 +14,13 @@ from services.common.errors import Aborted, FailedPrecondition, Invalid, OutOfRa
 from services.common.rpc.status import service_error
 from services.coordinator.clients import Upstream
 from services.coordinator.ledger import RemoteLedger, Wishes
-from services.gateway.cells.model import CellKind
 from services.gateway.cells.store import CellStore
-from services.gateway.coordinators.events import EventStore
-from services.gateway.coordinators.model import NumberedEvent
-from services.gateway.coordinators.wire import events_from
-from services.gateway.hooks.model import Hook, HookEvent
 from services.gateway.hooks.store import HookStore
+from services.gateway.ledger.events import EventStore
+from services.gateway.values.cells import CellKind
+from services.gateway.values.events import NumberedEvent
+from services.gateway.values.hooks import Hook, HookEvent
+from services.gateway.wire.events import events_from_bytes
 from services.lifecycle.ledger import Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
 from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Failure, Outcome
@@ -285,7 +285,7 @@ async def test_events_are_kept_once_and_in_order(book: Books, api: Api, remote: 
     await remote.finish(lease, FAILED)
     assert await append(api, lease, [output(5)], last=True) == 6, "its last words may come after its end"
     data, following = await EventStore(book.engine).read(lease.execution_id, 1)
-    assert [event.sequence for event in events_from(data, 1, ())] == [1, 2, 3, 4, 5]
+    assert [event.sequence for event in events_from_bytes(data, 1, ())] == [1, 2, 3, 4, 5]
     assert following == 6
 
 
@@ -315,7 +315,7 @@ async def test_the_oldest_events_make_room(book: Books, remote: RemoteLedger) ->
     assert 20 < log.first < 30
     assert log.next == 31
     data, _ = await store.read(lease.execution_id, log.first)
-    assert [event.sequence for event in events_from(data, log.first, ())] == list(range(log.first, 31))
+    assert [event.sequence for event in events_from_bytes(data, log.first, ())] == list(range(log.first, 31))
 
 
 async def test_what_is_still_ones_own_is_told(book: Books, api: Api, remote: RemoteLedger) -> None:

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from services.common.db.paging import Page
-from services.gateway.jobs.files import job_files
-from services.gateway.jobs.model import JobFilter, JobView, LabelSelector
 from services.gateway.jobs.store import job_key
-from services.gateway.jobs.tables import executions, jobs, stages
-from services.gateway.jobs.watching import Told, watch_jobs
+from services.gateway.jobs.watching import JobUpdate, watch_jobs
+from services.gateway.schema.jobs import executions, job_files, jobs, stages
+from services.gateway.values.jobs import JobFilter, JobView, LabelSelector
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from services.lifecycle.model.surroundings import Content
@@ -148,12 +147,12 @@ class Watcher:
     """One that watches, in a task of its own, as a client's stream has it."""
 
     def __init__(self, book: Books, position: int = 0, **wanted: object) -> None:
-        self.told: list[Told] = []
+        self.told: list[JobUpdate] = []
         self._heard = asyncio.Condition()
         self._task = asyncio.create_task(self._watch(book, JobFilter(**wanted), position))  # type: ignore[arg-type]
 
     async def _watch(self, book: Books, wanted: JobFilter, position: int) -> None:
-        async with aclosing(watch_jobs(book.store, book.changes, wanted, position)) as found:
+        async with aclosing(watch_jobs(book.store, book.notifier, wanted, position)) as found:
             async for told in found:
                 async with self._heard:
                     self.told.append(told)

@@ -8,8 +8,9 @@ from sqlalchemy import update
 
 from services.common.db.paging import Page
 from services.gateway.hooks.calls import CallStore
-from services.gateway.hooks.model import CallFilter, CallView
-from services.gateway.jobs.tables import jobs, now
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import jobs
+from services.gateway.values.hooks import CallFilter, CallView
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model.calls import CallState, HookCall
 from services.lifecycle.model.outcome import Outcome
@@ -114,6 +115,6 @@ async def test_calls_are_found_by_what_they_are(book: Books) -> None:
     assert await ids(states=frozenset({CallState.RUNNING})) == {"call-4"}
     assert await ids(job_id=lease.job_id, project_id="default") == set(found)
     assert await ids(job_id="job-other") == await ids(project_id="other") == set()
-    assert await store.forget() == 0
-    assert await store.forget(timedelta(0)) == 5
+    assert await store.remove_expired() == 0
+    assert await store.remove_expired(timedelta(0)) == 5
     assert await listed(book) == []

@@ -158,7 +158,7 @@ def raised_reasons() -> Iterator[tuple[str, str, str]]:
     """Give (place, status, reason) of each error that a service makes with a reason written in the code."""
     for path in [path for path in SOURCES if not path.is_relative_to(ROOT / "services" / "cli")]:
         for name, node in calls(path):
-            if name == "Kind" and isinstance(node.args[0], ast.Constant):  # of the catalogue: it raises both
+            if name == "ResourceTable" and isinstance(node.args[0], ast.Constant):  # of the catalogue: it raises both
                 noun = str(node.args[0].value).upper().replace(" ", "_")
                 yield place(path, node), errors.NotFound.status.value, f"{noun}_NOT_FOUND"
                 yield place(path, node), errors.AlreadyExists.status.value, f"{noun}_EXISTS"

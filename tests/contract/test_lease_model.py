@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from sqlalchemy import select, update
 
 from services.common.errors import FailedPrecondition
-from services.gateway.catalog.model import Project
 from services.gateway.catalog.store import PROJECTS, CatalogStore
-from services.gateway.jobs.attempts import Retries
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.tables import IS_QUEUED, executions, jobs
+from services.gateway.jobs.retries import Retries
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.schema.jobs import IS_QUEUED, executions, jobs
+from services.gateway.values.catalog import Project
 from services.lifecycle.ledger import Lease, LeaseLost
 from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
@@ -64,8 +64,8 @@ class Model:
             case ["cancel"] if self.leases:
                 await _allowed(self.book.store.cancel_job(self.leases[0][1].job_id))
             case ["retry", *_] if self.leases:
-                retries = Retries(self.book.engine, self.book.changes)
-                await _allowed(retries.retry(self.leases[-1][1].job_id, from_snapshot=False, request=None))
+                retries = Retries(self.book.engine, self.book.notifier)
+                await _allowed(retries.retry(self.leases[-1][1].job_id, from_snapshot=False, key=None))
 
     async def owner(self, action: str, which: int) -> None:
         """Have somebody write who holds a lease, or thinks so."""

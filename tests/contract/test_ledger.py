@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import FailedPrecondition
-from services.gateway.catalog.agent import AgentSettings
-from services.gateway.catalog.model import WorkItem, WorkItemState
 from services.gateway.catalog.store import WORK_ITEMS, CatalogStore
-from services.gateway.jobs.claiming import Wanted
-from services.gateway.jobs.tables import now
-from services.gateway.jobs.turns import AWAY_LEASES
+from services.gateway.ledger.claiming import ClaimFilter
+from services.gateway.ledger.scheduling import AWAY_LEASES
+from services.gateway.schema.clock import now
+from services.gateway.values.agent import AgentSettings
+from services.gateway.values.catalog import WorkItem, WorkItemState
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import ExecutionNote, Output
@@ -383,16 +383,16 @@ async def _succeeds(write) -> bool:
 async def test_a_claimer_gets_what_it_wants_up_to_its_capacity(book: Books) -> None:
     other, mine = await book.admit(priority=5), await book.admit(agent=AgentSettings(engine="anthropic", model="m"))
     claimed_by = (await book.cell("cell")).claim
-    assert await claimed_by(Wanted(project_ids=frozenset())) is None, "none, not any"
-    assert await claimed_by(Wanted(kinds=frozenset({"review"}))) is None
-    lease = await claimed_by(Wanted(engines=frozenset({"anthropic"}), capacity=1))
+    assert await claimed_by(ClaimFilter(project_ids=frozenset())) is None, "none, not any"
+    assert await claimed_by(ClaimFilter(kinds=frozenset({"review"}))) is None
+    lease = await claimed_by(ClaimFilter(engines=frozenset({"anthropic"}), capacity=1))
     assert lease
     assert lease.job_id == mine.order.job_id
-    assert await claimed_by(Wanted(capacity=1)) is None
+    assert await claimed_by(ClaimFilter(capacity=1)) is None
     await expire(book)
-    again = await claimed_by(Wanted(kinds=frozenset({"review"})))
+    again = await claimed_by(ClaimFilter(kinds=frozenset({"review"})))
     assert again is None, "what ran out is wanted, or not"
-    found = [await claimed_by(Wanted(capacity=2)), await claimed_by(Wanted(capacity=2))]
+    found = [await claimed_by(ClaimFilter(capacity=2)), await claimed_by(ClaimFilter(capacity=2))]
     assert [lease.job_id for lease in found if lease] == [mine.order.job_id, other.order.job_id]
 
 

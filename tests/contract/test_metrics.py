@@ -3,9 +3,9 @@
 from prometheus_client import CollectorRegistry
 
 from services.common.db.facts import listen, note
-from services.gateway.facts import JobEnded
-from services.gateway.metrics.counted import Counted
-from services.gateway.metrics.store import StandingStore
+from services.gateway.metrics.counters import JobCounters
+from services.gateway.metrics.store import GaugeStore
+from services.gateway.values.facts import JobEnded
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState
 from tests.kit.ledger import Books, claimed
@@ -44,7 +44,7 @@ async def test_a_job_is_counted_where_it_ends_and_once(book: Books) -> None:
     assert ended.seconds >= 0
 
     registry = CollectorRegistry()
-    counted = Counted(registry)
+    counted = JobCounters(registry)
     for fact in heard:
         counted.hear(fact)
     assert registry.get_sample_value("agent_jobs_total", {"status": "FAILED"}) == 1
@@ -59,7 +59,7 @@ async def test_every_cell_tells_the_same_of_all_jobs_and_its_own_of_what_it_carr
         await book.admit()
     await cell.finish(await claimed(cell), FAILED)
     await claimed(cell)
-    one, two = [await StandingStore(book.engine, cell_id).look() for cell_id in ("one", "two")]
+    one, two = [await GaugeStore(book.engine, cell_id).look() for cell_id in ("one", "two")]
     assert one.jobs == two.jobs
     assert sorted((state, count) for (_, state), count in one.jobs.items()) == [("PENDING", 1), ("RUNNING", 1)]
     assert (one.running_here, two.running_here) == (1, 0)

@@ -15,8 +15,8 @@ from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import look, migrate
 from services.common.db.paging import Page
 from services.common.errors import StartError
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.model import JobFilter
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.values.jobs import JobFilter
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from tests.kit.contract import ROOT

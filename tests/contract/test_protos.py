@@ -6,8 +6,9 @@ import pytest
 from boatyard.gateway.v1 import access_pb2
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from services.gateway.auth.owners import WITHOUT_PROJECT
-from services.gateway.auth.wire import kind_of
+from services.gateway.app import OWNERS
+from services.gateway.door.owners import WITHOUT_PROJECT
+from services.gateway.door.wire import kind_of
 from tests.kit.contract import STATUSES, Method, documented_reasons, files, messages, methods
 
 _STATUS_LINE = re.compile(rf"- ({'|'.join(STATUSES)}) \([A-Z0-9_]+(, [A-Z0-9_]+)*\): .+", re.DOTALL)
@@ -48,7 +49,7 @@ def test_whose_every_id_is_can_be_said() -> None:
         if name.startswith("boatyard.gateway.")
         for field in message.field
         if field.type == field.TYPE_STRING and field.name.endswith(("_id", "_ids"))
-        if kind_of(field.name) is None
+        if kind_of(field.name, OWNERS) is None
         if not any(f"_{field.name}".rpartition("_id")[0].endswith(f"_{kind}") for kind in WITHOUT_PROJECT)
     ]
     assert nobodys == []

@@ -5,10 +5,10 @@ from sqlalchemy import func, select, type_coerce
 
 from services.common.db.columns import Moment
 from services.common.errors import NotFound
-from services.gateway.database import metadata
-from services.gateway.jobs.attempts import Retries
-from services.gateway.jobs.retention import forget
-from services.gateway.jobs.tables import now
+from services.gateway.jobs.retention import remove_expired
+from services.gateway.jobs.retries import Retries
+from services.gateway.schema.clock import now
+from services.gateway.schema.metadata import metadata
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Purpose
@@ -45,9 +45,9 @@ async def test_jobs_that_ended_long_ago_are_forgotten_with_all_that_is_theirs(bo
     await cell.finish(await claimed(cell), Outcome(JobState.FAILED, FAILURE))
     assert await rows(book) > before + 5
     await age(book, lease.job_id, 8.9)
-    assert await forget(book.engine, 9) == 0
+    assert await remove_expired(book.engine, 9) == 0
     await age(book, lease.job_id, 9.1)
-    assert await forget(book.engine, 9) == 1
+    assert await remove_expired(book.engine, 9) == 1
     assert await rows(book) == before
     with pytest.raises(NotFound):
         await book.store.job(lease.job_id)
@@ -63,9 +63,9 @@ async def test_what_lives_is_not_forgotten_however_old_it_is(book: Books) -> Non
     assert again.order.prompt == "waits"
     await cell.finish(again, Outcome(JobState.FAILED, FAILURE))
     await age(book, again.job_id, 1000)
-    await Retries(book.engine, book.changes).retry(again.job_id, from_snapshot=False, request=None)
+    await Retries(book.engine, book.notifier).retry(again.job_id, from_snapshot=False, key=None)
     await age(book, lease.job_id, 1000)  # which cannot be, and would not count
-    assert await forget(book.engine, 1) == 0
+    assert await remove_expired(book.engine, 1) == 0
     assert (await cell.beat([lease])).held == {lease.job_id}
 
 
@@ -74,4 +74,4 @@ async def test_many_are_forgotten_a_few_at_a_time(book: Books) -> None:
         job_id = (await book.admit()).order.job_id
         await book.store.cancel_job(job_id)
         await age(book, job_id, 2)
-    assert [await forget(book.engine, 1, at_once=2) for _ in range(3)] == [2, 1, 0]
+    assert [await remove_expired(book.engine, 1, at_once=2) for _ in range(3)] == [2, 1, 0]

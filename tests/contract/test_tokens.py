@@ -10,12 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.paging import Page
 from services.common.errors import NotFound
-from services.gateway.auth.model import Access, Role, Token
-from services.gateway.auth.store import TokenStore, forget, hash_of, new_secret
-from services.gateway.auth.tables import tokens
-from services.gateway.cells.model import Cell
 from services.gateway.cells.store import CellStore
-from services.gateway.requests import Request
+from services.gateway.door.tokens.store import TokenStore, hash_of, new_secret, remove_expired
+from services.gateway.schema.idempotency import IdempotencyKey
+from services.gateway.schema.tokens import tokens
+from services.gateway.values.cells import Cell
+from services.gateway.values.principal import Principal, Role, Token
 
 LONG_AGO = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 TOKEN = Token(
@@ -32,7 +32,7 @@ async def test_a_token_is_known_by_its_secret_which_is_nowhere(store: TokenStore
     secret = new_secret()
     assert await store.create(TOKEN, secret) == TOKEN
     assert await store.shown(secret) == TOKEN
-    assert TOKEN.access == Access("ci", Role.OPERATOR, frozenset({"default"}), token_id="token-1")
+    assert TOKEN.principal == Principal("ci", Role.OPERATOR, frozenset({"default"}), token_id="token-1")
     assert await store.shown(secret + "x") is None
     async with engine.begin() as connection:
         (row,) = (await connection.execute(text("SELECT * FROM tokens"))).all()
@@ -82,7 +82,7 @@ async def test_the_last_use_is_kept_but_not_written_at_each(store: TokenStore, e
 
 
 async def test_the_same_request_is_the_same_token_with_the_last_secret(store: TokenStore) -> None:
-    request = Request("r", "CreateToken", b"digest")
+    request = IdempotencyKey("r", "CreateToken", b"digest")
     await store.create(TOKEN, "boatyard_lost", request)
     assert await store.create(replace(TOKEN, token_id="token-2"), "boatyard_new", request) == TOKEN
     assert await store.shown("boatyard_lost") is None, "whoever read the lost answer has nothing"
@@ -97,8 +97,8 @@ async def test_what_ended_long_ago_is_forgotten(store: TokenStore, engine: Async
     await store.create(replace(TOKEN, expire_time=old), "boatyard_old")
     await store.create(replace(TOKEN, token_id="good"), "boatyard_good")
     async with engine.begin() as connection:
-        assert await forget(connection, old) == 0
-        assert await forget(connection, old + timedelta(days=1)) == 1
+        assert await remove_expired(connection, old) == 0
+        assert await remove_expired(connection, old + timedelta(days=1)) == 1
     ((left,), _) = await store.page(Page(), ended=True)
     assert left.token_id == "good"
 
@@ -118,7 +118,7 @@ async def test_a_coordinators_token_is_the_first_ones_that_shows_it(store: Token
     await store.create(coordinators_token("three", coordinator_id="barge"), "boatyard_three")
     shown = await store.shown("boatyard_three")
     assert shown is not None
-    assert shown.access.coordinator_id == "barge", "an administrator may make a second one"
+    assert shown.principal.coordinator_id == "barge", "an administrator may make a second one"
 
 
 async def test_of_two_tokens_that_are_shown_as_one_coordinator_at_once_one_is_its(store: TokenStore) -> None:

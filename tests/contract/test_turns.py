@@ -9,12 +9,13 @@ from sqlalchemy import type_coerce
 
 from services.common.db.columns import Moment, as_number
 from services.common.ids import new_id
-from services.gateway.catalog.model import Project, Repository, Worker
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, WORKERS, CatalogStore
-from services.gateway.jobs.claiming import Wanted
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.tables import jobs, now
-from services.gateway.jobs.turns import turn_of
+from services.gateway.ledger.claiming import ClaimFilter
+from services.gateway.ledger.scheduling import turn_of
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import jobs
+from services.gateway.values.catalog import Project, Repository, Worker
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
@@ -84,7 +85,7 @@ async def test_a_limit_holds_however_many_claim_at_once(book: Books, kind: str) 
     done: list[str] = []
 
     async def take_one(cell: SqlLedger, ability: str) -> Lease | None:
-        return await cell.claim(Wanted(kinds=frozenset({ability})))
+        return await cell.claim(ClaimFilter(kinds=frozenset({ability})))
 
     for _ in range(9):
         claims = (

@@ -9,8 +9,8 @@ from boatyard.gateway.v1 import access_pb2, catalog_pb2, job_pb2
 from boatyard.gateway.v1.hook_pb2 import Hook, ListHooksResponse, Webhook
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
-from services.gateway.auth.answer_wire import kept_from, readable
-from services.gateway.auth.model import Role
+from services.gateway.values.principal import Role
+from services.gateway.wire.access import readable, withheld_from
 from tests.kit.contract import messages, methods
 
 KEPT = {
@@ -157,4 +157,4 @@ def test_only_an_administrator_is_told_where_a_webhook_goes_to() -> None:
 
 
 def test_answers_without_anything_kept_are_not_copied() -> None:
-    assert not kept_from(catalog_pb2.GetRepositoryResponse.DESCRIPTOR, Role.VIEWER)
+    assert not withheld_from(catalog_pb2.GetRepositoryResponse.DESCRIPTOR, Role.VIEWER)

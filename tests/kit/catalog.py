@@ -21,11 +21,12 @@ from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.hooks import app as hooks
 from services.gateway.jobs.admission import Admission
-from services.gateway.jobs.attempts import Retries
-from services.gateway.jobs.changes import Changes
+from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.servicer import JobServicer
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.tickets import Tickets
+from services.gateway.jobs.wire import job_document
+from services.gateway.jobs.work_items import WorkItemJobs
+from services.gateway.ledger.notifier import JobNotifier
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.webhooks import AllowList
 from tests.kit.servers import TOKEN, serving
@@ -45,17 +46,22 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
     """Serve the catalogue kept in `directory`; call it with `token`."""
     engine = open_database(sqlite_url(directory / "gateway.db"))
     nowhere = open_channel("127.0.0.1:1")
-    changes = Changes()
-    admission = Admission(engine, changes, "")
-    catalog = CatalogServicer(CatalogStore(engine), Tickets(engine, admission).start)
-    jobs = JobServicer(admission, JobStore(engine, changes), Retries(engine, changes), changes, Draining())
+    notifier = JobNotifier()
+    admission = Admission(engine, notifier, "")
+    catalog = CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start)
+    store = JobStore(engine, notifier)
+    jobs = JobServicer(admission, store, Retries(engine, notifier), notifier, Draining())
+
+    async def document_of(job_id: str) -> bytes:
+        return job_document(await store.job(job_id))
+
     registrations = [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             catalog_pb2_grpc.add_CatalogServiceServicer_to_server,
             catalog,
         ),
-        hooks.registration(engine, JobStore(engine, changes), Nodes(nowhere, nowhere, nowhere), AllowList()),
+        hooks.registration(engine, document_of, Nodes(nowhere, nowhere, nowhere), AllowList()),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             job_pb2_grpc.add_JobServiceServicer_to_server,

@@ -14,7 +14,7 @@ from services.coordinator.ledger import RemoteLedger, Wishes
 from services.coordinator.shipping import Shipping
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators.app import registrations
-from services.gateway.coordinators.events import EventStore
+from services.gateway.ledger.events import EventStore
 from services.lifecycle.ledger import Lease
 from tests.kit.ledger import Books
 from tests.kit.servers import TOKEN, serving
@@ -41,7 +41,7 @@ async def coordinator_api(book: Books) -> AsyncIterator[Api]:
         jobs=book.store,
         events=EventStore(book.engine),
         takes_over=lambda: True,
-        changes=book.changes,
+        notifier=book.notifier,
         draining=draining,
         lease_seconds=LEASE_SECONDS,
         ageing_seconds=0,

@@ -10,19 +10,21 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.columns import Moment
 from services.common.db.engine import open_database
 from services.common.db.migrate import migrate
-from services.gateway.catalog.model import DEFAULT_PROJECT_ID
-from services.gateway.catalog.tables import projects
 from services.gateway.checkpoints.store import CheckpointStore
-from services.gateway.checkpoints.tables import checkpoints
-from services.gateway.database import metadata
 from services.gateway.jobs.admission import Admission
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.drafts import Draft
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.model import JobView
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.tables import cells, jobs, now
-from services.gateway.jobs.wire import document
+from services.gateway.jobs.submission import JobSubmission
+from services.gateway.jobs.wire import job_document
+from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.schema.catalog import projects
+from services.gateway.schema.cells import cells
+from services.gateway.schema.checkpoints import checkpoints
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import jobs
+from services.gateway.schema.metadata import metadata
+from services.gateway.values.catalog import DEFAULT_PROJECT_ID
+from services.gateway.values.jobs import JobView
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Outcome
@@ -35,25 +37,25 @@ class Books:
     """One database, as its users have it."""
 
     engine: AsyncEngine
-    changes: Changes = field(default_factory=Changes)
+    notifier: JobNotifier = field(default_factory=JobNotifier)
 
     @property
     def store(self) -> JobStore:
-        return JobStore(self.engine, self.changes)
+        return JobStore(self.engine, self.notifier)
 
     @property
     def checkpoints(self) -> CheckpointStore:
-        return CheckpointStore(self.engine, self.changes)
+        return CheckpointStore(self.engine, self.notifier)
 
     async def cell(self, name: str, lease_seconds: float = 60.0, **settings: float) -> SqlLedger:
         """Return the ledger of a cell that has just been started."""
-        ledger = SqlLedger(self.engine, name, self.changes, document, lease_seconds=lease_seconds, **settings)
+        ledger = SqlLedger(self.engine, name, self.notifier, job_document, lease_seconds=lease_seconds, **settings)
         await ledger.take_over_own("host")
         return ledger
 
     async def admit(self, prompt: str = "Do it.", **fields: object) -> JobView:
-        draft = Draft(**{"project_id": "default", "prompt": prompt, **fields})  # type: ignore[arg-type]
-        return await Admission(self.engine, self.changes, "true").admit(draft, None)
+        draft = JobSubmission(**{"project_id": "default", "prompt": prompt, **fields})  # type: ignore[arg-type]
+        return await Admission(self.engine, self.notifier, "true").admit(draft, None)
 
 
 @asynccontextmanager

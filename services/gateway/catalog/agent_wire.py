@@ -10,7 +10,7 @@ from boatyard.gateway.v1 import agent_pb2 as pb
 
 from services.common.engines import ENGINES
 from services.common.sandbox.hosts import HostPattern
-from services.gateway.catalog.agent import (
+from services.gateway.values.agent import (
     BOUNDS,
     LEAST_CHECKPOINT_TIMEOUT,
     MAX_ALLOWED_HOSTS,
@@ -26,12 +26,13 @@ from services.gateway.catalog.agent import (
     NEVER_RETRIED,
     AgentSettings,
     Checkpoints,
+    JobPolicySettings,
     Network,
-    Policy,
     SandboxTier,
     environment_complaint,
 )
-from services.gateway.wire import Checks, duration
+from services.gateway.wire.times import duration_to_proto
+from services.gateway.wire.validation import Validator
 from services.lifecycle.model.checkpoint import STAGES
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 
@@ -85,9 +86,11 @@ _POLICY_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {
 }
 
 
-def agent_of(check: Checks, field: str, message: pb.AgentSettings) -> AgentSettings:
+def agent_from_proto(check: Validator, field: str, message: pb.AgentSettings) -> AgentSettings:
     """Read one layer; `field` is its path, such as `worker.agent`."""
-    layer = _set_fields(check, field, message, ("engine", "command", "system_prompt", "model", "image"), _AGENT_ENUMS)
+    layer = _set_fields_from_proto(
+        check, field, message, ("engine", "command", "system_prompt", "model", "image"), _AGENT_ENUMS
+    )
     if "engine" in layer and layer["engine"] not in ENGINES:
         check.add(f"{field}.engine", f"must be {' or '.join(ENGINES)}")
     check.text(f"{field}.command", message.command, MAX_COMMAND_BYTES)
@@ -111,9 +114,9 @@ def agent_of(check: Checks, field: str, message: pb.AgentSettings) -> AgentSetti
     return AgentSettings(**layer, environment=environment)
 
 
-def policy_of(check: Checks, field: str, message: pb.Policy) -> Policy:
+def policy_from_proto(check: Validator, field: str, message: pb.Policy) -> JobPolicySettings:
     """Read one layer; `field` is its path, such as `worker.policy`."""
-    layer = _set_fields(check, field, message, ("verify_command",), _POLICY_ENUMS)
+    layer = _set_fields_from_proto(check, field, message, ("verify_command",), _POLICY_ENUMS)
     check.text(f"{field}.verify_command", message.verify_command, MAX_COMMAND_BYTES)
     if message.HasField("verify_timeout"):
         layer["verify_timeout"] = check.duration(f"{field}.verify_timeout", message.verify_timeout, MAX_VERIFY_TIMEOUT)
@@ -135,35 +138,37 @@ def policy_of(check: Checks, field: str, message: pb.Policy) -> Policy:
         if not 1 <= message.max_attempts <= MAX_ATTEMPTS:
             check.add(f"{field}.max_attempts", f"must be from 1 to {MAX_ATTEMPTS}")
     layer["retry_on"] = _reasons(check, f"{field}.retry_on", message.retry_on)
-    return Policy(**layer)
+    return JobPolicySettings(**layer)
 
 
-def agent_message(value: AgentSettings) -> pb.AgentSettings:
+def agent_to_proto(value: AgentSettings) -> pb.AgentSettings:
     """Write one layer, or all of them together."""
-    return pb.AgentSettings(**_written(value, _AGENT_ENUMS), environment=value.environment)
+    return pb.AgentSettings(**_set_fields_to_proto(value, _AGENT_ENUMS), environment=value.environment)
 
 
-def policy_message(value: Policy) -> pb.Policy:
+def policy_to_proto(value: JobPolicySettings) -> pb.Policy:
     """Write one layer, or all of them together."""
-    return pb.Policy(**_written(value, _POLICY_ENUMS))
+    return pb.Policy(**_set_fields_to_proto(value, _POLICY_ENUMS))
 
 
-def _set_fields(
-    check: Checks,
+def _set_fields_from_proto(
+    check: Validator,
     field: str,
     message: pb.AgentSettings | pb.Policy,
     texts: tuple[str, ...],
     enums: Mapping[str, Mapping[Any, Any]],
 ) -> dict[str, Any]:
     """Read the texts and enums that are set."""
-    found = {name: getattr(message, name) for name in texts if message.HasField(name)}  # type: ignore[arg-type]
+    values = {name: getattr(message, name) for name in texts if message.HasField(name)}  # type: ignore[arg-type]
     for name, choices in enums.items():
         if message.HasField(name):  # type: ignore[arg-type]
-            found[name] = check.choice(f"{field}.{name}", getattr(message, name), choices)
-    return found
+            values[name] = check.choice(f"{field}.{name}", getattr(message, name), choices)
+    return values
 
 
-def _written(value: AgentSettings | Policy, enums: Mapping[str, Mapping[Any, Any]]) -> dict[str, Any]:
+def _set_fields_to_proto(
+    value: AgentSettings | JobPolicySettings, enums: Mapping[str, Mapping[Any, Any]]
+) -> dict[str, Any]:
     """Write what is set, but for maps."""
     written = {}
     for field in value.__dataclass_fields__:
@@ -171,7 +176,7 @@ def _written(value: AgentSettings | Policy, enums: Mapping[str, Mapping[Any, Any
         if field in enums and content is not None:
             content = next(number for number, known in enums[field].items() if known is content and number)
         elif isinstance(content, timedelta):
-            content = duration(content)
+            content = duration_to_proto(content)
         elif isinstance(content, Checkpoints):
             content = pb.Checkpoints(before=content.before)
         if content is not None and not isinstance(content, Mapping):
@@ -179,13 +184,13 @@ def _written(value: AgentSettings | Policy, enums: Mapping[str, Mapping[Any, Any
     return written
 
 
-def _checkpoints(check: Checks, field: str, before: Sequence[str]) -> Checkpoints:
+def _checkpoints(check: Validator, field: str, before: Sequence[str]) -> Checkpoints:
     if not set(before) <= set(STAGES):
         check.add(field, f"must be of {', '.join(STAGES)}")
     return Checkpoints(tuple(stage for stage in STAGES if stage in before))
 
 
-def _reasons(check: Checks, field: str, reasons: Sequence[str]) -> tuple[str, ...]:
+def _reasons(check: Validator, field: str, reasons: Sequence[str]) -> tuple[str, ...]:
     if len(reasons) > MAX_RETRY_ON:
         check.add(field, f"must be at most {MAX_RETRY_ON}")
     for index, reason in enumerate(reasons[:MAX_RETRY_ON]):
@@ -196,7 +201,7 @@ def _reasons(check: Checks, field: str, reasons: Sequence[str]) -> tuple[str, ..
     return tuple(reasons)
 
 
-def _tools(check: Checks, field: str, names: Sequence[str]) -> tuple[str, ...]:
+def _tools(check: Validator, field: str, names: Sequence[str]) -> tuple[str, ...]:
     if len(names) > MAX_ASK_BEFORE:
         check.add(field, f"must be at most {MAX_ASK_BEFORE}")
     for name in names:
@@ -205,7 +210,7 @@ def _tools(check: Checks, field: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _hosts(check: Checks, field: str, patterns: Sequence[str]) -> tuple[str, ...]:
+def _hosts(check: Validator, field: str, patterns: Sequence[str]) -> tuple[str, ...]:
     if len(patterns) > MAX_ALLOWED_HOSTS:
         check.add(field, f"must be at most {MAX_ALLOWED_HOSTS}")
     for index, pattern in enumerate(patterns):
@@ -216,7 +221,7 @@ def _hosts(check: Checks, field: str, patterns: Sequence[str]) -> tuple[str, ...
     return tuple(patterns)
 
 
-def _check_environment(check: Checks, field: str, environment: Mapping[str, str]) -> None:
+def _check_environment(check: Validator, field: str, environment: Mapping[str, str]) -> None:
     if complaint := environment_complaint(environment):
         check.add(field, complaint)
     for name, content in environment.items():

@@ -8,14 +8,14 @@ from boatyard.gateway.v1 import catalog_pb2 as pb
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceServicer
 from grpc import aio
 
-from services.gateway.auth import scope
+from services.gateway import scope
 from services.gateway.catalog import update_wire, wire
-from services.gateway.catalog.model import DEFAULT_PROJECT_ID, Filter, WorkItemState
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
-from services.gateway.requests import Request
-from services.gateway.wire import Checks
+from services.gateway.schema.idempotency import IdempotencyKey
+from services.gateway.values.catalog import DEFAULT_PROJECT_ID, CatalogFilter, WorkItemState
+from services.gateway.wire.validation import Validator
 
-Start = Callable[[str, Request | None], Awaitable[str]]
+Start = Callable[[str, IdempotencyKey | None], Awaitable[str]]
 Context = aio.ServicerContext[Any, Any]
 
 
@@ -30,37 +30,37 @@ class CatalogServicer(CatalogServiceServicer):
     async def CreateProject(self, request: pb.CreateProjectRequest, context: Context) -> pb.CreateProjectResponse:
         """See the contract."""
         scope.check_all()
-        with Checks() as check:
+        with Validator() as check:
             check.part(request, "project")
-            project = wire.project_of(check, request.project)
-            call = check.request(request, request.request_id)
-        project = await self._catalog.create(PROJECTS, project, call)
-        return pb.CreateProjectResponse(project=wire.project_message(project))
+            project = wire.project_from_proto(check, request.project)
+            key = check.idempotency_key(request, request.request_id)
+        project = await self._catalog.create(PROJECTS, project, key)
+        return pb.CreateProjectResponse(project=wire.project_to_proto(project))
 
     async def GetProject(self, request: pb.GetProjectRequest, context: Context) -> pb.GetProjectResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             project_id = check.required_id("project_id", request.project_id)
-        return pb.GetProjectResponse(project=wire.project_message(await self._catalog.get(PROJECTS, project_id)))
+        return pb.GetProjectResponse(project=wire.project_to_proto(await self._catalog.get(PROJECTS, project_id)))
 
     async def ListProjects(self, request: pb.ListProjectsRequest, context: Context) -> pb.ListProjectsResponse:
         """See the contract."""
-        with Checks() as check:
-            wanted = Filter()
+        with Validator() as check:
+            filters = CatalogFilter()
             page = check.page(request, request.page_size, request.page_token)
-        projects, token = await self._catalog.page(PROJECTS, wanted, page)
-        return pb.ListProjectsResponse(projects=map(wire.project_message, projects), next_page_token=token)
+        projects, token = await self._catalog.page(PROJECTS, filters, page)
+        return pb.ListProjectsResponse(projects=map(wire.project_to_proto, projects), next_page_token=token)
 
     async def UpdateProject(self, request: pb.UpdateProjectRequest, context: Context) -> pb.UpdateProjectResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             project_id, change = update_wire.PROJECT.change(check, request)
         project = await self._catalog.update(PROJECTS, project_id, change)
-        return pb.UpdateProjectResponse(project=wire.project_message(project))
+        return pb.UpdateProjectResponse(project=wire.project_to_proto(project))
 
     async def DeleteProject(self, request: pb.DeleteProjectRequest, context: Context) -> pb.DeleteProjectResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             project_id = check.required_id("project_id", request.project_id)
             if project_id == DEFAULT_PROJECT_ID:
                 check.add("project_id", f"must not be `{DEFAULT_PROJECT_ID}`, which is always there")
@@ -71,173 +71,173 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: pb.CreateRepositoryRequest, context: Context
     ) -> pb.CreateRepositoryResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             check.part(request, "repository")
-            repository = wire.repository_of(check, request.repository)
-            call = check.request(request, request.request_id)
-        repository = await self._catalog.create(REPOSITORIES, repository, call)
-        return pb.CreateRepositoryResponse(repository=wire.repository_message(repository))
+            repository = wire.repository_from_proto(check, request.repository)
+            key = check.idempotency_key(request, request.request_id)
+        repository = await self._catalog.create(REPOSITORIES, repository, key)
+        return pb.CreateRepositoryResponse(repository=wire.repository_to_proto(repository))
 
     async def GetRepository(self, request: pb.GetRepositoryRequest, context: Context) -> pb.GetRepositoryResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             repository_id = check.required_id("repository_id", request.repository_id)
         return pb.GetRepositoryResponse(
-            repository=wire.repository_message(await self._catalog.get(REPOSITORIES, repository_id))
+            repository=wire.repository_to_proto(await self._catalog.get(REPOSITORIES, repository_id))
         )
 
     async def ListRepositories(
         self, request: pb.ListRepositoriesRequest, context: Context
     ) -> pb.ListRepositoriesResponse:
         """See the contract."""
-        with Checks() as check:
-            wanted = wire.repositories_wanted(check, request)
+        with Validator() as check:
+            filters = wire.list_repositories_from_proto(check, request)
             page = check.page(request, request.page_size, request.page_token)
-        repositories, token = await self._catalog.page(REPOSITORIES, wanted, page)
+        repositories, token = await self._catalog.page(REPOSITORIES, filters, page)
         return pb.ListRepositoriesResponse(
-            repositories=map(wire.repository_message, repositories), next_page_token=token
+            repositories=map(wire.repository_to_proto, repositories), next_page_token=token
         )
 
     async def UpdateRepository(
         self, request: pb.UpdateRepositoryRequest, context: Context
     ) -> pb.UpdateRepositoryResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             repository_id, change = update_wire.REPOSITORY.change(check, request)
         repository = await self._catalog.update(REPOSITORIES, repository_id, change)
-        return pb.UpdateRepositoryResponse(repository=wire.repository_message(repository))
+        return pb.UpdateRepositoryResponse(repository=wire.repository_to_proto(repository))
 
     async def DeleteRepository(
         self, request: pb.DeleteRepositoryRequest, context: Context
     ) -> pb.DeleteRepositoryResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             repository_id = check.required_id("repository_id", request.repository_id)
         await self._catalog.delete(REPOSITORIES, repository_id, datetime.now(UTC))
         return pb.DeleteRepositoryResponse()
 
     async def CreateTemplate(self, request: pb.CreateTemplateRequest, context: Context) -> pb.CreateTemplateResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             check.part(request, "template")
-            template = wire.template_of(check, request.template)
-            call = check.request(request, request.request_id)
-        template = await self._catalog.create(TEMPLATES, template, call)
-        return pb.CreateTemplateResponse(template=wire.template_message(template))
+            template = wire.template_from_proto(check, request.template)
+            key = check.idempotency_key(request, request.request_id)
+        template = await self._catalog.create(TEMPLATES, template, key)
+        return pb.CreateTemplateResponse(template=wire.template_to_proto(template))
 
     async def GetTemplate(self, request: pb.GetTemplateRequest, context: Context) -> pb.GetTemplateResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             template_id = check.required_id("template_id", request.template_id)
-        return pb.GetTemplateResponse(template=wire.template_message(await self._catalog.get(TEMPLATES, template_id)))
+        return pb.GetTemplateResponse(template=wire.template_to_proto(await self._catalog.get(TEMPLATES, template_id)))
 
     async def ListTemplates(self, request: pb.ListTemplatesRequest, context: Context) -> pb.ListTemplatesResponse:
         """See the contract."""
-        with Checks() as check:
-            wanted = Filter(project_id=check.optional_id("project_id", request.project_id))
+        with Validator() as check:
+            filters = CatalogFilter(project_id=check.optional_id("project_id", request.project_id))
             page = check.page(request, request.page_size, request.page_token)
-        templates, token = await self._catalog.page(TEMPLATES, wanted, page)
-        return pb.ListTemplatesResponse(templates=map(wire.template_message, templates), next_page_token=token)
+        templates, token = await self._catalog.page(TEMPLATES, filters, page)
+        return pb.ListTemplatesResponse(templates=map(wire.template_to_proto, templates), next_page_token=token)
 
     async def UpdateTemplate(self, request: pb.UpdateTemplateRequest, context: Context) -> pb.UpdateTemplateResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             template_id, change = update_wire.TEMPLATE.change(check, request)
         template = await self._catalog.update(TEMPLATES, template_id, change)
-        return pb.UpdateTemplateResponse(template=wire.template_message(template))
+        return pb.UpdateTemplateResponse(template=wire.template_to_proto(template))
 
     async def DeleteTemplate(self, request: pb.DeleteTemplateRequest, context: Context) -> pb.DeleteTemplateResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             template_id = check.required_id("template_id", request.template_id)
         await self._catalog.delete(TEMPLATES, template_id, datetime.now(UTC))
         return pb.DeleteTemplateResponse()
 
     async def CreateWorker(self, request: pb.CreateWorkerRequest, context: Context) -> pb.CreateWorkerResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             check.part(request, "worker")
-            worker = wire.worker_of(check, request.worker)
-            call = check.request(request, request.request_id)
-        worker = await self._catalog.create(WORKERS, worker, call)
-        return pb.CreateWorkerResponse(worker=wire.worker_message(worker))
+            worker = wire.worker_from_proto(check, request.worker)
+            key = check.idempotency_key(request, request.request_id)
+        worker = await self._catalog.create(WORKERS, worker, key)
+        return pb.CreateWorkerResponse(worker=wire.worker_to_proto(worker))
 
     async def GetWorker(self, request: pb.GetWorkerRequest, context: Context) -> pb.GetWorkerResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             worker_id = check.required_id("worker_id", request.worker_id)
-        return pb.GetWorkerResponse(worker=wire.worker_message(await self._catalog.get(WORKERS, worker_id)))
+        return pb.GetWorkerResponse(worker=wire.worker_to_proto(await self._catalog.get(WORKERS, worker_id)))
 
     async def ListWorkers(self, request: pb.ListWorkersRequest, context: Context) -> pb.ListWorkersResponse:
         """See the contract."""
-        with Checks() as check:
-            wanted = Filter(project_id=check.optional_id("project_id", request.project_id))
+        with Validator() as check:
+            filters = CatalogFilter(project_id=check.optional_id("project_id", request.project_id))
             page = check.page(request, request.page_size, request.page_token)
-        workers, token = await self._catalog.page(WORKERS, wanted, page)
-        return pb.ListWorkersResponse(workers=map(wire.worker_message, workers), next_page_token=token)
+        workers, token = await self._catalog.page(WORKERS, filters, page)
+        return pb.ListWorkersResponse(workers=map(wire.worker_to_proto, workers), next_page_token=token)
 
     async def UpdateWorker(self, request: pb.UpdateWorkerRequest, context: Context) -> pb.UpdateWorkerResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             worker_id, change = update_wire.WORKER.change(check, request)
         worker = await self._catalog.update(WORKERS, worker_id, change)
-        return pb.UpdateWorkerResponse(worker=wire.worker_message(worker))
+        return pb.UpdateWorkerResponse(worker=wire.worker_to_proto(worker))
 
     async def DeleteWorker(self, request: pb.DeleteWorkerRequest, context: Context) -> pb.DeleteWorkerResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             worker_id = check.required_id("worker_id", request.worker_id)
         await self._catalog.delete(WORKERS, worker_id, datetime.now(UTC))
         return pb.DeleteWorkerResponse()
 
     async def CreateWorkItem(self, request: pb.CreateWorkItemRequest, context: Context) -> pb.CreateWorkItemResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             check.part(request, "work_item")
-            work_item = wire.work_item_of(check, request.work_item)
-            call = check.request(request, request.request_id)
-        work_item = await self._catalog.create(WORK_ITEMS, work_item, call)
-        return pb.CreateWorkItemResponse(work_item=wire.work_item_message(work_item))
+            work_item = wire.work_item_from_proto(check, request.work_item)
+            key = check.idempotency_key(request, request.request_id)
+        work_item = await self._catalog.create(WORK_ITEMS, work_item, key)
+        return pb.CreateWorkItemResponse(work_item=wire.work_item_to_proto(work_item))
 
     async def GetWorkItem(self, request: pb.GetWorkItemRequest, context: Context) -> pb.GetWorkItemResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             work_item_id = check.required_id("work_item_id", request.work_item_id)
         return pb.GetWorkItemResponse(
-            work_item=wire.work_item_message(await self._catalog.get(WORK_ITEMS, work_item_id))
+            work_item=wire.work_item_to_proto(await self._catalog.get(WORK_ITEMS, work_item_id))
         )
 
     async def ListWorkItems(self, request: pb.ListWorkItemsRequest, context: Context) -> pb.ListWorkItemsResponse:
         """See the contract."""
-        with Checks() as check:
-            wanted = wire.work_items_wanted(check, request)
+        with Validator() as check:
+            filters = wire.list_work_items_from_proto(check, request)
             page = check.page(request, request.page_size, request.page_token)
-        work_items, token = await self._catalog.page(WORK_ITEMS, wanted, page)
-        return pb.ListWorkItemsResponse(work_items=map(wire.work_item_message, work_items), next_page_token=token)
+        work_items, token = await self._catalog.page(WORK_ITEMS, filters, page)
+        return pb.ListWorkItemsResponse(work_items=map(wire.work_item_to_proto, work_items), next_page_token=token)
 
     async def UpdateWorkItem(self, request: pb.UpdateWorkItemRequest, context: Context) -> pb.UpdateWorkItemResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             work_item_id, change = update_wire.WORK_ITEM.change(check, request)
         work_item = await self._catalog.update(WORK_ITEMS, work_item_id, change)
-        return pb.UpdateWorkItemResponse(work_item=wire.work_item_message(work_item))
+        return pb.UpdateWorkItemResponse(work_item=wire.work_item_to_proto(work_item))
 
     async def DeleteWorkItem(self, request: pb.DeleteWorkItemRequest, context: Context) -> pb.DeleteWorkItemResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             work_item_id = check.required_id("work_item_id", request.work_item_id)
         await self._catalog.delete(WORK_ITEMS, work_item_id, datetime.now(UTC))
         return pb.DeleteWorkItemResponse()
 
     async def MoveWorkItem(self, request: pb.MoveWorkItemRequest, context: Context) -> pb.MoveWorkItemResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             work_item_id = check.required_id("work_item_id", request.work_item_id)
-            state = wire.wanted_state(check, request.state)
-            call = check.request(request, request.request_id)
+            state = wire.target_state_from_proto(check, request.state)
+            key = check.idempotency_key(request, request.request_id)
         if state is WorkItemState.IN_PROGRESS:
-            job_id = await self._start(work_item_id, call)
+            job_id = await self._start(work_item_id, key)
             work_item = await self._catalog.get(WORK_ITEMS, work_item_id)
         else:
             job_id, work_item = "", await self._catalog.move(work_item_id, state)
-        return pb.MoveWorkItemResponse(work_item=wire.work_item_message(work_item), job_id=job_id)
+        return pb.MoveWorkItemResponse(work_item=wire.work_item_to_proto(work_item), job_id=job_id)

@@ -8,33 +8,33 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from services.gateway.catalog import wire
-from services.gateway.catalog.model import Repository
-from services.gateway.wire import Checks
+from services.gateway.values.catalog import Repository
+from services.gateway.wire.validation import Validator
 
-Thing = TypeVar("Thing")
+Resource = TypeVar("Resource")
 
 _FIXED: Final = frozenset({"project_id", "create_time", "state", "has_token"})
 _ENTERED: Final = frozenset({"agent", "policy"})
 
 
 @dataclass(frozen=True, slots=True)
-class Form(Generic[Thing]):
+class Form(Generic[Resource]):
     """How a kind of thing stands in a request: in which field, and how it is written and read.
 
     What is `fixed` no path may name; of the messages that are `entered` it may name fields.
     """
 
     field: str
-    write: Callable[[Thing], Message]
-    read: Callable[[Checks, Any], Thing]
+    write: Callable[[Resource], Message]
+    read: Callable[[Validator, Any], Resource]
     fixed: frozenset[str] = _FIXED
     entered: frozenset[str] = _ENTERED
 
-    def change(self, check: Checks, request: Any) -> tuple[str, Callable[[Thing], Thing]]:  # noqa: ANN401 - any Update…
+    def change(self, check: Validator, request: Any) -> tuple[str, Callable[[Resource], Resource]]:  # noqa: ANN401 - any Update…
         """Read an update: of which thing it is, and what it makes of the thing. The latter raises Invalid, too."""
         check.part(request, self.field)
         message = getattr(request, self.field)
-        thing_id = check.required_id(f"{self.field}.{self.field}_id", getattr(message, f"{self.field}_id"))
+        resource_id = check.required_id(f"{self.field}.{self.field}_id", getattr(message, f"{self.field}_id"))
         mask: FieldMask = request.update_mask
         if not mask.paths:
             check.add("update_mask", "is required")
@@ -42,14 +42,14 @@ class Form(Generic[Thing]):
             if complaint := self._complaint(message, path):
                 check.add("update_mask", complaint)
 
-        def changed(thing: Thing) -> Thing:
-            target = self.write(thing)
+        def changed(resource: Resource) -> Resource:
+            target = self.write(resource)
             for path in mask.paths:
                 _take(path, message, target)
-            with Checks() as inner:
+            with Validator() as inner:
                 return self.read(inner, target)
 
-        return thing_id, changed
+        return resource_id, changed
 
     def _complaint(self, message: Message, path: str) -> str | None:
         outer, _, inner = path.partition(".")
@@ -80,13 +80,13 @@ def _take(path: str, source: Message, target: Message) -> None:
 
 
 def _with_token(repository: Repository) -> Message:
-    message = wire.repository_message(repository)
+    message = wire.repository_to_proto(repository)
     message.token = repository.token
     return message
 
 
-PROJECT: Final = Form("project", wire.project_message, wire.project_of)
-REPOSITORY: Final = Form("repository", _with_token, wire.repository_of)
-TEMPLATE: Final = Form("template", wire.template_message, wire.template_of)
-WORKER: Final = Form("worker", wire.worker_message, wire.worker_of)
-WORK_ITEM: Final = Form("work_item", wire.work_item_message, wire.work_item_of)
+PROJECT: Final = Form("project", wire.project_to_proto, wire.project_from_proto)
+REPOSITORY: Final = Form("repository", _with_token, wire.repository_from_proto)
+TEMPLATE: Final = Form("template", wire.template_to_proto, wire.template_from_proto)
+WORKER: Final = Form("worker", wire.worker_to_proto, wire.worker_from_proto)
+WORK_ITEM: Final = Form("work_item", wire.work_item_to_proto, wire.work_item_from_proto)

@@ -7,13 +7,11 @@ from sqlalchemy import Column, Select, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import FailedPrecondition
-from services.gateway.catalog.tables import projects, repositories, templates, work_items, workers
-from services.gateway.hooks.tables import hooks
-from services.gateway.jobs.tables import jobs
-from services.lifecycle.model.states import JobState
+from services.gateway.schema.catalog import projects, repositories, templates, work_items, workers
+from services.gateway.schema.hooks import hooks
+from services.gateway.schema.jobs import LIVE, jobs
 
 _NAMED_AT_MOST: Final = 5
-_LIVE: Final = [state for state in JobState if not state.is_final]
 
 _REASONS: Final = {
     "project": "PROJECT_IN_USE",
@@ -55,7 +53,7 @@ def _users(column: Column[Any], thing_id: str) -> Select[Any]:
 
 def _conditions(table: Any) -> Iterator[Any]:  # noqa: ANN401 - SQL expressions
     if table is jobs:
-        yield jobs.c.state.in_(_LIVE)
+        yield jobs.c.state.in_(LIVE)
     elif table is hooks:
         yield hooks.c.remove_time.is_(None)
     else:

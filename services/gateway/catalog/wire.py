@@ -6,11 +6,12 @@ from typing import Final
 from boatyard.gateway.v1 import catalog_pb2 as pb
 
 from services.common.ids import new_id
-from services.gateway.auth import scope
-from services.gateway.catalog.agent_wire import agent_message, agent_of, policy_message, policy_of
-from services.gateway.catalog.model import (
+from services.gateway import scope
+from services.gateway.catalog.agent_wire import agent_from_proto, agent_to_proto, policy_from_proto, policy_to_proto
+from services.gateway.catalog.remotes import MAX_URL_BYTES, token_complaint, url_complaint
+from services.gateway.values.catalog import (
+    CatalogFilter,
     Document,
-    Filter,
     Project,
     Repository,
     Template,
@@ -18,8 +19,8 @@ from services.gateway.catalog.model import (
     WorkItem,
     WorkItemState,
 )
-from services.gateway.catalog.remotes import MAX_URL_BYTES, token_complaint, url_complaint
-from services.gateway.wire import KIB, Checks, timestamp
+from services.gateway.wire.times import timestamp_to_proto
+from services.gateway.wire.validation import KIB, Validator
 
 _STATES: Final = {
     pb.WorkItem.STATE_TODO: WorkItemState.TODO,
@@ -39,65 +40,65 @@ _MAX_DOCUMENTS: Final = 20
 _MAX_DOCUMENTS_BYTES: Final = 384 * KIB
 
 
-def project_of(check: Checks, message: pb.Project) -> Project:
+def project_from_proto(check: Validator, message: pb.Project) -> Project:
     """Read a project that is to be created."""
     return Project(
-        project_id=_id_of(check, "project.project_id", message.project_id, "project"),
+        project_id=_id_from_proto(check, "project.project_id", message.project_id, "project"),
         display_name=check.line("project.display_name", message.display_name),
-        max_running_jobs=_limit_of(check, "project.max_running_jobs", message.max_running_jobs),
+        max_running_jobs=_limit_from_proto(check, "project.max_running_jobs", message.max_running_jobs),
         default_worker_id=check.optional_id("project.default_worker_id", message.default_worker_id),
         create_time=datetime.now(UTC),
     )
 
 
-def repository_of(check: Checks, message: pb.Repository) -> Repository:
+def repository_from_proto(check: Validator, message: pb.Repository) -> Repository:
     """Read a repository that is to be created."""
     if complaint := url_complaint(message.url):
         check.add("repository.url", complaint)
     if complaint := token_complaint(message.url, message.token):
         check.add("repository.token", complaint)
     return Repository(
-        repository_id=_id_of(check, "repository.repository_id", message.repository_id, "repository"),
-        project_id=project_id_of(check, "repository.project_id", message.project_id),
+        repository_id=_id_from_proto(check, "repository.repository_id", message.repository_id, "repository"),
+        project_id=project_id_from_proto(check, "repository.project_id", message.project_id),
         url=message.url,
         default_revision=check.revision("repository.default_revision", message.default_revision),
         token=message.token,
-        max_running_jobs=_limit_of(check, "repository.max_running_jobs", message.max_running_jobs),
+        max_running_jobs=_limit_from_proto(check, "repository.max_running_jobs", message.max_running_jobs),
         create_time=datetime.now(UTC),
     )
 
 
-def template_of(check: Checks, message: pb.Template) -> Template:
+def template_from_proto(check: Validator, message: pb.Template) -> Template:
     """Read a template that is to be created."""
     return Template(
-        template_id=_id_of(check, "template.template_id", message.template_id, "template"),
-        project_id=project_id_of(check, "template.project_id", message.project_id),
+        template_id=_id_from_proto(check, "template.template_id", message.template_id, "template"),
+        project_id=project_id_from_proto(check, "template.project_id", message.project_id),
         display_name=check.line("template.display_name", message.display_name),
-        agent=agent_of(check, "template.agent", message.agent),
-        policy=policy_of(check, "template.policy", message.policy),
+        agent=agent_from_proto(check, "template.agent", message.agent),
+        policy=policy_from_proto(check, "template.policy", message.policy),
         create_time=datetime.now(UTC),
     )
 
 
-def worker_of(check: Checks, message: pb.Worker) -> Worker:
+def worker_from_proto(check: Validator, message: pb.Worker) -> Worker:
     """Read a worker that is to be created."""
-    worker_id = _id_of(check, "worker.worker_id", message.worker_id, "worker")
+    worker_id = _id_from_proto(check, "worker.worker_id", message.worker_id, "worker")
     name = check.line("worker.display_name", message.display_name or worker_id)
     if set(name) & set("<>") or not any(map(str.isalnum, name)):
         check.add("worker.display_name", "must hold a letter or a digit, and no '<' or '>': it is an author of commits")
     return Worker(
         worker_id=worker_id,
-        project_id=project_id_of(check, "worker.project_id", message.project_id),
+        project_id=project_id_from_proto(check, "worker.project_id", message.project_id),
         display_name=name,
         template_id=check.optional_id("worker.template_id", message.template_id),
-        agent=agent_of(check, "worker.agent", message.agent),
-        policy=policy_of(check, "worker.policy", message.policy),
-        max_running_jobs=_limit_of(check, "worker.max_running_jobs", message.max_running_jobs),
+        agent=agent_from_proto(check, "worker.agent", message.agent),
+        policy=policy_from_proto(check, "worker.policy", message.policy),
+        max_running_jobs=_limit_from_proto(check, "worker.max_running_jobs", message.max_running_jobs),
         create_time=datetime.now(UTC),
     )
 
 
-def work_item_of(check: Checks, message: pb.WorkItem) -> WorkItem:
+def work_item_from_proto(check: Validator, message: pb.WorkItem) -> WorkItem:
     """Read a work item that is to be created."""
     related = tuple(message.related_work_item_ids)
     if len(related) > _MAX_RELATED:
@@ -105,47 +106,47 @@ def work_item_of(check: Checks, message: pb.WorkItem) -> WorkItem:
     for index, work_item_id in enumerate(related[:_MAX_RELATED]):
         check.required_id(f"work_item.related_work_item_ids[{index}]", work_item_id)
     return WorkItem(
-        work_item_id=_id_of(check, "work_item.work_item_id", message.work_item_id, "item"),
-        project_id=project_id_of(check, "work_item.project_id", message.project_id),
+        work_item_id=_id_from_proto(check, "work_item.work_item_id", message.work_item_id, "item"),
+        project_id=project_id_from_proto(check, "work_item.project_id", message.project_id),
         title=check.line("work_item.title", message.title, required=True),
         description=check.text("work_item.description", message.description, _MAX_DESCRIPTION_BYTES),
-        notes=_notes_of(check, message),
+        notes=_notes_from_proto(check, message),
         related_work_item_ids=tuple(dict.fromkeys(related)),
         repository_id=check.optional_id("work_item.repository_id", message.repository_id),
-        documents=_documents_of(check, message),
+        documents=_documents_from_proto(check, message),
         worker_id=check.optional_id("work_item.worker_id", message.worker_id),
         template_id=check.optional_id("work_item.template_id", message.template_id),
         create_time=datetime.now(UTC),
     )
 
 
-def repositories_wanted(check: Checks, request: pb.ListRepositoriesRequest) -> Filter:
+def list_repositories_from_proto(check: Validator, request: pb.ListRepositoriesRequest) -> CatalogFilter:
     """Read which repositories to list."""
     if len(request.url.encode()) > MAX_URL_BYTES or "\0" in request.url:
         check.add("url", f"must be at most {MAX_URL_BYTES} bytes, without NUL characters")
-    return Filter(project_id=check.optional_id("project_id", request.project_id), url=request.url)
+    return CatalogFilter(project_id=check.optional_id("project_id", request.project_id), url=request.url)
 
 
-def work_items_wanted(check: Checks, request: pb.ListWorkItemsRequest) -> Filter:
+def list_work_items_from_proto(check: Validator, request: pb.ListWorkItemsRequest) -> CatalogFilter:
     """Read which work items to list."""
-    return Filter(
+    return CatalogFilter(
         project_id=check.optional_id("project_id", request.project_id),
         states=check.choices("states", request.states, _STATES),
     )
 
 
-def project_message(value: Project) -> pb.Project:
+def project_to_proto(value: Project) -> pb.Project:
     """Write a project."""
     return pb.Project(
         project_id=value.project_id,
         display_name=value.display_name,
         max_running_jobs=value.max_running_jobs,
         default_worker_id=value.default_worker_id,
-        create_time=timestamp(value.create_time),
+        create_time=timestamp_to_proto(value.create_time),
     )
 
 
-def repository_message(value: Repository) -> pb.Repository:
+def repository_to_proto(value: Repository) -> pb.Repository:
     """Write a repository, without its token."""
     return pb.Repository(
         repository_id=value.repository_id,
@@ -154,37 +155,37 @@ def repository_message(value: Repository) -> pb.Repository:
         default_revision=value.default_revision,
         has_token=bool(value.token),
         max_running_jobs=value.max_running_jobs,
-        create_time=timestamp(value.create_time),
+        create_time=timestamp_to_proto(value.create_time),
     )
 
 
-def template_message(value: Template) -> pb.Template:
+def template_to_proto(value: Template) -> pb.Template:
     """Write a template."""
     return pb.Template(
         template_id=value.template_id,
         project_id=value.project_id,
         display_name=value.display_name,
-        agent=agent_message(value.agent),
-        policy=policy_message(value.policy),
-        create_time=timestamp(value.create_time),
+        agent=agent_to_proto(value.agent),
+        policy=policy_to_proto(value.policy),
+        create_time=timestamp_to_proto(value.create_time),
     )
 
 
-def worker_message(value: Worker) -> pb.Worker:
+def worker_to_proto(value: Worker) -> pb.Worker:
     """Write a worker."""
     return pb.Worker(
         worker_id=value.worker_id,
         project_id=value.project_id,
         display_name=value.display_name,
         template_id=value.template_id,
-        agent=agent_message(value.agent),
-        policy=policy_message(value.policy),
+        agent=agent_to_proto(value.agent),
+        policy=policy_to_proto(value.policy),
         max_running_jobs=value.max_running_jobs,
-        create_time=timestamp(value.create_time),
+        create_time=timestamp_to_proto(value.create_time),
     )
 
 
-def work_item_message(value: WorkItem) -> pb.WorkItem:
+def work_item_to_proto(value: WorkItem) -> pb.WorkItem:
     """Write a work item."""
     return pb.WorkItem(
         work_item_id=value.work_item_id,
@@ -198,32 +199,32 @@ def work_item_message(value: WorkItem) -> pb.WorkItem:
         worker_id=value.worker_id,
         template_id=value.template_id,
         state=_STATE_NUMBERS[value.state],
-        create_time=timestamp(value.create_time),
+        create_time=timestamp_to_proto(value.create_time),
     )
 
 
-def wanted_state(check: Checks, state: "pb.WorkItem.State.ValueType") -> WorkItemState:
+def target_state_from_proto(check: Validator, state: "pb.WorkItem.State.ValueType") -> WorkItemState:
     """Read where a person wants a work item."""
     return check.choice("state", state, _MOVES)
 
 
-def project_id_of(check: Checks, field: str, value: str) -> str:
+def project_id_from_proto(check: Validator, field: str, value: str) -> str:
     """Read which project something is of; empty means the caller's only one, or the one that is always there."""
     return check.optional_id(field, value) or scope.default_project()
 
 
-def _id_of(check: Checks, field: str, value: str, prefix: str) -> str:
+def _id_from_proto(check: Validator, field: str, value: str, prefix: str) -> str:
     """Read an id that its creator may choose, or make one."""
     return check.optional_id(field, value) or new_id(prefix)
 
 
-def _limit_of(check: Checks, field: str, value: int) -> int:
+def _limit_from_proto(check: Validator, field: str, value: int) -> int:
     if not 0 <= value <= _MAX_LIMIT:
         check.add(field, f"must be from 0 (no limit) to {_MAX_LIMIT}")
     return value
 
 
-def _notes_of(check: Checks, message: pb.WorkItem) -> tuple[str, ...]:
+def _notes_from_proto(check: Validator, message: pb.WorkItem) -> tuple[str, ...]:
     if len(message.notes) > _MAX_NOTES or sum(len(note.encode()) for note in message.notes) > _MAX_NOTES_BYTES:
         check.add("work_item.notes", f"must be at most {_MAX_NOTES}, of {_MAX_NOTES_BYTES // KIB} KiB together")
     if any("\0" in note for note in message.notes):
@@ -231,7 +232,7 @@ def _notes_of(check: Checks, message: pb.WorkItem) -> tuple[str, ...]:
     return tuple(message.notes)
 
 
-def _documents_of(check: Checks, message: pb.WorkItem) -> tuple[Document, ...]:
+def _documents_from_proto(check: Validator, message: pb.WorkItem) -> tuple[Document, ...]:
     documents = tuple(Document(document.name, document.content) for document in message.documents)
     size = sum(len(document.content.encode()) for document in documents)
     if len(documents) > _MAX_DOCUMENTS or size > _MAX_DOCUMENTS_BYTES:

@@ -1,5 +1,5 @@
-"""Owns which cells there are, and the way from one's gateway to another's.
+"""Owns which cells there are, and what they and the database say of themselves.
 
-Promises that whoever asks any gateway is answered, or told which cell does not answer, and that a call that one gateway
-has passed on to another is passed on no further.
+Promises that a cell which beats is known, and that one which is gone for long is forgotten, with an end for the jobs
+that could run on it alone.
 """

@@ -6,11 +6,12 @@ from boatyard.gateway.v1 import admin_pb2 as pb
 from boatyard.gateway.v1.admin_pb2_grpc import AdminServiceServicer
 from grpc import aio
 
-from services.gateway.auth import scope
+from services.gateway import scope
 from services.gateway.cells import wire
-from services.gateway.cells.model import Cell
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
+from services.gateway.values.cells import Cell
+from services.gateway.wire.validation import Validator, required_id
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -26,33 +27,39 @@ class AdminServicer(AdminServiceServicer):
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         """See the contract."""
         scope.check_all()
-        return wire.status(self._here.version, self._here.cell_id, await self._cells.all(), await self._state.queue())
+        return wire.status_to_proto(
+            self._here.version, self._here.cell_id, await self._cells.all(), await self._state.queue()
+        )
 
     async def ListCells(self, request: pb.ListCellsRequest, context: Context) -> pb.ListCellsResponse:
         """See the contract."""
         scope.check_all()
-        cells, token = await self._cells.page(wire.page(request))
-        return pb.ListCellsResponse(cells=map(wire.cell, cells), next_page_token=token)
+        with Validator() as check:
+            page = check.page(request, request.page_size, request.page_token)
+        cells, token = await self._cells.page(page)
+        return pb.ListCellsResponse(cells=map(wire.cell_to_proto, cells), next_page_token=token)
 
     async def PauseCell(self, request: pb.PauseCellRequest, context: Context) -> pb.PauseCellResponse:
         """See the contract."""
         scope.check_all()
-        cell = await self._cells.set_paused(wire.cell_id(request.cell_id), paused=True, until_start=request.until_start)
-        return pb.PauseCellResponse(cell=wire.cell(cell))
+        cell = await self._cells.set_paused(
+            required_id("cell_id", request.cell_id), paused=True, until_start=request.until_start
+        )
+        return pb.PauseCellResponse(cell=wire.cell_to_proto(cell))
 
     async def ResumeCell(self, request: pb.ResumeCellRequest, context: Context) -> pb.ResumeCellResponse:
         """See the contract."""
         scope.check_all()
-        cell = await self._cells.set_paused(wire.cell_id(request.cell_id), paused=False)
-        return pb.ResumeCellResponse(cell=wire.cell(cell))
+        cell = await self._cells.set_paused(required_id("cell_id", request.cell_id), paused=False)
+        return pb.ResumeCellResponse(cell=wire.cell_to_proto(cell))
 
     async def ForgetCell(self, request: pb.ForgetCellRequest, context: Context) -> pb.ForgetCellResponse:
         """See the contract."""
         scope.check_all()
-        await self._cells.forget(wire.cell_id(request.cell_id))
+        await self._cells.forget(required_id("cell_id", request.cell_id))
         return pb.ForgetCellResponse()
 
     async def CheckDatabase(self, request: pb.CheckDatabaseRequest, context: Context) -> pb.CheckDatabaseResponse:
         """See the contract."""
         scope.check_all()
-        return wire.database(await self._state.database())
+        return wire.database_to_proto(await self._state.database())

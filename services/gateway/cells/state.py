@@ -8,9 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, from_microseconds
 from services.common.db.migrate import look
-from services.gateway.cells.model import Client, DatabaseState, Queue
-from services.gateway.database import MIGRATIONS
-from services.gateway.jobs.tables import jobs, now
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import jobs
+from services.gateway.schema.metadata import MIGRATIONS
+from services.gateway.values.cells import Client, DatabaseState, Queue
 from services.lifecycle.model.states import JobState
 
 _TRIES = 5

@@ -3,22 +3,28 @@
 from dataclasses import asdict
 from typing import Any
 
+import structlog
 from sqlalchemy import Row, Select, and_, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import as_number
+from services.common.db.housekeeping import every_hour
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
-from services.gateway.cells.model import Cell, CellKind, CellState, CellView
-from services.gateway.jobs.ending import end_job
-from services.gateway.jobs.tables import IS_RUNNING, NOW, cells, jobs, now
-from services.gateway.jobs.turns import AWAY_LEASES
-from services.gateway.sql import insert_if_absent
+from services.gateway.ledger.ending import end_job
+from services.gateway.ledger.scheduling import AWAY_LEASES
+from services.gateway.schema.cells import cells
+from services.gateway.schema.clock import NOW, now
+from services.gateway.schema.jobs import IS_RUNNING, jobs
+from services.gateway.schema.sql import insert_if_absent
+from services.gateway.values.cells import Cell, CellKind, CellState, CellView
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState
 
 _SECOND = 1_000_000
 _FORGOTTEN = Failure("NODE_LOST", "it could run on one machine alone, which has what it starts from, and that is gone")
+
+log = structlog.get_logger()
 
 
 class CellStore:
@@ -98,6 +104,18 @@ class CellStore:
         silent = as_number(cells.c.beat_time) < now() - round(seconds * _SECOND)
         async with self._engine.begin() as connection:
             return list((await connection.execute(select(cells.c.cell_id).where(silent))).scalars())
+
+    async def run_retention(self, here: Cell, after_seconds: float) -> None:
+        """Forget every hour the cells that have been gone for so long; `here` is known in any case. Until cancelled."""
+
+        async def gone() -> bool:
+            await self.know(here)  # it may have stood still for so long itself
+            for cell_id in await self.silent_for(after_seconds):
+                log.warning("forgetting a cell that is gone", cell_id=cell_id)
+                await self.forget(cell_id)
+            return False
+
+        await every_hour("cells", gone)
 
     def _views(self) -> Select[Any]:
         running = select(func.count()).where(jobs.c.cell_id == cells.c.cell_id, IS_RUNNING)

@@ -5,27 +5,14 @@ from typing import Final
 
 from boatyard.gateway.v1 import admin_pb2 as pb
 
-from services.common.db.paging import Page
-from services.gateway.cells.model import CellKind, CellState, CellView, DatabaseState, Queue
-from services.gateway.wire import Checks, duration, timestamp
+from services.gateway.values.cells import CellKind, CellState, CellView, DatabaseState, Queue
+from services.gateway.wire.times import duration_to_proto, timestamp_to_proto
 
 _KINDS: Final = {kind: pb.Cell.Kind.Value(f"KIND_{kind}") for kind in CellKind}
 _STATES: Final = {state: pb.Cell.State.Value(f"STATE_{state}") for state in CellState}
 
 
-def cell_id(value: str) -> str:
-    """Read a required id. Raises Invalid."""
-    with Checks() as check:
-        return check.required_id("cell_id", value)
-
-
-def page(request: pb.ListCellsRequest) -> Page:
-    """Read which page is wanted. Raises Invalid."""
-    with Checks() as check:
-        return check.page(request, request.page_size, request.page_token)
-
-
-def cell(view: CellView) -> pb.Cell:
+def cell_to_proto(view: CellView) -> pb.Cell:
     """Write a cell."""
     return pb.Cell(
         cell_id=view.cell_id,
@@ -37,12 +24,12 @@ def cell(view: CellView) -> pb.Cell:
         capacity=view.capacity,
         running_jobs=view.running_jobs,
         paused=view.paused,
-        start_time=timestamp(view.start_time),
-        beat_time=timestamp(view.beat_time),
+        start_time=timestamp_to_proto(view.start_time),
+        beat_time=timestamp_to_proto(view.beat_time),
     )
 
 
-def status(version: str, here: str, cells: list[CellView], queue: Queue) -> pb.GetStatusResponse:
+def status_to_proto(version: str, here: str, cells: list[CellView], queue: Queue) -> pb.GetStatusResponse:
     """Write how much there is to do, and by whom."""
     states = [view.state for view in cells]
     return pb.GetStatusResponse(
@@ -53,18 +40,18 @@ def status(version: str, here: str, cells: list[CellView], queue: Queue) -> pb.G
         away_cells=states.count(CellState.AWAY),
         capacity=sum(view.capacity for view in cells if view.state is CellState.ACTIVE),
         jobs=queue.jobs,
-        oldest_wait_time=None if queue.oldest_wait_time is None else timestamp(queue.oldest_wait_time),
+        oldest_wait_time=None if queue.oldest_wait_time is None else timestamp_to_proto(queue.oldest_wait_time),
     )
 
 
-def database(state: DatabaseState) -> pb.CheckDatabaseResponse:
+def database_to_proto(state: DatabaseState) -> pb.CheckDatabaseResponse:
     """Write what the database says of itself."""
     return pb.CheckDatabaseResponse(
         kind=state.kind,
         server_version=state.server_version,
         schema_version=state.schema_version,
         schema_faults=state.schema_faults,
-        latency=duration(timedelta(seconds=state.latency)),
+        latency=duration_to_proto(timedelta(seconds=state.latency)),
         clients=[
             pb.DatabaseClient(name=client.name, address=client.address, connections=client.connections)
             for client in state.clients

@@ -9,9 +9,10 @@ from grpc import aio
 
 from services.common.logs import current_caller
 from services.gateway.checkpoints import wire
-from services.gateway.checkpoints.model import Decider
 from services.gateway.checkpoints.store import CheckpointStore, checkpoint_key
-from services.gateway.jobs.wire import fitted
+from services.gateway.values.checkpoints import Decider
+from services.gateway.wire.lists import fitted
+from services.gateway.wire.validation import required_id
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -24,34 +25,34 @@ class CheckpointServicer(CheckpointServiceServicer):
 
     async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Context) -> pb.ListCheckpointsResponse:
         """See the contract."""
-        which, page = wire.wanted(request)
-        found = await self._store.page(which, page)
-        checkpoints, token = fitted(found, page, partial(wire.checkpoint, brief=True), checkpoint_key)
+        filters, page = wire.list_checkpoints_from_proto(request)
+        views = await self._store.page(filters, page)
+        checkpoints, token = fitted(views, page, partial(wire.checkpoint_to_proto, brief=True), checkpoint_key)
         return pb.ListCheckpointsResponse(checkpoints=checkpoints, next_page_token=token)
 
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Context) -> pb.GetCheckpointResponse:
         """See the contract."""
-        found = await self._store.get(wire.checkpoint_id(request.checkpoint_id))
-        return pb.GetCheckpointResponse(checkpoint=wire.checkpoint(found))
+        checkpoint = await self._store.get(required_id("checkpoint_id", request.checkpoint_id))
+        return pb.GetCheckpointResponse(checkpoint=wire.checkpoint_to_proto(checkpoint))
 
     async def ApproveCheckpoint(
         self, request: pb.ApproveCheckpointRequest, context: Context
     ) -> pb.ApproveCheckpointResponse:
         """See the contract."""
-        decided, holds = await self._store.answer(*wire.approval(request, _decider(context)))
-        return pb.ApproveCheckpointResponse(checkpoint=wire.checkpoint(decided), already_decided=not holds)
+        decided, holds = await self._store.decide(*wire.approval_from_proto(request, _decider(context)))
+        return pb.ApproveCheckpointResponse(checkpoint=wire.checkpoint_to_proto(decided), already_decided=not holds)
 
     async def RejectCheckpoint(
         self, request: pb.RejectCheckpointRequest, context: Context
     ) -> pb.RejectCheckpointResponse:
         """See the contract."""
-        decided, holds = await self._store.answer(*wire.rejection(request, _decider(context)))
-        return pb.RejectCheckpointResponse(checkpoint=wire.checkpoint(decided), already_decided=not holds)
+        decided, holds = await self._store.decide(*wire.rejection_from_proto(request, _decider(context)))
+        return pb.RejectCheckpointResponse(checkpoint=wire.checkpoint_to_proto(decided), already_decided=not holds)
 
     async def RequestChanges(self, request: pb.RequestChangesRequest, context: Context) -> pb.RequestChangesResponse:
         """See the contract."""
-        decided, holds = await self._store.answer(*wire.changes(request, _decider(context)))
-        return pb.RequestChangesResponse(checkpoint=wire.checkpoint(decided), already_decided=not holds)
+        decided, holds = await self._store.decide(*wire.requested_changes_from_proto(request, _decider(context)))
+        return pb.RequestChangesResponse(checkpoint=wire.checkpoint_to_proto(decided), already_decided=not holds)
 
 
 def _decider(context: Context) -> Decider:

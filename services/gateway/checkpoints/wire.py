@@ -6,9 +6,10 @@ from typing import Final
 from boatyard.gateway.v1 import checkpoint_pb2 as pb
 
 from services.common.db.paging import Page
-from services.gateway.checkpoints.model import Answer, Checkpoint, CheckpointFilter, Decider
-from services.gateway.jobs.output_wire import output
-from services.gateway.wire import Checks, timestamp
+from services.gateway.values.checkpoints import Checkpoint, CheckpointDecision, CheckpointFilter, Decider
+from services.gateway.wire.output import output_to_proto
+from services.gateway.wire.times import timestamp_to_proto
+from services.gateway.wire.validation import Validator
 from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES, CheckpointState, Origin
 
 _BRIEF_CHARACTERS: Final = 512
@@ -17,49 +18,43 @@ _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 _ORIGIN_NUMBERS: Final = {origin: pb.Checkpoint.Origin.Value(f"ORIGIN_{origin}") for origin in Origin}
 
 
-def wanted(request: pb.ListCheckpointsRequest) -> tuple[CheckpointFilter, Page]:
+def list_checkpoints_from_proto(request: pb.ListCheckpointsRequest) -> tuple[CheckpointFilter, Page]:
     """Read which checkpoints to list. Raises Invalid with all violations."""
-    with Checks() as check:
-        which = CheckpointFilter(
+    with Validator() as check:
+        filters = CheckpointFilter(
             project_id=check.optional_id("project_id", request.project_id),
             job_id=check.optional_id("job_id", request.job_id),
             states=check.choices("states", request.states, _STATES),
         )
         page = check.page(request, request.page_size, request.page_token)
-    return which, page
+    return filters, page
 
 
-def checkpoint_id(value: str) -> str:
-    """Read a required id. Raises Invalid."""
-    with Checks() as check:
-        return check.required_id("checkpoint_id", value)
-
-
-def approval(request: pb.ApproveCheckpointRequest, decider: Decider) -> tuple[str, Answer]:
+def approval_from_proto(request: pb.ApproveCheckpointRequest, decider: Decider) -> tuple[str, CheckpointDecision]:
     """Read a yes. Raises Invalid with all violations."""
-    with Checks() as check:
-        found = check.required_id("checkpoint_id", request.checkpoint_id)
+    with Validator() as check:
+        checkpoint_id = check.required_id("checkpoint_id", request.checkpoint_id)
         comment = check.text("comment", request.comment, MAX_WORDS_BYTES)
-    return found, Answer(state=CheckpointState.APPROVED, comment=comment, decider=decider)
+    return checkpoint_id, CheckpointDecision(state=CheckpointState.APPROVED, comment=comment, decider=decider)
 
 
-def rejection(request: pb.RejectCheckpointRequest, decider: Decider) -> tuple[str, Answer]:
+def rejection_from_proto(request: pb.RejectCheckpointRequest, decider: Decider) -> tuple[str, CheckpointDecision]:
     """Read a no. Raises Invalid with all violations."""
-    with Checks() as check:
-        found = check.required_id("checkpoint_id", request.checkpoint_id)
+    with Validator() as check:
+        checkpoint_id = check.required_id("checkpoint_id", request.checkpoint_id)
         reason = check.text("reason", request.reason, MAX_WORDS_BYTES, required=True)
-    return found, Answer(state=CheckpointState.REJECTED, comment=reason, decider=decider)
+    return checkpoint_id, CheckpointDecision(state=CheckpointState.REJECTED, comment=reason, decider=decider)
 
 
-def changes(request: pb.RequestChangesRequest, decider: Decider) -> tuple[str, Answer]:
+def requested_changes_from_proto(request: pb.RequestChangesRequest, decider: Decider) -> tuple[str, CheckpointDecision]:
     """Read a "not yet". Raises Invalid with all violations."""
-    with Checks() as check:
-        found = check.required_id("checkpoint_id", request.checkpoint_id)
+    with Validator() as check:
+        checkpoint_id = check.required_id("checkpoint_id", request.checkpoint_id)
         comment = check.text("comment", request.comment, MAX_WORDS_BYTES, required=True)
-    return found, Answer(state=CheckpointState.CHANGES_REQUESTED, comment=comment, decider=decider)
+    return checkpoint_id, CheckpointDecision(state=CheckpointState.CHANGES_REQUESTED, comment=comment, decider=decider)
 
 
-def checkpoint(value: Checkpoint, *, brief: bool = False) -> pb.Checkpoint:
+def checkpoint_to_proto(value: Checkpoint, *, brief: bool = False) -> pb.Checkpoint:
     """Write a checkpoint; in brief with long texts cut and without the changed files, as lists have it."""
     seen = value.output
     if brief:
@@ -74,17 +69,17 @@ def checkpoint(value: Checkpoint, *, brief: bool = False) -> pb.Checkpoint:
         question=_cut(value.question) if brief else value.question,
         round=value.round,
         takes_changes=value.takes_changes,
-        output=output(seen),
+        output=output_to_proto(seen),
         state=_STATE_NUMBERS[value.state],
         comment=_cut(value.comment) if brief else value.comment,
-        decider=_decider(value.decider),
-        create_time=timestamp(value.create_time),
-        expire_time=timestamp(value.expire_time),
-        decide_time=None if value.decide_time is None else timestamp(value.decide_time),
+        decider=_decider_to_proto(value.decider),
+        create_time=timestamp_to_proto(value.create_time),
+        expire_time=timestamp_to_proto(value.expire_time),
+        decide_time=None if value.decide_time is None else timestamp_to_proto(value.decide_time),
     )
 
 
-def _decider(value: Decider) -> pb.Decider | None:
+def _decider_to_proto(value: Decider) -> pb.Decider | None:
     return None if value == Decider() else pb.Decider(name=value.name, peer=value.peer, via=value.via)
 
 

@@ -10,14 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration
 from services.gateway.cells.store import CellStore
-from services.gateway.coordinators.desk import Desk
-from services.gateway.coordinators.events import EventStore
-from services.gateway.coordinators.seam.servicer import LedgerServicer
+from services.gateway.coordinators.ledger.servicer import LedgerServicer
+from services.gateway.coordinators.ledgers import CoordinatorLedgers
 from services.gateway.coordinators.servicer import CoordinatorServicer
 from services.gateway.coordinators.store import CoordinatorStore
-from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.wire import document
+from services.gateway.jobs.wire import job_document
+from services.gateway.ledger.events import EventStore
+from services.gateway.ledger.notifier import JobNotifier
 
 
 def registrations(
@@ -27,7 +27,7 @@ def registrations(
     jobs: JobStore,
     events: EventStore,
     takes_over: Callable[[], bool],
-    changes: Changes,
+    notifier: JobNotifier,
     draining: Draining,
     lease_seconds: float,
     ageing_seconds: float,
@@ -38,18 +38,18 @@ def registrations(
     others have lost.
     """
     store = CoordinatorStore(
-        engine, changes, events, takes_over=takes_over, lease_seconds=lease_seconds, ageing_seconds=ageing_seconds
+        engine, notifier, events, takes_over=takes_over, lease_seconds=lease_seconds, ageing_seconds=ageing_seconds
     )
-    desk = Desk(engine, store, changes, document, lease_seconds)
+    ledgers = CoordinatorLedgers(engine, store, notifier, job_document, lease_seconds)
     return [
         Registration(
             coordinator_pb2.DESCRIPTOR.services_by_name["CoordinatorService"].full_name,
             add_CoordinatorServiceServicer_to_server,
-            CoordinatorServicer(store, desk, cells=cells, jobs=jobs, changes=changes, draining=draining),
+            CoordinatorServicer(store, ledgers, cells=cells, jobs=jobs, notifier=notifier, draining=draining),
         ),
         Registration(
             ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
             add_LedgerServiceServicer_to_server,
-            LedgerServicer(store, desk),
+            LedgerServicer(store, ledgers),
         ),
     ]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from services.common.errors import FailedPrecondition
-from services.gateway.checkpoints.model import Checkpoint
+from services.gateway.values.checkpoints import Checkpoint
 from services.lifecycle.ledger import Lease, Ledger
 from services.lifecycle.model.checkpoint import CheckpointState, Origin, Question
 from services.lifecycle.model.outcome import Failure, Outcome, Retry

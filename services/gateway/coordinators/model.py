@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.gateway.catalog.model import Project, Repository, WorkItem
-from services.gateway.hooks.model import Hook
-from services.gateway.jobs.model import JobView
+from services.gateway.values.catalog import Project, Repository, WorkItem
+from services.gateway.values.cells import Cell, CellKind
+from services.gateway.values.hooks import Hook
+from services.gateway.values.jobs import JobView
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldLease:
     """What a coordinator says that it holds: a job, under its `fence`th lease."""
 
     coordinator_id: str
@@ -29,18 +30,14 @@ class WorkContext:
     hooks: Sequence[Hook]
 
 
-@dataclass(frozen=True, slots=True)
-class NumberedEvent:
-    """An event as it travels: its number, and its bytes, which follow on those of the one before."""
-
-    sequence: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class EventLog:
-    """Which events of an execution are held: from `first` to before `next`; all of them when it is complete."""
-
-    first: int
-    next: int
-    is_complete: bool
+def coordinator_cell(coordinator_id: str, *, host: str = "", version: str = "", capacity: int = 0) -> Cell:
+    """Return the cell that a coordinator is: no gateway, so nobody can ask it for anything."""
+    return Cell(
+        cell_id=coordinator_id,
+        kind=CellKind.COORDINATOR,
+        host=host,
+        version=version,
+        capacity=capacity,
+        address="",
+        peer_token="",
+    )

@@ -13,14 +13,18 @@ from grpc import aio
 from services.common.rpc.draining import Draining
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators import wire
-from services.gateway.coordinators.desk import Desk
+from services.gateway.coordinators.context_wire import context_to_proto
 from services.gateway.coordinators.endings import check_approved, complete, end_question, fail
+from services.gateway.coordinators.ledgers import CoordinatorLedgers
+from services.gateway.coordinators.model import coordinator_cell
 from services.gateway.coordinators.store import CoordinatorStore
 from services.gateway.jobs import wire as job_wire
-from services.gateway.jobs.changes import WORK, Changes
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.watching import looks
-from services.gateway.wire import Checks, duration
+from services.gateway.ledger.notifier import WORK, JobNotifier
+from services.gateway.wire.events import events_from_proto
+from services.gateway.wire.times import duration_to_proto
+from services.gateway.wire.validation import Validator
 from services.lifecycle.model.states import JobState
 
 Context = aio.ServicerContext[Any, Any]
@@ -37,106 +41,106 @@ class CoordinatorServicer(CoordinatorServiceServicer):
     def __init__(
         self,
         store: CoordinatorStore,
-        desk: Desk,
+        ledgers: CoordinatorLedgers,
         *,
         cells: CellStore,
         jobs: JobStore,
-        changes: Changes,
+        notifier: JobNotifier,
         draining: Draining,
     ) -> None:
         self._store = store
         self._cells = cells
-        self._desk = desk
+        self._ledgers = ledgers
         self._jobs = jobs
-        self._changes = changes
+        self._notifier = notifier
         self._draining = draining
 
     async def RegisterCoordinator(
         self, request: pb.RegisterCoordinatorRequest, context: Context
     ) -> pb.RegisterCoordinatorResponse:
         """See the contract."""
-        coordinator = wire.registered(request)
-        async with self._desk.ledger(coordinator) as ledger:
+        coordinator = wire.coordinator_from_proto(request)
+        async with self._ledgers.ledger(coordinator) as ledger:
             await self._cells.register(coordinator)
             jobs_held = await ledger.take_over_own(coordinator.host)
         return pb.RegisterCoordinatorResponse(
-            lease_duration=duration(timedelta(seconds=self._desk.lease_seconds)), jobs_held=jobs_held
+            lease_duration=duration_to_proto(timedelta(seconds=self._ledgers.lease_seconds)), jobs_held=jobs_held
         )
 
     async def ClaimJob(self, request: pb.ClaimJobRequest, context: Context) -> pb.ClaimJobResponse:
         """See the contract."""
-        coordinator, wanted, once, seconds = wire.wanted(request, context.time_remaining())
+        coordinator, claim_filter, key, seconds = wire.claim_from_proto(request, context.time_remaining())
         await self._store.enrol(coordinator)
         deadline = asyncio.get_running_loop().time() + seconds
-        with self._changes.subscribed(WORK) as news:
+        with self._notifier.subscribe(WORK) as subscription:
             while True:
-                lease = await self._store.claim(coordinator.cell_id, wanted, once)
+                lease = await self._store.claim(coordinator.cell_id, claim_filter, key)
                 left = deadline - asyncio.get_running_loop().time()
                 if lease is not None:
-                    return pb.ClaimJobResponse(job=wire.claimed(lease, self._desk.lease_seconds))
+                    return pb.ClaimJobResponse(job=wire.claimed_job_to_proto(lease, self._ledgers.lease_seconds))
                 if left <= 0:
                     return pb.ClaimJobResponse()
                 async with self._draining.interrupting():
-                    await news.wait(min(left, _CLAIM_POLL_SECONDS))
+                    await subscription.wait(min(left, _CLAIM_POLL_SECONDS))
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
         """See the contract."""
-        coordinator, fences = wire.leases(request)
-        async with self._desk.ledger(coordinator) as ledger:
-            return wire.renewed(await ledger.prolong(fences), self._desk.lease_seconds)
+        coordinator, fences = wire.renewal_from_proto(request)
+        async with self._ledgers.ledger(coordinator) as ledger:
+            return wire.renewal_to_proto(await ledger.prolong(fences), self._ledgers.lease_seconds)
 
     async def WatchCoordinator(
         self, request: pb.WatchCoordinatorRequest, context: Context
     ) -> AsyncIterator[pb.WatchCoordinatorResponse]:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             coordinator_id = check.required_id("coordinator_id", request.coordinator_id)
-        await self._store.enrol(wire.coordinator(coordinator_id))
-        told: frozenset[str] = frozenset()
+        await self._store.enrol(coordinator_cell(coordinator_id))
+        cancelled: frozenset[str] = frozenset()
 
         async def look() -> frozenset[str] | None:
-            nonlocal told
-            known, told = told, await self._store.cancelled(coordinator_id)
-            return told if told - known else None
+            nonlocal cancelled
+            known, cancelled = cancelled, await self._store.cancelled(coordinator_id)
+            return cancelled if cancelled - known else None
 
-        seen = looks(self._changes, WORK, look)
-        async with aclosing(self._draining.stream(seen, start=0, position_after=lambda _: 0)) as wishes:
-            async for wish in wishes:
-                yield pb.WatchCoordinatorResponse(cancel_requested_job_ids=sorted(wish or ()))
+        seen = looks(self._notifier, WORK, look)
+        async with aclosing(self._draining.stream(seen, start=0, position_after=lambda _: 0)) as lists:
+            async for job_ids in lists:
+                yield pb.WatchCoordinatorResponse(cancel_requested_job_ids=sorted(job_ids or ()))
 
     async def GetWorkContext(self, request: pb.GetWorkContextRequest, context: Context) -> pb.GetWorkContextResponse:
         """See the contract."""
-        with Checks() as check:
-            held = wire.held(check, request.coordinator_id, request.lease)
-        return wire.context(await self._store.context(held))
+        with Validator() as check:
+            held = wire.held_lease_from_proto(check, request.coordinator_id, request.lease)
+        return context_to_proto(await self._store.context(held))
 
     async def AppendEvents(
         self, request_iterator: AsyncIterator[pb.AppendEventsRequest], context: Context
     ) -> pb.AppendEventsResponse:
         """See the contract."""
         first = await anext(aiter(request_iterator), pb.AppendEventsRequest())
-        with Checks() as check:
-            held = wire.held(check, first.coordinator_id, first.lease)
+        with Validator() as check:
+            held = wire.held_lease_from_proto(check, first.coordinator_id, first.lease)
             execution_id = check.required_id("execution_id", first.execution_id)
-        following = await self._store.append(held, execution_id, wire.events(first), last=first.is_last)
+        following = await self._store.append(held, execution_id, events_from_proto(first), last=first.is_last)
         async for request in request_iterator:
-            following = await self._store.append(held, execution_id, wire.events(request), last=request.is_last)
+            following = await self._store.append(held, execution_id, events_from_proto(request), last=request.is_last)
         return pb.AppendEventsResponse(next_sequence=following)
 
     async def CompleteJob(self, request: pb.CompleteJobRequest, context: Context) -> pb.CompleteJobResponse:
         """See the contract."""
-        held, output = wire.completed(request)
-        async with self._desk.holding(held) as (ledger, lease):
+        held, output = wire.completion_from_proto(request)
+        async with self._ledgers.holding(held) as (ledger, lease):
             if (await self._jobs.job(held.job_id)).state is not JobState.SUCCEEDED:  # else it is a repetition
                 if lease.order.policy.checkpoints:
                     check_approved(await self._store.ask(held, end_question(lease, output)))
                 await complete(ledger, lease, output)
-        return pb.CompleteJobResponse(job=job_wire.job(await self._jobs.job(held.job_id)))
+        return pb.CompleteJobResponse(job=job_wire.job_to_proto(await self._jobs.job(held.job_id)))
 
     async def FailJob(self, request: pb.FailJobRequest, context: Context) -> pb.FailJobResponse:
         """See the contract."""
-        held, failure, output = wire.failed(request)
-        async with self._desk.holding(held) as (ledger, lease):
+        held, failure, output = wire.failure_from_proto(request)
+        async with self._ledgers.holding(held) as (ledger, lease):
             if (await self._jobs.job(held.job_id)).state not in _GIVEN_UP:
                 await fail(ledger, lease, failure, output)
-        return pb.FailJobResponse(job=job_wire.job(await self._jobs.job(held.job_id)))
+        return pb.FailJobResponse(job=job_wire.job_to_proto(await self._jobs.job(held.job_id)))

@@ -8,22 +8,25 @@ from sqlalchemy import Row, and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import Aborted, FailedPrecondition, NotFound
-from services.gateway import requests
-from services.gateway.auth import scope
+from services.gateway import scope
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, WORK_ITEMS
-from services.gateway.cells.model import Cell, CellKind
-from services.gateway.checkpoints.model import Checkpoint
-from services.gateway.checkpoints.rows import write_question
-from services.gateway.coordinators.events import EventStore
-from services.gateway.coordinators.model import Held, NumberedEvent, WorkContext
-from services.gateway.hooks.store import hooks_in_force
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.claiming import Claimer, Wanted
-from services.gateway.jobs.rows import job_row, job_view
-from services.gateway.jobs.standing import JobStandings
-from services.gateway.jobs.tables import NOW, cells, executions, jobs
-from services.gateway.requests import Request
-from services.gateway.sql import insert_if_absent
+from services.gateway.coordinators.model import HeldLease, WorkContext
+from services.gateway.ledger.claiming import Claimer, ClaimFilter
+from services.gateway.ledger.events import EventStore
+from services.gateway.ledger.hooks import hooks_in_force
+from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.ledger.questions import write_question
+from services.gateway.ledger.rows import job_row, job_view
+from services.gateway.ledger.statuses import JobStatuses
+from services.gateway.schema import idempotency
+from services.gateway.schema.cells import cells
+from services.gateway.schema.clock import NOW
+from services.gateway.schema.idempotency import IdempotencyKey
+from services.gateway.schema.jobs import executions, jobs
+from services.gateway.schema.sql import insert_if_absent
+from services.gateway.values.cells import Cell, CellKind
+from services.gateway.values.checkpoints import Checkpoint
+from services.gateway.values.events import NumberedEvent
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.checkpoint import Question
 from services.lifecycle.model.order import Order
@@ -44,7 +47,7 @@ class CoordinatorStore:
     def __init__(
         self,
         engine: AsyncEngine,
-        changes: Changes,
+        notifier: JobNotifier,
         events: EventStore,
         *,
         takes_over: Callable[[], bool],
@@ -52,7 +55,7 @@ class CoordinatorStore:
         ageing_seconds: float,
     ) -> None:
         self._engine = engine
-        self._changes = changes
+        self._notifier = notifier
         self._lease_seconds = lease_seconds
         self._ageing_seconds = ageing_seconds
         self._takes_over = takes_over
@@ -69,27 +72,27 @@ class CoordinatorStore:
                     "NOT_A_COORDINATOR", f"{cell.cell_id!r} is a gateway's cell: take another id", cell.cell_id
                 )
 
-    async def claim(self, coordinator_id: str, wanted: Wanted, request: Request | None) -> Lease | None:
+    async def claim(self, coordinator_id: str, claim_filter: ClaimFilter, key: IdempotencyKey | None) -> Lease | None:
         """Take a job; for a request that was made before, the job that it took, if that lease still holds.
 
         Raises AlreadyExists (REQUEST_ID_REUSED).
         """
         claimer = Claimer(coordinator_id, self._lease_seconds, self._ageing_seconds)
         async with self._engine.connect() as connection, connection.begin() as transaction:
-            lease = await claimer.claim(connection, wanted, takes_over=self._takes_over())
+            lease = await claimer.claim(connection, claim_filter, takes_over=self._takes_over())
             if lease is None:  # this answer is not kept: the same call may still become one with a job
-                earlier = await requests.find(connection, request)
+                earlier = await idempotency.find(connection, key)
             else:
-                earlier = await requests.claim(connection, request, str(lease.token))
+                earlier = await idempotency.claim(connection, key, str(lease.token))
                 if earlier is not None:
                     await transaction.rollback()
         if earlier is not None:
             return await self._taken(coordinator_id, earlier)
         if lease is not None:
-            self._changes.changed(lease.job_id)
+            self._notifier.notify(lease.job_id)
         return lease
 
-    async def lease(self, held: Held) -> Lease:
+    async def lease(self, held: HeldLease) -> Lease:
         """Return a lease that a coordinator has, though its job may have ended.
 
         Raises NotFound, PermissionDenied (PROJECT_NOT_ALLOWED), Aborted (LEASE_LOST).
@@ -98,7 +101,7 @@ class CoordinatorStore:
             row = await _held(connection, held)
         return _lease(row)
 
-    async def context(self, held: Held) -> WorkContext:
+    async def context(self, held: HeldLease) -> WorkContext:
         """Return all that is needed to do a job. Raises what `lease` raises, also when the job has ended."""
         async with self._engine.begin() as connection:
             row = await _held(connection, held)
@@ -127,7 +130,7 @@ class CoordinatorStore:
                 ],
             )
 
-    async def append(self, held: Held, execution_id: str, events: list[NumberedEvent], *, last: bool) -> int:
+    async def append(self, held: HeldLease, execution_id: str, events: list[NumberedEvent], *, last: bool) -> int:
         """Keep events of a job that is held, or has ended under this lease; return the number of the next.
 
         Raises what `lease` raises, and what EventStore.append does.
@@ -135,10 +138,10 @@ class CoordinatorStore:
         async with self._engine.begin() as connection:
             await _held(connection, held)
             following = await self._events.append(connection, held.job_id, execution_id, events, last=last)
-        self._changes.changed(held.job_id)
+        self._notifier.notify(held.job_id)
         return following
 
-    async def ask(self, held: Held, question: Question) -> Checkpoint:
+    async def ask(self, held: HeldLease, question: Question) -> Checkpoint:
         """Ask a person, once an attempt, while the coordinator keeps the job; return how it stands.
 
         Raises what `lease` raises, also when the job has ended.
@@ -149,19 +152,19 @@ class CoordinatorStore:
             if row.state != JobState.RUNNING:
                 raise lost(held, row.fence)
             asked = await write_question(connection, _lease(row), question)
-        self._changes.changed(held.job_id)
+        self._notifier.notify(held.job_id)
         return asked
 
     async def cancelled(self, coordinator_id: str) -> frozenset[str]:
         """Return the jobs that a coordinator holds and somebody wants to end."""
-        wanted = select(jobs.c.job_id).where(
+        query = select(jobs.c.job_id).where(
             jobs.c.cell_id == coordinator_id,
             jobs.c.state == JobState.RUNNING,
             jobs.c.cancel_requested,
             *scope.within(jobs.c.project_id),
         )
         async with self._engine.begin() as connection:
-            return frozenset((await connection.execute(wanted)).scalars())
+            return frozenset((await connection.execute(query)).scalars())
 
     async def standings(self, coordinator_id: str, job_ids: Sequence[str]) -> Mapping[str, Standing]:
         """Return how a coordinator stands to jobs; those that are not known, or not allowed, are left out."""
@@ -170,7 +173,7 @@ class CoordinatorStore:
             seen = select(jobs.c.job_id).where(jobs.c.job_id.in_(job_ids), jobs.c.project_id.in_(sorted(projects)))
             async with self._engine.begin() as connection:
                 job_ids = (await connection.execute(seen)).scalars().all()
-        return await JobStandings(self._engine, coordinator_id).of(job_ids)
+        return await JobStatuses(self._engine, coordinator_id).of(job_ids)
 
     async def _taken(self, coordinator_id: str, reference: str) -> Lease | None:
         job_id, _, fence = reference.partition("/")
@@ -180,7 +183,7 @@ class CoordinatorStore:
         return None if row is None else _lease(row)
 
 
-def lost(held: Held, actual: int | None = None) -> Aborted:
+def lost(held: HeldLease, actual: int | None = None) -> Aborted:
     """Return what is said to a coordinator that no longer has a job; `actual` is whose turn it is now, if known."""
     return Aborted(
         "LEASE_LOST",
@@ -190,7 +193,7 @@ def lost(held: Held, actual: int | None = None) -> Aborted:
     )
 
 
-async def _held(connection: AsyncConnection, held: Held) -> Row[Any]:
+async def _held(connection: AsyncConnection, held: HeldLease) -> Row[Any]:
     row = (await connection.execute(_LEASES.where(jobs.c.job_id == held.job_id))).first()
     if row is None:
         if scope.visible() is not None:

@@ -1,30 +1,25 @@
-"""Claims, leases, contexts and events between messages and values."""
+"""Claims, leases and ends of jobs between messages and values: first what is read, then what is written."""
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Final
 
-from boatyard.execution.v1 import event_pb2
 from boatyard.gateway.v1 import coordinator_pb2 as pb
 
-from services.common.errors import Invalid
 from services.common.fence import Fence
-from services.gateway.auth import scope
-from services.gateway.catalog import wire as catalog_wire
-from services.gateway.cells.model import Cell, CellKind
-from services.gateway.coordinators.model import Held, NumberedEvent, WorkContext
-from services.gateway.hooks.wire import hook_message
-from services.gateway.jobs import wire as job_wire
-from services.gateway.jobs.claiming import Wanted
-from services.gateway.jobs.draft_wire import branch_of
-from services.gateway.requests import Request
-from services.gateway.wire import KIB, Checks, duration
+from services.gateway import scope
+from services.gateway.coordinators.model import HeldLease, coordinator_cell
+from services.gateway.jobs.submission_wire import branch_from_proto
+from services.gateway.ledger.claiming import ClaimFilter
+from services.gateway.schema.idempotency import IdempotencyKey
+from services.gateway.values.cells import Cell
+from services.gateway.wire.times import duration_to_proto
+from services.gateway.wire.validation import KIB, Validator
 from services.lifecycle.ledger import Beat, Lease
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
-from services.lifecycle.model.value import Recorded, pack, unpack
+from services.lifecycle.model.value import pack
 
 _MAX_LEASES: Final = 1000
 _MAX_CAPACITY: Final = 1000
@@ -34,44 +29,27 @@ _MAX_WAIT_SECONDS: Final = 300.0
 _ANSWER_SECONDS: Final = 1.0  # before the deadline, for the answer to arrive
 _MAX_TEXT_BYTES: Final = 64 * KIB
 _MAX_MESSAGE_BYTES: Final = 4 * KIB
-_MAX_EVENTS_BYTES: Final = 2 << 20
-_MAX_CONTEXT_BYTES: Final = 3 << 20  # of a message's 4 MiB, for what may be left out
 _MAX_URL_CHARACTERS: Final = 2048
 
 _REASON: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 _COMMIT: Final = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})?")
 _URL: Final = re.compile(r"(https?://[^\s\x00-\x1f\x7f/?#@]+([/?#][^\s\x00-\x1f\x7f]*)?)?")
 
-Value = TypeVar("Value", bound=Recorded)
 
-
-def held(check: Checks, coordinator_id: str, lease: pb.Lease, prefix: str = "") -> Held:
+def held_lease_from_proto(check: Validator, coordinator_id: str, lease: pb.Lease, prefix: str = "") -> HeldLease:
     """Read whose lease a call is made under."""
     name = check.required_id(f"{prefix}coordinator_id", coordinator_id)
-    return Held(name, *_lease_of(check, f"{prefix}lease", lease))
+    return HeldLease(name, *_lease_from_proto(check, f"{prefix}lease", lease))
 
 
-def coordinator(coordinator_id: str, *, host: str = "", version: str = "", capacity: int = 0) -> Cell:
-    """Return the cell that a coordinator is: no gateway, so nobody can ask it for anything."""
-    return Cell(
-        cell_id=coordinator_id,
-        kind=CellKind.COORDINATOR,
-        host=host,
-        version=version,
-        capacity=capacity,
-        address="",
-        peer_token="",
-    )
-
-
-def registered(request: pb.RegisterCoordinatorRequest) -> Cell:
+def coordinator_from_proto(request: pb.RegisterCoordinatorRequest) -> Cell:
     """Read who has been started. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         if not 0 <= request.capacity <= _MAX_CAPACITY:
             check.add("capacity", f"must be from 0 to {_MAX_CAPACITY}")
         if len(request.version) > _MAX_NAME_CHARACTERS:
             check.add("version", f"must be at most {_MAX_NAME_CHARACTERS} characters")
-        return coordinator(
+        return coordinator_cell(
             check.required_id("coordinator_id", request.coordinator_id),
             host=check.line("host", request.host),
             version=check.line("version", request.version),
@@ -79,20 +57,14 @@ def registered(request: pb.RegisterCoordinatorRequest) -> Cell:
         )
 
 
-def value(field: str, kind: type[Value], data: bytes) -> Value:
-    """Read a value of the driver's own. Raises Invalid."""
-    try:
-        return unpack(kind, data)
-    except ValueError:
-        raise Invalid([(field, f"must be what a driver of this version packs: {kind.__name__}")]) from None
-
-
-def wanted(request: pb.ClaimJobRequest, remaining: float | None) -> tuple[Cell, Wanted, Request | None, float]:
+def claim_from_proto(
+    request: pb.ClaimJobRequest, remaining: float | None
+) -> tuple[Cell, ClaimFilter, IdempotencyKey | None, float]:
     """Read who claims, what, and for how many seconds at most; `remaining` is what the call has.
 
     Raises Invalid with all violations, PermissionDenied for a project that the caller's token is not for.
     """
-    with Checks() as check:
+    with Validator() as check:
         coordinator_id = check.required_id("coordinator_id", request.coordinator_id)
         if not 0 <= request.capacity <= _MAX_CAPACITY:
             check.add("capacity", f"must be from 1 to {_MAX_CAPACITY}")
@@ -102,10 +74,10 @@ def wanted(request: pb.ClaimJobRequest, remaining: float | None) -> tuple[Cell, 
         for field, names in filters.items():
             if len(names) > _MAX_FILTERS or any(not 0 < len(name) <= _MAX_NAME_CHARACTERS for name in names):
                 check.add(field, f"must be at most {_MAX_FILTERS}, of 1 to {_MAX_NAME_CHARACTERS} characters")
-        once = check.request(request, request.request_id)
+        key = check.idempotency_key(request, request.request_id)
     for project_id in request.project_ids:
         scope.check(project_id)
-    which = Wanted(
+    claim_filter = ClaimFilter(
         project_ids=frozenset(request.project_ids) or scope.visible(),
         kinds=frozenset(request.kinds) or None,
         engines=frozenset(request.engines) or None,
@@ -114,96 +86,25 @@ def wanted(request: pb.ClaimJobRequest, remaining: float | None) -> tuple[Cell, 
     seconds = _MAX_WAIT_SECONDS
     if remaining is not None:
         seconds = min(seconds, 0.8 * remaining, remaining - _ANSWER_SECONDS)
-    return coordinator(coordinator_id, capacity=request.capacity), which, once, seconds
+    return coordinator_cell(coordinator_id, capacity=request.capacity), claim_filter, key, seconds
 
 
-def claimed(lease: Lease, lease_seconds: float) -> pb.ClaimedJob:
-    """Write a job that was given to a coordinator."""
-    return pb.ClaimedJob(
-        lease=pb.Lease(job_id=lease.job_id, fence=lease.fence),
-        attempt=lease.attempt,
-        execution_id=lease.execution_id,
-        lease_duration=duration(timedelta(seconds=lease_seconds)),
-        cancel_requested=lease.cancel_requested,
-        order=pack(lease.order),
-        is_moved=lease.is_moved,
-        last_attempt=lease.last_attempt,
-        snapshot_id=lease.snapshot_id,
-    )
-
-
-def leases(request: pb.RenewLeaseRequest) -> tuple[Cell, list[Fence]]:
+def renewal_from_proto(request: pb.RenewLeaseRequest) -> tuple[Cell, list[Fence]]:
     """Read what a coordinator holds. Raises Invalid with all violations."""
-    with Checks() as check:
+    with Validator() as check:
         coordinator_id = check.required_id("coordinator_id", request.coordinator_id)
         if len(request.leases) > _MAX_LEASES:
             check.add("leases", f"must be at most {_MAX_LEASES}")
-        fences = [Fence(*_lease_of(check, f"leases[{number}]", each)) for number, each in enumerate(request.leases)]
-    return coordinator(coordinator_id), fences
+        fences = [
+            Fence(*_lease_from_proto(check, f"leases[{number}]", each)) for number, each in enumerate(request.leases)
+        ]
+    return coordinator_cell(coordinator_id), fences
 
 
-def renewed(beat: Beat, lease_seconds: float) -> pb.RenewLeaseResponse:
-    """Write what became of leases."""
-    return pb.RenewLeaseResponse(
-        held_job_ids=sorted(beat.held),
-        cancel_requested_job_ids=sorted(beat.cancel_requested),
-        lease_duration=duration(timedelta(seconds=lease_seconds)),
-    )
-
-
-def context(found: WorkContext) -> pb.GetWorkContextResponse:
-    """Write all that is needed to do a job."""
-    order = found.view.order
-    job = job_wire.job(found.view)
-    answer = pb.GetWorkContextResponse(
-        project=catalog_wire.project_message(found.project),
-        job=job,
-        task=order.task,
-        branch=order.branch,
-        agent=job.spec.agent,
-        hooks=map(hook_message, found.hooks),
-    )
-    if found.work_item is not None:
-        answer.work_item.CopyFrom(catalog_wire.work_item_message(found.work_item))
-    if found.repository is not None:
-        answer.repository.CopyFrom(catalog_wire.repository_message(found.repository))
-        answer.repository.token = found.repository.token
-    for item in map(catalog_wire.work_item_message, found.related):
-        if answer.ByteSize() + item.ByteSize() > _MAX_CONTEXT_BYTES:
-            break
-        answer.related_work_items.append(item)
-    return answer
-
-
-def events(request: pb.AppendEventsRequest) -> list[NumberedEvent]:
-    """Read events, which follow one another. Raises Invalid."""
-    with Checks() as check:
-        sequences = [event.sequence for event in request.events]
-        if sequences and (sequences[0] < 1 or sequences != list(range(sequences[0], sequences[0] + len(sequences)))):
-            check.add("events", "must be numbered from 1, each one more than the one before")
-        if request.ByteSize() > _MAX_EVENTS_BYTES:
-            check.add("events", f"must be at most {_MAX_EVENTS_BYTES // KIB} KiB in a message")
-    # The bytes of messages one after the other are those of one message with the events of all.
-    return [
-        NumberedEvent(event.sequence, pb.AppendEventsRequest(events=[event]).SerializeToString())
-        for event in request.events
-    ]
-
-
-def events_from(data: bytes, first: int, kinds: Iterable["event_pb2.EventKind.ValueType"]) -> Sequence[event_pb2.Event]:
-    """Read events that were kept, from a number on, of some kinds or all."""
-    names = {event_pb2.EventKind.Name(kind).removeprefix("EVENT_KIND_").lower() for kind in kinds}
-    return [
-        event
-        for event in pb.AppendEventsRequest.FromString(data).events
-        if event.sequence >= first and (not names or event.WhichOneof("kind") in names)
-    ]
-
-
-def completed(request: pb.CompleteJobRequest) -> tuple[Held, Output]:
+def completion_from_proto(request: pb.CompleteJobRequest) -> tuple[HeldLease, Output]:
     """Read how a job has ended well. Raises Invalid with all violations."""
-    with Checks() as check:
-        whose = held(check, request.coordinator_id, request.lease)
+    with Validator() as check:
+        whose = held_lease_from_proto(check, request.coordinator_id, request.lease)
         if len(request.pull_request_url) > _MAX_URL_CHARACTERS or not _URL.fullmatch(request.pull_request_url):
             form = f"must be an http or https URL of at most {_MAX_URL_CHARACTERS} characters, with no user in it"
             check.add("pull_request_url", form)
@@ -212,10 +113,10 @@ def completed(request: pb.CompleteJobRequest) -> tuple[Held, Output]:
         if not _COMMIT.fullmatch(request.commit_id):
             check.add("commit_id", "must be 40 or 64 characters of 0-9 and a-f")
         output = replace(
-            _usage(check, request.usage),
+            _usage_from_proto(check, request.usage),
             summary=check.text("summary", request.summary, _MAX_TEXT_BYTES),
             commit_id=request.commit_id,
-            branch=branch_of(check, "branch", request.branch),
+            branch=branch_from_proto(check, "branch", request.branch),
             pushed=bool(request.branch),
             pull_request_url=request.pull_request_url,
             pull_request_number=request.pull_request_number,
@@ -224,24 +125,50 @@ def completed(request: pb.CompleteJobRequest) -> tuple[Held, Output]:
     return whose, output
 
 
-def failed(request: pb.FailJobRequest) -> tuple[Held, Failure, Output]:
+def failure_from_proto(request: pb.FailJobRequest) -> tuple[HeldLease, Failure, Output]:
     """Read why an attempt came to nothing, and what there is all the same. Raises Invalid with all violations."""
-    with Checks() as check:
-        whose = held(check, request.coordinator_id, request.lease)
+    with Validator() as check:
+        whose = held_lease_from_proto(check, request.coordinator_id, request.lease)
         if not _REASON.fullmatch(request.reason):
             check.add("reason", "must be 1 to 63 of A-Z, 0-9 and '_', beginning with a letter")
         message = check.text("message", request.message, _MAX_MESSAGE_BYTES)
-        output = replace(_usage(check, request.usage), summary=check.text("summary", request.summary, _MAX_TEXT_BYTES))
+        output = replace(
+            _usage_from_proto(check, request.usage), summary=check.text("summary", request.summary, _MAX_TEXT_BYTES)
+        )
     return whose, Failure(request.reason, message), output
 
 
-def _lease_of(check: Checks, field: str, lease: pb.Lease) -> tuple[str, int]:
+def claimed_job_to_proto(lease: Lease, lease_seconds: float) -> pb.ClaimedJob:
+    """Write a job that was given to a coordinator."""
+    return pb.ClaimedJob(
+        lease=pb.Lease(job_id=lease.job_id, fence=lease.fence),
+        attempt=lease.attempt,
+        execution_id=lease.execution_id,
+        lease_duration=duration_to_proto(timedelta(seconds=lease_seconds)),
+        cancel_requested=lease.cancel_requested,
+        order=pack(lease.order),
+        is_moved=lease.is_moved,
+        last_attempt=lease.last_attempt,
+        snapshot_id=lease.snapshot_id,
+    )
+
+
+def renewal_to_proto(beat: Beat, lease_seconds: float) -> pb.RenewLeaseResponse:
+    """Write what became of leases."""
+    return pb.RenewLeaseResponse(
+        held_job_ids=sorted(beat.held),
+        cancel_requested_job_ids=sorted(beat.cancel_requested),
+        lease_duration=duration_to_proto(timedelta(seconds=lease_seconds)),
+    )
+
+
+def _lease_from_proto(check: Validator, field: str, lease: pb.Lease) -> tuple[str, int]:
     if lease.fence < 1:
         check.add(f"{field}.fence", "must be a number from 1")
     return check.required_id(f"{field}.job_id", lease.job_id), lease.fence
 
 
-def _usage(check: Checks, usage: pb.Usage) -> Output:
+def _usage_from_proto(check: Validator, usage: pb.Usage) -> Output:
     known = {field.name: number for field, number in usage.ListFields()}
     for name, number in known.items():
         if not 0 <= number < 1 << 62:

@@ -11,7 +11,7 @@ from grpc import aio
 from services.gateway.hooks import wire
 from services.gateway.hooks.calls import CallStore
 from services.gateway.hooks.store import HookStore
-from services.gateway.wire import Checks
+from services.gateway.wire.validation import Validator
 from services.lifecycle.rehearsal import Rehearsal
 from services.lifecycle.webhooks import AllowList
 
@@ -35,51 +35,51 @@ class HookServicer(HookServiceServicer):
 
     async def RegisterHook(self, request: pb.RegisterHookRequest, context: Context) -> pb.RegisterHookResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             check.part(request, "hook")
-            hook = wire.hook_of(check, request.hook, self._allowed)
-            call = check.request(request, request.request_id)
-        hook = await self._hooks.register(hook, call)
-        return pb.RegisterHookResponse(hook=wire.hook_message(hook, with_secret=True))
+            hook = wire.hook_from_proto(check, request.hook, self._allowed)
+            key = check.idempotency_key(request, request.request_id)
+        hook = await self._hooks.register(hook, key)
+        return pb.RegisterHookResponse(hook=wire.hook_to_proto(hook, with_secret=True))
 
     async def ListHooks(self, request: pb.ListHooksRequest, context: Context) -> pb.ListHooksResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             project_id = check.optional_id("project_id", request.project_id)
             page = check.page(request, request.page_size, request.page_token)
         hooks, token = await self._hooks.page(project_id, page)
-        return pb.ListHooksResponse(hooks=map(wire.hook_message, hooks), next_page_token=token)
+        return pb.ListHooksResponse(hooks=map(wire.hook_to_proto, hooks), next_page_token=token)
 
     async def GetHook(self, request: pb.GetHookRequest, context: Context) -> pb.GetHookResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             hook_id = check.required_id("hook_id", request.hook_id)
-        return pb.GetHookResponse(hook=wire.hook_message(await self._hooks.get(hook_id)))
+        return pb.GetHookResponse(hook=wire.hook_to_proto(await self._hooks.get(hook_id)))
 
     async def UpdateHook(self, request: pb.UpdateHookRequest, context: Context) -> pb.UpdateHookResponse:
         """See the contract."""
-        with Checks() as check:
-            hook_id, change, has_secret = wire.change_of(check, request, self._allowed)
+        with Validator() as check:
+            hook_id, change, has_secret = wire.hook_change_from_proto(check, request, self._allowed)
         hook = await self._hooks.update(hook_id, change)
-        return pb.UpdateHookResponse(hook=wire.hook_message(hook, with_secret=has_secret))
+        return pb.UpdateHookResponse(hook=wire.hook_to_proto(hook, with_secret=has_secret))
 
     async def UnregisterHook(self, request: pb.UnregisterHookRequest, context: Context) -> pb.UnregisterHookResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             hook_id = check.required_id("hook_id", request.hook_id)
         await self._hooks.unregister(hook_id, datetime.now(UTC))
         return pb.UnregisterHookResponse()
 
     async def ListHookCalls(self, request: pb.ListHookCallsRequest, context: Context) -> pb.ListHookCallsResponse:
         """See the contract."""
-        calls, token = await self._calls.page(*wire.calls_wanted(request))
-        return pb.ListHookCallsResponse(calls=map(wire.call_message, calls), next_page_token=token)
+        calls, token = await self._calls.page(*wire.list_hook_calls_from_proto(request))
+        return pb.ListHookCallsResponse(calls=map(wire.call_to_proto, calls), next_page_token=token)
 
     async def DryRunHook(self, request: pb.DryRunHookRequest, context: Context) -> pb.DryRunHookResponse:
         """See the contract."""
-        with Checks() as check:
+        with Validator() as check:
             hook_id = check.required_id("hook_id", request.hook_id)
             job_id = check.optional_id("job_id", request.job_id)
         hook, key = await self._hooks.get_with_key(hook_id)
         document = await self._document_of(job_id) if job_id else wire.sample_document(hook)
-        return wire.rehearsed(await self._rehearsal.call(hook.to_call(), key, document))
+        return wire.dry_run_to_proto(await self._rehearsal.call(hook.to_call(), key, document))

@@ -13,11 +13,12 @@ from google.protobuf.json_format import MessageToJson
 
 from services.common.db.paging import Page
 from services.common.ids import new_id
-from services.gateway.auth import scope
-from services.gateway.catalog.model import DEFAULT_PROJECT_ID
+from services.gateway import scope
 from services.gateway.catalog.update_wire import Form
-from services.gateway.catalog.wire import project_id_of
-from services.gateway.hooks.model import (
+from services.gateway.catalog.wire import project_id_from_proto
+from services.gateway.hooks.store import FIXED
+from services.gateway.values.catalog import DEFAULT_PROJECT_ID
+from services.gateway.values.hooks import (
     DEFAULT_TIMEOUT,
     MAX_COMMAND_BYTES,
     MAX_SCOPE,
@@ -27,8 +28,8 @@ from services.gateway.hooks.model import (
     FailurePolicy,
     Hook,
 )
-from services.gateway.hooks.store import FIXED
-from services.gateway.wire import Checks, duration, timestamp
+from services.gateway.wire.times import duration_to_proto, timestamp_to_proto
+from services.gateway.wire.validation import Validator
 from services.lifecycle.model.calls import CallState
 from services.lifecycle.model.states import STAGES, HookEvent
 from services.lifecycle.rehearsal import Rehearsed
@@ -47,7 +48,7 @@ _TOKEN: Final = re.compile(r"[\x21-\x7e]{16,1024}")
 _POLICY_NUMBERS: Final = {policy: number for number, policy in _POLICIES.items()}
 
 
-def hook_of(check: Checks, message: pb.Hook, allowed: AllowList) -> Hook:
+def hook_from_proto(check: Validator, message: pb.Hook, allowed: AllowList) -> Hook:
     """Read a hook that is to be registered; a server without a secret gets one."""
     timeout = DEFAULT_TIMEOUT
     if message.HasField("timeout"):
@@ -56,9 +57,9 @@ def hook_of(check: Checks, message: pb.Hook, allowed: AllowList) -> Hook:
     command, url, secret = "", "", ""
     match message.WhichOneof("action"):
         case "webhook":
-            url, secret = _webhook(check, message.webhook, allowed)
+            url, secret = _webhook_from_proto(check, message.webhook, allowed)
         case "callback":
-            url, secret = _callback(check, message.callback, allowed)
+            url, secret = _callback_from_proto(check, message.callback, allowed)
         case _:
             command = check.text("hook.command", message.command, MAX_COMMAND_BYTES, required=True)
     if message.all_projects:
@@ -67,16 +68,16 @@ def hook_of(check: Checks, message: pb.Hook, allowed: AllowList) -> Hook:
         check.add("hook.all_projects", "excludes `project_id`: one of them alone")
     return Hook(
         hook_id=new_id("hook"),
-        project_id="" if message.all_projects else project_id_of(check, "hook.project_id", message.project_id),
-        template_ids=_scope(check, "hook.template_ids", message.template_ids),
-        kinds=_scope(check, "hook.kinds", message.kinds),
+        project_id="" if message.all_projects else project_id_from_proto(check, "hook.project_id", message.project_id),
+        template_ids=_scope_from_proto(check, "hook.template_ids", message.template_ids),
+        kinds=_scope_from_proto(check, "hook.kinds", message.kinds),
         event=event,
-        stage=_stage_of(check, message.stage, event),
+        stage=_stage_from_proto(check, message.stage, event),
         command=command,
         url=url,
         secret=secret,
         is_callback=message.HasField("callback"),
-        failure_policy=_policy_of(check, message, event),
+        failure_policy=_policy_from_proto(check, message, event),
         order=message.order,
         timeout=timeout,
         disabled=message.disabled,
@@ -84,19 +85,19 @@ def hook_of(check: Checks, message: pb.Hook, allowed: AllowList) -> Hook:
     )
 
 
-def calls_wanted(request: pb.ListHookCallsRequest) -> tuple[CallFilter, Page]:
+def list_hook_calls_from_proto(request: pb.ListHookCallsRequest) -> tuple[CallFilter, Page]:
     """Read which calls to list. Raises Invalid with all violations."""
-    with Checks() as check:
-        wanted = CallFilter(
+    with Validator() as check:
+        filters = CallFilter(
             project_id=check.optional_id("project_id", request.project_id),
             hook_id=check.optional_id("hook_id", request.hook_id),
             job_id=check.optional_id("job_id", request.job_id),
             states=check.choices("states", request.states, _CALL_STATES),
         )
-        return wanted, check.page(request, request.page_size, request.page_token)
+        return filters, check.page(request, request.page_size, request.page_token)
 
 
-def call_message(value: CallView) -> pb.HookCall:
+def call_to_proto(value: CallView) -> pb.HookCall:
     """Write a call."""
     return pb.HookCall(
         call_id=value.call_id,
@@ -111,8 +112,8 @@ def call_message(value: CallView) -> pb.HookCall:
         tries=value.tries,
         status=value.status,
         answer=value.answer,
-        start_time=timestamp(value.start_time),
-        end_time=None if value.end_time is None else timestamp(value.end_time),
+        start_time=timestamp_to_proto(value.start_time),
+        end_time=None if value.end_time is None else timestamp_to_proto(value.end_time),
     )
 
 
@@ -126,14 +127,14 @@ def sample_document(hook: Hook) -> bytes:
         ),
         state=ends.get(hook.event, job_pb2.Job.STATE_RUNNING),
         execution_ids=["exec-sample"],
-        create_time=timestamp(datetime.now(UTC)),
+        create_time=timestamp_to_proto(datetime.now(UTC)),
     )
     if hook.event is HookEvent.ERROR:
         job.reason, job.message = "AGENT_FAILED", "a sample of a failure"
     return MessageToJson(job, indent=None, ensure_ascii=False).encode()
 
 
-def rehearsed(value: Rehearsed) -> pb.DryRunHookResponse:
+def dry_run_to_proto(value: Rehearsed) -> pb.DryRunHookResponse:
     """Write what came of trying a hook out."""
     return pb.DryRunHookResponse(
         call_id=value.call_id,
@@ -144,11 +145,11 @@ def rehearsed(value: Rehearsed) -> pb.DryRunHookResponse:
         prompt_addition=value.answer.prompt_addition,
         labels=value.answer.labels,
         ask=value.answer.ask,
-        duration=duration(timedelta(seconds=value.seconds)),
+        duration=duration_to_proto(timedelta(seconds=value.seconds)),
     )
 
 
-def hook_message(value: Hook, *, with_secret: bool = False) -> pb.Hook:
+def hook_to_proto(value: Hook, *, with_secret: bool = False) -> pb.Hook:
     """Write a hook."""
     message = pb.Hook(
         hook_id=value.hook_id,
@@ -159,8 +160,8 @@ def hook_message(value: Hook, *, with_secret: bool = False) -> pb.Hook:
         event=_EVENT_NUMBERS[value.event],
         stage=value.stage,
         order=value.order,
-        timeout=duration(value.timeout),
-        create_time=timestamp(value.create_time),
+        timeout=duration_to_proto(value.timeout),
+        create_time=timestamp_to_proto(value.create_time),
         failure_policy=_POLICY_NUMBERS[value.failure_policy],
         disabled=value.disabled,
     )
@@ -175,14 +176,14 @@ def hook_message(value: Hook, *, with_secret: bool = False) -> pb.Hook:
     return message
 
 
-def change_of(
-    check: Checks, request: pb.UpdateHookRequest, allowed: AllowList
+def hook_change_from_proto(
+    check: Validator, request: pb.UpdateHookRequest, allowed: AllowList
 ) -> tuple[str, Callable[[Hook], Hook], bool]:
     """Read an update: of which hook it is, what it makes of that (raising Invalid, too), and whether of its secret."""
     form = Form(
         "hook",
-        partial(hook_message, with_secret=True),
-        lambda inner, message: hook_of(inner, message, allowed),
+        partial(hook_to_proto, with_secret=True),
+        lambda inner, message: hook_from_proto(inner, message, allowed),
         fixed=frozenset({*FIXED, "all_projects"}),
         entered=frozenset({"webhook", "callback"}),
     )
@@ -190,7 +191,7 @@ def change_of(
     return hook_id, change, not _WITH_SECRET.isdisjoint(request.update_mask.paths)
 
 
-def _webhook(check: Checks, message: pb.Webhook, allowed: AllowList) -> tuple[str, str]:
+def _webhook_from_proto(check: Validator, message: pb.Webhook, allowed: AllowList) -> tuple[str, str]:
     """Read a webhook's URL and secret; without one it gets one."""
     if complaint := url_complaint(message.url, allowed):
         check.add("hook.webhook.url", complaint)
@@ -199,7 +200,7 @@ def _webhook(check: Checks, message: pb.Webhook, allowed: AllowList) -> tuple[st
     return message.url, message.secret or new_secret()
 
 
-def _callback(check: Checks, message: pb.Callback, allowed: AllowList) -> tuple[str, str]:
+def _callback_from_proto(check: Validator, message: pb.Callback, allowed: AllowList) -> tuple[str, str]:
     """Read a callback's URL and token; without one it gets one."""
     if complaint := callback_complaint(message.url, allowed):
         check.add("hook.callback.url", complaint)
@@ -208,13 +209,13 @@ def _callback(check: Checks, message: pb.Callback, allowed: AllowList) -> tuple[
     return message.url, message.token or secrets.token_urlsafe(32)
 
 
-def _scope(check: Checks, field: str, values: Sequence[str]) -> tuple[str, ...]:
+def _scope_from_proto(check: Validator, field: str, values: Sequence[str]) -> tuple[str, ...]:
     if len(values) > MAX_SCOPE:
         check.add(field, f"must be at most {MAX_SCOPE}")
     return tuple(check.required_id(f"{field}[{number}]", value) for number, value in enumerate(values))
 
 
-def _stage_of(check: Checks, stage: str, event: HookEvent) -> str:
+def _stage_from_proto(check: Validator, stage: str, event: HookEvent) -> str:
     known = STAGES.get(event, ("",))
     if stage not in known:
         check.add(
@@ -223,7 +224,7 @@ def _stage_of(check: Checks, stage: str, event: HookEvent) -> str:
     return stage
 
 
-def _policy_of(check: Checks, message: pb.Hook, event: HookEvent) -> FailurePolicy:
+def _policy_from_proto(check: Validator, message: pb.Hook, event: HookEvent) -> FailurePolicy:
     if message.failure_policy == pb.Hook.FAILURE_POLICY_UNSPECIFIED:
         return FailurePolicy.FAIL if event.may_veto else FailurePolicy.IGNORE
     policy = check.choice("hook.failure_policy", message.failure_policy, _POLICIES)

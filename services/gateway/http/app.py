@@ -13,10 +13,10 @@ from services.common.errors import ServiceError
 from services.common.metrics import Meters
 from services.common.rpc.auth import Authenticator
 from services.common.rpc.draining import Draining
-from services.gateway.auth.model import Role
-from services.gateway.http.admitting import Admitting, refuse
+from services.gateway.http.access import PageAccess, refuse
 from services.gateway.http.metrics import CONTENT_TYPE, Node, scrape
-from services.gateway.http.watched import Watched
+from services.gateway.http.request_log import RequestLog
+from services.gateway.values.principal import Role
 
 METRICS: Final = "/metrics"
 HEALTH: Final = "/healthz"
@@ -26,7 +26,7 @@ PAGES: Final = {METRICS: Role.VIEWER}
 
 def http_app(meters: Meters, nodes: Sequence[Node], authenticator: Authenticator, draining: Draining) -> ASGIApp:
     """Make what is served. `authenticator` has to know PAGES, as methods."""
-    admitting = Admitting(authenticator)
+    admitting = PageAccess(authenticator)
 
     async def metrics(request: Request) -> Response:
         await admitting.to_all_projects(request)
@@ -39,4 +39,4 @@ def http_app(meters: Meters, nodes: Sequence[Node], authenticator: Authenticator
     pages = Starlette(
         routes=[Route(METRICS, metrics), Route(HEALTH, health)], exception_handlers={ServiceError: refuse}
     )
-    return Watched(pages, {METRICS, HEALTH}, meters.registry)
+    return RequestLog(pages, {METRICS, HEALTH}, meters.registry)

@@ -37,15 +37,15 @@ class Scrape(Collector):
 
 async def scrape(gateway: Meters, nodes: Sequence[Node]) -> bytes:
     """Ask everybody at once, and write what they say. A node that is away is told of as such, and no more."""
-    own, *told = await asyncio.gather(gateway.read(), *(node.read() for node in nodes))
+    own, *answers = await asyncio.gather(gateway.read(), *(node.read() for node in nodes))
     up = GaugeMetricFamily(
         "boatyard_up",
         "Whether a service of the cell answers: 1, or 0 where its metrics are missing.",
         labels=["service"],
     )
     up.add_metric(["gateway"], 1)
-    found = list(own or ())
-    for node, metrics in zip(nodes, told, strict=True):
+    collected = list(own or ())
+    for node, metrics in zip(nodes, answers, strict=True):
         up.add_metric([node.service], metrics is not None)
-        found += metrics or ()
-    return generate_latest(Scrape(merged([up, *found])))
+        collected += metrics or ()
+    return generate_latest(Scrape(merged([up, *collected])))

@@ -12,25 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import microseconds
 from services.common.engines import traits
-from services.common.errors import FailedPrecondition, NotFound
+from services.common.errors import NotFound
 from services.common.ids import new_id
-from services.gateway import requests
-from services.gateway.auth import scope
-from services.gateway.catalog.agent import (
-    DEFAULT_AGENT,
-    DEFAULT_POLICY,
-    AgentSettings,
-    Checkpoints,
-    Policy,
-    overlay,
-)
-from services.gateway.catalog.model import (
-    Repository,
-    Template,
-    Worker,
-    WorkItem,
-    WorkItemState,
-)
+from services.gateway import scope
 from services.gateway.catalog.store import (
     PROJECTS,
     REPOSITORIES,
@@ -38,25 +22,34 @@ from services.gateway.catalog.store import (
     WORK_ITEMS,
     WORKERS,
     Hold,
-    Kind,
-    Thing,
-    set_work_item_state,
+    Resource,
+    ResourceTable,
 )
-from services.gateway.jobs import drafts
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.drafts import Draft
-from services.gateway.jobs.files import write_files
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
-from services.gateway.jobs.labels import write_labels
-from services.gateway.jobs.model import JobView
-from services.gateway.jobs.notes import new_execution
-from services.gateway.jobs.rows import job_view
-from services.gateway.jobs.settled import settled_agent, settled_policy
-from services.gateway.jobs.store import LIVE
-from services.gateway.jobs.tables import NOW, executions, jobs
-from services.gateway.jobs.task import task
-from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS, turn_of
-from services.gateway.requests import Request
+from services.gateway.jobs.layers import resolve_agent, resolve_policy
+from services.gateway.jobs.prompt import compose_task
+from services.gateway.jobs.submission import JobSubmission, check_submission
+from services.gateway.ledger.executions import new_execution
+from services.gateway.ledger.inputs import write_files
+from services.gateway.ledger.labels import write_labels
+from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.ledger.rows import job_view
+from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS, turn_of
+from services.gateway.ledger.work_items import occupy
+from services.gateway.schema import idempotency
+from services.gateway.schema.clock import NOW
+from services.gateway.schema.idempotency import IdempotencyKey
+from services.gateway.schema.jobs import executions, jobs
+from services.gateway.values.agent import (
+    DEFAULT_AGENT,
+    DEFAULT_POLICY,
+    AgentSettings,
+    Checkpoints,
+    JobPolicySettings,
+    overlay,
+)
+from services.gateway.values.catalog import Repository, Template, Worker, WorkItem
+from services.gateway.values.jobs import JobView
 from services.lifecycle.model.order import AgentSettings as SettledAgent
 from services.lifecycle.model.order import InputFile, Order
 from services.lifecycle.model.states import JobState, Purpose
@@ -66,7 +59,7 @@ from services.lifecycle.run import execution_of_snapshot
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """What a draft names, as it is in the catalogue."""
+    """What a submission names, as it is in the catalogue."""
 
     project_id: str
     worker: Worker | None
@@ -82,7 +75,7 @@ class Admission:
     def __init__(
         self,
         engine: AsyncEngine,
-        changes: Changes,
+        notifier: JobNotifier,
         agent_command: str,
         agent_model: str = "",
         kinds: Kinds | None = None,
@@ -90,7 +83,7 @@ class Admission:
         ageing_seconds: float = DEFAULT_AGEING_SECONDS,
     ) -> None:
         self._engine = engine
-        self._changes = changes
+        self._notifier = notifier
         self.kinds = load_kinds() if kinds is None else kinds
         self._default = replace(DEFAULT_AGENT, command=agent_command)
         self._model = agent_model
@@ -101,77 +94,79 @@ class Admission:
         """Whether there is an agent for jobs for which nobody has said another."""
         return bool((self._default.command or "").strip())
 
-    async def admit(self, draft: Draft, request: Request | None) -> JobView:
+    async def admit(self, submission: JobSubmission, key: IdempotencyKey | None) -> JobView:
         """Write a job, PENDING; for a request that was made before, return the job that it made.
 
-        The draft's kind must be one of `kinds`.
-        Raises NotFound for what the draft names, Invalid for what only shows when all is laid together,
+        The submission's kind must be one of `kinds`.
+        Raises NotFound for what the submission names, Invalid for what only shows when all is laid together,
         FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED).
         """
         job_id = new_id("job")
         async with self._engine.begin() as connection:
-            earlier = await requests.claim(connection, request, job_id)
+            earlier = await idempotency.claim(connection, key, job_id)
             if earlier is not None:
                 return await job_view(connection, earlier)
-            named = await _look_up(connection, draft)
+            named = await _look_up(connection, submission)
             if named.work_item is not None:
                 await occupy(connection, named.work_item.work_item_id)
             create_time = (await connection.execute(select(NOW))).scalar_one()
-            kind = self.kinds[draft.kind]
+            kind = self.kinds[submission.kind]
             below = _policy_below(named, kind)
-            order = self._order(job_id, draft, named, below, create_time)
-            drafts.check(order, draft, kind, asked_below=below.checkpoints or Checkpoints())
+            order = self._order(job_id, submission, named, below, create_time)
+            check_submission(order, submission, kind, asked_below=below.checkpoints or Checkpoints())
             await _write(connection, order, self._ageing_seconds)
             await write_labels(connection, job_id, order.labels)
-            await write_files(connection, job_id, draft.files)
+            await write_files(connection, job_id, submission.files)
             view = await job_view(connection, job_id)
-        self._changes.changed(job_id, work=True)
+        self._notifier.notify(job_id, work=True)
         return view
 
-    def _order(self, job_id: str, draft: Draft, named: _Named, below: Policy, create_time: datetime) -> Order:
-        agent, policy = self._default, overlay(below, draft.policy)
-        for layer in (named.template, named.worker, draft):
+    def _order(
+        self, job_id: str, submission: JobSubmission, named: _Named, below: JobPolicySettings, create_time: datetime
+    ) -> Order:
+        agent, policy = self._default, overlay(below, submission.policy)
+        for layer in (named.template, named.worker, submission):
             if layer is not None:
                 agent = overlay(agent, layer.agent)
         branch = f"ticket-{named.work_item.work_item_id}" if named.work_item else f"boatyard/{job_id}"
         return Order(
             job_id=job_id,
             project_id=named.project_id,
-            kind=draft.kind,
-            priority=draft.priority,
-            prompt=draft.prompt,
-            task=task(
-                draft.prompt,
+            kind=submission.kind,
+            priority=submission.priority,
+            prompt=submission.prompt,
+            task=compose_task(
+                submission.prompt,
                 named.work_item,
                 named.related,
-                files=[file.name for file in draft.files],
-                has_data=bool(draft.data),
+                files=[file.name for file in submission.files],
+                has_data=bool(submission.data),
             ),
             create_time=create_time,
             repository_id=named.repository.repository_id if named.repository else "",
-            revision=draft.revision or (named.repository.default_revision if named.repository else b""),
-            snapshot_id=draft.snapshot_id,
-            branch=(draft.branch or branch.encode()) if named.repository else b"",
-            worker_id=draft.worker_id,
+            revision=submission.revision or (named.repository.default_revision if named.repository else b""),
+            snapshot_id=submission.snapshot_id,
+            branch=(submission.branch or branch.encode()) if named.repository else b"",
+            worker_id=submission.worker_id,
             worker_name=named.worker.display_name if named.worker else "",
-            work_item_id=draft.work_item_id,
+            work_item_id=submission.work_item_id,
             template_id=named.template.template_id if named.template else "",
             agent=self._settled(agent),
-            policy=settled_policy(policy),
-            labels=draft.labels,
-            not_before=draft.not_before if draft.delay is None else create_time + draft.delay,
-            files=tuple(InputFile(file.name, len(file.data)) for file in draft.files),
-            data=draft.data,
+            policy=resolve_policy(policy),
+            labels=submission.labels,
+            not_before=submission.not_before if submission.delay is None else create_time + submission.delay,
+            files=tuple(InputFile(file.name, len(file.data)) for file in submission.files),
+            data=submission.data,
         )
 
     def _settled(self, layer: AgentSettings) -> SettledAgent:
-        agent = settled_agent(layer)
+        agent = resolve_agent(layer)
         # A command may have a model of its own, and is told of none that nobody chose for it.
         return replace(agent, model=agent.model or self._model) if traits(agent.engine).needs_model else agent
 
 
-def _policy_below(named: _Named, kind: JobKind) -> Policy:
-    """Return the policy that a draft's own is laid over."""
+def _policy_below(named: _Named, kind: JobKind) -> JobPolicySettings:
+    """Return the policy that a submission's own is laid over."""
     policy = overlay(DEFAULT_POLICY, kind.policy)
     for layer in (named.template, named.worker):
         if layer is not None:
@@ -179,18 +174,20 @@ def _policy_below(named: _Named, kind: JobKind) -> Policy:
     return policy
 
 
-async def _look_up(connection: AsyncConnection, draft: Draft) -> _Named:
-    """Find what a draft names. What belongs to another project is not found."""
+async def _look_up(connection: AsyncConnection, submission: JobSubmission) -> _Named:
+    """Find what a submission names. What belongs to another project is not found."""
 
-    async def named(kind: Kind[Thing], thing_id: str, project_id: str | None, hold: Hold = "share") -> Thing | None:
-        return await kind.get(connection, thing_id, project_id, hold=hold) if thing_id else None
+    async def named(
+        table: ResourceTable[Resource], resource_id: str, project_id: str | None, hold: Hold = "share"
+    ) -> Resource | None:
+        return await table.get(connection, resource_id, project_id, hold=hold) if resource_id else None
 
-    worker = await named(WORKERS, draft.worker_id, draft.project_id)
-    project_id = draft.project_id or (worker.project_id if worker else scope.default_project())
+    worker = await named(WORKERS, submission.worker_id, submission.project_id)
+    project_id = submission.project_id or (worker.project_id if worker else scope.default_project())
     await PROJECTS.get(connection, project_id, hold="share")
-    template = await named(TEMPLATES, draft.template_id or (worker.template_id if worker else ""), project_id)
-    work_item = await named(WORK_ITEMS, draft.work_item_id, project_id, "change")
-    repository_id = draft.repository_id or (work_item.repository_id if work_item else "")
+    template = await named(TEMPLATES, submission.template_id or (worker.template_id if worker else ""), project_id)
+    work_item = await named(WORK_ITEMS, submission.work_item_id, project_id, "change")
+    repository_id = submission.repository_id or (work_item.repository_id if work_item else "")
     repository = await named(REPOSITORIES, repository_id, project_id)
     related = await _related(connection, work_item) if work_item else ()
     return _Named(project_id, worker, template, work_item, repository, related)
@@ -198,26 +195,11 @@ async def _look_up(connection: AsyncConnection, draft: Draft) -> _Named:
 
 async def _related(connection: AsyncConnection, work_item: WorkItem) -> tuple[WorkItem, ...]:
     """Return those of the related work items that are still there."""
-    found = []
+    related = []
     for related_id in work_item.related_work_item_ids:
         with suppress(NotFound):
-            found.append(await WORK_ITEMS.get(connection, related_id, work_item.project_id))
-    return tuple(found)
-
-
-async def occupy(connection: AsyncConnection, work_item_id: str) -> None:
-    """Put a work item in progress. Raises FailedPrecondition when a job works on it already."""
-    # The update comes first, for its lock: of two admissions at once the second sees the first one's job.
-    await set_work_item_state(connection, work_item_id, WorkItemState.IN_PROGRESS)
-    live = select(jobs.c.job_id).where(jobs.c.work_item_id == work_item_id, jobs.c.state.in_(LIVE))
-    job_id = (await connection.execute(live)).scalars().first()
-    if job_id is not None:
-        raise FailedPrecondition(
-            "WORK_ITEM_BUSY",
-            f"job {job_id} works on work item {work_item_id!r}: wait for its end, or cancel it",
-            work_item_id,
-            metadata={"job_id": job_id},
-        )
+            related.append(await WORK_ITEMS.get(connection, related_id, work_item.project_id))
+    return tuple(related)
 
 
 async def _write(connection: AsyncConnection, order: Order, ageing_seconds: float) -> None:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from services.common.errors import StartError
 from services.common.ids import ID_RULE, is_id
-from services.gateway.catalog.agent import Policy
+from services.gateway.values.agent import JobPolicySettings
 
 DEFAULT_KIND: Final = "task"
 WORK_ITEM_KIND: Final = "ticket"
@@ -29,7 +29,7 @@ class JobKind:
     description: str
     required_fields: tuple[str, ...] = ()
     required_data: tuple[str, ...] = ()
-    policy: Policy = field(default_factory=Policy)
+    policy: JobPolicySettings = field(default_factory=JobPolicySettings)
 
 
 Kinds = Mapping[str, JobKind]
@@ -61,7 +61,7 @@ def _kind(file: Path, name: str, table: Any) -> JobKind:  # noqa: ANN401 - any T
     _refuse_unknown(table, _KEYS, wrong)
     policy = table.get("policy", {})
     if isinstance(policy, dict):
-        _refuse_unknown(policy, [each.name for each in fields(Policy)], wrong)
+        _refuse_unknown(policy, [each.name for each in fields(JobPolicySettings)], wrong)
     try:
         kind = _ADAPTER.validate_python({"name": name, **table})
     except ValidationError as error:

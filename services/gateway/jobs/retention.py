@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number
 from services.common.db.housekeeping import every_hour
-from services.gateway.database import metadata
-from services.gateway.jobs.tables import executions, jobs, now
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import executions, jobs
+from services.gateway.schema.metadata import metadata
 from services.lifecycle.model.states import JobState
 
 _FINAL: Final = [state for state in JobState if state.is_final]
@@ -18,17 +19,17 @@ _AT_ONCE: Final = 100
 """Jobs that one transaction forgets: on SQLite everybody else waits for it."""
 
 
-async def forget_in_time(engine: AsyncEngine, keep_days: float) -> None:
+async def run_retention(engine: AsyncEngine, keep_days: float) -> None:
     """Forget what ended so long ago, every hour, until cancelled; 0 keeps all."""
 
     async def some() -> bool:
-        return await forget(engine, keep_days) > 0
+        return await remove_expired(engine, keep_days) > 0
 
     if keep_days:
         await every_hour("jobs", some)
 
 
-async def forget(engine: AsyncEngine, keep_days: float, at_once: int = _AT_ONCE) -> int:
+async def remove_expired(engine: AsyncEngine, keep_days: float, at_once: int = _AT_ONCE) -> int:
     """Forget some of the jobs that ended more than so many days ago, by the database's clock; return how many.
 
     What somebody else has locked, to try it again, is passed over.
@@ -36,10 +37,10 @@ async def forget(engine: AsyncEngine, keep_days: float, at_once: int = _AT_ONCE)
     over = as_number(jobs.c.end_time) < now() - round(keep_days * _DAY)
     old = select(jobs.c.job_id).where(over, jobs.c.state.in_(_FINAL)).order_by(jobs.c.end_time).limit(at_once)
     async with engine.begin() as connection:
-        found = (await connection.execute(old.with_for_update(skip_locked=True))).scalars().all()
-        if found:
-            await _delete(connection, found)
-    return len(found)
+        job_ids = (await connection.execute(old.with_for_update(skip_locked=True))).scalars().all()
+        if job_ids:
+            await _delete(connection, job_ids)
+    return len(job_ids)
 
 
 async def _delete(connection: AsyncConnection, job_ids: Sequence[str]) -> None:

@@ -1,21 +1,20 @@
 """Jobs and executions as callers ask for them: one, a page, or that one be ended. Each method is one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, select, update
+from sqlalchemy import Column, ColumnElement, Row, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
-from services.gateway.auth import scope
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.ending import end_job
-from services.gateway.jobs.filtering import conditions
-from services.gateway.jobs.model import ExecutionFilter, ExecutionView, Glance, JobFilter, JobView
-from services.gateway.jobs.rows import (
+from services.gateway import scope
+from services.gateway.ledger.ending import end_job
+from services.gateway.ledger.labels import selected
+from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.ledger.rows import (
     BRIEF_EXECUTIONS,
     EXECUTIONS,
     execution_view,
@@ -24,24 +23,43 @@ from services.gateway.jobs.rows import (
     job_view,
     job_views,
 )
-from services.gateway.jobs.tables import IS_LIVE, executions, jobs, now
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import IS_LIVE, LIVE, executions, jobs
+from services.gateway.schema.ownership import Ownership, owned
+from services.gateway.values.jobs import ExecutionFilter, ExecutionView, JobFilter, JobSummary, JobView
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
+from services.lifecycle.run import execution_of_snapshot
 
 _PAGE_CHARACTERS = 8 << 20
-
-LIVE = (JobState.PENDING, JobState.RUNNING, JobState.AWAITING_APPROVAL)
+_LIVE_STATES: Final = frozenset(LIVE)
 
 _JOB_KEY = (as_number(jobs.c.create_time), jobs.c.job_id)
 _EXECUTION_KEY = (as_number(executions.c.create_time), executions.c.execution_id)
 
 
+_RUNS: Final = executions.join(jobs, jobs.c.job_id == executions.c.job_id)
+
+
+def _of_job_of(column: Column[Any]) -> Select[Any]:
+    return select(column.label("id"), jobs.c.project_id).select_from(_RUNS)
+
+
+OWNERS: Final[Mapping[str, Ownership]] = {
+    "job": owned(jobs),
+    "execution": Ownership(_of_job_of(executions.c.execution_id)),
+    "workspace": Ownership(_of_job_of(executions.c.workspace_id)),
+    "snapshot": Ownership(_of_job_of(executions.c.execution_id), key=execution_of_snapshot),
+}
+"""Whose jobs are, and what their executions make."""
+
+
 class JobStore:
     """Knows jobs and executions."""
 
-    def __init__(self, engine: AsyncEngine, changes: Changes) -> None:
+    def __init__(self, engine: AsyncEngine, notifier: JobNotifier) -> None:
         self._engine = engine
-        self._changes = changes
+        self._notifier = notifier
 
     async def job(self, job_id: str) -> JobView:
         """Return a job. Raises NotFound."""
@@ -57,9 +75,9 @@ class JobStore:
             raise NotFound("job", job_id)
         return int(revision)
 
-    async def jobs(self, wanted: JobFilter, page: Page) -> tuple[list[JobView], Page]:
+    async def jobs(self, filters: JobFilter, page: Page) -> tuple[list[JobView], Page]:
         """Return a page of jobs in brief, the newest first, one more where there is a next, and how long it became."""
-        statement = page.select(select(jobs).where(*conditions(wanted)), _JOB_KEY, descending=True)
+        statement = page.select(select(jobs).where(*_job_conditions(filters)), _JOB_KEY, descending=True)
         async with self._engine.begin() as connection:
             rows, page = await _bounded(connection, statement, page)
             views = await job_views(connection, rows, brief=True)
@@ -70,39 +88,41 @@ class JobStore:
         async with self._engine.begin() as connection:
             rows = (await connection.execute(select(jobs).where(jobs.c.job_id.in_(job_ids)))).all()
             views = await job_views(connection, rows, brief=True)
-        found = {view.order.job_id: view for view in views}
-        return [found[job_id] for job_id in job_ids if job_id in found]
+        by_id = {view.order.job_id: view for view in views}
+        return [by_id[job_id] for job_id in job_ids if job_id in by_id]
 
-    async def glance(self, wanted: JobFilter, since: int | None) -> tuple[int, dict[str, Glance]]:
+    async def summaries(self, filters: JobFilter, since: int | None) -> tuple[int, dict[str, JobSummary]]:
         """Look at all jobs that match and live, or have ended since a time (None: ever), the newest first.
 
         Times are microseconds by the database's clock; the one returned is that of the look.
         """
-        found = select(jobs.c.job_id, jobs.c.revision, jobs.c.state, jobs.c.create_time).where(*conditions(wanted))
+        query = select(jobs.c.job_id, jobs.c.revision, jobs.c.state, jobs.c.create_time).where(
+            *_job_conditions(filters)
+        )
         if since is not None:  # two looks, each by an index of its own
-            ended = found.where(jobs.c.state.not_in(LIVE), as_number(jobs.c.end_time) >= since)
-            found = found.where(IS_LIVE).union_all(ended)  # type: ignore[assignment]
+            ended = query.where(jobs.c.state.not_in(LIVE), as_number(jobs.c.end_time) >= since)
+            query = query.where(IS_LIVE).union_all(ended)  # type: ignore[assignment]
         async with self._engine.begin() as connection:
             at = (await connection.execute(select(now()))).scalar_one()  # before the look: nothing is lost between
-            rows = (await connection.execute(found)).all()
+            rows = (await connection.execute(query)).all()
         newest = sorted(rows, key=lambda row: (row.create_time, row.job_id), reverse=True)
-        return at, {row.job_id: Glance(row.revision, row.state in LIVE) for row in newest}
+        return at, {row.job_id: JobSummary(row.revision, row.state in LIVE) for row in newest}
 
     async def execution(self, execution_id: str) -> ExecutionView:
         """Return an execution. Raises NotFound."""
         async with self._engine.begin() as connection:
             return await _execution(connection, execution_id)
 
-    async def executions(self, wanted: ExecutionFilter, page: Page) -> list[ExecutionView]:
+    async def executions(self, filters: ExecutionFilter, page: Page) -> list[ExecutionView]:
         """Return a page of executions in brief, the newest first, and one more where there is a next."""
         narrowed = _conditions(
-            (wanted.project_id, jobs.c.project_id),
-            (wanted.job_id, executions.c.job_id),
-            (wanted.worker_id, jobs.c.worker_id),
-            (wanted.work_item_id, jobs.c.work_item_id),
+            (filters.project_id, jobs.c.project_id),
+            (filters.job_id, executions.c.job_id),
+            (filters.worker_id, jobs.c.worker_id),
+            (filters.work_item_id, jobs.c.work_item_id),
         )
-        if wanted.states:
-            narrowed.append(executions.c.state.in_(sorted(wanted.states)))
+        if filters.states:
+            narrowed.append(executions.c.state.in_(sorted(filters.states)))
         statement = page.select(BRIEF_EXECUTIONS.where(*narrowed), _EXECUTION_KEY, descending=True)
         async with self._engine.begin() as connection:
             return [execution_view(row) for row in (await connection.execute(statement)).all()]
@@ -120,16 +140,16 @@ class JobStore:
                     allowed_states=LIVE,
                 )
             view = await job_view(connection, job_id)
-        self._changes.changed(job_id, work=True)
+        self._notifier.notify(job_id, work=True)
         return view
 
     async def cancel_execution(self, execution_id: str) -> ExecutionView:
         """Ask an execution's job to end. Raises NotFound, FailedPrecondition (EXECUTION_STATE)."""
         async with self._engine.begin() as connection:
-            found = await _execution(connection, execution_id)
-            state = await self._cancel(connection, found.job_id)
-            if found.state.is_final or state.is_final:
-                ended = found.state if found.state.is_final else state
+            execution = await _execution(connection, execution_id)
+            state = await self._cancel(connection, execution.job_id)
+            if execution.state.is_final or state.is_final:
+                ended = execution.state if execution.state.is_final else state
                 raise FailedPrecondition(
                     "EXECUTION_STATE",
                     f"execution {execution_id!r}, or its job, has ended already: it is {ended}",
@@ -138,7 +158,7 @@ class JobStore:
                     allowed_states=("PENDING", "RUNNING"),
                 )
             view = await _execution(connection, execution_id)
-        self._changes.changed(found.job_id, work=True)
+        self._notifier.notify(execution.job_id, work=True)
         return view
 
     async def check_unused(self, workspace_id: str) -> None:
@@ -162,10 +182,10 @@ class JobStore:
         """Return the cell of an execution that has begun; None where that is not known."""
         return await self._cell_of(executions.c.execution_id == execution_id)
 
-    async def _cell_of(self, wanted: ColumnElement[bool]) -> str | None:
-        known = select(executions.c.cell_id).where(wanted, executions.c.cell_id != "").limit(1)
+    async def _cell_of(self, condition: ColumnElement[bool]) -> str | None:
+        query = select(executions.c.cell_id).where(condition, executions.c.cell_id != "").limit(1)
         async with self._engine.begin() as connection:
-            return (await connection.execute(known)).scalar_one_or_none()
+            return (await connection.execute(query)).scalar_one_or_none()
 
     @staticmethod
     async def _cancel(connection: AsyncConnection, job_id: str) -> JobState:
@@ -192,18 +212,18 @@ def execution_key(view: ExecutionView) -> tuple[int, str]:
 
 
 async def _execution(connection: AsyncConnection, execution_id: str) -> ExecutionView:
-    found = await execution_views(connection, executions.c.execution_id == execution_id)
-    if not found:
+    views = await execution_views(connection, executions.c.execution_id == execution_id)
+    if not views:
         raise NotFound("execution", execution_id)
-    return found[0]
+    return views[0]
 
 
 async def _bounded(connection: AsyncConnection, statement: Select[Any], page: Page) -> tuple[list[Row[Any]], Page]:
     """Read a page of jobs, which ends early where their definitions are large: a million characters are allowed."""
     rows: list[Row[Any]] = []
     size = 0
-    async with connection.stream(statement) as found:
-        async for row in found:
+    async with connection.stream(statement) as stream:
+        async for row in stream:
             rows.append(row)
             if size > _PAGE_CHARACTERS:  # the page ends before this one
                 return rows, replace(page, size=len(rows) - 1)
@@ -211,6 +231,29 @@ async def _bounded(connection: AsyncConnection, statement: Select[Any], page: Pa
     return rows, page
 
 
-def _conditions(*wanted: tuple[str, ColumnElement[str]]) -> list[ColumnElement[bool]]:
+def _job_conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield what must hold of a job that a filter means."""
+    if filters.visible is not None:
+        yield jobs.c.project_id.in_(sorted(filters.visible))
+    if filters.project_id:
+        yield jobs.c.project_id == filters.project_id
+    if filters.states == _LIVE_STATES:
+        yield IS_LIVE  # in the words of an index that is small
+    elif filters.states:
+        yield jobs.c.state.in_(sorted(filters.states))
+    if filters.kinds:
+        yield jobs.c.kind.in_(sorted(filters.kinds))
+    if filters.worker_id:
+        yield jobs.c.worker_id == filters.worker_id
+    if filters.work_item_id:
+        yield jobs.c.work_item_id == filters.work_item_id
+    yield from map(selected, filters.labels)
+    if filters.created_after is not None:
+        yield jobs.c.create_time >= filters.created_after
+    if filters.created_before is not None:
+        yield jobs.c.create_time < filters.created_before
+
+
+def _conditions(*narrowing: tuple[str, ColumnElement[str]]) -> list[ColumnElement[bool]]:
     """Return what narrows a list to what is wanted, and to what the caller sees."""
-    return [*(column == value for value, column in wanted if value), *scope.within(jobs.c.project_id)]
+    return [*(column == value for value, column in narrowing if value), *scope.within(jobs.c.project_id)]

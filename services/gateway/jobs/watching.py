@@ -10,9 +10,9 @@ from itertools import islice
 from typing import TypeVar
 
 from services.common.errors import Unavailable
-from services.gateway.jobs.changes import ALL, Changes
-from services.gateway.jobs.model import Glance, JobFilter, JobView
 from services.gateway.jobs.store import JobStore
+from services.gateway.ledger.notifier import ALL, JobNotifier
+from services.gateway.values.jobs import JobFilter, JobSummary, JobView
 
 POLL_SECONDS = 2.0
 HEARTBEAT_SECONDS = 10.0
@@ -31,7 +31,7 @@ Seen = TypeVar("Seen")
 
 
 async def looks(
-    changes: Changes,
+    notifier: JobNotifier,
     job_id: str,
     look: Callable[[], Awaitable[Seen | None]],
     has_more: Callable[[], bool] = lambda: False,
@@ -43,7 +43,7 @@ async def looks(
     from the beginning, and whatever `look` raises.
     """
     silent_since, looked = time.monotonic(), float("-inf")
-    with changes.subscribed(job_id) as subscription:
+    with notifier.subscribe(job_id) as subscription:
         while True:
             try:
                 seen, looked = await look(), time.monotonic()
@@ -58,7 +58,7 @@ async def looks(
                 await subscription.wait(POLL_SECONDS)
 
 
-async def watch_job(store: JobStore, changes: Changes, job_id: str) -> AsyncGenerator[JobView | None, None]:
+async def watch_job(store: JobStore, notifier: JobNotifier, job_id: str) -> AsyncGenerator[JobView | None, None]:
     """Yield a job as it is, and again at every change until it has ended; None is a heartbeat. Raises NotFound."""
     known = 0
 
@@ -70,7 +70,7 @@ async def watch_job(store: JobStore, changes: Changes, job_id: str) -> AsyncGene
         known = view.revision
         return view
 
-    async with aclosing(looks(changes, job_id, look)) as views:
+    async with aclosing(looks(notifier, job_id, look)) as views:
         async for view in views:
             yield view
             if view is not None and view.state.is_final:
@@ -78,25 +78,27 @@ async def watch_job(store: JobStore, changes: Changes, job_id: str) -> AsyncGene
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class JobUpdate:
     """A job that is new or has changed, and from where to watch on when it has been told. None is a heartbeat."""
 
     view: JobView | None
     position: int
 
 
-async def watch_jobs(store: JobStore, changes: Changes, wanted: JobFilter, position: int) -> AsyncGenerator[Told, None]:
+async def watch_jobs(
+    store: JobStore, notifier: JobNotifier, filters: JobFilter, position: int
+) -> AsyncGenerator[JobUpdate, None]:
     """Yield all jobs that match, a heartbeat, and then those that change.
 
     From a position on the first ones are those that live, and those that have ended since.
     """
-    watch = _Watch(store, wanted, position)
-    told = position
-    async with aclosing(looks(changes, ALL, watch.look, watch.has_more)) as found:
-        async for views in found:
+    watch = _Watch(store, filters, position)
+    watched_from = position
+    async with aclosing(looks(notifier, ALL, watch.look, watch.has_more)) as batches:
+        async for views in batches:
             for view in views or (None,):
-                yield Told(view, watch.position if view is None else told)
-            told = watch.position
+                yield JobUpdate(view, watch.position if view is None else watched_from)
+            watched_from = watch.position
 
 
 class _Watch:
@@ -107,10 +109,10 @@ class _Watch:
     heard of.
     """
 
-    def __init__(self, store: JobStore, wanted: JobFilter, position: int) -> None:
+    def __init__(self, store: JobStore, filters: JobFilter, position: int) -> None:
         self._store = store
-        self._wanted = wanted
-        self._known: dict[str, Glance] = {}
+        self._filters = filters
+        self._known: dict[str, JobSummary] = {}
         self._to_tell: deque[str] = deque()
         self._looked_at = position
         self._next_look = 0.0
@@ -141,9 +143,11 @@ class _Watch:
         await asyncio.sleep(self._next_look - time.monotonic())
         begun = time.monotonic()
         since = self._looked_at - OVERLAP_MICROSECONDS if self._looked_at else None
-        at, found = await self._store.glance(self._wanted, since)
+        at, summaries = await self._store.summaries(self._filters, since)
         self._next_look = time.monotonic() + max(PAUSE_SECONDS, 10 * (time.monotonic() - begun))
-        self._to_tell.extend(job_id for job_id, glance in found.items() if self._known.get(job_id) != glance)
+        self._to_tell.extend(job_id for job_id, summary in summaries.items() if self._known.get(job_id) != summary)
         # What lived and does not match any more, by its state, is told as it now is, where it is still there.
-        self._to_tell.extend(job_id for job_id, glance in self._known.items() if glance.lives and job_id not in found)
-        self._known, self._looked_at = found, at
+        self._to_tell.extend(
+            job_id for job_id, summary in self._known.items() if summary.lives and job_id not in summaries
+        )
+        self._known, self._looked_at = summaries, at

@@ -4,16 +4,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.facts import listen
 from services.common.metrics import Meters
-from services.gateway.cells.model import Cell
 from services.gateway.cells.store import CellStore
-from services.gateway.metrics.counted import Counted
-from services.gateway.metrics.standing import StandingMetrics
-from services.gateway.metrics.store import StandingStore
+from services.gateway.metrics.counters import JobCounters
+from services.gateway.metrics.gauges import JobGauges
+from services.gateway.metrics.store import GaugeStore
+from services.gateway.values.cells import Cell
 
 
 def gateway_meters(engine: AsyncEngine, cells: CellStore, here: Cell) -> Meters:
     """Count what is written by way of `engine` from now on."""
     meters = Meters("gateway")
-    listen(engine, Counted(meters.registry).hear)
-    meters.add(StandingMetrics(StandingStore(engine, here.cell_id), cells, here))
+    listen(engine, JobCounters(meters.registry).hear)
+    meters.add(JobGauges(GaugeStore(engine, here.cell_id), cells, here))
     return meters

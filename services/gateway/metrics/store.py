@@ -6,15 +6,17 @@ from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import as_number
-from services.gateway.checkpoints.rows import IS_OPEN
-from services.gateway.checkpoints.tables import checkpoints
-from services.gateway.jobs.tables import IS_LIVE, IS_RUNNING, PENDING, cells, jobs, now
+from services.gateway.ledger.questions import IS_OPEN
+from services.gateway.schema.cells import cells
+from services.gateway.schema.checkpoints import checkpoints
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import IS_LIVE, IS_RUNNING, PENDING, jobs
 
 _SECOND = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class GaugeReadings:
     """How things stand. Jobs are counted by kind and state; seconds are 0.0 where nothing waits."""
 
     jobs: dict[tuple[str, str], int]
@@ -25,14 +27,14 @@ class Standing:
     beat_age_seconds: float
 
 
-class StandingStore:
+class GaugeStore:
     """Looks for one cell."""
 
     def __init__(self, engine: AsyncEngine, cell_id: str) -> None:
         self._engine = engine
         self._cell_id = cell_id
 
-    async def look(self) -> Standing:
+    async def look(self) -> GaugeReadings:
         """Look at everything, in one transaction."""
         by_kind = select(jobs.c.kind, jobs.c.state, func.count()).where(IS_LIVE).group_by(jobs.c.kind, jobs.c.state)
         made = as_number(jobs.c.create_time)
@@ -49,4 +51,4 @@ class StandingStore:
             running = (await connection.execute(here)).scalar_one()
             questions = (await connection.execute(asked)).scalar_one()
             age = (await connection.execute(beat)).scalar_one_or_none()
-        return Standing(live, waiting, (longest or 0) / _SECOND, running, questions, (age or 0) / _SECOND)
+        return GaugeReadings(live, waiting, (longest or 0) / _SECOND, running, questions, (age or 0) / _SECOND)

@@ -10,16 +10,16 @@ from grpc import aio
 
 from services.common.errors import NotFound
 from services.common.rpc.draining import Draining
-from services.gateway.auth import scope
+from services.gateway import scope
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore, execution_key
-from services.gateway.jobs.wire import fitted
+from services.gateway.routing.cell_client import CellClient, CellUnreachable, CommitRange
+from services.gateway.routing.gathering import CellPage, gather
+from services.gateway.routing.router import CellRouter
 from services.gateway.runtime import wire
-from services.gateway.runtime.everywhere import gather
-from services.gateway.runtime.gathered import Part
-from services.gateway.runtime.place import Compared, NodeAway, Place
-from services.gateway.runtime.places import Places
-from services.gateway.runtime.relay import Batch, Relay
+from services.gateway.runtime.relay import ExecutionUpdate, Relay
+from services.gateway.wire.lists import fitted
+from services.gateway.wire.validation import Validator, required_id
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -27,49 +27,51 @@ Context = aio.ServicerContext[Any, Any]
 class RuntimeServicer(AgentRuntimeServiceServicer):
     """Serves boatyard.gateway.v1.AgentRuntimeService."""
 
-    def __init__(self, admission: Admission, store: JobStore, relay: Relay, places: Places, draining: Draining) -> None:
+    def __init__(
+        self, admission: Admission, store: JobStore, relay: Relay, router: CellRouter, draining: Draining
+    ) -> None:
         self._admission = admission
         self._store = store
         self._relay = relay
-        self._places = places
+        self._router = router
         self._draining = draining
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
         """See the contract."""
-        view = await self._admission.admit(*wire.work(request))
+        view = await self._admission.admit(*wire.submission_from_proto(request))
         return pb.ExecuteResponse(execution_id=view.executions[0].execution_id, job_id=view.order.job_id)
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
         """See the contract."""
-        view = await self._store.execution(wire.execution_id(request.execution_id))
-        return pb.GetExecutionResponse(execution=wire.execution(view))
+        view = await self._store.execution(required_id("execution_id", request.execution_id))
+        return pb.GetExecutionResponse(execution=wire.execution_to_proto(view))
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
         """See the contract."""
-        which, page = wire.wanted(request)
-        views = await self._store.executions(which, page)
-        executions, token = fitted(views, page, wire.execution, execution_key)
+        filters, page = wire.list_executions_from_proto(request)
+        views = await self._store.executions(filters, page)
+        executions, token = fitted(views, page, wire.execution_to_proto, execution_key)
         return pb.ListExecutionsResponse(executions=executions, next_page_token=token)
 
     async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Context) -> pb.CancelExecutionResponse:
         """See the contract."""
-        view = await self._store.cancel_execution(wire.execution_id(request.execution_id))
-        return pb.CancelExecutionResponse(execution=wire.execution(view))
+        view = await self._store.cancel_execution(required_id("execution_id", request.execution_id))
+        return pb.CancelExecutionResponse(execution=wire.execution_to_proto(view))
 
     async def WatchExecution(
         self, request: pb.WatchExecutionRequest, context: Context
     ) -> AsyncIterator[pb.WatchExecutionResponse]:
         """See the contract."""
-        execution_id, position = wire.watch(request)
+        execution_id, position = wire.watch_from_proto(request)
 
-        def position_after(batch: Batch) -> int:
+        def position_after(batch: ExecutionUpdate) -> int:
             nonlocal position
             position = batch.events.next_sequence or position
             return position
 
         batches = self._relay.batches(execution_id, position, follow=request.follow, kinds=request.kinds)
         async for batch in self._draining.stream(batches, start=position, position_after=position_after):
-            end = None if batch.end is None else wire.execution(batch.end)
+            end = None if batch.end is None else wire.execution_to_proto(batch.end)
             following = batch.events.next_sequence or position
             yield pb.WatchExecutionResponse(events=batch.events.events, end=end, next_sequence=following)
 
@@ -93,17 +95,17 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     ) -> AsyncIterator[pb.AttachExecutionResponse]:
         """See the contract."""
         first = await anext(aiter(request_iterator), None)
-        place = await self._begun(wire.attaching(first))
+        client = await self._begun(wire.attached_execution_from_proto(first))
 
         async def typed() -> AsyncIterator[pb.AttachExecutionRequest]:
-            assert first is not None  # noqa: S101 - `attaching` has refused it
+            assert first is not None  # noqa: S101 - its absence was refused above
             yield first
             async for request in request_iterator:
                 yield request
 
         with _node_errors():
             async for answer in self._draining.stream(
-                place.attach(typed()), start=0, position_after=lambda latest: latest.taken_bytes
+                client.attach(typed()), start=0, position_after=lambda latest: latest.taken_bytes
             ):
                 yield answer
 
@@ -111,24 +113,24 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         """See the contract."""
         wire.check_diff_wanted(request)
         with _node_errors():
-            place, compared = await self._compared(request)
+            client, compared = await self._compared(request)
             if compared.base_commit_id == compared.commit_id:
                 return
-            async with aclosing(place.diff(request, compared)) as pieces:
+            async with aclosing(client.diff(request, compared)) as pieces:
                 async for piece in pieces:
                     yield pb.ReadDiffResponse(data=piece)
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
         """See the contract."""
-        request = wire.seen_workspaces(request)
+        request = wire.visible_workspaces(request)
 
-        async def ask(place: Place, size: int, token: str) -> Part[pb.ListWorkspacesResponse]:
-            answer = await place.list_workspaces(wire.part_of(request, size, token))
-            return Part(answer, len(answer.workspaces), answer.next_page_token)
+        async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.ListWorkspacesResponse]:
+            answer = await client.list_workspaces(wire.part_of(request, size, token))
+            return CellPage(answer, len(answer.workspaces), answer.next_page_token)
 
-        page = wire.workspaces_wanted(request)
+        page = wire.list_workspaces_from_proto(request)
         with _node_errors():
-            return wire.workspaces(await gather(self._places, page, ask))
+            return wire.workspaces_to_proto(await gather(self._router, page, ask))
 
     async def UsageOfWorkspaces(
         self, request: pb.UsageOfWorkspacesRequest, context: Context
@@ -136,69 +138,70 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         """See the contract."""
         scope.check_all()
 
-        async def ask(place: Place, size: int, token: str) -> Part[pb.UsageOfWorkspacesResponse]:
-            answer = await place.workspace_usage(wire.part_of(request, size, token))
-            return Part(answer, sum(len(cell.workspaces) for cell in answer.cells), answer.next_page_token)
+        async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.UsageOfWorkspacesResponse]:
+            answer = await client.workspace_usage(wire.part_of(request, size, token))
+            return CellPage(answer, sum(len(cell.workspaces) for cell in answer.cells), answer.next_page_token)
 
-        page = wire.usage_wanted(request)
+        with Validator() as check:
+            page = check.page(request, request.page_size, request.page_token)
         with _node_errors():
-            return wire.usage(await gather(self._places, page, ask))
+            return wire.usage_to_proto(await gather(self._router, page, ask))
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
         """See the contract."""
-        workspace_id = wire.workspace_id(request.workspace_id)
+        workspace_id = required_id("workspace_id", request.workspace_id)
         await self._store.check_unused(workspace_id)
         with _node_errors():
-            for place in await self._places.of_workspace(workspace_id):
-                await place.delete_workspace(request)
+            for client in await self._router.of_workspace(workspace_id):
+                await client.delete_workspace(request)
         return pb.DeleteWorkspaceResponse()
 
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
         """See the contract."""
 
-        async def ask(place: Place, size: int, token: str) -> Part[pb.ListSnapshotsResponse]:
-            answer = await place.list_snapshots(wire.part_of(request, size, token))
-            return Part(answer, len(answer.snapshots), answer.next_page_token)
+        async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.ListSnapshotsResponse]:
+            answer = await client.list_snapshots(wire.part_of(request, size, token))
+            return CellPage(answer, len(answer.snapshots), answer.next_page_token)
 
-        page = wire.snapshots_wanted(request)
+        page = wire.list_snapshots_from_proto(request)
         with _node_errors():
-            return wire.snapshots(await gather(self._places, page, ask))
+            return wire.snapshots_to_proto(await gather(self._router, page, ask))
 
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.GetSnapshotResponse:
         """See the contract."""
         with _node_errors():
-            _, answer = await self._snapshot(wire.snapshot_id(request.snapshot_id))
+            _, answer = await self._snapshot(required_id("snapshot_id", request.snapshot_id))
         return answer
 
     async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
         """See the contract."""
         with _node_errors():
-            for place in await self._places.of_snapshot(wire.snapshot_id(request.snapshot_id)):
-                await place.delete_snapshot(request)
+            for client in await self._router.of_snapshot(required_id("snapshot_id", request.snapshot_id)):
+                await client.delete_snapshot(request)
         return pb.DeleteSnapshotResponse()
 
-    async def _begun(self, execution_id: str) -> Place:
+    async def _begun(self, execution_id: str) -> CellClient:
         """Return where an execution is that can be talked to. Raises NotFound, FailedPrecondition (EXECUTION_STATE)."""
         view = await self._store.execution(execution_id)
         wire.check_begun(view)
-        return await self._places.of_cell(view.cell_id)
+        return await self._router.of_cell(view.cell_id)
 
-    async def _snapshot(self, snapshot_id: str) -> tuple[Place, pb.GetSnapshotResponse]:
+    async def _snapshot(self, snapshot_id: str) -> tuple[CellClient, pb.GetSnapshotResponse]:
         """Return a snapshot and who has it. Raises NotFound."""
-        for place in await self._places.of_snapshot(snapshot_id):
+        for client in await self._router.of_snapshot(snapshot_id):
             with suppress(NotFound):
-                return place, await place.snapshot(pb.GetSnapshotRequest(snapshot_id=snapshot_id))
+                return client, await client.snapshot(pb.GetSnapshotRequest(snapshot_id=snapshot_id))
         raise NotFound("snapshot", snapshot_id)
 
-    async def _compared(self, request: pb.ReadDiffRequest) -> tuple[Place, Compared]:
+    async def _compared(self, request: pb.ReadDiffRequest) -> tuple[CellClient, CommitRange]:
         """Return what a diff is wanted of, and who has it."""
         if request.snapshot_id:
-            place, found = await self._snapshot(request.snapshot_id)
-            snapshot = found.snapshot
-            return place, Compared(snapshot.repository_id, snapshot.base_commit_id, snapshot.commit_id)
+            client, answer = await self._snapshot(request.snapshot_id)
+            snapshot = answer.snapshot
+            return client, CommitRange(snapshot.repository_id, snapshot.base_commit_id, snapshot.commit_id)
         view = await self._store.execution(request.execution_id)
-        compared = Compared(view.repository_id, *wire.result_of(view))
-        return await self._places.of_cell(view.cell_id), compared
+        compared = CommitRange(view.repository_id, *wire.result_of(view))
+        return await self._router.of_cell(view.cell_id), compared
 
 
 @contextmanager
@@ -206,5 +209,5 @@ def _node_errors() -> Iterator[None]:
     """Leave a node that is away to the server's layers, which tell it the same way for every RPC."""
     try:
         yield
-    except NodeAway as away:
+    except CellUnreachable as away:
         raise away.cause from away

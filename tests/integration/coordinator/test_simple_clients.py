@@ -17,14 +17,14 @@ from boatyard.gateway.v1 import coordinator_pb2 as pb
 
 from services.common.errors import FailedPrecondition, ServiceError
 from services.common.rpc.status import service_error
-from services.gateway.catalog.agent import Checkpoints, Policy
-from services.gateway.catalog.model import Document, Repository, WorkItem, WorkItemState
 from services.gateway.catalog.store import REPOSITORIES, WORK_ITEMS, CatalogStore
-from services.gateway.checkpoints.model import Answer, Decider
-from services.gateway.coordinators.events import EventStore
-from services.gateway.coordinators.place import RemoteMachines
-from services.gateway.coordinators.wire import coordinator
-from services.gateway.jobs.model import JobView
+from services.gateway.coordinators.model import coordinator_cell
+from services.gateway.ledger.events import EventStore
+from services.gateway.routing.coordinator import CoordinatorCells
+from services.gateway.values.agent import Checkpoints, JobPolicySettings
+from services.gateway.values.catalog import Document, Repository, WorkItem, WorkItemState
+from services.gateway.values.checkpoints import CheckpointDecision, Decider
+from services.gateway.values.jobs import JobView
 from services.lifecycle.model.checkpoint import CheckpointState
 from services.lifecycle.model.states import ExecutionState, JobState
 from tests.kit.contract import ROOT
@@ -90,7 +90,9 @@ async def test_the_example_does_a_ticket(book: Books, api: Api, tmp_path: Path) 
         "Look at the hinge.",
     )
     assert (await catalog.get(WORK_ITEMS, item.work_item_id)).state is WorkItemState.REVIEW
-    machine = RemoteMachines(book.store, EventStore(book.engine), book.changes).of_cell(coordinator(job.cell_id))
+    machine = CoordinatorCells(book.store, EventStore(book.engine), book.notifier).of_cell(
+        coordinator_cell(job.cell_id)
+    )
     async with aclosing(machine.events(job.executions[-1].execution_id, 1, follow=False)) as batches:
         events = [event async for batch in batches for event in batch.events]
     assert events[0].output.data == b"\xff at work\n"
@@ -157,7 +159,7 @@ async def test_a_failure_of_the_machine_is_tried_again(book: Books, api: Api) ->
 
 async def held_job(book: Books, api: Api) -> dict[str, object]:
     """Admit a job that a person must approve before it is pushed, and have a client claim it."""
-    await book.admit(policy=Policy(checkpoints=Checkpoints(("push",))))
+    await book.admit(policy=JobPolicySettings(checkpoints=Checkpoints(("push",))))
     job = (await api.coordinator.ClaimJob(pb.ClaimJobRequest(coordinator_id="simple"))).job
     return {"coordinator_id": "simple", "lease": job.lease}
 
@@ -172,8 +174,8 @@ async def test_a_client_is_not_believed_what_nobody_has_approved(book: Books, ap
     assert (asked.name, asked.output.summary) == ("end", "Mended."), "the answer is given to what is seen"
     renewed = await api.coordinator.RenewLease(pb.RenewLeaseRequest(coordinator_id="simple", leases=[done.lease]))
     assert list(renewed.held_job_ids) == [done.lease.job_id]
-    yes = Answer(state=CheckpointState.APPROVED, comment="", decider=Decider(name="ann"))
-    await book.checkpoints.answer(asked.checkpoint_id, yes)
+    yes = CheckpointDecision(state=CheckpointState.APPROVED, comment="", decider=Decider(name="ann"))
+    await book.checkpoints.decide(asked.checkpoint_id, yes)
     answer = await api.coordinator.CompleteJob(done)
     assert answer.job.state == answer.job.STATE_SUCCEEDED
 
@@ -182,8 +184,8 @@ async def test_what_is_rejected_cannot_be_completed(book: Books, api: Api) -> No
     mine = await held_job(book, api)
     done = pb.CompleteJobRequest(**mine, summary="Mended.")
     asked = (await refused(api.coordinator.CompleteJob(done))).metadata["checkpoint_id"]
-    no = Answer(state=CheckpointState.REJECTED, comment="no", decider=Decider(name="ann"))
-    await book.checkpoints.answer(asked, no)
+    no = CheckpointDecision(state=CheckpointState.REJECTED, comment="no", decider=Decider(name="ann"))
+    await book.checkpoints.decide(asked, no)
     assert (await refused(api.coordinator.CompleteJob(done))).metadata["state"] == "REJECTED"
     answer = await api.coordinator.FailJob(pb.FailJobRequest(**mine, reason="REJECTED", message="no"))
     assert (answer.job.state, answer.job.reason) == (answer.job.STATE_FAILED, "REJECTED")

@@ -22,8 +22,9 @@ from services.common.errors import ServiceError
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
-from services.gateway.auth.checking import CHECKED_BY_THE_SERVICE
-from services.gateway.auth.wire import kind_of
+from services.gateway.app import OWNERS
+from services.gateway.door.scope_check import CHECKED_BY_THE_SERVICE
+from services.gateway.door.wire import kind_of
 from tests.kit import gateway
 from tests.kit.gateway import answers, running_gateway
 
@@ -125,7 +126,7 @@ def filled(descriptor: Descriptor, ids: dict[str, str], depth: int = 0) -> Messa
     for one in descriptor.fields:
         if one.containing_oneof is not None and message.WhichOneof(one.containing_oneof.name):
             continue
-        kind = kind_of(one.name)
+        kind = kind_of(one.name, OWNERS)
         if one.type == FieldDescriptor.TYPE_STRING and kind:
             value = ids.get(kind, f"{kind.replace('_', '-')}-of-nobody")
             if one.is_repeated:
@@ -203,7 +204,7 @@ async def test_a_token_of_one_project_cannot_tell_another_ones_things_from_nothi
         (name, kind)
         for name, kind in itertools.product(METHODS, ("project", *THINGS, "job", "execution", "hook", "snapshot"))
         if name not in CHECK_THEMSELVES
-        if any(kind_of(one.name) == kind for one in METHODS[name].input_type.fields)
+        if any(kind_of(one.name, OWNERS) == kind for one in METHODS[name].input_type.fields)
     ],
 )
 async def test_one_foreign_name_is_enough_to_be_refused(house: House, name: str, kind: str) -> None:

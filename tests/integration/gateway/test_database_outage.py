@@ -10,7 +10,7 @@ import pytest
 from boatyard.gateway.v1 import job_pb2
 from sqlalchemy import make_url
 
-from services.gateway.jobs.claiming import _CLAIMS
+from services.gateway.ledger.claiming import _CLAIMS
 from services.lifecycle.ledger import LedgerUnavailable
 from tests.kit.ledger import books, claimed
 from tests.kit.repos import Repo

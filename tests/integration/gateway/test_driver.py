@@ -11,10 +11,10 @@ from boatyard.execution.v1 import execution_pb2 as execution_pb
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 
 from services.common.rpc.channel import open_channel
-from services.gateway.catalog.agent import AgentSettings, Checkpoints, Policy, Retention
-from services.gateway.checkpoints.model import Answer, Decider
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.model import JobView
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.values.agent import AgentSettings, Checkpoints, JobPolicySettings, Retention
+from services.gateway.values.checkpoints import CheckpointDecision, Decider
+from services.gateway.values.jobs import JobView
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import LedgerUnavailable
 from services.lifecycle.model.checkpoint import CheckpointState
@@ -92,7 +92,7 @@ async def ended(book: Books, job_id: str) -> JobView:
 
 
 async def admit(book: Books, command: str, **policy: Any) -> str:
-    view = await book.admit(agent=AgentSettings(command=command), policy=Policy(**policy))
+    view = await book.admit(agent=AgentSettings(command=command), policy=JobPolicySettings(**policy))
     return view.order.job_id
 
 
@@ -162,8 +162,8 @@ async def approving(book: Books, job_id: str) -> AsyncIterator[asyncio.Task[JobV
         async with asyncio.timeout(60):
             while not (job := await book.store.job(job_id)).state.is_final:
                 for one in job.checkpoints:
-                    yes = Answer(state=CheckpointState.APPROVED, comment="", decider=Decider())
-                    await book.checkpoints.answer(one.checkpoint_id, yes)
+                    yes = CheckpointDecision(state=CheckpointState.APPROVED, comment="", decider=Decider())
+                    await book.checkpoints.decide(one.checkpoint_id, yes)
                 await asyncio.sleep(0.02)
         return job
 

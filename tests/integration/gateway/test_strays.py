@@ -10,9 +10,10 @@ from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 from sqlalchemy import update
 
 from services.common.db.engine import sqlite_url
-from services.gateway.catalog.agent import AgentSettings, Policy, Retention
-from services.gateway.jobs.standing import JobStandings
-from services.gateway.jobs.tables import jobs, now
+from services.gateway.ledger.statuses import JobStatuses
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import jobs
+from services.gateway.values.agent import AgentSettings, JobPolicySettings, Retention
 from services.lifecycle.driver import Driver
 from services.lifecycle.model.outcome import Keeping
 from services.lifecycle.nodes import Machine, Nodes
@@ -28,7 +29,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
 
 async def left_behind(book: Books, nodes: Nodes, retention: Retention) -> str:
     """Have a cell begin a job whose agent runs long, and let go of it; return the job."""
-    agent, policy = AgentSettings(command="sleep 600"), Policy(retention=retention)
+    agent, policy = AgentSettings(command="sleep 600"), JobPolicySettings(retention=retention)
     job_id = (await book.admit(agent=agent, policy=policy)).order.job_id
 
     async def runs() -> bool:
@@ -50,7 +51,7 @@ async def taken_over(book: Books) -> None:
 
 
 def strays(book: Books, nodes: Nodes, cell_id: str = "one") -> Strays:
-    return Strays(Machine(nodes), JobStandings(book.engine, cell_id).of, Keeping())
+    return Strays(Machine(nodes), JobStatuses(book.engine, cell_id).of, Keeping())
 
 
 async def here(nodes: Nodes, job_id: str) -> tuple[int, list[workspace_pb2.Workspace]]:

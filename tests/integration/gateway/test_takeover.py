@@ -8,14 +8,15 @@ from typing import Any
 
 from sqlalchemy import update
 
-from services.gateway.catalog.agent import AgentSettings, Policy
-from services.gateway.catalog.model import Repository
 from services.gateway.catalog.store import REPOSITORIES, CatalogStore
-from services.gateway.hooks.model import Hook, HookEvent
 from services.gateway.hooks.store import HookStore
-from services.gateway.jobs.ledger import SqlLedger
-from services.gateway.jobs.model import JobView
-from services.gateway.jobs.tables import jobs, now
+from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import jobs
+from services.gateway.values.agent import AgentSettings, JobPolicySettings
+from services.gateway.values.catalog import Repository
+from services.gateway.values.hooks import Hook, HookEvent
+from services.gateway.values.jobs import JobView
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import Lease, Stage
 from services.lifecycle.model.states import JobState, StageState
@@ -115,7 +116,7 @@ async def test_hooks_are_told_of_a_job_whose_last_attempt_was_lost(book: Books, 
         create_time=datetime.now(UTC),
     )
     await HookStore(book.engine).register(hook, None)
-    admitted = await book.admit(agent=AgentSettings(command="true"), policy=Policy(max_attempts=1))
+    admitted = await book.admit(agent=AgentSettings(command="true"), policy=JobPolicySettings(max_attempts=1))
     job = await ended_elsewhere(book, nodes, admitted.order.job_id, "agent")
 
     assert (job.state, job.reason, job.cell_id) == (JobState.FAILED, "NODE_LOST", "two")

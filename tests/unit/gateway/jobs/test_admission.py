@@ -10,20 +10,19 @@ import pytest
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, NotFound
 from services.common.sandbox.spec import Tier
-from services.gateway.auth.current import OURSELVES, set_current_access
-from services.gateway.auth.model import Access, Role
-from services.gateway.catalog.agent import (
+from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
+from services.gateway.jobs.layers import agent_as_layer, policy_as_layer, resolve_agent, resolve_policy
+from services.gateway.values.agent import (
     AgentSettings,
     Checkpoints,
+    JobPolicySettings,
     Network,
-    Policy,
     PromptDelivery,
     Publish,
     SandboxTier,
 )
-from services.gateway.catalog.model import Project, Repository, Template, Worker, WorkItem
-from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
-from services.gateway.jobs.settled import agent_layer, policy_layer, settled_agent, settled_policy
+from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
+from services.gateway.values.principal import OURSELVES, Principal, Role, set_current_principal
 from services.lifecycle.model import order as settled
 from tests.kit.ledger import Books, books
 
@@ -36,7 +35,7 @@ async def book(tmp_path: Path) -> AsyncIterator[Books]:
         catalog = CatalogStore(opened.engine)
         await catalog.create(PROJECTS, Project(project_id="other", create_time=NOW))
         settings = AgentSettings(command="lower", model="small", environment={"A": "1", "B": "1"})
-        policy = Policy(verify_command="make test", publish=Publish.NONE)
+        policy = JobPolicySettings(verify_command="make test", publish=Publish.NONE)
         everyday = {"project_id": "default", "create_time": NOW}
         await catalog.create(TEMPLATES, Template(template_id="template", agent=settings, policy=policy, **everyday))
         over = AgentSettings(model="large", environment={"B": "2"}, timeout=timedelta(seconds=5))
@@ -57,7 +56,7 @@ async def order(book: Books, **fields: Any) -> settled.Order:
 
 async def test_layers_lie_over_one_another(book: Books) -> None:
     mine = AgentSettings(environment={"C": "3"}, sandbox_tier=SandboxTier.NONE)
-    made = await order(book, worker_id="ada", agent=mine, policy=Policy(verify_command=""))
+    made = await order(book, worker_id="ada", agent=mine, policy=JobPolicySettings(verify_command=""))
     assert (made.agent.command, made.agent.model, made.agent.timeout) == ("lower", "large", 5.0)
     assert made.agent.environment == {"A": "1", "B": "2", "C": "3"}
     assert made.agent.sandbox_tier is Tier.NONE
@@ -74,8 +73,8 @@ async def test_without_layers_the_defaults_are_in_force(book: Books) -> None:
 
 async def test_settled_settings_are_written_as_a_layer_and_back(book: Books) -> None:
     made = await order(book, worker_id="ada", agent=AgentSettings(prompt_delivery=PromptDelivery.ARGUMENT))
-    assert settled_agent(agent_layer(made.agent)) == made.agent
-    assert settled_policy(policy_layer(made.policy)) == made.policy
+    assert resolve_agent(agent_as_layer(made.agent)) == made.agent
+    assert resolve_policy(policy_as_layer(made.policy)) == made.policy
 
 
 async def test_a_work_item_brings_its_words_and_its_repository(book: Books) -> None:
@@ -130,12 +129,12 @@ async def test_what_only_shows_when_all_is_laid_together(book: Books, fields: di
 
 @pytest.fixture
 def as_role() -> Iterator[Callable[[Role], None]]:
-    yield lambda role: set_current_access(Access("somebody", role))
-    set_current_access(OURSELVES)
+    yield lambda role: set_current_principal(Principal("somebody", role))
+    set_current_principal(OURSELVES)
 
 
-def asking(*stages: str) -> Policy:
-    return Policy(checkpoints=Checkpoints(stages))
+def asking(*stages: str) -> JobPolicySettings:
+    return JobPolicySettings(checkpoints=Checkpoints(stages))
 
 
 @pytest.mark.parametrize("own", [(), ("start",)])

@@ -6,11 +6,11 @@ import pytest
 
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, StartError
-from services.gateway.catalog.agent import Checkpoints, Policy
 from services.gateway.jobs.admission import Admission
-from services.gateway.jobs.changes import Changes
-from services.gateway.jobs.drafts import Draft
 from services.gateway.jobs.kinds import load_kinds
+from services.gateway.jobs.submission import JobSubmission
+from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.values.agent import Checkpoints, JobPolicySettings
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.states import Publish
 from tests.kit.ledger import books
@@ -32,8 +32,8 @@ description = "A task of ours."
 
 async def ordered(tmp_path: Path, kinds: Path | None, **fields: object) -> Order:
     async with books(sqlite_url(tmp_path / "gateway.db")) as book:
-        admission = Admission(book.engine, Changes(), "true", kinds=load_kinds(kinds))
-        draft = Draft(**{"project_id": "default", "prompt": "Do it.", "path": "spec.", **fields})  # type: ignore[arg-type]
+        admission = Admission(book.engine, JobNotifier(), "true", kinds=load_kinds(kinds))
+        draft = JobSubmission(**{"project_id": "default", "prompt": "Do it.", "path": "spec.", **fields})  # type: ignore[arg-type]
         return (await admission.admit(draft, None)).order
 
 
@@ -46,7 +46,7 @@ async def test_a_table_in_a_file_is_a_kind(tmp_path: Path) -> None:
     made = await ordered(tmp_path, own, kind="report", data=b'{"month": 5}')
     assert (made.kind, made.policy.publish, made.policy.verify_timeout) == ("report", Publish.NONE, 5.0)
     assert made.policy.checkpoints == ("start",)
-    mine = Policy(verify_command="", publish=Publish.PUSH, checkpoints=Checkpoints())
+    mine = JobPolicySettings(verify_command="", publish=Publish.PUSH, checkpoints=Checkpoints())
     over = await ordered(tmp_path, own, kind="report", data=b'{"month": 5}', policy=mine)
     assert (over.policy.verify_command, over.policy.publish, over.policy.checkpoints) == ("", Publish.PUSH, ())
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from services.common.db.paging import Page
 from services.common.errors import Invalid
-from services.gateway.jobs import draft_wire, wire
+from services.gateway.jobs import submission_wire, wire
 from services.gateway.jobs.kinds import load_kinds
-from services.gateway.jobs.model import ExecutionView, JobView
 from services.gateway.jobs.store import job_key
+from services.gateway.values.jobs import ExecutionView, JobView
+from services.gateway.wire.lists import fitted
 from services.lifecycle.model.order import AgentSettings, Order
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose
@@ -64,7 +65,7 @@ def view(prompt: str = "Do it.", job_id: str = "job-1", agent: AgentSettings | N
 
 def accepted(branch: bytes) -> bool:
     try:
-        draft_wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", branch=branch)), KINDS)
+        submission_wire.submission_from_proto(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", branch=branch)), KINDS)
     except Invalid:
         return False
     return True
@@ -85,38 +86,38 @@ def test_a_branch_is_accepted_when_git_accepts_it(parts: list[bytes]) -> None:
 
 
 def test_a_document_fits_into_a_hook() -> None:
-    short = json.loads(wire.document(view("Mend é.")))
+    short = json.loads(wire.job_document(view("Mend é.")))
     assert (short["jobId"], short["spec"]["prompt"]) == ("job-1", "Mend é.")
-    long = wire.document(view("\x01" * (1 << 20)))
+    long = wire.job_document(view("\x01" * (1 << 20)))
     assert len(long) <= wire.MAX_DOCUMENT_BYTES
     assert json.loads(long)["spec"]["prompt"].startswith("\x01")
 
 
 def test_a_list_shows_the_beginning_of_a_long_prompt() -> None:
-    brief = wire.job(view("x" * 5000), brief=True)
+    brief = wire.job_to_proto(view("x" * 5000), brief=True)
     assert brief.spec.prompt.startswith("xxx")
     assert len(brief.spec.prompt) < 1000
-    assert wire.job(view("x" * 5000)).spec.prompt == "x" * 5000
+    assert wire.job_to_proto(view("x" * 5000)).spec.prompt == "x" * 5000
 
 
 def test_a_page_ends_early_where_its_jobs_are_large() -> None:
     views = [view("x" * (1 << 19), f"job-{number}") for number in range(9)]
     page = Page(size=8)
-    messages, token = wire.fitted(views, page, wire.job, job_key)
+    messages, token = fitted(views, page, wire.job_to_proto, job_key)
     assert [message.job_id for message in messages] == [f"job-{number}" for number in range(4)]
     assert token
-    whole, last = wire.fitted([replace(views[0])], page, wire.job, job_key)
+    whole, last = fitted([replace(views[0])], page, wire.job_to_proto, job_key)
     assert (len(whole), last) == (1, "")
 
 
 @pytest.mark.parametrize("kind", ["reviews", "-"])
 def test_an_unknown_kind_is_refused(kind: str) -> None:
     with pytest.raises(Invalid) as refused:
-        draft_wire.new_job(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", kind=kind)), KINDS)
+        submission_wire.submission_from_proto(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", kind=kind)), KINDS)
     assert refused.value.violations[0][0] == "spec.kind"
 
 
 def test_hooks_are_told_the_names_of_an_environment_and_not_its_values() -> None:
     """What is called by HTTP may be anybody's server."""
-    document = wire.document(view(agent=AgentSettings(command="true", environment={"API_KEY": "s3cret"})))
+    document = wire.job_document(view(agent=AgentSettings(command="true", environment={"API_KEY": "s3cret"})))
     assert json.loads(document)["spec"]["agent"]["environment"] == {"API_KEY": ""}

@@ -1,0 +1,111 @@
+"""Puts the gateway's door together: who is let in, to what, and what is recorded of it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from boatyard.gateway.v1 import audit_pb2, auth_pb2
+from boatyard.gateway.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from boatyard.gateway.v1.auth_pb2_grpc import add_TokenServiceServicer_to_server
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common.db.housekeeping import every_hour
+from services.common.rpc.call import Inspect, Layer, Screen
+from services.common.rpc.server import Registration
+from services.gateway.door.audit import store as audit_store
+from services.gateway.door.audit.recording import recording
+from services.gateway.door.audit.servicer import AuditServicer
+from services.gateway.door.audit.store import AuditStore
+from services.gateway.door.audit.trail import AuditTrail
+from services.gateway.door.audit.wire import recorded_methods
+from services.gateway.door.authenticator import AdminToken, GatewayAuthenticator, TokenSource
+from services.gateway.door.owners import Owners
+from services.gateway.door.scope_check import ScopeCheck
+from services.gateway.door.tokens import store as token_store
+from services.gateway.door.tokens.cache import CachedTokens
+from services.gateway.door.tokens.servicer import TokenServicer
+from services.gateway.door.tokens.store import TokenStore
+from services.gateway.door.wire import required_roles
+from services.gateway.values.principal import Role
+from services.gateway.wire.access import for_caller
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What stands before every RPC of the gateway: before `registrations`, which are all of them."""
+
+    registrations: Sequence[Registration]
+    authenticator: GatewayAuthenticator
+    inspect: Inspect
+    screen: Screen
+    around: Sequence[Layer]
+    trail: AuditTrail
+    engine: AsyncEngine
+    keep_records: timedelta
+
+    async def run(self) -> None:
+        """Write what is recorded, and forget what is old, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.trail.run())
+            tasks.create_task(_run_retention(self.engine, self.keep_records))
+
+
+def door(
+    engine: AsyncEngine,
+    services: Sequence[Registration],
+    *,
+    owners: Owners,
+    cell_id: str,
+    admin_token: str,
+    keep_records: timedelta,
+    others: Sequence[TokenSource] = (),
+    pages: Mapping[str, Role],
+) -> Door:
+    """Make the door before `services`, and before those by which people change who comes through.
+
+    `owners` says whose the things are that requests to `services` name.
+    `others` know tokens that are neither the first administrator's nor in the database, such as another cell's. `pages`
+    are served over HTTP, and say by path who may see them.
+    """
+    tokens, records = TokenStore(engine), AuditStore(engine)
+    known, trail = CachedTokens(tokens), AuditTrail(records)
+    everything = [
+        *services,
+        Registration(
+            auth_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name,
+            add_TokenServiceServicer_to_server,
+            TokenServicer(tokens, known),
+        ),
+        Registration(
+            audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
+            add_AuditServiceServicer_to_server,
+            AuditServicer(records),
+        ),
+    ]
+    names = [served.name for served in everything]
+    return Door(
+        registrations=everything,
+        authenticator=GatewayAuthenticator(
+            [AdminToken(admin_token), *others, known], {**required_roles(names), **pages}
+        ),
+        inspect=ScopeCheck(engine, tokens, owners),
+        screen=for_caller,
+        around=[recording(trail, cell_id, recorded_methods(names))],
+        trail=trail,
+        engine=engine,
+        keep_records=keep_records,
+    )
+
+
+async def _run_retention(engine: AsyncEngine, keep: timedelta) -> None:
+    """Forget every hour what is older than it is kept, until cancelled."""
+
+    async def old() -> bool:
+        now = datetime.now(UTC)
+        async with engine.begin() as connection:
+            await audit_store.remove_expired(connection, now - keep)
+            await token_store.remove_expired(connection, now - token_store.ENDED_RETENTION)
+        return False
+
+    await every_hour("records of calls", old)

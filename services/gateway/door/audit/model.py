@@ -1,0 +1,40 @@
+"""What is recorded of a call."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.common.errors import Status
+
+OK = "OK"
+REFUSED = (Status.UNAUTHENTICATED, Status.PERMISSION_DENIED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """One call. `role` is empty where the caller is not known; a resource is such as job/job-01kb2v."""
+
+    record_id: str
+    time: datetime
+    caller: str
+    token_id: str
+    role: str
+    origin: str
+    cell_id: str
+    forwarded_by: str
+    method: str
+    resources: tuple[str, ...]
+    status: str
+    reason: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which records to list; what is empty or None does not narrow. `after` is the first moment, `before` the end."""
+
+    caller: str = ""
+    method: str = ""
+    resource_id: str = ""
+    only_refused: bool = False
+    after: datetime | None = None
+    before: datetime | None = None

@@ -1,0 +1,52 @@
+"""Where every call of the gateway passes by on its way out, whoever serves it and whatever came of it."""
+
+from collections.abc import AsyncIterator, Container
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from services.common.errors import Status
+from services.common.ids import new_id
+from services.common.rpc.call import Call, Layer
+from services.common.rpc.failing import TOO_MANY_FAILURES
+from services.gateway.door.audit import wire
+from services.gateway.door.audit.model import OK, REFUSED, AuditRecord
+from services.gateway.door.audit.trail import AuditTrail
+from services.gateway.values.principal import current_principal
+
+_WORDS = 255
+
+
+def recording(trail: AuditTrail, cell_id: str, changing: Container[str]) -> Layer:
+    """Record the calls of `changing` RPCs (by their paths), and of all others those that are refused."""
+
+    @asynccontextmanager
+    async def layer(call: Call) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            is_refused = call.status in REFUSED or call.reason == TOO_MANY_FAILURES
+            if (call.method in changing or is_refused) and not call.is_quiet:
+                trail.note(_record(call, cell_id))
+
+    return layer
+
+
+def _record(call: Call, cell_id: str) -> AuditRecord:
+    is_nobodys = call.status is Status.UNAUTHENTICATED or call.reason == TOO_MANY_FAILURES
+    principal = None if is_nobodys else current_principal()
+    origin = principal.origin if principal else call.context.peer()
+    return AuditRecord(
+        record_id=new_id("audit"),
+        time=datetime.now(UTC),
+        caller=principal.name[:_WORDS] if principal else "",
+        token_id=principal.token_id if principal else "",
+        role=principal.role if principal else "",
+        origin=origin[:_WORDS],
+        cell_id=cell_id,
+        forwarded_by=principal.forwarded_by if principal else "",
+        method=call.method.rpartition(".")[2],
+        resources=wire.resources_of(call.request, call.answer) if principal else (),
+        status=call.status or OK,
+        reason=call.reason or "",
+        request_id=call.request_id,
+    )

@@ -1,0 +1,32 @@
+"""The RPC of records: from the wire to the store and back."""
+
+from typing import Any
+
+from boatyard.gateway.v1 import audit_pb2 as pb
+from boatyard.gateway.v1.audit_pb2_grpc import AuditServiceServicer
+from grpc import aio
+
+from services.gateway import scope
+from services.gateway.door.audit import wire
+from services.gateway.door.audit.store import AuditStore
+from services.gateway.wire.validation import Validator
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class AuditServicer(AuditServiceServicer):
+    """Serves boatyard.gateway.v1.AuditService."""
+
+    def __init__(self, records: AuditStore) -> None:
+        self._records = records
+
+    async def ListAuditRecords(
+        self, request: pb.ListAuditRecordsRequest, context: Context
+    ) -> pb.ListAuditRecordsResponse:
+        """See the contract."""
+        scope.check_all()
+        with Validator() as check:
+            audit_filter = wire.audit_filter_from_proto(check, request)
+            page = check.page(request, request.page_size, request.page_token)
+        records, following = await self._records.page(audit_filter, page)
+        return pb.ListAuditRecordsResponse(records=map(wire.record_to_proto, records), next_page_token=following)

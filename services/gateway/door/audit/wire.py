@@ -1,0 +1,95 @@
+"""Between the contract's messages and records."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from boatyard.gateway.v1 import access_pb2
+from boatyard.gateway.v1 import audit_pb2 as pb
+from google.protobuf.descriptor_pb2 import MethodOptions
+from google.protobuf.descriptor_pool import Default
+from google.protobuf.message import Message
+
+from services.common.ids import is_id
+from services.gateway.door.audit.model import AuditFilter, AuditRecord
+from services.gateway.values.principal import Role
+from services.gateway.wire.access import ROLE_NUMBERS
+from services.gateway.wire.times import timestamp_to_proto
+from services.gateway.wire.validation import Validator
+
+MAX_RESOURCES: Final = 20
+
+_ID_FIELD: Final = re.compile(r"(\w+)_ids?")
+_NO_RESOURCES: Final = {"request", "message", "permission"}
+
+
+def recorded_methods(services: Iterable[str]) -> frozenset[str]:
+    """Return the paths of those RPCs of services (full names) that change something, and are not a coordinator's."""
+    return frozenset(
+        f"/{service.full_name}/{method.name}"
+        for service in map(Default().FindServiceByName, services)
+        for method in service.methods
+        if method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
+        if method.GetOptions().Extensions[access_pb2.required_role] != access_pb2.ROLE_COORDINATOR
+    )
+
+
+def resources_of(request: Message | None, answer: Message | None) -> tuple[str, ...]:
+    """Return what a call named, and what it made, such as job/job-01kb2v."""
+    named = [] if request is None else list(_ids(request))
+    made = [] if answer is None else list(_made(answer))
+    return tuple(dict.fromkeys(named + made))[:MAX_RESOURCES]
+
+
+def audit_filter_from_proto(check: Validator, request: pb.ListAuditRecordsRequest) -> AuditFilter:
+    """Read which records to list."""
+    return AuditFilter(
+        caller=check.line("caller", request.caller),
+        method=check.line("method", request.method),
+        resource_id=check.optional_id("resource_id", request.resource_id),
+        only_refused=request.only_refused,
+        after=check.moment("after_time", request.after_time) if request.HasField("after_time") else None,
+        before=check.moment("before_time", request.before_time) if request.HasField("before_time") else None,
+    )
+
+
+def record_to_proto(record: AuditRecord) -> pb.AuditRecord:
+    """Write a record."""
+    return pb.AuditRecord(
+        time=timestamp_to_proto(record.time),
+        caller=record.caller,
+        token_id=record.token_id,
+        role=ROLE_NUMBERS[Role(record.role)] if record.role else access_pb2.ROLE_UNSPECIFIED,
+        origin=record.origin,
+        cell_id=record.cell_id,
+        forwarded_by_cell_id=record.forwarded_by,
+        method=record.method,
+        resources=record.resources,
+        status=record.status,
+        reason=record.reason,
+        request_id=record.request_id,
+    )
+
+
+def _ids(message: Message) -> Iterator[str]:
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            if not field.message_type.GetOptions().map_entry:
+                for part in value if field.is_repeated else (value,):
+                    yield from _ids(part)
+        elif (id_field := _ID_FIELD.fullmatch(field.name)) and id_field[1] not in _NO_RESOURCES:
+            for thing_id in value if field.is_repeated else (value,):
+                if isinstance(thing_id, str) and is_id(thing_id):
+                    yield f"{id_field[1]}/{thing_id}"
+
+
+def _made(answer: Message) -> Iterator[str]:
+    """Give an answer's own ids and the first of each thing in it, as job_id in job: of that it tells more."""
+    for field, value in answer.ListFields():
+        if field.is_repeated:
+            continue
+        if field.message_type is None:
+            if (id_field := _ID_FIELD.fullmatch(field.name)) and isinstance(value, str) and is_id(value):
+                yield f"{id_field[1]}/{value}"
+        elif thing_id := getattr(value, f"{field.name}_id", ""):
+            yield f"{field.name}/{thing_id}"

@@ -1,0 +1,52 @@
+"""The RPCs of tokens: from the wire to the store and back."""
+
+from typing import Any
+
+from boatyard.gateway.v1 import auth_pb2 as pb
+from boatyard.gateway.v1.auth_pb2_grpc import TokenServiceServicer
+from grpc import aio
+
+from services.gateway import scope
+from services.gateway.door.tokens import wire
+from services.gateway.door.tokens.cache import CachedTokens
+from services.gateway.door.tokens.store import TokenStore, new_secret
+from services.gateway.values.principal import current_principal
+from services.gateway.wire.validation import Validator
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class TokenServicer(TokenServiceServicer):
+    """Serves boatyard.gateway.v1.TokenService."""
+
+    def __init__(self, tokens: TokenStore, known: CachedTokens) -> None:
+        self._tokens = tokens
+        self._known = known
+
+    async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenResponse:
+        """See the contract."""
+        scope.check_all()
+        with Validator() as check:
+            token = wire.token_from_proto(check, request, current_principal().name)
+            key = check.idempotency_key(request, request.request_id)
+        secret = new_secret()
+        token = await self._tokens.create(token, secret, key)
+        self._known.clear()
+        return pb.CreateTokenResponse(token=wire.token_to_proto(token), secret=secret)
+
+    async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
+        """See the contract."""
+        scope.check_all()
+        with Validator() as check:
+            page = check.page(request, request.page_size, request.page_token)
+        tokens, following = await self._tokens.page(page, ended=request.include_ended)
+        return pb.ListTokensResponse(tokens=map(wire.token_to_proto, tokens), next_page_token=following)
+
+    async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Context) -> pb.RevokeTokenResponse:
+        """See the contract."""
+        scope.check_all()
+        with Validator() as check:
+            token_id = check.required_id("token_id", request.token_id)
+        token = await self._tokens.revoke(token_id)
+        self._known.clear()
+        return pb.RevokeTokenResponse(token=wire.token_to_proto(token))

@@ -1,0 +1,97 @@
+"""Jobs that have ended and are tried again, because a person wants it."""
+
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.common.db.columns import as_number, microseconds
+from services.common.errors import FailedPrecondition
+from services.gateway.ledger.attempts import next_attempt
+from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.ledger.rows import job_row, job_view
+from services.gateway.ledger.work_items import occupy
+from services.gateway.schema import idempotency
+from services.gateway.schema.clock import NOW
+from services.gateway.schema.idempotency import IdempotencyKey
+from services.gateway.schema.jobs import executions, jobs
+from services.gateway.values.jobs import JobView
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.outcome import Failure
+from services.lifecycle.model.output import Output
+from services.lifecycle.model.states import JobState
+from services.lifecycle.model.value import load
+
+_RETRIABLE: Final = (JobState.FAILED, JobState.CANCELLED)
+
+
+class Retries:
+    """Has jobs that have ended tried again, at somebody's wish."""
+
+    def __init__(self, engine: AsyncEngine, notifier: JobNotifier) -> None:
+        self._engine = engine
+        self._notifier = notifier
+
+    async def retry(self, job_id: str, *, from_snapshot: bool, key: IdempotencyKey | None) -> JobView:
+        """Put a job that FAILED or was CANCELLED into the queue again, with as many attempts as it had at first.
+
+        Raises NotFound, FailedPrecondition (JOB_STATE, NO_SNAPSHOT, WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED).
+        """
+        async with self._engine.begin() as connection:
+            if await idempotency.claim(connection, key, job_id) is None:
+                await _begin_again(connection, job_id, from_snapshot=from_snapshot)
+            view = await job_view(connection, job_id)
+        self._notifier.notify(job_id, work=True)
+        return view
+
+
+async def _begin_again(connection: AsyncConnection, job_id: str, *, from_snapshot: bool) -> None:
+    job = await job_row(connection, job_id, locked=True)
+    if JobState(job.state) not in _RETRIABLE:
+        raise FailedPrecondition(
+            "JOB_STATE",
+            f"job {job_id!r} is {job.state}: what has failed or was cancelled can be tried again",
+            job_id,
+            state=job.state,
+            allowed_states=_RETRIABLE,
+        )
+    snapshot_id, cell_id = await _left(connection, job) if from_snapshot else ("", "")
+    if job.work_item_id:
+        await occupy(connection, job.work_item_id)
+    order = load(Order, job.definition)
+    since: datetime = (await connection.execute(select(NOW))).scalar_one()
+    execution_id = await next_attempt(connection, job, Failure(job.reason, job.message))
+    again = update(jobs).where(jobs.c.job_id == job_id)
+    await connection.execute(
+        again.values(
+            state=JobState.PENDING,
+            reason="",
+            message="",
+            cancel_requested=False,
+            attempt=job.attempt + 1,
+            last_attempt=job.attempt + order.policy.max_attempts,
+            execution_id=execution_id,
+            snapshot_id=snapshot_id,
+            bound_cell_id=cell_id,
+            # It stands in the queue as if it came now, with the priority that it has.
+            turn=job.turn + microseconds(since) - as_number(jobs.c.create_time),
+            wake_time=microseconds(since),
+            revision=job.revision + 1,
+            end_time=None,
+        )
+    )
+
+
+async def _left(connection: AsyncConnection, job: Row[Any]) -> tuple[str, str]:
+    """Return the snapshot of what a job's last attempt left, and the cell that has it."""
+    last = select(executions.c.output, executions.c.cell_id).where(executions.c.execution_id == job.execution_id)
+    row = (await connection.execute(last)).one()
+    snapshot_id = load(Output, row.output).snapshot_id
+    if not snapshot_id:
+        raise FailedPrecondition(
+            "NO_SNAPSHOT",
+            f"the last attempt of job {job.job_id!r} left nothing that was kept: try it again from its beginning",
+            job.job_id,
+        )
+    return snapshot_id, row.cell_id

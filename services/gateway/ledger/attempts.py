@@ -1,0 +1,78 @@
+"""From one attempt of a job to the next: by its driver, by a cell that takes it over."""
+
+from typing import Any, Final
+
+from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.common.ids import new_id
+from services.gateway.ledger.ending import end_job, end_stages
+from services.gateway.ledger.executions import end_executions, new_execution
+from services.gateway.ledger.questions import withdraw
+from services.gateway.ledger.rows import job_row
+from services.gateway.schema.clock import NOW, now
+from services.gateway.schema.jobs import executions, jobs, stages
+from services.gateway.schema.sql import insert_if_absent
+from services.lifecycle.ledger import Lease, LeaseLost
+from services.lifecycle.model.outcome import Failure, Outcome, Retry
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
+from services.lifecycle.model.value import dump
+
+_SECOND: Final = 1_000_000
+
+
+async def give_up(connection: AsyncConnection, job: Row[Any], failure: Failure) -> None:
+    """Write down how a job has failed whose attempt is lost, for whoever is to tell its hooks, and to end it.
+
+    The job's row is locked. It is what the driver writes down before it calls error hooks.
+    """
+    await withdraw(connection, job.job_id)
+    of_attempt = (stages.c.job_id == job.job_id, stages.c.attempt == job.attempt)
+    number = (await connection.execute(select(func.count()).where(*of_attempt))).scalar_one() + 1
+    this = {"job_id": job.job_id, "attempt": job.attempt, "name": "error"}
+    begun = {"number": number, "state": StageState.RUNNING, "result": "", "message": "", "start_time": NOW}
+    await insert_if_absent(connection, stages, this | begun)
+    ended = {"state": StageState.DONE, "result": dump(Outcome(JobState.FAILED, failure)), "message": failure.reason}
+    error = update(stages).where(*of_attempt, stages.c.name == "error")
+    await connection.execute(error.values(**ended, end_time=NOW))
+
+
+async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Failure) -> str:
+    """End what has not ended of a job's attempt, and write the execution of the next; return its id.
+
+    The job's row is locked, and for the caller to write.
+    """
+    execution_id = new_id("exec")
+    await withdraw(connection, job.job_id)
+    await end_stages(connection, job.job_id)
+    await end_executions(connection, job.job_id, ExecutionState.FAILED, failure.reason, failure.message)
+    fresh = new_execution(execution_id, job.job_id, job.attempt + 1, Purpose.AGENT)
+    await connection.execute(insert(executions).values(fresh))
+    return execution_id
+
+
+async def retry_later(connection: AsyncConnection, cell_id: str, lease: Lease, retry: Retry) -> None:
+    """Have the lease's job wait for its next attempt; see Ledger.retry."""
+    job = await job_row(connection, lease.job_id, locked=True)
+    if job.fence != lease.fence or job.state == JobState.AWAITING_APPROVAL:
+        raise LeaseLost
+    if job.state != JobState.RUNNING:  # it was done, and the answer was lost
+        return
+    if job.cancel_requested:
+        await end_job(connection, job, Outcome(JobState.CANCELLED))
+        return
+    execution_id = await next_attempt(connection, job, retry.failure)
+    waiting = update(jobs).where(jobs.c.job_id == job.job_id)
+    await connection.execute(
+        waiting.values(
+            state=JobState.PENDING,
+            attempt=job.attempt + 1,
+            execution_id=execution_id,
+            snapshot_id=retry.snapshot_id or job.snapshot_id,
+            bound_cell_id=cell_id if retry.snapshot_id else job.bound_cell_id,
+            held=False,
+            lease_until=0,
+            wake_time=now() + round(retry.seconds * _SECOND),
+            revision=job.revision + 1,
+        )
+    )

@@ -1,0 +1,49 @@
+"""Calls of hooks, written with the job that they are of. All of it works inside the caller's transaction."""
+
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.common.db.facts import note
+from services.gateway.schema.clock import NOW
+from services.gateway.schema.hooks import hook_calls
+from services.gateway.schema.sql import insert_if_absent
+from services.gateway.values.facts import HookCalled
+from services.lifecycle.ledger import Lease
+from services.lifecycle.model.calls import CallState, HookCall
+
+
+async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) -> None:
+    """Record a call as it now goes. Works inside the caller's transaction, under the job's lease."""
+    this = update(hook_calls).where(hook_calls.c.call_id == call.call_id)
+    if call.state is not CallState.RUNNING:
+        known = {"state": call.state, "tries": call.tries, "status": _text(call.status), "answer": _text(call.answer)}
+        ended = this.where(hook_calls.c.state == CallState.RUNNING).values(**known, end_time=NOW)
+        if (await connection.execute(ended)).rowcount:
+            note(connection, HookCalled(call.event, call.state))
+        return
+    row = {
+        "call_id": call.call_id,
+        "hook_id": call.hook_id,
+        "job_id": lease.job_id,
+        "project_id": lease.order.project_id,
+        "attempt": lease.attempt,
+        "event": call.event,
+        "stage": call.stage,
+        "begun": 1,
+        "start_time": NOW,
+    }
+    fresh = {"state": CallState.RUNNING, "fence": lease.fence, "tries": 0, "status": "", "answer": ""}
+    if not await insert_if_absent(connection, hook_calls, row | fresh):
+        again = this.where(hook_calls.c.fence < lease.fence)
+        await connection.execute(again.values(**fresh, begun=hook_calls.c.begun + 1, end_time=None))
+
+
+async def interrupt_calls(connection: AsyncConnection, job_id: str) -> None:
+    """Say of a job's calls that have not ended that nobody will know what they came to."""
+    open_ones = update(hook_calls).where(hook_calls.c.job_id == job_id, hook_calls.c.state == CallState.RUNNING)
+    await connection.execute(open_ones.values(state=CallState.INTERRUPTED, end_time=NOW))
+
+
+def _text(text: str) -> str:
+    """Return a text as a database takes it: PostgreSQL keeps no NUL."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

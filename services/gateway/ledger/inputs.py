@@ -1,0 +1,34 @@
+"""What jobs start from: their repository, and the files that they work on. In the caller's transaction."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.common.errors import NotFound
+from services.gateway.schema.catalog import repositories
+from services.gateway.schema.jobs import job_files
+from services.lifecycle.model.surroundings import Content, Remote
+
+
+async def write_files(connection: AsyncConnection, job_id: str, files: Iterable[Content]) -> None:
+    """Keep a new job's files."""
+    rows = [{"job_id": job_id, "name": file.name, "content": file.data} for file in files]
+    if rows:
+        await connection.execute(insert(job_files), rows)
+
+
+async def read_files(connection: AsyncConnection, job_id: str) -> tuple[Content, ...]:
+    """Return a job's files."""
+    query = select(job_files.c.name, job_files.c.content).where(job_files.c.job_id == job_id)
+    rows = (await connection.execute(query.order_by(job_files.c.name))).all()
+    return tuple(Content(row.name, row.content) for row in rows)
+
+
+async def read_remote(connection: AsyncConnection, repository_id: str) -> Remote:
+    """Return where a job's repository is, with its token. Raises NotFound, also for one that is deleted."""
+    there = (repositories.c.repository_id == repository_id, repositories.c.delete_time.is_(None))
+    row = (await connection.execute(select(repositories.c.url, repositories.c.token).where(*there))).first()
+    if row is None:
+        raise NotFound("repository", repository_id)
+    return Remote(repository_id, row.url, row.token)

@@ -1,0 +1,117 @@
+"""Checkpoints as rows, beside their jobs'. All of it works inside the caller's transaction."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, Select, and_, or_, select, type_coerce, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.common.db.columns import Moment, as_number
+from services.common.db.facts import note
+from services.gateway.schema.checkpoints import checkpoints
+from services.gateway.schema.clock import NOW, now
+from services.gateway.schema.sql import insert_if_absent
+from services.gateway.values.checkpoints import Checkpoint, Decider
+from services.gateway.values.facts import Questions
+from services.lifecycle.ledger import Lease
+from services.lifecycle.model.checkpoint import CheckpointState, Decision, Origin, Question
+from services.lifecycle.model.output import Output
+from services.lifecycle.model.value import dump, load
+
+_SECOND: Final = 1_000_000
+_IS_OVER: Final = as_number(checkpoints.c.expire_time) <= now()
+_UNANSWERED: Final = checkpoints.c.state == CheckpointState.PENDING
+
+IS_OPEN: Final = and_(_UNANSWERED, ~_IS_OVER)
+"""What an answer may be given to."""
+
+SELECT: Final[Select[Any]] = select(checkpoints, _IS_OVER.label("is_over"))
+"""Rows for `checkpoint_of`."""
+
+
+def in_states(states: frozenset[CheckpointState]) -> ColumnElement[bool]:
+    """Return the condition of being in any of some states, as they are now."""
+    derived = {CheckpointState.PENDING: IS_OPEN, CheckpointState.EXPIRED: and_(_UNANSWERED, _IS_OVER)}
+    written = sorted(states - derived.keys())
+    return or_(checkpoints.c.state.in_(written), *(derived[state] for state in states & derived.keys()))
+
+
+def checkpoint_of(row: Row[Any]) -> Checkpoint:
+    """Read a row of SELECT."""
+    state = CheckpointState(row.state)
+    expired = state is CheckpointState.PENDING and row.is_over
+    return Checkpoint(
+        checkpoint_id=row.checkpoint_id,
+        job_id=row.job_id,
+        project_id=row.project_id,
+        execution_id=row.execution_id,
+        name=row.name,
+        origin=Origin(row.origin),
+        question=row.question,
+        round=row.round,
+        takes_changes=row.takes_changes,
+        output=load(Output, row.output),
+        state=CheckpointState.EXPIRED if expired else state,
+        comment=row.comment,
+        decider=Decider(name=row.decided_by, peer=row.decided_peer, via=row.decided_via),
+        create_time=row.create_time,
+        expire_time=row.expire_time,
+        decide_time=row.expire_time if expired else row.decide_time,
+    )
+
+
+async def checkpoints_of(connection: AsyncConnection, job_ids: Sequence[str]) -> Mapping[str, list[Checkpoint]]:
+    """Return the checkpoints of some jobs, by job, the oldest first."""
+    by_job: defaultdict[str, list[Checkpoint]] = defaultdict(list)
+    query = SELECT.where(checkpoints.c.job_id.in_(job_ids))
+    in_order = query.order_by(checkpoints.c.create_time, checkpoints.c.checkpoint_id)
+    for row in (await connection.execute(in_order)).all():
+        by_job[row.job_id].append(checkpoint_of(row))
+    return by_job
+
+
+async def write_question(connection: AsyncConnection, lease: Lease, question: Question) -> Checkpoint:
+    """Write a question of the lease's attempt, unless it is there; return it as it is."""
+    checkpoint_id = _id_of(lease, question.name)
+    row = {
+        "checkpoint_id": checkpoint_id,
+        "job_id": lease.job_id,
+        "project_id": lease.order.project_id,
+        "execution_id": question.execution_id,
+        "name": question.name,
+        "origin": question.origin,
+        "question": question.text.replace("\0", "\N{REPLACEMENT CHARACTER}"),  # which PostgreSQL does not keep
+        "round": question.round,
+        "takes_changes": question.takes_changes,
+        "output": dump(question.output),
+        "state": CheckpointState.PENDING,
+        **dict.fromkeys(("comment", "decided_by", "decided_peer", "decided_via"), ""),
+        "create_time": NOW,
+        "expire_time": type_coerce(now() + round(question.seconds * _SECOND), Moment),
+    }
+    if await insert_if_absent(connection, checkpoints, row):
+        note(connection, Questions(CheckpointState.PENDING))
+    query = SELECT.where(checkpoints.c.checkpoint_id == checkpoint_id)
+    return checkpoint_of((await connection.execute(query)).one())
+
+
+async def decision_on(connection: AsyncConnection, lease: Lease, name: str) -> Decision | None:
+    """Return what a question of the lease's attempt came to; see Ledger.decision."""
+    row = (await connection.execute(SELECT.where(checkpoints.c.checkpoint_id == _id_of(lease, name)))).first()
+    checkpoint = None if row is None else checkpoint_of(row)
+    if checkpoint is None or checkpoint.state is CheckpointState.PENDING:
+        return None
+    return Decision(checkpoint.state, checkpoint.comment, checkpoint.decider.name)
+
+
+async def withdraw(connection: AsyncConnection, job_id: str) -> None:
+    """Want no answer any more to what a job has asked: it has ended, or its next attempt asks again."""
+    withdrawn = update(checkpoints).where(checkpoints.c.job_id == job_id, IS_OPEN)
+    done = await connection.execute(withdrawn.values(state=CheckpointState.WITHDRAWN, decide_time=NOW))
+    note(connection, Questions(CheckpointState.WITHDRAWN, done.rowcount))
+
+
+def _id_of(lease: Lease, name: str) -> str:
+    """Return the id of an attempt's question: made of its agent's, so that another attempt asks anew."""
+    return f"check-{lease.execution_id.removeprefix('exec-')}-{name}"

@@ -1,0 +1,146 @@
+"""From the ledger's rows to what is known of jobs. All of it works inside the caller's transaction."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.common.errors import NotFound
+from services.gateway.ledger.questions import checkpoints_of
+from services.gateway.schema.jobs import executions, jobs, stages
+from services.gateway.values.checkpoints import Checkpoint
+from services.gateway.values.jobs import ExecutionView, JobView, StageView
+from services.lifecycle.model.answers import HookAnswer
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.output import Changes, Output
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
+from services.lifecycle.model.surroundings import Called
+from services.lifecycle.model.value import dump, load
+
+_BRIEF = tuple(column for column in executions.c if column is not executions.c.bulk)
+_JOB_OF = (
+    jobs.c.state.label("job_state"),
+    jobs.c.project_id,
+    jobs.c.worker_id,
+    jobs.c.work_item_id,
+    jobs.c.repository_id,
+)
+_JOINED = (executions, jobs, executions.c.job_id == jobs.c.job_id)
+EXECUTIONS: Select[Any] = select(executions, *_JOB_OF).join_from(*_JOINED)
+BRIEF_EXECUTIONS: Select[Any] = select(*_BRIEF, *_JOB_OF).join_from(*_JOINED)
+
+
+async def job_view(connection: AsyncConnection, job_id: str) -> JobView:
+    """Return a job with all that is known of it. Raises NotFound."""
+    (view,) = await job_views(connection, [await job_row(connection, job_id)])
+    return view
+
+
+async def job_row(connection: AsyncConnection, job_id: str, *, locked: bool = False) -> Row[Any]:
+    """Return a job's row; `locked` keeps it as it is until the transaction ends. Raises NotFound."""
+    statement = select(jobs).where(jobs.c.job_id == job_id)
+    row = (await connection.execute(statement.with_for_update() if locked else statement)).first()
+    if row is None:
+        raise NotFound("job", job_id)
+    return row
+
+
+async def job_views(connection: AsyncConnection, rows: Sequence[Row[Any]], *, brief: bool = False) -> list[JobView]:
+    """Complete rows of jobs with their agents' executions and, unless in brief, timelines, questions and all output."""
+    job_ids = [row.job_id for row in rows]
+    runs, steps = defaultdict(list), defaultdict(list)
+    known = BRIEF_EXECUTIONS if brief else EXECUTIONS
+    query = known.where(executions.c.job_id.in_(job_ids), executions.c.purpose == Purpose.AGENT)
+    in_order = (executions.c.attempt, executions.c.create_time, executions.c.execution_id)
+    for execution in (await connection.execute(query.order_by(*in_order))).all():
+        runs[execution.job_id].append(execution_view(execution))
+    asked: Mapping[str, list[Checkpoint]] = {}
+    if not brief:
+        asked = await checkpoints_of(connection, job_ids)
+        recorded = select(stages).where(stages.c.job_id.in_(job_ids)).order_by(stages.c.attempt, stages.c.number)
+        for stage in (await connection.execute(recorded)).all():
+            steps[stage.job_id].append(_stage_view(stage))
+    return [_job_view(row, runs[row.job_id], steps[row.job_id], asked.get(row.job_id, ())) for row in rows]
+
+
+async def execution_views(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> list[ExecutionView]:
+    """Return executions."""
+    rows = (await connection.execute(EXECUTIONS.where(*conditions))).all()
+    return [execution_view(row) for row in rows]
+
+
+def execution_view(row: Row[Any]) -> ExecutionView:
+    """Read a row of EXECUTIONS, or of BRIEF_EXECUTIONS."""
+    return ExecutionView(
+        execution_id=row.execution_id,
+        job_id=row.job_id,
+        job_state=JobState(row.job_state),
+        project_id=row.project_id,
+        worker_id=row.worker_id,
+        work_item_id=row.work_item_id,
+        repository_id=row.repository_id,
+        purpose=Purpose(row.purpose),
+        attempt=row.attempt,
+        workspace_id=row.workspace_id,
+        cell_id=row.cell_id,
+        state=ExecutionState(row.state),
+        reason=row.reason,
+        message=row.message,
+        output=joined(row.output, getattr(row, "bulk", None)),
+        create_time=row.create_time,
+        start_time=row.start_time,
+        end_time=row.end_time,
+    )
+
+
+def _job_view(
+    row: Row[Any], runs: Iterable[ExecutionView], steps: Iterable[StageView], asked: Iterable[Checkpoint]
+) -> JobView:
+    return JobView(
+        order=load(Order, row.definition),
+        state=JobState(row.state),
+        reason=row.reason,
+        message=row.message,
+        cell_id=row.cell_id,
+        cancel_requested=row.cancel_requested,
+        revision=row.revision,
+        create_time=row.create_time,
+        start_time=row.start_time,
+        end_time=row.end_time,
+        executions=tuple(runs),
+        timeline=tuple(steps),
+        checkpoints=tuple(asked),
+    )
+
+
+def _stage_view(row: Row[Any]) -> StageView:
+    done = row.state == StageState.DONE
+    return StageView(
+        name=row.name,
+        state=StageState(row.state),
+        message=row.message,
+        added=load(Called, row.result).answer if "-hook-" in row.name and done else HookAnswer(),
+        start_time=row.start_time,
+        end_time=row.end_time,
+    )
+
+
+def parted(output: Output) -> dict[str, str]:
+    """Write an output's two columns: what lists show, and what is large."""
+    changes = output.changes
+    large = Output(changes=Changes(files=changes.files, diff=changes.diff), log_tail=output.log_tail)
+    small = replace(output, changes=replace(changes, files=(), diff=b""), log_tail=b"")
+    return {"output": dump(small), "bulk": dump(large)}
+
+
+def joined(small: str, large: str | None) -> Output:
+    """Read an output of its two columns; of the first alone it is what lists show."""
+    output = load(Output, small)
+    if large is None:
+        return output
+    bulk = load(Output, large)
+    changes = replace(output.changes, files=bulk.changes.files, diff=bulk.changes.diff)
+    return replace(output, changes=changes, log_tail=bulk.log_tail)

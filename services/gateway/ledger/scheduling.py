@@ -1,0 +1,156 @@
+"""Whose turn it is: which of the jobs that wait a cell may take, and in which order.
+
+Within a project a job's `turn` counts: when it began to wait, less `ageing` for each point of its priority. So a point
+of priority is worth so much waiting, and nothing waits for ever. Of the projects that one comes first whose next job
+has the highest priority, to which a project that has nothing running gains a point with each `ageing` that it waits;
+then the one with the fewest running jobs; then the one that has waited longest since it last had one. So a project with
+a thousand jobs in the queue does not hold up the one job of another.
+
+What has reached a limit of its project, repository or worker is passed over. Limits hold only if claims come one after
+the other: see `claiming`.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Column, ColumnElement, Subquery, Table, and_, case, exists, false, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from services.common.db.columns import as_number, microseconds
+from services.gateway.schema.catalog import projects, repositories, workers
+from services.gateway.schema.cells import cells
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import IS_QUEUED, PENDING, RUNNING, jobs
+
+AWAY_LEASES: Final = 3
+"""A cell that has not beaten for so many leases is away."""
+DEFAULT_AGEING_SECONDS: Final = 60.0
+_BOUND_PATIENCE_SECONDS: Final = 3600.0
+_SECOND: Final = 1_000_000
+_NO_AGEING: Final = 10 * 365 * 86400.0
+"""Seconds that a point of priority is worth where nothing ages: longer than anything waits."""
+
+
+def turn_of(priority: int, since: datetime, ageing_seconds: float) -> int:
+    """Return a job's turn, lower is sooner; `since` is when it began, or begins, to wait. Ageing 0 is none."""
+    return microseconds(since) - round(priority * (ageing_seconds or _NO_AGEING) * _SECOND)
+
+
+async def next_of_projects(
+    connection: AsyncConnection,
+    cell_id: str,
+    conditions: Iterable[ColumnElement[bool]],
+    *,
+    takes_over: bool,
+    lease_seconds: float,
+    ageing_seconds: float,
+) -> Sequence[str]:
+    """Return the job that comes next in each project, of those `wanted`, the one whose turn it is first.
+
+    With `takes_over` also what a cell had parked that is away.
+    """
+    is_away = ~_is_here(jobs.c.cell_id, AWAY_LEASES * lease_seconds)
+    queued = (
+        IS_QUEUED,
+        jobs.c.wake_time <= now(),
+        may_be_taken(cell_id, lease_seconds) if takes_over else jobs.c.bound_cell_id.in_(("", cell_id)),
+        or_(jobs.c.state == PENDING, jobs.c.cell_id == cell_id, is_away if takes_over else false()),
+        *conditions,
+        *(_has_room(table, table.primary_key.columns[0]) for table in (repositories, workers)),
+    )
+    of_project = jobs.c.project_id == projects.c.project_id
+    head = select(jobs.c.job_id).where(of_project, *queued).order_by(jobs.c.turn, jobs.c.job_id).limit(1)
+    room = _has_room(projects, projects.c.project_id, of=projects.c.project_id)
+    heads = select(head.scalar_subquery().label("job_id")).where(room).subquery("heads")
+
+    since = _latest(as_number(jobs.c.create_time), _woken(), func.coalesce(_last_end(), 0))
+    number = _running()
+    candidates = (
+        select(jobs.c.job_id, jobs.c.turn, jobs.c.priority, since.label("since"))
+        .add_columns(func.coalesce(number.c.running, 0).label("running"))
+        .join_from(heads, jobs, jobs.c.job_id == heads.c.job_id)
+        .outerjoin(number, number.c.project_id == jobs.c.project_id)
+        .subquery("candidates")
+    )
+    level: ColumnElement[int] = candidates.c.priority
+    if ageing_seconds:
+        aged = (now() - candidates.c.since) // round(ageing_seconds * _SECOND)
+        level = level + case((candidates.c.running == 0, aged), else_=0)
+    ordered = select(candidates.c.job_id).order_by(
+        level.desc(), candidates.c.running, candidates.c.since, candidates.c.turn, candidates.c.job_id
+    )
+    return (await connection.execute(ordered)).scalars().all()
+
+
+def may_be_taken(cell_id: str, lease_seconds: float) -> ColumnElement[bool]:
+    """Whether a cell may take a job though it is bound to another one, or is not bound.
+
+    One that is bound for a retry's snapshot can begin without it, as soon as its cell is away; one that was ordered to
+    begin from a snapshot waits for the cell much longer, and then fails.
+    """
+    bound = jobs.c.bound_cell_id
+    for_a_retry = and_(jobs.c.snapshot_id != "", ~_is_here(bound, AWAY_LEASES * lease_seconds))
+    return or_(bound.in_(("", cell_id)), for_a_retry, ~_is_here(bound, _BOUND_PATIENCE_SECONDS))
+
+
+def _is_here(cell_id: ColumnElement[str], seconds: float) -> ColumnElement[bool]:
+    """Whether a cell has beaten within so many seconds."""
+    since = now() - round(seconds * _SECOND)
+    return exists().where(cells.c.cell_id == cell_id, as_number(cells.c.beat_time) >= since)
+
+
+def _has_room(table: Table, key: Column[Any], of: ColumnElement[Any] | None = None) -> ColumnElement[bool]:
+    """Whether a job's repository, worker or project may have one more that runs."""
+    other = jobs.alias(f"{table.name}_running")
+    named = jobs.c[key.name] if of is None else of
+    limited = table.alias(f"limited_{table.name}")
+    full = (
+        select(limited.c[key.name])
+        .join_from(limited, other, other.c[key.name] == limited.c[key.name])
+        .where(limited.c.max_running_jobs > 0, other.c.state == RUNNING)
+        .group_by(limited.c[key.name], limited.c.max_running_jobs)
+        .having(func.count() >= limited.c.max_running_jobs)
+    )
+    return or_(named.is_(None), named.not_in(full))
+
+
+def _woken() -> ColumnElement[int]:
+    """Since when a job could have been taken, for what waited for its time; what was parked counts its whole age."""
+    return case((jobs.c.state == PENDING, jobs.c.wake_time), else_=0)
+
+
+def _last_end() -> ColumnElement[int]:
+    """When a job of the job's project ended last. Not by max(): SQLite would read the ends of all of them."""
+    ended = jobs.alias("ended")
+    ends = select(as_number(ended.c.end_time)).where(
+        ended.c.project_id == jobs.c.project_id, ended.c.end_time.is_not(None)
+    )
+    return ends.order_by(ended.c.end_time.desc()).limit(1).scalar_subquery()
+
+
+def _running() -> Subquery:
+    """How many jobs run, of each project that has any."""
+    other = jobs.alias("other")
+    running = select(other.c.project_id, func.count().label("running")).where(other.c.state == RUNNING)
+    return running.group_by(other.c.project_id).subquery("running_jobs")
+
+
+class _latest(FunctionElement[int]):  # noqa: N801 - it reads as SQL
+    """The greatest of some numbers, none of which is NULL."""
+
+    inherit_cache = True
+    type = BigInteger()
+
+
+@compiles(_latest, "postgresql")
+def _latest_postgresql(element: _latest, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's
+    return f"greatest({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_latest, "sqlite")
+def _latest_sqlite(element: _latest, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's
+    return f"max({compiler.process(element.clauses, **options)})"

@@ -1,0 +1,33 @@
+"""Whose a job is now: asked by each cell for what it finds on its own machine."""
+
+from collections.abc import Collection
+
+from sqlalchemy import case, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.gateway.schema.jobs import LIVE, jobs
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.states import JobState
+from services.lifecycle.model.value import load
+from services.lifecycle.strays import Standing
+
+_CARRIED = tuple(state for state in LIVE if state is not JobState.PENDING)
+
+
+class JobStatuses:
+    """Answers for one cell."""
+
+    def __init__(self, engine: AsyncEngine, cell_id: str) -> None:
+        self._engine = engine
+        self._cell_id = cell_id
+
+    async def of(self, job_ids: Collection[str]) -> dict[str, Standing]:
+        """Return how this cell stands to jobs; those that are not in this database are left out."""
+        if not job_ids:
+            return {}
+        here = (jobs.c.cell_id == self._cell_id) & jobs.c.state.in_(_CARRIED)
+        attempt = case((here, jobs.c.execution_id), else_="").label("attempt")
+        query = select(jobs.c.job_id, jobs.c.definition, attempt).where(jobs.c.job_id.in_(sorted(job_ids)))
+        async with self._engine.begin() as connection:
+            rows = (await connection.execute(query)).all()
+        return {row.job_id: Standing(row.attempt, load(Order, row.definition).policy.retention) for row in rows}

@@ -1,0 +1,103 @@
+"""The catalogue's tables. A column is named as the field that it keeps, so that rows and values match by name.
+
+An optional reference is NULL in the table and empty in the value: foreign keys allow the one, people write the other.
+"""
+
+from sqlalchemy import Column, Enum, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
+
+from services.common.db.columns import Moment
+from services.gateway.schema.metadata import metadata
+from services.gateway.schema.sql import JsonValue, OptionalId
+from services.gateway.values.agent import AgentSettings, JobPolicySettings
+from services.gateway.values.catalog import Document, WorkItemState
+
+
+def _key(name: str) -> Column[str]:
+    return Column(name, String(63), primary_key=True)
+
+
+def _project() -> Column[str]:
+    return Column("project_id", String(63), ForeignKey("projects.project_id"), nullable=False)
+
+
+def _limit() -> Column[int]:
+    """How many of its jobs may run at once; 0 is no limit."""
+    return Column("max_running_jobs", Integer, nullable=False)
+
+
+def _times() -> tuple[Column[object], Column[object]]:
+    """When it was made, and when it was deleted: what is deleted stays as a row, for the jobs that know its id."""
+    return Column("create_time", Moment, nullable=False), Column("delete_time", Moment, nullable=True)
+
+
+projects = Table(
+    "projects",
+    metadata,
+    _key("project_id"),
+    Column("display_name", Text, nullable=False),
+    _limit(),
+    Column("default_worker_id", OptionalId, nullable=True),  # no foreign key: the worker's own is to the project
+    *_times(),
+)
+
+repositories = Table(
+    "repositories",
+    metadata,
+    _key("repository_id"),
+    _project(),
+    Column("url", Text, nullable=False),
+    Column("default_revision", LargeBinary, nullable=False),
+    # In the clear, as the git service needs it. The database is for its owner alone: a SQLite file of mode 0600, or a
+    # PostgreSQL that the operator guards. A key in one cell's data directory would lock the other cells out.
+    Column("token", Text, nullable=False),
+    _limit(),
+    *_times(),
+)
+
+templates = Table(
+    "templates",
+    metadata,
+    _key("template_id"),
+    _project(),
+    Column("display_name", Text, nullable=False),
+    Column("agent", JsonValue(AgentSettings), nullable=False),
+    Column("policy", JsonValue(JobPolicySettings), nullable=False),
+    *_times(),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    _key("worker_id"),
+    _project(),
+    Column("display_name", Text, nullable=False),
+    Column("template_id", OptionalId, ForeignKey("templates.template_id"), nullable=True),
+    Column("agent", JsonValue(AgentSettings), nullable=False),
+    Column("policy", JsonValue(JobPolicySettings), nullable=False),
+    _limit(),
+    *_times(),
+)
+
+work_items = Table(
+    "work_items",
+    metadata,
+    _key("work_item_id"),
+    _project(),
+    Column("title", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("notes", JsonValue(tuple[str, ...]), nullable=False),
+    Column("related_work_item_ids", JsonValue(tuple[str, ...]), nullable=False),
+    Column("repository_id", OptionalId, ForeignKey("repositories.repository_id"), nullable=True),
+    Column("documents", JsonValue(tuple[Document, ...]), nullable=False),
+    Column("worker_id", OptionalId, ForeignKey("workers.worker_id"), nullable=True),
+    Column("template_id", OptionalId, ForeignKey("templates.template_id"), nullable=True),
+    Column("state", Enum(WorkItemState, native_enum=False, length=16), nullable=False),
+    *_times(),
+)
+
+Index("repositories_url", repositories.c.url)
+for _table in (projects, repositories, templates, workers, work_items):
+    _id = _table.primary_key.columns[0]
+    Index(f"{_table.name}_newest", _table.c.create_time, _id)
+    if _table is not projects:
+        Index(f"{_table.name}_newest_of_project", _table.c.project_id, _table.c.create_time, _id)

@@ -1,0 +1,23 @@
+"""The cells' table: one row a machine that takes jobs."""
+
+from sqlalchemy import Boolean, Column, Integer, String, Table, Text
+
+from services.common.db.columns import Moment
+from services.gateway.schema.metadata import metadata
+
+cells = Table(
+    "cells",
+    metadata,
+    Column("cell_id", String(63), primary_key=True),
+    Column("kind", String(31), nullable=False, default="GATEWAY"),  # or COORDINATOR
+    Column("host", Text, nullable=False),
+    Column("version", String(63), nullable=False, default=""),
+    Column("capacity", Integer, nullable=False, default=0),  # jobs at once
+    Column("paused", Boolean, nullable=False, default=False),  # takes no jobs, until somebody resumes it,
+    Column("until_start", Boolean, nullable=False, default=False),  # or until it is started again
+    # Where other gateways reach this one, and what they show to it: a new secret at every start. Empty: they cannot.
+    Column("address", Text, nullable=False, default=""),
+    Column("peer_token", Text, nullable=False, default=""),
+    Column("start_time", Moment, nullable=False),
+    Column("beat_time", Moment, nullable=False),
+)

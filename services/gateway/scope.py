@@ -1,0 +1,51 @@
+"""What a caller's projects let it see. Ask before looking whether anything is there: permission before existence."""
+
+from sqlalchemy import ColumnElement
+
+from services.common.errors import PermissionDenied
+from services.gateway.values.catalog import DEFAULT_PROJECT_ID
+from services.gateway.values.principal import current_principal
+
+
+def visible() -> frozenset[str] | None:
+    """Return the projects that the caller sees, for a list's filter; None means all."""
+    return current_principal().projects
+
+
+def within(project_id: ColumnElement[str]) -> list[ColumnElement[bool]]:
+    """Return the condition, none or one, that keeps a list to what the caller sees."""
+    projects = visible()
+    return [] if projects is None else [project_id.in_(sorted(projects))]
+
+
+def default_project() -> str:
+    """Return the project of what is made without one: the token's, if it is for one alone, and else `default`.
+
+    Raises PermissionDenied (PROJECT_NOT_ALLOWED) for a token of several others.
+    """
+    projects = visible()
+    project_id = next(iter(projects)) if projects is not None and len(projects) == 1 else DEFAULT_PROJECT_ID
+    check(project_id)
+    return project_id
+
+
+def check(project_id: str) -> None:
+    """Raise PermissionDenied (PROJECT_NOT_ALLOWED) for a project that the caller's token is not for."""
+    if not current_principal().sees(project_id):
+        raise not_allowed()
+
+
+def check_all() -> None:
+    """Raise PermissionDenied (PROJECT_NOT_ALLOWED) for a token of some projects, where an RPC is about no project."""
+    if current_principal().projects is not None:
+        raise PermissionDenied(
+            "this is about all projects, and the token is for some of them alone", reason="PROJECT_NOT_ALLOWED"
+        )
+
+
+def not_allowed() -> PermissionDenied:
+    """Return what is said of things of other projects and of things that are nowhere, so that neither is told."""
+    return PermissionDenied(
+        "what the request names is not there, or belongs to a project that this token is not for",
+        reason="PROJECT_NOT_ALLOWED",
+    )

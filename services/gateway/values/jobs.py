@@ -1,0 +1,108 @@
+"""What is known of jobs and executions, as it is shown. Times are in UTC; None means not yet, or never."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from services.gateway.values.checkpoints import Checkpoint
+from services.lifecycle.model.answers import HookAnswer
+from services.lifecycle.model.order import Order
+from services.lifecycle.model.output import Output
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageView:
+    """A recorded step; of a hook's call with what the hook added to the job."""
+
+    name: str
+    state: StageState
+    message: str
+    added: HookAnswer = field(default_factory=HookAnswer)
+    start_time: datetime
+    end_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionView:
+    """An execution, with whose it is. `job_state` is there for who asks whether it can still be ended."""
+
+    execution_id: str
+    job_id: str
+    job_state: JobState
+    project_id: str
+    worker_id: str
+    work_item_id: str
+    repository_id: str
+    purpose: Purpose
+    attempt: int
+    workspace_id: str
+    cell_id: str
+    state: ExecutionState
+    reason: str
+    message: str
+    output: Output
+    create_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A job. `executions` are its agents', the first attempt first; `timeline` and `checkpoints` are empty in lists."""
+
+    order: Order
+    state: JobState
+    reason: str
+    message: str
+    cell_id: str
+    cancel_requested: bool
+    revision: int
+    create_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    executions: tuple[ExecutionView, ...]
+    timeline: tuple[StageView, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobSummary:
+    """What tells whether a job has changed."""
+
+    revision: int
+    lives: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSelector:
+    """Jobs that have a label, of any value where `values` is empty; or all others."""
+
+    key: str
+    values: tuple[str, ...] = ()
+    lacks: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs are meant; what is empty does not narrow. `visible` are the caller's projects; None means all."""
+
+    visible: frozenset[str] | None = None
+    project_id: str = ""
+    states: frozenset[JobState] = frozenset()
+    kinds: frozenset[str] = frozenset()
+    worker_id: str = ""
+    work_item_id: str = ""
+    labels: tuple[LabelSelector, ...] = ()
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionFilter:
+    """Which executions to list; what is empty does not narrow."""
+
+    project_id: str = ""
+    states: frozenset[ExecutionState] = frozenset()
+    job_id: str = ""
+    worker_id: str = ""
+    work_item_id: str = ""

@@ -1,0 +1,59 @@
+"""What came out of executions, as messages."""
+
+from datetime import timedelta
+
+from boatyard.gateway.v1 import output_pb2
+
+from services.gateway.wire.times import duration_to_proto
+from services.lifecycle.model.output import FileChange, Output, Verification
+
+
+def output_to_proto(value: Output) -> output_pb2.Output:
+    """Write what came out."""
+    changes = value.changes
+    message = output_pb2.Output(
+        summary=value.summary,
+        files_changed=[_file_to_proto(change) for change in changes.files],
+        total_files_changed=changes.total_files,
+        verification=None if value.verification is None else _verification_to_proto(value.verification),
+        base_commit_id=value.base_commit_id,
+        commit_id=value.commit_id,
+        snapshot_id=value.snapshot_id,
+        branch=value.branch,
+        pushed=value.pushed,
+        diff=changes.diff,
+        diff_truncated=changes.diff_truncated,
+        log_tail=value.log_tail,
+        output_bytes=value.output_bytes,
+        pull_request_url=value.pull_request_url,
+        pull_request_number=value.pull_request_number,
+        review_comment=value.review_comment,
+    )
+    if value.exit_code is not None:
+        message.exit_code = value.exit_code
+    if value.signal is not None:
+        message.signal = value.signal
+    for name in ("tokens_used", "cost_usd", "tool_calls", "turns", "cpu_seconds", "memory_peak_bytes"):
+        if (number := getattr(value, name)) is not None:
+            setattr(message, name, number)
+    return message
+
+
+def _file_to_proto(change: FileChange) -> output_pb2.FileChange:
+    return output_pb2.FileChange(
+        path=change.path,
+        change=change.change,
+        old_path=change.old_path,
+        additions=change.additions,
+        deletions=change.deletions,
+    )
+
+
+def _verification_to_proto(value: Verification) -> output_pb2.Verification:
+    return output_pb2.Verification(
+        execution_id=value.execution_id,
+        passed=value.passed,
+        exit_code=value.exit_code,
+        reason=value.reason,
+        duration=duration_to_proto(timedelta(seconds=value.duration)),
+    )

@@ -1,0 +1,83 @@
+"""What a request may say of a job's input, time and labels."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from boatyard.gateway.v1 import job_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.common.errors import Invalid
+from services.gateway.jobs import submission_wire
+from services.gateway.jobs.kinds import load_kinds
+from services.gateway.jobs.submission import JobSubmission
+from services.lifecycle.model.surroundings import Content
+
+KINDS = load_kinds()
+
+
+def read(**fields: object) -> JobSubmission:
+    spec = pb.JobSpec(**{"prompt": "x", **fields})  # type: ignore[arg-type]
+    return submission_wire.submission_from_proto(pb.CreateJobRequest(spec=spec), KINDS)[0]
+
+
+def files(*names: str, content: bytes = b"x") -> list[pb.InputFile]:
+    return [pb.InputFile(name=name, content=content) for name in names]
+
+
+def test_files_data_and_times_are_read() -> None:
+    draft = read(files=files("a/b c.csv", "ä"), data=b'{"a": [1]}', delay=Duration(seconds=5))
+    assert draft.files == (Content("a/b c.csv", b"x"), Content("ä", b"x"))
+    assert (draft.data, draft.delay, draft.not_before) == (b'{"a": [1]}', timedelta(seconds=5), None)
+    time = Timestamp(seconds=1_800_000_000, nanos=5000)
+    later = read(not_before_time=time)
+    assert later.not_before == datetime.fromtimestamp(1_800_000_000, UTC) + timedelta(microseconds=5)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [""],
+        ["/a"],
+        ["a/"],
+        ["a//b"],
+        ["."],
+        ["../a"],
+        ["a/./b"],
+        ["a\0b"],
+        ["a\nb"],
+        ["x" * 256],
+        ["a", "a/b"],
+        ["a", "a"],
+    ],
+)
+def test_a_file_lies_in_a_place_of_its_own(names: list[str]) -> None:
+    with pytest.raises(Invalid) as refused:
+        read(files=files(*names))
+    assert all(field.startswith("spec.files") for field, _ in refused.value.violations)
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("spec.files", {"files": files(*map(str, range(257)))}),
+        ("spec.files", {"files": files("a", "b", content=b"x" * ((1 << 20) + 1))}),
+        ("spec.data", {"data": b"[1]"}),
+        ("spec.data", {"data": b"{"}),
+        ("spec.data", {"data": b"\xff"}),
+        ("spec.data", {"data": b'{"a":' * 100_000}),
+        ("spec.data", {"data": b'{"a": "' + b"x" * (256 << 10) + b'"}'}),
+        ("spec.delay", {"delay": Duration()}),
+        ("spec.delay", {"delay": Duration(seconds=367 * 86400)}),
+        ("spec.not_before_time", {"not_before_time": Timestamp(seconds=1 << 40)}),
+        ("spec.not_before_time", {"not_before_time": Timestamp(seconds=4_000_000_000)}),
+        ("spec.labels", {"labels": {"": "x"}}),
+        ("spec.labels", {"labels": {"a": "x" * 64}}),
+        ("spec.labels", {"labels": {"a\n": "x"}}),
+        ("spec.labels", {"labels": {str(number): "" for number in range(65)}}),
+    ],
+)
+def test_what_is_too_much_or_malformed_is_named(field: str, fields: dict[str, object]) -> None:
+    with pytest.raises(Invalid) as refused:
+        read(**fields)
+    assert [name for name, _ in refused.value.violations] == [field]
