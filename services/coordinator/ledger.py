@@ -1,4 +1,4 @@
-"""The driver's ledger, kept by a gateway elsewhere: each method is a call, which may be repeated."""
+"""The driver's ledger, kept by a remote gateway: each method is a call, which may be repeated."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from boatyard.gateway.v1 import coordinator_pb2, ledger_pb2
 from services.common.ids import new_id
 from services.coordinator import wire
 from services.coordinator.clients import Upstream
-from services.coordinator.shipping import Shipping
+from services.coordinator.event_forwarding import EventForwarder
 from services.lifecycle.ledger import Beat, Document, Lease, Stage
-from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Decision, Question
+from services.lifecycle.model.hook_calls import HookCall
+from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState
-from services.lifecycle.model.surroundings import Surroundings
 from services.lifecycle.model.value import pack, unpack
 
 _CLAIM_SECONDS: Final = 20.0
-"""The deadline of a claim: the answer comes before 16 of them are over, and a link that was cut is noticed then."""
+"""The deadline of a claim: the answer comes within 16 of them, so that a broken link is noticed."""
 _CALL_SECONDS: Final = 5.0
-"""The deadline of all else: well within a lease, so that there is time for another gateway."""
+"""The deadline of all other calls: well within a lease, so that there is time for another gateway."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """Which jobs a coordinator takes; what is empty does not narrow. `capacity` is how many it holds at most."""
+class ClaimFilter:
+    """Which jobs a coordinator claims; an empty field matches all. `capacity` is how many it holds at most."""
 
     capacity: int
     project_ids: tuple[str, ...] = ()
@@ -40,136 +40,126 @@ class Wishes:
 class RemoteLedger:
     """Implements services.lifecycle.ledger.Ledger for one coordinator.
 
-    `shipping` sends the events of every execution that has begun under a lease of ours.
+    `forwarder` sends the events of every execution that was started under a lease of ours.
     """
 
-    def __init__(self, upstream: Upstream, coordinator_id: str, wishes: Wishes, shipping: Shipping) -> None:
+    def __init__(
+        self, upstream: Upstream, coordinator_id: str, claim_filter: ClaimFilter, forwarder: EventForwarder
+    ) -> None:
         self._upstream = upstream
         self._coordinator_id = coordinator_id
-        self._wishes = wishes
-        self._shipping = shipping
+        self._filter = claim_filter
+        self._forwarder = forwarder
         self._lease_seconds = 0.0
         self._claim_id = new_id("claim")
 
     @property
     def lease_seconds(self) -> float:
-        """See Ledger. As the gateway said last; `register` asks it first."""
+        """What the gateway said last; `register` asks it first."""
         return self._lease_seconds
 
     async def register(self, host: str) -> int:
-        """Say that we have been started; return how many jobs are ours from before. MUST precede the first claim."""
+        """Register this coordinator; return how many jobs it still has from before. MUST precede the first claim."""
         request = coordinator_pb2.RegisterCoordinatorRequest(
             coordinator_id=self._coordinator_id,
             host=host,
             version=version("boatyard"),
-            capacity=self._wishes.capacity,
+            capacity=self._filter.capacity,
         )
         answer = await self._upstream.ask(
             lambda stubs: stubs.coordinator.RegisterCoordinator(request, timeout=_CALL_SECONDS)
         )
-        self._lease_seconds = wire.seconds(answer.lease_duration)
+        self._lease_seconds = wire.seconds_from_proto(answer.lease_duration)
         return answer.jobs_held
 
     async def claim(self) -> Lease | None:
-        """See Ledger. Waits for a job for a while. A claim whose answer was lost is asked for again by its id."""
+        """Waits for a job for a while. A claim whose answer was lost is repeated with the same id."""
         request = coordinator_pb2.ClaimJobRequest(
             request_id=self._claim_id,
             coordinator_id=self._coordinator_id,
-            capacity=self._wishes.capacity,
-            project_ids=self._wishes.project_ids,
-            kinds=self._wishes.kinds,
-            engines=self._wishes.engines,
+            capacity=self._filter.capacity,
+            project_ids=self._filter.project_ids,
+            kinds=self._filter.kinds,
+            engines=self._filter.engines,
         )
         answer = await self._upstream.ask(lambda stubs: stubs.coordinator.ClaimJob(request, timeout=_CLAIM_SECONDS))
         self._claim_id = new_id("claim")
-        return wire.lease_from(answer.job) if answer.HasField("job") else None
+        return wire.lease_from_proto(answer.job) if answer.HasField("job") else None
 
     async def beat(self, leases: Collection[Lease]) -> Beat:
-        """See Ledger."""
         request = coordinator_pb2.RenewLeaseRequest(
-            coordinator_id=self._coordinator_id, leases=map(wire.lease_message, leases)
+            coordinator_id=self._coordinator_id, leases=map(wire.lease_to_proto, leases)
         )
-        # One that takes longer than the pause between beats is better asked again, elsewhere.
+        # When it takes longer than the pause between heartbeats, it is better repeated at another gateway.
         patience = min(_CALL_SECONDS, self._lease_seconds / 3)
         answer = await self._upstream.ask(lambda stubs: stubs.coordinator.RenewLease(request, timeout=patience))
-        self._lease_seconds = wire.seconds(answer.lease_duration)
-        return wire.beat_from(answer)
+        self._lease_seconds = wire.seconds_from_proto(answer.lease_duration)
+        return wire.beat_from_proto(answer)
 
-    async def surroundings(self, lease: Lease) -> Surroundings:
-        """See Ledger."""
+    async def surroundings(self, lease: Lease) -> JobContext:
         request = ledger_pb2.ReadSurroundingsRequest(holder=self._holder(lease))
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadSurroundings(request, timeout=_CALL_SECONDS))
-        return unpack(Surroundings, answer.surroundings)
+        return unpack(JobContext, answer.surroundings)
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
-        """See Ledger."""
         packed = b"" if outcome is None else pack(outcome)
         request = ledger_pb2.ReadDocumentRequest(holder=self._holder(lease), stage=stage, outcome=packed)
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadDocument(request, timeout=_CALL_SECONDS))
         return Document(answer.document, answer.time.ToDatetime(UTC))
 
     async def signing_key(self, lease: Lease, hook_id: str) -> bytes:
-        """See Ledger."""
         request = ledger_pb2.ReadSigningKeyRequest(holder=self._holder(lease), hook_id=hook_id)
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadSigningKey(request, timeout=_CALL_SECONDS))
         return answer.key
 
     async def record_call(self, lease: Lease, call: HookCall) -> None:
-        """See Ledger."""
         request = ledger_pb2.RecordHookCallRequest(holder=self._holder(lease), call=pack(call))
         await self._upstream.ask(lambda stubs: stubs.ledger.RecordHookCall(request, timeout=_CALL_SECONDS))
 
     async def stages(self, lease: Lease) -> Mapping[str, Stage]:
-        """See Ledger."""
-        stages = map(wire.stage_from, (await self._attempt(lease)).stages)
+        stages = map(wire.stage_from_proto, (await self._attempt(lease)).stages)
         return {stage.name: stage for stage in stages}
 
     async def begin_stage(self, lease: Lease, name: str) -> None:
-        """See Ledger."""
         request = ledger_pb2.BeginStageRequest(holder=self._holder(lease), name=name)
         await self._upstream.ask(lambda stubs: stubs.ledger.BeginStage(request, timeout=_CALL_SECONDS))
 
     async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
-        """See Ledger."""
         request = ledger_pb2.EndStageRequest(
-            holder=self._holder(lease), stage=wire.stage_message(stage), notes=map(pack, notes)
+            holder=self._holder(lease), stage=wire.stage_to_proto(stage), notes=map(pack, notes)
         )
         await self._upstream.ask(lambda stubs: stubs.ledger.EndStage(request, timeout=_CALL_SECONDS))
         self._noted(lease, *notes)
 
     async def note(self, lease: Lease, note: ExecutionNote) -> None:
-        """See Ledger."""
         request = ledger_pb2.NoteExecutionRequest(holder=self._holder(lease), note=pack(note))
         await self._upstream.ask(lambda stubs: stubs.ledger.NoteExecution(request, timeout=_CALL_SECONDS))
         self._noted(lease, note)
 
     async def execution(self, lease: Lease) -> ExecutionNote:
-        """See Ledger."""
         note = unpack(ExecutionNote, (await self._attempt(lease)).note)
         self._noted(lease, note)
         return note
 
     async def park(self, lease: Lease, question: Question) -> None:
-        """See Ledger."""
-        await self._shipping.settle(lease.job_id)
+        await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.ParkJobRequest(holder=self._holder(lease), question=pack(question))
         await self._upstream.ask(lambda stubs: stubs.ledger.ParkJob(request, timeout=_CALL_SECONDS))
 
     async def decision(self, lease: Lease, name: str) -> Decision | None:
-        """See Ledger."""
         request = ledger_pb2.ReadDecisionRequest(holder=self._holder(lease), name=name)
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadDecision(request, timeout=_CALL_SECONDS))
         return unpack(Decision, answer.decision) if answer.decision else None
 
     async def retry(self, lease: Lease, retry: Retry) -> None:
-        """See Ledger. Its last events go before."""
-        await self._shipping.settle(lease.job_id)
+        """Its last events are sent before."""
+        await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.RetryLaterRequest(holder=self._holder(lease), retry=pack(retry))
         await self._upstream.ask(lambda stubs: stubs.ledger.RetryLater(request, timeout=_CALL_SECONDS))
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
-        """See Ledger. Its last events go before: whoever watches the job to its end has seen them then."""
-        await self._shipping.settle(lease.job_id)
+        """Its last events are sent before, so that whoever watches the job to its end has seen them."""
+        await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.FinishJobRequest(holder=self._holder(lease), outcome=pack(outcome))
         await self._upstream.ask(lambda stubs: stubs.ledger.FinishJob(request, timeout=_CALL_SECONDS))
 
@@ -180,7 +170,7 @@ class RemoteLedger:
     def _noted(self, lease: Lease, *notes: ExecutionNote) -> None:
         for note in notes:
             if note.state is not ExecutionState.PENDING:
-                self._shipping.follow(lease, note.execution_id)
+                self._forwarder.follow(lease, note.execution_id)
 
     def _holder(self, lease: Lease) -> ledger_pb2.Holder:
-        return ledger_pb2.Holder(coordinator_id=self._coordinator_id, lease=wire.lease_message(lease))
+        return ledger_pb2.Holder(coordinator_id=self._coordinator_id, lease=wire.lease_to_proto(lease))

@@ -1,4 +1,4 @@
-"""The driver's values between messages and their own kinds."""
+"""Converts the driver's values to messages and back."""
 
 from typing import Final
 
@@ -7,28 +7,28 @@ from boatyard.gateway.v1 import coordinator_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
 from services.lifecycle.ledger import Beat, Lease, Stage
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.states import Retention, StageState
 from services.lifecycle.model.value import unpack
-from services.lifecycle.strays import Standing
+from services.lifecycle.orphans import JobStatus
 
 _STATES: Final = {job_pb2.StageRecord.State.Value(f"STATE_{state}"): state for state in StageState}
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 
-def lease_message(lease: Lease) -> pb.Lease:
-    """Write what is shown of a lease."""
+def lease_to_proto(lease: Lease) -> pb.Lease:
+    """Write the part of a lease that identifies it."""
     return pb.Lease(job_id=lease.job_id, fence=lease.fence)
 
 
-def lease_from(message: pb.ClaimedJob) -> Lease:
-    """Read a job that was given to us."""
+def lease_from_proto(message: pb.ClaimedJob) -> Lease:
+    """Read a claimed job."""
     return Lease(
         job_id=message.lease.job_id,
         fence=message.lease.fence,
         attempt=message.attempt,
         execution_id=message.execution_id,
-        order=unpack(Order, message.order),
+        order=unpack(JobSpec, message.order),
         cancel_requested=message.cancel_requested,
         is_moved=message.is_moved,
         last_attempt=message.last_attempt,
@@ -36,29 +36,29 @@ def lease_from(message: pb.ClaimedJob) -> Lease:
     )
 
 
-def beat_from(message: pb.RenewLeaseResponse) -> Beat:
-    """Read what became of leases."""
+def beat_from_proto(message: pb.RenewLeaseResponse) -> Beat:
+    """Read the answer to a heartbeat."""
     return Beat(frozenset(message.held_job_ids), frozenset(message.cancel_requested_job_ids))
 
 
-def stage_message(stage: Stage) -> ledger_pb2.RecordedStage:
+def stage_to_proto(stage: Stage) -> ledger_pb2.RecordedStage:
     """Write a stage."""
     return ledger_pb2.RecordedStage(
         name=stage.name, state=_STATE_NUMBERS[stage.state], result=stage.result.encode(), message=stage.message
     )
 
 
-def stage_from(message: ledger_pb2.RecordedStage) -> Stage:
+def stage_from_proto(message: ledger_pb2.RecordedStage) -> Stage:
     """Read a stage."""
     return Stage(message.name, _STATES[message.state], message.result.decode(), message.message)
 
 
-def standing_from(message: ledger_pb2.Standing) -> Standing:
-    """Read how we stand to a job."""
+def job_status_from_proto(message: ledger_pb2.Standing) -> JobStatus:
+    """Read a job's status."""
     retention = agent_pb2.Policy.Retention.Name(message.retention).removeprefix("RETENTION_")
-    return Standing(message.execution_id, Retention(retention))
+    return JobStatus(message.execution_id, Retention(retention))
 
 
-def seconds(span: Duration) -> float:
+def seconds_from_proto(span: Duration) -> float:
     """Read a time span."""
     return span.ToNanoseconds() / 1e9

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
 from services.common.db.engine import sqlite_url
-from services.common.lock import alone
+from services.common.lock import single_instance
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
@@ -63,8 +63,8 @@ from services.gateway.schema.database import opened_database
 from services.gateway.settings import GatewaySettings
 from services.gateway.values.cells import Cell
 from services.lifecycle.driver import Driver
-from services.lifecycle.nodes import Machine, Nodes, connected
-from services.lifecycle.strays import Strays
+from services.lifecycle.nodes import NodeInventory, Nodes, connected
+from services.lifecycle.orphans import OrphanReaper
 from services.lifecycle.webhooks import Webhooks
 
 Work: TypeAlias = Coroutine[Any, Any, None]
@@ -83,7 +83,7 @@ async def _main() -> None:
     directory = settings.home.directory("gateway")
     async with AsyncExitStack() as stack:
         # The one process that may take this cell's own leases back.
-        stack.enter_context(alone(directory / "lock", f"is the gateway of {directory}"))
+        stack.enter_context(single_instance(directory / "lock", f"is the gateway of {directory}"))
         cell = this_cell(directory, settings)
         given = settings.database_url
         url = sqlite_url(directory / "gateway.db") if given is None else given.get_secret_value()
@@ -100,7 +100,7 @@ async def _main() -> None:
             **_driving(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
             **_retention_works(engine, cell, cells, settings),
         }
-        await stack.enter_async_context(program.beside(works))
+        await stack.enter_async_context(program.background_tasks(works))
         here = LocalCellClient(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
         router = await stack.enter_async_context(
             cell_router(here, CoordinatorCells(store, events, notifier), cells, store, settings.client_tls)
@@ -138,7 +138,7 @@ async def _main() -> None:
             others=[PeerToken(cell.peer_token)],
             pages=PAGES,
         )
-        await stack.enter_async_context(program.beside({"records of calls": entrance.run()}))
+        await stack.enter_async_context(program.background_tasks({"records of calls": entrance.run()}))
         pages = http_app(meters, node_metrics(nodes), entrance.authenticator, draining)
         await stack.enter_async_context(http_server(pages, settings.http_listen, settings.server_tls))
         await serve(
@@ -176,7 +176,7 @@ def _driving(
     webhooks = Webhooks(settings.webhooks_allowed)
     driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
     notifier.call_on_work(driver.poke)
-    strays = Strays(Machine(nodes), statuses.of, settings.keeping)
+    strays = OrphanReaper(NodeInventory(nodes), statuses.of, settings.keeping)
     return {"driver": driver.run(), "strays": strays.keep_ended(settings.lease_seconds)}
 
 

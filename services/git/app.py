@@ -16,7 +16,7 @@ from services.common.db.engine import open_database, sqlite_url
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
 from services.common.errors import StartError
-from services.common.lock import alone
+from services.common.lock import single_instance
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
@@ -68,7 +68,7 @@ async def _main() -> None:
     settings.home.directory("git")
     async with AsyncExitStack() as stack:
         # Two services on one directory would each remove the other's unfinished work at start-up.
-        stack.enter_context(alone(paths.root / "lock", f"serves the repositories in {paths.root}"))
+        stack.enter_context(single_instance(paths.root / "lock", f"serves the repositories in {paths.root}"))
         paths.make()
         git = await find_git(paths.empty)
         engine = open_database(sqlite_url(paths.root / "git.db"))
@@ -84,7 +84,7 @@ async def _main() -> None:
         manager = build_manager(
             settings, paths, git, addresses, engine, stacks=await overlays_work(paths), meters=meters
         )
-        await stack.enter_async_context(program.beside({"maintenance": manager.run_maintenance()}))
+        await stack.enter_async_context(program.background_tasks({"maintenance": manager.run_maintenance()}))
         draining = Draining()
         await serve(
             listen=settings.listen,

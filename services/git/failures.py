@@ -1,8 +1,8 @@
 """What a failed git command means to the caller: errors with reasons."""
 
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, ServiceError
-from services.common.sandbox.errors import HeldError, NotMountedError
 from services.git.gitcmd import GitError
+from services.sandbox.errors import HeldError, NotMountedError
 
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
 # What git says when there is no repository: by path, over ssh, over https. Servers say it of private ones too.

@@ -11,7 +11,6 @@ from services.common.db.fences import Fences
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists
 from services.common.fence import current_fence
-from services.common.sandbox.errors import HeldError, SandboxUnavailableError
 from services.git import failures
 from services.git.bases.preparer import BasePreparer
 from services.git.disk.budget import DiskBudget, DiskUsage
@@ -46,6 +45,7 @@ from services.git.stores.results import ResultStores
 from services.git.stores.retention import ResultRetention, RetentionLoop
 from services.git.stores.snapshots import Snapshots
 from services.git.worktree.trees import WorkingTrees
+from services.sandbox.errors import HeldError, SandboxUnavailableError
 
 
 class GitManager:

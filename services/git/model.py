@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from services.common.sandbox.spec import Tier
+from services.sandbox.spec import Tier
 
 
 @dataclass(frozen=True, slots=True)

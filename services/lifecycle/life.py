@@ -1,4 +1,4 @@
-"""The life of a job, in its order. Every line may be the one where the process dies: it is begun again at the top."""
+"""The life of a job, in order. The process may die at any line; whoever takes the job starts again at the top."""
 
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -7,11 +7,11 @@ import structlog
 
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked
 from services.lifecycle.ledger import LeaseLost
+from services.lifecycle.model.job_context import JobContext
+from services.lifecycle.model.node_work import Base, Layout, ResultCommit, Run
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
-from services.lifecycle.model.surroundings import Surroundings
-from services.lifecycle.model.work import Base, Layout, Run, Taken
-from services.lifecycle.retrying import counted, is_to_retry, retry_after
+from services.lifecycle.retries import is_to_retry, retry_after, with_attempt_number
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
 from services.lifecycle.stages.checkpoints import answer_agent, approval, first_task
@@ -31,34 +31,34 @@ from services.lifecycle.stages.result import compare, is_to_publish, publish, ta
 log = structlog.get_logger()
 
 
-async def carry(job: JobRun) -> Outcome | None:
-    """Carry a job from wherever it is to its end, and record that; return None when it is to be tried again.
+async def run_job(job: JobRun) -> Outcome | None:
+    """Run a job from wherever it is to its end, and record how it ended; return None when it will be retried.
 
-    Raises LeaseLost when it is no longer ours, and Parked when it waits for a person.
+    Raises LeaseLost when the job is no longer ours, and Parked when it waits for a person.
     """
     await job.load()
-    surroundings = await job.insist(lambda: job.ledger.surroundings(job.lease))
-    outcome = failed_before(job) or counted(job, await _outcome(job, surroundings))
+    context = await job.retry_until_lease_lost(lambda: job.ledger.surroundings(job.lease))
+    outcome = failed_before(job) or with_attempt_number(job, await _outcome(job, context))
     again = is_to_retry(job, outcome)
     with job.uninterrupted():
-        await _tried(_end_agent(job))
-        await _tried(_keep_state(job, outcome))
+        await _best_effort(_end_agent(job))
+        await _best_effort(_keep_state(job, outcome))
     if outcome.failure is not None and not again:
-        await _tried(choose_hooks(job, surroundings.hooks))  # where it was given up before
-        await _tried(call_error_hooks(job, outcome))
+        await _best_effort(choose_hooks(job, context.hooks))  # when the job failed before they were chosen
+        await _best_effort(call_error_hooks(job, outcome))
     with job.uninterrupted():
-        await _tried(_clean_up(job, outcome))
+        await _best_effort(_clean_up(job, outcome))
         if outcome.failure is not None and again:
             retry = retry_after(job, outcome.failure)
-            await job.insist(lambda: job.ledger.retry(job.lease, retry))
+            await job.retry_until_lease_lost(lambda: job.ledger.retry(job.lease, retry))
             return None
-        await job.insist(lambda: job.ledger.finish(job.lease, outcome))
+        await job.retry_until_lease_lost(lambda: job.ledger.finish(job.lease, outcome))
     return outcome
 
 
-async def _outcome(job: JobRun, surroundings: Surroundings) -> Outcome:
+async def _outcome(job: JobRun, context: JobContext) -> Outcome:
     try:
-        await _work(job, surroundings)
+        await _work(job, context)
     except JobCancelled:
         return Outcome(JobState.CANCELLED)
     except JobFailed as failed:
@@ -71,32 +71,32 @@ async def _outcome(job: JobRun, surroundings: Surroundings) -> Outcome:
     return Outcome(JobState.SUCCEEDED)
 
 
-async def _work(job: JobRun, surroundings: Surroundings) -> None:
-    remote = surroundings.remote
-    await choose_hooks(job, surroundings.hooks)
+async def _work(job: JobRun, context: JobContext) -> None:
+    remote = context.remote
+    await choose_hooks(job, context.hooks)
     job.surround(call_hooks_before, call_hooks_after)
     await call_pre_hooks(job)
     base = None
     if remote is not None:
         await approval(job, "base")
         base = await prepare_base(job, remote)
-    layout = await make_workspace(job, base, surroundings.files)
+    layout = await make_workspace(job, base, context.files)
     if base is not None:
         await make_branch(job, layout, base)
     await approval(job, "start")
     task = first_task(job)
-    while task := await _round(job, surroundings, layout, base, task):
+    while task := await _round(job, context, layout, base, task):
         job.begin_round()
     await approval(job, "end")
-    with suppress(JobCancelled):  # all is done that the job was for: too late
+    with suppress(JobCancelled):  # the work is done: too late to cancel
         await call_post_hooks(job)
 
 
-async def _round(job: JobRun, surroundings: Surroundings, layout: Layout, base: Base | None, task: str) -> str:
-    """Have the agent do a task, and do with its result what is to be done. Return its next task, or nothing."""
-    remote = surroundings.remote
+async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | None, task: str) -> str:
+    """Have the agent do a task, and process its result. Return the agent's next task, or an empty string."""
+    remote = context.remote
     await start_agent(job, layout, base, task)
-    with job.uninterrupted():  # from here to its result: what the agent has done is never left lying
+    with job.uninterrupted():  # until the result is taken, so that the agent's work is never lost
         run = await follow_agent(job)
         taken = None if base is None else await _collected(job, layout, base, run)
     judge_agent(job, run)
@@ -111,17 +111,17 @@ async def _round(job: JobRun, surroundings: Surroundings, layout: Layout, base: 
     if is_to_publish(job, taken):
         if more := await approval(job, "push"):
             return more
-        await publish(job, remote, taken, surroundings.pushed_before)
+        await publish(job, remote, taken, context.pushed_before)
     return ""
 
 
-async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> Taken:
-    """Take what the agent has done, however it ended."""
+async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> ResultCommit:
+    """Take the agent's work, however the agent ended."""
     try:
         taken = await take(job, layout, base)
         await compare(job, base, taken)
     except JobFailed:
-        judge_agent(job, run)  # why the agent failed says more than why its result could not be taken
+        judge_agent(job, run)  # the agent's own failure says more than that of taking its result
         raise
     return taken
 
@@ -132,7 +132,7 @@ async def _end_agent(job: JobRun) -> None:
 
 
 async def _keep_state(job: JobRun, outcome: Outcome) -> None:
-    """Before error hooks, which may change it, and before the workspace is let go."""
+    """Keep a snapshot before error hooks, which may change the workspace, and before the workspace is released."""
     if outcome.state is not JobState.SUCCEEDED and is_agent_gone(job) and not job.lease.is_moved:
         await keep_state(job)
 
@@ -142,8 +142,8 @@ async def _clean_up(job: JobRun, outcome: Outcome) -> None:
         await clean_up(job, outcome.state)
 
 
-async def _tried(work: Awaitable[None]) -> None:
-    """Do what comes after the end is known: failing, or being told to end, does not change how the job ended."""
+async def _best_effort(work: Awaitable[None]) -> None:
+    """Do something whose failure or cancellation no longer changes how the job ends."""
     try:
         await work
     except JobFailed as failed:

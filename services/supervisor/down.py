@@ -12,8 +12,8 @@ from services.common.errors import ServiceError, StartError
 from services.common.lock import FileLock, LockHeldError, holder, is_held
 from services.common.settings import Home
 from services.supervisor.clients import Agents, wait_until_serving
+from services.supervisor.commands import END_AGENTS_SIGNAL
 from services.supervisor.keeper import Say
-from services.supervisor.orders import END_AGENTS_SIGNAL
 from services.supervisor.plan import EVERY_SERVICE, EXECUTION, CellPlan, cell_file, service_lock, supervisor_lock
 from services.supervisor.process import ServiceProcess, log_tail
 
@@ -27,9 +27,9 @@ _PAUSE_S = 0.02
 
 
 async def down(home: Home, say: Say) -> None:
-    """End supervisor, services and agents, and return when all of it is true.
+    """End supervisor, services and agents, and return when all have ended.
 
-    Raises StartError when something resists; the message says what.
+    Raises StartError when something does not end; the message says what.
     """
     if not (home.root / "run").is_dir():
         say(f"nothing has ever run in {home.root}")
@@ -41,7 +41,7 @@ async def down(home: Home, say: Say) -> None:
     for service in EVERY_SERVICE:
         await _end_service(home, service)
     try:
-        lock = FileLock(supervisor_lock(home))  # nobody starts the cell meanwhile
+        lock = FileLock(supervisor_lock(home))  # so that nobody starts the cell meanwhile
     except LockHeldError as error:
         raise StartError(f"process {error.pid} has started the cell again meanwhile") from None
     try:
@@ -55,11 +55,11 @@ async def down(home: Home, say: Say) -> None:
 
 
 async def end_agents(home: Home, grace_s: float) -> None:
-    """End what is left of agents in a data directory without a running cell.
+    """End the agents that are left in a data directory without a running cell.
 
-    Only the execution service knows how, so it is started for a moment, on a port of its own.
+    Only the execution service can do that, so it is started for a moment, on a free port.
     """
-    if (home.execution / "execution.db").exists():
+    if (home.root / EXECUTION / "execution.db").exists():
         reading, writing = os.pipe()
         try:
             plan = _execution_alone(home)
@@ -79,7 +79,7 @@ async def end_agents(home: Home, grace_s: float) -> None:
 
 
 def runners(home: Home) -> list[int]:
-    """Return the processes that carry, or wait to carry, an execution of this data directory."""
+    """Return the processes that run, or wait to run, an execution of this data directory."""
     ours = b"BOATYARD_HOME=" + os.fsencode(home.root)
     found = []
     for directory in Path("/proc").iterdir():
@@ -140,7 +140,7 @@ async def _serving(plan: CellPlan, process: ServiceProcess) -> None:
 
 
 async def _within(seconds: float, holds: Callable[[], bool]) -> bool:
-    """Whether something comes true in time."""
+    """Wait for a condition; return True when it holds in time."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not holds():
         if asyncio.get_running_loop().time() > deadline:

@@ -1,27 +1,45 @@
-"""One service as a process."""
+"""One service as a process, with an environment that has no secrets of other services.
+
+A service that is broken into, or whose memory or /proc somebody reads, then only reveals its own.
+"""
 
 import asyncio
 import os
 import shutil
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from services.common.lock import FileLock
 from services.common.rpc.server import LIFELINE_VARIABLE
-from services.supervisor.environments import environment_of
-from services.supervisor.plan import CellPlan, service_lock
+from services.supervisor.plan import COORDINATOR, EVERY_SERVICE, EXECUTION, GATEWAY, CellPlan, service_lock
 
 LOG_BYTES = 16 << 20
 _TAIL_BYTES = 4096
 _DRAIN_S = 15.0
 """A service drains for 5 s; one that takes much longer hangs, and is killed."""
 
+_OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
+    # The database holds tokens of remotes and keys of webhooks.
+    "BOATYARD_DATABASE_URL": (GATEWAY,),
+    # The users' token; node services accept the cell's own token only.
+    "BOATYARD_TOKEN": (GATEWAY, COORDINATOR),
+    "AGENT_COMMAND": (GATEWAY,),
+    # A model's name is no secret: the gateway uses it for jobs that name none.
+    "ANTHROPIC_MODEL": (GATEWAY, EXECUTION),
+}
+# The first prefix that matches; a service's own settings may hold secrets too.
+_OWNERS_OF_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
+    "ANTHROPIC_": (EXECUTION,),
+    **{f"BOATYARD_{service.upper()}_": (service,) for service in EVERY_SERVICE},
+}
+
 
 class ServiceProcess:
-    """A running service. It holds its lock file, given to it, for as long as it lives."""
+    """A running service. It inherits its lock file, and holds it for as long as it lives."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -37,7 +55,7 @@ class ServiceProcess:
             with _open_log(cell.log_file(service)) as log:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
-                    "-P",  # else a folder `services` in the working directory would be taken for ours
+                    "-P",  # otherwise a folder `services` in the working directory would be imported
                     "-m",
                     f"services.{service}",
                     stdin=asyncio.subprocess.DEVNULL,
@@ -45,7 +63,7 @@ class ServiceProcess:
                     stderr=log,
                     env={**environment_of(service, cell.environment), LIFELINE_VARIABLE: str(lifeline)},
                     pass_fds=(lifeline, lock.descriptor),
-                    start_new_session=True,  # Ctrl-C is for the supervisor, which stops services in order
+                    start_new_session=True,  # Ctrl-C is for the supervisor, which stops the services in order
                 )
             lock.write_pid(process.pid)
         finally:
@@ -62,7 +80,7 @@ class ServiceProcess:
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """Ask it to drain; kill it when it does not end."""
+        """Stop it with SIGTERM, which drains it; kill it when it does not end."""
         self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(_DRAIN_S):
@@ -76,8 +94,19 @@ class ServiceProcess:
             self._process.send_signal(number)
 
 
+def environment_of(service: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return a service's part of an environment: its own variables, and those of nobody, such as PATH."""
+    return {name: value for name, value in environment.items() if service in _owners(name)}
+
+
+def _owners(name: str) -> tuple[str, ...]:
+    if name in _OWNERS:
+        return _OWNERS[name]
+    return next((owners for prefix, owners in _OWNERS_OF_PREFIXES.items() if name.startswith(prefix)), EVERY_SERVICE)
+
+
 def log_tail(path: Path) -> str:
-    """Return the end of a service's log, for the person who must mend it."""
+    """Return the end of a service's log."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
@@ -87,10 +116,10 @@ def log_tail(path: Path) -> str:
 
 
 def bound_log(path: Path, limit_bytes: int = LOG_BYTES) -> None:
-    """Empty a log that has grown larger, after keeping a copy of it in place of the one before.
+    """Truncate a log that has grown beyond the limit, after replacing the older copy by a new one.
 
-    Services append, so one that goes on writing meanwhile writes at the new end; what it writes between copy and
-    cut, some lines at most, is lost.
+    Services append, so their next write goes to the new end. What they write between copy and truncation, some lines
+    at most, is lost.
     """
     if path.exists() and path.stat().st_size > limit_bytes:
         shutil.copyfile(path, path.with_suffix(".log.1"))

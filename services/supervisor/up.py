@@ -1,4 +1,4 @@
-"""`boatyard up` and `boatyard coordinator`: starts a cell, keeps it, and stops it when told."""
+"""`boatyard up` and `boatyard coordinator`: starts a cell, keeps it running, and stops it on command."""
 
 import asyncio
 import os
@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from services.common.errors import ServiceError, StartError
-from services.common.lock import alone, is_held
+from services.common.lock import is_held, single_instance
 from services.supervisor.clients import Agents, wait_until_serving
+from services.supervisor.commands import SupervisorCommands
 from services.supervisor.down import end_agents
 from services.supervisor.keeper import Say, ServiceKeeper
-from services.supervisor.orders import Orders
 from services.supervisor.plan import (
     EVERY_SERVICE,
     EXECUTION,
@@ -38,27 +38,30 @@ async def up(plan: CellPlan, announce: Callable[[], None], say: Say) -> None:
 
     Raises StartError when the cell cannot start, or one of its services cannot be kept alive.
     """
-    orders = Orders()
+    commands = SupervisorCommands()
     for folder in ("run", "logs"):
         plan.home.directory(folder)
     mend = "`boatyard down` ends it, and BOATYARD_HOME names another data directory"
-    with orders.from_signals(), alone(supervisor_lock(plan.home), f"runs the cell in {plan.home.root}", mend):
-        await _wait_for_predecessors(plan, orders, say)
-        plan.home.cell_token()  # before four processes need them at once
+    with (
+        commands.from_signals(),
+        single_instance(supervisor_lock(plan.home), f"runs the cell in {plan.home.root}", mend),
+    ):
+        await _wait_for_predecessors(plan, commands, say)
+        plan.home.cell_token()  # before four processes need it at once
         if plan.driver == GATEWAY:
             plan.home.admin_token()
-        if not orders.stop.is_set():
-            await _Cell(plan, orders, announce, say).run()
-        if orders.end_agents.is_set():  # said too late for the services that knew of the agents
+        if not commands.stop.is_set():
+            await _Cell(plan, commands, announce, say).run()
+        if commands.end_agents.is_set():  # the command came after the services had stopped
             await end_agents(plan.home, AGENT_GRACE_S)
 
 
 class _Cell:
     """The services of one `up`."""
 
-    def __init__(self, plan: CellPlan, orders: Orders, announce: Callable[[], None], say: Say) -> None:
+    def __init__(self, plan: CellPlan, commands: SupervisorCommands, announce: Callable[[], None], say: Say) -> None:
         self._plan = plan
-        self._orders = orders
+        self._commands = commands
         self._announce = announce
         self._say = say
         self._agents = Agents(plan.addresses[EXECUTION], plan.home.cell_token())
@@ -75,10 +78,10 @@ class _Cell:
                     await self._stop(keepers)
 
     async def _until_told(self, kept: set[asyncio.Task[object]]) -> None:
-        """Return when told to stop. Raises StartError when a service cannot be kept alive."""
-        async with _running([self._announce_when_serving(), self._bound_logs(), self._orders.stop.wait()]) as ours:
+        """Wait for the command to stop. Raises StartError when a service cannot be kept alive."""
+        async with _running([self._announce_when_serving(), self._bound_logs(), self._commands.stop.wait()]) as ours:
             pending = kept | ours
-            while not self._orders.stop.is_set():
+            while not self._commands.stop.is_set():
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
@@ -106,8 +109,8 @@ class _Cell:
 
     async def _stop(self, keepers: dict[str, ServiceKeeper]) -> None:
         await self._say_what_becomes_of_agents()
-        await keepers[self._plan.driver].stop()  # first, for it might start another agent
-        if self._orders.end_agents.is_set():
+        await keepers[self._plan.driver].stop()  # first, because it might start another agent
+        if self._commands.end_agents.is_set():
             await self._end_agents()
         await asyncio.gather(*(keeper.stop() for keeper in keepers.values()))
         cell_file(self._plan.home).unlink(missing_ok=True)
@@ -115,12 +118,12 @@ class _Cell:
     async def _say_what_becomes_of_agents(self) -> None:
         try:
             count = len(await self._agents.alive())
-        except ServiceError:  # nobody is left to ask, or nobody was there yet
+        except ServiceError:  # the service has stopped, or was not there yet
             self._say("stopping")
             return
         if not count:
             self._say("stopping; no agent is running")
-        elif self._orders.end_agents.is_set():
+        elif self._commands.end_agents.is_set():
             self._say(f"stopping, and ending {agents(count)}")
         else:
             left, them = ("is left running", "it") if count == 1 else ("are left running", "them")
@@ -128,11 +131,11 @@ class _Cell:
                 f"stopping; {agents(count)} {left}: `{self._plan.command}` goes on with {them},"
                 f" `boatyard down` ends {them}"
             )
-            if self._orders.by_hand:
+            if self._commands.by_hand:
                 self._say(f"Ctrl-C again within {_SECOND_CTRL_C_WITHIN_S:g} s ends {them} now")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_SECOND_CTRL_C_WITHIN_S):
-                        await self._orders.end_agents.wait()
+                        await self._commands.end_agents.wait()
 
     async def _end_agents(self) -> None:
         try:
@@ -140,7 +143,7 @@ class _Cell:
         except ServiceError as error:
             self._say(f"agents may be left ({error.message}): `boatyard down` ends them")
             return
-        self._orders.end_agents.clear()
+        self._commands.end_agents.clear()
         if count:
             self._say(f"ended {agents(count)}")
 
@@ -150,14 +153,14 @@ def agents(count: int) -> str:
     return "1 agent" if count == 1 else f"{count} agents"
 
 
-async def _wait_for_predecessors(plan: CellPlan, orders: Orders, say: Say) -> None:
-    """Wait until services of a supervisor that was killed have drained, and make sure that the ports are free."""
+async def _wait_for_predecessors(plan: CellPlan, commands: SupervisorCommands, say: Say) -> None:
+    """Wait until the services of a killed supervisor have drained, and check that the ports are free."""
     deadline = asyncio.get_running_loop().time() + _PREDECESSOR_GONE_WITHIN_S
     said = False
     while held := [service for service in EVERY_SERVICE if is_held(service_lock(plan.home, service))]:
         if asyncio.get_running_loop().time() > deadline:
             raise StartError(f"{', '.join(held)} of an earlier run does not end: `boatyard down` ends it")
-        if orders.stop.is_set():
+        if commands.stop.is_set():
             return
         if not said:
             say("waiting for the services of an earlier run to end")
@@ -175,7 +178,7 @@ def _is_free(address: str) -> bool:
     host, _, port = address.rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have ended do not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections do not count
         try:
             probe.bind((host.strip("[]"), int(port)))
         except OSError:
@@ -185,7 +188,7 @@ def _is_free(address: str) -> bool:
 
 @contextmanager
 def _lifeline() -> Iterator[int]:
-    """Give the end of a pipe whose other end closes with this process, whatever becomes of it."""
+    """Give the reading end of a pipe whose other end closes when this process ends, however it ends."""
     reading, writing = os.pipe()
     try:
         yield reading
@@ -196,7 +199,7 @@ def _lifeline() -> Iterator[int]:
 
 @asynccontextmanager
 async def _running(work: list[Coroutine[None, None, object]]) -> AsyncIterator[set[asyncio.Task[object]]]:
-    """Run work beside what happens inside; cancel what is left of it at the end."""
+    """Run tasks in the background of what is inside; cancel those that are left at the end."""
     tasks = {asyncio.create_task(coroutine) for coroutine in work}
     try:
         yield tasks

@@ -12,7 +12,7 @@ from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import jobs
 from services.gateway.values.hooks import CallFilter, CallView
 from services.lifecycle.ledger import LeaseLost
-from services.lifecycle.model.calls import CallState, HookCall
+from services.lifecycle.model.hook_calls import CallState, HookCall
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import HookEvent, JobState
 from tests.kit.ledger import Books, claimed

@@ -12,8 +12,6 @@ from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.common.ids import new_id
 from services.common.metrics import Meters
-from services.common.sandbox import aio, environment
-from services.common.sandbox.spec import Access, SandboxSpec
 from services.git.app import build_manager, find_git
 from services.git.bases.overlays import overlays_work
 from services.git.gitcmd import Command, Git, GitOutput, Invocation
@@ -24,6 +22,8 @@ from services.git.remote.addresses import AddressBook
 from services.git.settings import GitSettings
 from services.git.wire.from_proto import RequestReader
 from services.git.worktree.sandboxed import TreeView
+from services.sandbox import aio, environment
+from services.sandbox.spec import MountAccess, SandboxSpec
 from tests.kit.repos import Repo
 
 SIGNATURE = Signature("Boatyard", "boatyard@example.com", 1_800_000_000)
@@ -87,7 +87,7 @@ class LayeredWorkspace:
 
     async def agent(self, script: str) -> str:
         """Run a script at the top of the tree, and return what it wrote."""
-        view = TreeView.of(self.tree, Access.READ_WRITE)
+        view = TreeView.of(self.tree, MountAccess.READ_WRITE)
         identity = {"GIT_AUTHOR_NAME": b"Ada", "GIT_AUTHOR_EMAIL": b"a@b", "GIT_COMMITTER_NAME": b"Ada"}
         identity |= {"GIT_COMMITTER_EMAIL": b"a@b", "GIT_CONFIG_NOSYSTEM": b"1"}
         spec = SandboxSpec(

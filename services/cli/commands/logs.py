@@ -1,17 +1,16 @@
 """`boatyard logs`."""
 
-import asyncio
 from contextlib import aclosing
 
 import click
 from boatyard.execution.v1.event_pb2 import EventKind
 
 from services.cli import options
-from services.cli.clients import gateway
-from services.cli.following import show_event
-from services.cli.requests import execution_id_of
+from services.cli.clients import Gateway, with_gateway
+from services.cli.event_view import print_event
+from services.cli.lookup import execution_id_of
+from services.cli.resumed_streams import Outage, execution_events
 from services.cli.screen import Screen
-from services.cli.watching import Outage, events
 
 _KINDS = {name.removeprefix("EVENT_KIND_").lower(): number for name, number in EventKind.items() if number}
 
@@ -36,14 +35,13 @@ def command(id_: str, follow: bool, first: int, kinds: tuple[str, ...], as_json:
     """
     screen = Screen()
 
-    async def main() -> None:
-        async with gateway() as way:
-            execution_id = await execution_id_of(way, id_)
-            wanted = [_KINDS[kind] for kind in kinds]
-            found = events(way, execution_id, Outage(screen.say), first=first, follow=follow, kinds=wanted)
-            async with aclosing(found) as batches:
-                async for batch in batches:
-                    for event in batch:
-                        show_event(screen, event, as_json=as_json)
+    async def show(gateway: Gateway) -> None:
+        execution_id = await execution_id_of(gateway, id_)
+        numbers = [_KINDS[kind] for kind in kinds]
+        found = execution_events(gateway, execution_id, Outage(screen.say), first=first, follow=follow, kinds=numbers)
+        async with aclosing(found) as batches:
+            async for batch in batches:
+                for event in batch:
+                    print_event(screen, event, as_json=as_json)
 
-    asyncio.run(main())
+    with_gateway(show)

@@ -1,12 +1,10 @@
 """`boatyard status`."""
 
-import asyncio
-
 import click
 from boatyard.gateway.v1 import admin_pb2
 
-from services.cli import options, shapes, words
-from services.cli.clients import gateway
+from services.cli import humanize, options, shapes
+from services.cli.clients import with_gateway
 from services.cli.screen import Screen
 
 
@@ -15,14 +13,9 @@ from services.cli.screen import Screen
 def command(as_json: bool) -> None:
     """Show how many jobs there are in each state, and how many cells have how much room for them."""
     screen = Screen()
-
-    async def main() -> admin_pb2.GetStatusResponse:
-        async with gateway() as way:
-            return await way.ask(way.admin.GetStatus(admin_pb2.GetStatusRequest()))
-
-    found = asyncio.run(main())
+    found = with_gateway(lambda gateway: gateway.ask(gateway.admin.GetStatus(admin_pb2.GetStatusRequest())))
     if as_json:
-        screen.json(shapes.line(shapes.status(found)))
+        screen.json(shapes.status(found))
         return
     cells = f"{found.active_cells} active, {found.paused_cells} paused, {found.away_cells} away"
     jobs = ", ".join(f"{count} {state.lower()}" for state, count in sorted(found.jobs.items()))
@@ -32,5 +25,5 @@ def command(as_json: bool) -> None:
         ("jobs", jobs or "none"),
     ]
     if found.HasField("oldest_wait_time"):
-        lines.append(("waiting", f"the oldest for {words.age(found.oldest_wait_time)}"))
+        lines.append(("waiting", f"the oldest for {humanize.age(found.oldest_wait_time)}"))
     screen.table(("WHAT", "HOW MUCH"), lines)

@@ -1,4 +1,4 @@
-"""The RPC by which a node service tells its metrics."""
+"""The RPC that returns a service's metrics."""
 
 from typing import Any
 
@@ -20,12 +20,11 @@ class MetricsServicer(MetricsServiceServicer):
         self._meters = meters
 
     async def ReadMetrics(self, request: pb.ReadMetricsRequest, context: Context) -> pb.ReadMetricsResponse:
-        """See the contract."""
         return wire.response(await self._meters.read())
 
 
 def registration(meters: Meters) -> Registration:
-    """Register it beside a node's own service."""
+    """Return its registration, to serve it beside a service's own RPCs."""
     return Registration(
         pb.DESCRIPTOR.services_by_name["MetricsService"].full_name,
         add_MetricsServiceServicer_to_server,

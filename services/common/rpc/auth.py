@@ -1,4 +1,4 @@
-"""Who may call: whoever shows a token, as `authorization: Bearer <token>`."""
+"""Authentication of callers by a token, as `authorization: Bearer <token>`."""
 
 import hmac
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.common.errors import Unauthenticated
-from services.common.rpc.failing import Failures
+from services.common.rpc.auth_failures import FailureLimiter
 
 AUTHORIZATION_METADATA_KEY = "authorization"
 
@@ -18,12 +18,12 @@ def bearer(header: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What a call shows of who makes it.
+class Credentials:
+    """What is known of the caller of a call before it is authenticated.
 
-    `token` is None where none was shown; `method` is the full name, such as /boatyard.git.v1.GitService/Push; `peer` is
-    gRPC's word for where the call comes from, such as ipv4:127.0.0.1:40312. `is_again`: it was let in, and is asked
-    about once more while its stream lasts.
+    `token` is None when none was sent; `method` is the full name, such as /boatyard.git.v1.GitService/Push; `peer` is
+    gRPC's name for the caller's address, such as ipv4:127.0.0.1:40312. `is_again` is True when the call was admitted
+    before, and is checked again because its stream still lasts.
     """
 
     token: str | None = field(repr=False)
@@ -39,27 +39,27 @@ class Shown:
 
 
 class Authenticator(Protocol):
-    """Knows the callers of one service."""
+    """Authenticates the callers of one service."""
 
     @property
     def forgets(self) -> bool:
-        """Whether a caller that was let in may be refused later, so that it is to be asked again about open streams."""
+        """True when a caller that was let in may be refused later, so that open streams are checked again."""
         ...
 
-    async def authenticate(self, shown: Shown) -> str:
+    async def authenticate(self, shown: Credentials) -> str:
         """Return the caller's name, for logs and records.
 
         Raises Unauthenticated, PermissionDenied, TooManyFailuresError.
 
-        Runs in the call's own task: context variables that it sets are there for whoever serves the call.
+        Runs in the call's own task, so the handler sees the context variables that it sets.
         """
         ...
 
 
 class SingleToken:
-    """Admits whoever shows one secret, such as the cell token of the node services; it is compared, however many fail.
+    """Admits callers that send one secret, such as the cell token. The secret is compared even after many failures.
 
-    `hint` is added to the refusal, and says where the token is found; `reason` is the one that the proto documents.
+    `hint` is added to the refusal, and says where to find the token; `reason` is the one that the proto documents.
     """
 
     forgets = False
@@ -69,9 +69,9 @@ class SingleToken:
         self._caller = caller
         self._reason = reason
         self._hint = hint
-        self._failures = Failures()
+        self._failures = FailureLimiter()
 
-    async def authenticate(self, shown: Shown) -> str:
+    async def authenticate(self, shown: Credentials) -> str:
         """See Authenticator."""
         if shown.token is not None and hmac.compare_digest(shown.token.encode(), self._token):
             return self._caller
@@ -81,7 +81,7 @@ class SingleToken:
 
 
 def cell_authenticator(token: str) -> SingleToken:
-    """Admit this cell's own gateway, for a node service."""
+    """Return the authenticator that admits callers of this cell alone."""
     return SingleToken(
         token, caller="cell", reason="CELL_TOKEN_REQUIRED", hint="it is in $BOATYARD_HOME/cell-token, for its owner"
     )

@@ -2,8 +2,6 @@
 
 from typing import Protocol
 
-from services.common.sandbox import devices, inputs, seccomp
-from services.common.sandbox.spec import Network, SandboxSpec, Tier
 from services.execution.cgroups.group import ControlGroup
 from services.execution.egress.child import Egress
 from services.execution.eventlog import EventWriter
@@ -11,6 +9,8 @@ from services.execution.model import EndVerification, Reason
 from services.execution.processes.bare import BareAgent
 from services.execution.processes.sandboxed import SandboxedAgent
 from services.execution.rundir.directory import RunDirectory
+from services.sandbox import descriptors, device_nodes, seccomp
+from services.sandbox.spec import Network, SandboxSpec, Tier
 
 
 class Agent(Protocol):
@@ -78,7 +78,7 @@ def start(spec: SandboxSpec, run: RunDirectory, group: ControlGroup | None) -> A
         SandboxUnavailableError: there is no sandbox here.
         OSError: the kernel refuses.
     """
-    with inputs.held(run.stdin.read_bytes()) if run.stdin.exists() else inputs.nothing() as fd:
+    with descriptors.memory_file(run.stdin.read_bytes()) if run.stdin.exists() else descriptors.null_device() as fd:
         return start_on(spec, fd, run, group)
 
 
@@ -110,6 +110,6 @@ def announce(writer: EventWriter, spec: SandboxSpec) -> None:
     if spec.container is not None:
         writer.note(f"in a container of image {spec.container.image}")
         return
-    for weakness in (seccomp.weakness(), devices.weakness()):
+    for weakness in (seccomp.weakness(), device_nodes.weakness()):
         if weakness is not None:
             writer.note(weakness)

@@ -6,14 +6,14 @@ import os
 import select
 from collections.abc import Callable, Iterator
 
-from services.common.sandbox.ending import end
-from services.common.sandbox.launch import prepare
-from services.common.sandbox.spec import SandboxSpec
 from services.execution.cgroups.group import ControlGroup
 from services.execution.egress.child import Egress
 from services.execution.model import EndVerification
 from services.execution.processes.init import Init
 from services.execution.processes.spawning import pipes, spawn
+from services.sandbox.launch import prepare
+from services.sandbox.spec import SandboxSpec
+from services.sandbox.termination import kill_with_children
 
 _GONE_WITHIN_S = 10.0
 _BEGINS_WITHIN_S = 30.0
@@ -84,7 +84,7 @@ class SandboxedAgent:
         """End the namespace by its init, or bwrap where it is not that far."""
         self.read_status()
         if self._init is None:
-            end(self._bwrap.pid)
+            kill_with_children(self._bwrap.pid)
             return
         self._init.kill()
 

@@ -4,13 +4,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from services.common.sandbox.spec import Tier
 from services.execution.cgroups.group import ControlGroup
 from services.execution.engines import registry
 from services.execution.engines.context import RunContext
 from services.execution.eventlog import EventWriter
 from services.execution.processes import signals
 from services.execution.rundir.directory import RunDirectory
+from services.sandbox.spec import Tier
 
 
 def run_execution(path: Path, credentials: bytes, group: ControlGroup | None) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import structlog
 
-from services.common.sandbox.errors import SandboxUnavailableError
 from services.execution.cgroups.group import ControlGroup
 from services.execution.eventlog import EventWriter
 from services.execution.eventlog.activity import read_activity
 from services.execution.model import MARK, EndVerification, Reason, Result, State, Vitals
 from services.execution.processes.containers import ContainerDirectory
 from services.execution.rundir.directory import RunDirectory
+from services.sandbox.errors import SandboxUnavailableError
 
 _GONE_WITHIN_S = 10.0
 _DIARY_BYTES = 2000

@@ -16,11 +16,6 @@ from services.common.db.paging import Page
 from services.common.engines import traits
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.fence import current_fence
-from services.common.sandbox import engines
-from services.common.sandbox.errors import NotMountedError, SandboxUnavailableError
-from services.common.sandbox.launch import check_mounted
-from services.common.sandbox.probe import probe
-from services.common.sandbox.spec import Container, Tier
 from services.execution.cgroups.group import ControlGroupHierarchies
 from services.execution.engines.credentials import EngineCredentials
 from services.execution.inbox.messages import Inbox
@@ -30,6 +25,11 @@ from services.execution.service.admission import Admission
 from services.execution.service.runners import Runners
 from services.execution.service.store import ExecutionStore
 from services.execution.service.supervision import Supervision
+from services.sandbox import container_engines
+from services.sandbox.errors import NotMountedError, SandboxUnavailableError
+from services.sandbox.launch import check_mounted
+from services.sandbox.probe import probe
+from services.sandbox.spec import Container, Tier
 
 _LOOK_AGAIN_S = 5.0
 
@@ -201,9 +201,9 @@ class ExecutionManager:
 
     async def _check_container(self, made: Container, execution_id: str) -> None:
         def check() -> None:
-            engine = engines.find(made.engine)
-            if not made.may_pull and not engines.has_image(engine, made.image):
-                raise engines.lacks(engine, made.image)
+            engine = container_engines.find(made.engine)
+            if not made.may_pull and not container_engines.has_image(engine, made.image):
+                raise container_engines.missing_image(engine, made.image)
 
         with _refusing(execution_id):
             await asyncio.to_thread(check)

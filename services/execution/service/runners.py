@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import services
-from services.common.sandbox import engines
 from services.execution.cgroups.group import HIERARCHIES_VARIABLE, ControlGroupHierarchies, to_text
 from services.execution.engines.credentials import EngineCredentials
 from services.execution.rundir.directory import RunDirectory
+from services.sandbox import container_engines
 
 _ROOT = Path(services.__file__).parent.parent
 _REFILL_S = 0.5
@@ -70,7 +70,7 @@ def _spawn(control_groups: ControlGroupHierarchies) -> Runner:
     if home := os.environ.get("BOATYARD_HOME"):  # for people who look for the processes of a data directory
         environment["BOATYARD_HOME"] = home
     # By them a container engine's client finds it, as it does for us.
-    environment |= {name: os.environ[name] for name in engines.VARIABLES if name in os.environ}
+    environment |= {name: os.environ[name] for name in container_engines.VARIABLES if name in os.environ}
     if control_groups:
         environment[HIERARCHIES_VARIABLE] = to_text(control_groups)
     return subprocess.Popen(

@@ -8,11 +8,11 @@ from boatyard.execution.v1 import event_pb2, sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.common.sandbox.spec import Tier
 from services.execution.inbox.messages import PermissionAnswer, PermissionRequest
 from services.execution.model import Execution, State
 from services.execution.service.capabilities import Capability
 from services.execution.service.terminals import InputProgress
+from services.sandbox.spec import Tier
 
 TIERS = {tier: sandbox_pb2.SandboxTier.Value(f"SANDBOX_TIER_{tier.name}") for tier in Tier}
 

@@ -12,9 +12,6 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1 import sandbox_pb2
 from boatyard.workspace.v1 import layout_pb2
 
-from services.common.sandbox import environment
-from services.common.sandbox.hosts import HostPattern
-from services.common.sandbox.spec import Access, AllowList, Mount, Network, Overlay, SandboxSpec, Tier
 from services.execution import egress
 from services.execution.engines import wire as engines
 from services.execution.engines.spec import EngineSpec
@@ -23,6 +20,9 @@ from services.execution.redaction.needles import LONGEST, SHORTEST
 from services.execution.settings import ExecutionSettings
 from services.execution.validation import Violations, id_violations, path_violations, refuse
 from services.execution.wire import containers, limits, requests, responses
+from services.sandbox import environment
+from services.sandbox.host_patterns import HostPattern
+from services.sandbox.spec import AllowList, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
 _WORKSPACE = Path("/workspace")
 
@@ -167,7 +167,7 @@ def _layout_paths(layout: layout_pb2.Layout) -> list[tuple[str, bytes]]:
 
 def _workspace(layout: layout_pb2.Layout, execution_id: str) -> Mount | Overlay:
     if layout.WhichOneof("kind") == "path":
-        return Mount(Path(os.fsdecode(layout.path)), _WORKSPACE, Access.READ_WRITE)
+        return Mount(Path(os.fsdecode(layout.path)), _WORKSPACE, MountAccess.READ_WRITE)
     layers = layout.layers
     return Overlay(
         lowers=tuple(Path(os.fsdecode(path)) for path in layers.lowers),

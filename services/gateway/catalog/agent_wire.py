@@ -9,7 +9,6 @@ from boatyard.execution.v1 import execution_pb2, sandbox_pb2
 from boatyard.gateway.v1 import agent_pb2 as pb
 
 from services.common.engines import ENGINES
-from services.common.sandbox.hosts import HostPattern
 from services.gateway.values.agent import (
     BOUNDS,
     LEAST_CHECKPOINT_TIMEOUT,
@@ -35,6 +34,7 @@ from services.gateway.wire.times import duration_to_proto
 from services.gateway.wire.validation import Validator
 from services.lifecycle.model.checkpoint import STAGES
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
+from services.sandbox.host_patterns import HostPattern
 
 _REASON: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 _TOOL: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")

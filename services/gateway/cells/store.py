@@ -8,8 +8,8 @@ from sqlalchemy import Row, Select, and_, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import as_number
-from services.common.db.housekeeping import every_hour
 from services.common.db.paging import Page
+from services.common.db.retention import every_hour
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.ledger.ending import end_job
 from services.gateway.ledger.scheduling import AWAY_LEASES

@@ -10,7 +10,7 @@ from boatyard.gateway.v1.audit_pb2_grpc import add_AuditServiceServicer_to_serve
 from boatyard.gateway.v1.auth_pb2_grpc import add_TokenServiceServicer_to_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.db.housekeeping import every_hour
+from services.common.db.retention import every_hour
 from services.common.rpc.call import Inspect, Layer, Screen
 from services.common.rpc.server import Registration
 from services.gateway.door.audit import store as audit_store

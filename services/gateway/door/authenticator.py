@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from services.common.errors import PermissionDenied, Unauthenticated
-from services.common.rpc.auth import Shown
-from services.common.rpc.failing import Failures
+from services.common.rpc.auth import Credentials
+from services.common.rpc.auth_failures import FailureLimiter
 from services.gateway.values.principal import FIRST_ADMINISTRATOR, Principal, Role, set_current_principal
 
 _HINT = "the first administrator's is in $BOATYARD_HOME/token, for its owner"
@@ -20,7 +20,7 @@ class TokenSource(Protocol):
         """Whether it costs nothing to say what a token allows, or is worth it: it has opened before."""
         ...
 
-    async def principal(self, token: str, shown: Shown) -> Principal | None:
+    async def principal(self, token: str, shown: Credentials) -> Principal | None:
         """Return what a token allows; None for one that is not known here. `shown` is the whole of the call's words."""
         ...
 
@@ -35,7 +35,7 @@ class AdminToken:
         """See TokenSource."""
         return True
 
-    async def principal(self, token: str, shown: Shown) -> Principal | None:  # noqa: ARG002 - one token opens all methods
+    async def principal(self, token: str, shown: Credentials) -> Principal | None:  # noqa: ARG002 - one token opens all methods
         """See TokenSource."""
         return Principal(FIRST_ADMINISTRATOR, Role.ADMIN) if hmac.compare_digest(token.encode(), self._token) else None
 
@@ -49,13 +49,13 @@ class GatewayAuthenticator:
     forgets = True
 
     def __init__(
-        self, known: Sequence[TokenSource], required: Mapping[str, Role], failures: Failures | None = None
+        self, known: Sequence[TokenSource], required: Mapping[str, Role], failures: FailureLimiter | None = None
     ) -> None:
         self._known = known
         self._required = required
-        self._failures = failures or Failures()
+        self._failures = failures or FailureLimiter()
 
-    async def authenticate(self, shown: Shown) -> str:
+    async def authenticate(self, shown: Credentials) -> str:
         """See Authenticator; what the caller is allowed is then `current_principal()`."""
         principal = await self._principal(shown)
         set_current_principal(principal)
@@ -69,7 +69,7 @@ class GatewayAuthenticator:
             )
         return principal.name
 
-    async def _principal(self, shown: Shown) -> Principal:
+    async def _principal(self, shown: Credentials) -> Principal:
         if shown.token is None:
             self._failures.note(shown.peer)
             raise Unauthenticated(f"a bearer token is needed: {_HINT}", reason="TOKEN_REQUIRED")

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.errors import PermissionDenied
 from services.common.ids import is_id
-from services.common.rpc.call import Call
+from services.common.rpc.call import RpcCall
 from services.gateway import scope
 from services.gateway.door import wire
 from services.gateway.door.owners import Owners, all_within
@@ -34,7 +34,7 @@ class ScopeCheck:
         self._owners = owners
         self._tokens = tokens
 
-    async def __call__(self, call: Call) -> None:
+    async def __call__(self, call: RpcCall) -> None:
         """Raise PermissionDenied (COORDINATOR_NOT_ALLOWED; PROJECT_NOT_ALLOWED, the same for what is not there)."""
         principal = current_principal()
         if principal.role is Role.COORDINATOR:

@@ -8,8 +8,8 @@ from services.common.rpc.server import Registration
 from services.gateway.hooks.calls import CallStore
 from services.gateway.hooks.servicer import DocumentOf, HookServicer
 from services.gateway.hooks.store import HookStore
+from services.lifecycle.hook_dry_run import HookDryRun
 from services.lifecycle.nodes import Nodes
-from services.lifecycle.rehearsal import Rehearsal
 from services.lifecycle.webhooks import AllowList, Webhooks
 
 
@@ -18,5 +18,5 @@ def registration(engine: AsyncEngine, document_of: DocumentOf, nodes: Nodes, all
     return Registration(
         hook_pb2.DESCRIPTOR.services_by_name["HookService"].full_name,
         add_HookServiceServicer_to_server,
-        HookServicer(HookStore(engine), CallStore(engine), allowed, Rehearsal(nodes, Webhooks(allowed)), document_of),
+        HookServicer(HookStore(engine), CallStore(engine), allowed, HookDryRun(nodes, Webhooks(allowed)), document_of),
     )

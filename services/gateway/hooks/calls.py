@@ -6,8 +6,8 @@ from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
-from services.common.db.housekeeping import every_hour
 from services.common.db.paging import Page
+from services.common.db.retention import every_hour
 from services.gateway import scope
 from services.gateway.schema.clock import now
 from services.gateway.schema.hooks import hook_calls

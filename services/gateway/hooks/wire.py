@@ -30,9 +30,9 @@ from services.gateway.values.hooks import (
 )
 from services.gateway.wire.times import duration_to_proto, timestamp_to_proto
 from services.gateway.wire.validation import Validator
-from services.lifecycle.model.calls import CallState
+from services.lifecycle.hook_dry_run import DryRunResult
+from services.lifecycle.model.hook_calls import CallState
 from services.lifecycle.model.states import STAGES, HookEvent
-from services.lifecycle.rehearsal import Rehearsed
 from services.lifecycle.webhooks import AllowList, callback_complaint, new_secret, secret_complaint, url_complaint
 
 _EVENTS: Final = {pb.Hook.Event.Value(f"EVENT_{event}"): event for event in HookEvent}
@@ -134,7 +134,7 @@ def sample_document(hook: Hook) -> bytes:
     return MessageToJson(job, indent=None, ensure_ascii=False).encode()
 
 
-def dry_run_to_proto(value: Rehearsed) -> pb.DryRunHookResponse:
+def dry_run_to_proto(value: DryRunResult) -> pb.DryRunHookResponse:
     """Write what came of trying a hook out."""
     return pb.DryRunHookResponse(
         call_id=value.call_id,

@@ -50,8 +50,8 @@ from services.gateway.values.agent import (
 )
 from services.gateway.values.catalog import Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
-from services.lifecycle.model.order import AgentSettings as SettledAgent
-from services.lifecycle.model.order import InputFile, Order
+from services.lifecycle.model.job_spec import AgentSpec as SettledAgent
+from services.lifecycle.model.job_spec import InputFile, JobSpec
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
 from services.lifecycle.run import execution_of_snapshot
@@ -123,13 +123,13 @@ class Admission:
 
     def _order(
         self, job_id: str, submission: JobSubmission, named: _Named, below: JobPolicySettings, create_time: datetime
-    ) -> Order:
+    ) -> JobSpec:
         agent, policy = self._default, overlay(below, submission.policy)
         for layer in (named.template, named.worker, submission):
             if layer is not None:
                 agent = overlay(agent, layer.agent)
         branch = f"ticket-{named.work_item.work_item_id}" if named.work_item else f"boatyard/{job_id}"
-        return Order(
+        return JobSpec(
             job_id=job_id,
             project_id=named.project_id,
             kind=submission.kind,
@@ -202,7 +202,7 @@ async def _related(connection: AsyncConnection, work_item: WorkItem) -> tuple[Wo
     return tuple(related)
 
 
-async def _write(connection: AsyncConnection, order: Order, ageing_seconds: float) -> None:
+async def _write(connection: AsyncConnection, order: JobSpec, ageing_seconds: float) -> None:
     execution_id = new_id("exec")
     await connection.execute(
         insert(jobs).values(

@@ -9,9 +9,9 @@ from dataclasses import asdict, fields
 from datetime import timedelta
 from typing import Any, Final
 
-from services.common.sandbox.spec import Network, Tier
 from services.gateway.values import agent as layers
-from services.lifecycle.model.order import AgentSettings, Limits, Policy
+from services.lifecycle.model.job_spec import AgentSpec, JobPolicy, Limits
+from services.sandbox.spec import Network, Tier
 
 _COUNTS_FROM_ZERO: Final = frozenset({"max_extra_rounds", "verify_timeout", "checkpoint_timeout"})
 """Where a layer means 0 when it says 0; anything else that is 0 or empty is left open."""
@@ -22,26 +22,26 @@ _SHOWN_UNLESS_EMPTY: Final = frozenset({"system_prompt", "model", "image", "term
 _LIMITS: Final = frozenset(each.name for each in fields(Limits))
 
 
-def resolve_agent(layer: layers.AgentSettings) -> AgentSettings:
+def resolve_agent(layer: layers.AgentSettings) -> AgentSpec:
     """Return the settings of all layers together, as the lifecycle has them."""
     settings = _settings_of(layer)
     limits = Limits(**{name: settings.pop(name) for name in _LIMITS & settings.keys()})
-    return AgentSettings(**settings, limits=limits)
+    return AgentSpec(**settings, limits=limits)
 
 
-def resolve_policy(layer: layers.JobPolicySettings) -> Policy:
+def resolve_policy(layer: layers.JobPolicySettings) -> JobPolicy:
     """Return the policy of all layers together, as the lifecycle has it."""
-    return Policy(**_settings_of(layer))
+    return JobPolicy(**_settings_of(layer))
 
 
-def agent_as_layer(settings: AgentSettings) -> layers.AgentSettings:
+def agent_as_layer(settings: AgentSpec) -> layers.AgentSettings:
     """Return a job's settings as one layer, for whoever writes layers."""
     values = {each.name: getattr(settings, each.name) for each in fields(settings)}
     limits = asdict(values.pop("limits"))
     return layers.AgentSettings(**_layer_of(values | limits))
 
 
-def policy_as_layer(policy: Policy) -> layers.JobPolicySettings:
+def policy_as_layer(policy: JobPolicy) -> layers.JobPolicySettings:
     """Return a job's policy as one layer, for whoever writes layers."""
     return layers.JobPolicySettings(**_layer_of({each.name: getattr(policy, each.name) for each in fields(policy)}))
 

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number
-from services.common.db.housekeeping import every_hour
+from services.common.db.retention import every_hour
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.schema.metadata import metadata

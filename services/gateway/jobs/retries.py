@@ -17,7 +17,7 @@ from services.gateway.schema.clock import NOW
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.jobs import JobView
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import JobState
@@ -59,7 +59,7 @@ async def _begin_again(connection: AsyncConnection, job_id: str, *, from_snapsho
     snapshot_id, cell_id = await _left(connection, job) if from_snapshot else ("", "")
     if job.work_item_id:
         await occupy(connection, job.work_item_id)
-    order = load(Order, job.definition)
+    order = load(JobSpec, job.definition)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
     execution_id = await next_attempt(connection, job, Failure(job.reason, job.message))
     again = update(jobs).where(jobs.c.job_id == job_id)

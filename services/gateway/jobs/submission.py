@@ -8,14 +8,14 @@ from typing import Final
 
 from services.common.engines import traits
 from services.common.errors import Invalid
-from services.common.sandbox.spec import Network, Tier
 from services.gateway.jobs.kinds import DEFAULT_KIND, JobKind
 from services.gateway.values.agent import AgentSettings, Checkpoints, JobPolicySettings, environment_complaint
 from services.gateway.values.principal import Role, current_principal
-from services.lifecycle.model.order import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, Order
-from services.lifecycle.model.order import AgentSettings as SettledAgent
+from services.lifecycle.model.job_context import FileContent
+from services.lifecycle.model.job_spec import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, JobSpec
+from services.lifecycle.model.job_spec import AgentSpec as SettledAgent
 from services.lifecycle.model.states import PromptDelivery
-from services.lifecycle.model.surroundings import Content
+from services.sandbox.spec import Network, Tier
 
 # What the execution service takes for a whole environment, less what we add beside the system prompt.
 MAX_AGENT_ENVIRONMENT_BYTES: Final = 63 << 10
@@ -44,13 +44,13 @@ class JobSubmission:
     labels: Mapping[str, str] = field(default_factory=dict)
     delay: timedelta | None = None
     not_before: datetime | None = None
-    files: tuple[Content, ...] = ()
+    files: tuple[FileContent, ...] = ()
     data: bytes = b""
     path: str = ""
     """Where its fields stand in the request, such as `spec.`, for violations."""
 
 
-def check_submission(order: Order, submission: JobSubmission, kind: JobKind, *, asked_below: Checkpoints) -> None:
+def check_submission(order: JobSpec, submission: JobSubmission, kind: JobKind, *, asked_below: Checkpoints) -> None:
     """Raise Invalid for what only shows when everything is laid together.
 
     `asked_below` is where a person would be asked if the submission said nothing: only an administrator's may ask less.
@@ -69,7 +69,7 @@ def _left_out(submission: JobSubmission, asked_below: Checkpoints) -> Iterator[t
         yield "policy.checkpoints.before", f"{asked}: only an administrator's job may leave that out"
 
 
-def _violations(order: Order, submission: JobSubmission, kind: JobKind) -> Iterator[tuple[str, str]]:
+def _violations(order: JobSpec, submission: JobSubmission, kind: JobKind) -> Iterator[tuple[str, str]]:
     agent, size = order.agent, len(order.task.encode())
     yield from _missing(order, kind)
     if size > MAX_PROMPT_BYTES:
@@ -101,7 +101,7 @@ def _container_violations(agent: SettledAgent, submission: JobSubmission) -> Ite
         yield "agent.terminal", "cannot be had in a container"
 
 
-def _missing(order: Order, kind: JobKind) -> Iterator[tuple[str, str]]:
+def _missing(order: JobSpec, kind: JobKind) -> Iterator[tuple[str, str]]:
     for name in kind.required_fields:
         if not getattr(order, name):
             yield name, f"is required for the kind {kind.name}"

@@ -20,7 +20,7 @@ from services.gateway.wire.access import readable
 from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.times import timestamp_to_proto
 from services.gateway.wire.validation import Validator
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.states import JobState, StageState
 
 MAX_SELECTORS: Final = 16
@@ -133,7 +133,7 @@ def _selector_from_proto(check: Validator, path: str, message: pb.LabelSelector)
     return LabelSelector(key=key, values=values, lacks=lacks)
 
 
-def _briefly(order: Order) -> Order:
+def _briefly(order: JobSpec) -> JobSpec:
     def cut(text: str) -> str:
         return text if len(text) <= _BRIEF_CHARACTERS else text[: _BRIEF_CHARACTERS - 1] + "…"
 
@@ -147,7 +147,7 @@ def _briefly(order: Order) -> Order:
     return replace(order, prompt=cut(order.prompt), agent=agent, policy=policy, files=(), data=b"")
 
 
-def _spec_to_proto(order: Order) -> pb.JobSpec:
+def _spec_to_proto(order: JobSpec) -> pb.JobSpec:
     return pb.JobSpec(
         project_id=order.project_id,
         kind=order.kind,

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.common.db.facts import note
+from services.common.db.commit_events import publish_on_commit
 from services.common.db.outages import outage
 from services.gateway.ledger.attempts import give_up, next_attempt
 from services.gateway.ledger.ending import end_job
@@ -22,7 +22,7 @@ from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_QUEUED, IS_RUNNING, executions, jobs, stages
 from services.gateway.values.facts import JobTaken
 from services.lifecycle.ledger import Lease
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState, StageState
 from services.lifecycle.model.value import load
@@ -153,7 +153,7 @@ class Claimer:
 
         One that cannot be begun anew is given too, with its failure written down: what is left is to tell of it.
         """
-        order = load(Order, row.definition)
+        order = load(JobSpec, row.definition)
         attempt = await self._attempt(connection, row, order)
         if attempt.failure is not None and row.cancel_requested:
             await end_job(connection, row, Outcome(JobState.CANCELLED))
@@ -178,7 +178,7 @@ class Claimer:
         )
         is_new = row.state == JobState.PENDING or attempt.number != row.attempt
         is_taken_over = row.state == JobState.RUNNING and row.cell_id != self.cell_id
-        note(connection, JobTaken(is_new=is_new, is_taken_over=is_taken_over))
+        publish_on_commit(connection, JobTaken(is_new=is_new, is_taken_over=is_taken_over))
         is_moved = not await self._lies_here(connection, attempt.execution_id)
         return Lease(
             row.job_id,
@@ -192,7 +192,7 @@ class Claimer:
             snapshot_id=attempt.snapshot_id,
         )
 
-    async def _attempt(self, connection: AsyncConnection, row: Row[Any], order: Order) -> _Attempt:
+    async def _attempt(self, connection: AsyncConnection, row: Row[Any], order: JobSpec) -> _Attempt:
         """Return the attempt to go on with: another one where the last was another cell's, and may be done anew."""
         is_anothers = row.state != JobState.PENDING and row.cell_id != self.cell_id
         is_published = is_anothers and await _is_published(connection, row)

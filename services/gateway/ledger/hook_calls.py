@@ -3,13 +3,13 @@
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.common.db.facts import note
+from services.common.db.commit_events import publish_on_commit
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.hooks import hook_calls
 from services.gateway.schema.sql import insert_if_absent
 from services.gateway.values.facts import HookCalled
 from services.lifecycle.ledger import Lease
-from services.lifecycle.model.calls import CallState, HookCall
+from services.lifecycle.model.hook_calls import CallState, HookCall
 
 
 async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) -> None:
@@ -19,7 +19,7 @@ async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) 
         known = {"state": call.state, "tries": call.tries, "status": _text(call.status), "answer": _text(call.answer)}
         ended = this.where(hook_calls.c.state == CallState.RUNNING).values(**known, end_time=NOW)
         if (await connection.execute(ended)).rowcount:
-            note(connection, HookCalled(call.event, call.state))
+            publish_on_commit(connection, HookCalled(call.event, call.state))
         return
     row = {
         "call_id": call.call_id,

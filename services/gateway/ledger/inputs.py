@@ -8,21 +8,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.common.errors import NotFound
 from services.gateway.schema.catalog import repositories
 from services.gateway.schema.jobs import job_files
-from services.lifecycle.model.surroundings import Content, Remote
+from services.lifecycle.model.job_context import FileContent, Remote
 
 
-async def write_files(connection: AsyncConnection, job_id: str, files: Iterable[Content]) -> None:
+async def write_files(connection: AsyncConnection, job_id: str, files: Iterable[FileContent]) -> None:
     """Keep a new job's files."""
     rows = [{"job_id": job_id, "name": file.name, "content": file.data} for file in files]
     if rows:
         await connection.execute(insert(job_files), rows)
 
 
-async def read_files(connection: AsyncConnection, job_id: str) -> tuple[Content, ...]:
+async def read_files(connection: AsyncConnection, job_id: str) -> tuple[FileContent, ...]:
     """Return a job's files."""
     query = select(job_files.c.name, job_files.c.content).where(job_files.c.job_id == job_id)
     rows = (await connection.execute(query.order_by(job_files.c.name))).all()
-    return tuple(Content(row.name, row.content) for row in rows)
+    return tuple(FileContent(row.name, row.content) for row in rows)
 
 
 async def read_remote(connection: AsyncConnection, repository_id: str) -> Remote:

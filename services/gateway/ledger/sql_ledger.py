@@ -33,12 +33,12 @@ from services.gateway.schema.jobs import executions, jobs, stages
 from services.gateway.schema.sql import insert_if_absent
 from services.gateway.values.jobs import JobView
 from services.lifecycle.ledger import Beat, Document, Lease, LeaseLost, LedgerUnavailable, Stage
-from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Decision, Question
+from services.lifecycle.model.hook_calls import HookCall
+from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
-from services.lifecycle.model.surroundings import Surroundings
 
 
 class SqlLedger:
@@ -124,7 +124,7 @@ class SqlLedger:
             cancel_requested=frozenset(row.job_id for row in rows if row.cancel_requested),
         )
 
-    async def surroundings(self, lease: Lease) -> Surroundings:
+    async def surroundings(self, lease: Lease) -> JobContext:
         """See Ledger."""
         order = lease.order
         async with self._transaction() as connection:
@@ -134,7 +134,7 @@ class SqlLedger:
             files = await read_files(connection, lease.job_id) if order.files else ()
             pushed = await pushed_before(connection, lease)
         fitting = tuple(hook.to_call() for hook in hooks if hook.fits(order.template_id, order.kind))
-        return Surroundings(remote, fitting, files, pushed)
+        return JobContext(remote, fitting, files, pushed)
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
         """See Ledger. It is kept as the stage's result for as long as the stage has none."""

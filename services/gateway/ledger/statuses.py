@@ -6,10 +6,10 @@ from sqlalchemy import case, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.gateway.schema.jobs import LIVE, jobs
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.states import JobState
 from services.lifecycle.model.value import load
-from services.lifecycle.strays import Standing
+from services.lifecycle.orphans import JobStatus
 
 _CARRIED = tuple(state for state in LIVE if state is not JobState.PENDING)
 
@@ -21,7 +21,7 @@ class JobStatuses:
         self._engine = engine
         self._cell_id = cell_id
 
-    async def of(self, job_ids: Collection[str]) -> dict[str, Standing]:
+    async def of(self, job_ids: Collection[str]) -> dict[str, JobStatus]:
         """Return how this cell stands to jobs; those that are not in this database are left out."""
         if not job_ids:
             return {}
@@ -30,4 +30,4 @@ class JobStatuses:
         query = select(jobs.c.job_id, jobs.c.definition, attempt).where(jobs.c.job_id.in_(sorted(job_ids)))
         async with self._engine.begin() as connection:
             rows = (await connection.execute(query)).all()
-        return {row.job_id: Standing(row.attempt, load(Order, row.definition).policy.retention) for row in rows}
+        return {row.job_id: JobStatus(row.attempt, load(JobSpec, row.definition).policy.retention) for row in rows}

@@ -2,7 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.db.facts import listen
+from services.common.db.commit_events import on_commit
 from services.common.metrics import Meters
 from services.gateway.cells.store import CellStore
 from services.gateway.metrics.counters import JobCounters
@@ -14,6 +14,6 @@ from services.gateway.values.cells import Cell
 def gateway_meters(engine: AsyncEngine, cells: CellStore, here: Cell) -> Meters:
     """Count what is written by way of `engine` from now on."""
     meters = Meters("gateway")
-    listen(engine, JobCounters(meters.registry).hear)
+    on_commit(engine, JobCounters(meters.registry).hear)
     meters.add(JobGauges(GaugeStore(engine, here.cell_id), cells, here))
     return meters

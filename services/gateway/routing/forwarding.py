@@ -10,7 +10,7 @@ import json
 from typing import Final
 
 from services.common.errors import Unauthenticated
-from services.common.rpc.auth import Shown
+from services.common.rpc.auth import Credentials
 from services.gateway.values.principal import Principal, Role, current_principal
 
 FORWARDED_METADATA_KEY: Final = "boatyard-forwarded"
@@ -40,7 +40,7 @@ class PeerToken:
         """See TokenSource."""
         return True
 
-    async def principal(self, token: str, shown: Shown) -> Principal | None:
+    async def principal(self, token: str, shown: Credentials) -> Principal | None:
         """Return what the caller is allowed for whom the other gateway calls. Raises Unauthenticated without one."""
         if not hmac.compare_digest(token.encode(), self._token):
             return None

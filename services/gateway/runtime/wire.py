@@ -18,7 +18,7 @@ from services.gateway.values.jobs import ExecutionFilter, ExecutionView
 from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.times import duration_to_proto, timestamp_to_proto
 from services.gateway.wire.validation import Validator, required_id
-from services.lifecycle.model.order import MAX_PROMPT_BYTES
+from services.lifecycle.model.job_spec import MAX_PROMPT_BYTES
 from services.lifecycle.model.states import ExecutionState
 
 _STATES: Final = {pb.Execution.State.Value(f"STATE_{state}"): state for state in ExecutionState}

@@ -6,7 +6,7 @@ from services.common.db.columns import Moment
 from services.gateway.schema.metadata import metadata
 from services.gateway.schema.sql import JsonValue, OptionalId
 from services.gateway.values.hooks import FailurePolicy
-from services.lifecycle.model.calls import CallState
+from services.lifecycle.model.hook_calls import CallState
 from services.lifecycle.model.states import HookEvent
 
 hook_calls = Table(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import structlog
 
-from services.common.sandbox import aio, environment
-from services.common.sandbox.errors import SandboxError
-from services.common.sandbox.spec import Overlay, SandboxSpec
 from services.git.paths import GitPaths, remove_tree
+from services.sandbox import aio, environment
+from services.sandbox.errors import SandboxError
+from services.sandbox.spec import Overlay, SandboxSpec
 
 _log = structlog.get_logger()
 

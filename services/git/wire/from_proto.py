@@ -13,12 +13,12 @@ from boatyard.workspace.v1 import layout_pb2
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
-from services.common.sandbox.spec import Tier
 from services.git.model import CloneSpec, Layers, Remote, Signature, SnapshotSpec, StartPoint, TakeSpec, WorkingTree
 from services.git.names import branch_complaint, is_commit_id, revision_complaint
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.worktree.signatures import without_crud
+from services.sandbox.spec import Tier
 
 Violations = list[tuple[str, str]]
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from services.common.sandbox import aio, environment
-from services.common.sandbox.errors import OutputLimitError, SandboxTimeoutError
-from services.common.sandbox.spec import Access, Mount, Overlay, SandboxSpec, Tier
 from services.git.gitcmd import Command, GitFailed, GitOutput, GitTimedOut, OutputTooLarge, build_environment, git_argv
 from services.git.gitcmd.errors import scrub
 from services.git.model import WorkingTree
+from services.sandbox import aio, environment
+from services.sandbox.errors import OutputLimitError, SandboxTimeoutError
+from services.sandbox.spec import Mount, MountAccess, Overlay, SandboxSpec, Tier
 
 _WORKSPACE: Final = Path("/workspace")
 _SCRATCH: Final = Path("/scratch")
@@ -38,7 +38,7 @@ class TreeView:
     mounts: tuple[Mount | Overlay, ...]
 
     @classmethod
-    def of(cls, working_tree: WorkingTree, access: Access, *, scratch: Path | None = None) -> "TreeView":
+    def of(cls, working_tree: WorkingTree, access: MountAccess, *, scratch: Path | None = None) -> "TreeView":
         """Show a working tree, what it borrows, and `scratch`, writable, if there is one."""
         borrowed = tuple(Mount(path) for path in working_tree.read_only_paths)
         layers = working_tree.layers
@@ -48,7 +48,7 @@ class TreeView:
         if layers is not None:
             # Even who only reads takes the layers' hold: otherwise they could change while it reads.
             tree = Overlay(layers.lowers, layers.upper, layers.work, _WORKSPACE, layers.mounted_path, "git")
-        scratch_mounts = (Mount(scratch, _SCRATCH, Access.READ_WRITE),) if scratch else ()
+        scratch_mounts = (Mount(scratch, _SCRATCH, MountAccess.READ_WRITE),) if scratch else ()
         return cls(_WORKSPACE, _SCRATCH, working_tree.tier, (tree, *borrowed, *scratch_mounts))
 
     def hiding(self, hidden: tuple[Mount, ...]) -> "TreeView":

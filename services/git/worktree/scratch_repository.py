@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from services.common.sandbox.spec import Mount
 from services.git.gitcmd import Command, GitFailed
 from services.git.model import TakeSpec
 from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
 from services.git.worktree.signatures import message_bytes, signature_variables
 from services.git.worktree.upper import IndexEntry, UpperChanges
+from services.sandbox.spec import Mount
 
 _LINK: Final = b"160000 "
 _FROM_LIST: Final = ("-z", "--stdin")

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from services.common.sandbox.spec import Access, Mount, Tier
 from services.git.exclude import exclude_boatyard
 from services.git.gitcmd import Command, Git, GitFailed
 from services.git.model import TakeSpec, WorkingTree
@@ -25,6 +24,7 @@ from services.git.worktree.upper import (
     compare,
     read_upper,
 )
+from services.sandbox.spec import Mount, MountAccess, Tier
 
 # Each needs a mount. More are an accident, such as a package manager's cache that nothing ignores.
 _MAX_HIDDEN: Final = 256
@@ -69,7 +69,7 @@ class Taker:
         tree = replace(spec.tree, read_only_paths=borrowed)
         head = await self._agents_head(tree, spec, repository_dir) if keep_commits else None
         parent = head or spec.base_commit_id
-        view = TreeView.of(tree, Access.READ_ONLY, scratch=repository_dir)
+        view = TreeView.of(tree, MountAccess.READ_ONLY, scratch=repository_dir)
         repository = ScratchRepository(self._git, view, spec, with_agents_objects=head is not None)
         upper = await self._what_changed(view, spec, scratch)
         if upper is None:
@@ -150,12 +150,12 @@ class Taker:
     async def _agents_head(self, tree: WorkingTree, spec: TakeSpec, repository_dir: Path) -> str | None:
         """Return the commit that the agent left HEAD at; None unless it descends from the base and differs from it."""
         command = Command("rev-parse", ("--verify", "--quiet"), ("HEAD^{commit}",))
-        alone = TreeView.of(tree, Access.READ_ONLY)
+        alone = TreeView.of(tree, MountAccess.READ_ONLY)
         answer = await self._git.run(alone, command, SandboxedInvocation(expected_codes=(0, 1, 128)))
         head = answer.line.decode("ascii", "replace")
         if answer.code != 0 or not is_commit_id(head) or head == spec.base_commit_id:
             return None
-        view = TreeView.of(tree, Access.READ_ONLY, scratch=repository_dir)
+        view = TreeView.of(tree, MountAccess.READ_ONLY, scratch=repository_dir)
         repository = ScratchRepository(self._git, view, spec, with_agents_objects=True)
         descends = await repository.holds(Command("merge-base", ("--is-ancestor",), (spec.base_commit_id, head)))
         return head if descends else None

@@ -3,14 +3,14 @@
 import structlog
 
 from services.common.errors import AlreadyExists, FailedPrecondition, ServiceError
-from services.common.sandbox.errors import HeldError, SandboxUnavailableError
-from services.common.sandbox.spec import Access
 from services.git import failures
 from services.git.gitcmd import Command, GitError, GitOutput
 from services.git.model import Head, Signature, StatusEntry, WorkingTree
 from services.git.names import is_commit_id
 from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
 from services.git.worktree.signatures import message_bytes, signature_line, signature_variables
+from services.sandbox.errors import HeldError, SandboxUnavailableError
+from services.sandbox.spec import MountAccess
 
 _LOCKED = ".lock': File exists"  # git's words
 
@@ -29,7 +29,7 @@ class WorkingTrees:
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
         """
-        view = TreeView.of(tree, Access.READ_ONLY)
+        view = TreeView.of(tree, MountAccess.READ_ONLY)
         symbolic = await self._run(
             tree, view, Command("symbolic-ref", ("--quiet",), ("HEAD",)), SandboxedInvocation(expected_codes=(0, 1))
         )
@@ -52,11 +52,11 @@ class WorkingTrees:
             if _LOCKED not in error.message:
                 raise
         _log.warning("removing the locks that a killed git left", tree=str(tree.path))
-        await self._git.remove_locks(TreeView.of(tree, Access.READ_WRITE))
+        await self._git.remove_locks(TreeView.of(tree, MountAccess.READ_WRITE))
         return await self._create_branch(tree, branch, commit_id)
 
     async def _create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
-        view = TreeView.of(tree, Access.READ_WRITE)
+        view = TreeView.of(tree, MountAccess.READ_WRITE)
         ref = b"refs/heads/" + branch
         target, existing = await self._commit_ids(tree, view, (commit_id or "HEAD").encode(), ref)
         if target is None:
@@ -74,7 +74,7 @@ class WorkingTrees:
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
         """
-        view = TreeView.of(tree, Access.READ_ONLY)
+        view = TreeView.of(tree, MountAccess.READ_ONLY)
         command = Command("status", ("--porcelain=v2", "-z", "--untracked-files=all"))
         return sorted(parse_status((await self._run(tree, view, command)).stdout), key=lambda entry: entry.path)
 
@@ -84,7 +84,7 @@ class WorkingTrees:
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
         """
-        view = TreeView.of(tree, Access.READ_WRITE)
+        view = TreeView.of(tree, MountAccess.READ_WRITE)
         await self._run(tree, view, Command("add", ("--all",)))
         staged = Command("diff", ("--cached", "--name-only", "-z", "--no-renames", "--no-ext-diff"))
         return (await self._run(tree, view, staged)).stdout.count(b"\0")
@@ -95,7 +95,7 @@ class WorkingTrees:
         Raises:
             FailedPrecondition: NOTHING_TO_COMMIT, NOT_A_REPOSITORY.
         """
-        view = TreeView.of(tree, Access.READ_WRITE)
+        view = TreeView.of(tree, MountAccess.READ_WRITE)
         head = (await self.head(tree)).commit_id
         staged = Command("diff", ("--cached", "--name-only", "-z", "--no-renames", "--no-ext-diff"))
         if not (await self._run(tree, view, staged)).stdout:

@@ -19,8 +19,8 @@ class FileChange(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Changes(Recorded):
-    """What differs between base and result, cut to what is kept."""
+class DiffSummary(Recorded):
+    """The differences between base and result, cut to what is kept."""
 
     files: tuple[FileChange, ...] = ()
     total_files: int = 0
@@ -42,10 +42,10 @@ class Verification(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Output(Recorded):
-    """What came out of an execution, as far as its job has come."""
+    """The output of an execution, as far as its job has come."""
 
     summary: str = ""
-    changes: Changes = field(default_factory=Changes)
+    changes: DiffSummary = field(default_factory=DiffSummary)
     verification: Verification | None = None
     base_commit_id: str = ""
     commit_id: str = ""

@@ -1,4 +1,4 @@
-"""The calls, one method each."""
+"""The calls to the node services, a method for each."""
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -19,13 +19,13 @@ from services.common.errors import FailedPrecondition, NotFound, RemoteFailure, 
 from services.common.fence import Fence
 from services.common.rpc.channel import fence_metadata
 from services.common.rpc.streaming import streaming
-from services.common.sandbox.spec import Tier
-from services.lifecycle.model.order import Order
-from services.lifecycle.model.output import Changes, FileChange
-from services.lifecycle.model.surroundings import Remote
-from services.lifecycle.model.work import Base, Launch, Layout, Run, Snapshot, Taken
+from services.lifecycle.model.job_context import Remote
+from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.node_work import Base, Launch, Layout, ResultCommit, Run, Snapshot
+from services.lifecycle.model.output import DiffSummary, FileChange
 from services.lifecycle.nodes import wire
-from services.lifecycle.nodes.persistence import Patience, Pause, persist
+from services.lifecycle.nodes.retries import Pause, RetryLimits, call_with_retries
+from services.sandbox.spec import Tier
 
 T = TypeVar("T")
 
@@ -46,18 +46,18 @@ class Nodes:
     workspace: grpc.aio.Channel
     git: grpc.aio.Channel
     execution: grpc.aio.Channel
-    patience: Patience = field(default_factory=Patience)
+    patience: RetryLimits = field(default_factory=RetryLimits)
 
     def for_job(self, fence: Fence, pause: Pause, check: Callable[[], None] = lambda: None) -> "JobNodes":
-        """Return a client that shows `fence`, and waits between tries by `pause`; before each it calls `check`.
+        """Return a client that sends `fence`, waits between tries with `pause`, and calls `check` before each try.
 
-        Both may raise: whoever has stood still past the end of its lease is not to go on where it was.
+        Both may raise, so that a process that was frozen past the end of its lease does not simply continue.
         """
         return JobNodes(self, fence, pause, check)
 
 
 class JobNodes:
-    """The node services, for one job. What they refuse is raised as ServiceError; NodeLost when patience is over."""
+    """The node services, for one job. Refusals are raised as ServiceError, and NodeLost after the RetryLimits."""
 
     def __init__(self, nodes: Nodes, fence: Fence, pause: Pause, check: Callable[[], None]) -> None:
         self._workspace = workspace_rpc.WorkspaceServiceStub(nodes.workspace)
@@ -72,27 +72,27 @@ class JobNodes:
     # Workspaces.
 
     async def create_workspace(
-        self, workspace_id: str, base: Base | None, order: Order, files: Mapping[str, bytes] | None = None
+        self, workspace_id: str, base: Base | None, order: JobSpec, files: Mapping[str, bytes] | None = None
     ) -> Layout:
-        """Make a workspace that starts from a base, or empty, with files beside that: their contents, by path."""
+        """Make a workspace from a base, or an empty one, and write `files` (contents by path) into it."""
         given = (files or {}).items()
         request = workspace_pb.CreateWorkspaceRequest(
             workspace_id=workspace_id,
             base_layers=() if base is None else base.layers,
             pins_path=b"" if base is None else base.pins_path,
-            purpose=wire.workspace_purpose(order),
-            visibility=wire.visibility(order.agent.sandbox_tier),
+            purpose=wire.workspace_purpose_to_proto(order),
+            visibility=wire.visibility_to_proto(order.agent.sandbox_tier),
             files=[workspace_pb.File(path=path.encode(), content=content) for path, content in given],
         )
         answer = await self._call(self._workspace.CreateWorkspace, request, _LONG_SECONDS)
-        return wire.layout_from(answer.workspace.layout)
+        return wire.layout_from_proto(answer.workspace.layout)
 
     async def close_workspace(self, workspace_id: str, *, failed: bool, keep_seconds: float) -> None:
-        """Record that a workspace's work is over, how, and how long it is kept; one that is gone needs no record."""
+        """Record that the work in a workspace has ended, how, and how long to keep it; it may be gone already."""
         states = workspace_pb.Workspace
         state = states.STATE_ERROR if failed else states.STATE_COMPLETED
         request = workspace_pb.UpdateWorkspaceStateRequest(
-            workspace_id=workspace_id, state=state, keep_for=wire.duration(keep_seconds)
+            workspace_id=workspace_id, state=state, keep_for=wire.duration_to_proto(keep_seconds)
         )
         with suppress(NotFound):
             await self._call(self._workspace.UpdateWorkspaceState, request)
@@ -106,7 +106,7 @@ class JobNodes:
 
     async def prepare_base(self, remote: Remote, *, revision: bytes = b"", result_commit_id: str = "") -> Base:
         """Prepare a tree of a revision of the remote (empty: its default branch), or of a taken result."""
-        request = git_pb.PrepareBaseRequest(remote=wire.remote(remote))
+        request = git_pb.PrepareBaseRequest(remote=wire.remote_to_proto(remote))
         if result_commit_id:
             request.result_commit_id = result_commit_id
         elif revision:
@@ -117,7 +117,7 @@ class JobNodes:
             async with streaming(call) as messages:
                 async for message in messages:
                     if message.HasField("base"):
-                        return wire.base_from(message.base)
+                        return wire.base_from_proto(message.base)
             raise RemoteFailure(Status.INTERNAL, "INTERNAL", "PrepareBase ended without a base")
 
         return await self._persist(prepare)
@@ -125,43 +125,43 @@ class JobNodes:
     async def create_branch(self, layout: Layout, base: Base, tier: Tier, name: bytes) -> None:
         """Make a branch in a working tree, and switch to it."""
         request = git_pb.CreateBranchRequest(
-            tree=wire.working_tree(layout, base, tier), branch=name, commit_id=base.commit_id
+            tree=wire.working_tree_to_proto(layout, base, tier), branch=name, commit_id=base.commit_id
         )
         await self._call(self._git.CreateBranch, request, _LONG_SECONDS)
 
     async def take_result(
-        self, layout: Layout, base: Base, order: Order, *, result_id: str, message: str, author: str
-    ) -> Taken:
-        """Take a working tree as a commit. It is dated by the order, so that taking it twice is the same commit."""
+        self, layout: Layout, base: Base, order: JobSpec, *, result_id: str, message: str, author: str
+    ) -> ResultCommit:
+        """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit."""
         request = git_pb.TakeResultRequest(
-            tree=wire.working_tree(layout, base, order.agent.sandbox_tier),
+            tree=wire.working_tree_to_proto(layout, base, order.agent.sandbox_tier),
             repository_id=order.repository_id,
             result_id=result_id,
             base_commit_id=base.commit_id,
             message=message,
-            signature=wire.signature(author, order.create_time),
+            signature=wire.signature_to_proto(author, order.create_time),
         )
         answer = await self._call(self._git.TakeResult, request, _LONG_SECONDS)
-        return Taken(answer.commit_id, answer.changed, tuple(answer.lost_repositories))
+        return ResultCommit(answer.commit_id, answer.changed, tuple(answer.lost_repositories))
 
-    async def snapshot(self, layout: Layout, base: Base, order: Order, *, snapshot_id: str, message: str) -> Snapshot:
-        """Keep a working tree as it is; one that was kept under that id already is returned as it was."""
+    async def snapshot(self, layout: Layout, base: Base, order: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
+        """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
         request = git_pb.SnapshotTreeRequest(
-            tree=wire.working_tree(layout, base, order.agent.sandbox_tier),
+            tree=wire.working_tree_to_proto(layout, base, order.agent.sandbox_tier),
             repository_id=order.repository_id,
             snapshot_id=snapshot_id,
             base_commit_id=base.commit_id,
             message=message,
         )
         answer = await self._call(self._git.SnapshotTree, request, _LONG_SECONDS)
-        return wire.snapshot_from(answer.snapshot)
+        return wire.snapshot_from_proto(answer.snapshot)
 
     async def find_snapshot(self, snapshot_id: str) -> Snapshot:
         """Return a snapshot."""
         answer = await self._call(self._git.GetSnapshot, git_pb.GetSnapshotRequest(snapshot_id=snapshot_id))
-        return wire.snapshot_from(answer.snapshot)
+        return wire.snapshot_from_proto(answer.snapshot)
 
-    async def changes(self, repository_id: str, base_commit_id: str, commit_id: str) -> Changes:
+    async def changes(self, repository_id: str, base_commit_id: str, commit_id: str) -> DiffSummary:
         """Return what differs between two commits, cut to what is kept of it."""
         request = git_pb.ListChangedFilesRequest(
             repository_id=repository_id, base_commit_id=base_commit_id, commit_id=commit_id, page_size=_MAX_FILES
@@ -180,12 +180,14 @@ class JobNodes:
             return bytes(data), truncated
 
         diff, truncated = await self._persist(read)
-        return Changes(_bounded(map(wire.file_change_from, listed.files)), listed.total_files, diff, truncated)
+        return DiffSummary(
+            _bounded(map(wire.file_change_from_proto, listed.files)), listed.total_files, diff, truncated
+        )
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str = "") -> None:
         """Push a taken commit to a branch that is at `expected` (empty: not there yet), or at that commit already."""
         request = git_pb.PushRequest(
-            remote=wire.remote(remote), commit_id=commit_id, branch=branch, expected_commit_id=expected
+            remote=wire.remote_to_proto(remote), commit_id=commit_id, branch=branch, expected_commit_id=expected
         )
 
         async def publish() -> None:
@@ -201,10 +203,12 @@ class JobNodes:
     # Executions.
 
     async def start(self, execution_id: str, launch: Launch) -> Run:
-        """Start an execution; one of that id that is there already is returned as it is."""
-        request = execution_pb.StartExecutionRequest(execution_id=execution_id, spec=wire.spec(launch, self._job_id))
+        """Start an execution; an existing one of that id is returned as it is."""
+        request = execution_pb.StartExecutionRequest(
+            execution_id=execution_id, spec=wire.spec_to_proto(launch, self._job_id)
+        )
         answer = await self._call(self._execution.StartExecution, request)
-        return wire.run_from(answer.execution)
+        return wire.run_from_proto(answer.execution)
 
     async def find(self, execution_id: str) -> Run | None:
         """Return an execution as it is now; None when it was never started."""
@@ -213,21 +217,21 @@ class JobNodes:
             answer = await self._call(self._execution.GetExecution, request)
         except NotFound:
             return None
-        return wire.run_from(answer.execution)
+        return wire.run_from_proto(answer.execution)
 
     async def wait(self, execution_id: str) -> Run:
-        """Wait for an execution's end, whatever is restarted meanwhile."""
+        """Wait for the end of an execution, also across restarts of its service."""
         request = execution_pb.WaitExecutionRequest(
             execution_id=execution_id, timeout=Duration(seconds=int(_WAIT_SECONDS))
         )
         while True:
             answer = await self._call(self._execution.WaitExecution, request, _WAIT_SECONDS + _SHORT_SECONDS)
-            run = wire.run_from(answer.execution)
+            run = wire.run_from_proto(answer.execution)
             if run.state.is_final:
                 return run
 
     async def stop(self, execution_id: str) -> None:
-        """Ask an execution to end; one that has ended, or was never started, needs no asking."""
+        """Stop an execution. Does nothing when it has ended, or was never started."""
         request = execution_pb.StopExecutionRequest(execution_id=execution_id)
         try:
             await self._call(self._execution.StopExecution, request)
@@ -269,11 +273,11 @@ class JobNodes:
             self._check()
             return await call()
 
-        return await persist(checked, patience=self._patience, pause=self._pause)
+        return await call_with_retries(checked, patience=self._patience, pause=self._pause)
 
 
 def _bounded(files: Iterable[FileChange]) -> tuple[FileChange, ...]:
-    """Keep files for as long as their paths take no more than they may."""
+    """Keep the first files whose paths fit into _MAX_FILES_BYTES."""
     kept, size = [], 0
     for file in files:
         size += len(file.path) + len(file.old_path)

@@ -1,17 +1,17 @@
-"""Asking people, in a job's life: a question that has no answer parks the job, and holds nothing while it waits."""
+"""Questions to people: a question without an answer parks the job, which holds nothing while it waits."""
 
 from dataclasses import replace
 
 from services.lifecycle.failures import JobFailed, Parked
 from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES, CheckpointState, Decision, Origin, Question
+from services.lifecycle.model.job_context import HookResult
+from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import ExecutionState, Purpose
-from services.lifecycle.model.surroundings import Called
-from services.lifecycle.model.work import Base, Layout
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import ASK_FILE, fits
-from services.lifecycle.stages.executions import Errand, run_errand
+from services.lifecycle.stages.executions import AuxiliaryExecution, run_auxiliary
 
 _MAX_FILES = 100
 _ASK_SECONDS = 60.0
@@ -26,17 +26,19 @@ _TEXTS = {
 
 
 async def ask(job: JobRun, name: str, origin: Origin, text: str, *, takes_changes: bool = False) -> Decision:
-    """Have a person decide, and return the decision: APPROVED, or with `takes_changes` CHANGES_REQUESTED.
+    """Ask a person, and return the decision: APPROVED, or with `takes_changes` CHANGES_REQUESTED.
 
-    `name` is the question's, unique in the attempt, at most 30 characters of an id. `text` is cut to 16 KiB.
+    `name` identifies the question in the attempt: at most 30 characters of an id. `text` is cut to 16 KiB.
     Raises Parked while there is no answer, JobFailed (REJECTED, EXPIRED), JobCancelled.
     """
 
     async def decided() -> Decision:
-        decision = await job.insist(lambda: job.ledger.decision(job.lease, name))
+        decision = await job.retry_until_lease_lost(lambda: job.ledger.decision(job.lease, name))
         if decision is None:
             job.check_cancelled()
-            await job.insist(lambda: job.ledger.park(job.lease, _question(job, name, origin, text, takes_changes)))
+            await job.retry_until_lease_lost(
+                lambda: job.ledger.park(job.lease, _question(job, name, origin, text, takes_changes))
+            )
             raise Parked
         if decision.state is CheckpointState.EXPIRED:
             raise JobFailed(Failure("EXPIRED", f"nobody answered in time: {text}"))
@@ -48,9 +50,9 @@ async def ask(job: JobRun, name: str, origin: Origin, text: str, *, takes_change
 
 
 async def approval(job: JobRun, stage: str) -> str:
-    """Ask before a stage, where the policy wants it.
+    """Ask before a stage if the policy says so.
 
-    Return what the agent is to be told in another round; empty when the stage may begin. Raises as `ask`.
+    Return the agent's task for another round; empty when the stage may begin. Raises what `ask` raises.
     """
     if stage not in job.order.policy.checkpoints:
         return ""
@@ -64,21 +66,23 @@ async def approval(job: JobRun, stage: str) -> str:
 
 
 async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
-    """Pass on what the agent asks, if it may and does; return what it is to be told, or nothing.
+    """Ask a person the agent's question, if it may ask and has; return its task for another round, or an empty string.
 
-    Raises JobFailed (ASK_UNREADABLE; ROUNDS_EXCEEDED where it could not go on after an answer), and as `ask`.
+    Raises JobFailed (ASK_UNREADABLE; ROUNDS_EXCEEDED when no round is left for the answer), and what `ask` raises.
     """
     if not job.order.policy.agent_may_ask:
         return ""
 
-    async def read() -> Called:
-        errand = Errand(f"{job.agent_id}-ask", Purpose.HOOK, _READ_ASKED, _ASK_SECONDS, base=base, layout=layout)
-        run = await run_errand(job, errand)
+    async def read() -> HookResult:
+        auxiliary = AuxiliaryExecution(
+            f"{job.agent_id}-ask", Purpose.HOOK, _READ_ASKED, _ASK_SECONDS, base=base, layout=layout
+        )
+        run = await run_auxiliary(job, auxiliary)
         if run.state is not ExecutionState.SUCCEEDED:
             raise JobFailed(Failure("ASK_UNREADABLE", f"what the agent asks in {ASK_FILE} could not be read"))
-        return Called((await job.nodes.tail(run, MAX_WORDS_BYTES)).decode(errors="replace").strip())
+        return HookResult((await job.nodes.tail(run, MAX_WORDS_BYTES)).decode(errors="replace").strip())
 
-    question = (await job.step(job.in_round("ask"), Called, read)).message
+    question = (await job.step(job.in_round("ask"), HookResult, read)).message
     if not question:
         return ""
     bound = job.order.policy.max_extra_rounds
@@ -90,7 +94,7 @@ async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
 
 
 def first_task(job: JobRun) -> str:
-    """Return what the agent is told in its first round."""
+    """Return the agent's task in its first round."""
     if not job.order.policy.agent_may_ask:
         return job.order.task
     whole = (
@@ -101,7 +105,7 @@ def first_task(job: JobRun) -> str:
 
 
 def _told_again(job: JobRun, words: str) -> str:
-    """Return the task and what came of it so far; where that is too long for one argument, the latter alone."""
+    """Return the first task followed by `words`; only `words` when both do not fit."""
     whole = f"{first_task(job).rstrip()}\n\n{words}\n"
     return whole if fits(job, whole) else words + "\n"
 
@@ -120,7 +124,7 @@ def _question(job: JobRun, name: str, origin: Origin, text: str, takes_changes: 
 
 
 def _seen(output: Output) -> Output:
-    """Return what a person is shown of an output."""
+    """Return the part of an output that a person is shown."""
     changes = replace(output.changes, files=output.changes.files[:_MAX_FILES], diff=b"", diff_truncated=False)
     return replace(output, changes=changes, log_tail=b"")
 

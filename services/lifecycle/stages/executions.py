@@ -1,39 +1,39 @@
-"""Starting, following and ending a program at the execution service. What may run is always seen to its end."""
+"""Starts, follows and stops programs at the execution service. Whatever may be running is followed to its end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from services.common.errors import ServiceError
-from services.common.sandbox.spec import Tier
 from services.lifecycle.failures import JobCancelled
+from services.lifecycle.model.node_work import Base, Launch, Layout, Run
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, Purpose
-from services.lifecycle.model.work import Base, Launch, Layout, Run
 from services.lifecycle.nodes import NodeLost
 from services.lifecycle.run import JobRun, workspace_of
+from services.sandbox.spec import Tier
 
 _TRIES = 3
 _LOST = frozenset({"RUNNER_LOST", "SANDBOX_FAILED"})
 
 
 async def begin(job: JobRun, execution_id: str, launch: Launch) -> Run:
-    """Start an execution, once: one that is there already is returned as it is.
+    """Start an execution once: an existing one is returned as it is.
 
-    When the job is to end nothing is started, and what was started is ended. Raises JobCancelled when there is nothing.
+    When the job is cancelled nothing is started, and a started one is stopped. Raises JobCancelled when there is none.
     """
     try:
         job.check_cancelled()
         return await job.nodes.start(execution_id, launch)
     except JobCancelled:
-        run = await stopped(job, execution_id)  # it may have begun: before a restart, or the answer was lost
+        run = await stopped(job, execution_id)  # it may have been started before a restart, or the response was lost
         if run is None:
             raise
         return run
 
 
 async def end_of(job: JobRun, execution_id: str) -> Run:
-    """Follow an execution to its end; when the job is to end, bring it about."""
+    """Follow an execution to its end, and stop it when the job is cancelled."""
     try:
         return await job.unless_cancelled(job.nodes.wait(execution_id))
     except JobCancelled:
@@ -43,7 +43,7 @@ async def end_of(job: JobRun, execution_id: str) -> Run:
 
 
 async def stopped(job: JobRun, execution_id: str) -> Run | None:
-    """End an execution, and return how it ended; None when it never began."""
+    """Stop an execution, and return how it ended; None when it was never started."""
     with job.uninterrupted():
         await job.nodes.stop(execution_id)
         if await job.nodes.find(execution_id) is None:
@@ -52,7 +52,7 @@ async def stopped(job: JobRun, execution_id: str) -> Run | None:
 
 
 def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
-    """Put how an execution stands into what is known of it. One that a node has accepted counts as running."""
+    """Return the note with the run's state in it. An execution that a node has accepted counts as running."""
     accepted = run.state is ExecutionState.PENDING
     return replace(
         note,
@@ -73,10 +73,10 @@ def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
-    """A line for /bin/sh to be run beside the agent's work, in a fresh tree of `base`, or an empty one.
+class AuxiliaryExecution:
+    """A line for /bin/sh that runs beside the agent's work: a hook or a check.
 
-    With `layout`, a workspace made from `base`, it is run in that, which is left as it then is.
+    It runs in a new workspace, made from `base` or empty; with `layout`, in that workspace of `base`, which stays.
     """
 
     execution_id: str
@@ -89,68 +89,68 @@ class Errand:
     environment: Mapping[str, bytes] = field(default_factory=dict)
 
 
-async def run_errand(job: JobRun, errand: Errand) -> Run:
-    """Run an errand; return how it ended, with the workspace gone that was made for it.
+async def run_auxiliary(job: JobRun, auxiliary: AuxiliaryExecution) -> Run:
+    """Run an auxiliary execution, remove the workspace that was made for it, and return how it ended.
 
-    One whose runner or sandbox was lost says nothing of the work, and is run again under another id, three times in
-    all. Raises JobCancelled, with nothing left, when the job is to end.
+    When its runner or sandbox was lost, that says nothing of the work: it is run again under another id, up to three
+    times in all. Raises JobCancelled, with nothing left, when the job is cancelled.
     """
-    tries = (errand.execution_id, *(f"{errand.execution_id}-try-{number}" for number in range(2, _TRIES + 1)))
+    tries = (auxiliary.execution_id, *(f"{auxiliary.execution_id}-try-{number}" for number in range(2, _TRIES + 1)))
     for execution_id in tries:
-        run = await _run_once(job, replace(errand, execution_id=execution_id))
+        run = await _run_once(job, replace(auxiliary, execution_id=execution_id))
         if run.reason not in _LOST:
             break
     return run
 
 
-async def _run_once(job: JobRun, errand: Errand) -> Run:
-    workspace_id = job.workspace_id if errand.layout else workspace_of(errand.execution_id)
-    note = ExecutionNote(errand.execution_id, errand.purpose, workspace_id)
+async def _run_once(job: JobRun, auxiliary: AuxiliaryExecution) -> Run:
+    workspace_id = job.workspace_id if auxiliary.layout else workspace_of(auxiliary.execution_id)
+    note = ExecutionNote(auxiliary.execution_id, auxiliary.purpose, workspace_id)
     try:
-        run = await job.nodes.find(errand.execution_id)
+        run = await job.nodes.find(auxiliary.execution_id)
         if run is None:
-            run = await _begin_errand(job, errand, note)
+            run = await _begin(job, auxiliary, note)
         await job.note(noted(note, run))
-        run = await end_of(job, errand.execution_id)
+        run = await end_of(job, auxiliary.execution_id)
     except (JobCancelled, ServiceError) as error:
         if not isinstance(error, NodeLost):
-            await _remove(job, errand)
+            await _remove(job, auxiliary)
         raise
-    await _remove(job, errand)
+    await _remove(job, auxiliary)
     await job.note(replace(noted(note, run), workspace_id=""))
     job.check_cancelled()
     return run
 
 
-async def _begin_errand(job: JobRun, errand: Errand, note: ExecutionNote) -> Run:
-    base, layout = errand.base, errand.layout
+async def _begin(job: JobRun, auxiliary: AuxiliaryExecution, note: ExecutionNote) -> Run:
+    base, layout = auxiliary.base, auxiliary.layout
     if layout is None:
         layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, base, job.order))
     await job.note(note)
     ours = {"BOATYARD_JOB_ID": job.order.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()}
     agent = job.order.agent
     launch = Launch(
-        purpose=errand.purpose,
+        purpose=auxiliary.purpose,
         layout=layout,
-        argv=shell(errand.line),
-        prompt=errand.prompt,
-        timeout=errand.seconds,
+        argv=shell(auxiliary.line),
+        prompt=auxiliary.prompt,
+        timeout=auxiliary.seconds,
         tier=agent.sandbox_tier,
         image=agent.image if agent.sandbox_tier is Tier.CONTAINER else "",
         read_only_paths=() if base is None else base.read_only_paths,
-        environment={**errand.environment, **ours},
+        environment={**auxiliary.environment, **ours},
     )
     return await begin(job, note.execution_id, launch)
 
 
-async def _remove(job: JobRun, errand: Errand) -> None:
-    if errand.layout is None:
+async def _remove(job: JobRun, auxiliary: AuxiliaryExecution) -> None:
+    if auxiliary.layout is None:
         with job.uninterrupted():
-            await job.nodes.delete_workspace(workspace_of(errand.execution_id))
+            await job.nodes.delete_workspace(workspace_of(auxiliary.execution_id))
 
 
 def exited(run: Run) -> bool:
-    """Whether a program ended by itself, with an exit code: what forced it to end leaves one too."""
+    """True when a program exited by itself: one that was stopped has an exit code too."""
     return run.exit_code is not None and run.reason in {"", "AGENT_FAILED"}
 
 
@@ -160,7 +160,7 @@ def shell(line: str, *arguments: bytes) -> tuple[bytes, ...]:
 
 
 def last_lines(tail: bytes, max_bytes: int) -> str:
-    """Return the last whole lines of some output that fit, as text; of a longer last line its end."""
+    """Return the last whole lines that fit into `max_bytes`, as text; of a longer last line, its end."""
     whole = tail.decode(errors="replace").strip()
     text = whole.encode()[-max_bytes:].decode(errors="ignore")
     if len(text) < len(whole) and "\n" in text:

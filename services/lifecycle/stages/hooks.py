@@ -1,4 +1,4 @@
-"""Hooks in a job's life, each called once, and recorded before the next: commands in a sandbox, and servers."""
+"""Calls the hooks of a job, each once and recorded before the next: commands in a sandbox, and servers."""
 
 import re
 from contextlib import nullcontext, suppress
@@ -9,18 +9,20 @@ import structlog
 
 from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.ledger import Document
-from services.lifecycle.model.answers import MAX_LABELS
-from services.lifecycle.model.calls import CallState, HookCall
 from services.lifecycle.model.checkpoint import Origin
+from services.lifecycle.model.hook_answers import MAX_LABELS
+from services.lifecycle.model.hook_calls import CallState, HookCall
+from services.lifecycle.model.job_context import Hook, HookResult, Hooks
+from services.lifecycle.model.node_work import Base, EndedRun, Layout
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import Verification
 from services.lifecycle.model.states import ExecutionState, HookEvent, JobState, Purpose
-from services.lifecycle.model.surroundings import Called, Hook, Hooks
 from services.lifecycle.model.value import Recorded
-from services.lifecycle.model.work import Base, Ended, Layout
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import is_agent_gone, takes_addition
-from services.lifecycle.stages.calling import (
+from services.lifecycle.stages.checkpoints import ask
+from services.lifecycle.stages.executions import AuxiliaryExecution, run_auxiliary
+from services.lifecycle.stages.hook_calls import (
     MAX_OUTPUT_BYTES,
     HookFailed,
     Reply,
@@ -29,8 +31,6 @@ from services.lifecycle.stages.calling import (
     environment_of,
     reply_of_command,
 )
-from services.lifecycle.stages.checkpoints import ask
-from services.lifecycle.stages.executions import Errand, run_errand
 
 _VETOED = "VETOED"
 _WITHOUT_A_WAIT = {"take", "diff"}
@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 async def choose_hooks(job: JobRun, registered: tuple[Hook, ...]) -> None:
-    """Fix what this job calls: the hooks that are registered now."""
+    """Fix the hooks that this job calls: those that are registered now."""
 
     async def fixed() -> Hooks:
         return Hooks(registered)
@@ -61,8 +61,8 @@ async def call_hooks_before(job: JobRun, stage: str) -> None:
 async def call_hooks_after(job: JobRun, stage: str, result: Recorded) -> None:
     """Call the hooks after a stage that is done, in order. Raises JobFailed (HOOK_FAILED, …).
 
-    Not where the stage found that the job is to fail: why it does says more. Nor does a cancel after the push change
-    anything: it is too late.
+    Their failure does not count when the stage's own result makes the job fail: that reason says more. After the push
+    it is too late for a cancellation.
     """
     with suppress(JobCancelled) if _plain(stage) == "push" else nullcontext():
         try:
@@ -78,7 +78,7 @@ async def call_post_hooks(job: JobRun) -> None:
 
 
 async def call_error_hooks(job: JobRun, outcome: Outcome) -> None:
-    """Call the hooks that get the error, in order. What ended the job is recorded first, so that it stays that."""
+    """Call the hooks that get the error, in order. The outcome is recorded first, so that it cannot change."""
     if not _chosen(job, HookEvent.ERROR):
         return
 
@@ -90,13 +90,13 @@ async def call_error_hooks(job: JobRun, outcome: Outcome) -> None:
 
 
 def failed_before(job: JobRun) -> Outcome | None:
-    """Return how a job has failed whose error hooks were being called when its driver was restarted."""
+    """Return the recorded outcome of a job whose driver was restarted while it called error hooks."""
     return job.recorded("error", Outcome)
 
 
 def _went_well(result: Recorded) -> bool:
     match result:
-        case Ended():
+        case EndedRun():
             return result.run.state is ExecutionState.SUCCEEDED
         case Verification():
             return result.passed
@@ -105,7 +105,7 @@ def _went_well(result: Recorded) -> bool:
 
 
 def _chosen(job: JobRun, event: HookEvent, stage: str = "") -> list[Hook]:
-    """Return the hooks to call; those of a stage come around each of its rounds, such as `take` and `take-2`."""
+    """Return the hooks to call; those of a stage are called in each of its rounds, such as `take` and `take-2`."""
     chosen = job.recorded("hooks", Hooks)
     named = (event, _plain(stage))
     return [] if chosen is None else [hook for hook in chosen.hooks if (hook.event, hook.stage) == named]
@@ -122,7 +122,7 @@ async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stag
         name = f"{when}-hook-{number}"
         try:
             called = await job.step(
-                name, Called, partial(_call, job, name, hook, outcome), tell=lambda called: called.message
+                name, HookResult, partial(_call, job, name, hook, outcome), tell=lambda called: called.message
             )
         except JobFailed as failed:
             if hook.must_succeed or failed.failure.reason == _VETOED:
@@ -133,32 +133,32 @@ async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stag
             await ask(job, name, Origin.HOOK, called.answer.ask)
 
 
-async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> Called:
-    document = await job.insist(lambda: job.ledger.document(job.lease, name, outcome))
+async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> HookResult:
+    document = await job.retry_until_lease_lost(lambda: job.ledger.document(job.lease, name, outcome))
     call = HookCall(f"{job.execution_id}-{name}", hook.hook_id, hook.event, hook.stage)
-    await job.insist(lambda: job.ledger.record_call(job.lease, call))
+    await job.retry_until_lease_lost(lambda: job.ledger.record_call(job.lease, call))
     try:
         reply = await (_serve if hook.url else _run)(job, call, hook, document)
         _check(job, hook, reply)
     except HookFailed as failed:
         gone = replace(call, state=CallState.FAILED, tries=failed.tries, status=str(failed))
-        await job.insist(lambda: job.ledger.record_call(job.lease, gone))
+        await job.retry_until_lease_lost(lambda: job.ledger.record_call(job.lease, gone))
         raise JobFailed(Failure("HOOK_FAILED", f"hook {hook.hook_id}: {failed}")) from failed
     vetoed, labels = reply.answer.veto, reply.answer.labels
     state = CallState.DONE if vetoed is None else CallState.VETOED
     answer = reply.text or (vetoed.reason if vetoed else "")
     done = replace(call, state=state, tries=reply.tries, status=reply.how, answer=answer, labels=labels)
-    await job.insist(lambda: job.ledger.record_call(job.lease, done))
+    await job.retry_until_lease_lost(lambda: job.ledger.record_call(job.lease, done))
     if vetoed is not None:
         raise JobFailed(Failure(_VETOED, vetoed.reason or f"hook {hook.hook_id} {reply}"))
     job.order = replace(job.order, labels={**job.order.labels, **labels})
-    return Called(f"{hook.hook_id}: {reply}", reply.answer)
+    return HookResult(f"{hook.hook_id}: {reply}", reply.answer)
 
 
 async def _run(job: JobRun, call: HookCall, hook: Hook, document: Document) -> Reply:
-    """Run a command, in the job's workspace when that is made and no agent is in it. Raises HookFailed."""
+    """Run a command, in the job's workspace if that exists and no agent is in it. Raises HookFailed."""
     layout = job.recorded("workspace", Layout) if is_agent_gone(job) and not job.lease.is_moved else None
-    errand = Errand(
+    auxiliary = AuxiliaryExecution(
         call.call_id,
         Purpose.HOOK,
         hook.command,
@@ -168,19 +168,19 @@ async def _run(job: JobRun, call: HookCall, hook: Hook, document: Document) -> R
         prompt=document.data,
         environment=environment_of(hook),
     )
-    run = await run_errand(job, errand)
+    run = await run_auxiliary(job, auxiliary)
     return reply_of_command(hook, run, await job.nodes.tail(run, MAX_OUTPUT_BYTES))
 
 
 async def _serve(job: JobRun, call: HookCall, hook: Hook, document: Document) -> Reply:
     """Call a server. Raises HookFailed."""
-    key = await job.insist(lambda: job.ledger.signing_key(job.lease, hook.hook_id))
+    key = await job.retry_until_lease_lost(lambda: job.ledger.signing_key(job.lease, hook.hook_id))
     server_call = ServerCall(hook, call.call_id, key, document.data, document.time)
     return await job.interruptible(call_server(job.webhooks, server_call))
 
 
 def _check(job: JobRun, hook: Hook, reply: Reply) -> None:
-    """Raise HookFailed where a hook adds too much to what is there, or asks a person where no job waits."""
+    """Raise HookFailed when a hook adds too much, or asks a person before a stage where no job can wait."""
     answer = reply.answer
     if answer.ask and hook.stage in _WITHOUT_A_WAIT:
         raise HookFailed(f"it asks a person before {hook.stage}, where no job waits: before push one does", reply.tries)

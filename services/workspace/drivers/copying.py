@@ -1,4 +1,4 @@
-"""Drivers that work everywhere, or nearly: a workspace is a copy of its base, `tree` in the workspace's place."""
+"""Drivers that work nearly everywhere: a workspace is a copy of its base, `tree` in the workspace's directory."""
 
 import asyncio
 import secrets
@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 from services.common.errors import NotFound
-from services.common.sandbox import aio, environment
-from services.common.sandbox.errors import SandboxError
-from services.common.sandbox.spec import Access, Mount, Overlay, SandboxSpec
+from services.sandbox import aio, environment
+from services.sandbox.errors import SandboxError
+from services.sandbox.spec import Mount, MountAccess, Overlay, SandboxSpec
 from services.workspace.drivers.disk import DiskAdmission, disk_full
+from services.workspace.drivers.driver import DriverError
 from services.workspace.drivers.process import run
-from services.workspace.drivers.seam import DriverError
 from services.workspace.model import Layout
 
 _NO_SPACE = ("No space left on device", "Disk quota exceeded")
@@ -27,13 +27,12 @@ class CopyDriver:
     _reflink = "auto"
 
     def __init__(self, directory: Path, admission: DiskAdmission, copying: asyncio.Semaphore) -> None:
-        """`directory` is where all places lie; `copying` bounds the copies at once, of all drivers together."""
+        """`directory` has the directories of all workspaces; `copying` bounds concurrent copies of all drivers."""
         self._directory = directory
         self._admission = admission
         self._copying = copying
 
     async def probe(self) -> str | None:
-        """See Driver."""
         place = self._directory / f".probe.{secrets.token_hex(6)}"
         try:
             (place / "base").mkdir(parents=True, mode=0o700)
@@ -46,7 +45,6 @@ class CopyDriver:
         return complaint and f"cannot copy trees ({complaint})"
 
     async def fill(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """See Driver."""
         _check(layers)
         async with self._copying:
             await self._admission.admit(layers)
@@ -63,23 +61,19 @@ class CopyDriver:
         _check(layers)
         raise DriverError(f"cannot copy {layers[0]}: {complaint}")
 
-    async def settle(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """See Driver."""
+    async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
+        """A copy is ready as it is."""
 
     def is_filled(self, place: Path) -> bool:
-        """See Driver."""
         return (place / "tree").is_dir()
 
-    def is_settled(self, place: Path) -> bool:
-        """See Driver."""
+    def is_ready(self, place: Path) -> bool:
         return self.is_filled(place)
 
     def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:  # noqa: ARG002 - a copy has none
-        """See Driver."""
         return Layout(place / "tree")
 
     def own_files(self, place: Path) -> Path:
-        """See Driver."""
         return place / "tree"
 
     @property
@@ -87,14 +81,14 @@ class CopyDriver:
         return ("cp", "-a", f"--reflink={self._reflink}", "--")
 
     async def _copy(self, base: Path, tree: Path) -> str | None:
-        # "/." copies what is in the base, also when the base itself is a link, and gives the tree the base's own mode.
+        # "/." copies the content of the base, also when the base itself is a link, and gives the tree the base's mode.
         return await run(*self._command, f"{base}/.", tree)
 
     async def _flatten(self, layers: tuple[Path, ...], tree: Path) -> str | None:
-        """Copy out of a sandbox that sees the layers as one tree, read-only."""
-        # Through a stack nothing is shared: the kernel answers EXDEV.
+        """Copy from inside a sandbox that sees the layers as one read-only tree."""
+        # Reflinks do not work through an overlay: the kernel returns EXDEV.
         argv = (b"cp", b"-a", b"--", b"%b/." % bytes(_STACKED), bytes(_COPY))
-        shown = (Overlay(layers, None, None, _STACKED), Mount(tree, _COPY, Access.READ_WRITE))
+        shown = (Overlay(layers, None, None, _STACKED), Mount(tree, _COPY, MountAccess.READ_WRITE))
         spec = SandboxSpec(argv, Path("/"), shown, environment.base() | {"LC_ALL": b"C"})
         try:
             ended = await aio.run(spec, timeout=_COPY_SECONDS)

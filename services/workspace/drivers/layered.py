@@ -1,7 +1,7 @@
-"""Drivers that copy nothing: a workspace is the base's own directories, with an empty one on top for the changes.
+"""Drivers that copy nothing: a workspace is the base's directories with an empty one on top for the changes.
 
-In a workspace's place lie `upper`, which takes the changes, `work`, which is the kernel's, and `tree`, where the stack
-is mounted. What is made is the same for a repository of any size.
+A workspace's directory has `upper`, which takes the changes, `work`, which the kernel uses, and `tree`, where the
+layers are mounted. The cost is the same for repositories of any size.
 """
 
 import asyncio
@@ -11,17 +11,17 @@ import shutil
 from pathlib import Path
 
 from services.common.errors import NotFound
-from services.common.sandbox import aio, environment
-from services.common.sandbox.errors import SandboxError
-from services.common.sandbox.spec import Overlay, SandboxSpec
+from services.sandbox import aio, environment
+from services.sandbox.errors import SandboxError
+from services.sandbox.spec import Overlay, SandboxSpec
 from services.workspace.drivers import mounts
 from services.workspace.drivers.disk import DiskAdmission
-from services.workspace.drivers.seam import DriverError
-from services.workspace.drivers.threads import to_its_end
+from services.workspace.drivers.driver import DriverError
+from services.workspace.drivers.threads import run_to_end
 from services.workspace.model import Layout
 
 _PARTS = ("upper", "work", "tree")
-# All that is promised on either kind: files of the base change, go and get other names, and new directories do too.
+# What both kinds support: files of the base are changed, removed and renamed, and new directories too.
 _CHANGES = (
     "test $(cat kept) = below && echo changed > kept && rm gone && mv named renamed && chmod 700 kept"
     " && mkdir new && touch new/file && mv new newer && ln -s kept link && test ! -e gone && test -f newer/file"
@@ -29,25 +29,24 @@ _CHANGES = (
 
 
 class OverlayDriver:
-    """Mounts for everybody, as root: whoever works in a workspace finds it at one path. Directories can be renamed."""
+    """Mounts once for all, as root: a workspace is at one path for everybody. Directories can be renamed."""
 
     name = "overlay"
     on_host = True
 
     def __init__(self, directory: Path, admission: DiskAdmission) -> None:
-        """`directory` is where all places lie; an empty layer, and what is probed, are made beside them."""
+        """`directory` holds the directories of all workspaces; an empty layer, and probes, are made beside them."""
         self._directory = directory
         self._admission = admission
         self._empty = directory / ".empty"
         self._empty.mkdir(mode=0o755, exist_ok=True)
 
     async def probe(self) -> str | None:
-        """See Driver."""
         place = self._probe_place()
         try:
             base = _probe_base(place)
             _lay_out(place, base)
-            await self.settle(place, (base,))
+            await self.make_ready(place, (base,))
             return await asyncio.to_thread(_try_as_root, place)
         except (OSError, DriverError) as error:
             return str(error)
@@ -55,33 +54,27 @@ class OverlayDriver:
             await asyncio.to_thread(_clear, place)
 
     async def fill(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """See Driver."""
         self._admission.admit_nothing()
         _lay_out(place, _checked(layers) or self._empty)
 
-    async def settle(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """See Driver."""
+    async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
         lowers = layers or (self._empty,)
         try:
-            await to_its_end(mounts.mount_overlay, lowers, place / "upper", place / "work", place / "tree")
+            await run_to_end(mounts.mount_overlay, lowers, place / "upper", place / "work", place / "tree")
         except OSError as error:
             raise DriverError(f"cannot mount the layers of {place}: {error.strerror}") from error
 
     def is_filled(self, place: Path) -> bool:
-        """See Driver."""
         return all((place / part).is_dir() for part in _PARTS)
 
-    def is_settled(self, place: Path) -> bool:
-        """See Driver."""
+    def is_ready(self, place: Path) -> bool:
         return (place / "tree").is_mount()
 
     def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:
-        """See Driver."""
         lowers = layers or (self._empty,)
         return Layout(None, lowers, place / "upper", place / "work", place / "tree")
 
     def own_files(self, place: Path) -> Path:
-        """See Driver."""
         return place / "upper"
 
     def _probe_place(self) -> Path:
@@ -91,16 +84,15 @@ class OverlayDriver:
 
 
 class UsernsDriver(OverlayDriver):
-    """Leaves the mounting to each sandbox, in its user namespace: needs no root. A base's directories keep their names.
+    """Leaves mounting to each sandbox, in its user namespace, without root. A base's directories cannot be renamed.
 
-    The kernel answers EXDEV to a rename of a directory that lies in the base; `mv` then copies it, `git mv` does not.
+    For them the kernel returns EXDEV; `mv` then copies the directory, `git mv` does not.
     """
 
     name = "overlay-userns"
     on_host = False
 
     async def probe(self) -> str | None:
-        """See Driver."""
         place = self._probe_place()
         try:
             base = _probe_base(place)
@@ -115,15 +107,13 @@ class UsernsDriver(OverlayDriver):
         finally:
             await asyncio.to_thread(_clear, place)
 
-    async def settle(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """See Driver."""
+    async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
+        """Each sandbox mounts the layers for itself."""
 
-    def is_settled(self, place: Path) -> bool:
-        """See Driver."""
+    def is_ready(self, place: Path) -> bool:
         return self.is_filled(place)
 
     def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:
-        """See Driver."""
         lowers = layers or (self._empty,)
         return Layout(None, lowers, place / "upper", place / "work", None)
 
@@ -131,7 +121,7 @@ class UsernsDriver(OverlayDriver):
 def _lay_out(place: Path, top: Path) -> None:
     for part in _PARTS:
         (place / part).mkdir(mode=0o700)
-    # The root of the stack is as its upper directory is.
+    # The root of an overlay has the mode and owner of its upper directory.
     (place / "upper").chmod(top.stat().st_mode & 0o7777 | 0o700)
 
 
@@ -167,6 +157,6 @@ def _try_as_root(place: Path) -> str | None:
 def _clear(place: Path) -> None:
     if os.geteuid() == 0:
         mounts.unmount(place / "tree", patience_s=1)
-    elif (place / "work" / "work").exists():  # the kernel takes every permission from it
+    elif (place / "work" / "work").exists():  # the kernel removes all its permissions
         (place / "work" / "work").chmod(0o700)
     shutil.rmtree(place, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Blocking work in a thread, seen to its end: what a caller leaves behind must not happen after it has cleaned up."""
+"""Blocking work in a thread that a cancelled caller waits for: nothing may happen after the caller has cleaned up."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def to_its_end(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_to_end(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what `work` returns. Cancelled, it waits for the end of the work first."""
     working = asyncio.create_task(asyncio.to_thread(work, *args, **kwargs))
     try:
@@ -16,5 +16,5 @@ async def to_its_end(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     except asyncio.CancelledError:
         await asyncio.wait([working])
         if not working.cancelled():
-            working.exception()  # nobody is left who would hear it
+            working.exception()  # nobody is left to handle it
         raise

@@ -17,15 +17,15 @@ from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, StartError
-from services.common.sandbox import aio, environment
-from services.common.sandbox.spec import Access, Mount, Overlay, SandboxSpec
+from services.sandbox import aio, environment
+from services.sandbox.spec import Mount, MountAccess, Overlay, SandboxSpec
 from services.workspace import store
 from services.workspace.drivers import DiskAdmission, choose, mounts
 from services.workspace.manager import WorkspaceManager
-from services.workspace.measuring import Measuring
-from services.workspace.model import Layout, NewWorkspace, Seen, State, Visibility
-from services.workspace.shelf import Shelf
+from services.workspace.model import Layout, NewWorkspace, State, Visibility, WorkspaceView
 from services.workspace.store import WorkspaceStore
+from services.workspace.trees import WorkspaceTrees
+from services.workspace.usage import UsageMeter
 from tests.kit.drivers import WORKING
 from tests.kit.mounts import unmount_below
 from tests.kit.repos import Repo
@@ -51,8 +51,10 @@ async def managing(directory: Path, driver: str | None = None, **bounds: int) ->
     choice = await choose(trees, DiskAdmission(trees, 0), wanted=driver, concurrent_copies=2)
     engine = open_database(sqlite_url(directory / "workspace.db"))
     await migrate(engine, "services.workspace.migrations")
-    measuring = Measuring(trees, reserve_bytes=0, **bounds)
-    manager = WorkspaceManager(WorkspaceStore(engine), Fences(engine, store.fences), Shelf(trees), choice, measuring)
+    measuring = UsageMeter(trees, reserve_bytes=0, **bounds)
+    manager = WorkspaceManager(
+        WorkspaceStore(engine), Fences(engine, store.fences), WorkspaceTrees(trees), choice, measuring
+    )
     await manager.recover()
     try:
         yield manager
@@ -66,11 +68,11 @@ async def managing(directory: Path, driver: str | None = None, **bounds: int) ->
 def mounted(layout: Layout, holder: str = "a test") -> Mount | Overlay:
     """Show a workspace to a sandbox, as the services that work in it do."""
     if layout.path is not None:
-        return Mount(layout.path, WORKSPACE, Access.READ_WRITE)
+        return Mount(layout.path, WORKSPACE, MountAccess.READ_WRITE)
     return Overlay(layout.lowers, layout.upper, layout.work, WORKSPACE, layout.mounted, holder)
 
 
-async def inside(seen: Seen, line: str, code: int = 0) -> bytes:
+async def inside(seen: WorkspaceView, line: str, code: int = 0) -> bytes:
     """Run a line for /bin/sh in a workspace; return what it wrote."""
     variables = {"GIT_CONFIG_NOSYSTEM": b"1", "GIT_CONFIG_GLOBAL": b"/dev/null"}
     for who in ("AUTHOR", "COMMITTER"):

@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from services.common.sandbox.errors import SandboxError
 from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import History
 from services.execution.engines.anthropic.models import Models
@@ -23,6 +22,7 @@ from services.execution.processes.meter import Meter
 from services.execution.processes.pump import Pump
 from services.execution.processes.verdict import Verdict
 from services.execution.redaction.strand import Redactor
+from services.sandbox.errors import SandboxError
 
 if TYPE_CHECKING:
     from services.execution.engines.anthropic.client import ModelClient

@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from services.common.sandbox.spec import SandboxSpec
 from services.execution.cgroups.group import ControlGroup
 from services.execution.egress.child import Egress, record
 from services.execution.eventlog import EventWriter, Stream
@@ -17,6 +16,7 @@ from services.execution.model import EndVerification
 from services.execution.processes import agent
 from services.execution.processes.pump import Pump
 from services.execution.rundir.directory import RunDirectory
+from services.sandbox.spec import SandboxSpec
 
 MAX_STARTS = 6
 """Of the tool process, of one runner, the first included."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from services.common.sandbox.errors import SandboxError
 from services.execution.egress.child import Egress, record
 from services.execution.engines.command.terminal import Terminal
 from services.execution.engines.command.termination import GRACE_S, Termination
@@ -20,6 +19,7 @@ from services.execution.processes.meter import Meter
 from services.execution.processes.pump import Pump
 from services.execution.processes.verdict import Verdict
 from services.execution.redaction.strand import Redactor
+from services.sandbox.errors import SandboxError
 
 _LEAVE_S = 0.1
 """How long we stay in the program's group after its start: to leave takes some ms, which its first output needs."""

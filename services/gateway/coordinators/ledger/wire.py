@@ -11,13 +11,13 @@ from services.gateway.coordinators import wire
 from services.gateway.coordinators.model import HeldLease
 from services.gateway.wire.validation import KIB, Validator
 from services.lifecycle.ledger import Stage
-from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Question
+from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import StageState
 from services.lifecycle.model.value import Recorded, unpack
-from services.lifecycle.strays import Standing
+from services.lifecycle.orphans import JobStatus
 
 Value = TypeVar("Value", bound=Recorded)
 
@@ -131,7 +131,7 @@ def standings_request_from_proto(request: pb.ReadStandingsRequest) -> tuple[str,
         return check.required_id("coordinator_id", request.coordinator_id), request.jobs
 
 
-def standing_to_proto(job_id: str, value: Standing) -> pb.Standing:
+def standing_to_proto(job_id: str, value: JobStatus) -> pb.Standing:
     """Write how a coordinator stands to a job."""
     retention = agent_pb2.Policy.Retention.Value(f"RETENTION_{value.retention}")
     return pb.Standing(job_id=job_id, execution_id=value.execution_id, retention=retention)

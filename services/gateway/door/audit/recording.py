@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from services.common.errors import Status
 from services.common.ids import new_id
-from services.common.rpc.call import Call, Layer
-from services.common.rpc.failing import TOO_MANY_FAILURES
+from services.common.rpc.auth_failures import TOO_MANY_FAILURES
+from services.common.rpc.call import Layer, RpcCall
 from services.gateway.door.audit import wire
 from services.gateway.door.audit.model import OK, REFUSED, AuditRecord
 from services.gateway.door.audit.trail import AuditTrail
@@ -20,7 +20,7 @@ def recording(trail: AuditTrail, cell_id: str, changing: Container[str]) -> Laye
     """Record the calls of `changing` RPCs (by their paths), and of all others those that are refused."""
 
     @asynccontextmanager
-    async def layer(call: Call) -> AsyncIterator[None]:
+    async def layer(call: RpcCall) -> AsyncIterator[None]:
         try:
             yield
         finally:
@@ -31,7 +31,7 @@ def recording(trail: AuditTrail, cell_id: str, changing: Container[str]) -> Laye
     return layer
 
 
-def _record(call: Call, cell_id: str) -> AuditRecord:
+def _record(call: RpcCall, cell_id: str) -> AuditRecord:
     is_nobodys = call.status is Status.UNAUTHENTICATED or call.reason == TOO_MANY_FAILURES
     principal = None if is_nobodys else current_principal()
     origin = principal.origin if principal else call.context.peer()

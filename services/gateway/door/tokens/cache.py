@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.common.rpc.auth import Shown
+from services.common.rpc.auth import Credentials
 from services.gateway.door.tokens.store import SECRET_PREFIX, TokenStore, hash_of
 from services.gateway.values.principal import Principal
 
@@ -35,7 +35,7 @@ class CachedTokens:
         """See TokenSource: it is none of these tokens, or has opened here, and not failed since."""
         return not token.startswith(SECRET_PREFIX) or hash_of(token) in self._opened
 
-    async def principal(self, token: str, shown: Shown) -> Principal | None:  # noqa: ARG002 - it knows a token by itself
+    async def principal(self, token: str, shown: Credentials) -> Principal | None:  # noqa: ARG002 - it knows a token by itself
         """See TokenSource. Raises Unavailable while the database is away."""
         if not token.startswith(SECRET_PREFIX):
             return None

@@ -9,7 +9,6 @@ import pytest
 
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, NotFound
-from services.common.sandbox.spec import Tier
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
 from services.gateway.jobs.layers import agent_as_layer, policy_as_layer, resolve_agent, resolve_policy
 from services.gateway.values.agent import (
@@ -23,7 +22,8 @@ from services.gateway.values.agent import (
 )
 from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
 from services.gateway.values.principal import OURSELVES, Principal, Role, set_current_principal
-from services.lifecycle.model import order as settled
+from services.lifecycle.model import job_spec as settled
+from services.sandbox.spec import Tier
 from tests.kit.ledger import Books, books
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -50,7 +50,7 @@ async def book(tmp_path: Path) -> AsyncIterator[Books]:
         yield opened
 
 
-async def order(book: Books, **fields: Any) -> settled.Order:
+async def order(book: Books, **fields: Any) -> settled.JobSpec:
     return (await book.admit(**fields)).order
 
 
@@ -66,8 +66,8 @@ async def test_layers_lie_over_one_another(book: Books) -> None:
 
 async def test_without_layers_the_defaults_are_in_force(book: Books) -> None:
     made = await order(book)
-    assert made.agent == settled.AgentSettings(command="true")
-    assert made.policy == settled.Policy()
+    assert made.agent == settled.AgentSpec(command="true")
+    assert made.policy == settled.JobPolicy()
     assert (made.repository_id, made.branch, made.revision) == ("", b"", b"")
 
 

@@ -11,7 +11,7 @@ from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.submission import JobSubmission
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.values.agent import Checkpoints, JobPolicySettings
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.states import Publish
 from tests.kit.ledger import books
 
@@ -30,7 +30,7 @@ description = "A task of ours."
 """
 
 
-async def ordered(tmp_path: Path, kinds: Path | None, **fields: object) -> Order:
+async def ordered(tmp_path: Path, kinds: Path | None, **fields: object) -> JobSpec:
     async with books(sqlite_url(tmp_path / "gateway.db")) as book:
         admission = Admission(book.engine, JobNotifier(), "true", kinds=load_kinds(kinds))
         draft = JobSubmission(**{"project_id": "default", "prompt": "Do it.", "path": "spec.", **fields})  # type: ignore[arg-type]

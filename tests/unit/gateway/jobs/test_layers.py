@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from services.common.sandbox.spec import Network, Tier
 from services.gateway.jobs.layers import agent_as_layer, policy_as_layer, resolve_agent, resolve_policy
 from services.gateway.values import agent as layers
-from services.lifecycle.model.order import AgentSettings, Limits, Policy
+from services.lifecycle.model.job_spec import AgentSpec, JobPolicy, Limits
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
+from services.sandbox.spec import Network, Tier
 
 AGENT = layers.AgentSettings(
     engine="anthropic",
@@ -51,7 +51,7 @@ POLICY = layers.JobPolicySettings(
 
 
 def test_what_a_layer_sets_a_job_has() -> None:
-    assert resolve_agent(AGENT) == AgentSettings(
+    assert resolve_agent(AGENT) == AgentSpec(
         engine="anthropic",
         command="true",
         prompt_delivery=PromptDelivery.ARGUMENT,
@@ -71,7 +71,7 @@ def test_what_a_layer_sets_a_job_has() -> None:
         allowed_hosts=("example.com",),
         image="an-image",
     )
-    assert resolve_policy(POLICY) == Policy(
+    assert resolve_policy(POLICY) == JobPolicy(
         verify_command="make test",
         verify_timeout=5.0,
         publish=Publish.NONE,
@@ -93,19 +93,19 @@ def test_a_job_as_a_layer_is_what_it_was() -> None:
 
 def test_what_a_layer_leaves_open_has_the_lifecycles_defaults() -> None:
     hidden = layers.AgentSettings(command="", system_prompt="", model="", image="", terminal=False)
-    assert resolve_agent(layers.AgentSettings()) == resolve_agent(hidden) == AgentSettings()
-    assert resolve_policy(layers.JobPolicySettings()) == Policy()
-    assert resolve_policy(layers.JobPolicySettings(verify_command="", agent_may_ask=False)) == Policy()
+    assert resolve_agent(layers.AgentSettings()) == resolve_agent(hidden) == AgentSpec()
+    assert resolve_policy(layers.JobPolicySettings()) == JobPolicy()
+    assert resolve_policy(layers.JobPolicySettings(verify_command="", agent_may_ask=False)) == JobPolicy()
 
 
 def test_no_further_rounds_and_no_checkpoints_are_said_by_a_layer() -> None:
     none = resolve_policy(layers.JobPolicySettings(max_extra_rounds=0, checkpoints=layers.Checkpoints()))
-    assert none == Policy(max_extra_rounds=0, checkpoints=())
+    assert none == JobPolicy(max_extra_rounds=0, checkpoints=())
     assert policy_as_layer(none).max_extra_rounds == 0
 
 
 def test_of_a_job_that_decides_nothing_a_layer_shows_the_defaults() -> None:
-    assert agent_as_layer(AgentSettings()) == layers.AgentSettings(
+    assert agent_as_layer(AgentSpec()) == layers.AgentSettings(
         engine="command",
         command="",
         prompt_delivery=PromptDelivery.STDIN,
@@ -113,7 +113,7 @@ def test_of_a_job_that_decides_nothing_a_layer_shows_the_defaults() -> None:
         sandbox_tier=layers.SandboxTier.BUBBLEWRAP,
         network=layers.Network.NONE,
     )
-    assert policy_as_layer(Policy()).agent_may_ask is False
+    assert policy_as_layer(JobPolicy()).agent_may_ask is False
 
 
 @pytest.mark.parametrize(

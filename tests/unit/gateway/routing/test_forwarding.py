@@ -3,15 +3,15 @@
 import pytest
 
 from services.common.errors import Unauthenticated
-from services.common.rpc.auth import Shown
+from services.common.rpc.auth import Credentials
 from services.gateway.routing.forwarding import FORWARDED_METADATA_KEY, PeerToken, forwarded_metadata
 from services.gateway.values.principal import Principal, Role, set_current_principal
 
 CALLER = Principal("Zoë", Role.VIEWER, frozenset({"b", "a"}), token_id="token-1", origin="ipv4:10.0.0.1:2")
 
 
-def shown(metadata: dict[str, str | bytes]) -> Shown:
-    return Shown("peers", "/a/B", "ipv4:10.0.0.2:3", metadata)
+def shown(metadata: dict[str, str | bytes]) -> Credentials:
+    return Credentials("peers", "/a/B", "ipv4:10.0.0.2:3", metadata)
 
 
 @pytest.mark.parametrize("caller", [CALLER, Principal("admin", Role.ADMIN, origin="ipv4:10.0.0.1:2")])

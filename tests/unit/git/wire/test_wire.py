@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from services.common.db.paging import Page
 from services.common.errors import Invalid
-from services.common.sandbox.spec import Tier
 from services.common.settings import Home
 from services.git.model import DiffEnd, Layers, Progress, Signature, StatusEntry, WorkingTree
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.wire import to_proto
 from services.git.wire.from_proto import RequestReader
+from services.sandbox.spec import Tier
 
 COMMIT = "0123456789" * 4
 

@@ -11,13 +11,13 @@ import pytest_asyncio
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.common.errors import Unavailable
-from services.common.rpc.auth import Shown
+from services.common.rpc.auth import Credentials
 from services.gateway.door.tokens import cache
 from services.gateway.door.tokens.cache import CachedTokens
 from services.gateway.door.tokens.store import TokenStore, new_secret
 from services.gateway.values.principal import Role, Token
 
-SHOWN = Shown(None, "/a/B", "ipv4:127.0.0.1:1", {})
+SHOWN = Credentials(None, "/a/B", "ipv4:127.0.0.1:1", {})
 
 
 class Counting(TokenStore):

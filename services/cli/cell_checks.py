@@ -1,0 +1,96 @@
+"""What a running cell knows of this machine and of its database, for `boatyard doctor`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import takewhile
+
+import grpc
+from boatyard.execution.v1 import execution_pb2
+from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
+from boatyard.gateway.v1 import admin_pb2
+from boatyard.git.v1 import git_pb2
+from boatyard.git.v1.git_pb2_grpc import GitServiceStub
+from boatyard.workspace.v1 import workspace_pb2
+from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
+
+from services.cli import humanize
+from services.cli.clients import with_gateway
+from services.cli.exit_codes import NotAllowedError
+from services.cli.findings import FAIL, OK, WARN, Finding
+from services.common.errors import ServiceError
+from services.common.rpc.channel import open_channel
+
+_TIMEOUT_S = 5.0
+_MEND_DATABASE = "bring all cells of this database to one version of Boatyard, or go back to a copy of it from before"
+_OPTIONAL = ("container",)
+"""What few machines have, and most do without."""
+
+Ask = Callable[[grpc.aio.Channel], Awaitable[list[Finding]]]
+
+
+def nodes(addresses: dict[str, str], token: str) -> Iterator[Finding]:
+    """Ask the services; one that does not answer is told of by another check."""
+    yield from asyncio.run(_all(addresses, token))
+
+
+async def _all(addresses: dict[str, str], token: str) -> list[Finding]:
+    asked = [_asked(addresses[service], token, ask) for service, ask in _CHECKS.items()]
+    return [finding for found in await asyncio.gather(*asked) for finding in found]
+
+
+async def _asked(address: str, token: str, ask: Ask) -> list[Finding]:
+    async with open_channel(address, token) as channel:
+        try:
+            return await ask(channel)
+        except grpc.aio.AioRpcError:
+            return []
+
+
+async def _execution(channel: grpc.aio.Channel) -> list[Finding]:
+    request = execution_pb2.DescribeNodeRequest()
+    answer = await ExecutionServiceStub(channel).DescribeNode(request, timeout=_TIMEOUT_S)
+    return [_capability(each) for each in answer.capabilities]
+
+
+def _capability(each: execution_pb2.Capability) -> Finding:
+    if not each.complaint:
+        return Finding(f"agents: {each.name}", OK, f"by {each.provided_by}")
+    how = f"by {each.provided_by}: " if each.provided_by else ""
+    fine = each.provided_by or each.name in _OPTIONAL
+    return Finding(f"agents: {each.name}", OK if fine else WARN, f"{how}{each.complaint}")
+
+
+async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:
+    request = workspace_pb2.UsageOfWorkspacesRequest(page_size=1)
+    usage = await WorkspaceServiceStub(channel).UsageOfWorkspaces(request, timeout=_TIMEOUT_S)
+    better = takewhile(lambda driver: driver.name != usage.driver, usage.drivers)
+    complaints = "; ".join(f"{driver.name}: {driver.complaint}" for driver in better)
+    why = f" (not {complaints})" if complaints else ""
+    free = f"{humanize.size(usage.total_bytes)} taken, {humanize.size(usage.free_bytes)} free"
+    return [Finding("workspaces", OK, f"by {usage.driver}{why}; {free}")]
+
+
+async def _git(channel: grpc.aio.Channel) -> list[Finding]:
+    request = git_pb2.UsageOfRepositoriesRequest(page_size=1)
+    usage = await GitServiceStub(channel).UsageOfRepositories(request, timeout=_TIMEOUT_S)
+    of = f" of {humanize.size(usage.budget_bytes)}" if usage.budget_bytes else ", without a budget"
+    return [Finding("repositories", OK, f"{humanize.size(usage.total_bytes)}{of}")]
+
+
+_CHECKS: dict[str, Ask] = {"workspace": _workspace, "git": _git, "execution": _execution}
+
+
+def database() -> Iterator[Finding]:
+    """Ask the gateway; one that does not answer, or not us, is told of by another check."""
+    try:
+        request = admin_pb2.CheckDatabaseRequest()
+        state = with_gateway(lambda gateway: gateway.ask(gateway.admin.CheckDatabase(request, timeout=_TIMEOUT_S)))
+    except (ServiceError, NotAllowedError):
+        return
+    of_schema = f"schema version {state.schema_version}"
+    if state.schema_faults:
+        yield Finding("database", FAIL, f"{of_schema}: {'; '.join(state.schema_faults)}", _MEND_DATABASE)
+        return
+    latency = state.latency.ToTimedelta().total_seconds() * 1000
+    answers = f"answers in {latency:.1f} ms"
+    yield Finding("database", OK, f"{state.kind} {state.server_version}, {of_schema}, {answers}")

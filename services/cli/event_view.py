@@ -1,0 +1,89 @@
+"""What people are told of an execution, event by event."""
+
+import json
+
+from boatyard.execution.v1 import event_pb2
+
+from services.cli import shapes
+from services.cli.screen import Screen, one_line
+
+_RESULT_LINES = 8
+_LINE_CHARACTERS = 160
+
+
+def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> None:
+    """Show one event of an execution."""
+    if as_json:
+        screen.json(shapes.event(event))
+        return
+    match event.WhichOneof("kind"):
+        case "output":
+            screen.output(event.output.data, to_stderr=shapes.stream(event.output) == "stderr")
+        case "permission_request":
+            asked = event.permission_request
+            screen.say(
+                f"? {asked.tool} waits for permission: `boatyard allow ID {asked.permission_id}`, or deny",
+                style="magenta",
+            )
+        case "network_decision" if not event.network_decision.allowed:
+            decision = event.network_decision
+            screen.say(f"✗ {decision.host}:{decision.port} was not reached: {decision.reason}", style="yellow")
+        case "network_decision":
+            screen.say(f"→ {event.network_decision.host}:{event.network_decision.port}")
+        case "message_delivered":
+            screen.say(f"> {event.message_delivered.text}", style="magenta")
+        case "vitals":
+            pass  # for programs; what it came to stands in `boatyard show`
+        case "state_change" if event.state_change.message:
+            screen.say(f"{event.state_change.state} {event.state_change.reason}: {event.state_change.message}")
+        case "note":
+            screen.say(event.note.text)
+        case _:
+            _print_model_event(screen, event)
+
+
+def _print_model_event(screen: Screen, event: event_pb2.Event) -> None:
+    """Show what a model says, thinks, calls and uses; other events are passed over."""
+    match event.WhichOneof("kind"):
+        case "text":
+            screen.speech(event.text.text)
+        case "thinking":
+            screen.thought(event.thinking.text)
+        case "tool_call":
+            screen.say(f"→ {event.tool_call.tool} {_tool_input(event.tool_call.input)}", style="cyan")
+        case "tool_result":
+            _tell_tool_result(screen, event.tool_result)
+        case "usage":
+            screen.say(_usage(event.usage))
+        case "turn_end":
+            screen.end_speech()
+
+
+def _tool_input(data: bytes) -> str:
+    """Describe what a tool is given: the one thing, or the first, that says most of it."""
+    text = data.decode("utf-8", "replace")
+    try:
+        given = json.loads(text)
+    except ValueError:
+        return one_line(text)
+    if not isinstance(given, dict):
+        return one_line(text)
+    main = next((given[name] for name in ("command", "pattern", "path") if name in given), text)
+    return one_line(str(main))
+
+
+def _tell_tool_result(screen: Screen, result: event_pb2.ToolResult) -> None:
+    """Show the beginning of what a tool answered."""
+    lines = result.output.decode("utf-8", "replace").rstrip().splitlines()
+    for line in lines[:_RESULT_LINES]:
+        screen.say(f"  {line[:_LINE_CHARACTERS]}", style="red" if result.is_error else "dim")
+    if len(lines) > _RESULT_LINES:
+        screen.say(f"  … {len(lines) - _RESULT_LINES} more lines")
+
+
+def _usage(value: event_pb2.Usage) -> str:
+    """Describe what one request to the model used."""
+    read = value.input_tokens + value.cache_read_tokens + value.cache_write_tokens
+    cached = f" ({value.cache_read_tokens:,} of them cached)" if value.cache_read_tokens else ""
+    cost = f", ${value.cost_usd:.4f}" if value.HasField("cost_usd") else ", cost unknown"
+    return f"  {read:,} tokens read{cached}, {value.output_tokens:,} written{cost}"

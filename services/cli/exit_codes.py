@@ -1,0 +1,142 @@
+"""What each way to end means to whoever called: an exit code, and one clear sentence on standard error."""
+
+import json
+from collections.abc import Mapping
+
+import click
+
+from services.common.errors import Invalid, ServiceError, StartError, Status
+
+SUCCEEDED = 0
+FAILED = 1
+USAGE = 2
+CANCELLED = 3
+UNREACHABLE = 4
+WAITING = 5
+INTERRUPTED = 130
+
+_OF_STATUS = {
+    Status.INVALID_ARGUMENT: USAGE,
+    Status.NOT_FOUND: USAGE,
+    Status.ALREADY_EXISTS: USAGE,
+    Status.FAILED_PRECONDITION: USAGE,
+    Status.OUT_OF_RANGE: USAGE,
+    Status.UNAUTHENTICATED: UNREACHABLE,
+    Status.PERMISSION_DENIED: UNREACHABLE,
+    Status.UNAVAILABLE: UNREACHABLE,
+    Status.DEADLINE_EXCEEDED: UNREACHABLE,
+}
+
+_ADVICE = {
+    "REQUEST_ID_REUSED": "give another --request-id, or none",
+    "JOB_STATE": "`boatyard show` has the details",
+    "EXECUTION_STATE": "`boatyard show` has the details",
+    "ENGINE_TAKES_NO_MESSAGES": "a model (--engine anthropic) can be told something, and a --terminal typed on",
+    "NO_TERMINAL": "`boatyard run --terminal` gives one",
+    "EVENTS_OUT_OF_RANGE": "`boatyard logs --from` begins with one that is held",
+    "DATABASE_UNAVAILABLE": "the gateway goes on by itself when it is back",
+    "CELL_UNAVAILABLE": "`boatyard cells` shows which cells answer",
+    "TOO_MANY_FAILURES": "who was let in before stays in, and so does the first administrator's token",
+    "CELL_STATE": "`boatyard cells` shows how it is",
+    "NO_RESULT": "`boatyard show` says how far it has come",
+    "CHANGES_NOT_POSSIBLE": "`boatyard checkpoints` shows what waits",
+    "WORK_ITEM_BUSY": "`boatyard cancel` ends a job",
+    "INTERNAL": "the services' logs are in $BOATYARD_HOME/logs",
+}
+
+_WHERE_TYPED = {
+    "request_id": "--request-id",
+    "repository.url": "the repository's URL",
+    "coordinator_id": "--coordinator",
+    "spec.prompt": "PROMPT",
+    "spec.revision": "--ref",
+    "spec.branch": "--branch",
+    "spec.agent.engine": "--engine",
+    "spec.agent.command": "--command",
+    "spec.agent.timeout": "--timeout",
+    "spec.agent.sandbox_tier": "--sandbox",
+    "spec.agent.image": "--image",
+    "spec.policy.verify_command": "--verify",
+    "spec.snapshot_id": "--from-snapshot",
+    "spec.agent.memory_bytes": "--memory",
+    "spec.agent.processes": "--processes",
+    "spec.agent.disk_bytes": "--disk",
+    "spec.agent.output_bytes": "--output",
+    "spec.agent.cpu_seconds": "--cpu",
+    "spec.agent.allowed_hosts": "--allow-host",
+    "spec.agent.ask_before": "--ask-before",
+    "spec.agent.terminal": "--terminal",
+    "spec.policy.checkpoints.before": "--approve-before",
+    "spec.policy.checkpoint_timeout": "--answer-within",
+    "spec.policy.max_extra_rounds": "--max-extra-rounds",
+    "checkpoint_id": "ID",
+    "comment": "the comment",
+    "permission_id": "PERMISSION",
+    "snapshot_id": "ID",
+    "text": "TEXT",
+    "reason": "--reason",
+    "job_id": "ID",
+    "prompt": "PROMPT",
+    "worker_id": "--worker",
+    "work_item_id": "--item",
+    "hook.webhook.url": "--webhook",
+    "hook.webhook.secret": "--secret",
+    "hook.command": "--command",
+    "hook.timeout": "--timeout",
+    "hook.failure_policy": "--on-failure",
+    "execution_id": "ID",
+    "from_sequence": "--from",
+}
+"""How a field of a request is called on the command line."""
+
+
+class NotAllowedError(Exception):
+    """We have nothing to show to a gateway, or should show it nothing; the message says how to mend it."""
+
+
+def report(error: Exception, *, as_json: bool) -> int:
+    """Say on standard error what went wrong, and return the exit code. Raises what nobody foresaw."""
+    match error:
+        case click.exceptions.Exit():
+            return error.exit_code
+        case click.Abort():  # click's word for Ctrl-C
+            return INTERRUPTED
+        case click.ClickException() if not as_json:
+            error.show()
+            return error.exit_code
+    code, reason, text = _told(error)
+    _complain(text, reason, as_json=as_json, metadata=error.metadata if isinstance(error, ServiceError) else {})
+    return code
+
+
+def _told(error: Exception) -> tuple[int, str, str]:
+    """Return exit code, reason and text."""
+    match error:
+        case click.ClickException():
+            return error.exit_code, "USAGE", error.format_message()
+        case StartError():
+            return FAILED, "CANNOT_START", str(error)
+        case NotAllowedError():
+            return UNREACHABLE, "NOT_ALLOWED", str(error)
+        case ServiceError():
+            return _OF_STATUS.get(error.status, FAILED), error.reason, message_for(error)
+        case _:
+            raise error
+
+
+def message_for(error: ServiceError) -> str:
+    """Say what a service answered, and what to do next where we know it."""
+    if isinstance(error, Invalid) and error.violations:
+        wrong = [f"{_WHERE_TYPED.get(field, field)} {text}" for field, text in error.violations]
+        return wrong[0] if len(wrong) == 1 else "the request is wrong:" + "".join(f"\n  {line}" for line in wrong)
+    advice = _ADVICE.get(error.reason)
+    return f"{error.message}; {advice}" if advice else error.message
+
+
+def _complain(text: str, reason: str, *, as_json: bool, metadata: Mapping[str, str]) -> None:
+    if as_json:
+        body = {"kind": "error", "reason": reason, "message": text, "metadata": dict(metadata)}
+        click.echo(json.dumps(body), err=True)
+    else:
+        click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+        click.echo(text, err=True)

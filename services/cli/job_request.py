@@ -1,0 +1,70 @@
+"""The requests for a job: of its own, or for a worker and a work item."""
+
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from boatyard.execution.v1.execution_pb2 import CommandEngine
+from boatyard.execution.v1.sandbox_pb2 import NETWORK_ALLOW_LIST
+from boatyard.gateway.v1 import agent_pb2, catalog_pb2, job_pb2, runtime_pb2
+
+from services.cli.clients import Gateway
+from services.cli.fields import fill
+from services.cli.flags import RUN_FLAGS, readers_of
+from services.cli.parsing import duration
+
+PROJECT = "default"
+
+# scheme://… or user@host:path, as git reads them; everything else is a path on this machine.
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:[^@/:]+@)?[^@/:]+:")
+
+
+def repository_url(given: str) -> str:
+    """Return a URL as it is, and a local path absolute. A path with a colon must begin with ./ or /, as for git."""
+    return given if _REMOTE.match(given) else os.path.abspath(Path(given).expanduser())  # noqa: PTH100 - "a/.." goes
+
+
+async def find_or_create_repository(gateway: Gateway, url: str) -> str:
+    """Return the id of the project's repository with this URL; the same one for many that ask at once."""
+    found = await gateway.ask(
+        gateway.catalog.ListRepositories(catalog_pb2.ListRepositoriesRequest(project_id=PROJECT, url=url, page_size=1))
+    )
+    if found.repositories:
+        return found.repositories[0].repository_id
+    request = catalog_pb2.CreateRepositoryRequest(
+        request_id="cli-" + hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:40],
+        repository=catalog_pb2.Repository(project_id=PROJECT, url=url),
+    )
+    return (await gateway.ask(gateway.catalog.CreateRepository(request))).repository.repository_id
+
+
+def new_job(prompt: str, given: Mapping[str, Any], request_id: str | None) -> job_pb2.CreateJobRequest:
+    """Make the request for a job of what was typed for RUN_FLAGS; what was not typed is left to the gateway.
+
+    Raises click.UsageError.
+    """
+    spec = job_pb2.JobSpec(
+        project_id=PROJECT, prompt=prompt, agent=agent_pb2.AgentSettings(), policy=agent_pb2.Policy()
+    )
+    fill(spec, given, readers_of(RUN_FLAGS))
+    if spec.agent.allowed_hosts:
+        spec.agent.network = NETWORK_ALLOW_LIST
+    if spec.agent.terminal:  # its input is the terminal's
+        spec.agent.prompt_delivery = CommandEngine.PROMPT_DELIVERY_ARGUMENT
+    return job_pb2.CreateJobRequest(request_id=request_id or uuid.uuid4().hex, spec=spec)
+
+
+def execution_request(
+    worker_id: str, work_item_id: str, prompt: str, timeout_seconds: float | None, request_id: str | None
+) -> runtime_pb2.ExecuteRequest:
+    """Make the request to have a worker work on a work item."""
+    request = runtime_pb2.ExecuteRequest(
+        request_id=request_id or uuid.uuid4().hex, worker_id=worker_id, work_item_id=work_item_id, prompt=prompt
+    )
+    if timeout_seconds is not None:
+        request.timeout.CopyFrom(duration(timeout_seconds))
+    return request

@@ -1,0 +1,227 @@
+"""What people are told about jobs and executions."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
+from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.text import Text
+
+from services.cli import humanize, shapes
+from services.cli.screen import STATE_STYLES, Screen, one_line, printable
+
+_FILES_SHOWN = 20
+_LABEL_WIDTH = 12
+_MARKS = {"DONE": ("✓", "green"), "FAILED": ("✗", "red"), "RUNNING": ("▸", "blue")}
+_MORE = {
+    "MEMORY_LIMIT": "`boatyard run --memory SIZE` gives it more",
+    "PROCESS_LIMIT": "`boatyard run --processes N` gives it more",
+    "CPU_LIMIT": "`boatyard run --cpu S` gives it more",
+    "DISK_LIMIT": "`boatyard run --disk SIZE` gives it more",
+    "OUTPUT_LIMIT": "`boatyard run --output SIZE` gives it more",
+    "TIMED_OUT": "`boatyard run --timeout S` gives it more",
+}
+"""What helps against a limit that was hit."""
+_CHANGE_STYLES = {"A": "green", "D": "red", "M": "yellow", "R": "cyan"}
+
+
+def stage_line(record: job_pb2.StageRecord) -> Text:
+    """Describe a step in a line."""
+    state = shapes.name(job_pb2.StageRecord.State.Name, record.state)
+    mark, style = _MARKS.get(state, ("?", "dim"))
+    line = Text.assemble((f"{mark} ", style), (f"{record.name:<{_LABEL_WIDTH}}", "bold"))
+    if record.HasField("end_time"):
+        line.append(f"{humanize.between(record.start_time, record.end_time):>8}", "dim")
+    if record.message:
+        line.append(f"  {one_line(printable(record.message))}")
+    return line
+
+
+def verdict(job: job_pb2.Job) -> Text:
+    """Say how a job stands, and why."""
+    state = shapes.job_state(job)
+    line = Text.assemble((state, f"bold {STATE_STYLES.get(state, '')}"))
+    if job.reason:
+        line.append(f" {job.reason}", "bold")
+    if job.message:
+        line.append(f": {printable(job.message)}")
+    if more := _MORE.get(job.reason):
+        line.append(f"; {more}")
+    return line
+
+
+def print_end(screen: Screen, job: job_pb2.Job) -> None:
+    """Sum up a job that has ended, on standard error."""
+    screen.line(Text())
+    screen.line(verdict(job))
+    for line in _facts(job):
+        screen.line(line)
+
+
+def print_job(screen: Screen, job: job_pb2.Job) -> None:
+    """Describe a job in full, on standard output."""
+    spec = job.spec
+    screen.out.print(verdict(job))
+    rows = [
+        ("job", job.job_id),
+        ("execution", ", ".join(job.execution_ids)),
+        ("prompt", one_line(spec.prompt)),
+        ("kind", spec.kind if spec.kind != "task" else ""),
+        ("labels", ", ".join(f"{key}={value}" for key, value in sorted(spec.labels.items()))),
+        ("input", ", ".join(_input(spec))),
+        ("not before", _moment(spec.not_before_time) if spec.HasField("not_before_time") else ""),
+        ("project", spec.project_id),
+        ("repository", spec.repository_id),
+        ("revision", shapes.text(spec.revision) or ""),
+        ("engine", spec.agent.engine if spec.agent.engine != "command" else ""),
+        ("model", spec.agent.model),
+        ("command", one_line(spec.agent.command)),
+        ("workspace", job.workspace_id),
+        ("asked for", _moment(job.create_time) if job.HasField("create_time") else ""),
+    ]
+    for label, value in rows:
+        if value:
+            screen.out.print(_fact(label, value))
+    for line in _facts(job):
+        screen.out.print(line)
+    for checkpoint in job.checkpoints:
+        screen.out.print(_question(checkpoint))
+    if job.timeline:
+        screen.out.print()
+    for record in job.timeline:
+        screen.out.print(stage_line(record))
+    _tell_summary(screen, job.output)
+
+
+def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
+    """Describe an execution in full, on standard output."""
+    shape = shapes.execution(execution)
+    state = str(shape["state"])
+    line = Text.assemble((state, f"bold {STATE_STYLES.get(state, '')}"), f" {execution.reason}")
+    screen.out.print(line.append(f": {printable(execution.message)}") if execution.message else line)
+    rows = [
+        ("execution", execution.execution_id),
+        ("job", execution.job_id),
+        ("purpose", f"{shape['purpose']}, attempt {execution.attempt}"),
+        ("began", _moment(execution.start_time) if execution.HasField("start_time") else ""),
+        ("duration", humanize.duration(execution.duration.ToMilliseconds()) if execution.HasField("duration") else ""),
+    ]
+    for label, value in rows:
+        if value:
+            screen.out.print(_fact(label, value))
+    for line in (*_program(execution.output), *_files(execution.output)):
+        screen.out.print(line)
+    _tell_summary(screen, execution.output)
+
+
+def _input(spec: job_pb2.JobSpec) -> Iterable[str]:
+    yield from (f"{file.name} ({humanize.size(file.size_bytes)})" for file in spec.files)
+    if spec.data:
+        yield f"data ({humanize.size(len(spec.data))})"
+
+
+def _facts(job: job_pb2.Job) -> Iterable[Text]:
+    output = job.output
+    if output.total_files_changed:
+        branch = shapes.text(output.branch) or ""
+        yield _fact("branch", branch + (" (pushed)" if output.pushed else " (kept on this machine, not pushed)"))
+        yield _fact("commit", output.commit_id)
+    yield from _files(output)
+    yield from _verification(job)
+    yield from _program(output)
+    if output.snapshot_id:
+        yield _fact("left", f"{output.snapshot_id}: `boatyard diff` shows it, `boatyard run --from-snapshot` goes on")
+    elapsed = shapes.duration_ms(job)
+    if elapsed is not None:
+        yield _fact("duration", humanize.duration(elapsed))
+
+
+def _question(checkpoint: Checkpoint) -> Text:
+    state = shapes.checkpoint_state(checkpoint)
+    line = _fact("asked", "").append(state, STATE_STYLES.get(state, ""))
+    if checkpoint.state == Checkpoint.STATE_PENDING:
+        left = humanize.until(checkpoint.expire_time)
+        line.append(f" for {left}, `boatyard approve {checkpoint.job_id}` or `reject`")
+    if checkpoint.decider.name:
+        line.append(f" by {printable(checkpoint.decider.name)} {humanize.age(checkpoint.decide_time)} ago")
+    said = f" — {one_line(printable(checkpoint.comment), 80)}" if checkpoint.comment else ""
+    return line.append(f": {one_line(printable(checkpoint.question), 80)}{said}")
+
+
+def _files(output: output_pb2.Output) -> Iterable[Text]:
+    if not output.commit_id:
+        return
+    if not output.total_files_changed:
+        yield _fact("files", "nothing changed")
+        return
+    added = sum(change.additions for change in output.files_changed)
+    deleted = sum(change.deletions for change in output.files_changed)
+    total = humanize.count(output.total_files_changed, "file")
+    yield _fact("files", f"{total} changed, ").append(f"+{added}", "green").append(" ").append(f"-{deleted}", "red")
+    for change in output.files_changed[:_FILES_SHOWN]:
+        yield _file(change)
+    hidden = output.total_files_changed - min(len(output.files_changed), _FILES_SHOWN)
+    if hidden > 0:
+        yield _fact("", f"… and {hidden} more: see `boatyard diff`")
+
+
+def _file(change: output_pb2.FileChange) -> Text:
+    path = shapes.text(change.path) or ""
+    if old := shapes.text(change.old_path):
+        path = f"{old} → {path}"
+    line = (
+        _fact("", "").append(f"{change.change or '?'} ", _CHANGE_STYLES.get(change.change, "")).append(printable(path))
+    )
+    if not change.HasField("additions") and not change.HasField("deletions"):
+        return line.append("  binary", "dim")
+    if change.additions:
+        line.append(f"  +{change.additions}", "green")
+    if change.deletions:
+        line.append(f"  -{change.deletions}", "red")
+    return line
+
+
+def _verification(job: job_pb2.Job) -> Iterable[Text]:
+    if not job.output.HasField("verification"):
+        return
+    check = job.output.verification
+    took = f" in {humanize.duration(check.duration.ToMilliseconds())}" if check.HasField("duration") else ""
+    if check.passed:
+        yield _fact("verify", "").append("passed", "green").append(took)
+        return
+    why = check.reason or (f"exit code {check.exit_code}" if check.HasField("exit_code") else "")
+    line = _fact("verify", "").append("did not pass", "red").append(f"{took}{': ' if why else ''}{why}")
+    yield line.append(f"; see `boatyard logs {check.execution_id}`" if check.execution_id else "")
+
+
+def _program(output: output_pb2.Output) -> Iterable[Text]:
+    if output.HasField("exit_code"):
+        yield _fact("agent", f"exit code {output.exit_code}, wrote {humanize.size(output.output_bytes)}")
+    elif output.HasField("signal"):
+        yield _fact("agent", f"ended by signal {output.signal}, wrote {humanize.size(output.output_bytes)}")
+    if output.HasField("cpu_seconds"):
+        memory = humanize.size(output.memory_peak_bytes)
+        yield _fact("used", f"{output.cpu_seconds:.1f} s of a processor, {memory} of memory at most")
+    if output.HasField("tokens_used"):
+        cost = f", ${output.cost_usd:.4f}" if output.HasField("cost_usd") else ""
+        yield _fact("tokens", f"{output.tokens_used:,}{cost or ', cost unknown'}")
+    if output.HasField("turns"):
+        yield _fact(
+            "model", f"{humanize.count(output.turns, 'turn')}, {humanize.count(output.tool_calls, 'tool call')}"
+        )
+
+
+def _tell_summary(screen: Screen, output: output_pb2.Output) -> None:
+    if output.summary:
+        screen.out.print(Text("\n" + printable(output.summary.rstrip())))
+
+
+def _fact(label: str, value: str) -> Text:
+    return Text.assemble((f"  {label:<{_LABEL_WIDTH}}", "dim"), printable(value))
+
+
+def _moment(time: Timestamp) -> str:
+    is_ahead = time.ToDatetime(UTC) > datetime.now(UTC)
+    distance = f"in {humanize.until(time)}" if is_ahead else f"{humanize.age(time)} ago"
+    return f"{time.ToDatetime():%Y-%m-%d %H:%M:%S} UTC ({distance})"

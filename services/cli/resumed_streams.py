@@ -1,0 +1,153 @@
+"""Streams that outlive their connection: they go on where they were when the gateway comes back."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+from boatyard.execution.v1 import event_pb2
+from boatyard.gateway.v1 import job_pb2, runtime_pb2
+
+from services.cli.clients import Gateway
+from services.common.errors import ServiceError, Status
+from services.common.rpc.streaming import streaming
+
+T = TypeVar("T")
+
+PATIENCE_S = 60.0
+"""How long a gateway may be away."""
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+_REMEMBERED_JOBS = 10_000
+_PASSING = {Status.UNAVAILABLE, Status.CANCELLED}
+"""What a gateway's restart looks like from here."""
+_GIVEN_UP = "CELL_UNAVAILABLE"
+"""The gateway itself has waited for another cell, as long as there was hope."""
+
+ENDED = (job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED)
+
+Say = Callable[[str], None]
+Kinds = Sequence["event_pb2.EventKind.ValueType"]
+Stream: TypeAlias = grpc.aio.UnaryStreamCall[Any, T]
+
+
+class Outage:
+    """Tells once that a gateway is away, and once that it is back, whatever number of streams notice."""
+
+    def __init__(self, say: Say, patience_s: float = PATIENCE_S) -> None:
+        self.patience_s = patience_s
+        self._say = say
+        self._broken: set[object] = set()
+
+    def broke(self, stream: object) -> None:
+        """Hear that a stream broke."""
+        if not self._broken:
+            self._say(f"the connection broke; trying again for up to {self.patience_s:g} s")
+        self._broken.add(stream)
+
+    def mended(self, stream: object) -> None:
+        """Hear that a stream goes on."""
+        if stream in self._broken:
+            self._broken.remove(stream)
+            if not self._broken:
+                self._say("connected again")
+
+
+async def job_changes(gateway: Gateway, job_id: str, outage: Outage) -> AsyncGenerator[job_pb2.Job, None]:
+    """Yield a job as it is, and after each change, until it has ended."""
+
+    def connect() -> Stream[job_pb2.WatchJobResponse]:
+        return gateway.jobs.WatchJob(job_pb2.WatchJobRequest(job_id=job_id))
+
+    seen = -1
+    async with aclosing(_lasting(gateway, connect, outage)) as answers:
+        async for answer in answers:
+            # Every connection begins with the job as it is, which we may know already.
+            if answer.HasField("job") and answer.job.revision_number > seen:
+                seen = answer.job.revision_number
+                yield answer.job
+            if answer.job.state in ENDED:
+                return
+
+
+async def all_job_changes(
+    gateway: Gateway, wanted: job_pb2.JobFilter, outage: Outage
+) -> AsyncGenerator[job_pb2.Job, None]:
+    """Yield all jobs that match, and again those that change, for as long as anybody reads."""
+    position = 0
+
+    def connect() -> Stream[job_pb2.WatchJobsResponse]:
+        return gateway.jobs.WatchJobs(job_pb2.WatchJobsRequest(filter=wanted, from_position=position))
+
+    seen: dict[str, int] = {}
+    async with aclosing(_lasting(gateway, connect, outage)) as answers:
+        async for answer in answers:
+            position = answer.next_position
+            job = answer.job
+            # What we know already is told again where a connection was made anew.
+            if answer.HasField("job") and job.revision_number > seen.pop(job.job_id, 0):
+                yield job
+            if answer.HasField("job"):
+                seen[job.job_id] = job.revision_number
+                if len(seen) > _REMEMBERED_JOBS:
+                    del seen[next(iter(seen))]
+
+
+async def execution_events(
+    gateway: Gateway, execution_id: str, outage: Outage, *, first: int = 1, follow: bool = True, kinds: Kinds = ()
+) -> AsyncGenerator[list[event_pb2.Event], None]:
+    """Yield an execution's events in batches, each event once, from sequence `first`, of some kinds or all.
+
+    With `follow` until the execution has ended, else as many as there are. An empty batch is a sign of life.
+    """
+    position = max(first, 1)
+
+    def connect() -> Stream[runtime_pb2.WatchExecutionResponse]:
+        request = runtime_pb2.WatchExecutionRequest(
+            execution_id=execution_id, from_sequence=position, follow=follow, kinds=kinds
+        )
+        return gateway.runtime.WatchExecution(request)
+
+    async with aclosing(_lasting(gateway, connect, outage, until_end=follow)) as answers:
+        async for answer in answers:
+            batch = [event for event in answer.events if event.sequence >= position]
+            position = max([position, answer.next_sequence, *(event.sequence + 1 for event in batch[-1:])])
+            yield batch
+            if answer.HasField("end"):
+                return
+
+
+async def _lasting(
+    gateway: Gateway, connect: Callable[[], Stream[T]], outage: Outage, *, until_end: bool = True
+) -> AsyncGenerator[T, None]:
+    """Yield what a stream sends, connecting again while it breaks for a passing reason.
+
+    A stream that ends by itself is over only without `until_end`; else its reader leaves at what tells it the end.
+    """
+    loop = asyncio.get_running_loop()
+    give_up, pause = None, _FIRST_PAUSE_S
+    while True:
+        problem: ServiceError | None = None
+        try:
+            async with streaming(connect()) as answers:
+                async for answer in answers:
+                    outage.mended(connect)
+                    give_up, pause = None, _FIRST_PAUSE_S
+                    yield answer
+            if not until_end:
+                return
+        except grpc.aio.AioRpcError as error:
+            problem = gateway.problem(error)
+            if problem.status not in _PASSING or problem.reason == _GIVEN_UP:
+                raise problem from None
+        outage.broke(connect)
+        if give_up is None:
+            give_up = loop.time() + outage.patience_s
+        elif loop.time() > give_up:
+            if problem is not None:
+                raise problem
+            return
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE_S)

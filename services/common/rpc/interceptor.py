@@ -1,0 +1,115 @@
+"""The one interceptor of a server: it wraps each handler, of any arity, in the layers that every call passes through.
+
+A streamed response is written inside the wrapper and not yielded to gRPC: when a client disconnects during a write,
+gRPC leaves a generator to the garbage collector, and its `finally` would run later, in another task.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, TypeAlias
+
+import grpc
+
+from services.common.errors import Status
+from services.common.rpc.call import Context, Inspect, Layer, RpcCall, Screen
+from services.common.rpc.preserialized import serializer
+
+# Generic in its stub alone: subscripting it fails at run time.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler in the layers, inspects its requests, and screens its responses."""
+
+    def __init__(self, passed: Sequence[Layer], inspect: Inspect, screen: Screen) -> None:
+        self._layers = passed
+        self._inspect = inspect
+        self._screen = screen
+        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], "Awaitable[Handler | None]"],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        """See grpc.aio.ServerInterceptor."""
+        handler = await continuation(handler_call_details)
+        if handler is None:  # gRPC answers UNIMPLEMENTED
+            return None
+        method = handler_call_details.method
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[method] = (handler, self._wrap(method, handler))
+        return known[1]
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        behaviour, build = _parts(handler)
+        yields = inspect.isasyncgenfunction(behaviour)
+        if not (yields or inspect.iscoroutinefunction(behaviour)):
+            raise TypeError(f"{method} is served by a plain function; only `async def` is safe with grpc.aio")
+        answers_once = not handler.response_streaming
+
+        async def pass_through(request: Any, context: Context) -> Any:
+            metadata = dict(context.invocation_metadata() or ())
+            call = RpcCall(method, context, answers_once, metadata)
+            if not handler.request_streaming:
+                call.request = request
+            async with AsyncExitStack() as stack:
+                for layer in self._layers:
+                    await stack.enter_async_context(layer(call))
+                if handler.request_streaming:
+                    request = _Inspected(request, call, self._inspect)
+                else:
+                    await self._inspect(call)
+                if not yields:
+                    call.answer = await behaviour(request, context)
+                    return self._screen(call.answer)
+                async with aclosing(behaviour(request, context)) as messages:
+                    async for message in messages:
+                        try:
+                            await context.write(self._screen(message))
+                        except (
+                            grpc.aio.InternalError
+                        ):  # the client has disconnected; our cancellation is still on its way
+                            call.status = Status.CANCELLED
+                            break
+            return None
+
+        return build(
+            pass_through,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=serializer(handler.response_serializer),
+        )
+
+
+class _Inspected:
+    """A client's stream, with its first message inspected. Not a generator, because nobody would close it."""
+
+    def __init__(self, messages: AsyncIterator[Any], call: RpcCall, inspect: Inspect) -> None:
+        self._messages = aiter(messages)
+        self._call = call
+        self._inspect = inspect
+
+    def __aiter__(self) -> "_Inspected":
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await anext(self._messages)
+        if self._call.request is None:
+            self._call.request = message
+            await self._inspect(self._call)
+        return message
+
+
+def _parts(handler: Any) -> tuple[Any, Callable[..., Handler]]:
+    """Return a handler's own function, and the function that makes a handler of its arity."""
+    match handler.request_streaming, handler.response_streaming:
+        case False, False:
+            return handler.unary_unary, grpc.unary_unary_rpc_method_handler
+        case False, True:
+            return handler.unary_stream, grpc.unary_stream_rpc_method_handler
+        case True, False:
+            return handler.stream_unary, grpc.stream_unary_rpc_method_handler
+        case _:
+            return handler.stream_stream, grpc.stream_stream_rpc_method_handler

@@ -1,0 +1,69 @@
+"""What a job needs beside its spec when it begins: its remote, the hooks that it calls, and its files."""
+
+from dataclasses import dataclass, field
+
+from services.lifecycle.model.hook_answers import HookAnswer
+from services.lifecycle.model.states import HookEvent
+from services.lifecycle.model.value import Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Remote(Recorded):
+    """How the git service reaches a repository. Never recorded, because `token` may be a secret."""
+
+    repository_id: str
+    url: str
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Hook(Recorded):
+    """Something to call: a line for /bin/sh, or a server: a webhook's URL, or (`is_callback`) one that speaks gRPC.
+
+    `timeout` in seconds, of a URL for each try.
+    `must_succeed` is its failure policy: whether the job fails when the hook fails. `stage` is set for BEFORE and
+    AFTER only. The key or token of a server is never recorded here.
+    """
+
+    hook_id: str
+    command: str
+    timeout: float
+    event: HookEvent = HookEvent.PRE
+    url: str = ""
+    must_succeed: bool = True
+    stage: str = ""
+    is_callback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks(Recorded):
+    """The hooks that a job calls, fixed when it begins: those of all events, in the order in which they are called."""
+
+    hooks: tuple[Hook, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HookResult(Recorded):
+    """What a hook that did not fail answered: a message for people, and the answer to the job."""
+
+    message: str = ""
+    answer: HookAnswer = field(default_factory=HookAnswer)
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent(Recorded):
+    """An input file with its content. `name` is its path below `.boatyard/input`."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext(Recorded):
+    """What a driver needs beside the spec, as it is now."""
+
+    remote: Remote | None
+    hooks: tuple[Hook, ...]
+    files: tuple[FileContent, ...] = ()
+    pushed_before: tuple[str, ...] = ()
+    """Commits that earlier attempts of the job had begun to push when they were lost."""

@@ -1,0 +1,134 @@
+"""What node services are asked for and return: bases, workspaces, running programs and taken results."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from services.lifecycle.model.job_spec import Limits
+from services.lifecycle.model.states import ExecutionState, PromptDelivery, Purpose
+from services.lifecycle.model.value import Recorded
+from services.sandbox.spec import Network, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Layout(Recorded):
+    """Where a workspace's files are: a directory, or layers, stacked at `mounted_path` or (empty) by each sandbox."""
+
+    path: bytes = b""
+    lowers: tuple[bytes, ...] = ()
+    upper: bytes = b""
+    work: bytes = b""
+    mounted_path: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Base(Recorded):
+    """A prepared tree of one commit: its layers, the topmost first, and the directory that records its users."""
+
+    commit_id: str
+    layers: tuple[bytes, ...]
+    read_only_paths: tuple[bytes, ...]
+    pins_path: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAgent(Recorded):
+    """A model as the agent, and how far it may go; None is the node's default."""
+
+    model: str
+    system_prompt: str
+    max_turns: int | None
+    max_tokens: int | None
+    token_budget: int | None
+    ask_before: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Launch(Recorded):
+    """What a node is asked to start in a workspace: a program, or with `model` a model. Times are in seconds."""
+
+    purpose: Purpose
+    layout: Layout
+    argv: tuple[bytes, ...]
+    prompt: bytes
+    timeout: float
+    tier: Tier
+    network: Network = Network.NONE
+    allowed_hosts: tuple[str, ...] = ()
+    read_only_paths: tuple[bytes, ...] = ()
+    environment: Mapping[str, bytes] = field(default_factory=dict)
+    delivery: PromptDelivery = PromptDelivery.STDIN
+    idle_timeout: float | None = None
+    model: ModelAgent | None = None
+    limits: Limits = field(default_factory=Limits)
+    terminal: bool = False
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse(Recorded):
+    """What a model used and did; `cost_usd` is None where a price is not known."""
+
+    tokens: int
+    cost_usd: float | None
+    turns: int
+    tool_calls: int
+    last_words: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceUsage(Recorded):
+    """What all processes of an execution used together."""
+
+    cpu_seconds: float
+    memory_peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Recorded):
+    """An execution as its node reports it."""
+
+    execution_id: str
+    state: ExecutionState
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    last_sequence: int = 0
+    output_bytes: int = 0
+    model_use: ModelUse | None = None
+    vitals: ResourceUsage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun(Recorded):
+    """An execution that has ended, and the last bytes that it wrote."""
+
+    run: Run
+    log_tail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot(Recorded):
+    """The kept state of a workspace: `commit_id` holds it, and equals `base_commit_id` when nothing changed."""
+
+    snapshot_id: str
+    repository_id: str
+    base_commit_id: str
+    commit_id: str
+
+    @property
+    def changed(self) -> bool:
+        """True when it holds anything that the base does not."""
+        return self.commit_id != self.base_commit_id
+
+
+@dataclass(frozen=True, slots=True)
+class ResultCommit(Recorded):
+    """The result that was taken from a workspace; `commit_id` is the base's when nothing has changed."""
+
+    commit_id: str
+    changed: bool
+    lost_repositories: tuple[bytes, ...] = ()

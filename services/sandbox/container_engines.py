@@ -1,0 +1,168 @@
+"""Which container engine there is: podman or docker, found by asking it. Standard library only."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.sandbox.errors import SandboxUnavailableError
+
+KNOWN = ("podman", "docker")
+"""The engines' clients, in the order in which they are tried."""
+
+VARIABLES = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "DOCKER_HOST", "DOCKER_CONTEXT")
+"""What of the environment tells a client where its engine and its images are."""
+
+_ANSWERS_WITHIN_S = 30
+# The first that maps its user to one of another number inside (`--userns keep-id:uid=`).
+_OLDEST_ROOTLESS = (4, 3)
+_ENDS_WITHIN_S = 120
+_MEND = "See what the engine says of itself (`podman info`, `docker info`)"
+_INSTALL = "Install podman (`apt-get install podman`) or docker; docker's daemon must run, and let this user in"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A container engine that answers."""
+
+    program: str
+    """Its client's path."""
+    is_podman: bool
+    is_rootless: bool
+    """Whether its root is an ordinary user: ours."""
+    has_limits: bool
+    """Whether it can bound memory and processes here."""
+    has_filter: bool
+    """Whether it filters system calls."""
+    version: str
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"{'podman' if self.is_podman else 'docker'} {self.version}"
+
+    @property
+    def weaknesses(self) -> list[str]:
+        """What its containers lack, for people."""
+        found = []
+        if not self.has_filter:
+            found.append("it filters no system calls (seccomp)")
+        if not self.has_limits:
+            found.append("it bounds neither memory nor processes here, so both are looked at a few times a second")
+        return found
+
+
+def find(only: str | None = None) -> Engine:
+    """Return the first engine that answers, or the one whose client is called `only`; blocks for 50 ms to seconds.
+
+    Raises:
+        SandboxUnavailableError: none does; the message says what each said.
+    """
+    complaints = []
+    for name in KNOWN if only is None else (only,):
+        program = shutil.which(name)
+        if program is None:
+            complaints.append(f"{name} is not installed")
+            continue
+        try:
+            return _described(program, _ask(program))
+        except _NoAnswerError as error:
+            complaints.append(f"{name}: {error}")
+    raise SandboxUnavailableError(f"no container engine can be used here ({'; '.join(complaints)})", _INSTALL)
+
+
+def has_image(engine: Engine, image: str) -> bool:
+    """True when the engine has an image; blocks for some 50 ms. Raises SandboxUnavailableError."""
+    return ask(engine.program, "image", "inspect", "--format", "{{.Id}}", image).returncode == 0
+
+
+def missing_image(engine: Engine, image: str) -> SandboxUnavailableError:
+    """Say that an image is not there, and how to get it."""
+    return SandboxUnavailableError(
+        f"there is no image {image!r} on this machine",
+        f"Run `{Path(engine.program).name} pull {image}` as the user who runs Boatyard,"
+        " or set BOATYARD_EXECUTION_CONTAINER_PULL=missing",
+    )
+
+
+def ask(program: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    """Have an engine's client do something, to its end. Raises SandboxUnavailableError when that takes two minutes."""
+    try:
+        return subprocess.run(
+            [program, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_ENDS_WITHIN_S,
+            cwd="/",
+        )
+    except subprocess.TimeoutExpired:
+        raise SandboxUnavailableError(
+            f"`{program} {arguments[0]}` did not end within {_ENDS_WITHIN_S} s", _MEND
+        ) from None
+
+
+def refusal(problem: str, complaint: bytes) -> SandboxUnavailableError:
+    """Say what an engine refused, in its own words."""
+    return SandboxUnavailableError(
+        f"{problem}: {complaint.decode(errors='replace').strip() or 'no reason given'}", _MEND
+    )
+
+
+class _NoAnswerError(Exception):
+    """An engine cannot be used, with its reason."""
+
+
+def _ask(program: str) -> dict[str, Any]:
+    command = [program, "info", "--format", "{{json .}}"]
+    try:
+        said = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_ANSWERS_WITHIN_S
+        )
+        described: dict[str, Any] = json.loads(said.stdout)
+    except subprocess.TimeoutExpired:
+        raise _NoAnswerError(f"it does not answer within {_ANSWERS_WITHIN_S} s") from None
+    except OSError as error:
+        raise _NoAnswerError(str(error)) from None
+    except ValueError:
+        described = {}
+    if said.returncode != 0 or not described or described.get("ServerErrors"):
+        complaint = "; ".join(described.get("ServerErrors") or ()) or said.stderr.decode(errors="replace").strip()
+        raise _NoAnswerError(complaint or f"`{program} info` ended with exit code {said.returncode}")
+    return described
+
+
+def _described(program: str, said: dict[str, Any]) -> Engine:
+    """Read what an engine says of itself: podman calls itself `docker` too where that is installed so."""
+    if "host" not in said:
+        options = " ".join(said.get("SecurityOptions") or ())
+        return Engine(
+            program,
+            is_podman=False,
+            is_rootless="name=rootless" in options,
+            has_limits=bool(said.get("MemoryLimit") and said.get("PidsLimit")),
+            has_filter="name=seccomp" in options,
+            version=said.get("ServerVersion", ""),
+        )
+    host, version = said["host"], said.get("version", {}).get("Version", "")
+    if host.get("serviceIsRemote"):
+        raise _NoAnswerError("it is on another machine, and agents' workspaces are on this one")
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    is_rootless = bool(host["security"]["rootless"])
+    if is_rootless and (numbers is None or (int(numbers[1]), int(numbers[2])) < _OLDEST_ROOTLESS):
+        raise _NoAnswerError(f"version {version} is too old to be used without root, 4.3 is not")
+    # Without root only version 2 of control groups can be handed on.
+    controllers = (
+        set(host.get("cgroupControllers") or ()) if not is_rootless or host["cgroupVersion"] == "v2" else set()
+    )
+    return Engine(
+        program,
+        is_podman=True,
+        is_rootless=is_rootless,
+        has_limits={"memory", "pids"} <= controllers,
+        has_filter=bool(host["security"]["seccompEnabled"]),
+        version=version,
+    )

@@ -1,0 +1,137 @@
+"""From a spec to something to spawn."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.sandbox import bubblewrap, descriptors, environment, layer_locks, rlimits, seccomp
+from services.sandbox.errors import NotMountedError, SandboxUnavailableError
+from services.sandbox.spec import Mount, Overlay, SandboxSpec, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to spawn, in a session of its own and from the main thread: the arguments of `subprocess.Popen`."""
+
+    argv: list[bytes]
+    env: Mapping[bytes, bytes]
+    cwd: Path
+    pass_fds: tuple[int, ...]
+
+
+@contextlib.contextmanager
+def prepare(
+    spec: SandboxSpec, *, status_fd: int | None = None, block_fd: int | None = None, home: Path | None = None
+) -> Iterator[Launch]:
+    """Make everything that the process needs at its start; leave the context when it is spawned.
+
+    `status_fd` is the caller's own write end of a pipe on which bubblewrap reports `child-pid`, the namespace's init
+    as the host counts it, and later `exit-code`, as JSON documents; tier NONE reports nothing. With `block_fd`,
+    the read end of another pipe, the program begins when there is something in it; tier NONE does not wait. `home`
+    takes the place of the sandbox's HOME and TMPDIR with tier NONE, where there is none.
+
+    Layers are held from here on, by the caller and then by the sandbox; this may block for up to 2 s.
+
+    Raises:
+        SandboxUnavailableError: there is no usable bubblewrap, the spec asks of tier NONE what only a sandbox can, or
+            layers that should be mounted are not.
+        HeldError: another sandbox has the layers.
+        ValueError: the spec itself is wrong.
+    """
+    _check(spec)
+    command = rlimits.launcher(spec.argv, spec.limits)
+    if spec.tier is Tier.NONE:
+        yield Launch(command, _bare_environment(spec, home), _bare_cwd(spec), ())
+        return
+    with contextlib.ExitStack() as stack:
+        files = {
+            path: stack.enter_context(descriptors.memory_file(content))
+            for path, content in bubblewrap.files(spec).items()
+        }
+        program = seccomp.program()
+        filters = [] if program is None else [stack.enter_context(descriptors.memory_file(program))]
+        args = stack.enter_context(descriptors.memory_file(bubblewrap.arguments(spec, files, filters)))
+        status = () if status_fd is None else (b"--json-status-fd", b"%d" % status_fd)
+        block = () if block_fd is None else (b"--block-fd", b"%d" % block_fd)
+        held = stack.enter_context(hold_layers(spec))
+        sync = [part for fd in held for part in (b"--sync-fd", b"%d" % fd)]
+        argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *status, *block, *sync, b"--", *command]
+        given = [fd for fd in (status_fd, block_fd) if fd is not None]
+        yield Launch(argv, {}, Path("/"), (*files.values(), args, *filters, *given, *held))
+
+
+def _check(spec: SandboxSpec) -> None:
+    if not spec.argv or not spec.argv[0] or spec.argv[0].startswith(b"-"):
+        raise ValueError("argv must begin with a program's name or path, which never begins with a dash")
+    if any(b"\0" in part for part in (*spec.argv, *spec.environment.values())):
+        raise ValueError("arguments and environment cannot hold a NUL byte")
+    if any(not name or "=" in name or "\0" in name for name in spec.environment):
+        raise ValueError("the names of environment variables are not empty and hold neither '=' nor NUL")
+
+
+@contextlib.contextmanager
+def hold_layers(spec: SandboxSpec) -> Iterator[list[int]]:
+    """Hold the layers of the spec, and look that those are mounted that should be.
+
+    Gives the descriptors that hold them, which are closed when the context is left.
+
+    Raises:
+        NotMountedError: layers that should be mounted are not.
+        HeldError: another sandbox has them.
+        ValueError: there are two writable stacks.
+    """
+    layered = [mount for mount in spec.mounts if isinstance(mount, Overlay) and mount.upper is not None]
+    if len(layered) > 1:
+        raise ValueError("a sandbox can have one writable stack of layers: bubblewrap keeps one descriptor")
+    with contextlib.ExitStack() as stack:
+        fds = [
+            layer_locks.acquire(mount.upper, mount.holder, shared=mount.mounted is not None)
+            for mount in layered
+            if mount.upper
+        ]
+        for fd in fds:
+            stack.callback(os.close, fd)
+        check_mounted(spec)
+        yield fds
+
+
+def check_mounted(spec: SandboxSpec) -> None:
+    """Look that the spec's layers are where the workspace service mounts them. Raises NotMountedError."""
+    for mount in spec.mounts:
+        if isinstance(mount, Overlay):
+            _check_mounted(mount)
+
+
+def _check_mounted(mount: Overlay) -> None:
+    # After a reboot the place is there, and empty: work in it would be taken for a tree with everything deleted.
+    if mount.mounted is not None and not mount.mounted.is_mount():
+        raise NotMountedError(mount.mounted)
+
+
+def _bare_cwd(spec: SandboxSpec) -> Path:
+    targets: list[tuple[Path, Path]] = []
+    for mount in spec.mounts:
+        if isinstance(mount, Mount):
+            targets.append((mount.target or mount.source, mount.source))
+        elif mount.mounted is not None:
+            _check_mounted(mount)
+            targets.append((mount.target, mount.mounted))
+        else:
+            raise SandboxUnavailableError("a layered workspace needs the sandbox", "Use tier bubblewrap")
+    inside = [(target, source) for target, source in targets if spec.cwd.is_relative_to(target)]
+    if not inside:
+        return spec.cwd
+    target, source = max(inside, key=lambda pair: len(pair[0].parts))
+    return source / spec.cwd.relative_to(target)
+
+
+def _bare_environment(spec: SandboxSpec, home: Path | None) -> dict[bytes, bytes]:
+    complete = {name.encode(): value for name, value in spec.environment.items()}
+    if complete.get(b"HOME") == bytes(environment.HOME):
+        complete[b"HOME"] = bytes(home or Path(tempfile.gettempdir()))
+    if home is not None and b"TMPDIR" in complete:
+        complete[b"TMPDIR"] = bytes(home)
+    return complete

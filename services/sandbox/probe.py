@@ -1,0 +1,74 @@
+"""Whether the sandbox works on this machine, found out by using it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from services.sandbox import environment
+from services.sandbox.errors import SandboxUnavailableError
+from services.sandbox.launch import prepare
+from services.sandbox.spec import SandboxSpec
+
+_SWITCHES = (
+    (
+        "kernel/unprivileged_userns_clone",
+        "0",
+        "this kernel keeps user namespaces from ordinary users",
+        "Run `sysctl -w kernel.unprivileged_userns_clone=1` as root",
+    ),
+    (
+        "user/max_user_namespaces",
+        "0",
+        "this kernel allows no user namespaces",
+        "Run `sysctl -w user.max_user_namespaces=15000` as root",
+    ),
+    (
+        "kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "AppArmor keeps user namespaces from programs without a profile",
+        "Run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` as root, or give bwrap an AppArmor profile",
+    ),
+)
+_IN_CONTAINER = (
+    "Inside a container, start it as another user than root, with"
+    " `--security-opt seccomp=unconfined --security-opt systempaths=unconfined` (Docker, Podman), or `seccompProfile:"
+    " {type: Unconfined}`, `procMount: Unmasked` and `hostUsers: false` (Kubernetes); or run the agents with sandbox"
+    " tier `none`, which isolates nothing"
+)
+_SYSCTL = Path("/proc/sys")
+_TIMEOUT_S = 20
+
+
+def probe() -> None:
+    """Start a sandbox that does nothing; blocks for some 10 ms.
+
+    Raises:
+        SandboxUnavailableError: it does not work here; the message says what is wrong and how to mend it.
+    """
+    if sys.platform != "linux":
+        raise SandboxUnavailableError("The sandbox needs Linux", "Run Boatyard in a Linux machine or container")
+    spec = SandboxSpec((b"true",), Path("/"), environment=environment.base())
+    with prepare(spec) as launch:
+        result = subprocess.run(
+            launch.argv,
+            env=launch.env,
+            cwd=launch.cwd,
+            pass_fds=launch.pass_fds,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_TIMEOUT_S,
+        )
+    if result.returncode != 0:
+        raise diagnose(result.stderr.decode(errors="replace").strip(), _SYSCTL)
+
+
+def diagnose(complaint: str, sysctl: Path) -> SandboxUnavailableError:
+    """Why bubblewrap failed with `complaint`, looking at the kernel's switches under `sysctl`."""
+    for name, bad, problem, mend in _SWITCHES:
+        switch = sysctl / name
+        if switch.exists() and switch.read_text().strip() == bad:
+            return SandboxUnavailableError(f"The sandbox cannot start: {problem} ({complaint})", mend)
+    return SandboxUnavailableError(
+        f"The sandbox cannot start: {complaint or 'bubblewrap gave no reason'}", _IN_CONTAINER
+    )

@@ -1,0 +1,123 @@
+"""What a sandboxed process may see and use: a value, not a mechanism."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class Tier(enum.StrEnum):
+    """How strongly a process is kept apart from the host."""
+
+    BUBBLEWRAP = "bubblewrap"
+    CONTAINER = "container"
+    """In a container of an engine's, made from an image: see `container`."""
+    NONE = "none"
+
+
+class Network(enum.StrEnum):
+    """What of the network is there."""
+
+    NONE = "none"
+    ALLOW_LIST = "allow_list"
+    """Some hosts, through a proxy of ours that listens on the sandbox's own loopback; whoever spawns it provides it."""
+    OPEN = "open"
+
+
+class MountAccess(enum.StrEnum):
+    """What may be done with a mounted path."""
+
+    READ_ONLY = "ro"
+    READ_WRITE = "rw"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One host path as the process sees it. `target` defaults to the same path."""
+
+    source: Path
+    target: Path | None = None
+    access: MountAccess = MountAccess.READ_ONLY
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Directories stacked into one at `target`: `lowers` are read, the topmost first, and `upper` takes the changes.
+
+    `work` lies on the same file system as `upper`. Without these two the stack is read-only. `mounted` is where the
+    host has stacked them already: it is bound, and other sandboxes may share it. Else the sandbox stacks them for
+    itself, and has them alone. `holder` is told to whoever wants them meanwhile, such as `execution e1`.
+    """
+
+    lowers: tuple[Path, ...]
+    upper: Path | None
+    work: Path | None
+    target: Path
+    mounted: Path | None = None
+    holder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on one sandboxed tree; None leaves the host's own.
+
+    `address_space_bytes`, `open_files`, `cpu_seconds` and `file_size_bytes` hold for each process, `processes` for
+    all processes and threads of the tree (the kernel exempts a sandbox that root started), `scratch_bytes` for /tmp
+    and for HOME, each.
+    """
+
+    address_space_bytes: int | None = None
+    processes: int | None = None
+    open_files: int | None = None
+    cpu_seconds: int | None = None
+    file_size_bytes: int | None = None
+    scratch_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AllowList:
+    """What Network.ALLOW_LIST lets through.
+
+    `hosts` are patterns as in `host_patterns.HostPattern`. `addresses` are networks, such as 10.0.0.0/8, that may be
+    reached although they are not public; hosts must be named all the same.
+    """
+
+    hosts: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What a container is made from, and by which engine: `podman`, `docker`, or (None) the first that answers.
+
+    The image is fetched where it is not there, if it `may_pull`. Memory in bytes, and processes with threads, are for
+    the whole container, where the engine can bound them.
+    """
+
+    image: str
+    engine: str | None = None
+    may_pull: bool = False
+    memory_bytes: int | None = None
+    processes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """A process and the world it is allowed.
+
+    `environment` is complete: nothing of the host's environment is added to it, and it travels by pipe, never in
+    argv; `environment.base` gives what every program expects. `mounts` come on top of a read-only system (/usr, the
+    interpreter that runs us), a private /tmp and HOME. `cwd` is a path inside. With tier NONE mounts do nothing, except
+    that a `cwd` below a mount's target is looked up in its source. With tier CONTAINER the system is that of the image
+    of `container`.
+    """
+
+    argv: tuple[bytes, ...]
+    cwd: Path
+    mounts: tuple[Mount | Overlay, ...] = ()
+    environment: Mapping[str, bytes] = field(default_factory=dict)
+    network: Network = Network.NONE
+    allow: AllowList = AllowList()
+    limits: Limits = Limits()
+    tier: Tier = Tier.BUBBLEWRAP
+    container: Container | None = None

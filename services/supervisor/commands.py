@@ -1,0 +1,39 @@
+"""The signals by which a supervisor is commanded."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+END_AGENTS_SIGNAL = signal.SIGUSR1
+"""The signal of `down`: stop, and end the agents too."""
+
+
+class SupervisorCommands:
+    """The commands to stop, and to end the agents too. Events are set once, and stay set."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.end_agents = asyncio.Event()
+        self.by_hand = False
+        """Whether it was Ctrl-C, which a person may press again."""
+
+    @contextmanager
+    def from_signals(self) -> Iterator[None]:
+        """Handle signals as commands inside."""
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, END_AGENTS_SIGNAL)
+        for number in numbers:
+            loop.add_signal_handler(number, self._take, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _take(self, number: signal.Signals) -> None:
+        if number is END_AGENTS_SIGNAL or (number is signal.SIGINT and self.stop.is_set()):
+            self.end_agents.set()
+        elif not self.stop.is_set():
+            self.by_hand = number is signal.SIGINT
+        self.stop.set()

@@ -1,0 +1,49 @@
+import click
+import pytest
+
+from services.cli import exit_codes
+from services.common import errors
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.Invalid([("spec.prompt", "is required")]), 2),
+        (errors.NotFound("job", "job-1"), 2),
+        (errors.RequestIdReused("job", "once"), 2),
+        (errors.FailedPrecondition("JOB_STATE", "it has ended", "job-1"), 2),
+        (errors.OutOfRange(1, 5), 2),
+        (errors.Unauthenticated("no token"), 4),
+        (errors.PermissionDenied("no"), 4),
+        (errors.Unavailable("UNAVAILABLE", "nobody is there"), 4),
+        (errors.Exhausted("DISK_FULL", "no room"), 1),
+        (errors.RemoteFailure(errors.Status.INTERNAL, "INTERNAL", "internal error"), 1),
+        (errors.StartError("cannot"), 1),
+        (exit_codes.NotAllowedError("no token"), 4),
+        (click.UsageError("what?"), 2),
+        (click.Abort(), 130),
+        (click.exceptions.Exit(5), 5),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_each_end_has_its_code(error: Exception, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_codes.report(error, as_json=False) == code
+    assert exit_codes.report(error, as_json=True) == code
+    assert capsys.readouterr().out == ""
+
+
+def test_wrong_fields_are_named_as_they_were_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_codes.report(errors.Invalid([("spec.branch", "is no branch"), ("labels", "are too many")]), as_json=False)
+
+    assert capsys.readouterr().err == "Error: the request is wrong:\n  --branch is no branch\n  labels are too many\n"
+
+
+def test_json_says_the_same_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_codes.report(errors.NotFound("job", "job-1"), as_json=True)
+
+    assert '"reason": "JOB_NOT_FOUND"' in capsys.readouterr().err
+
+
+def test_what_nobody_foresaw_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        exit_codes.report(ZeroDivisionError(), as_json=False)
