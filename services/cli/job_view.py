@@ -10,6 +10,7 @@ from rich.text import Text
 
 from services.cli import humanize, shapes
 from services.cli.screen import STATE_STYLES, Screen, one_line, printable
+from services.common.engines import DEFAULT_ENGINE
 
 _FILES_SHOWN = 20
 _LABEL_WIDTH = 12
@@ -74,7 +75,7 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
         ("project", spec.project_id),
         ("repository", spec.repository_id),
         ("revision", shapes.text(spec.revision) or ""),
-        ("engine", spec.agent.engine if spec.agent.engine != "command" else ""),
+        ("engine", spec.agent.engine if spec.agent.engine != DEFAULT_ENGINE else ""),
         ("model", spec.agent.model),
         ("command", one_line(spec.agent.command)),
         ("workspace", job.workspace_id),

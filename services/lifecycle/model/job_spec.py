@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from services.common.engines import DEFAULT_ENGINE
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 from services.lifecycle.model.value import Recorded
 from services.sandbox.spec import Network, Tier
@@ -19,9 +20,6 @@ RETRY_ON = (
     "MODEL_UNAVAILABLE",
 )
 """Failures after which a job is tried again unless its policy says otherwise: of machines and networks, not of work."""
-
-MODEL_ENGINE = "anthropic"
-"""The engine that talks to a model; all others run a command."""
 
 INPUT_DIRECTORY = ".boatyard/input"
 """Where a job's files lie in its workspace, which git does not see."""
@@ -50,7 +48,7 @@ class Limits(Recorded):
 class AgentSpec(Recorded):
     """How an agent runs, with template, worker and job overlaid on these defaults. Times are in seconds."""
 
-    engine: str = "command"
+    engine: str = DEFAULT_ENGINE
     command: str = ""
     prompt_delivery: PromptDelivery = PromptDelivery.STDIN
     system_prompt: str = ""

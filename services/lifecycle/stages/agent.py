@@ -3,10 +3,11 @@
 import re
 from dataclasses import replace
 
+from services.common.engines import traits
 from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.model.hook_answers import MAX_ADDITIONS_BYTES
 from services.lifecycle.model.job_context import HookResult
-from services.lifecycle.model.job_spec import INPUT_DATA, MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE
+from services.lifecycle.model.job_spec import INPUT_DATA, MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES
 from services.lifecycle.model.node_work import Base, EndedRun, Launch, Layout, ModelAgent, Run
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
@@ -87,7 +88,7 @@ def judge_agent(job: JobRun, run: Run) -> None:
 def fits(job: JobRun, task: str, *more: str) -> bool:
     """True when a task, the additions of hooks and `more` fit into the agent's prompt."""
     agent = job.order.agent
-    as_argument = agent.engine != MODEL_ENGINE and agent.prompt_delivery is PromptDelivery.ARGUMENT
+    as_argument = traits(agent.engine).runs_command and agent.prompt_delivery is PromptDelivery.ARGUMENT
     return len(_told(job, task, *more).encode()) <= (MAX_ARGUMENT_BYTES if as_argument else MAX_PROMPT_BYTES)
 
 
@@ -107,6 +108,7 @@ def _told(job: JobRun, task: str, *more: str) -> str:
 
 def _launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch:
     order, agent = job.order, job.order.agent
+    runs_command = traits(agent.engine).runs_command
     as_argument = agent.prompt_delivery is PromptDelivery.ARGUMENT
     line = agent.command.rstrip()
     ours = {
@@ -120,11 +122,11 @@ def _launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch
     }
     if order.policy.agent_may_ask:
         ours["BOATYARD_ASK_FILE"] = ASK_FILE
-    if agent.engine != MODEL_ENGINE:  # which gets both in its own fields
+    if runs_command:  # other engines get both in their own fields
         ours |= {"BOATYARD_SYSTEM_PROMPT": agent.system_prompt, "BOATYARD_MODEL": agent.model}
     environment = {**agent.environment, **{name: value for name, value in ours.items() if value}}
     model = None
-    if agent.engine == MODEL_ENGINE:
+    if not runs_command:
         model = ModelAgent(
             agent.model, agent.system_prompt, agent.max_turns, agent.max_tokens, agent.token_budget, agent.ask_before
         )

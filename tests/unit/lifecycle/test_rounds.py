@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from services.gateway.catalog.agent import AgentSettings, Policy
+from services.gateway.checkpoints.model import Answer, CheckpointFilter, Decider
 
 from services.common.db.engine import sqlite_url
 from services.common.db.paging import Page
 from services.common.rpc.channel import open_channel
-from services.gateway.catalog.agent import AgentSettings, Policy
-from services.gateway.checkpoints.model import Answer, CheckpointFilter, Decider
 from services.lifecycle.failures import JobFailed, Parked
 from services.lifecycle.ledger import Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision, Origin
