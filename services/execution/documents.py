@@ -11,18 +11,8 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.common.sandbox.spec import (
-    Access,
-    AllowList,
-    Container,
-    Limits,
-    Mount,
-    Network,
-    Overlay,
-    SandboxSpec,
-    Tier,
-)
 from services.execution.model import Bounds, EndVerification, ModelUse, Plan, Result, State, TerminalSize, Vitals
+from services.sandbox.spec import Access, AllowList, Container, Limits, Mount, Network, Overlay, SandboxSpec, Tier
 
 FORMAT = 1
 

@@ -5,11 +5,11 @@ from typing import Literal, get_args
 
 from boatyard.execution.v1 import execution_pb2 as pb
 
-from services.common.sandbox.spec import Limits
 from services.execution import wire
 from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
 from services.execution.wire import Violations
+from services.sandbox.spec import Limits
 
 _LONGEST_S = 7 * 86400.0
 _DEFAULT_WALL_S = 3600.0

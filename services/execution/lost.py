@@ -9,13 +9,13 @@ from pathlib import Path
 
 import structlog
 
-from services.common.sandbox.errors import SandboxUnavailableError
 from services.execution.containers import Desk
 from services.execution.eventlog import EventWriter
 from services.execution.model import MARK, EndVerification, Reason, Result, State, Vitals
 from services.execution.rundir import RunDirectory
 from services.execution.runner.group import Group
 from services.execution.tally import tally
+from services.sandbox.errors import SandboxUnavailableError
 
 _GONE_WITHIN_S = 10.0
 _DIARY_BYTES = 2000

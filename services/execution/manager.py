@@ -15,11 +15,6 @@ from services.common.db.fences import Fences
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.fence import current_fence
-from services.common.sandbox import engines
-from services.common.sandbox.errors import NotMountedError, SandboxUnavailableError
-from services.common.sandbox.launch import check_mounted
-from services.common.sandbox.probe import probe
-from services.common.sandbox.spec import Container, Tier
 from services.execution.admission import Admission
 from services.execution.loop.access import Access
 from services.execution.model import ACTIVE, Execution, Filter, StartRequest, State
@@ -28,6 +23,11 @@ from services.execution.runner.group import Places
 from services.execution.runners import Runners
 from services.execution.store import ExecutionStore
 from services.execution.supervision import Supervision
+from services.sandbox import container_engines
+from services.sandbox.errors import NotMountedError, SandboxUnavailableError
+from services.sandbox.launch import check_mounted
+from services.sandbox.probe import probe
+from services.sandbox.spec import Container, Tier
 
 _LOOK_AGAIN_S = 5.0
 
@@ -208,9 +208,9 @@ class ExecutionManager:
 
     async def _check_container(self, made: Container, execution_id: str) -> None:
         def check() -> None:
-            engine = engines.find(made.engine)
-            if not made.may_pull and not engines.has_image(engine, made.image):
-                raise engines.lacks(engine, made.image)
+            engine = container_engines.find(made.engine)
+            if not made.may_pull and not container_engines.has_image(engine, made.image):
+                raise container_engines.lacks(engine, made.image)
 
         with _refusing(execution_id):
             await asyncio.to_thread(check)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.common.sandbox.spec import SandboxSpec, Tier
+from services.sandbox.spec import SandboxSpec, Tier
 
 EXECUTION_ID_VARIABLE = "BOATYARD_EXECUTION_ID"
 """The variable by which a program knows its execution."""

@@ -12,14 +12,14 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1 import sandbox_pb2
 from boatyard.workspace.v1 import layout_pb2
 
-from services.common.sandbox import environment
-from services.common.sandbox.hosts import HostPattern
-from services.common.sandbox.spec import Access, AllowList, Mount, Network, Overlay, SandboxSpec, Tier
 from services.execution import container_wire, egress, engine_wire, limit_wire, toolbox, wire
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
 from services.execution.redaction.needles import LONGEST, SHORTEST
 from services.execution.settings import ExecutionSettings
 from services.execution.wire import Violations
+from services.sandbox import environment
+from services.sandbox.host_patterns import HostPattern
+from services.sandbox.spec import Access, AllowList, Mount, Network, Overlay, SandboxSpec, Tier
 
 _WORKSPACE = Path("/workspace")
 

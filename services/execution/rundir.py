@@ -33,11 +33,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from services.common.sandbox.spec import Tier
 from services.execution.documents import plan_from_json, plan_to_json, result_from_json, result_to_json
 from services.execution.files import write_whole
 from services.execution.model import MARK, ModelTask, Plan, Result
 from services.execution.talk import Talk
+from services.sandbox.spec import Tier
 
 MAX_LIVES = 4
 """Runners that may carry one execution, the first included."""

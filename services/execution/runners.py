@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import services
-from services.common.sandbox import engines
 from services.execution.rundir import RunDirectory
 from services.execution.runner.group import PLACES_VARIABLE, Places, to_text
+from services.sandbox import container_engines
 
 _ROOT = Path(services.__file__).parent.parent
 _REFILL_S = 0.5
@@ -68,7 +68,7 @@ def _spawn(places: Places) -> Runner:
     if home := os.environ.get("BOATYARD_HOME"):  # for people who look for the processes of a data directory
         environment["BOATYARD_HOME"] = home
     # By them a container engine's client finds its engine, as it does for us.
-    environment |= {name: os.environ[name] for name in engines.VARIABLES if name in os.environ}
+    environment |= {name: os.environ[name] for name in container_engines.VARIABLES if name in os.environ}
     if places:
         environment[PLACES_VARIABLE] = to_text(places)
     return subprocess.Popen(

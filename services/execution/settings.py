@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from services.common.sandbox.hosts import HostPattern
-from services.common.sandbox.spec import Network, Tier
 from services.common.settings import ListenAddress, ServiceSettings
+from services.sandbox.host_patterns import HostPattern
+from services.sandbox.spec import Network, Tier
 
 
 def _paths(value: object) -> object:

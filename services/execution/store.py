@@ -29,7 +29,6 @@ from services.common.db.columns import Moment, as_number, from_microseconds, mic
 from services.common.db.facts import note
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
-from services.common.sandbox.spec import Tier
 from services.execution.model import (
     ACTIVE,
     EndVerification,
@@ -41,6 +40,7 @@ from services.execution.model import (
     State,
     Vitals,
 )
+from services.sandbox.spec import Tier
 
 metadata = MetaData()
 fences = fence_table(metadata)

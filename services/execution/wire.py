@@ -14,13 +14,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
-from services.common.sandbox.spec import Tier
 from services.execution.attaching import Taken
 from services.execution.capabilities import Capability
 from services.execution.eventlog import Kind
 from services.execution.keyboard import Typed
 from services.execution.model import Execution, Filter, State
 from services.execution.talk import Answer, Message, Question
+from services.sandbox.spec import Tier
 
 Violations = list[tuple[str, str]]
 

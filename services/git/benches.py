@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from services.common.sandbox.spec import Mount
 from services.git.changes import Changes, Entry
 from services.git.gitcmd import Command, GitFailed
 from services.git.model import Signature, WorkingTree
 from services.git.sandboxed import How, SandboxedGit, View
 from services.git.signing import message_bytes, signature_variables
+from services.sandbox.spec import Mount
 
 _LINK: Final = b"160000 "
 _FROM_LIST: Final = ("-z", "--stdin")

@@ -1,8 +1,8 @@
 """What a git command's failure means to whoever asked for it."""
 
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, ServiceError
-from services.common.sandbox.errors import HeldError, NotMountedError
 from services.git.gitcmd import GitError
+from services.sandbox.errors import HeldError, NotMountedError
 
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
 # What git says where there is nothing, by a path, over ssh, and over https, where servers say the same of private ones.

@@ -11,7 +11,6 @@ from services.common.db.fences import Fences
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists
 from services.common.fence import current_fence
-from services.common.sandbox.errors import HeldError, SandboxUnavailableError
 from services.git import failures
 from services.git.benches import Order
 from services.git.clones import Clones
@@ -46,6 +45,7 @@ from services.git.snapshots import SnapshotOrder, Snapshots
 from services.git.store import GitStore
 from services.git.trees import Trees
 from services.git.upkeep import Upkeep
+from services.sandbox.errors import HeldError, SandboxUnavailableError
 
 
 class GitManager:

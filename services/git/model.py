@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from services.common.sandbox.spec import Tier
+from services.sandbox.spec import Tier
 
 
 @dataclass(frozen=True, slots=True)

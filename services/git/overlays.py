@@ -6,11 +6,11 @@ from pathlib import Path
 
 import structlog
 
-from services.common.sandbox import aio, environment
-from services.common.sandbox.errors import SandboxError
-from services.common.sandbox.spec import Overlay, SandboxSpec
 from services.git.places import Places
 from services.git.removal import remove
+from services.sandbox import aio, environment
+from services.sandbox.errors import SandboxError
+from services.sandbox.spec import Overlay, SandboxSpec
 
 _log = structlog.get_logger()
 

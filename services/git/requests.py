@@ -13,7 +13,6 @@ from boatyard.workspace.v1 import layout_pb2
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
-from services.common.sandbox.spec import Tier
 from services.git.benches import Order
 from services.git.model import (
     CloneOrder,
@@ -28,6 +27,7 @@ from services.git.places import Places
 from services.git.remotes import AddressBook
 from services.git.signing import without_crud
 from services.git.snapshots import SnapshotOrder
+from services.sandbox.spec import Tier
 
 Violations = list[tuple[str, str]]
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from services.common.sandbox import aio, environment
-from services.common.sandbox.errors import OutputLimitError, SandboxTimeoutError
-from services.common.sandbox.spec import Access, Mount, Overlay, SandboxSpec, Tier
 from services.git.gitcmd import Command, Completed, GitFailed, GitTimedOut, OutputTooLarge, build_environment, git_argv
 from services.git.gitcmd.failures import scrub
 from services.git.model import WorkingTree
+from services.sandbox import aio, environment
+from services.sandbox.errors import OutputLimitError, SandboxTimeoutError
+from services.sandbox.spec import Access, Mount, Overlay, SandboxSpec, Tier
 
 _WORKSPACE: Final = Path("/workspace")
 _BENCH: Final = Path("/bench")

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from services.common.sandbox.spec import Access, Mount, Tier
 from services.git.benches import Bench, Order
 from services.git.changes import Changes, Entry, Upper, can_read_roots_attributes, compare, read_upper
 from services.git.gitcmd import Command, Git, GitFailed
@@ -18,6 +17,7 @@ from services.git.model import WorkingTree
 from services.git.names import is_commit_id
 from services.git.ours import leave_ours_out
 from services.git.sandboxed import How, SandboxedGit, View
+from services.sandbox.spec import Access, Mount, Tier
 
 # A mount each: more of them are an accident, such as a package manager's cache that nothing ignores.
 _MAX_HIDDEN: Final = 256

@@ -3,14 +3,14 @@
 import structlog
 
 from services.common.errors import AlreadyExists, FailedPrecondition, ServiceError
-from services.common.sandbox.errors import HeldError, SandboxUnavailableError
-from services.common.sandbox.spec import Access
 from services.git import failures
 from services.git.gitcmd import Command, Completed, GitError
 from services.git.model import Head, Signature, StatusEntry, WorkingTree
 from services.git.names import is_commit_id
 from services.git.sandboxed import How, SandboxedGit, View
 from services.git.signing import message_bytes, signature_line, signature_variables
+from services.sandbox.errors import HeldError, SandboxUnavailableError
+from services.sandbox.spec import Access
 
 _LOCKED = ".lock': File exists"  # git's words
 

@@ -9,7 +9,6 @@ from typing import Final
 from services.common.errors import ServiceError
 from services.common.fence import Fence
 from services.common.ids import new_id
-from services.common.sandbox.spec import Tier
 from services.lifecycle.model.answers import HookAnswer
 from services.lifecycle.model.calls import CallState
 from services.lifecycle.model.order import Order
@@ -29,6 +28,7 @@ from services.lifecycle.stages.calling import (
 )
 from services.lifecycle.stages.executions import shell
 from services.lifecycle.webhooks import Webhooks
+from services.sandbox.spec import Tier
 
 _JOB_ID: Final = "dry-run"
 """What node services are told that it is for: the id of no job."""

@@ -13,7 +13,7 @@ from services.common.db.fences import Fences
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound, RequestIdReused, ServiceError
 from services.common.fence import current_fence
-from services.common.sandbox import holds
+from services.sandbox import layer_locks
 from services.workspace.drivers import Choice, Driver, DriverError
 from services.workspace.measuring import Measuring, Usage
 from services.workspace.model import SETTABLE_STATES, Filter, NewWorkspace, Seen, State, Visibility, Workspace
@@ -244,7 +244,7 @@ class WorkspaceManager:
 
     def _seen(self, workspace: Workspace) -> Seen:
         driver, place = self._choice.drivers[workspace.driver], self._shelf.place(workspace.workspace_id)
-        held_by = holds.held_by(driver.own_files(place)) or ""
+        held_by = layer_locks.held_by(driver.own_files(place)) or ""
         return Seen(workspace, driver.layout(place, workspace.base_layers), held_by)
 
     def _own_files(self, workspace: Workspace) -> Path:

@@ -24,8 +24,8 @@ from pathlib import Path
 import structlog
 
 from services.common.errors import FailedPrecondition, NotFound
-from services.common.sandbox import holds
-from services.common.sandbox.errors import HeldError
+from services.sandbox import layer_locks
+from services.sandbox.errors import HeldError
 from services.workspace.drivers import Driver, DriverError, mounts
 from services.workspace.drivers.process import run
 from services.workspace.drivers.threads import to_its_end
@@ -88,9 +88,9 @@ class Shelf:
     @asynccontextmanager
     async def kept_out(self, workspace_id: str, own_files: Path) -> AsyncIterator[None]:
         """Keep all sandboxes out of a workspace. Raises FailedPrecondition(WORKSPACE_HELD) when one is in it."""
-        if holds.was_ever_held(own_files):
+        if layer_locks.was_ever_held(own_files):
             try:
-                descriptor = await to_its_end(holds.take, own_files, "its removal", shared=False)
+                descriptor = await to_its_end(layer_locks.take, own_files, "its removal", shared=False)
             except HeldError as error:
                 raise FailedPrecondition(
                     "WORKSPACE_HELD",
@@ -118,7 +118,7 @@ class Shelf:
         while points := mounts.mounted_below(self.directory):
             for point in points:
                 with suppress(OSError):  # who stops has nobody to tell; the next start finds it as it is
-                    if holds.held_by(point.with_name("upper")) is None:
+                    if layer_locks.held_by(point.with_name("upper")) is None:
                         mounts.unmount(point)
             if time.monotonic() > deadline:
                 return

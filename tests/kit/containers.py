@@ -9,9 +9,9 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.common.sandbox import engines
-from services.common.sandbox.engines import Engine
-from services.common.sandbox.errors import SandboxUnavailableError
+from services.sandbox import container_engines
+from services.sandbox.container_engines import Engine
+from services.sandbox.errors import SandboxUnavailableError
 
 _PROGRAMS = (
     "sh",
@@ -35,9 +35,9 @@ _PROGRAMS = (
 def answering() -> dict[str, Engine]:
     """The engines that answer here, by the names of their clients."""
     found = {}
-    for name in engines.KNOWN:
+    for name in container_engines.KNOWN:
         with contextlib.suppress(SandboxUnavailableError):
-            found[name] = engines.find(name)
+            found[name] = container_engines.find(name)
     return found
 
 

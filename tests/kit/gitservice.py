@@ -12,8 +12,6 @@ from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.common.ids import new_id
 from services.common.metrics import Meters
-from services.common.sandbox import aio, environment
-from services.common.sandbox.spec import Access, SandboxSpec
 from services.git.app import build_manager, find_git
 from services.git.benches import Order
 from services.git.gitcmd import Command, Completed, Git, Invocation
@@ -25,6 +23,8 @@ from services.git.remotes import AddressBook
 from services.git.requests import Requests
 from services.git.sandboxed import View
 from services.git.settings import GitSettings
+from services.sandbox import aio, environment
+from services.sandbox.spec import Access, SandboxSpec
 from tests.kit.repos import Repo
 
 SIGNATURE = Signature("Boatyard", "boatyard@example.com", 1_800_000_000)

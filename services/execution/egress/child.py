@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import services
-from services.common.sandbox.errors import SandboxUnavailableError
-from services.common.sandbox.spec import AllowList
 from services.execution.eventlog import EventWriter, Kind
+from services.sandbox.errors import SandboxUnavailableError
+from services.sandbox.spec import AllowList
 
 _ROOT = Path(services.__file__).parent.parent
 _READY = b"READY"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from services.common.sandbox.errors import SandboxUnavailableError
+from services.sandbox.errors import SandboxUnavailableError
 
 _NS_GET_USERNS = 0xB701  # linux/nsfs.h: the user namespace that owns a namespace
 _PR_SET_PDEATHSIG = 1

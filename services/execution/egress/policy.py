@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from services.common.addresses import is_public, unwrapped
-from services.common.sandbox.hosts import HostPattern, normal
 from services.execution.egress.decisions import Decisions
+from services.sandbox.host_patterns import HostPattern, normal
 
 _RESOLVE_S = 10.0
 

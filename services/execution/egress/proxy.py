@@ -5,8 +5,8 @@ import contextlib
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from services.common.sandbox.hosts import normal
 from services.execution.egress.policy import Policy, RefusedError
+from services.sandbox.host_patterns import normal
 
 _HEAD_WITHIN_S = 30.0
 _CONNECT_WITHIN_S = 15.0

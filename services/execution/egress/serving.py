@@ -6,13 +6,13 @@ import os
 import socket
 import sys
 
-from services.common.sandbox.errors import SandboxUnavailableError
 from services.execution.egress import PROXY_PORT
 from services.execution.egress.decisions import Decisions
 from services.execution.egress.names import NameServer
 from services.execution.egress.namespace import die_with, listen_inside
 from services.execution.egress.policy import Policy
 from services.execution.egress.proxy import Proxy
+from services.sandbox.errors import SandboxUnavailableError
 
 READY = b"READY\n"
 

@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from services.common.sandbox.errors import SandboxError
 from services.execution.eventlog import EventWriter
 from services.execution.loop.access import Access
 from services.execution.loop.hands import Hands, NoHandsError
@@ -25,6 +24,7 @@ from services.execution.runner.pump import Pump
 from services.execution.runner.verdict import Verdict
 from services.execution.talk import Talk
 from services.execution.tally import Tally, tally
+from services.sandbox.errors import SandboxError
 
 if TYPE_CHECKING:
     from services.execution.loop.asking import Model

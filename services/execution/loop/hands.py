@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from services.common.sandbox.spec import SandboxSpec
 from services.execution.egress.child import Egress, record
 from services.execution.eventlog import EventWriter, Stream
 from services.execution.model import EndVerification
@@ -17,6 +16,7 @@ from services.execution.rundir import RunDirectory
 from services.execution.runner import agent
 from services.execution.runner.group import Group
 from services.execution.runner.pump import Pump
+from services.sandbox.spec import SandboxSpec
 
 MAX_STARTS = 6
 """Of the tool process, in one life of a runner, the first included."""

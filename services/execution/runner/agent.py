@@ -2,14 +2,14 @@
 
 from typing import Protocol
 
-from services.common.sandbox import inputs
-from services.common.sandbox.spec import Network, SandboxSpec, Tier
 from services.execution.egress.child import Egress
 from services.execution.model import EndVerification, Reason
 from services.execution.rundir import RunDirectory
 from services.execution.runner.bare import BareAgent
 from services.execution.runner.group import Group
 from services.execution.runner.sandboxed import SandboxedAgent
+from services.sandbox import descriptors
+from services.sandbox.spec import Network, SandboxSpec, Tier
 
 
 class Agent(Protocol):
@@ -77,7 +77,7 @@ def start(spec: SandboxSpec, run: RunDirectory, group: Group | None) -> Agent:
         SandboxUnavailableError: there is no sandbox here.
         OSError: the kernel refuses.
     """
-    with inputs.held(run.stdin.read_bytes()) if run.stdin.exists() else inputs.nothing() as fd:
+    with descriptors.held(run.stdin.read_bytes()) if run.stdin.exists() else descriptors.nothing() as fd:
         return start_on(spec, fd, run, group)
 
 

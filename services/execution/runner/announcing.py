@@ -1,8 +1,8 @@
 """What the events say of a run's sandbox at its start: all by which it is weaker than people expect, or other."""
 
-from services.common.sandbox import devices, seccomp
-from services.common.sandbox.spec import SandboxSpec, Tier
 from services.execution.eventlog import EventWriter
+from services.sandbox import device_nodes, seccomp
+from services.sandbox.spec import SandboxSpec, Tier
 
 
 def announce(writer: EventWriter, spec: SandboxSpec) -> None:
@@ -13,6 +13,6 @@ def announce(writer: EventWriter, spec: SandboxSpec) -> None:
     if spec.container is not None:
         writer.note(f"in a container of image {spec.container.image}")
         return
-    for weakness in (seccomp.weakness(), devices.weakness()):
+    for weakness in (seccomp.weakness(), device_nodes.weakness()):
         if weakness is not None:
             writer.note(weakness)

@@ -5,12 +5,12 @@ import os
 import signal
 from pathlib import Path
 
-from services.common.sandbox.launch import prepare
-from services.common.sandbox.spec import SandboxSpec
 from services.execution.model import EndVerification
 from services.execution.runner import orphans
 from services.execution.runner.group import Group
 from services.execution.runner.spawning import pipes, spawn
+from services.sandbox.launch import prepare
+from services.sandbox.spec import SandboxSpec
 
 _GONE_WITHIN_S = 10.0
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from services.common.sandbox.errors import SandboxError
 from services.execution.egress.child import Egress, record
 from services.execution.eventlog import EventWriter, Stream
 from services.execution.model import Reason, Result, State
@@ -22,6 +21,7 @@ from services.execution.runner.meter import Meter
 from services.execution.runner.pump import Pump
 from services.execution.runner.terminal import Terminal
 from services.execution.runner.verdict import Verdict
+from services.sandbox.errors import SandboxError
 
 _LEAVE_S = 0.1
 """How long we stay in the program's group after its start: to leave takes some ms, which its first output needs."""

@@ -1,4 +1,4 @@
-"""The agent's processes in a container of an engine's: see `services.common.sandbox.container`.
+"""The agent's processes in a container of an engine's: see `services.sandbox.container`.
 
 What an engine does takes from 0.3 s to, where an image is fetched, minutes. So a thread has the container made, stays
 with it and removes it, while the runner listens to its output and heeds who wants it ended.
@@ -15,15 +15,15 @@ import subprocess
 import threading
 from pathlib import Path
 
-from services.common.sandbox import container, engines
-from services.common.sandbox.engines import Engine
-from services.common.sandbox.errors import SandboxError, SandboxUnavailableError
-from services.common.sandbox.launch import hold
-from services.common.sandbox.spec import SandboxSpec
 from services.execution.containers import Desk
 from services.execution.model import EndVerification, Reason
 from services.execution.runner.init import Init, readable
 from services.execution.runner.spawning import PIPE_BYTES
+from services.sandbox import container, container_engines
+from services.sandbox.container_engines import Engine
+from services.sandbox.errors import SandboxError, SandboxUnavailableError
+from services.sandbox.launch import hold
+from services.sandbox.spec import SandboxSpec
 
 _BEGINS_WITHIN_S = 60.0
 _GONE_WITHIN_S = 10.0
@@ -103,7 +103,7 @@ class ContainedAgent:
     def _live(self) -> None:
         """From the making of the container to its removal."""
         try:
-            self._stay(engines.find(self._made.engine))
+            self._stay(container_engines.find(self._made.engine))
         except _AbandonedError:
             pass
         except (SandboxError, OSError) as error:
@@ -119,9 +119,9 @@ class ContainedAgent:
         self._go_on()
         self._desk.make(self._spec, engine)
         self._go_on()
-        started = engines.ask(engine.program, "start", self._desk.name)
+        started = container_engines.ask(engine.program, "start", self._desk.name)
         if started.returncode != 0:
-            raise engines.refusal("the container does not start", started.stderr)
+            raise container_engines.refusal("the container does not start", started.stderr)
         select.select([self._status, self._wanted], [], [], _BEGINS_WITHIN_S)
         self._go_on()
         if not readable(self._status, 0) or container.BEGAN not in os.read(self._status, _CHUNK):
@@ -135,10 +135,10 @@ class ContainedAgent:
 
     def _need_image(self, engine: Engine) -> None:
         image = self._made.image
-        if engines.has_image(engine, image):
+        if container_engines.has_image(engine, image):
             return
         if not self._made.may_pull:
-            raise engines.lacks(engine, image)
+            raise container_engines.lacks(engine, image)
         self._fetching = subprocess.Popen(
             [engine.program, "pull", "--quiet", image],
             stdin=subprocess.DEVNULL,
@@ -151,7 +151,7 @@ class ContainedAgent:
         _, complaint = self._fetching.communicate()
         if self._fetching.returncode != 0:
             self._go_on()
-            raise engines.refusal(f"image {image!r} cannot be fetched", complaint)
+            raise container_engines.refusal(f"image {image!r} cannot be fetched", complaint)
 
     def _is_unwanted(self) -> bool:
         return readable(self._wanted, 0)
@@ -163,11 +163,11 @@ class ContainedAgent:
 
     def _init_of(self, engine: Engine) -> Init:
         """Find the container's init, and hold it: who has our pipe open is no other's process of the same number."""
-        said = engines.ask(engine.program, "inspect", "--format", "{{.State.Pid}}", self._desk.name)
+        said = container_engines.ask(engine.program, "inspect", "--format", "{{.State.Pid}}", self._desk.name)
         try:
             init = Init(int(said.stdout))
         except (ValueError, OSError):
-            raise engines.refusal("the container's process is not there", said.stderr) from None
+            raise container_engines.refusal("the container's process is not there", said.stderr) from None
         try:
             if any(map(self._is_life, Path(f"/proc/{init.pid}/fd").iterdir())):
                 return init

@@ -6,14 +6,14 @@ import os
 import select
 from collections.abc import Callable, Iterator
 
-from services.common.sandbox.ending import end
-from services.common.sandbox.launch import prepare
-from services.common.sandbox.spec import SandboxSpec
 from services.execution.egress.child import Egress
 from services.execution.model import EndVerification
 from services.execution.runner.group import Group
 from services.execution.runner.init import Init
 from services.execution.runner.spawning import pipes, spawn
+from services.sandbox.launch import prepare
+from services.sandbox.spec import SandboxSpec
+from services.sandbox.termination import end
 
 _GONE_WITHIN_S = 10.0
 _BEGINS_WITHIN_S = 30.0

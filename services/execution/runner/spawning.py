@@ -5,7 +5,7 @@ import fcntl
 import os
 import subprocess
 
-from services.common.sandbox.launch import Launch
+from services.sandbox.launch import Launch
 
 # As good as a megabyte, measured; and the kernel lets the pipes of one user have 64 MiB in all (pipe-user-pages-soft).
 PIPE_BYTES = 256 * 1024

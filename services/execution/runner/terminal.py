@@ -11,9 +11,9 @@ from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
-from services.common.sandbox.spec import SandboxSpec, Tier
 from services.execution.keyboard import Listener
 from services.execution.model import TerminalSize
+from services.sandbox.spec import SandboxSpec, Tier
 
 _RETRY_S = 0.01
 # Only the program itself gets the terminal: what the sandbox has to complain about stays apart, on standard error.

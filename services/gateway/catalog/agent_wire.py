@@ -8,7 +8,6 @@ from typing import Any, Final
 from boatyard.execution.v1 import execution_pb2, sandbox_pb2
 from boatyard.gateway.v1 import agent_pb2 as pb
 
-from services.common.sandbox.hosts import HostPattern
 from services.gateway.catalog.agent import (
     BOUNDS,
     ENGINES,
@@ -34,6 +33,7 @@ from services.gateway.catalog.agent import (
 from services.gateway.wire import Checks, duration
 from services.lifecycle.model.checkpoint import STAGES
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
+from services.sandbox.host_patterns import HostPattern
 
 _REASON: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 _TOOL: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")

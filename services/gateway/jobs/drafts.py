@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.common.errors import Invalid
-from services.common.sandbox.spec import Network, Tier
 from services.gateway.auth.current import current_access
 from services.gateway.auth.model import Role
 from services.gateway.catalog.agent import AgentSettings, Checkpoints, Policy, environment_complaint
@@ -16,6 +15,7 @@ from services.lifecycle.model.order import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES,
 from services.lifecycle.model.order import AgentSettings as SettledAgent
 from services.lifecycle.model.states import PromptDelivery
 from services.lifecycle.model.surroundings import Content
+from services.sandbox.spec import Network, Tier
 
 # What the execution service takes for a whole environment, less what we add beside the system prompt.
 MAX_AGENT_ENVIRONMENT_BYTES: Final = 63 << 10

@@ -3,9 +3,9 @@
 from dataclasses import asdict, fields
 from datetime import timedelta
 
-from services.common.sandbox.spec import Network, Tier
 from services.gateway.catalog import agent as layers
 from services.lifecycle.model.order import AgentSettings, Limits, Policy
+from services.sandbox.spec import Network, Tier
 
 _OPEN = AgentSettings()
 _OPEN_POLICY = Policy()

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from services.common.sandbox.spec import Network, Tier
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 from services.lifecycle.model.value import Recorded
+from services.sandbox.spec import Network, Tier
 
 RETRY_ON = (
     "NODE_LOST",

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from services.common.sandbox.spec import Network, Tier
 from services.lifecycle.model.order import Limits
 from services.lifecycle.model.states import ExecutionState, PromptDelivery, Purpose
 from services.lifecycle.model.value import Recorded
+from services.sandbox.spec import Network, Tier
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,13 @@ from services.common.errors import FailedPrecondition, NotFound, RemoteFailure, 
 from services.common.fence import Fence
 from services.common.rpc.channel import fence_metadata
 from services.common.rpc.streaming import streaming
-from services.common.sandbox.spec import Tier
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.output import Changes, FileChange
 from services.lifecycle.model.surroundings import Remote
 from services.lifecycle.model.work import Base, Launch, Layout, Run, Snapshot, Taken
 from services.lifecycle.nodes import wire
 from services.lifecycle.nodes.persistence import Patience, Pause, persist
+from services.sandbox.spec import Tier
 
 T = TypeVar("T")
 

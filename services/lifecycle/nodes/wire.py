@@ -12,12 +12,12 @@ from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.common.sandbox.spec import Tier
 from services.lifecycle.model.order import Order
 from services.lifecycle.model.output import FileChange
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.model.surroundings import Remote
 from services.lifecycle.model.work import Base, Launch, Layout, ModelAgent, ModelUse, Run, Snapshot, Vitals
+from services.sandbox.spec import Tier
 
 EMAIL: Final = "noreply@boatyard.dev"
 _ROWS, _COLUMNS = 24, 80  # of a terminal that nobody has attached to yet

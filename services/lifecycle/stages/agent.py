@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 
-from services.common.sandbox.spec import Network, Tier
 from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.model.answers import MAX_ADDITIONS_BYTES
 from services.lifecycle.model.order import INPUT_DATA, MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE
@@ -14,6 +13,7 @@ from services.lifecycle.model.surroundings import Called
 from services.lifecycle.model.work import Base, Ended, Launch, Layout, ModelAgent, Run
 from services.lifecycle.run import JobRun, agent_of, step_in
 from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, shell, stopped
+from services.sandbox.spec import Network, Tier
 
 _TAIL_BYTES = 16 << 10
 _SUMMARY_BYTES = 2 << 10

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from services.common.errors import ServiceError
-from services.common.sandbox.spec import Tier
 from services.lifecycle.failures import JobCancelled
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.work import Base, Launch, Layout, Run
 from services.lifecycle.nodes import NodeLost
 from services.lifecycle.run import JobRun, workspace_of
+from services.sandbox.spec import Tier
 
 _TRIES = 3
 _LOST = frozenset({"RUNNER_LOST", "SANDBOX_FAILED"})

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from services.common.errors import NotFound
-from services.common.sandbox import aio, environment
-from services.common.sandbox.errors import SandboxError
-from services.common.sandbox.spec import Access, Mount, Overlay, SandboxSpec
+from services.sandbox import aio, environment
+from services.sandbox.errors import SandboxError
+from services.sandbox.spec import Access, Mount, Overlay, SandboxSpec
 from services.workspace.drivers.disk import DiskAdmission, disk_full
 from services.workspace.drivers.process import run
 from services.workspace.drivers.seam import DriverError

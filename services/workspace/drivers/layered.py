@@ -11,9 +11,9 @@ import shutil
 from pathlib import Path
 
 from services.common.errors import NotFound
-from services.common.sandbox import aio, environment
-from services.common.sandbox.errors import SandboxError
-from services.common.sandbox.spec import Overlay, SandboxSpec
+from services.sandbox import aio, environment
+from services.sandbox.errors import SandboxError
+from services.sandbox.spec import Overlay, SandboxSpec
 from services.workspace.drivers import mounts
 from services.workspace.drivers.disk import DiskAdmission
 from services.workspace.drivers.seam import DriverError

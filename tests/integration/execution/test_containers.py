@@ -19,8 +19,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from services.common.ids import new_id
 from services.common.rpc.status import service_error
-from services.common.sandbox.engines import Engine
 from services.execution.containers import Desk
+from services.sandbox.container_engines import Engine
 from tests.integration.execution.model import playing, results
 from tests.integration.execution.service import Client, State, running
 from tests.integration.execution.test_survival import runner_of

@@ -14,7 +14,7 @@ from boatyard.execution.v1 import sandbox_pb2
 from services.common.errors import Invalid
 from services.common.ids import new_id
 from services.common.rpc.status import service_error
-from services.common.sandbox import environment
+from services.sandbox import environment
 from tests.integration.execution.model import playing, results
 from tests.integration.execution.service import Client, Seen, State, running
 from tests.kit import processes

@@ -17,8 +17,8 @@ from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, StartError
-from services.common.sandbox import aio, environment
-from services.common.sandbox.spec import Access, Mount, Overlay, SandboxSpec
+from services.sandbox import aio, environment
+from services.sandbox.spec import Access, Mount, Overlay, SandboxSpec
 from services.workspace import store
 from services.workspace.drivers import DiskAdmission, choose, mounts
 from services.workspace.manager import WorkspaceManager

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from services.common.sandbox.spec import Container, SandboxSpec, Tier
 from services.execution.documents import (
     FORMAT,
     NewerFormatError,
@@ -15,6 +14,7 @@ from services.execution.documents import (
     result_to_json,
 )
 from services.execution.model import Bounds, EndVerification, Plan, Reason, Result, State, Vitals
+from services.sandbox.spec import Container, SandboxSpec, Tier
 
 PLAN = Plan("run", SandboxSpec((b"true",), Path("/workspace")), Bounds(60.0, None, 1000))
 RESULT = Result(

@@ -8,9 +8,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
 from services.execution.model import MARK, Bounds, Plan, Reason, Result, State
 from services.execution.rundir import RunDirectory, StopRequest
+from services.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
 
 PATHS = st.sampled_from([Path("/workspace"), Path("/a b/ü"), Path("/bytes-\udcff")])
 MOUNTS = st.builds(Mount, PATHS, PATHS, st.sampled_from(Access)) | st.builds(

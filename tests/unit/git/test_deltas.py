@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from services.common.sandbox import aio, environment
-from services.common.sandbox.spec import Mount, Overlay, SandboxSpec
 from services.git.model import Base, Remote, Wanted
 from services.git.overlays import overlays_work
+from services.sandbox import aio, environment
+from services.sandbox.spec import Mount, Overlay, SandboxSpec
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import FailedPrecondition, NotFound
-from services.common.sandbox.spec import Tier
 from services.git.benches import Order
 from services.git.model import Remote, Result, Wanted, WorkingTree
+from services.sandbox.spec import Tier
 from tests.kit.gitservice import SIGNATURE, GitParts, Workspace, git_parts
 from tests.kit.repos import FILES, Repo
 

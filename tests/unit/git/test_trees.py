@@ -7,9 +7,9 @@ import pytest
 
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.fence import Fence, set_current_fence
-from services.common.sandbox.spec import Tier
 from services.git.model import Head, Signature, StatusEntry, WorkingTree
 from services.git.trees import parse_status
+from services.sandbox.spec import Tier
 from tests.kit.gitservice import SIGNATURE, GitParts, Workspace
 from tests.kit.repos import Repo
 

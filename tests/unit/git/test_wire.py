@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from services.common.db.paging import Page
 from services.common.errors import Invalid
-from services.common.sandbox.spec import Tier
 from services.common.settings import Home
 from services.git import wire
 from services.git.model import DiffEnd, Layers, Progress, Signature, StatusEntry, WorkingTree
 from services.git.places import Places
 from services.git.remotes import AddressBook
 from services.git.requests import Requests
+from services.sandbox.spec import Tier
 
 COMMIT = "0123456789" * 4
 

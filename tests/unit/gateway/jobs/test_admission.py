@@ -9,7 +9,6 @@ import pytest
 
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, NotFound
-from services.common.sandbox.spec import Tier
 from services.gateway.auth.current import OURSELVES, set_current_access
 from services.gateway.auth.model import Access, Role
 from services.gateway.catalog.agent import (
@@ -25,6 +24,7 @@ from services.gateway.catalog.model import Project, Repository, Template, Worker
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
 from services.gateway.jobs.settled import agent_layer, policy_layer, settled_agent, settled_policy
 from services.lifecycle.model import order as settled
+from services.sandbox.spec import Tier
 from tests.kit.ledger import Books, books
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)

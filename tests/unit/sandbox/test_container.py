@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from services.common.sandbox import container, engines, environment
-from services.common.sandbox.engines import Engine
-from services.common.sandbox.errors import SandboxUnavailableError
-from services.common.sandbox.spec import Access, AllowList, Container, Mount, Network, Overlay, SandboxSpec, Tier
+from services.sandbox import container, container_engines, environment
+from services.sandbox.container_engines import Engine
+from services.sandbox.errors import SandboxUnavailableError
+from services.sandbox.spec import Access, AllowList, Container, Mount, Network, Overlay, SandboxSpec, Tier
 
 PODMAN = Engine("/usr/bin/podman", is_podman=True, is_rootless=False, has_limits=True, has_filter=True, version="5.0.0")
 _HOST = {"security": {"rootless": True, "seccompEnabled": True}, "cgroupVersion": "v1", "cgroupControllers": ["memory"]}
@@ -103,14 +103,14 @@ def test_the_first_engine_that_answers_is_found(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     client(tmp_path, "podman", {"host": _HOST | {"serviceIsRemote": True}, "version": {"Version": "5.0.0"}})
     client(tmp_path, "docker", {"ServerVersion": "28.0", "SecurityOptions": ["name=seccomp,profile=default"]})
-    found = engines.find()
+    found = container_engines.find()
     assert (found.name, found.is_rootless, found.has_limits, found.has_filter) == ("docker 28.0", False, False, True)
     client(tmp_path, "docker", {"ServerErrors": ["cannot connect"]}, code=1)
     with pytest.raises(SandboxUnavailableError, match=r"another machine.*cannot connect"):
-        engines.find()
+        container_engines.find()
     client(tmp_path, "podman", {"host": _HOST, "version": {"Version": "4.2.0"}})
     with pytest.raises(SandboxUnavailableError, match="too old"):
-        engines.find("podman")
+        container_engines.find("podman")
     client(tmp_path, "podman", {"host": _HOST, "version": {"Version": "4.3.1"}})
-    found = engines.find()
+    found = container_engines.find()
     assert (found.name, found.is_rootless, found.has_limits) == ("podman 4.3.1", True, False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.common.sandbox.errors import SandboxUnavailableError
+from services.sandbox.errors import SandboxUnavailableError
 
 KNOWN = ("podman", "docker")
 """The engines' clients, in the order in which they are tried."""

@@ -4,10 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from services.common.sandbox import environment
-from services.common.sandbox.errors import SandboxUnavailableError
-from services.common.sandbox.launch import prepare
-from services.common.sandbox.spec import SandboxSpec
+from services.sandbox import environment
+from services.sandbox.errors import SandboxUnavailableError
+from services.sandbox.launch import prepare
+from services.sandbox.spec import SandboxSpec
 
 _SWITCHES = (
     (

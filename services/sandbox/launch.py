@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.common.sandbox import bubblewrap, environment, holds, inputs, limits, seccomp
-from services.common.sandbox.errors import NotMountedError, SandboxUnavailableError
-from services.common.sandbox.spec import Mount, Overlay, SandboxSpec, Tier
+from services.sandbox import bubblewrap, descriptors, environment, layer_locks, rlimits, seccomp
+from services.sandbox.errors import NotMountedError, SandboxUnavailableError
+from services.sandbox.spec import Mount, Overlay, SandboxSpec, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,17 @@ def prepare(
         ValueError: the spec itself is wrong.
     """
     _check(spec)
-    command = limits.launcher(spec.argv, spec.limits)
+    command = rlimits.launcher(spec.argv, spec.limits)
     if spec.tier is Tier.NONE:
         yield Launch(command, _bare_environment(spec, home), _bare_cwd(spec), ())
         return
     with contextlib.ExitStack() as stack:
-        files = {path: stack.enter_context(inputs.held(content)) for path, content in bubblewrap.files(spec).items()}
+        files = {
+            path: stack.enter_context(descriptors.held(content)) for path, content in bubblewrap.files(spec).items()
+        }
         program = seccomp.program()
-        filters = [] if program is None else [stack.enter_context(inputs.held(program))]
-        args = stack.enter_context(inputs.held(bubblewrap.arguments(spec, files, filters)))
+        filters = [] if program is None else [stack.enter_context(descriptors.held(program))]
+        args = stack.enter_context(descriptors.held(bubblewrap.arguments(spec, files, filters)))
         status = () if status_fd is None else (b"--json-status-fd", b"%d" % status_fd)
         block = () if block_fd is None else (b"--block-fd", b"%d" % block_fd)
         held = stack.enter_context(hold(spec))
@@ -85,7 +87,9 @@ def hold(spec: SandboxSpec) -> Iterator[list[int]]:
         raise ValueError("a sandbox can have one writable stack of layers: bubblewrap keeps one descriptor")
     with contextlib.ExitStack() as stack:
         fds = [
-            holds.take(mount.upper, mount.holder, shared=mount.mounted is not None) for mount in layered if mount.upper
+            layer_locks.take(mount.upper, mount.holder, shared=mount.mounted is not None)
+            for mount in layered
+            if mount.upper
         ]
         for fd in fds:
             stack.callback(os.close, fd)

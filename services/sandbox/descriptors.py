@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.common.sandbox import devices
+from services.sandbox import device_nodes
 
 
 @contextlib.contextmanager
@@ -26,8 +26,8 @@ def held(content: bytes) -> Iterator[int]:
 def nothing() -> Iterator[int]:
     """Give a descriptor of /dev/null: an empty file would not do, for programs that are given one search that."""
     null = Path(os.devnull)
-    with contextlib.suppress(OSError):  # then `devices.weakness` says so
-        null = devices.nodes().get("null", null)
+    with contextlib.suppress(OSError):  # then `device_nodes.weakness` says so
+        null = device_nodes.nodes().get("null", null)
     fd = os.open(null, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield fd

@@ -8,7 +8,7 @@ everybody knows for a program that is not there (127) or cannot be executed (126
 
 import resource
 
-from services.common.sandbox.spec import Limits
+from services.sandbox.spec import Limits
 
 _SHELL = b"/bin/sh"
 _NEVER_CORE = "ulimit -c 0"

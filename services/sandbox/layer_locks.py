@@ -23,7 +23,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from services.common.sandbox.errors import HeldError
+from services.sandbox.errors import HeldError
 
 _PATIENCE_S = 2.0
 """How long a sandbox that is ending is waited for."""

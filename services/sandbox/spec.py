@@ -78,8 +78,8 @@ class Limits:
 class AllowList:
     """What Network.ALLOW_LIST lets through.
 
-    `hosts` are patterns as in `hosts.HostPattern`. `addresses` are networks, such as 10.0.0.0/8, that may be reached
-    although they are not public; hosts must be named all the same.
+    `hosts` are patterns as in `host_patterns.HostPattern`. `addresses` are networks, such as 10.0.0.0/8, that may be
+    reached although they are not public; hosts must be named all the same.
     """
 
     hosts: tuple[str, ...] = ()

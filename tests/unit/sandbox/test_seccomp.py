@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from services.common.sandbox import aio, environment, seccomp
-from services.common.sandbox.spec import SandboxSpec
+from services.sandbox import aio, environment, seccomp
+from services.sandbox.spec import SandboxSpec
 
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 X86, ARM = seccomp.MACHINES["x86_64"], seccomp.MACHINES["aarch64"]

@@ -13,9 +13,9 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from services.common.sandbox import devices, environment
-from services.common.sandbox.errors import SandboxUnavailableError
-from services.common.sandbox.spec import Access, Mount, Network, Overlay, SandboxSpec
+from services.sandbox import device_nodes, environment
+from services.sandbox.errors import SandboxUnavailableError
+from services.sandbox.spec import Access, Mount, Network, Overlay, SandboxSpec
 
 UID = 1000
 """User and group inside; mapped to those of the service outside."""
@@ -146,8 +146,8 @@ def _system(network: Network) -> Iterator[str | Path]:
 
 
 def _devices() -> Iterator[str | Path]:
-    with contextlib.suppress(OSError):  # then it is the host's own, and `devices.weakness` says so
-        for name, node in devices.nodes().items():
+    with contextlib.suppress(OSError):  # then it is the host's own, and `device_nodes.weakness` says so
+        for name, node in device_nodes.nodes().items():
             yield from ("--dev-bind", node, Path("/dev", name))
 
 

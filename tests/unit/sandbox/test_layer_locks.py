@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from services.common.sandbox import aio, environment, holds
-from services.common.sandbox.errors import HeldError, SandboxUnavailableError
-from services.common.sandbox.spec import Mount, Overlay, SandboxSpec
+from services.sandbox import aio, environment, layer_locks
+from services.sandbox.errors import HeldError, SandboxUnavailableError
+from services.sandbox.spec import Mount, Overlay, SandboxSpec
 from tests.kit import processes
 
 TARGET = Path("/layered")
@@ -43,15 +43,15 @@ async def running(line: str, *mounts: Mount | Overlay) -> AsyncIterator[asyncio.
 
 
 async def test_only_one_sandbox_has_the_layers_and_the_other_hears_which(layers: Overlay) -> None:
-    assert holds.held_by(layers.upper) is None
+    assert layer_locks.held_by(layers.upper) is None
     async with running("sleep 60", layers):
-        told = holds.held_by(layers.upper)
+        told = layer_locks.held_by(layers.upper)
         with pytest.raises(HeldError) as raised:
-            await asyncio.to_thread(holds.take, layers.upper, "git", shared=False, patience_s=0.1)
+            await asyncio.to_thread(layer_locks.take, layers.upper, "git", shared=False, patience_s=0.1)
     assert told
     assert told.startswith("execution e1 (started by process ")
     assert "execution e1" in str(raised.value)
-    assert holds.held_by(layers.upper) is None
+    assert layer_locks.held_by(layers.upper) is None
     assert (await aio.run(shell("cat file", layers))).stdout == b"from below"
 
 
@@ -66,9 +66,9 @@ async def test_a_sandbox_waits_for_one_that_is_ending(layers: Overlay) -> None:
 RUNNER = """
 import signal, subprocess, sys
 from pathlib import Path
-from services.common.sandbox import environment
-from services.common.sandbox.launch import prepare
-from services.common.sandbox.spec import Overlay, SandboxSpec
+from services.sandbox import environment
+from services.sandbox.launch import prepare
+from services.sandbox.spec import Overlay, SandboxSpec
 
 lower, upper, work = map(Path, sys.argv[1:4])
 layers = Overlay((lower,), upper, work, Path("/layered"), holder="execution e1")
@@ -89,11 +89,11 @@ async def test_the_lock_outlives_a_killed_runner_and_not_its_sandbox(layers: Ove
         assert runner.stdout
         assert await asyncio.to_thread(runner.stdout.readline) == b"there\n"
         with pytest.raises(HeldError):
-            holds.take(layers.upper, "git", shared=False, patience_s=0)
+            layer_locks.take(layers.upper, "git", shared=False, patience_s=0)
         runner.send_signal(signal.SIGKILL)
         runner.wait()
         runner.stdout.close()
-        descriptor = await asyncio.to_thread(holds.take, layers.upper, "git", shared=False, patience_s=20)
+        descriptor = await asyncio.to_thread(layer_locks.take, layers.upper, "git", shared=False, patience_s=20)
         try:
             assert not processes.with_environment({mark: "1"})
         finally:

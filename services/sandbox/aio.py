@@ -6,11 +6,11 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from services.common.sandbox import inputs
-from services.common.sandbox.ending import end
-from services.common.sandbox.errors import OutputLimitError, SandboxTimeoutError
-from services.common.sandbox.launch import Launch, prepare
-from services.common.sandbox.spec import SandboxSpec
+from services.sandbox import descriptors
+from services.sandbox.errors import OutputLimitError, SandboxTimeoutError
+from services.sandbox.launch import Launch, prepare
+from services.sandbox.spec import SandboxSpec
+from services.sandbox.termination import end
 
 _CHUNK = 256 * 1024
 
@@ -37,7 +37,7 @@ async def start(spec: SandboxSpec, *, stdin: int | None = None) -> AsyncIterator
     """
     with contextlib.ExitStack() as stack:
         launch = await _prepared(spec, stack)
-        process = await _spawn(launch, stack.enter_context(inputs.nothing()) if stdin is None else stdin)
+        process = await _spawn(launch, stack.enter_context(descriptors.nothing()) if stdin is None else stdin)
     try:
         yield process
     finally:

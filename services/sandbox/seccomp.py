@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.common.sandbox import bpf
+from services.sandbox import bpf
 
 
 @dataclass(frozen=True, slots=True)

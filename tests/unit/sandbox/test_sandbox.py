@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from services.common.sandbox import aio, environment
-from services.common.sandbox.errors import OutputLimitError, SandboxTimeoutError, SandboxUnavailableError
-from services.common.sandbox.launch import prepare
-from services.common.sandbox.probe import diagnose, probe
-from services.common.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
+from services.sandbox import aio, environment
+from services.sandbox.errors import OutputLimitError, SandboxTimeoutError, SandboxUnavailableError
+from services.sandbox.launch import prepare
+from services.sandbox.probe import diagnose, probe
+from services.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
 
 WORKSPACE = Path("/workspace")
 

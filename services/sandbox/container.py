@@ -21,10 +21,10 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.common.sandbox import environment, limits
-from services.common.sandbox.engines import Engine
-from services.common.sandbox.errors import SandboxUnavailableError
-from services.common.sandbox.spec import Access, Container, Limits, Mount, Network, Overlay, SandboxSpec
+from services.sandbox import environment, rlimits
+from services.sandbox.container_engines import Engine
+from services.sandbox.errors import SandboxUnavailableError
+from services.sandbox.spec import Access, Container, Limits, Mount, Network, Overlay, SandboxSpec
 
 DESK = Path("/run/boatyard")
 """Where a container finds its desk."""
@@ -101,7 +101,7 @@ def script(spec: SandboxSpec, *, has_input: bool) -> bytes:
         counters=" ".join(_COUNTERS),
         exports="\n".join(exports),
         cwd=shlex.quote(str(spec.cwd)),
-        command=" ".join(_quoted(part) for part in limits.launcher(spec.argv, bounds)),
+        command=" ".join(_quoted(part) for part in rlimits.launcher(spec.argv, bounds)),
     )
     return text.encode(errors="surrogateescape")
 

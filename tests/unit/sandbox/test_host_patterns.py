@@ -1,6 +1,6 @@
 import pytest
 
-from services.common.sandbox.hosts import HostPattern, normal
+from services.sandbox.host_patterns import HostPattern, normal
 
 
 @pytest.mark.parametrize(
