@@ -247,17 +247,6 @@ class Unavailable(ServiceError):
         )
 
 
-def cell_unavailable(cell_id: str, host: str = "") -> Unavailable:
-    """Return what is said when the one cell that has what is asked for does not answer."""
-    where = f" on {host}" if host else ""
-    return Unavailable(
-        "CELL_UNAVAILABLE",
-        f"cell {cell_id}{where}, which has what is asked for, does not answer now",
-        retry_after=5.0,
-        metadata={"cell_id": cell_id, "host": host},
-    )
-
-
 class RemoteFailure(ServiceError):
     """Another service failed by itself: INTERNAL, UNKNOWN, UNIMPLEMENTED and their like.
 

@@ -23,7 +23,7 @@ def new_id(prefix: str) -> str:
     return f"{prefix}-" + "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
 
 
-def kept_id(file: Path, prefix: str) -> str:
+def persistent_id(file: Path, prefix: str) -> str:
     """Return the id in a file, made at first use: the same for as long as the file lives. One process at a time."""
     if not file.exists():
         temporary = file.with_name(f"{file.name}.new")

@@ -48,7 +48,7 @@ class FileLock:
 
 
 @contextmanager
-def alone(
+def single_instance(
     path: Path, does: str, mend: str = "end it, or name another data directory by BOATYARD_HOME"
 ) -> Iterator[None]:
     """Be the one process that `does` something, as the lock at `path` has it.

@@ -31,7 +31,7 @@ def run(service: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 @asynccontextmanager
-async def beside(works: Mapping[str, Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+async def background_tasks(works: Mapping[str, Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
     """Do some works, by name, beside what is inside, and cancel them at its end.
 
     When one of them breaks, so does what is inside: a service that has lost a loop would look well, and do nothing.

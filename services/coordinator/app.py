@@ -10,8 +10,8 @@ import structlog
 
 from services.common import program
 from services.common.errors import PermissionDenied, StartError, Unauthenticated
-from services.common.ids import kept_id
-from services.common.lock import alone
+from services.common.ids import persistent_id
+from services.common.lock import single_instance
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import serve
@@ -42,8 +42,8 @@ async def _main() -> None:
     directory = settings.home.directory("coordinator")
     async with AsyncExitStack() as stack:
         # The one process that may take this machine's own jobs back.
-        stack.enter_context(alone(directory / "lock", f"is the coordinator of {directory}"))
-        coordinator_id = kept_id(directory / "coordinator-id", "coordinator")
+        stack.enter_context(single_instance(directory / "lock", f"is the coordinator of {directory}"))
+        coordinator_id = persistent_id(directory / "coordinator-id", "coordinator")
         upstream = await stack.enter_async_context(
             Upstream(listed(settings.upstream), settings.shown_token(), settings.upstream_tls)
         )
@@ -70,7 +70,7 @@ async def _main() -> None:
                 group.create_task(strays.keep_ended(_STRAYS_SECONDS), name="strays")
                 group.create_task(_listen(upstream, coordinator_id, driver), name="wishes")
 
-        await stack.enter_async_context(program.beside({"carrying": carry()}))
+        await stack.enter_async_context(program.background_tasks({"carrying": carry()}))
         await serve(
             listen=settings.listen,
             registrations=[],

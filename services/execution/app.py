@@ -13,11 +13,11 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1.execution_pb2_grpc import add_ExecutionServiceServicer_to_server
 
 from services.common import program
+from services.common.db.commit_events import on_commit
 from services.common.db.engine import open_database, sqlite_url
-from services.common.db.facts import listen
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
-from services.common.lock import alone
+from services.common.lock import single_instance
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
@@ -55,14 +55,14 @@ async def _main() -> None:
     runs = home.directory("execution", "runs")
     async with AsyncExitStack() as stack:
         # Two services on one directory would both conclude the runs of a lost runner.
-        stack.enter_context(alone(directory / "lock", f"serves the executions in {directory}"))
+        stack.enter_context(single_instance(directory / "lock", f"serves the executions in {directory}"))
         control_groups = await asyncio.to_thread(_control_groups, directory) if settings.control_groups else {}
         stack.callback(places.remove, control_groups)
         engine = open_database(sqlite_url(directory / "execution.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.execution.migrations")
         meters = await stack.enter_async_context(Meters("execution").watching())
-        listen(engine, ExecutionCounts(meters.registry).hear)
+        on_commit(engine, ExecutionCounts(meters.registry).hear)
         executions, fences = store.ExecutionStore(engine), Fences(engine, store.fences)
         manager = await stack.enter_async_context(
             aclosing(
@@ -85,7 +85,7 @@ async def _main() -> None:
             "containers": _remove_containers(runs, settings.sweep_seconds),
             "fences": fences.forget_in_time(),
         }
-        await stack.enter_async_context(program.beside(sweeping))
+        await stack.enter_async_context(program.background_tasks(sweeping))
         found = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings.container_engine)))
         _warn(found)
         draining = Draining()

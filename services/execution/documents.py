@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from services.execution.model import Bounds, EndVerification, ModelUse, Plan, Result, State, TerminalSize, Vitals
-from services.sandbox.spec import Access, AllowList, Container, Limits, Mount, Network, Overlay, SandboxSpec, Tier
+from services.sandbox.spec import AllowList, Container, Limits, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
 FORMAT = 1
 
@@ -125,7 +125,7 @@ def _mount_from_json(fields: dict[str, Any]) -> Mount | Overlay:
             mounted=_optional_path(fields["mounted"]),
             holder=fields["holder"],
         )
-    return Mount(Path(fields["source"]), Path(fields["target"]), Access(fields["access"]))
+    return Mount(Path(fields["source"]), Path(fields["target"]), MountAccess(fields["access"]))
 
 
 def _optional(path: Path | None) -> str | None:

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.common.rpc.written import written
+from services.common.rpc.preserialized import preserialized
 from services.execution import wire
 from services.execution.eventlog import Kind, Record, Stream
 from services.execution.talk import Question
@@ -48,7 +48,7 @@ def batch(value: Batch) -> pb.WatchEventsResponse:
             parts += (_EVENTS, _varint(len(event)), event)
     end = None if value.end is None else wire.execution(value.end)
     parts.append(pb.WatchEventsResponse(end=end, next_sequence=value.next_sequence).SerializeToString())
-    return written(pb.WatchEventsResponse, b"".join(parts))
+    return preserialized(pb.WatchEventsResponse, b"".join(parts))
 
 
 def _output(record: Record) -> tuple[bytes, bytes]:

@@ -210,7 +210,7 @@ class ExecutionManager:
         def check() -> None:
             engine = container_engines.find(made.engine)
             if not made.may_pull and not container_engines.has_image(engine, made.image):
-                raise container_engines.lacks(engine, made.image)
+                raise container_engines.missing_image(engine, made.image)
 
         with _refusing(execution_id):
             await asyncio.to_thread(check)

@@ -19,7 +19,7 @@ from services.execution.settings import ExecutionSettings
 from services.execution.wire import Violations
 from services.sandbox import environment
 from services.sandbox.host_patterns import HostPattern
-from services.sandbox.spec import Access, AllowList, Mount, Network, Overlay, SandboxSpec, Tier
+from services.sandbox.spec import AllowList, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
 _WORKSPACE = Path("/workspace")
 
@@ -163,7 +163,7 @@ def _layout_paths(layout: layout_pb2.Layout) -> list[tuple[str, bytes]]:
 
 def _workspace(layout: layout_pb2.Layout, execution_id: str) -> Mount | Overlay:
     if layout.WhichOneof("kind") == "path":
-        return Mount(Path(os.fsdecode(layout.path)), _WORKSPACE, Access.READ_WRITE)
+        return Mount(Path(os.fsdecode(layout.path)), _WORKSPACE, MountAccess.READ_WRITE)
     layers = layout.layers
     return Overlay(
         lowers=tuple(Path(os.fsdecode(path)) for path in layers.lowers),

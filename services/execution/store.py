@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import Moment, as_number, from_microseconds, microseconds
-from services.common.db.facts import note
+from services.common.db.commit_events import publish_on_commit
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
 from services.execution.model import (
@@ -97,7 +97,7 @@ class ExecutionStore:
         """Record an execution; its id MUST be new."""
         async with self._engine.begin() as connection:
             await connection.execute(insert(executions).values(_to_row(execution)))
-            note(connection, execution)
+            publish_on_commit(connection, execution)
 
     async def find(self, execution_id: str) -> Execution | None:
         """Return one execution, or None."""
@@ -165,7 +165,7 @@ class ExecutionStore:
         statement = update(executions).where(executions.c.execution_id == execution.execution_id)
         async with self._engine.begin() as connection:
             await connection.execute(statement.values(_to_row(finished)))
-            note(connection, finished)
+            publish_on_commit(connection, finished)
         return finished
 
     async def _read(self, statement: Select[tuple[object, ...]]) -> list[Execution]:

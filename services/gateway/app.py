@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
 from services.common.db.engine import sqlite_url
-from services.common.lock import alone
+from services.common.lock import single_instance
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
@@ -77,7 +77,7 @@ async def _main() -> None:
     directory = settings.home.directory("gateway")
     async with AsyncExitStack() as stack:
         # The one process that may take this cell's own leases back.
-        stack.enter_context(alone(directory / "lock", f"is the gateway of {directory}"))
+        stack.enter_context(single_instance(directory / "lock", f"is the gateway of {directory}"))
         cell = this_cell(directory, settings)
         given = settings.database_url
         url = sqlite_url(directory / "gateway.db") if given is None else given.get_secret_value()
@@ -94,7 +94,7 @@ async def _main() -> None:
             **_carrying(ledger, nodes, changes, JobStandings(engine, cell.cell_id), settings),
             **_housekeeping(engine, cell, cells, settings),
         }
-        await stack.enter_async_context(program.beside(works))
+        await stack.enter_async_context(program.background_tasks(works))
         here = NodeClients(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
         found = await stack.enter_async_context(
             places(here, RemoteMachines(store, events, changes), cells, store, settings.client_tls)
@@ -127,7 +127,7 @@ async def _main() -> None:
             others=[PeerToken(cell.peer_token)],
             pages=PAGES,
         )
-        await stack.enter_async_context(program.beside({"records of calls": before.run()}))
+        await stack.enter_async_context(program.background_tasks({"records of calls": before.run()}))
         pages = http_app(meters, node_metrics(nodes), before.authenticator, draining)
         await stack.enter_async_context(http_server(pages, settings.http_listen, settings.server_tls))
         await serve(

@@ -16,7 +16,7 @@ from sqlalchemy import Column, Index, LargeBinary, String, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import Moment
-from services.common.db.housekeeping import every_hour
+from services.common.db.retention import every_hour
 from services.common.errors import AlreadyExists
 from services.gateway.database import metadata
 from services.gateway.sql import insert_if_absent

@@ -1,6 +1,6 @@
 """Run by `python -m services.git`."""
 
-from services.common.starting import importing
+from services.common.fast_import import importing
 
 with importing():
     from services.git.app import main

@@ -16,7 +16,7 @@ from services.common.db.engine import open_database, sqlite_url
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
 from services.common.errors import StartError
-from services.common.lock import alone
+from services.common.lock import single_instance
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
@@ -68,7 +68,7 @@ async def _main() -> None:
     settings.home.directory("git")
     async with AsyncExitStack() as stack:
         # Two services on one directory would take each other's unfinished work for rubbish.
-        stack.enter_context(alone(places.root / "lock", f"serves the repositories in {places.root}"))
+        stack.enter_context(single_instance(places.root / "lock", f"serves the repositories in {places.root}"))
         places.make()
         git = await find_git(places.empty)
         engine = open_database(sqlite_url(places.root / "git.db"))
@@ -84,7 +84,7 @@ async def _main() -> None:
         manager = build_manager(
             settings, places, git, addresses, engine, stacks=await overlays_work(places), meters=meters
         )
-        await stack.enter_async_context(program.beside({"upkeep": manager.keep_house()}))
+        await stack.enter_async_context(program.background_tasks({"upkeep": manager.keep_house()}))
         draining = Draining()
         await serve(
             listen=settings.listen,

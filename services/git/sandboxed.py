@@ -14,7 +14,7 @@ from services.git.gitcmd.failures import scrub
 from services.git.model import WorkingTree
 from services.sandbox import aio, environment
 from services.sandbox.errors import OutputLimitError, SandboxTimeoutError
-from services.sandbox.spec import Access, Mount, Overlay, SandboxSpec, Tier
+from services.sandbox.spec import Mount, MountAccess, Overlay, SandboxSpec, Tier
 
 _WORKSPACE: Final = Path("/workspace")
 _BENCH: Final = Path("/bench")
@@ -38,7 +38,7 @@ class View:
     mounts: tuple[Mount | Overlay, ...]
 
     @classmethod
-    def of(cls, working_tree: WorkingTree, access: Access, *, bench: Path | None = None) -> "View":
+    def of(cls, working_tree: WorkingTree, access: MountAccess, *, bench: Path | None = None) -> "View":
         """Show a working tree with what it borrows, and `bench` (writable) where there is one."""
         borrowed = tuple(Mount(path) for path in working_tree.read_only_paths)
         layers = working_tree.layers
@@ -48,7 +48,7 @@ class View:
         if layers is not None:
             # Who only reads holds them as everybody else does: they would change below it.
             tree = Overlay(layers.lowers, layers.upper, layers.work, _WORKSPACE, layers.mounted_path, "git")
-        benches = (Mount(bench, _BENCH, Access.READ_WRITE),) if bench else ()
+        benches = (Mount(bench, _BENCH, MountAccess.READ_WRITE),) if bench else ()
         return cls(_WORKSPACE, _BENCH, working_tree.tier, (tree, *borrowed, *benches))
 
     def hiding(self, hidden: tuple[Mount, ...]) -> "View":

@@ -17,7 +17,7 @@ from services.git.model import WorkingTree
 from services.git.names import is_commit_id
 from services.git.ours import leave_ours_out
 from services.git.sandboxed import How, SandboxedGit, View
-from services.sandbox.spec import Access, Mount, Tier
+from services.sandbox.spec import Mount, MountAccess, Tier
 
 # A mount each: more of them are an accident, such as a package manager's cache that nothing ignores.
 _MAX_HIDDEN: Final = 256
@@ -60,7 +60,7 @@ class Taker:
         tree = replace(order.tree, read_only_paths=borrowed)
         head = await self._agents_head(tree, order, bench) if keep_commits else None
         parent = head or order.base_commit_id
-        view = View.of(tree, Access.READ_ONLY, bench=bench)
+        view = View.of(tree, MountAccess.READ_ONLY, bench=bench)
         looking = Bench(self._git, view, order, with_agents_objects=head is not None)
         upper = await self._what_changed(view, order, scratch)
         if upper is None:
@@ -138,12 +138,12 @@ class Taker:
     async def _agents_head(self, tree: WorkingTree, order: Order, bench: Path) -> str | None:
         """Return the commit that the agent left HEAD at, where it descends from the base, and is not it."""
         command = Command("rev-parse", ("--verify", "--quiet"), ("HEAD^{commit}",))
-        alone = View.of(tree, Access.READ_ONLY)
+        alone = View.of(tree, MountAccess.READ_ONLY)
         answer = await self._git.run(alone, command, How(expected_codes=(0, 1, 128)))
         head = answer.line.decode("ascii", "replace")
         if answer.code != 0 or not is_commit_id(head) or head == order.base_commit_id:
             return None
-        beside = View.of(tree, Access.READ_ONLY, bench=bench)
+        beside = View.of(tree, MountAccess.READ_ONLY, bench=bench)
         looking = Bench(self._git, beside, order, with_agents_objects=True)
         descends = await looking.holds(Command("merge-base", ("--is-ancestor",), (order.base_commit_id, head)))
         return head if descends else None

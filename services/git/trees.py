@@ -10,7 +10,7 @@ from services.git.names import is_commit_id
 from services.git.sandboxed import How, SandboxedGit, View
 from services.git.signing import message_bytes, signature_line, signature_variables
 from services.sandbox.errors import HeldError, SandboxUnavailableError
-from services.sandbox.spec import Access
+from services.sandbox.spec import MountAccess
 
 _LOCKED = ".lock': File exists"  # git's words
 
@@ -29,7 +29,7 @@ class Trees:
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
         """
-        view = View.of(tree, Access.READ_ONLY)
+        view = View.of(tree, MountAccess.READ_ONLY)
         symbolic = await self._run(
             tree, view, Command("symbolic-ref", ("--quiet",), ("HEAD",)), How(expected_codes=(0, 1))
         )
@@ -52,11 +52,11 @@ class Trees:
             if _LOCKED not in error.message:
                 raise
         _log.warning("removing the locks that a git which was killed has left", tree=str(tree.path))
-        await self._git.remove_locks(View.of(tree, Access.READ_WRITE))
+        await self._git.remove_locks(View.of(tree, MountAccess.READ_WRITE))
         return await self._create_branch(tree, branch, commit_id)
 
     async def _create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
-        view = View.of(tree, Access.READ_WRITE)
+        view = View.of(tree, MountAccess.READ_WRITE)
         ref = b"refs/heads/" + branch
         target, existing = await self._commit_ids(tree, view, (commit_id or "HEAD").encode(), ref)
         if target is None:
@@ -74,7 +74,7 @@ class Trees:
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
         """
-        view = View.of(tree, Access.READ_ONLY)
+        view = View.of(tree, MountAccess.READ_ONLY)
         command = Command("status", ("--porcelain=v2", "-z", "--untracked-files=all"))
         return sorted(parse_status((await self._run(tree, view, command)).stdout), key=lambda entry: entry.path)
 
@@ -84,7 +84,7 @@ class Trees:
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
         """
-        view = View.of(tree, Access.READ_WRITE)
+        view = View.of(tree, MountAccess.READ_WRITE)
         await self._run(tree, view, Command("add", ("--all",)))
         staged = Command("diff", ("--cached", "--name-only", "-z", "--no-renames", "--no-ext-diff"))
         return (await self._run(tree, view, staged)).stdout.count(b"\0")
@@ -95,7 +95,7 @@ class Trees:
         Raises:
             FailedPrecondition: NOTHING_TO_COMMIT, NOT_A_REPOSITORY.
         """
-        view = View.of(tree, Access.READ_WRITE)
+        view = View.of(tree, MountAccess.READ_WRITE)
         head = (await self.head(tree)).commit_id
         staged = Command("diff", ("--cached", "--name-only", "-z", "--no-renames", "--no-ext-diff"))
         if not (await self._run(tree, view, staged)).stdout:

@@ -10,7 +10,7 @@ from services.sandbox import descriptors
 from services.sandbox.errors import OutputLimitError, SandboxTimeoutError
 from services.sandbox.launch import Launch, prepare
 from services.sandbox.spec import SandboxSpec
-from services.sandbox.termination import end
+from services.sandbox.termination import kill_with_children
 
 _CHUNK = 256 * 1024
 
@@ -37,7 +37,7 @@ async def start(spec: SandboxSpec, *, stdin: int | None = None) -> AsyncIterator
     """
     with contextlib.ExitStack() as stack:
         launch = await _prepared(spec, stack)
-        process = await _spawn(launch, stack.enter_context(descriptors.nothing()) if stdin is None else stdin)
+        process = await _spawn(launch, stack.enter_context(descriptors.null_device()) if stdin is None else stdin)
     try:
         yield process
     finally:
@@ -105,7 +105,7 @@ async def _spawn(launch: Launch, stdin: int) -> Process:
 
 async def _end(process: Process) -> None:
     if process.returncode is None:
-        end(process.pid)
+        kill_with_children(process.pid)
     # Read to their ends, which are those of all that was inside: asyncio waits for them too, and for ever for one whose
     # buffer is full and that nobody reads any more.
     ends = (_drained(reader) for reader in (process.stdout, process.stderr) if reader is not None)

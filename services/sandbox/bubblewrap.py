@@ -15,7 +15,7 @@ from pathlib import Path
 
 from services.sandbox import device_nodes, environment
 from services.sandbox.errors import SandboxUnavailableError
-from services.sandbox.spec import Access, Mount, Network, Overlay, SandboxSpec
+from services.sandbox.spec import Mount, MountAccess, Network, Overlay, SandboxSpec
 
 UID = 1000
 """User and group inside; mapped to those of the service outside."""
@@ -176,7 +176,7 @@ def _roots_files() -> list[Path]:
 
 def _mount(mount: Mount | Overlay) -> Iterator[str | Path]:
     if isinstance(mount, Mount):
-        option = "--bind" if mount.access is Access.READ_WRITE else "--ro-bind"
+        option = "--bind" if mount.access is MountAccess.READ_WRITE else "--ro-bind"
         yield from (option, mount.source, mount.target or mount.source)
     elif mount.mounted is not None:
         yield from ("--bind", mount.mounted, mount.target)

@@ -2,8 +2,8 @@
 
 An engine's client is none of the parents of what it starts, and what it says of its ends (exit codes 125 to 127, a
 stream that breaks) may be its own or the program's. So it only makes, starts and removes. All else goes through a
-directory of ours, the *desk*, which the container sees read-only at DESK; named pipes in it can be written to all the
-same. The container's init is a shell of the image that carries out `begin`:
+directory of ours, which the container sees read-only at CONTAINER_DIRECTORY; named pipes in it can be written to all
+the same. The container's init is a shell of the image that carries out `begin`:
 
     begin    what it does: see `script`
     out err  the program's standard output and error
@@ -24,9 +24,9 @@ from pathlib import Path
 from services.sandbox import environment, rlimits
 from services.sandbox.container_engines import Engine
 from services.sandbox.errors import SandboxUnavailableError
-from services.sandbox.spec import Access, Container, Limits, Mount, Network, Overlay, SandboxSpec
+from services.sandbox.spec import Container, Limits, Mount, MountAccess, Network, Overlay, SandboxSpec
 
-DESK = Path("/run/boatyard")
+CONTAINER_DIRECTORY = Path("/run/boatyard")
 """Where a container finds its desk."""
 
 PIPES = ("out", "err", "in", "status", "life")
@@ -94,8 +94,8 @@ def script(spec: SandboxSpec, *, has_input: bool) -> bytes:
         if name != "PATH" or value != usual["PATH"]  # the image knows better where its programs are
     )
     text = _BEGIN.format(
-        desk=DESK,
-        input=f"{DESK}/in" if has_input else os.devnull,
+        desk=CONTAINER_DIRECTORY,
+        input=f"{CONTAINER_DIRECTORY}/in" if has_input else os.devnull,
         began=BEGAN.decode(),
         ended=ENDED.decode(),
         counters=" ".join(_COUNTERS),
@@ -115,8 +115,8 @@ def creation(spec: SandboxSpec, engine: Engine, name: str, desk: Path, execution
     made = of(spec)
     yield from ("create", "--name", name)
     yield from _options(spec, engine, made)
-    yield from ("--label", f"{_LABEL}={execution_id}", "--mount", _mount(Mount(desk, DESK)))
-    yield from (made.image, str(DESK / "begin"))
+    yield from ("--label", f"{_LABEL}={execution_id}", "--mount", _mount(Mount(desk, CONTAINER_DIRECTORY)))
+    yield from (made.image, str(CONTAINER_DIRECTORY / "begin"))
 
 
 def _options(spec: SandboxSpec, engine: Engine, made: Container) -> Iterator[str]:
@@ -167,9 +167,9 @@ def _mount(mount: Mount | Overlay) -> str:
             raise SandboxUnavailableError(
                 "a container cannot stack a workspace's layers", "Ask the workspace service for one that the host sees"
             )
-        mount = Mount(mount.mounted, mount.target, Access.READ_WRITE)
+        mount = Mount(mount.mounted, mount.target, MountAccess.READ_WRITE)
     fields = ["type=bind", f"src={mount.source}", f"dst={mount.target or mount.source}"]
-    if mount.access is Access.READ_ONLY:
+    if mount.access is MountAccess.READ_ONLY:
         fields.append("readonly")
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(fields)

@@ -79,7 +79,7 @@ def has_image(engine: Engine, image: str) -> bool:
     return ask(engine.program, "image", "inspect", "--format", "{{.Id}}", image).returncode == 0
 
 
-def lacks(engine: Engine, image: str) -> SandboxUnavailableError:
+def missing_image(engine: Engine, image: str) -> SandboxUnavailableError:
     """Say that an image is not there, and how to get it."""
     return SandboxUnavailableError(
         f"there is no image {image!r} on this machine",

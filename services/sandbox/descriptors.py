@@ -13,7 +13,7 @@ from services.sandbox import device_nodes
 
 
 @contextlib.contextmanager
-def held(content: bytes) -> Iterator[int]:
+def memory_file(content: bytes) -> Iterator[int]:
     """Give a descriptor that reads `content` from its beginning. Unlike a pipe it takes any size without a reader."""
     fd = os.memfd_create("boatyard")
     with os.fdopen(fd, "r+b", buffering=0) as file:
@@ -23,7 +23,7 @@ def held(content: bytes) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def nothing() -> Iterator[int]:
+def null_device() -> Iterator[int]:
     """Give a descriptor of /dev/null: an empty file would not do, for programs that are given one search that."""
     null = Path(os.devnull)
     with contextlib.suppress(OSError):  # then `device_nodes.weakness` says so

@@ -52,6 +52,6 @@ class HostPattern:
         return (not self.host or host.endswith(f".{self.host}")) if self.below else host == self.host
 
 
-def normal(host: str) -> str:
+def normalized_host(host: str) -> str:
     """The one form of a host's name, or of its address without brackets."""
     return host.strip().removeprefix("[").removesuffix("]").rstrip(".").lower()

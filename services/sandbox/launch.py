@@ -48,14 +48,15 @@ def prepare(
         return
     with contextlib.ExitStack() as stack:
         files = {
-            path: stack.enter_context(descriptors.held(content)) for path, content in bubblewrap.files(spec).items()
+            path: stack.enter_context(descriptors.memory_file(content))
+            for path, content in bubblewrap.files(spec).items()
         }
         program = seccomp.program()
-        filters = [] if program is None else [stack.enter_context(descriptors.held(program))]
-        args = stack.enter_context(descriptors.held(bubblewrap.arguments(spec, files, filters)))
+        filters = [] if program is None else [stack.enter_context(descriptors.memory_file(program))]
+        args = stack.enter_context(descriptors.memory_file(bubblewrap.arguments(spec, files, filters)))
         status = () if status_fd is None else (b"--json-status-fd", b"%d" % status_fd)
         block = () if block_fd is None else (b"--block-fd", b"%d" % block_fd)
-        held = stack.enter_context(hold(spec))
+        held = stack.enter_context(hold_layers(spec))
         sync = [part for fd in held for part in (b"--sync-fd", b"%d" % fd)]
         argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *status, *block, *sync, b"--", *command]
         given = [fd for fd in (status_fd, block_fd) if fd is not None]
@@ -72,7 +73,7 @@ def _check(spec: SandboxSpec) -> None:
 
 
 @contextlib.contextmanager
-def hold(spec: SandboxSpec) -> Iterator[list[int]]:
+def hold_layers(spec: SandboxSpec) -> Iterator[list[int]]:
     """Hold the layers of the spec, and look that those are mounted that should be.
 
     Gives the descriptors that hold them, which are closed when the context is left.
@@ -87,7 +88,7 @@ def hold(spec: SandboxSpec) -> Iterator[list[int]]:
         raise ValueError("a sandbox can have one writable stack of layers: bubblewrap keeps one descriptor")
     with contextlib.ExitStack() as stack:
         fds = [
-            layer_locks.take(mount.upper, mount.holder, shared=mount.mounted is not None)
+            layer_locks.acquire(mount.upper, mount.holder, shared=mount.mounted is not None)
             for mount in layered
             if mount.upper
         ]

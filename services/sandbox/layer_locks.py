@@ -32,7 +32,7 @@ _PAUSE_S = 0.02
 _ESCAPED = str.maketrans({character: f"\\{ord(character):03o}" for character in ", \t\n\\"})
 
 
-def take(upper: Path, holder: str, *, shared: bool, patience_s: float = _PATIENCE_S) -> int:
+def acquire(upper: Path, holder: str, *, shared: bool, patience_s: float = _PATIENCE_S) -> int:
     """Return the descriptor that holds the layers with this upper directory; closing its last copy lets go of them.
 
     Blocks for up to `patience_s` while another holder is ending. `holder` says who asks, in a few words for people.

@@ -24,7 +24,7 @@ class Network(enum.StrEnum):
     OPEN = "open"
 
 
-class Access(enum.StrEnum):
+class MountAccess(enum.StrEnum):
     """What may be done with a mounted path."""
 
     READ_ONLY = "ro"
@@ -37,7 +37,7 @@ class Mount:
 
     source: Path
     target: Path | None = None
-    access: Access = Access.READ_ONLY
+    access: MountAccess = MountAccess.READ_ONLY
 
 
 @dataclass(frozen=True, slots=True)

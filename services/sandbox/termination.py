@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 
-def end(pid: int) -> None:
+def kill_with_children(pid: int) -> None:
     """Kill our child `pid`, bubblewrap or any other program, together with its own children; whoever started it reaps.
 
     Killed alone in its first milliseconds, bubblewrap leaves its child behind: that waits for a word of its parent

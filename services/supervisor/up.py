@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from services.common.errors import ServiceError, StartError
-from services.common.lock import alone, is_held
+from services.common.lock import is_held, single_instance
 from services.supervisor.clients import Agents, wait_until_serving
 from services.supervisor.down import end_agents
 from services.supervisor.keeper import Say, ServiceKeeper
@@ -42,7 +42,7 @@ async def up(plan: CellPlan, announce: Callable[[], None], say: Say) -> None:
     for folder in ("run", "logs"):
         plan.home.directory(folder)
     mend = "`boatyard down` ends it, and BOATYARD_HOME names another data directory"
-    with orders.from_signals(), alone(supervisor_lock(plan.home), f"runs the cell in {plan.home.root}", mend):
+    with orders.from_signals(), single_instance(supervisor_lock(plan.home), f"runs the cell in {plan.home.root}", mend):
         await _wait_for_predecessors(plan, orders, say)
         plan.home.cell_token()  # before four processes need them at once
         if plan.driver == GATEWAY:

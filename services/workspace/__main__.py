@@ -1,6 +1,6 @@
 """Run by `python -m services.workspace`."""
 
-from services.common.starting import importing
+from services.common.fast_import import importing
 
 with importing():
     from services.workspace.app import main

@@ -7,11 +7,11 @@ from boatyard.workspace.v1 import workspace_pb2 as pb
 from boatyard.workspace.v1.workspace_pb2_grpc import add_WorkspaceServiceServicer_to_server
 
 from services.common import program
+from services.common.db.commit_events import on_commit
 from services.common.db.engine import open_database, sqlite_url
-from services.common.db.facts import listen
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
-from services.common.lock import alone
+from services.common.lock import single_instance
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
@@ -40,12 +40,12 @@ async def _main() -> None:
     trees = home.directory("workspace", "trees")
     async with AsyncExitStack() as stack:
         # Two services on one directory would take each other's unfinished copies for rubbish.
-        stack.enter_context(alone(directory / "lock", f"serves the workspaces in {directory}"))
+        stack.enter_context(single_instance(directory / "lock", f"serves the workspaces in {directory}"))
         engine = open_database(sqlite_url(directory / "workspace.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.workspace.migrations")
         meters = await stack.enter_async_context(Meters("workspace").watching())
-        listen(engine, WorkspaceCounts(meters.registry).hear)
+        on_commit(engine, WorkspaceCounts(meters.registry).hear)
         admission = DiskAdmission(trees, settings.disk_reserve_bytes)
         choice = await choose(trees, admission, wanted=settings.driver, concurrent_copies=settings.concurrent_copies)
         measuring = Measuring(
@@ -65,7 +65,7 @@ async def _main() -> None:
             "measure": manager.keep_measured(),
             "fences": fences.forget_in_time(),
         }
-        await stack.enter_async_context(program.beside(upkeep))
+        await stack.enter_async_context(program.background_tasks(upkeep))
         await serve(
             listen=settings.listen,
             registrations=[

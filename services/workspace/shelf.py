@@ -90,7 +90,7 @@ class Shelf:
         """Keep all sandboxes out of a workspace. Raises FailedPrecondition(WORKSPACE_HELD) when one is in it."""
         if layer_locks.was_ever_held(own_files):
             try:
-                descriptor = await to_its_end(layer_locks.take, own_files, "its removal", shared=False)
+                descriptor = await to_its_end(layer_locks.acquire, own_files, "its removal", shared=False)
             except HeldError as error:
                 raise FailedPrecondition(
                     "WORKSPACE_HELD",

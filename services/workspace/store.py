@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import Moment, as_number, microseconds
-from services.common.db.facts import note
+from services.common.db.commit_events import publish_on_commit
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
 from services.workspace.model import Filter, Purpose, State, Visibility, Workspace
@@ -73,7 +73,7 @@ class WorkspaceStore:
         """Record a workspace; its id MUST be new."""
         async with self._engine.begin() as connection:
             await connection.execute(insert(workspaces).values(_to_row(workspace)))
-            note(connection, workspace)
+            publish_on_commit(connection, workspace)
 
     async def find(self, workspace_id: str) -> Workspace | None:
         """Return one workspace, or None."""
@@ -128,7 +128,7 @@ class WorkspaceStore:
         async with self._engine.begin() as connection:
             gone = await connection.execute(delete(workspaces).where(workspaces.c.workspace_id == workspace_id))
             if gone.rowcount:
-                note(connection, Removed(workspace_id))
+                publish_on_commit(connection, Removed(workspace_id))
 
     async def counts(self) -> Mapping[tuple[str, str], int]:
         """Return how many there are, by state and driver."""

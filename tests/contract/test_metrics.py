@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry
 
-from services.common.db.facts import listen, note
+from services.common.db.commit_events import on_commit, publish_on_commit
 from services.gateway.facts import JobEnded
 from services.gateway.metrics.counted import Counted
 from services.gateway.metrics.store import StandingStore
@@ -15,14 +15,14 @@ FAILED = Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it exited with 3"))
 
 async def test_what_is_rolled_back_is_not_counted(book: Books) -> None:
     heard: list[object] = []
-    listen(book.engine, heard.append)
+    on_commit(book.engine, heard.append)
     connection = await book.engine.connect()
     await connection.begin()
-    note(connection, "never")
+    publish_on_commit(connection, "never")
     await connection.rollback()
     await connection.close()
     async with book.engine.begin() as connection:
-        note(connection, "once")
+        publish_on_commit(connection, "once")
         assert heard == []
     assert heard == ["once"]
     async with book.engine.begin():
@@ -32,7 +32,7 @@ async def test_what_is_rolled_back_is_not_counted(book: Books) -> None:
 
 async def test_a_job_is_counted_where_it_ends_and_once(book: Books) -> None:
     heard: list[object] = []
-    listen(book.engine, heard.append)
+    on_commit(book.engine, heard.append)
     cell = await book.cell("one")
     await book.admit()
     lease = await claimed(cell)

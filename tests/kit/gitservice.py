@@ -24,7 +24,7 @@ from services.git.requests import Requests
 from services.git.sandboxed import View
 from services.git.settings import GitSettings
 from services.sandbox import aio, environment
-from services.sandbox.spec import Access, SandboxSpec
+from services.sandbox.spec import MountAccess, SandboxSpec
 from tests.kit.repos import Repo
 
 SIGNATURE = Signature("Boatyard", "boatyard@example.com", 1_800_000_000)
@@ -88,7 +88,7 @@ class LayeredWorkspace:
 
     async def agent(self, script: str) -> str:
         """Run a script at the top of the tree, and return what it wrote."""
-        view = View.of(self.tree, Access.READ_WRITE)
+        view = View.of(self.tree, MountAccess.READ_WRITE)
         identity = {"GIT_AUTHOR_NAME": b"Ada", "GIT_AUTHOR_EMAIL": b"a@b", "GIT_COMMITTER_NAME": b"Ada"}
         identity |= {"GIT_COMMITTER_EMAIL": b"a@b", "GIT_CONFIG_NOSYSTEM": b"1"}
         spec = SandboxSpec(

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import Moment
-from services.common.db.housekeeping import every_hour
+from services.common.db.retention import every_hour
 from services.common.errors import FailedPrecondition
 from services.common.fence import Fence
 

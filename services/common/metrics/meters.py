@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.metrics_core import Metric
 
 from services.common.metrics.process import EventLoop, Process
-from services.common.metrics.rpc import Rpcs
+from services.common.metrics.rpc import RpcMetrics
 from services.common.rpc.call import Layer
 
 Source: TypeAlias = Callable[[], Awaitable[Iterable[Metric]]]
@@ -26,7 +26,7 @@ class Meters:
 
     def __init__(self, service: str) -> None:
         self.registry = CollectorRegistry()
-        self.around: Layer = Rpcs(service, self.registry).around
+        self.around: Layer = RpcMetrics(service, self.registry).around
         self.registry.register(Process(service))
         self._loop = EventLoop(service, self.registry)
         self._failed = Counter(

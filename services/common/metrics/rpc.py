@@ -7,13 +7,13 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.common.rpc.call import Call
+from services.common.rpc.call import RpcCall
 
 _SECONDS: Final = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 _LABELS: Final = ("service", "method")
 
 
-class Rpcs:
+class RpcMetrics:
     """Counts the calls of one service. `around` is a layer for `serve`.
 
     Only methods that the service has come here, so whoever calls others makes no new labels.
@@ -42,7 +42,7 @@ class Rpcs:
         )
 
     @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    async def around(self, call: RpcCall) -> AsyncIterator[None]:
         """Count a call. See `call.Layer`."""
         method = call.method.removeprefix("/")
         in_flight = self._open.labels(self._service, method)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.common.errors import Unauthenticated
-from services.common.rpc.failing import Failures
+from services.common.rpc.auth_failures import FailureLimiter
 
 AUTHORIZATION_METADATA_KEY = "authorization"
 
@@ -18,7 +18,7 @@ def bearer(header: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Credentials:
     """What a call shows of who makes it.
 
     `token` is None where none was shown; `method` is the full name, such as /boatyard.git.v1.GitService/Push; `peer` is
@@ -46,7 +46,7 @@ class Authenticator(Protocol):
         """Whether a caller that was let in may be refused later, so that it is to be asked again about open streams."""
         ...
 
-    async def authenticate(self, shown: Shown) -> str:
+    async def authenticate(self, shown: Credentials) -> str:
         """Return the caller's name, for logs and records.
 
         Raises Unauthenticated, PermissionDenied, TooManyFailuresError.
@@ -69,9 +69,9 @@ class SingleToken:
         self._caller = caller
         self._reason = reason
         self._hint = hint
-        self._failures = Failures()
+        self._failures = FailureLimiter()
 
-    async def authenticate(self, shown: Shown) -> str:
+    async def authenticate(self, shown: Credentials) -> str:
         """See Authenticator."""
         if shown.token is not None and hmac.compare_digest(shown.token.encode(), self._token):
             return self._caller

@@ -16,7 +16,7 @@ _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 
 @dataclass(slots=True)
-class Call:
+class RpcCall:
     """One incoming call. `status` and `reason` are None while it goes well.
 
     `request` is what is asked, or the first message of its stream; `answer` is there when one was made, and no stream.
@@ -46,19 +46,19 @@ class Call:
         return value if isinstance(value, str) else None
 
 
-Layer = Callable[[Call], AbstractAsyncContextManager[None]]
-Inspect = Callable[[Call], Awaitable[None]]
+Layer = Callable[[RpcCall], AbstractAsyncContextManager[None]]
+Inspect = Callable[[RpcCall], Awaitable[None]]
 """Looks at a call's request before it is served, and may refuse it."""
 
-Answer = TypeVar("Answer")
+Response = TypeVar("Response")
 Screen = Callable[[Any], Any]
 """Returns what the caller being served may read of an answer, or of one message of it, and changes neither."""
 
 
-def show_all(answer: Answer) -> Answer:
+def show_all(answer: Response) -> Response:
     """Screen nothing, where whoever may ask may read the answer."""
     return answer
 
 
-async def let_pass(call: Call) -> None:
+async def let_pass(call: RpcCall) -> None:
     """Inspect nothing, where being let in at all is enough."""

@@ -23,9 +23,9 @@ from services.common.errors import (
 )
 from services.common.fence import FENCE_METADATA_KEY, Fence, set_current_fence
 from services.common.logs import CALLER, REQUEST_ID
-from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Shown, bearer
-from services.common.rpc.call import Call, Layer
-from services.common.rpc.failing import TooManyFailuresError
+from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Credentials, bearer
+from services.common.rpc.auth_failures import TooManyFailuresError
+from services.common.rpc.call import Layer, RpcCall
 from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
 
 REQUEST_ID_METADATA_KEY = "boatyard-request-id"
@@ -61,7 +61,7 @@ def layers(authenticator: Authenticator, unary_limit_seconds: float, around: Seq
 
 
 @asynccontextmanager
-async def with_request_id(call: Call) -> AsyncIterator[None]:
+async def with_request_id(call: RpcCall) -> AsyncIterator[None]:
     """Take the caller's request id or make one; give it to the logs, and back in the trailing metadata."""
     given = call.text(REQUEST_ID_METADATA_KEY)
     call.request_id = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
@@ -71,7 +71,7 @@ async def with_request_id(call: Call) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def with_access_log(call: Call) -> AsyncIterator[None]:
+async def with_access_log(call: RpcCall) -> AsyncIterator[None]:
     """Write one line a call: method, status, duration; at a level that says whose fault it is."""
     try:
         yield
@@ -87,7 +87,7 @@ async def with_access_log(call: Call) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def with_status(call: Call) -> AsyncIterator[None]:
+async def with_status(call: RpcCall) -> AsyncIterator[None]:
     """Note the status of a call that ends without `with_errors` having a say in it."""
     try:
         yield
@@ -101,7 +101,7 @@ async def with_status(call: Call) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def with_errors(call: Call) -> AsyncIterator[None]:
+async def with_errors(call: RpcCall) -> AsyncIterator[None]:
     """Turn what a handler raises into a status with details. Nobody else aborts."""
     try:
         yield
@@ -121,10 +121,10 @@ def authenticating(authenticator: Authenticator) -> Layer:
     """Refuse whom `authenticator` does not know."""
 
     @asynccontextmanager
-    async def layer(call: Call) -> AsyncIterator[None]:
+    async def layer(call: RpcCall) -> AsyncIterator[None]:
         if not call.is_open:
             token = bearer(call.text(AUTHORIZATION_METADATA_KEY) or "")
-            shown = Shown(token, call.method, call.context.peer(), call.metadata)
+            shown = Credentials(token, call.method, call.context.peer(), call.metadata)
             try:
                 caller = await authenticator.authenticate(shown)
             except TooManyFailuresError as error:
@@ -141,7 +141,7 @@ def authenticating(authenticator: Authenticator) -> Layer:
 
 
 @asynccontextmanager
-async def _while_known(authenticator: Authenticator, shown: Shown) -> AsyncIterator[None]:
+async def _while_known(authenticator: Authenticator, shown: Credentials) -> AsyncIterator[None]:
     """End a stream whose caller is let in no more: its token was revoked, or has expired."""
     refusal: ServiceError | None = None
     scope = asyncio.timeout(None)
@@ -175,7 +175,7 @@ def limiting_time(seconds: float) -> Layer:
     """End calls with one answer after `seconds`, whatever time their callers allow; streams may go on."""
 
     @asynccontextmanager
-    async def layer(call: Call) -> AsyncIterator[None]:
+    async def layer(call: RpcCall) -> AsyncIterator[None]:
         allowed = call.context.time_remaining() if call.answers_once else 0.0
         if allowed is not None and allowed <= seconds:
             yield
@@ -193,7 +193,7 @@ def limiting_time(seconds: float) -> Layer:
 
 
 @asynccontextmanager
-async def with_fence(call: Call) -> AsyncIterator[None]:
+async def with_fence(call: RpcCall) -> AsyncIterator[None]:
     """Read the job's fence, if the call has one, for `current_fence`."""
     text = call.text(FENCE_METADATA_KEY)
     if text is not None:
@@ -201,7 +201,7 @@ async def with_fence(call: Call) -> AsyncIterator[None]:
     yield
 
 
-def _status_of(call: Call, error: Exception) -> status_pb2.Status:
+def _status_of(call: RpcCall, error: Exception) -> status_pb2.Status:
     match error:
         case RemoteFailure():
             return _internal(call, error)
@@ -216,7 +216,7 @@ def _status_of(call: Call, error: Exception) -> status_pb2.Status:
             return _internal(call, error)
 
 
-def _internal(call: Call, error: BaseException) -> status_pb2.Status:
+def _internal(call: RpcCall, error: BaseException) -> status_pb2.Status:
     log.error("unexpected error", method=call.method, exc_info=error)
     return internal_status_proto(call.request_id)
 
@@ -228,7 +228,7 @@ def _unwrapped(error: Exception) -> Exception:
     return error
 
 
-async def _abort(call: Call, status: status_pb2.Status) -> None:
+async def _abort(call: RpcCall, status: status_pb2.Status) -> None:
     code = _CODES[status.code]
     call.status = Status(code.name)
     trailing = (

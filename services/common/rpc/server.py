@@ -18,7 +18,7 @@ from services.common.errors import StartError
 from services.common.rpc.auth import Authenticator
 from services.common.rpc.call import Inspect, Layer, Screen, let_pass, show_all
 from services.common.rpc.draining import Draining
-from services.common.rpc.gate import Gate
+from services.common.rpc.interceptor import Interceptor
 from services.common.rpc.layers import layers
 from services.common.rpc.tls import ServerTls
 
@@ -84,7 +84,7 @@ async def start_server(
 ) -> RunningServer:
     """Start serving at `listen` (host:port; port 0 takes any free one). Raises StartError when the port is taken."""
     server = grpc.aio.server(
-        interceptors=[Gate(layers(authenticator, unary_limit_seconds, around), inspect, screen)],
+        interceptors=[Interceptor(layers(authenticator, unary_limit_seconds, around), inspect, screen)],
         options=_OPTIONS,
         maximum_concurrent_rpcs=_MAX_CALLS,
     )

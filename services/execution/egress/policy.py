@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from services.common.addresses import is_public, unwrapped
 from services.execution.egress.decisions import Decisions
-from services.sandbox.host_patterns import HostPattern, normal
+from services.sandbox.host_patterns import HostPattern, normalized_host
 
 _RESOLVE_S = 10.0
 
@@ -43,14 +43,14 @@ class Policy:
 
     def knows(self, name: str) -> bool:
         """Whether a name may be asked for, and tell it."""
-        named = any(pattern.names(normal(name)) for pattern in self.patterns)
+        named = any(pattern.names(normalized_host(name)) for pattern in self.patterns)
         self.decisions.tell(name, 53, allowed=named, reason="" if named else "HOST_NOT_ALLOWED")
         return named
 
     async def addresses(self, host: str, port: int) -> list[Address]:
         """Where to connect to for a host and port, and tell it. Raises RefusedError."""
         try:
-            found = await self._addresses(normal(host), port)
+            found = await self._addresses(normalized_host(host), port)
         except RefusedError as refused:
             self.decisions.tell(host, port, allowed=False, reason=refused.reason)
             raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from services.execution.egress.policy import Policy, RefusedError
-from services.sandbox.host_patterns import normal
+from services.sandbox.host_patterns import normalized_host
 
 _HEAD_WITHIN_S = 30.0
 _CONNECT_WITHIN_S = 15.0
@@ -120,7 +120,7 @@ def parse(head: bytes) -> Call | None:
     if not host:
         return None
     if method == "CONNECT":
-        return None if port is None else Call(normal(host), port, b"")
+        return None if port is None else Call(normalized_host(host), port, b"")
     if url.scheme != "http":
         return None
     path = target.partition("://")[2].removeprefix(url.netloc)
@@ -128,7 +128,7 @@ def parse(head: bytes) -> Call | None:
     kept = [line for line in lines[1:] if line and not line.lower().startswith((*_OWN, "host:"))]
     place = url.netloc.rpartition("@")[2]
     request = [f"{method} {path} {version}", f"Host: {place}", *kept, "Connection: close", "", ""]
-    return Call(normal(host), port or 80, "\r\n".join(request).encode("latin-1"))
+    return Call(normalized_host(host), port or 80, "\r\n".join(request).encode("latin-1"))
 
 
 async def _answer(writer: asyncio.StreamWriter, status: str, text: str, reason: str = "") -> None:

@@ -77,7 +77,7 @@ def start(spec: SandboxSpec, run: RunDirectory, group: Group | None) -> Agent:
         SandboxUnavailableError: there is no sandbox here.
         OSError: the kernel refuses.
     """
-    with descriptors.held(run.stdin.read_bytes()) if run.stdin.exists() else descriptors.nothing() as fd:
+    with descriptors.memory_file(run.stdin.read_bytes()) if run.stdin.exists() else descriptors.null_device() as fd:
         return start_on(spec, fd, run, group)
 
 

@@ -22,7 +22,7 @@ from services.execution.runner.spawning import PIPE_BYTES
 from services.sandbox import container, container_engines
 from services.sandbox.container_engines import Engine
 from services.sandbox.errors import SandboxError, SandboxUnavailableError
-from services.sandbox.launch import hold
+from services.sandbox.launch import hold_layers
 from services.sandbox.spec import SandboxSpec
 
 _BEGINS_WITHIN_S = 60.0
@@ -55,7 +55,7 @@ class ContainedAgent:
         self.verified_by: EndVerification | None = None
         self.limit: Reason | None = None
         with contextlib.ExitStack() as stack:
-            stack.enter_context(hold(spec))
+            stack.enter_context(hold_layers(spec))
             self._has_input = not stat.S_ISCHR(os.fstat(stdin).st_mode)
             self._desk.prepare(spec, has_input=self._has_input)
             self.stdout, self.stderr = (self._open(name, os.O_RDONLY) for name in ("out", "err"))
@@ -138,7 +138,7 @@ class ContainedAgent:
         if container_engines.has_image(engine, image):
             return
         if not self._made.may_pull:
-            raise container_engines.lacks(engine, image)
+            raise container_engines.missing_image(engine, image)
         self._fetching = subprocess.Popen(
             [engine.program, "pull", "--quiet", image],
             stdin=subprocess.DEVNULL,

@@ -13,7 +13,7 @@ from services.execution.runner.init import Init
 from services.execution.runner.spawning import pipes, spawn
 from services.sandbox.launch import prepare
 from services.sandbox.spec import SandboxSpec
-from services.sandbox.termination import end
+from services.sandbox.termination import kill_with_children
 
 _GONE_WITHIN_S = 10.0
 _BEGINS_WITHIN_S = 30.0
@@ -84,7 +84,7 @@ class SandboxedAgent:
         """End the namespace by its init, or bwrap where it is not that far."""
         self.read_status()
         if self._init is None:
-            end(self._bwrap.pid)
+            kill_with_children(self._bwrap.pid)
             return
         self._init.kill()
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from services.common.errors import Status
 from services.common.ids import new_id
-from services.common.rpc.call import Call, Layer
-from services.common.rpc.failing import TOO_MANY_FAILURES
+from services.common.rpc.auth_failures import TOO_MANY_FAILURES
+from services.common.rpc.call import Layer, RpcCall
 from services.gateway.audit import wire
 from services.gateway.audit.model import OK, REFUSED, Record
 from services.gateway.audit.trail import Trail
@@ -20,7 +20,7 @@ def recording(trail: Trail, cell_id: str, changing: Container[str]) -> Layer:
     """Record the calls of `changing` RPCs (by their paths), and of all others those that are refused."""
 
     @asynccontextmanager
-    async def layer(call: Call) -> AsyncIterator[None]:
+    async def layer(call: RpcCall) -> AsyncIterator[None]:
         try:
             yield
         finally:
@@ -31,7 +31,7 @@ def recording(trail: Trail, cell_id: str, changing: Container[str]) -> Layer:
     return layer
 
 
-def _record(call: Call, cell_id: str) -> Record:
+def _record(call: RpcCall, cell_id: str) -> Record:
     is_nobodys = call.status is Status.UNAUTHENTICATED or call.reason == TOO_MANY_FAILURES
     access = None if is_nobodys else current_access()
     origin = access.origin if access else call.context.peer()

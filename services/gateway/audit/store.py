@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
-from services.common.rpc.failing import TOO_MANY_FAILURES
+from services.common.rpc.auth_failures import TOO_MANY_FAILURES
 from services.gateway.audit.model import REFUSED, Record, Wanted
 from services.gateway.audit.tables import audit_records
 from services.gateway.sql import read_page

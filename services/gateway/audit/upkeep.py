@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.db.housekeeping import every_hour
+from services.common.db.retention import every_hour
 from services.gateway.audit import store
 from services.gateway.auth import store as token_store
 

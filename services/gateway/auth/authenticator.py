@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from services.common.errors import PermissionDenied, Unauthenticated
-from services.common.rpc.auth import Shown
-from services.common.rpc.failing import Failures
+from services.common.rpc.auth import Credentials
+from services.common.rpc.auth_failures import FailureLimiter
 from services.gateway.auth.current import set_current_access
 from services.gateway.auth.model import FIRST_ADMINISTRATOR, Access, Role
 
@@ -21,7 +21,7 @@ class Knows(Protocol):
         """Whether it costs nothing to say what a token allows, or is worth it: it has opened before."""
         ...
 
-    async def access(self, token: str, shown: Shown) -> Access | None:
+    async def access(self, token: str, shown: Credentials) -> Access | None:
         """Return what a token allows; None for one that is not known here. `shown` is the whole of the call's words."""
         ...
 
@@ -36,7 +36,7 @@ class AdminToken:
         """See Knows."""
         return True
 
-    async def access(self, token: str, shown: Shown) -> Access | None:  # noqa: ARG002 - one token opens all methods
+    async def access(self, token: str, shown: Credentials) -> Access | None:  # noqa: ARG002 - one token opens all methods
         """See Knows."""
         return Access(FIRST_ADMINISTRATOR, Role.ADMIN) if hmac.compare_digest(token.encode(), self._token) else None
 
@@ -49,12 +49,14 @@ class GatewayAuthenticator:
 
     forgets = True
 
-    def __init__(self, known: Sequence[Knows], required: Mapping[str, Role], failures: Failures | None = None) -> None:
+    def __init__(
+        self, known: Sequence[Knows], required: Mapping[str, Role], failures: FailureLimiter | None = None
+    ) -> None:
         self._known = known
         self._required = required
-        self._failures = failures or Failures()
+        self._failures = failures or FailureLimiter()
 
-    async def authenticate(self, shown: Shown) -> str:
+    async def authenticate(self, shown: Credentials) -> str:
         """See Authenticator; what the caller is allowed is then `current_access()`."""
         access = await self._access(shown)
         set_current_access(access)
@@ -67,7 +69,7 @@ class GatewayAuthenticator:
             )
         return access.name
 
-    async def _access(self, shown: Shown) -> Access:
+    async def _access(self, shown: Credentials) -> Access:
         if shown.token is None:
             self._failures.note(shown.peer)
             raise Unauthenticated(f"a bearer token is needed: {_HINT}", reason="TOKEN_REQUIRED")

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.errors import PermissionDenied
 from services.common.ids import is_id
-from services.common.rpc.call import Call
+from services.common.rpc.call import RpcCall
 from services.gateway.auth import scope, wire
 from services.gateway.auth.current import current_access
 from services.gateway.auth.model import Access, Role
@@ -33,7 +33,7 @@ class ScopeCheck:
         self._engine = engine
         self._tokens = tokens
 
-    async def __call__(self, call: Call) -> None:
+    async def __call__(self, call: RpcCall) -> None:
         """Raise PermissionDenied (COORDINATOR_NOT_ALLOWED; PROJECT_NOT_ALLOWED, the same for what is not there)."""
         access = current_access()
         if access.role is Role.COORDINATOR:

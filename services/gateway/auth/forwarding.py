@@ -10,7 +10,7 @@ import json
 from typing import Final
 
 from services.common.errors import Unauthenticated
-from services.common.rpc.auth import Shown
+from services.common.rpc.auth import Credentials
 from services.gateway.auth.current import current_access
 from services.gateway.auth.model import Access, Role
 
@@ -41,7 +41,7 @@ class PeerToken:
         """See Knows."""
         return True
 
-    async def access(self, token: str, shown: Shown) -> Access | None:
+    async def access(self, token: str, shown: Credentials) -> Access | None:
         """Return what the caller is allowed for whom the other gateway calls. Raises Unauthenticated without one."""
         if not hmac.compare_digest(token.encode(), self._token):
             return None

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.common.rpc.auth import Shown
+from services.common.rpc.auth import Credentials
 from services.gateway.auth.model import Access
 from services.gateway.auth.store import SECRET_PREFIX, TokenStore, hash_of
 
@@ -35,7 +35,7 @@ class StoredTokens:
         """See Knows: it is none of these tokens, or has opened here, and not failed since."""
         return not token.startswith(SECRET_PREFIX) or hash_of(token) in self._opened
 
-    async def access(self, token: str, shown: Shown) -> Access | None:  # noqa: ARG002 - it knows a token by itself
+    async def access(self, token: str, shown: Credentials) -> Access | None:  # noqa: ARG002 - it knows a token by itself
         """See Knows. Raises Unavailable while the database is away."""
         if not token.startswith(SECRET_PREFIX):
             return None

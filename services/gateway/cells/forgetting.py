@@ -2,7 +2,7 @@
 
 import structlog
 
-from services.common.db.housekeeping import every_hour
+from services.common.db.retention import every_hour
 from services.gateway.cells.model import Cell
 from services.gateway.cells.store import CellStore
 

@@ -5,7 +5,7 @@ import socket
 from importlib.metadata import version
 from pathlib import Path
 
-from services.common.ids import kept_id
+from services.common.ids import persistent_id
 from services.gateway.cells.model import Cell
 from services.gateway.settings import GatewaySettings
 
@@ -14,7 +14,7 @@ def this_cell(directory: Path, settings: GatewaySettings) -> Cell:
     """Describe this gateway's cell, whose id is kept in `directory`."""
     host = socket.gethostname()
     return Cell(
-        cell_id=kept_id(directory / "cell-id", "cell"),
+        cell_id=persistent_id(directory / "cell-id", "cell"),
         host=host,
         version=version("boatyard"),
         capacity=settings.max_jobs,

@@ -4,7 +4,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
-from services.common.db.facts import note
+from services.common.db.commit_events import publish_on_commit
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.auth import scope
@@ -75,7 +75,7 @@ class CheckpointStore:
             )
             holds = written.rowcount == 1
             if holds:
-                note(connection, Questions(answer.state))
+                publish_on_commit(connection, Questions(answer.state))
                 await wake(connection, job)
             decided = await _get(connection, checkpoint_id)
         if holds:

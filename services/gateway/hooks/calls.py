@@ -6,9 +6,9 @@ from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
-from services.common.db.facts import note
-from services.common.db.housekeeping import every_hour
+from services.common.db.commit_events import publish_on_commit
 from services.common.db.paging import Page
+from services.common.db.retention import every_hour
 from services.gateway.auth import scope
 from services.gateway.facts import HookCalled
 from services.gateway.hooks.model import CallFilter, CallView
@@ -32,7 +32,7 @@ async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) 
         known = {"state": call.state, "tries": call.tries, "status": _text(call.status), "answer": _text(call.answer)}
         ended = this.where(hook_calls.c.state == CallState.RUNNING).values(**known, end_time=NOW)
         if (await connection.execute(ended)).rowcount:
-            note(connection, HookCalled(call.event, call.state))
+            publish_on_commit(connection, HookCalled(call.event, call.state))
         return
     row = {
         "call_id": call.call_id,

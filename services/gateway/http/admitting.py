@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from services.common.errors import Exhausted, ServiceError, Status, Unavailable
 from services.common.logs import CALLER
-from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Shown, bearer
+from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Credentials, bearer
 from services.gateway.auth import scope
 
 _CODES: Final = {
@@ -33,7 +33,7 @@ class Admitting:
         (TOO_MANY_FAILURES), or Unavailable while the database, which knows the tokens, is away.
         """
         token = bearer(request.headers.get(AUTHORIZATION_METADATA_KEY, ""))
-        shown = Shown(token, request.url.path, _peer(request), dict(request.headers))
+        shown = Credentials(token, request.url.path, _peer(request), dict(request.headers))
         structlog.contextvars.bind_contextvars(**{CALLER: await self._authenticator.authenticate(shown)})
         scope.check_all()
 

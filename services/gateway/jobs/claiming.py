@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.common.db.facts import note
+from services.common.db.commit_events import publish_on_commit
 from services.common.db.outages import outage
 from services.gateway.facts import JobTaken
 from services.gateway.jobs.attempts import give_up, next_attempt
@@ -176,7 +176,7 @@ class Claimer:
         )
         is_new = row.state == JobState.PENDING or attempt.number != row.attempt
         is_taken_over = row.state == JobState.RUNNING and row.cell_id != self.cell_id
-        note(connection, JobTaken(is_new=is_new, is_taken_over=is_taken_over))
+        publish_on_commit(connection, JobTaken(is_new=is_new, is_taken_over=is_taken_over))
         is_moved = not await self._lies_here(connection, attempt.execution_id)
         return Lease(
             row.job_id,

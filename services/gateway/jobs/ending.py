@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Row, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.common.db.facts import note
+from services.common.db.commit_events import publish_on_commit
 from services.gateway.catalog.model import WorkItemState
 from services.gateway.catalog.store import set_work_item_state
 from services.gateway.checkpoints.rows import withdraw
@@ -36,7 +36,7 @@ async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) 
         .returning(jobs.c.end_time)
     )
     seconds = (ended.scalar_one() - job.start_time).total_seconds() if job.start_time else None
-    note(connection, JobEnded(job.kind, outcome.state, reason, seconds))
+    publish_on_commit(connection, JobEnded(job.kind, outcome.state, reason, seconds))
     await end_stages(connection, job.job_id)
     await withdraw(connection, job.job_id)
     cancelled = outcome.state is JobState.CANCELLED

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.db.listening import MAX_PAYLOAD_BYTES, heard, tell
+from services.common.db.pg_notify import MAX_PAYLOAD_BYTES, notifications, notify
 from services.common.errors import Unavailable
 from services.gateway.jobs.changes import Changes
 
@@ -53,14 +53,14 @@ class Notices:
                 some = [self._unsent.popitem() for _ in range(min(len(self._unsent), _AT_ONCE))]
                 words = (job_id + (_WORK if work else "") for job_id, work in some)
                 try:
-                    await tell(self._engine, _CHANNEL, " ".join((self._ours, *words)))
+                    await notify(self._engine, _CHANNEL, " ".join((self._ours, *words)))
                 except Unavailable:  # others look, now and then
                     self._unsent.clear()
                 except Exception:  # the loop outlives whatever one notice met
                     log.exception("could not tell of a change")
 
     async def _hear(self) -> None:
-        async with aclosing(heard(self._engine, _CHANNEL)) as payloads:
+        async with aclosing(notifications(self._engine, _CHANNEL)) as payloads:
             async for payload in payloads:
                 if payload is None:
                     self._changes.missed()

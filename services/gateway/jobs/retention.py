@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number
-from services.common.db.housekeeping import every_hour
+from services.common.db.retention import every_hour
 from services.gateway.database import metadata
 from services.gateway.jobs.tables import executions, jobs, now
 from services.lifecycle.model.states import JobState

@@ -2,7 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.db.facts import listen
+from services.common.db.commit_events import on_commit
 from services.common.metrics import Meters
 from services.gateway.cells.model import Cell
 from services.gateway.cells.store import CellStore
@@ -14,6 +14,6 @@ from services.gateway.metrics.store import StandingStore
 def gateway_meters(engine: AsyncEngine, cells: CellStore, here: Cell) -> Meters:
     """Count what is written by way of `engine` from now on."""
     meters = Meters("gateway")
-    listen(engine, Counted(meters.registry).hear)
+    on_commit(engine, Counted(meters.registry).hear)
     meters.add(StandingMetrics(StandingStore(engine, here.cell_id), cells, here))
     return meters

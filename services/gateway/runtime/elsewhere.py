@@ -9,9 +9,9 @@ import grpc
 from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
 
-from services.common.errors import cell_unavailable
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
+from services.gateway.cell_unavailable import cell_unavailable
 from services.gateway.cells.model import Cell
 from services.gateway.runtime.clients import LONG_SECONDS
 from services.gateway.runtime.place import Compared, Events, Kinds, NodeAway

@@ -10,12 +10,12 @@ from typing import Final, Protocol
 import grpc
 from boatyard.gateway.v1 import runtime_pb2
 
-from services.common.errors import cell_unavailable
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY
 from services.common.rpc.channel import open_channel
 from services.common.rpc.tls import ClientTls
 from services.gateway.auth.current import current_access
 from services.gateway.auth.forwarding import forwarded_metadata
+from services.gateway.cell_unavailable import cell_unavailable
 from services.gateway.cells.model import Cell, CellKind, CellView
 from services.gateway.cells.store import CellStore
 from services.gateway.jobs.store import JobStore

@@ -8,7 +8,7 @@ from pathlib import Path
 from services.common.errors import NotFound
 from services.sandbox import aio, environment
 from services.sandbox.errors import SandboxError
-from services.sandbox.spec import Access, Mount, Overlay, SandboxSpec
+from services.sandbox.spec import Mount, MountAccess, Overlay, SandboxSpec
 from services.workspace.drivers.disk import DiskAdmission, disk_full
 from services.workspace.drivers.process import run
 from services.workspace.drivers.seam import DriverError
@@ -94,7 +94,7 @@ class CopyDriver:
         """Copy out of a sandbox that sees the layers as one tree, read-only."""
         # Through a stack nothing is shared: the kernel answers EXDEV.
         argv = (b"cp", b"-a", b"--", b"%b/." % bytes(_STACKED), bytes(_COPY))
-        shown = (Overlay(layers, None, None, _STACKED), Mount(tree, _COPY, Access.READ_WRITE))
+        shown = (Overlay(layers, None, None, _STACKED), Mount(tree, _COPY, MountAccess.READ_WRITE))
         spec = SandboxSpec(argv, Path("/"), shown, environment.base() | {"LC_ALL": b"C"})
         try:
             ended = await aio.run(spec, timeout=_COPY_SECONDS)

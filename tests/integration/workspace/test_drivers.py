@@ -18,7 +18,7 @@ from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, StartError
 from services.sandbox import aio, environment
-from services.sandbox.spec import Access, Mount, Overlay, SandboxSpec
+from services.sandbox.spec import Mount, MountAccess, Overlay, SandboxSpec
 from services.workspace import store
 from services.workspace.drivers import DiskAdmission, choose, mounts
 from services.workspace.manager import WorkspaceManager
@@ -66,7 +66,7 @@ async def managing(directory: Path, driver: str | None = None, **bounds: int) ->
 def mounted(layout: Layout, holder: str = "a test") -> Mount | Overlay:
     """Show a workspace to a sandbox, as the services that work in it do."""
     if layout.path is not None:
-        return Mount(layout.path, WORKSPACE, Access.READ_WRITE)
+        return Mount(layout.path, WORKSPACE, MountAccess.READ_WRITE)
     return Overlay(layout.lowers, layout.upper, layout.work, WORKSPACE, layout.mounted, holder)
 
 

@@ -17,7 +17,7 @@ async def _for_ever(ended: list[str], name: str) -> None:
 
 async def test_work_ends_with_what_is_inside() -> None:
     ended: list[str] = []
-    async with program.beside({name: _for_ever(ended, name) for name in ("one", "two")}):
+    async with program.background_tasks({name: _for_ever(ended, name) for name in ("one", "two")}):
         await asyncio.sleep(0)
     assert sorted(ended) == ["one", "two"]
 
@@ -28,7 +28,7 @@ async def test_what_is_inside_ends_with_the_error_of_work_that_breaks() -> None:
 
     ended: list[str] = []
     with pytest.raises(ValueError, match="the loop is lost"):
-        async with program.beside({"other": _for_ever(ended, "other"), "breaks": breaks()}):
+        async with program.background_tasks({"other": _for_ever(ended, "other"), "breaks": breaks()}):
             await asyncio.Event().wait()
     assert ended == ["other"]
 
@@ -42,7 +42,7 @@ async def test_an_error_inside_comes_out_as_it_is() -> None:
         raise StartError("cannot listen") from cause
 
     with pytest.raises(StartError, match="cannot listen") as raised:
-        async with program.beside({"work": _for_ever(ended, "work")}):
+        async with program.background_tasks({"work": _for_ever(ended, "work")}):
             await serve()
     assert (ended, raised.value.__cause__) == (["work"], cause)
 
@@ -51,5 +51,5 @@ async def test_work_that_is_done_disturbs_nobody() -> None:
     async def done() -> None:
         return
 
-    async with program.beside({"done": done()}):
+    async with program.background_tasks({"done": done()}):
         await asyncio.sleep(0)

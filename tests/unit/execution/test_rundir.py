@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from services.execution.model import MARK, Bounds, Plan, Reason, Result, State
 from services.execution.rundir import RunDirectory, StopRequest
-from services.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
+from services.sandbox.spec import Limits, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
 PATHS = st.sampled_from([Path("/workspace"), Path("/a b/ü"), Path("/bytes-\udcff")])
-MOUNTS = st.builds(Mount, PATHS, PATHS, st.sampled_from(Access)) | st.builds(
+MOUNTS = st.builds(Mount, PATHS, PATHS, st.sampled_from(MountAccess)) | st.builds(
     Overlay, st.lists(PATHS, min_size=1).map(tuple), PATHS, PATHS, PATHS
 )
 SPECS = st.builds(

@@ -268,7 +268,7 @@ async def test_layers_that_are_not_mounted_yet_are_asked_for_again(
 async def test_layers_that_somebody_else_has_are_left_alone(deep_parts: GitParts, deep_base: Base) -> None:
     workspace = await deep_parts.layered(deep_base, mounted=False)
     assert workspace.tree.layers
-    descriptor = layer_locks.take(workspace.tree.layers.upper, "execution e1", shared=False)
+    descriptor = layer_locks.acquire(workspace.tree.layers.upper, "execution e1", shared=False)
     try:
         for call in (take(deep_parts, workspace), deep_parts.manager.status(workspace.tree)):
             with pytest.raises(FailedPrecondition, match="execution e1") as failure:

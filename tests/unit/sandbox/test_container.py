@@ -10,7 +10,7 @@ import pytest
 from services.sandbox import container, container_engines, environment
 from services.sandbox.container_engines import Engine
 from services.sandbox.errors import SandboxUnavailableError
-from services.sandbox.spec import Access, AllowList, Container, Mount, Network, Overlay, SandboxSpec, Tier
+from services.sandbox.spec import AllowList, Container, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
 PODMAN = Engine("/usr/bin/podman", is_podman=True, is_rootless=False, has_limits=True, has_filter=True, version="5.0.0")
 _HOST = {"security": {"rootless": True, "seccompEnabled": True}, "cgroupVersion": "v1", "cgroupControllers": ["memory"]}
@@ -32,7 +32,7 @@ def test_everything_after_the_image_is_ours_and_nothing_of_the_program_is_told()
 
 
 def test_a_path_with_a_comma_is_one_path() -> None:
-    mount = Mount(Path('/a,readonly=false,"b"'), Path("/workspace"), Access.READ_ONLY)
+    mount = Mount(Path('/a,readonly=false,"b"'), Path("/workspace"), MountAccess.READ_ONLY)
     assert 'type=bind,"src=/a,readonly=false,""b""",dst=/workspace,readonly' in told(spec(mounts=(mount,)))
 
 
@@ -82,7 +82,7 @@ def test_the_script_hands_on_arguments_and_environment_whatever_is_in_them(tmp_p
         (desk / name).touch()
     (desk / "life").write_bytes(b"go\n")
     # What ends all others when we end is for a container alone; here it would be everybody's end.
-    lines = made.replace(bytes(container.DESK), bytes(desk)).splitlines(keepends=True)
+    lines = made.replace(bytes(container.CONTAINER_DIRECTORY), bytes(desk)).splitlines(keepends=True)
     script = b"".join(line for line in lines if b"kill -KILL -1" not in line)
     (desk / "begin").write_bytes(script)
     subprocess.run(["/bin/sh", desk / "begin"], check=True, timeout=60, env={"PATH": os.defpath})

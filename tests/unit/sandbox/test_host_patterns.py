@@ -1,6 +1,6 @@
 import pytest
 
-from services.sandbox.host_patterns import HostPattern, normal
+from services.sandbox.host_patterns import HostPattern, normalized_host
 
 
 @pytest.mark.parametrize(
@@ -16,8 +16,8 @@ from services.sandbox.host_patterns import HostPattern, normal
 )
 def test_a_pattern_names_what_it_says_and_nothing_else(pattern: str, yes: list[str], no: list[str]) -> None:
     parsed = HostPattern.parse(pattern)
-    assert [host for host in yes if not parsed.names(normal(host))] == []
-    assert [host for host in no if parsed.names(normal(host))] == []
+    assert [host for host in yes if not parsed.names(normalized_host(host))] == []
+    assert [host for host in no if parsed.names(normalized_host(host))] == []
 
 
 def test_without_a_port_it_is_about_the_web() -> None:

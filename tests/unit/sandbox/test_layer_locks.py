@@ -47,7 +47,7 @@ async def test_only_one_sandbox_has_the_layers_and_the_other_hears_which(layers:
     async with running("sleep 60", layers):
         told = layer_locks.held_by(layers.upper)
         with pytest.raises(HeldError) as raised:
-            await asyncio.to_thread(layer_locks.take, layers.upper, "git", shared=False, patience_s=0.1)
+            await asyncio.to_thread(layer_locks.acquire, layers.upper, "git", shared=False, patience_s=0.1)
     assert told
     assert told.startswith("execution e1 (started by process ")
     assert "execution e1" in str(raised.value)
@@ -89,11 +89,11 @@ async def test_the_lock_outlives_a_killed_runner_and_not_its_sandbox(layers: Ove
         assert runner.stdout
         assert await asyncio.to_thread(runner.stdout.readline) == b"there\n"
         with pytest.raises(HeldError):
-            layer_locks.take(layers.upper, "git", shared=False, patience_s=0)
+            layer_locks.acquire(layers.upper, "git", shared=False, patience_s=0)
         runner.send_signal(signal.SIGKILL)
         runner.wait()
         runner.stdout.close()
-        descriptor = await asyncio.to_thread(layer_locks.take, layers.upper, "git", shared=False, patience_s=20)
+        descriptor = await asyncio.to_thread(layer_locks.acquire, layers.upper, "git", shared=False, patience_s=20)
         try:
             assert not processes.with_environment({mark: "1"})
         finally:

@@ -13,7 +13,7 @@ from services.sandbox import aio, environment
 from services.sandbox.errors import OutputLimitError, SandboxTimeoutError, SandboxUnavailableError
 from services.sandbox.launch import prepare
 from services.sandbox.probe import diagnose, probe
-from services.sandbox.spec import Access, Limits, Mount, Network, Overlay, SandboxSpec, Tier
+from services.sandbox.spec import Limits, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
 WORKSPACE = Path("/workspace")
 
@@ -27,7 +27,7 @@ def workspace(tmp_path: Path) -> Path:
 
 def shell(workspace: Path, line: str, *more: Mount | Overlay, **fields: object) -> SandboxSpec:
     variables = environment.base() | fields.pop("variables", {})
-    mounts = (Mount(workspace, WORKSPACE, Access.READ_WRITE), *more)
+    mounts = (Mount(workspace, WORKSPACE, MountAccess.READ_WRITE), *more)
     return SandboxSpec((b"/bin/sh", b"-c", line.encode()), WORKSPACE, mounts, variables, **fields)
 
 
@@ -234,7 +234,7 @@ async def test_without_a_sandbox_the_program_starts_in_the_same_place(workspace:
     spec = SandboxSpec(
         (b"/bin/sh", b"-c", b"pwd; echo $HOME; env | grep -c BOATYARD_TEST; ulimit -n"),
         WORKSPACE / "sub",
-        (Mount(workspace, WORKSPACE, Access.READ_WRITE),),
+        (Mount(workspace, WORKSPACE, MountAccess.READ_WRITE),),
         environment.base(),
         limits=Limits(open_files=99),
         tier=Tier.NONE,

@@ -9,11 +9,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
 
-from services.common.db import bounded, listening
+from services.common.db import bounded, pg_notify
 from services.common.db import engine as engines
 from services.common.db.bounded import BoundedConnection, unhurried
 from services.common.db.engine import open_database
-from services.common.db.listening import heard, tell
+from services.common.db.pg_notify import notifications, notify
 from services.common.errors import Unavailable
 from services.common.rpc.channel import UNARY_DEADLINE_SECONDS
 from tests.kit.postgres import OwnPostgres
@@ -28,7 +28,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BoundedConnection, "answer_seconds", 2.0)
     monkeypatch.setattr(bounded, "_SILENT_SECONDS", 0.5)
     monkeypatch.setitem(bounded.CONNECTING, "connect_timeout", 2)
-    monkeypatch.setattr(listening, "_PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(pg_notify, "_PROBE_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ async def test_whoever_asks_a_server_that_hangs_is_told_and_all_goes_on_after_it
 
 @pytest.mark.slow
 async def test_whoever_listens_hears_again_after_it(engine: AsyncEngine, own_postgres: OwnPostgres) -> None:
-    words = heard(engine, "things")
+    words = notifications(engine, "things")
     async with asyncio.timeout(SOON):
         assert await anext(words) is None
         with own_postgres.hanging():
@@ -96,7 +96,7 @@ async def test_whoever_listens_hears_again_after_it(engine: AsyncEngine, own_pos
             await asyncio.wait([again], timeout=bounded._PING_SECONDS + 1)  # it asks, and gets no answer
         assert await again is None, "something may have been missed"
         await until_it_is_back(engine)
-        await tell(engine, "things", "done")
+        await notify(engine, "things", "done")
         while (word := await anext(words)) is None:
             pass
     assert word == "done"

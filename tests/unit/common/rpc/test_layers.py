@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 from services.common import errors, logs
 from services.common.fence import Fence, current_fence
 from services.common.rpc import layers
-from services.common.rpc.auth import Shown
+from services.common.rpc.auth import Credentials
 from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
@@ -303,7 +303,7 @@ class Forgetful:
     away = False
     asked = 0
 
-    async def authenticate(self, shown: Shown) -> str:
+    async def authenticate(self, shown: Credentials) -> str:
         self.asked += 1
         if self.away:
             raise errors.Unavailable("DATABASE_UNAVAILABLE", "away")

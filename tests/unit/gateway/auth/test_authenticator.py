@@ -7,9 +7,9 @@ import grpc
 import pytest
 
 from services.common.errors import PermissionDenied, Unauthenticated
-from services.common.rpc.auth import Shown
+from services.common.rpc.auth import Credentials
+from services.common.rpc.auth_failures import MAX_FAILURES, FailureLimiter, TooManyFailuresError
 from services.common.rpc.channel import open_channel
-from services.common.rpc.failing import MAX_FAILURES, Failures, TooManyFailuresError
 from services.common.rpc.status import service_error
 from services.gateway.auth import scope
 from services.gateway.auth.authenticator import AdminToken, GatewayAuthenticator
@@ -33,7 +33,7 @@ class Known:
     def is_at_hand(self, token: str) -> bool:
         return token in TOKENS and token in self.asked
 
-    async def access(self, token: str, shown: Shown) -> Access | None:
+    async def access(self, token: str, shown: Credentials) -> Access | None:
         self.asked.append(token)
         return TOKENS.get(token)
 
@@ -116,10 +116,12 @@ def test_work_of_our_own_sees_everything() -> None:
 async def test_tokens_that_come_in_a_flood_are_not_asked_about_and_who_was_let_in_stays_in() -> None:
     now = 0.0
     known = Known()
-    authenticator = GatewayAuthenticator([AdminToken("first"), known], {"/a/B": Role.VIEWER}, Failures(lambda: now))
+    authenticator = GatewayAuthenticator(
+        [AdminToken("first"), known], {"/a/B": Role.VIEWER}, FailureLimiter(lambda: now)
+    )
 
     async def show(token: str | None, peer: str = "ipv4:192.0.2.1:40000", *, is_again: bool = False) -> str:
-        return await authenticator.authenticate(Shown(token, "/a/B", peer, {}, is_again=is_again))
+        return await authenticator.authenticate(Credentials(token, "/a/B", peer, {}, is_again=is_again))
 
     await show("VIEWER")
     for number in range(MAX_FAILURES):

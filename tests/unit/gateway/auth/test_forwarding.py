@@ -3,7 +3,7 @@
 import pytest
 
 from services.common.errors import Unauthenticated
-from services.common.rpc.auth import Shown
+from services.common.rpc.auth import Credentials
 from services.gateway.auth.current import set_current_access
 from services.gateway.auth.forwarding import FORWARDED_METADATA_KEY, PeerToken, forwarded_metadata
 from services.gateway.auth.model import Access, Role
@@ -11,8 +11,8 @@ from services.gateway.auth.model import Access, Role
 CALLER = Access("Zoë", Role.VIEWER, frozenset({"b", "a"}), token_id="token-1", origin="ipv4:10.0.0.1:2")
 
 
-def shown(metadata: dict[str, str | bytes]) -> Shown:
-    return Shown("peers", "/a/B", "ipv4:10.0.0.2:3", metadata)
+def shown(metadata: dict[str, str | bytes]) -> Credentials:
+    return Credentials("peers", "/a/B", "ipv4:10.0.0.2:3", metadata)
 
 
 @pytest.mark.parametrize("caller", [CALLER, Access("admin", Role.ADMIN, origin="ipv4:10.0.0.1:2")])

@@ -11,13 +11,13 @@ import pytest_asyncio
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.common.errors import Unavailable
-from services.common.rpc.auth import Shown
+from services.common.rpc.auth import Credentials
 from services.gateway.auth import known
 from services.gateway.auth.known import StoredTokens
 from services.gateway.auth.model import Role, Token
 from services.gateway.auth.store import TokenStore, new_secret
 
-SHOWN = Shown(None, "/a/B", "ipv4:127.0.0.1:1", {})
+SHOWN = Credentials(None, "/a/B", "ipv4:127.0.0.1:1", {})
 
 
 class Counting(TokenStore):

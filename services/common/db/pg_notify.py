@@ -30,13 +30,13 @@ async def _closing(connection: psycopg.AsyncConnection) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def tell(engine: AsyncEngine, channel: str, payload: str) -> None:
+async def notify(engine: AsyncEngine, channel: str, payload: str) -> None:
     """Send a word to whoever listens to a channel now, this process included. Raises Unavailable."""
     async with engine.begin() as connection:
         await connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})
 
 
-async def heard(engine: AsyncEngine, channel: str) -> AsyncGenerator[str | None, None]:
+async def notifications(engine: AsyncEngine, channel: str) -> AsyncGenerator[str | None, None]:
     """Yield the words of a channel until closed; None after each time that some may have been missed, the first too.
 
     A connection that is lost is made anew for as long as it takes.

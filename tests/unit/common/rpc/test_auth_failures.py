@@ -5,9 +5,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.common.errors import Exhausted
-from services.common.rpc import failing
+from services.common.rpc import auth_failures
+from services.common.rpc.auth_failures import MAX_FAILURES, FailureLimiter, TooManyFailuresError, address_of
 from services.common.rpc.channel import open_channel
-from services.common.rpc.failing import MAX_FAILURES, Failures, TooManyFailuresError, address_of
 from services.common.rpc.status import service_error
 from tests.kit.servers import TOKEN, serving
 from tests.unit.common.rpc.echo import Echo, EchoStub
@@ -31,14 +31,14 @@ def test_whose_failures_are_counted_together(peer: str, address: str) -> None:
     assert address_of(peer) == address
 
 
-def flooded(failures: Failures, peer: str = "ipv4:192.0.2.1:1", count: int = MAX_FAILURES) -> None:
+def flooded(failures: FailureLimiter, peer: str = "ipv4:192.0.2.1:1", count: int = MAX_FAILURES) -> None:
     for _ in range(count):
         failures.note(peer)
 
 
 def test_an_address_that_fails_too_often_waits_and_is_never_shut_out_for_good() -> None:
     now = 50.0
-    failures = Failures(lambda: now)
+    failures = FailureLimiter(lambda: now)
     flooded(failures)
     for _ in range(1000):  # what is refused makes it no worse
         with pytest.raises(TooManyFailuresError) as refused:
@@ -55,7 +55,7 @@ def test_an_address_that_fails_too_often_waits_and_is_never_shut_out_for_good() 
 
 def test_of_a_flood_little_is_told() -> None:
     now = 0.0
-    failures = Failures(lambda: now)
+    failures = FailureLimiter(lambda: now)
     flooded(failures)
     told = []
     with capture_logs() as logs:
@@ -72,8 +72,8 @@ def test_of_a_flood_little_is_told() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failing, "_MAX_ADDRESSES", 2)
-    failures = Failures(lambda: 0.0)
+    monkeypatch.setattr(auth_failures, "_MAX_ADDRESSES", 2)
+    failures = FailureLimiter(lambda: 0.0)
     for host in (1, 2, 3):
         flooded(failures, f"ipv4:192.0.2.{host}:1")
     failures.check("ipv4:192.0.2.1:1")  # forgotten

@@ -12,14 +12,14 @@ from typing import Any, TypeAlias
 import grpc
 
 from services.common.errors import Status
-from services.common.rpc.call import Call, Context, Inspect, Layer, Screen
-from services.common.rpc.written import serializer
+from services.common.rpc.call import Context, Inspect, Layer, RpcCall, Screen
+from services.common.rpc.preserialized import serializer
 
 # Generic in its stub alone: subscripting it fails at run time.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
-class Gate(grpc.aio.ServerInterceptor):
+class Interceptor(grpc.aio.ServerInterceptor):
     """Puts every handler behind the layers, and between an inspection of what is asked and a screen of the answer."""
 
     def __init__(self, passed: Sequence[Layer], inspect: Inspect, screen: Screen) -> None:
@@ -52,7 +52,7 @@ class Gate(grpc.aio.ServerInterceptor):
 
         async def pass_through(request: Any, context: Context) -> Any:
             metadata = dict(context.invocation_metadata() or ())
-            call = Call(method, context, answers_once, metadata)
+            call = RpcCall(method, context, answers_once, metadata)
             if not handler.request_streaming:
                 call.request = request
             async with AsyncExitStack() as stack:
@@ -84,7 +84,7 @@ class Gate(grpc.aio.ServerInterceptor):
 class _Inspected:
     """What a client streams, with its first message inspected; no generator, for who would end one?"""
 
-    def __init__(self, messages: AsyncIterator[Any], call: Call, inspect: Inspect) -> None:
+    def __init__(self, messages: AsyncIterator[Any], call: RpcCall, inspect: Inspect) -> None:
         self._messages = aiter(messages)
         self._call = call
         self._inspect = inspect

@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 _FACTS: Final = "boatyard_facts"
 
 
-def note(connection: AsyncConnection, fact: object) -> None:
+def publish_on_commit(connection: AsyncConnection, fact: object) -> None:
     """Have something told at the commit of the transaction in which it is done. Without a listener it does nothing."""
     connection.info.get(_FACTS, []).append(fact)
 
 
-def listen(engine: AsyncEngine, hear: Callable[[object], None]) -> None:
+def on_commit(engine: AsyncEngine, hear: Callable[[object], None]) -> None:
     """Have `hear` called with every fact of every transaction from now on, in their order. It MUST NOT raise."""
 
     def begun(connection: Connection) -> None:

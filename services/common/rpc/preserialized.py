@@ -5,12 +5,12 @@ from typing import Any, TypeVar, cast
 
 from google.protobuf.message import Message
 
-Answer = TypeVar("Answer", bound=Message)
+Response = TypeVar("Response", bound=Message)
 
 
-def written(kind: type[Answer], data: bytes) -> Answer:  # noqa: ARG001 - it is the type
+def preserialized(kind: type[Response], data: bytes) -> Response:  # noqa: ARG001 - it is the type
     """Return what a handler may send in the place of a `kind` that serializes to `data`; nothing else works on it."""
-    return cast("Answer", data)
+    return cast("Response", data)
 
 
 def serializer(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes] | None:

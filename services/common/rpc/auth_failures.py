@@ -49,7 +49,7 @@ class _Address:
     told: float = float("-inf")
 
 
-class Failures:
+class FailureLimiter:
     """Knows how often addresses have failed; of 10,000 at most, then of those that failed last."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -57,7 +57,7 @@ class Failures:
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
 
     def check(self, peer: str) -> None:
-        """Raise TooManyFailuresError where no other failure is allowed now; `peer` is as in `Shown`."""
+        """Raise TooManyFailuresError where no other failure is allowed now; `peer` is as in `Credentials`."""
         address = address_of(peer)
         known = self._addresses.get(address)
         now = self._clock()
