@@ -22,8 +22,8 @@ from services.coordinator.settings import CoordinatorSettings, listed
 from services.coordinator.shipping import Shipping
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import LedgerUnavailable
-from services.lifecycle.nodes import Machine, connected
-from services.lifecycle.strays import Strays
+from services.lifecycle.nodes import NodeInventory, connected
+from services.lifecycle.orphans import OrphanReaper
 from services.lifecycle.webhooks import Webhooks
 
 _RETRY_SECONDS: Final = 1.0
@@ -60,7 +60,7 @@ async def _main() -> None:
             webhooks=Webhooks(settings.webhooks_allowed),
             keeping=settings.keeping,
         )
-        strays = Strays(Machine(nodes), partial(upstream.standings, coordinator_id), settings.keeping)
+        strays = OrphanReaper(NodeInventory(nodes), partial(upstream.standings, coordinator_id), settings.keeping)
 
         async def carry() -> None:
             if not is_known:

@@ -20,7 +20,7 @@ from services.common.rpc.streaming import streaming
 from services.common.rpc.tls import ClientTls
 from services.coordinator import wire
 from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
-from services.lifecycle.strays import Standing
+from services.lifecycle.orphans import JobStatus
 
 T = TypeVar("T")
 
@@ -151,9 +151,9 @@ class Upstream:
 
         await self.ask(listen)
 
-    async def standings(self, coordinator_id: str, job_ids: Collection[str]) -> Mapping[str, Standing]:
+    async def standings(self, coordinator_id: str, job_ids: Collection[str]) -> Mapping[str, JobStatus]:
         """Return how we stand to jobs; those that are not known are left out. Raises ServiceError."""
-        found: dict[str, Standing] = {}
+        found: dict[str, JobStatus] = {}
         wanted = sorted(job_ids)
         for start in range(0, len(wanted), _STANDINGS):
             some = wanted[start : start + _STANDINGS]

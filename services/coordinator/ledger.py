@@ -13,12 +13,12 @@ from services.coordinator import wire
 from services.coordinator.clients import Upstream
 from services.coordinator.shipping import Shipping
 from services.lifecycle.ledger import Beat, Document, Lease, Stage
-from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Decision, Question
+from services.lifecycle.model.hook_calls import HookCall
+from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState
-from services.lifecycle.model.surroundings import Surroundings
 from services.lifecycle.model.value import pack, unpack
 
 _CLAIM_SECONDS: Final = 20.0
@@ -95,11 +95,11 @@ class RemoteLedger:
         self._lease_seconds = wire.seconds(answer.lease_duration)
         return wire.beat_from(answer)
 
-    async def surroundings(self, lease: Lease) -> Surroundings:
+    async def surroundings(self, lease: Lease) -> JobContext:
         """See Ledger."""
         request = ledger_pb2.ReadSurroundingsRequest(holder=self._holder(lease))
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadSurroundings(request, timeout=_CALL_SECONDS))
-        return unpack(Surroundings, answer.surroundings)
+        return unpack(JobContext, answer.surroundings)
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
         """See Ledger."""

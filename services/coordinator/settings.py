@@ -8,7 +8,7 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_valid
 from services.common.errors import StartError
 from services.common.rpc.tls import ClientTls
 from services.common.settings import ListenAddress, is_loopback, read_token
-from services.lifecycle.settings import CarrierSettings
+from services.lifecycle.settings import DriverSettings
 
 
 def _addresses(text: str) -> str:
@@ -26,7 +26,7 @@ def listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-class CoordinatorSettings(CarrierSettings, env_prefix="BOATYARD_COORDINATOR_"):
+class CoordinatorSettings(DriverSettings, env_prefix="BOATYARD_COORDINATOR_"):
     """Variables BOATYARD_COORDINATOR_<NAME>, and BOATYARD_HOME and BOATYARD_TOKEN."""
 
     listen: ListenAddress = "127.0.0.1:7464"

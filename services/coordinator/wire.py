@@ -7,10 +7,10 @@ from boatyard.gateway.v1 import coordinator_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
 from services.lifecycle.ledger import Beat, Lease, Stage
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.states import Retention, StageState
 from services.lifecycle.model.value import unpack
-from services.lifecycle.strays import Standing
+from services.lifecycle.orphans import JobStatus
 
 _STATES: Final = {job_pb2.StageRecord.State.Value(f"STATE_{state}"): state for state in StageState}
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
@@ -28,7 +28,7 @@ def lease_from(message: pb.ClaimedJob) -> Lease:
         fence=message.lease.fence,
         attempt=message.attempt,
         execution_id=message.execution_id,
-        order=unpack(Order, message.order),
+        order=unpack(JobSpec, message.order),
         cancel_requested=message.cancel_requested,
         is_moved=message.is_moved,
         last_attempt=message.last_attempt,
@@ -53,10 +53,10 @@ def stage_from(message: ledger_pb2.RecordedStage) -> Stage:
     return Stage(message.name, _STATES[message.state], message.result.decode(), message.message)
 
 
-def standing_from(message: ledger_pb2.Standing) -> Standing:
+def standing_from(message: ledger_pb2.Standing) -> JobStatus:
     """Read how we stand to a job."""
     retention = agent_pb2.Policy.Retention.Name(message.retention).removeprefix("RETENTION_")
-    return Standing(message.execution_id, Retention(retention))
+    return JobStatus(message.execution_id, Retention(retention))
 
 
 def seconds(span: Duration) -> float:

@@ -60,8 +60,8 @@ from services.gateway.runtime.relay import Relay
 from services.gateway.runtime.servicer import RuntimeServicer
 from services.gateway.settings import GatewaySettings
 from services.lifecycle.driver import Driver
-from services.lifecycle.nodes import Machine, Nodes, connected
-from services.lifecycle.strays import Strays
+from services.lifecycle.nodes import NodeInventory, Nodes, connected
+from services.lifecycle.orphans import OrphanReaper
 from services.lifecycle.webhooks import Webhooks
 
 Work: TypeAlias = Coroutine[Any, Any, None]
@@ -165,7 +165,7 @@ def _carrying(
     webhooks = Webhooks(settings.webhooks_allowed)
     driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
     changes.call_on_work(driver.poke)
-    strays = Strays(Machine(nodes), standings.of, settings.keeping)
+    strays = OrphanReaper(NodeInventory(nodes), standings.of, settings.keeping)
     return {"driver": driver.run(), "strays": strays.keep_ended(settings.lease_seconds)}
 
 

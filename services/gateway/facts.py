@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from services.lifecycle.model.calls import CallState
 from services.lifecycle.model.checkpoint import CheckpointState
+from services.lifecycle.model.hook_calls import CallState
 from services.lifecycle.model.states import HookEvent, JobState
 
 

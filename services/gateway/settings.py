@@ -7,10 +7,10 @@ from pydantic import AliasChoices, Field, SecretStr, model_validator
 
 from services.common.rpc.tls import ClientTls, ServerTls
 from services.common.settings import PublicAddress, is_loopback
-from services.lifecycle.settings import CarrierSettings
+from services.lifecycle.settings import DriverSettings
 
 
-class GatewaySettings(CarrierSettings, env_prefix="BOATYARD_GATEWAY_"):
+class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
     """Variables BOATYARD_GATEWAY_<NAME>, and BOATYARD_HOME, _DATABASE_URL, _TOKEN, AGENT_COMMAND, ANTHROPIC_MODEL."""
 
     listen: PublicAddress = "127.0.0.1:7460"

@@ -12,8 +12,8 @@ import structlog
 from services.common import logs
 from services.lifecycle.failures import Parked
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable
-from services.lifecycle.life import carry
-from services.lifecycle.model.outcome import Keeping
+from services.lifecycle.life import run_job
+from services.lifecycle.model.outcome import RetentionPeriods
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import JobRun
 from services.lifecycle.webhooks import Webhooks
@@ -32,12 +32,12 @@ class Driver:
         capacity: int,
         poll_seconds: float = 1.0,
         webhooks: Webhooks | None = None,
-        keeping: Keeping | None = None,
+        keeping: RetentionPeriods | None = None,
     ) -> None:
         self._ledger = ledger
         self._nodes = nodes
         self._webhooks = webhooks or Webhooks()
-        self._keeping = keeping or Keeping()
+        self._keeping = keeping or RetentionPeriods()
         self._capacity = capacity
         self._poll_seconds = poll_seconds
         self._jobs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
@@ -94,7 +94,7 @@ class Driver:
         with logs.request(lease.job_id):
             log.info("job taken", fence=lease.fence, attempt=lease.attempt)
             try:
-                outcome = await carry(job)
+                outcome = await run_job(job)
                 if outcome is None:
                     log.info("the job is to be tried again", attempt=lease.attempt)
                 else:

@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import Protocol
 
 from services.common.fence import Fence
-from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Decision, Question
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.hook_calls import HookCall
+from services.lifecycle.model.job_context import JobContext
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import StageState
-from services.lifecycle.model.surroundings import Surroundings
 
 
 class LeaseLost(Exception):
@@ -36,7 +36,7 @@ class Lease:
     attempt: int
     execution_id: str
     """The attempt's agent."""
-    order: Order
+    order: JobSpec
     cancel_requested: bool = False
     is_moved: bool = False
     """Whether the attempt was another machine's, and goes on here because others know of its end already: what is left
@@ -102,7 +102,7 @@ class Ledger(Protocol):
         """Prolong leases. MUST NOT prolong one whose fence is no longer the job's."""
         ...
 
-    async def surroundings(self, lease: Lease) -> Surroundings:
+    async def surroundings(self, lease: Lease) -> JobContext:
         """Return what the job needs beside its order, as it is now."""
         ...
 

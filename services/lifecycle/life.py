@@ -7,11 +7,11 @@ import structlog
 
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked
 from services.lifecycle.ledger import LeaseLost
+from services.lifecycle.model.job_context import JobContext
+from services.lifecycle.model.node_work import Base, Layout, ResultCommit, Run
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
-from services.lifecycle.model.surroundings import Surroundings
-from services.lifecycle.model.work import Base, Layout, Run, Taken
-from services.lifecycle.retrying import counted, is_to_retry, retry_after
+from services.lifecycle.retries import is_to_retry, retry_after, with_attempt_number
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
 from services.lifecycle.stages.checkpoints import answer_agent, approval, first_task
@@ -31,14 +31,14 @@ from services.lifecycle.stages.result import compare, is_to_publish, publish, ta
 log = structlog.get_logger()
 
 
-async def carry(job: JobRun) -> Outcome | None:
+async def run_job(job: JobRun) -> Outcome | None:
     """Carry a job from wherever it is to its end, and record that; return None when it is to be tried again.
 
     Raises LeaseLost when it is no longer ours, and Parked when it waits for a person.
     """
     await job.load()
     surroundings = await job.insist(lambda: job.ledger.surroundings(job.lease))
-    outcome = failed_before(job) or counted(job, await _outcome(job, surroundings))
+    outcome = failed_before(job) or with_attempt_number(job, await _outcome(job, surroundings))
     again = is_to_retry(job, outcome)
     with job.uninterrupted():
         await _tried(_end_agent(job))
@@ -56,7 +56,7 @@ async def carry(job: JobRun) -> Outcome | None:
     return outcome
 
 
-async def _outcome(job: JobRun, surroundings: Surroundings) -> Outcome:
+async def _outcome(job: JobRun, surroundings: JobContext) -> Outcome:
     try:
         await _work(job, surroundings)
     except JobCancelled:
@@ -71,7 +71,7 @@ async def _outcome(job: JobRun, surroundings: Surroundings) -> Outcome:
     return Outcome(JobState.SUCCEEDED)
 
 
-async def _work(job: JobRun, surroundings: Surroundings) -> None:
+async def _work(job: JobRun, surroundings: JobContext) -> None:
     remote = surroundings.remote
     await choose_hooks(job, surroundings.hooks)
     job.surround(call_hooks_before, call_hooks_after)
@@ -92,7 +92,7 @@ async def _work(job: JobRun, surroundings: Surroundings) -> None:
         await call_post_hooks(job)
 
 
-async def _round(job: JobRun, surroundings: Surroundings, layout: Layout, base: Base | None, task: str) -> str:
+async def _round(job: JobRun, surroundings: JobContext, layout: Layout, base: Base | None, task: str) -> str:
     """Have the agent do a task, and do with its result what is to be done. Return its next task, or nothing."""
     remote = surroundings.remote
     await start_agent(job, layout, base, task)
@@ -115,7 +115,7 @@ async def _round(job: JobRun, surroundings: Surroundings, layout: Layout, base: 
     return ""
 
 
-async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> Taken:
+async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> ResultCommit:
     """Take what the agent has done, however it ended."""
     try:
         taken = await take(job, layout, base)

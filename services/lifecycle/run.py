@@ -12,11 +12,11 @@ import structlog
 from services.common.errors import FailedPrecondition, ServiceError
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
-from services.lifecycle.model.outcome import Failure, Keeping
+from services.lifecycle.model.node_work import Run
+from services.lifecycle.model.outcome import Failure, RetentionPeriods
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import Purpose, StageState
 from services.lifecycle.model.value import Recorded, Value, dump, load
-from services.lifecycle.model.work import Run
 from services.lifecycle.nodes import JobNodes, Nodes
 from services.lifecycle.webhooks import Webhooks
 
@@ -38,7 +38,9 @@ class JobRun:
     counts from 1 how often the agent is started: again, in the same workspace, when a person asks for changes.
     """
 
-    def __init__(self, lease: Lease, ledger: Ledger, nodes: Nodes, webhooks: Webhooks, keeping: Keeping) -> None:
+    def __init__(
+        self, lease: Lease, ledger: Ledger, nodes: Nodes, webhooks: Webhooks, keeping: RetentionPeriods
+    ) -> None:
         self.lease = lease
         self.order = lease.order
         self.ledger = ledger

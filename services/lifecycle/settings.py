@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from services.common.settings import ServiceSettings
-from services.lifecycle.model.outcome import Keeping
+from services.lifecycle.model.outcome import RetentionPeriods
 from services.lifecycle.webhooks import AllowList
 
 
@@ -17,7 +17,7 @@ def _checked(text: str) -> str:
 Hours = Annotated[float, Field(ge=0, le=87600)]
 
 
-class CarrierSettings(ServiceSettings):
+class DriverSettings(ServiceSettings):
     """Where the machine's own node services are, how long what jobs leave on it is kept, and whom webhooks may call."""
 
     workspace_address: str = "127.0.0.1:7461"
@@ -35,10 +35,10 @@ class CarrierSettings(ServiceSettings):
     """Addresses, networks and host names, separated by commas, that webhooks may call though they are not public."""
 
     @property
-    def keeping(self) -> Keeping:
+    def keeping(self) -> RetentionPeriods:
         """Return how long workspaces are kept."""
         hours = (self.keep_succeeded_hours, self.keep_failed_hours, self.keep_cancelled_hours)
-        return Keeping(*(each * 3600 for each in hours))
+        return RetentionPeriods(*(each * 3600 for each in hours))
 
     @property
     def webhooks_allowed(self) -> AllowList:

@@ -16,7 +16,7 @@ from services.gateway.jobs.turns import AWAY_LEASES
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision
 from services.lifecycle.model.outcome import Outcome
-from services.lifecycle.model.output import Changes, FileChange, Output
+from services.lifecycle.model.output import DiffSummary, FileChange, Output
 from services.lifecycle.model.states import JobState, StageState
 from tests.kit.ledger import Books, claimed, clear, expire, go_away, let_expire, question, set_job
 
@@ -39,7 +39,7 @@ async def asking(book: Books, cell: SqlLedger, **fields: object) -> tuple[Lease,
 
 async def test_a_question_is_kept_as_it_was_asked(book: Books) -> None:
     files = (FileChange(b"\xff", "A", additions=1),)
-    output = Output(summary="done", changes=Changes(files=files, total_files=1), commit_id="c0ffee")
+    output = Output(summary="done", changes=DiffSummary(files=files, total_files=1), commit_id="c0ffee")
     lease, asked = await asking(book, await book.cell("cell"), output=output, round=2, seconds=90.0)
     assert await book.checkpoints.get(asked.checkpoint_id) == asked
     assert (asked.job_id, asked.project_id, asked.execution_id) == (lease.job_id, "default", lease.execution_id)

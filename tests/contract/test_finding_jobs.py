@@ -14,9 +14,9 @@ from services.gateway.jobs.model import JobFilter, JobView, LabelSelector
 from services.gateway.jobs.store import job_key
 from services.gateway.jobs.tables import executions, jobs, stages
 from services.gateway.jobs.watching import Told, watch_jobs
+from services.lifecycle.model.job_context import FileContent
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
-from services.lifecycle.model.surroundings import Content
 from tests.kit.ledger import Books, claimed, clear
 
 LABELS = ({}, {"env": "prod"}, {"env": "prod", "team": "a b"}, {"env": "test"}, {"team": ""})
@@ -245,7 +245,7 @@ async def test_from_a_position_on_nothing_is_missed(book: Books) -> None:
 
 
 async def test_files_are_handed_to_whoever_carries_the_job_and_go_with_it(book: Books) -> None:
-    files = (Content("a/b.csv", b"\0\xff"), Content("c", b""))
+    files = (FileContent("a/b.csv", b"\0\xff"), FileContent("c", b""))
     view = await book.admit(files=files, data=b'{"n": 1}')
     assert [(file.name, file.size) for file in view.order.files] == [("a/b.csv", 2), ("c", 0)]
     cell = await book.cell("cell")

@@ -11,7 +11,7 @@ from services.gateway.hooks.calls import CallStore
 from services.gateway.hooks.model import CallFilter, CallView
 from services.gateway.jobs.tables import jobs, now
 from services.lifecycle.ledger import LeaseLost
-from services.lifecycle.model.calls import CallState, HookCall
+from services.lifecycle.model.hook_calls import CallState, HookCall
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import HookEvent, JobState
 from tests.kit.ledger import Books, claimed

@@ -11,7 +11,7 @@ from services.lifecycle.model.checkpoint import CheckpointState, Origin, Questio
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, JobState
-from services.lifecycle.retrying import back_off
+from services.lifecycle.retries import back_off
 
 CANCELLED: Final = "CANCELLED"
 """The reason of whoever ends a job because somebody asked for that."""

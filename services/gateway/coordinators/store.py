@@ -26,10 +26,10 @@ from services.gateway.requests import Request
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.checkpoint import Question
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.states import JobState
 from services.lifecycle.model.value import load
-from services.lifecycle.strays import Standing
+from services.lifecycle.orphans import JobStatus
 
 _LEASES = (
     select(jobs, executions.c.cell_id.label("lies_on"), cells.c.kind.label("holder"))
@@ -163,7 +163,7 @@ class CoordinatorStore:
         async with self._engine.begin() as connection:
             return frozenset((await connection.execute(wanted)).scalars())
 
-    async def standings(self, coordinator_id: str, job_ids: Sequence[str]) -> Mapping[str, Standing]:
+    async def standings(self, coordinator_id: str, job_ids: Sequence[str]) -> Mapping[str, JobStatus]:
         """Return how a coordinator stands to jobs; those that are not known, or not allowed, are left out."""
         projects = scope.visible()
         if projects is not None:
@@ -209,7 +209,7 @@ def _lease(row: Row[Any]) -> Lease:
         row.fence,
         row.attempt,
         row.execution_id,
-        load(Order, row.definition),
+        load(JobSpec, row.definition),
         cancel_requested=row.cancel_requested,
         is_moved=row.lies_on != row.cell_id,
         last_attempt=row.last_attempt,

@@ -10,8 +10,8 @@ from services.gateway.hooks.servicer import HookServicer
 from services.gateway.hooks.store import HookStore
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import document
+from services.lifecycle.hook_dry_run import HookDryRun
 from services.lifecycle.nodes import Nodes
-from services.lifecycle.rehearsal import Rehearsal
 from services.lifecycle.webhooks import AllowList, Webhooks
 
 
@@ -24,5 +24,5 @@ def registration(engine: AsyncEngine, jobs: JobStore, nodes: Nodes, allowed: All
     return Registration(
         hook_pb2.DESCRIPTOR.services_by_name["HookService"].full_name,
         add_HookServiceServicer_to_server,
-        HookServicer(HookStore(engine), CallStore(engine), allowed, Rehearsal(nodes, Webhooks(allowed)), document_of),
+        HookServicer(HookStore(engine), CallStore(engine), allowed, HookDryRun(nodes, Webhooks(allowed)), document_of),
     )

@@ -16,7 +16,7 @@ from services.gateway.hooks.tables import hook_calls
 from services.gateway.jobs.tables import NOW, now
 from services.gateway.sql import insert_if_absent, read_page
 from services.lifecycle.ledger import Lease
-from services.lifecycle.model.calls import CallState, HookCall
+from services.lifecycle.model.hook_calls import CallState, HookCall
 
 RETENTION = timedelta(days=30)
 """How long calls are remembered, at most; the contract says so too. They go with their job before."""

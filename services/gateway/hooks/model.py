@@ -4,8 +4,8 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from services.lifecycle.model import surroundings
-from services.lifecycle.model.calls import CallState
+from services.lifecycle.model import job_context
+from services.lifecycle.model.hook_calls import CallState
 from services.lifecycle.model.states import HookEvent
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
@@ -52,9 +52,9 @@ class Hook:
         """Whether it is called for a job of its project(s) that has this template (empty: none) and is of this kind."""
         return (not self.template_ids or template_id in self.template_ids) and (not self.kinds or kind in self.kinds)
 
-    def to_call(self) -> surroundings.Hook:
+    def to_call(self) -> job_context.Hook:
         """Return it as those have it who call it: without its secret."""
-        return surroundings.Hook(
+        return job_context.Hook(
             self.hook_id,
             self.command,
             self.timeout.total_seconds(),

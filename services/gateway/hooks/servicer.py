@@ -12,7 +12,7 @@ from services.gateway.hooks import wire
 from services.gateway.hooks.calls import CallStore
 from services.gateway.hooks.store import HookStore
 from services.gateway.wire import Checks
-from services.lifecycle.rehearsal import Rehearsal
+from services.lifecycle.hook_dry_run import HookDryRun
 from services.lifecycle.webhooks import AllowList
 
 DocumentOf = Callable[[str], Awaitable[bytes]]
@@ -25,7 +25,7 @@ class HookServicer(HookServiceServicer):
     """Serves boatyard.gateway.v1.HookService."""
 
     def __init__(
-        self, hooks: HookStore, calls: CallStore, allowed: AllowList, rehearsal: Rehearsal, document_of: DocumentOf
+        self, hooks: HookStore, calls: CallStore, allowed: AllowList, rehearsal: HookDryRun, document_of: DocumentOf
     ) -> None:
         self._hooks = hooks
         self._calls = calls

@@ -6,7 +6,7 @@ from services.common.db.columns import Moment
 from services.gateway.database import metadata
 from services.gateway.hooks.model import FailurePolicy
 from services.gateway.sql import JsonValue, OptionalId
-from services.lifecycle.model.calls import CallState
+from services.lifecycle.model.hook_calls import CallState
 from services.lifecycle.model.states import HookEvent
 
 hook_calls = Table(

@@ -29,9 +29,9 @@ from services.gateway.hooks.model import (
 )
 from services.gateway.hooks.store import FIXED
 from services.gateway.wire import Checks, duration, timestamp
-from services.lifecycle.model.calls import CallState
+from services.lifecycle.hook_dry_run import DryRunResult
+from services.lifecycle.model.hook_calls import CallState
 from services.lifecycle.model.states import STAGES, HookEvent
-from services.lifecycle.rehearsal import Rehearsed
 from services.lifecycle.webhooks import AllowList, callback_complaint, new_secret, secret_complaint, url_complaint
 
 _EVENTS: Final = {pb.Hook.Event.Value(f"EVENT_{event}"): event for event in HookEvent}
@@ -133,7 +133,7 @@ def sample_document(hook: Hook) -> bytes:
     return MessageToJson(job, indent=None, ensure_ascii=False).encode()
 
 
-def rehearsed(value: Rehearsed) -> pb.DryRunHookResponse:
+def rehearsed(value: DryRunResult) -> pb.DryRunHookResponse:
     """Write what came of trying a hook out."""
     return pb.DryRunHookResponse(
         call_id=value.call_id,

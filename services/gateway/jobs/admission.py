@@ -56,8 +56,8 @@ from services.gateway.jobs.tables import NOW, executions, jobs
 from services.gateway.jobs.task import task
 from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS, turn_of
 from services.gateway.requests import Request
-from services.lifecycle.model.order import MODEL_ENGINE, InputFile, Order
-from services.lifecycle.model.order import AgentSettings as SettledAgent
+from services.lifecycle.model.job_spec import MODEL_ENGINE, InputFile, JobSpec
+from services.lifecycle.model.job_spec import AgentSpec as SettledAgent
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
 from services.lifecycle.run import execution_of_snapshot
@@ -127,13 +127,13 @@ class Admission:
         self._changes.changed(job_id, work=True)
         return view
 
-    def _order(self, job_id: str, draft: Draft, named: _Named, below: Policy, create_time: datetime) -> Order:
+    def _order(self, job_id: str, draft: Draft, named: _Named, below: Policy, create_time: datetime) -> JobSpec:
         agent, policy = self._default, overlay(below, draft.policy)
         for layer in (named.template, named.worker, draft):
             if layer is not None:
                 agent = overlay(agent, layer.agent)
         branch = f"ticket-{named.work_item.work_item_id}" if named.work_item else f"boatyard/{job_id}"
-        return Order(
+        return JobSpec(
             job_id=job_id,
             project_id=named.project_id,
             kind=draft.kind,
@@ -219,7 +219,7 @@ async def occupy(connection: AsyncConnection, work_item_id: str) -> None:
         )
 
 
-async def _write(connection: AsyncConnection, order: Order, ageing_seconds: float) -> None:
+async def _write(connection: AsyncConnection, order: JobSpec, ageing_seconds: float) -> None:
     execution_id = new_id("exec")
     await connection.execute(
         insert(jobs).values(

@@ -21,7 +21,7 @@ from services.gateway.jobs.tables import NOW, executions, jobs, now, stages
 from services.gateway.requests import Request
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Lease, LeaseLost
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
@@ -121,7 +121,7 @@ async def _begin_again(connection: AsyncConnection, job_id: str, *, from_snapsho
     snapshot_id, cell_id = await _left(connection, job) if from_snapshot else ("", "")
     if job.work_item_id:
         await occupy(connection, job.work_item_id)
-    order = load(Order, job.definition)
+    order = load(JobSpec, job.definition)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
     execution_id = await next_attempt(connection, job, Failure(job.reason, job.message))
     again = update(jobs).where(jobs.c.job_id == job_id)

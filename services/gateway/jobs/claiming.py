@@ -20,7 +20,7 @@ from services.gateway.jobs.ending import end_job
 from services.gateway.jobs.tables import IS_QUEUED, IS_RUNNING, cells, executions, jobs, now, stages
 from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS, may_be_taken, next_of_projects
 from services.lifecycle.ledger import Lease
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState, StageState
 from services.lifecycle.model.value import load
@@ -151,7 +151,7 @@ class Claimer:
 
         One that cannot be begun anew is given too, with its failure written down: what is left is to tell of it.
         """
-        order = load(Order, row.definition)
+        order = load(JobSpec, row.definition)
         attempt = await self._attempt(connection, row, order)
         if attempt.failure is not None and row.cancel_requested:
             await end_job(connection, row, Outcome(JobState.CANCELLED))
@@ -190,7 +190,7 @@ class Claimer:
             snapshot_id=attempt.snapshot_id,
         )
 
-    async def _attempt(self, connection: AsyncConnection, row: Row[Any], order: Order) -> _Attempt:
+    async def _attempt(self, connection: AsyncConnection, row: Row[Any], order: JobSpec) -> _Attempt:
         """Return the attempt to go on with: another one where the last was another cell's, and may be done anew."""
         is_anothers = row.state != JobState.PENDING and row.cell_id != self.cell_id
         is_told = is_anothers and await _is_told(connection, row)

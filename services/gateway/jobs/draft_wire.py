@@ -15,9 +15,9 @@ from services.gateway.jobs.files import MAX_NAME_BYTES
 from services.gateway.jobs.kinds import DEFAULT_KIND, Kinds
 from services.gateway.requests import Request
 from services.gateway.wire import Checks, moment
-from services.lifecycle.model.answers import MAX_LABEL_CHARACTERS, MAX_LABELS, is_label
-from services.lifecycle.model.order import INPUT_DIRECTORY, MAX_PROMPT_BYTES
-from services.lifecycle.model.surroundings import Content
+from services.lifecycle.model.hook_answers import MAX_LABEL_CHARACTERS, MAX_LABELS, is_label
+from services.lifecycle.model.job_context import FileContent
+from services.lifecycle.model.job_spec import INPUT_DIRECTORY, MAX_PROMPT_BYTES
 
 MAX_PRIORITY: Final = 100
 MAX_DELAY: Final = timedelta(days=366)
@@ -94,7 +94,7 @@ def _not_before(check: Checks, spec: pb.JobSpec) -> datetime:
     return time
 
 
-def _files(check: Checks, files: Sequence[pb.InputFile]) -> tuple[Content, ...]:
+def _files(check: Checks, files: Sequence[pb.InputFile]) -> tuple[FileContent, ...]:
     names = [file.name for file in files]
     directories = {name[:end] for name in names for end, character in enumerate(name) if character == "/"}
     for index, name in enumerate(names):
@@ -107,7 +107,7 @@ def _files(check: Checks, files: Sequence[pb.InputFile]) -> tuple[Content, ...]:
         check.add("spec.files", "must each have a name of its own, which is no other's directory")
     if len(files) > MAX_FILES or sum(len(file.content) for file in files) > MAX_FILES_BYTES:
         check.add("spec.files", f"must be at most {MAX_FILES}, and {MAX_FILES_BYTES >> 20} MiB together")
-    return tuple(Content(file.name, file.content) for file in files)
+    return tuple(FileContent(file.name, file.content) for file in files)
 
 
 def _data(check: Checks, data: bytes) -> bytes:

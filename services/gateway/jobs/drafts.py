@@ -11,10 +11,10 @@ from services.gateway.auth.current import current_access
 from services.gateway.auth.model import Role
 from services.gateway.catalog.agent import AgentSettings, Checkpoints, Policy, environment_complaint
 from services.gateway.jobs.kinds import DEFAULT_KIND, JobKind
-from services.lifecycle.model.order import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE, Order
-from services.lifecycle.model.order import AgentSettings as SettledAgent
+from services.lifecycle.model.job_context import FileContent
+from services.lifecycle.model.job_spec import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE, JobSpec
+from services.lifecycle.model.job_spec import AgentSpec as SettledAgent
 from services.lifecycle.model.states import PromptDelivery
-from services.lifecycle.model.surroundings import Content
 from services.sandbox.spec import Network, Tier
 
 # What the execution service takes for a whole environment, less what we add beside the system prompt.
@@ -44,13 +44,13 @@ class Draft:
     labels: Mapping[str, str] = field(default_factory=dict)
     delay: timedelta | None = None
     not_before: datetime | None = None
-    files: tuple[Content, ...] = ()
+    files: tuple[FileContent, ...] = ()
     data: bytes = b""
     path: str = ""
     """Where its fields stand in the request, such as `spec.`, for violations."""
 
 
-def check(order: Order, draft: Draft, kind: JobKind, *, asked_below: Checkpoints) -> None:
+def check(order: JobSpec, draft: Draft, kind: JobKind, *, asked_below: Checkpoints) -> None:
     """Raise Invalid for what only shows when everything is laid together.
 
     `asked_below` is where a person would be asked if the draft said nothing: only an administrator's may ask less.
@@ -69,7 +69,7 @@ def _left_out(draft: Draft, asked_below: Checkpoints) -> Iterator[tuple[str, str
         yield "policy.checkpoints.before", f"{asked}: only an administrator's job may leave that out"
 
 
-def _violations(order: Order, draft: Draft, kind: JobKind) -> Iterator[tuple[str, str]]:
+def _violations(order: JobSpec, draft: Draft, kind: JobKind) -> Iterator[tuple[str, str]]:
     agent, size = order.agent, len(order.task.encode())
     yield from _missing(order, kind)
     if size > MAX_PROMPT_BYTES:
@@ -101,7 +101,7 @@ def _container_violations(agent: SettledAgent, draft: Draft) -> Iterator[tuple[s
         yield "agent.terminal", "cannot be had in a container"
 
 
-def _missing(order: Order, kind: JobKind) -> Iterator[tuple[str, str]]:
+def _missing(order: JobSpec, kind: JobKind) -> Iterator[tuple[str, str]]:
     for name in kind.required_fields:
         if not getattr(order, name):
             yield name, f"is required for the kind {kind.name}"

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.gateway.database import metadata
 from services.gateway.jobs.model import LabelSelector
 from services.gateway.jobs.tables import jobs
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.value import dump, load
 
 job_labels = Table(
@@ -32,7 +32,7 @@ async def write_labels(connection: AsyncConnection, job_id: str, labels: Mapping
 async def add_labels(connection: AsyncConnection, job_id: str, labels: Mapping[str, str]) -> None:
     """Give a job these labels too, where it is shown and where it is found; one that it has gets the new value."""
     known = select(jobs.c.definition).where(jobs.c.job_id == job_id)
-    order = load(Order, (await connection.execute(known)).scalar_one())
+    order = load(JobSpec, (await connection.execute(known)).scalar_one())
     order = replace(order, labels={**order.labels, **labels})
     await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(definition=dump(order)))
     await connection.execute(delete(job_labels).where(job_labels.c.job_id == job_id))

@@ -32,12 +32,12 @@ from services.gateway.jobs.tables import NOW, cells, executions, jobs, stages
 from services.gateway.jobs.turns import DEFAULT_AGEING_SECONDS
 from services.gateway.sql import insert_if_absent
 from services.lifecycle.ledger import Beat, Document, Lease, LeaseLost, LedgerUnavailable, Stage
-from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Decision, Question
+from services.lifecycle.model.hook_calls import HookCall
+from services.lifecycle.model.job_context import JobContext, Remote
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
-from services.lifecycle.model.surroundings import Remote, Surroundings
 
 
 class SqlLedger:
@@ -123,7 +123,7 @@ class SqlLedger:
             cancel_requested=frozenset(row.job_id for row in rows if row.cancel_requested),
         )
 
-    async def surroundings(self, lease: Lease) -> Surroundings:
+    async def surroundings(self, lease: Lease) -> JobContext:
         """See Ledger."""
         order = lease.order
         async with self._transaction() as connection:
@@ -136,7 +136,7 @@ class SqlLedger:
             files = await read_files(connection, lease.job_id) if order.files else ()
             pushed = await pushed_before(connection, lease)
         fitting = tuple(hook.to_call() for hook in found if hook.fits(order.template_id, order.kind))
-        return Surroundings(remote, fitting, files, pushed)
+        return JobContext(remote, fitting, files, pushed)
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
         """See Ledger. It is kept as the stage's result for as long as the stage has none."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.gateway.checkpoints.model import Checkpoint
-from services.lifecycle.model.answers import HookAnswer
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.hook_answers import HookAnswer
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 
@@ -50,7 +50,7 @@ class ExecutionView:
 class JobView:
     """A job. `executions` are its agents', the first attempt first; `timeline` and `checkpoints` are empty in lists."""
 
-    order: Order
+    order: JobSpec
     state: JobState
     reason: str
     message: str

@@ -13,11 +13,11 @@ from services.gateway.checkpoints.model import Checkpoint
 from services.gateway.checkpoints.rows import checkpoints_of
 from services.gateway.jobs.model import ExecutionView, JobView, StageView
 from services.gateway.jobs.tables import executions, jobs, stages
-from services.lifecycle.model.answers import HookAnswer
-from services.lifecycle.model.order import Order
-from services.lifecycle.model.output import Changes, Output
+from services.lifecycle.model.hook_answers import HookAnswer
+from services.lifecycle.model.job_context import HookResult
+from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.output import DiffSummary, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
-from services.lifecycle.model.surroundings import Called
 from services.lifecycle.model.value import dump, load
 
 _BRIEF = tuple(column for column in executions.c if column is not executions.c.bulk)
@@ -100,7 +100,7 @@ def _job_view(
     row: Row[Any], runs: Iterable[ExecutionView], steps: Iterable[StageView], asked: Iterable[Checkpoint]
 ) -> JobView:
     return JobView(
-        order=load(Order, row.definition),
+        order=load(JobSpec, row.definition),
         state=JobState(row.state),
         reason=row.reason,
         message=row.message,
@@ -122,7 +122,7 @@ def _stage_view(row: Row[Any]) -> StageView:
         name=row.name,
         state=StageState(row.state),
         message=row.message,
-        added=load(Called, row.result).answer if "-hook-" in row.name and done else HookAnswer(),
+        added=load(HookResult, row.result).answer if "-hook-" in row.name and done else HookAnswer(),
         start_time=row.start_time,
         end_time=row.end_time,
     )
@@ -131,7 +131,7 @@ def _stage_view(row: Row[Any]) -> StageView:
 def parted(output: Output) -> dict[str, str]:
     """Write an output's two columns: what lists show, and what is large."""
     changes = output.changes
-    large = Output(changes=Changes(files=changes.files, diff=changes.diff), log_tail=output.log_tail)
+    large = Output(changes=DiffSummary(files=changes.files, diff=changes.diff), log_tail=output.log_tail)
     small = replace(output, changes=replace(changes, files=(), diff=b""), log_tail=b"")
     return {"output": dump(small), "bulk": dump(large)}
 

@@ -4,16 +4,16 @@ from dataclasses import asdict, fields
 from datetime import timedelta
 
 from services.gateway.catalog import agent as layers
-from services.lifecycle.model.order import AgentSettings, Limits, Policy
+from services.lifecycle.model.job_spec import AgentSpec, JobPolicy, Limits
 from services.sandbox.spec import Network, Tier
 
-_OPEN = AgentSettings()
-_OPEN_POLICY = Policy()
+_OPEN = AgentSpec()
+_OPEN_POLICY = JobPolicy()
 
 
-def settled_agent(layer: layers.AgentSettings) -> AgentSettings:
+def settled_agent(layer: layers.AgentSettings) -> AgentSpec:
     """Return the settings of all layers together, as the lifecycle has them."""
-    return AgentSettings(
+    return AgentSpec(
         engine=layer.engine or _OPEN.engine,
         command=layer.command or "",
         prompt_delivery=layer.prompt_delivery or _OPEN.prompt_delivery,
@@ -35,9 +35,9 @@ def settled_agent(layer: layers.AgentSettings) -> AgentSettings:
     )
 
 
-def settled_policy(layer: layers.Policy) -> Policy:
+def settled_policy(layer: layers.Policy) -> JobPolicy:
     """Return the policy of all layers together, as the lifecycle has it."""
-    return Policy(
+    return JobPolicy(
         verify_command=layer.verify_command or "",
         verify_timeout=_seconds(layer.verify_timeout, _OPEN_POLICY.verify_timeout),
         publish=layer.publish or _OPEN_POLICY.publish,
@@ -52,7 +52,7 @@ def settled_policy(layer: layers.Policy) -> Policy:
     )
 
 
-def agent_layer(settled: AgentSettings) -> layers.AgentSettings:
+def agent_layer(settled: AgentSpec) -> layers.AgentSettings:
     """Return a job's settings as one layer, for whoever writes layers."""
     return layers.AgentSettings(
         engine=settled.engine,
@@ -76,7 +76,7 @@ def agent_layer(settled: AgentSettings) -> layers.AgentSettings:
     )
 
 
-def policy_layer(settled: Policy) -> layers.Policy:
+def policy_layer(settled: JobPolicy) -> layers.Policy:
     """Return a job's policy as one layer, for whoever writes layers."""
     return layers.Policy(
         verify_command=settled.verify_command or None,

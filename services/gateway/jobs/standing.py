@@ -7,10 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.gateway.jobs.store import LIVE
 from services.gateway.jobs.tables import jobs
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.states import JobState
 from services.lifecycle.model.value import load
-from services.lifecycle.strays import Standing
+from services.lifecycle.orphans import JobStatus
 
 _CARRIED = tuple(state for state in LIVE if state is not JobState.PENDING)
 
@@ -22,7 +22,7 @@ class JobStandings:
         self._engine = engine
         self._cell_id = cell_id
 
-    async def of(self, job_ids: Collection[str]) -> dict[str, Standing]:
+    async def of(self, job_ids: Collection[str]) -> dict[str, JobStatus]:
         """Return how this cell stands to jobs; those that are not in this database are left out."""
         if not job_ids:
             return {}
@@ -31,4 +31,4 @@ class JobStandings:
         wanted = select(jobs.c.job_id, jobs.c.definition, attempt).where(jobs.c.job_id.in_(sorted(job_ids)))
         async with self._engine.begin() as connection:
             rows = (await connection.execute(wanted)).all()
-        return {row.job_id: Standing(row.attempt, load(Order, row.definition).policy.retention) for row in rows}
+        return {row.job_id: JobStatus(row.attempt, load(JobSpec, row.definition).policy.retention) for row in rows}

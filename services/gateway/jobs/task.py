@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from services.gateway.catalog.model import Document, WorkItem
-from services.lifecycle.model.order import INPUT_DATA, INPUT_DIRECTORY
+from services.lifecycle.model.job_spec import INPUT_DATA, INPUT_DIRECTORY
 
 
 def task(

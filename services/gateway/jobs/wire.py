@@ -21,7 +21,7 @@ from services.gateway.jobs.output_wire import output
 from services.gateway.jobs.settled import agent_layer, policy_layer
 from services.gateway.requests import Request
 from services.gateway.wire import Checks, moment, timestamp
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.states import JobState, StageState
 
 MAX_SELECTORS: Final = 16
@@ -162,7 +162,7 @@ def _selector(check: Checks, path: str, message: pb.LabelSelector) -> LabelSelec
     return LabelSelector(key=key, values=values, lacks=lacks)
 
 
-def _briefly(order: Order) -> Order:
+def _briefly(order: JobSpec) -> JobSpec:
     def cut(text: str) -> str:
         return text if len(text) <= _BRIEF_CHARACTERS else text[: _BRIEF_CHARACTERS - 1] + "…"
 
@@ -176,7 +176,7 @@ def _briefly(order: Order) -> Order:
     return replace(order, prompt=cut(order.prompt), agent=agent, policy=policy, files=(), data=b"")
 
 
-def _spec(order: Order) -> pb.JobSpec:
+def _spec(order: JobSpec) -> pb.JobSpec:
     return pb.JobSpec(
         project_id=order.project_id,
         kind=order.kind,

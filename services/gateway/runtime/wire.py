@@ -17,7 +17,7 @@ from services.gateway.jobs.output_wire import output as output_message
 from services.gateway.requests import Request
 from services.gateway.runtime.gathered import Gathered
 from services.gateway.wire import Checks, duration, timestamp
-from services.lifecycle.model.order import MAX_PROMPT_BYTES
+from services.lifecycle.model.job_spec import MAX_PROMPT_BYTES
 from services.lifecycle.model.states import ExecutionState
 
 _STATES: Final = {pb.Execution.State.Value(f"STATE_{state}"): state for state in ExecutionState}

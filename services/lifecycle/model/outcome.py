@@ -37,7 +37,7 @@ class Retry(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class RetentionPeriods:
     """For how many seconds the workspace of a job is kept, where its policy keeps it, by how the job ended."""
 
     succeeded: float = 24 * 3600.0

@@ -19,7 +19,7 @@ class FileChange(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Changes(Recorded):
+class DiffSummary(Recorded):
     """What differs between base and result, cut to what is kept."""
 
     files: tuple[FileChange, ...] = ()
@@ -45,7 +45,7 @@ class Output(Recorded):
     """What came out of an execution, as far as its job has come."""
 
     summary: str = ""
-    changes: Changes = field(default_factory=Changes)
+    changes: DiffSummary = field(default_factory=DiffSummary)
     verification: Verification | None = None
     base_commit_id: str = ""
     commit_id: str = ""

@@ -6,7 +6,7 @@ calls may be repeated, for ids are chosen here, and node services answer the sam
 
 from services.lifecycle.nodes.channels import connected
 from services.lifecycle.nodes.client import JobNodes, Nodes
-from services.lifecycle.nodes.machine import Machine
-from services.lifecycle.nodes.persistence import NodeLost, Patience
+from services.lifecycle.nodes.inventory import NodeInventory
+from services.lifecycle.nodes.retries import NodeLost, RetryLimits
 
-__all__ = ["JobNodes", "Machine", "NodeLost", "Nodes", "Patience", "connected"]
+__all__ = ["JobNodes", "NodeInventory", "NodeLost", "Nodes", "RetryLimits", "connected"]

@@ -11,8 +11,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from services.common.rpc.channel import open_channel
 from services.lifecycle.nodes.client import Nodes
-from services.lifecycle.nodes.persistence import Patience
-from services.lifecycle.settings import CarrierSettings
+from services.lifecycle.nodes.retries import RetryLimits
+from services.lifecycle.settings import DriverSettings
 
 _WORKSPACE: ServiceDescriptor = workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]
 _GIT: ServiceDescriptor = git_pb2.DESCRIPTOR.services_by_name["GitService"]
@@ -20,7 +20,7 @@ _EXECUTION: ServiceDescriptor = execution_pb2.DESCRIPTOR.services_by_name["Execu
 
 
 @asynccontextmanager
-async def connected(settings: CarrierSettings) -> AsyncIterator[Nodes]:
+async def connected(settings: DriverSettings) -> AsyncIterator[Nodes]:
     """Open channels to the three services, with the cell's own token."""
     token = settings.home.cell_token()
     async with AsyncExitStack() as stack:
@@ -32,5 +32,5 @@ async def connected(settings: CarrierSettings) -> AsyncIterator[Nodes]:
             await channel(settings.workspace_address, _WORKSPACE),
             await channel(settings.git_address, _GIT),
             await channel(settings.execution_address, _EXECUTION),
-            Patience(away=settings.node_patience_seconds),
+            RetryLimits(away=settings.node_patience_seconds),
         )

@@ -19,12 +19,12 @@ from services.common.errors import FailedPrecondition, NotFound, RemoteFailure, 
 from services.common.fence import Fence
 from services.common.rpc.channel import fence_metadata
 from services.common.rpc.streaming import streaming
-from services.lifecycle.model.order import Order
-from services.lifecycle.model.output import Changes, FileChange
-from services.lifecycle.model.surroundings import Remote
-from services.lifecycle.model.work import Base, Launch, Layout, Run, Snapshot, Taken
+from services.lifecycle.model.job_context import Remote
+from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.node_work import Base, Launch, Layout, ResultCommit, Run, Snapshot
+from services.lifecycle.model.output import DiffSummary, FileChange
 from services.lifecycle.nodes import wire
-from services.lifecycle.nodes.persistence import Patience, Pause, persist
+from services.lifecycle.nodes.retries import Pause, RetryLimits, call_with_retries
 from services.sandbox.spec import Tier
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Nodes:
     workspace: grpc.aio.Channel
     git: grpc.aio.Channel
     execution: grpc.aio.Channel
-    patience: Patience = field(default_factory=Patience)
+    patience: RetryLimits = field(default_factory=RetryLimits)
 
     def for_job(self, fence: Fence, pause: Pause, check: Callable[[], None] = lambda: None) -> "JobNodes":
         """Return a client that shows `fence`, and waits between tries by `pause`; before each it calls `check`.
@@ -72,7 +72,7 @@ class JobNodes:
     # Workspaces.
 
     async def create_workspace(
-        self, workspace_id: str, base: Base | None, order: Order, files: Mapping[str, bytes] | None = None
+        self, workspace_id: str, base: Base | None, order: JobSpec, files: Mapping[str, bytes] | None = None
     ) -> Layout:
         """Make a workspace that starts from a base, or empty, with files beside that: their contents, by path."""
         given = (files or {}).items()
@@ -130,8 +130,8 @@ class JobNodes:
         await self._call(self._git.CreateBranch, request, _LONG_SECONDS)
 
     async def take_result(
-        self, layout: Layout, base: Base, order: Order, *, result_id: str, message: str, author: str
-    ) -> Taken:
+        self, layout: Layout, base: Base, order: JobSpec, *, result_id: str, message: str, author: str
+    ) -> ResultCommit:
         """Take a working tree as a commit. It is dated by the order, so that taking it twice is the same commit."""
         request = git_pb.TakeResultRequest(
             tree=wire.working_tree(layout, base, order.agent.sandbox_tier),
@@ -142,9 +142,9 @@ class JobNodes:
             signature=wire.signature(author, order.create_time),
         )
         answer = await self._call(self._git.TakeResult, request, _LONG_SECONDS)
-        return Taken(answer.commit_id, answer.changed, tuple(answer.lost_repositories))
+        return ResultCommit(answer.commit_id, answer.changed, tuple(answer.lost_repositories))
 
-    async def snapshot(self, layout: Layout, base: Base, order: Order, *, snapshot_id: str, message: str) -> Snapshot:
+    async def snapshot(self, layout: Layout, base: Base, order: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
         """Keep a working tree as it is; one that was kept under that id already is returned as it was."""
         request = git_pb.SnapshotTreeRequest(
             tree=wire.working_tree(layout, base, order.agent.sandbox_tier),
@@ -161,7 +161,7 @@ class JobNodes:
         answer = await self._call(self._git.GetSnapshot, git_pb.GetSnapshotRequest(snapshot_id=snapshot_id))
         return wire.snapshot_from(answer.snapshot)
 
-    async def changes(self, repository_id: str, base_commit_id: str, commit_id: str) -> Changes:
+    async def changes(self, repository_id: str, base_commit_id: str, commit_id: str) -> DiffSummary:
         """Return what differs between two commits, cut to what is kept of it."""
         request = git_pb.ListChangedFilesRequest(
             repository_id=repository_id, base_commit_id=base_commit_id, commit_id=commit_id, page_size=_MAX_FILES
@@ -180,7 +180,7 @@ class JobNodes:
             return bytes(data), truncated
 
         diff, truncated = await self._persist(read)
-        return Changes(_bounded(map(wire.file_change_from, listed.files)), listed.total_files, diff, truncated)
+        return DiffSummary(_bounded(map(wire.file_change_from, listed.files)), listed.total_files, diff, truncated)
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str = "") -> None:
         """Push a taken commit to a branch that is at `expected` (empty: not there yet), or at that commit already."""
@@ -269,7 +269,7 @@ class JobNodes:
             self._check()
             return await call()
 
-        return await persist(checked, patience=self._patience, pause=self._pause)
+        return await call_with_retries(checked, patience=self._patience, pause=self._pause)
 
 
 def _bounded(files: Iterable[FileChange]) -> tuple[FileChange, ...]:

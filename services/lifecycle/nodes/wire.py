@@ -12,11 +12,11 @@ from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_context import Remote
+from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.node_work import Base, Launch, Layout, ModelAgent, ModelUse, ResourceUsage, Run, Snapshot
 from services.lifecycle.model.output import FileChange
 from services.lifecycle.model.states import ExecutionState
-from services.lifecycle.model.surroundings import Remote
-from services.lifecycle.model.work import Base, Launch, Layout, ModelAgent, ModelUse, Run, Snapshot, Vitals
 from services.sandbox.spec import Tier
 
 EMAIL: Final = "noreply@boatyard.dev"
@@ -102,8 +102,8 @@ def run_from(message: execution_pb.Execution) -> Run:
     )
 
 
-def _vitals_from(message: event_pb.Vitals) -> Vitals:
-    return Vitals(message.cpu_seconds, message.memory_peak_bytes)
+def _vitals_from(message: event_pb.Vitals) -> ResourceUsage:
+    return ResourceUsage(message.cpu_seconds, message.memory_peak_bytes)
 
 
 def _model_use_from(message: execution_pb.ModelUse) -> ModelUse:
@@ -116,7 +116,7 @@ def _model_use_from(message: execution_pb.ModelUse) -> ModelUse:
     )
 
 
-def workspace_purpose(order: Order) -> workspace_pb.Purpose:
+def workspace_purpose(order: JobSpec) -> workspace_pb.Purpose:
     """Write whom a workspace is for."""
     return workspace_pb.Purpose(
         project_id=order.project_id,

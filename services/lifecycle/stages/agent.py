@@ -4,13 +4,13 @@ import re
 from dataclasses import replace
 
 from services.lifecycle.failures import JobCancelled, JobFailed
-from services.lifecycle.model.answers import MAX_ADDITIONS_BYTES
-from services.lifecycle.model.order import INPUT_DATA, MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE
+from services.lifecycle.model.hook_answers import MAX_ADDITIONS_BYTES
+from services.lifecycle.model.job_context import HookResult
+from services.lifecycle.model.job_spec import INPUT_DATA, MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, MODEL_ENGINE
+from services.lifecycle.model.node_work import Base, EndedRun, Launch, Layout, ModelAgent, Run
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, PromptDelivery, Purpose
-from services.lifecycle.model.surroundings import Called
-from services.lifecycle.model.work import Base, Ended, Launch, Layout, ModelAgent, Run
 from services.lifecycle.run import JobRun, agent_of, step_in
 from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, shell, stopped
 from services.sandbox.spec import Network, Tier
@@ -37,11 +37,11 @@ async def start_agent(job: JobRun, layout: Layout, base: Base | None, task: str)
 async def follow_agent(job: JobRun) -> Run:
     """Follow the agent to its end, which comes soon when the job is to end. Its own failure is no error here."""
 
-    async def follow() -> Ended:
+    async def follow() -> EndedRun:
         run = await end_of(job, job.agent_id)
-        return Ended(run, await job.nodes.tail(run, _TAIL_BYTES))
+        return EndedRun(run, await job.nodes.tail(run, _TAIL_BYTES))
 
-    def learn(note: ExecutionNote, ended: Ended) -> ExecutionNote:
+    def learn(note: ExecutionNote, ended: EndedRun) -> ExecutionNote:
         note = noted(note, ended.run)
         output = replace(note.output, summary=last_lines(ended.log_tail, _SUMMARY_BYTES), log_tail=ended.log_tail)
         if (use := ended.run.model_use) is not None:
@@ -55,7 +55,7 @@ async def follow_agent(job: JobRun) -> Run:
             )
         return replace(note, output=output)
 
-    return (await job.step(job.in_round("agent"), Ended, follow, learn)).run
+    return (await job.step(job.in_round("agent"), EndedRun, follow, learn)).run
 
 
 async def stop_agent(job: JobRun) -> None:
@@ -100,7 +100,7 @@ def takes_addition(job: JobRun, addition: str) -> bool:
 
 def _told(job: JobRun, task: str, *more: str) -> str:
     """Return what the agent is told: its task, and what hooks have added so far."""
-    called = (job.recorded(name, Called) for name in job.stages if _HOOK_STEP.search(name))
+    called = (job.recorded(name, HookResult) for name in job.stages if _HOOK_STEP.search(name))
     added = [each.answer.prompt_addition.strip() for each in called if each is not None]
     return "\n\n".join(part for part in (task, *added, *more) if part)
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 from services.lifecycle.failures import JobFailed, Parked
 from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES, CheckpointState, Decision, Origin, Question
+from services.lifecycle.model.job_context import HookResult
+from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import ExecutionState, Purpose
-from services.lifecycle.model.surroundings import Called
-from services.lifecycle.model.work import Base, Layout
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import ASK_FILE, fits
-from services.lifecycle.stages.executions import Errand, run_errand
+from services.lifecycle.stages.executions import AuxiliaryExecution, run_auxiliary
 
 _MAX_FILES = 100
 _ASK_SECONDS = 60.0
@@ -71,14 +71,16 @@ async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
     if not job.order.policy.agent_may_ask:
         return ""
 
-    async def read() -> Called:
-        errand = Errand(f"{job.agent_id}-ask", Purpose.HOOK, _READ_ASKED, _ASK_SECONDS, base=base, layout=layout)
-        run = await run_errand(job, errand)
+    async def read() -> HookResult:
+        errand = AuxiliaryExecution(
+            f"{job.agent_id}-ask", Purpose.HOOK, _READ_ASKED, _ASK_SECONDS, base=base, layout=layout
+        )
+        run = await run_auxiliary(job, errand)
         if run.state is not ExecutionState.SUCCEEDED:
             raise JobFailed(Failure("ASK_UNREADABLE", f"what the agent asks in {ASK_FILE} could not be read"))
-        return Called((await job.nodes.tail(run, MAX_WORDS_BYTES)).decode(errors="replace").strip())
+        return HookResult((await job.nodes.tail(run, MAX_WORDS_BYTES)).decode(errors="replace").strip())
 
-    question = (await job.step(job.in_round("ask"), Called, read)).message
+    question = (await job.step(job.in_round("ask"), HookResult, read)).message
     if not question:
         return ""
     bound = job.order.policy.max_extra_rounds

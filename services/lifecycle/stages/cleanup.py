@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from services.lifecycle.model.node_work import Base, Layout, Snapshot
 from services.lifecycle.model.outcome import Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Retention
-from services.lifecycle.model.work import Base, Layout, Snapshot
 from services.lifecycle.run import JobRun, snapshot_of
 
 _UNTIL_REMOVED_SECONDS = 100 * 365 * 86400.0

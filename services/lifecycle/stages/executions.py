@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 from services.common.errors import ServiceError
 from services.lifecycle.failures import JobCancelled
+from services.lifecycle.model.node_work import Base, Launch, Layout, Run
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, Purpose
-from services.lifecycle.model.work import Base, Launch, Layout, Run
 from services.lifecycle.nodes import NodeLost
 from services.lifecycle.run import JobRun, workspace_of
 from services.sandbox.spec import Tier
@@ -73,7 +73,7 @@ def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class AuxiliaryExecution:
     """A line for /bin/sh to be run beside the agent's work, in a fresh tree of `base`, or an empty one.
 
     With `layout`, a workspace made from `base`, it is run in that, which is left as it then is.
@@ -89,7 +89,7 @@ class Errand:
     environment: Mapping[str, bytes] = field(default_factory=dict)
 
 
-async def run_errand(job: JobRun, errand: Errand) -> Run:
+async def run_auxiliary(job: JobRun, errand: AuxiliaryExecution) -> Run:
     """Run an errand; return how it ended, with the workspace gone that was made for it.
 
     One whose runner or sandbox was lost says nothing of the work, and is run again under another id, three times in
@@ -103,7 +103,7 @@ async def run_errand(job: JobRun, errand: Errand) -> Run:
     return run
 
 
-async def _run_once(job: JobRun, errand: Errand) -> Run:
+async def _run_once(job: JobRun, errand: AuxiliaryExecution) -> Run:
     workspace_id = job.workspace_id if errand.layout else workspace_of(errand.execution_id)
     note = ExecutionNote(errand.execution_id, errand.purpose, workspace_id)
     try:
@@ -122,7 +122,7 @@ async def _run_once(job: JobRun, errand: Errand) -> Run:
     return run
 
 
-async def _begin_errand(job: JobRun, errand: Errand, note: ExecutionNote) -> Run:
+async def _begin_errand(job: JobRun, errand: AuxiliaryExecution, note: ExecutionNote) -> Run:
     base, layout = errand.base, errand.layout
     if layout is None:
         layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, base, job.order))
@@ -143,7 +143,7 @@ async def _begin_errand(job: JobRun, errand: Errand, note: ExecutionNote) -> Run
     return await begin(job, note.execution_id, launch)
 
 
-async def _remove(job: JobRun, errand: Errand) -> None:
+async def _remove(job: JobRun, errand: AuxiliaryExecution) -> None:
     if errand.layout is None:
         with job.uninterrupted():
             await job.nodes.delete_workspace(workspace_of(errand.execution_id))

@@ -9,18 +9,20 @@ import structlog
 
 from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.ledger import Document
-from services.lifecycle.model.answers import MAX_LABELS
-from services.lifecycle.model.calls import CallState, HookCall
 from services.lifecycle.model.checkpoint import Origin
+from services.lifecycle.model.hook_answers import MAX_LABELS
+from services.lifecycle.model.hook_calls import CallState, HookCall
+from services.lifecycle.model.job_context import Hook, HookResult, Hooks
+from services.lifecycle.model.node_work import Base, EndedRun, Layout
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import Verification
 from services.lifecycle.model.states import ExecutionState, HookEvent, JobState, Purpose
-from services.lifecycle.model.surroundings import Called, Hook, Hooks
 from services.lifecycle.model.value import Recorded
-from services.lifecycle.model.work import Base, Ended, Layout
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import is_agent_gone, takes_addition
-from services.lifecycle.stages.calling import (
+from services.lifecycle.stages.checkpoints import ask
+from services.lifecycle.stages.executions import AuxiliaryExecution, run_auxiliary
+from services.lifecycle.stages.hook_calls import (
     MAX_OUTPUT_BYTES,
     HookFailed,
     Reply,
@@ -29,8 +31,6 @@ from services.lifecycle.stages.calling import (
     environment_of,
     reply_of_command,
 )
-from services.lifecycle.stages.checkpoints import ask
-from services.lifecycle.stages.executions import Errand, run_errand
 
 _VETOED = "VETOED"
 _WITHOUT_A_WAIT = {"take", "diff"}
@@ -96,7 +96,7 @@ def failed_before(job: JobRun) -> Outcome | None:
 
 def _went_well(result: Recorded) -> bool:
     match result:
-        case Ended():
+        case EndedRun():
             return result.run.state is ExecutionState.SUCCEEDED
         case Verification():
             return result.passed
@@ -122,7 +122,7 @@ async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stag
         name = f"{when}-hook-{number}"
         try:
             called = await job.step(
-                name, Called, partial(_call, job, name, hook, outcome), tell=lambda called: called.message
+                name, HookResult, partial(_call, job, name, hook, outcome), tell=lambda called: called.message
             )
         except JobFailed as failed:
             if hook.must_succeed or failed.failure.reason == _VETOED:
@@ -133,7 +133,7 @@ async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stag
             await ask(job, name, Origin.HOOK, called.answer.ask)
 
 
-async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> Called:
+async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> HookResult:
     document = await job.insist(lambda: job.ledger.document(job.lease, name, outcome))
     call = HookCall(f"{job.execution_id}-{name}", hook.hook_id, hook.event, hook.stage)
     await job.insist(lambda: job.ledger.record_call(job.lease, call))
@@ -152,13 +152,13 @@ async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> 
     if vetoed is not None:
         raise JobFailed(Failure(_VETOED, vetoed.reason or f"hook {hook.hook_id} {reply}"))
     job.order = replace(job.order, labels={**job.order.labels, **labels})
-    return Called(f"{hook.hook_id}: {reply}", reply.answer)
+    return HookResult(f"{hook.hook_id}: {reply}", reply.answer)
 
 
 async def _run(job: JobRun, call: HookCall, hook: Hook, document: Document) -> Reply:
     """Run a command, in the job's workspace when that is made and no agent is in it. Raises HookFailed."""
     layout = job.recorded("workspace", Layout) if is_agent_gone(job) and not job.lease.is_moved else None
-    errand = Errand(
+    errand = AuxiliaryExecution(
         call.call_id,
         Purpose.HOOK,
         hook.command,
@@ -168,7 +168,7 @@ async def _run(job: JobRun, call: HookCall, hook: Hook, document: Document) -> R
         prompt=document.data,
         environment=environment_of(hook),
     )
-    run = await run_errand(job, errand)
+    run = await run_auxiliary(job, errand)
     return reply_of_command(hook, run, await job.nodes.tail(run, MAX_OUTPUT_BYTES))
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from services.lifecycle.failures import JobFailed
-from services.lifecycle.model.order import INPUT_DATA, INPUT_DIRECTORY, Order
+from services.lifecycle.model.job_context import FileContent, Remote
+from services.lifecycle.model.job_spec import INPUT_DATA, INPUT_DIRECTORY, JobSpec
+from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
-from services.lifecycle.model.surroundings import Content, Remote
-from services.lifecycle.model.work import Base, Layout
 from services.lifecycle.run import JobRun
 
 
@@ -33,7 +33,7 @@ async def _prepare(job: JobRun, remote: Remote) -> Base:
     return await job.nodes.prepare_base(remote, revision=snapshot.base_commit_id.encode())
 
 
-async def make_workspace(job: JobRun, base: Base | None, files: Sequence[Content] = ()) -> Layout:
+async def make_workspace(job: JobRun, base: Base | None, files: Sequence[FileContent] = ()) -> Layout:
     """Make the agent's workspace, from the base or empty, with the job's input. Raises JobFailed (DISK_FULL)."""
     given = _input(job.order, files)
     return await job.step(
@@ -44,7 +44,7 @@ async def make_workspace(job: JobRun, base: Base | None, files: Sequence[Content
     )
 
 
-def _input(order: Order, files: Sequence[Content]) -> dict[str, bytes]:
+def _input(order: JobSpec, files: Sequence[FileContent]) -> dict[str, bytes]:
     """Return what of a job's input lies where in its workspace."""
     given = {f"{INPUT_DIRECTORY}/{file.name}": file.data for file in files}
     return given | ({INPUT_DATA: order.data} if order.data else {})

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from services.common.errors import Aborted
 from services.lifecycle.failures import JobFailed
+from services.lifecycle.model.job_context import Remote
+from services.lifecycle.model.node_work import Base, Layout, ResultCommit
 from services.lifecycle.model.outcome import Failure, Nothing
-from services.lifecycle.model.output import Changes, ExecutionNote, Verification
+from services.lifecycle.model.output import DiffSummary, ExecutionNote, Verification
 from services.lifecycle.model.states import ExecutionState, Publish, Purpose
-from services.lifecycle.model.surroundings import Remote
-from services.lifecycle.model.work import Base, Layout, Taken
 from services.lifecycle.run import JobRun
-from services.lifecycle.stages.executions import Errand, exited, last_lines, run_errand
+from services.lifecycle.stages.executions import AuxiliaryExecution, exited, last_lines, run_auxiliary
 
 _SUBJECT_CHARACTERS = 72
 _LINE_BYTES = 512
@@ -19,11 +19,11 @@ _NAME_BYTES = 255
 _OUR_NAME = "Boatyard"
 
 
-async def take(job: JobRun, layout: Layout, base: Base) -> Taken:
+async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
     """Take the workspace as a commit, whatever the agent has done to it. Raises JobFailed (TAKE_FAILED)."""
     return await job.step(
         job.in_round("take"),
-        Taken,
+        ResultCommit,
         lambda: job.nodes.take_result(
             layout,
             base,
@@ -36,21 +36,21 @@ async def take(job: JobRun, layout: Layout, base: Base) -> Taken:
     )
 
 
-async def compare(job: JobRun, base: Base, taken: Taken) -> None:
+async def compare(job: JobRun, base: Base, taken: ResultCommit) -> None:
     """Keep the changed files and the beginning of the diff."""
 
-    async def changes() -> Changes:
+    async def changes() -> DiffSummary:
         if not taken.changed:
-            return Changes()
+            return DiffSummary()
         return await job.nodes.changes(job.order.repository_id, base.commit_id, taken.commit_id)
 
-    def learn(note: ExecutionNote, found: Changes) -> ExecutionNote:
+    def learn(note: ExecutionNote, found: DiffSummary) -> ExecutionNote:
         return replace(note, output=replace(note.output, changes=found))
 
-    await job.step(job.in_round("diff"), Changes, changes, learn)
+    await job.step(job.in_round("diff"), DiffSummary, changes, learn)
 
 
-async def verify(job: JobRun, remote: Remote, base: Base, taken: Taken) -> None:
+async def verify(job: JobRun, remote: Remote, base: Base, taken: ResultCommit) -> None:
     """Run the policy's check on the taken commit, in a fresh tree. Raises JobFailed (VERIFY_FAILED)."""
 
     async def check() -> Verification:
@@ -69,8 +69,8 @@ async def verify(job: JobRun, remote: Remote, base: Base, taken: Taken) -> None:
 
 async def _check(job: JobRun, tree: Base) -> Verification:
     execution_id, policy = f"{job.agent_id}-verify", job.order.policy
-    run = await run_errand(
-        job, Errand(execution_id, Purpose.VERIFY, policy.verify_command, policy.verify_timeout, base=tree)
+    run = await run_auxiliary(
+        job, AuxiliaryExecution(execution_id, Purpose.VERIFY, policy.verify_command, policy.verify_timeout, base=tree)
     )
     passed = run.state is ExecutionState.SUCCEEDED
     message = ""
@@ -83,12 +83,12 @@ async def _check(job: JobRun, tree: Base) -> Verification:
     return Verification(run.execution_id, passed, run.exit_code, reason, seconds, message)
 
 
-def is_to_publish(job: JobRun, taken: Taken) -> bool:
+def is_to_publish(job: JobRun, taken: ResultCommit) -> bool:
     """Whether there is a result, and it is wanted."""
     return job.order.policy.publish is Publish.PUSH and taken.changed
 
 
-async def publish(job: JobRun, remote: Remote, taken: Taken, pushed_before: Collection[str]) -> None:
+async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_before: Collection[str]) -> None:
     """Push the result. Raises JobFailed (PUSH_REJECTED, REF_MOVED)."""
 
     async def push() -> Nothing:

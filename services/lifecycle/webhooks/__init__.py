@@ -6,18 +6,18 @@ points; that a call ends, however slow or talkative the server; and that all tri
 
 from services.lifecycle.webhooks.addresses import AllowList, callback_complaint, url_complaint
 from services.lifecycle.webhooks.callback import Callback, CallbackAnswer
-from services.lifecycle.webhooks.delivery import Answer, Call, Webhooks
+from services.lifecycle.webhooks.http import WebhookRequest, WebhookResponse, Webhooks
+from services.lifecycle.webhooks.retries import TRIES, CallFailed
 from services.lifecycle.webhooks.signing import new_secret, secret_complaint, signing_key
-from services.lifecycle.webhooks.trying import TRIES, CallFailed
 
 __all__ = [
     "TRIES",
     "AllowList",
-    "Answer",
-    "Call",
     "CallFailed",
     "Callback",
     "CallbackAnswer",
+    "WebhookRequest",
+    "WebhookResponse",
     "Webhooks",
     "callback_complaint",
     "new_secret",

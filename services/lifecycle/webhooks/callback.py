@@ -14,9 +14,9 @@ from boatyard.hook.v1 import callback_pb2 as pb
 from boatyard.hook.v1.callback_pb2_grpc import HookCallbackServiceStub
 from google.protobuf.json_format import Parse
 
-from services.lifecycle.model.answers import HookAnswer, veto
+from services.lifecycle.model.hook_answers import HookAnswer, veto
 from services.lifecycle.webhooks.addresses import Address, AllowList, NotAllowed, resolve
-from services.lifecycle.webhooks.trying import CallFailed, TryFailed
+from services.lifecycle.webhooks.retries import CallFailed, TryFailed
 
 _MAX_ANSWER_BYTES: Final = 64 << 10
 _MAX_WORDS: Final = 512

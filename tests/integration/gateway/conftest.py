@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from services.common.db.engine import sqlite_url
 from services.common.rpc.channel import open_channel
-from services.lifecycle.nodes import Nodes, Patience
+from services.lifecycle.nodes import Nodes, RetryLimits
 from tests.kit.ledger import Books, books
 from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services
@@ -34,7 +34,7 @@ async def nodes(services: Services) -> AsyncIterator[Nodes]:
         token = services.home.cell_token()
         names = ("workspace", "git", "execution")
         channels = [await stack.enter_async_context(open_channel(services.address(name), token)) for name in names]
-        yield Nodes(*channels, Patience(away=5))
+        yield Nodes(*channels, RetryLimits(away=5))
 
 
 @pytest_asyncio.fixture

@@ -19,7 +19,7 @@ from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import LedgerUnavailable
 from services.lifecycle.model.checkpoint import CheckpointState
 from services.lifecycle.model.states import JobState, StageState
-from services.lifecycle.nodes import Nodes, Patience
+from services.lifecycle.nodes import Nodes, RetryLimits
 from tests.kit.ledger import Books
 from tests.kit.services import Services
 
@@ -214,7 +214,7 @@ async def test_a_node_that_stays_away_ends_the_job(book: Books, services: Servic
     async with AsyncExitStack() as stack:
         token = services.home.cell_token()
         nobody = await stack.enter_async_context(open_channel("127.0.0.1:1", token))
-        nodes = Nodes(nobody, nobody, nobody, Patience(away=0.5))
+        nodes = Nodes(nobody, nobody, nobody, RetryLimits(away=0.5))
         job_id = await admit(book, "true")
         async with driving(Driver(await book.cell("cell"), nodes, capacity=1)):
             job = await ended(book, job_id)

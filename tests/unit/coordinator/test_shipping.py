@@ -10,9 +10,9 @@ from services.common.errors import Unavailable
 from services.coordinator.clients import Events
 from services.coordinator.shipping import Shipping, gathered
 from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 
-ORDER = Order("job-1", "default", "task", "Do it.", "Do it.", datetime.now(UTC))
+ORDER = JobSpec("job-1", "default", "task", "Do it.", "Do it.", datetime.now(UTC))
 
 
 def lease(fence: int = 1) -> Lease:

@@ -11,7 +11,7 @@ from services.common.db.engine import sqlite_url
 from services.common.rpc.channel import open_channel
 from services.lifecycle.failures import JobCancelled
 from services.lifecycle.ledger import Beat
-from services.lifecycle.model.outcome import Keeping
+from services.lifecycle.model.outcome import RetentionPeriods
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import JobRun
 from services.lifecycle.webhooks import Webhooks
@@ -25,7 +25,7 @@ async def job(tmp_path: Path) -> AsyncIterator[JobRun]:
         await book.admit()
         cell = await book.cell("cell")
         channels = [await stack.enter_async_context(open_channel("127.0.0.1:1")) for _ in range(3)]
-        yield JobRun(await claimed(cell), cell, Nodes(*channels), Webhooks(), Keeping())
+        yield JobRun(await claimed(cell), cell, Nodes(*channels), Webhooks(), RetentionPeriods())
 
 
 def cancel(job: JobRun) -> None:

@@ -16,10 +16,10 @@ from services.gateway.checkpoints.model import Answer, CheckpointFilter, Decider
 from services.lifecycle.failures import JobFailed, Parked
 from services.lifecycle.ledger import Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision, Origin
-from services.lifecycle.model.outcome import Keeping
+from services.lifecycle.model.node_work import Run
+from services.lifecycle.model.outcome import RetentionPeriods
 from services.lifecycle.model.states import ExecutionState, JobState, PromptDelivery, StageState
 from services.lifecycle.model.value import dump
-from services.lifecycle.model.work import Run
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import is_agent_gone
@@ -42,7 +42,7 @@ async def carried(book: Books, **fields: Any) -> AsyncIterator[JobRun]:
     cell = await book.cell("cell")
     async with AsyncExitStack() as stack:
         channels = [await stack.enter_async_context(open_channel("127.0.0.1:1")) for _ in range(3)]
-        job = JobRun(await claimed(cell), cell, Nodes(*channels), Webhooks(), Keeping())
+        job = JobRun(await claimed(cell), cell, Nodes(*channels), Webhooks(), RetentionPeriods())
         await job.load()
         yield job
 

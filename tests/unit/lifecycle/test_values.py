@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from services.common.errors import Exhausted, FailedPrecondition, Invalid, NotFound, RemoteFailure, Status
 from services.lifecycle.failures import INTERNAL, explained
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_context import JobContext
+from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.node_work import Run
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import ExecutionNote
-from services.lifecycle.model.surroundings import Surroundings
 from services.lifecycle.model.value import dump, load, pack, unpack
-from services.lifecycle.model.work import Run
 from services.lifecycle.run import workspace_of
 from services.lifecycle.stages.executions import exited, last_lines
 from services.lifecycle.stages.result import commit_message
@@ -24,12 +24,12 @@ st.register_type_strategy(str, st.text(st.characters(exclude_categories=["Cs"]))
 TIMES = st.datetimes(timezones=st.just(UTC))
 
 
-@given(st.builds(Order, create_time=TIMES))
-def test_an_order_survives(order: Order) -> None:
+@given(st.builds(JobSpec, create_time=TIMES))
+def test_an_order_survives(order: JobSpec) -> None:
     text = dump(order)
     assert text.isascii()
-    assert load(Order, text) == order
-    assert unpack(Order, pack(order)) == order
+    assert load(JobSpec, text) == order
+    assert unpack(JobSpec, pack(order)) == order
 
 
 @given(st.builds(ExecutionNote, start_time=TIMES, end_time=st.none() | TIMES))
@@ -50,7 +50,7 @@ def test_what_another_version_wrote_is_read() -> None:
 
 def test_a_secret_is_in_no_text_of_its_owner() -> None:
     text = '{"remote": {"repository_id": "r", "url": "u", "token": "hidden"}, "hooks": [], "document": ""}'
-    surroundings = load(Surroundings, text)
+    surroundings = load(JobContext, text)
     assert surroundings.remote
     assert surroundings.remote.token == "hidden"
     assert "hidden" not in repr(surroundings)

@@ -10,12 +10,12 @@ from services.gateway.coordinators import wire
 from services.gateway.coordinators.model import Held
 from services.gateway.wire import KIB, Checks
 from services.lifecycle.ledger import Stage
-from services.lifecycle.model.calls import HookCall
 from services.lifecycle.model.checkpoint import Question
+from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import StageState
-from services.lifecycle.strays import Standing
+from services.lifecycle.orphans import JobStatus
 
 _MAX_NAME_CHARACTERS: Final = 63
 _MAX_RESULT_BYTES: Final = 3 << 20
@@ -127,7 +127,7 @@ def standings_wanted(request: pb.ReadStandingsRequest) -> tuple[str, Sequence[st
         return check.required_id("coordinator_id", request.coordinator_id), request.jobs
 
 
-def standing(job_id: str, value: Standing) -> pb.Standing:
+def standing(job_id: str, value: JobStatus) -> pb.Standing:
     """Write how a coordinator stands to a job."""
     retention = agent_pb2.Policy.Retention.Value(f"RETENTION_{value.retention}")
     return pb.Standing(job_id=job_id, execution_id=value.execution_id, retention=retention)

@@ -23,7 +23,7 @@ from services.gateway.catalog.agent import (
 from services.gateway.catalog.model import Project, Repository, Template, Worker, WorkItem
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
 from services.gateway.jobs.settled import agent_layer, policy_layer, settled_agent, settled_policy
-from services.lifecycle.model import order as settled
+from services.lifecycle.model import job_spec as settled
 from services.sandbox.spec import Tier
 from tests.kit.ledger import Books, books
 
@@ -51,7 +51,7 @@ async def book(tmp_path: Path) -> AsyncIterator[Books]:
         yield opened
 
 
-async def order(book: Books, **fields: Any) -> settled.Order:
+async def order(book: Books, **fields: Any) -> settled.JobSpec:
     return (await book.admit(**fields)).order
 
 
@@ -67,8 +67,8 @@ async def test_layers_lie_over_one_another(book: Books) -> None:
 
 async def test_without_layers_the_defaults_are_in_force(book: Books) -> None:
     made = await order(book)
-    assert made.agent == settled.AgentSettings(command="true")
-    assert made.policy == settled.Policy()
+    assert made.agent == settled.AgentSpec(command="true")
+    assert made.policy == settled.JobPolicy()
     assert (made.repository_id, made.branch, made.revision) == ("", b"", b"")
 
 

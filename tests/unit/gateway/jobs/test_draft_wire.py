@@ -11,7 +11,7 @@ from services.common.errors import Invalid
 from services.gateway.jobs import draft_wire
 from services.gateway.jobs.drafts import Draft
 from services.gateway.jobs.kinds import load_kinds
-from services.lifecycle.model.surroundings import Content
+from services.lifecycle.model.job_context import FileContent
 
 KINDS = load_kinds()
 
@@ -27,7 +27,7 @@ def files(*names: str, content: bytes = b"x") -> list[pb.InputFile]:
 
 def test_files_data_and_times_are_read() -> None:
     draft = read(files=files("a/b c.csv", "ä"), data=b'{"a": [1]}', delay=Duration(seconds=5))
-    assert draft.files == (Content("a/b c.csv", b"x"), Content("ä", b"x"))
+    assert draft.files == (FileContent("a/b c.csv", b"x"), FileContent("ä", b"x"))
     assert (draft.data, draft.delay, draft.not_before) == (b'{"a": [1]}', timedelta(seconds=5), None)
     time = Timestamp(seconds=1_800_000_000, nanos=5000)
     later = read(not_before_time=time)

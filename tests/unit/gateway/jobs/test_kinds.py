@@ -11,7 +11,7 @@ from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.changes import Changes
 from services.gateway.jobs.drafts import Draft
 from services.gateway.jobs.kinds import load_kinds
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.states import Publish
 from tests.kit.ledger import books
 
@@ -30,7 +30,7 @@ description = "A task of ours."
 """
 
 
-async def ordered(tmp_path: Path, kinds: Path | None, **fields: object) -> Order:
+async def ordered(tmp_path: Path, kinds: Path | None, **fields: object) -> JobSpec:
     async with books(sqlite_url(tmp_path / "gateway.db")) as book:
         admission = Admission(book.engine, Changes(), "true", kinds=load_kinds(kinds))
         draft = Draft(**{"project_id": "default", "prompt": "Do it.", "path": "spec.", **fields})  # type: ignore[arg-type]

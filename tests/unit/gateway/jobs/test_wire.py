@@ -16,7 +16,7 @@ from services.gateway.jobs import draft_wire, wire
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.model import ExecutionView, JobView
 from services.gateway.jobs.store import job_key
-from services.lifecycle.model.order import AgentSettings, Order
+from services.lifecycle.model.job_spec import AgentSpec, JobSpec
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose
 
@@ -24,9 +24,9 @@ KINDS = load_kinds()
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
-def view(prompt: str = "Do it.", job_id: str = "job-1", agent: AgentSettings | None = None) -> JobView:
-    agent = agent or AgentSettings(command="true")
-    order = Order(job_id, "default", "task", prompt, prompt, NOW, agent=agent)
+def view(prompt: str = "Do it.", job_id: str = "job-1", agent: AgentSpec | None = None) -> JobView:
+    agent = agent or AgentSpec(command="true")
+    order = JobSpec(job_id, "default", "task", prompt, prompt, NOW, agent=agent)
     execution = ExecutionView(
         execution_id="exec-1",
         job_id=job_id,
@@ -118,5 +118,5 @@ def test_an_unknown_kind_is_refused(kind: str) -> None:
 
 def test_hooks_are_told_the_names_of_an_environment_and_not_its_values() -> None:
     """What is called by HTTP may be anybody's server."""
-    document = wire.document(view(agent=AgentSettings(command="true", environment={"API_KEY": "s3cret"})))
+    document = wire.document(view(agent=AgentSpec(command="true", environment={"API_KEY": "s3cret"})))
     assert json.loads(document)["spec"]["agent"]["environment"] == {"API_KEY": ""}

@@ -12,7 +12,7 @@ from google.protobuf.json_format import MessageToJson
 
 from services.lifecycle.webhooks import AllowList, Callback, CallFailed, Webhooks, callback
 from tests.kit.callbacks import TOKEN, callback_server
-from tests.unit.lifecycle.webhooks.test_delivery import LOCAL, certificate
+from tests.unit.lifecycle.webhooks.test_http import LOCAL, certificate
 
 JOB = job_pb2.Job(job_id="job-1", state=job_pb2.Job.STATE_RUNNING, spec={"prompt": "Mend it.", "branch": b"b\xff"})
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE

@@ -3,9 +3,9 @@
 import pytest
 
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, ServiceError, Unavailable
-from services.lifecycle.nodes import Patience
+from services.lifecycle.nodes import RetryLimits
 
-PATIENCE = Patience(away=5.0, full=60.0)
+PATIENCE = RetryLimits(away=5.0, full=60.0)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class TryFailed(Exception):
         self.retry_after = retry_after
 
 
-async def tried(
+async def with_retries(
     call_id: str, attempt: Callable[[int], Awaitable[T]], *, first_pause_seconds: float, tries: int = TRIES
 ) -> T:
     """Make a call: `attempt` is given the number of the try, from 1. Raises CallFailed."""

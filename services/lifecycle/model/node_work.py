@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from services.lifecycle.model.order import Limits
+from services.lifecycle.model.job_spec import Limits
 from services.lifecycle.model.states import ExecutionState, PromptDelivery, Purpose
 from services.lifecycle.model.value import Recorded
 from services.sandbox.spec import Network, Tier
@@ -77,7 +77,7 @@ class ModelUse(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals(Recorded):
+class ResourceUsage(Recorded):
     """What an execution's processes used in all."""
 
     cpu_seconds: float
@@ -99,11 +99,11 @@ class Run(Recorded):
     last_sequence: int = 0
     output_bytes: int = 0
     model_use: ModelUse | None = None
-    vitals: Vitals | None = None
+    vitals: ResourceUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Ended(Recorded):
+class EndedRun(Recorded):
     """An execution that has ended, and the last bytes that it wrote."""
 
     run: Run
@@ -126,7 +126,7 @@ class Snapshot(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken(Recorded):
+class ResultCommit(Recorded):
     """What was taken out of a workspace; `commit_id` is the base's when nothing has changed."""
 
     commit_id: str

@@ -9,15 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from services.lifecycle.webhooks import AllowList, Call, CallFailed, Webhooks, new_secret, secret_complaint, signing_key
+from services.lifecycle.webhooks import (
+    AllowList,
+    CallFailed,
+    WebhookRequest,
+    Webhooks,
+    new_secret,
+    secret_complaint,
+    signing_key,
+)
 from services.lifecycle.webhooks.signing import signed_headers
 from tests.kit.receiver import SECRET, Receiver, Reply, receiver
 
 LOCAL = Webhooks(AllowList.parse("127.0.0.1"), first_pause_seconds=0.01)
 
 
-def call(url: str, **fields) -> Call:
-    return Call(
+def call(url: str, **fields) -> WebhookRequest:
+    return WebhookRequest(
         **{"message_id": "m-1", "url": url, "key": signing_key(SECRET), "body": b"{}", "timeout": 5.0, **fields}
     )
 

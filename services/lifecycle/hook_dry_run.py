@@ -9,15 +9,16 @@ from typing import Final
 from services.common.errors import ServiceError
 from services.common.fence import Fence
 from services.common.ids import new_id
-from services.lifecycle.model.answers import HookAnswer
-from services.lifecycle.model.calls import CallState
-from services.lifecycle.model.order import Order
+from services.lifecycle.model.hook_answers import HookAnswer
+from services.lifecycle.model.hook_calls import CallState
+from services.lifecycle.model.job_context import Hook
+from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.node_work import Launch
 from services.lifecycle.model.states import Purpose
-from services.lifecycle.model.surroundings import Hook
-from services.lifecycle.model.work import Launch
 from services.lifecycle.nodes import JobNodes, Nodes
 from services.lifecycle.run import workspace_of
-from services.lifecycle.stages.calling import (
+from services.lifecycle.stages.executions import shell
+from services.lifecycle.stages.hook_calls import (
     MAX_OUTPUT_BYTES,
     HookFailed,
     Reply,
@@ -26,7 +27,6 @@ from services.lifecycle.stages.calling import (
     environment_of,
     reply_of_command,
 )
-from services.lifecycle.stages.executions import shell
 from services.lifecycle.webhooks import Webhooks
 from services.sandbox.spec import Tier
 
@@ -37,7 +37,7 @@ _LEFT_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
+class DryRunResult:
     """What came of it: DONE, VETOED or FAILED, and what a job would have heard. `seconds` is how long it took."""
 
     call_id: str
@@ -48,14 +48,14 @@ class Rehearsed:
     seconds: float = 0.0
 
 
-class Rehearsal:
+class HookDryRun:
     """Tries hooks out: servers from here, commands in an empty workspace of this cell."""
 
     def __init__(self, nodes: Nodes, webhooks: Webhooks) -> None:
         self._nodes = nodes
         self._webhooks = webhooks
 
-    async def call(self, hook: Hook, key: bytes, document: bytes) -> Rehearsed:
+    async def call(self, hook: Hook, key: bytes, document: bytes) -> DryRunResult:
         """Call a hook with a job's document, by one try."""
         call_id = new_id("dryrun")
         began = time.monotonic()
@@ -67,9 +67,9 @@ class Rehearsal:
             else:
                 reply = await self._run(call_id, hook, document)
         except HookFailed as failed:
-            return Rehearsed(call_id, CallState.FAILED, str(failed), seconds=time.monotonic() - began)
+            return DryRunResult(call_id, CallState.FAILED, str(failed), seconds=time.monotonic() - began)
         state = CallState.DONE if reply.answer.veto is None else CallState.VETOED
-        return Rehearsed(call_id, state, reply.how, reply.text, reply.answer, time.monotonic() - began)
+        return DryRunResult(call_id, state, reply.how, reply.text, reply.answer, time.monotonic() - began)
 
     async def _run(self, call_id: str, hook: Hook, document: bytes) -> Reply:
         nodes = self._nodes.for_job(Fence(_JOB_ID, 1), asyncio.sleep)
@@ -81,7 +81,7 @@ class Rehearsal:
 
 async def _ran(nodes: JobNodes, call_id: str, hook: Hook, document: bytes) -> Reply:
     workspace_id = workspace_of(call_id)
-    order = Order(_JOB_ID, "", "", "", "", datetime.now(UTC))
+    order = JobSpec(_JOB_ID, "", "", "", "", datetime.now(UTC))
     layout = await nodes.create_workspace(workspace_id, None, order)
     try:
         await nodes.close_workspace(workspace_id, failed=False, keep_seconds=_LEFT_SECONDS)

@@ -34,7 +34,7 @@ def back_off(attempt: int) -> float:
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
-def counted(job: JobRun, outcome: Outcome) -> Outcome:
+def with_attempt_number(job: JobRun, outcome: Outcome) -> Outcome:
     """Say in the failure of a job that was tried several times how often it was."""
     if outcome.failure is None or job.lease.attempt == 1:
         return outcome

@@ -14,9 +14,9 @@ from services.gateway.catalog.agent import AgentSettings, Policy, Retention
 from services.gateway.jobs.standing import JobStandings
 from services.gateway.jobs.tables import jobs, now
 from services.lifecycle.driver import Driver
-from services.lifecycle.model.outcome import Keeping
-from services.lifecycle.nodes import Machine, Nodes
-from services.lifecycle.strays import Strays
+from services.lifecycle.model.outcome import RetentionPeriods
+from services.lifecycle.nodes import NodeInventory, Nodes
+from services.lifecycle.orphans import OrphanReaper
 from tests.kit.ledger import Books, books, claimed
 
 
@@ -32,7 +32,7 @@ async def left_behind(book: Books, nodes: Nodes, retention: Retention) -> str:
     job_id = (await book.admit(agent=agent, policy=policy)).order.job_id
 
     async def runs() -> bool:
-        return job_id in {each.job_id for each in await Machine(nodes).executions()}
+        return job_id in {each.job_id for each in await NodeInventory(nodes).executions()}
 
     driving = asyncio.create_task(Driver(await book.cell("one"), nodes, capacity=1).run())
     try:
@@ -49,13 +49,13 @@ async def taken_over(book: Books) -> None:
     assert (await claimed(await book.cell("two"))).attempt == 2
 
 
-def strays(book: Books, nodes: Nodes, cell_id: str = "one") -> Strays:
-    return Strays(Machine(nodes), JobStandings(book.engine, cell_id).of, Keeping())
+def strays(book: Books, nodes: Nodes, cell_id: str = "one") -> OrphanReaper:
+    return OrphanReaper(NodeInventory(nodes), JobStandings(book.engine, cell_id).of, RetentionPeriods())
 
 
 async def here(nodes: Nodes, job_id: str) -> tuple[int, list[workspace_pb2.Workspace]]:
     """Return how many executions a job has that have not ended, and its workspaces."""
-    executions = [each for each in await Machine(nodes).executions() if each.job_id == job_id]
+    executions = [each for each in await NodeInventory(nodes).executions() if each.job_id == job_id]
     request = workspace_pb2.ListWorkspacesRequest(job_id=job_id)
     answer = await WorkspaceServiceStub(nodes.workspace).ListWorkspaces(request)
     return len(executions), list(answer.workspaces)

@@ -11,8 +11,8 @@ import httpx2
 
 from services.lifecycle.webhooks.addresses import AllowList, NotAllowed, callback_complaint, resolve, url_complaint
 from services.lifecycle.webhooks.callback import Callback, CallbackAnswer, try_callback
+from services.lifecycle.webhooks.retries import TRIES, CallFailed, TryFailed, with_retries
 from services.lifecycle.webhooks.signing import signed_headers
-from services.lifecycle.webhooks.trying import TRIES, CallFailed, TryFailed, tried
 
 MAX_ANSWER_BYTES: Final = 64 << 10
 
@@ -21,7 +21,7 @@ _TRIED_AGAIN: Final = {408, 429}  # beside 5xx
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class WebhookRequest:
     """What a server is told. `message_id` is the same for the same call, whoever makes it; `timeout` is each try's."""
 
     message_id: str
@@ -32,7 +32,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebhookResponse:
     """What a server said with a 2xx; `is_whole` unless the body was cut, or is packed."""
 
     status: int
@@ -49,11 +49,11 @@ class Webhooks:
         self._first_pause_seconds = first_pause_seconds
         self._tls: ssl.SSLContext | None = None
 
-    async def call(self, call: Call, *, tries: int = TRIES) -> Answer:
+    async def call(self, call: WebhookRequest, *, tries: int = TRIES) -> WebhookResponse:
         """Make a call, trying up to so many times. Raises CallFailed."""
         if complaint := url_complaint(call.url, self._allowed):  # the setting may be another than at registration
             raise CallFailed(f"its URL {complaint}")
-        return await tried(
+        return await with_retries(
             call.message_id, partial(self._try, call), first_pause_seconds=self._first_pause_seconds, tries=tries
         )
 
@@ -65,9 +65,9 @@ class Webhooks:
         async def attempt(number: int) -> CallbackAnswer:
             return await try_callback(call, self._allowed, number)
 
-        return await tried(call.call_id, attempt, first_pause_seconds=self._first_pause_seconds, tries=tries)
+        return await with_retries(call.call_id, attempt, first_pause_seconds=self._first_pause_seconds, tries=tries)
 
-    async def _try(self, call: Call, number: int) -> Answer:
+    async def _try(self, call: WebhookRequest, number: int) -> WebhookResponse:
         try:
             async with asyncio.timeout(call.timeout):
                 return await self._post(call, number)
@@ -78,7 +78,7 @@ class Webhooks:
         except (httpx2.TransportError, OSError) as error:
             raise TryFailed(f"no connection: {error or type(error).__name__}") from error
 
-    async def _post(self, call: Call, number: int) -> Answer:
+    async def _post(self, call: WebhookRequest, number: int) -> WebhookResponse:
         if self._tls is None:
             self._tls = await asyncio.to_thread(ssl.create_default_context)  # reads the system's authorities
         url = httpx2.URL(call.url)
@@ -106,7 +106,7 @@ class Webhooks:
             if not response.is_success:
                 raise _refusal(response, number)
             body, is_whole = await _bounded(response)
-            return Answer(response.status_code, body, is_whole, number)
+            return WebhookResponse(response.status_code, body, is_whole, number)
 
 
 def _refusal(response: httpx2.Response, number: int) -> Exception:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from services.lifecycle.model.answers import HookAnswer
+from services.lifecycle.model.hook_answers import HookAnswer
 from services.lifecycle.model.states import HookEvent
 from services.lifecycle.model.value import Recorded
 
@@ -43,7 +43,7 @@ class Hooks(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Called(Recorded):
+class HookResult(Recorded):
     """What a hook that has not failed has answered: in words for people, and to the job."""
 
     message: str = ""
@@ -51,7 +51,7 @@ class Called(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Content(Recorded):
+class FileContent(Recorded):
     """An input file, with what is in it. `name` is its path below `.boatyard/input`."""
 
     name: str
@@ -59,11 +59,11 @@ class Content(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings(Recorded):
+class JobContext(Recorded):
     """What a driver needs beside the order, as it is now."""
 
     remote: Remote | None
     hooks: tuple[Hook, ...]
-    files: tuple[Content, ...] = ()
+    files: tuple[FileContent, ...] = ()
     pushed_before: tuple[str, ...] = ()
     """Commits that earlier attempts of the job had begun to push, when they were lost."""

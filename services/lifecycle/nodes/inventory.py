@@ -24,38 +24,38 @@ _LONG_SECONDS = 590.0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class JobResource:
     """An active execution, or a workspace in use, and the job that it was made for."""
 
     thing_id: str
     job_id: str
 
 
-class Machine:
+class NodeInventory:
     """The node services as a whole. Raises ServiceError for all that is not as wanted, and when one is away."""
 
     def __init__(self, nodes: Nodes) -> None:
         self._workspace = workspace_rpc.WorkspaceServiceStub(nodes.workspace)
         self._execution = execution_rpc.ExecutionServiceStub(nodes.execution)
 
-    async def executions(self) -> list[Found]:
+    async def executions(self) -> list[JobResource]:
         """Return the executions of jobs that have not ended."""
         states = execution_pb.Execution
         request = execution_pb.ListExecutionsRequest(
             states=[states.STATE_PENDING, states.STATE_RUNNING], page_size=_PAGE
         )
         found = [
-            Found(each.execution_id, each.job_id)
+            JobResource(each.execution_id, each.job_id)
             async for page in self._pages(self._execution.ListExecutions, request)
             for each in page.executions
         ]
         return [each for each in found if each.job_id]
 
-    async def workspaces(self) -> list[Found]:
+    async def workspaces(self) -> list[JobResource]:
         """Return the workspaces of jobs whose work is not over."""
         request = workspace_pb.ListWorkspacesRequest(states=[workspace_pb.Workspace.STATE_ACTIVE], page_size=_PAGE)
         found = [
-            Found(each.workspace_id, each.purpose.job_id)
+            JobResource(each.workspace_id, each.purpose.job_id)
             async for page in self._pages(self._workspace.ListWorkspaces, request)
             for each in page.workspaces
         ]

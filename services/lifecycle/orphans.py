@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import structlog
 
 from services.common.errors import ServiceError
-from services.lifecycle.model.outcome import Keeping
+from services.lifecycle.model.outcome import RetentionPeriods
 from services.lifecycle.model.states import Retention
-from services.lifecycle.nodes import Machine
+from services.lifecycle.nodes import NodeInventory
 from services.lifecycle.run import workspace_of
 
 _AGAIN_SECONDS = 2.0
@@ -22,21 +22,21 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JobStatus:
     """How this machine stands to a job: `execution_id` is the attempt that is carried on it, or is to be; or empty."""
 
     execution_id: str
     retention: Retention
 
 
-Standings = Callable[[Collection[str]], Awaitable[Mapping[str, Standing]]]
+JobStatuses = Callable[[Collection[str]], Awaitable[Mapping[str, JobStatus]]]
 """Returns the standing of those jobs that are known, by id. What is of another is nobody's business here."""
 
 
-class Strays:
+class OrphanReaper:
     """Ends what is left on a machine. What it does may be done twice, and by several at once."""
 
-    def __init__(self, machine: Machine, standings: Standings, keeping: Keeping) -> None:
+    def __init__(self, machine: NodeInventory, standings: JobStatuses, keeping: RetentionPeriods) -> None:
         self._machine = machine
         self._standings = standings
         self._keeping = keeping
@@ -74,7 +74,7 @@ class Strays:
                 await self._let_go(each.thing_id, standing)
         return left
 
-    async def _let_go(self, workspace_id: str, standing: Standing) -> None:
+    async def _let_go(self, workspace_id: str, standing: JobStatus) -> None:
         """Remove a workspace, or keep it as one of a failed job: the only copy of what the agent did is in it."""
         keep_seconds = 0.0 if standing.retention is Retention.REMOVE else self._keeping.failed
         log.warning("letting go of a workspace whose job goes on elsewhere", workspace_id=workspace_id)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from services.lifecycle.model.answers import MAX_ADDITION_BYTES, HookAnswer, Veto, read_answer
+from services.lifecycle.model.hook_answers import MAX_ADDITION_BYTES, HookAnswer, Veto, read_answer
 from services.lifecycle.model.value import dump, load
 
 

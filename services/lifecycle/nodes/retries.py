@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryLimits:
     """How long a node service is waited for, in seconds: one that is away, and one that has no room."""
 
     away: float = 300.0
@@ -54,7 +54,7 @@ class NodeLost(ServiceError):
         super().__init__("NODE_LOST", f"the cell's own services did not help for {seconds:.0f} s: {last.message}")
 
 
-async def persist(call: Callable[[], Awaitable[T]], *, patience: Patience, pause: Pause) -> T:
+async def call_with_retries(call: Callable[[], Awaitable[T]], *, patience: RetryLimits, pause: Pause) -> T:
     """Call until there is an answer. Raises the ServiceError that it is, NodeLost, and whatever `pause` raises."""
     started, delay = time.monotonic(), _FIRST_PAUSE_SECONDS
     while True:

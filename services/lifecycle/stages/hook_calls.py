@@ -4,12 +4,12 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from services.lifecycle.model.answers import HookAnswer, read_answer, veto
+from services.lifecycle.model.hook_answers import HookAnswer, read_answer, veto
+from services.lifecycle.model.job_context import Hook
+from services.lifecycle.model.node_work import Run
 from services.lifecycle.model.states import ExecutionState
-from services.lifecycle.model.surroundings import Hook
-from services.lifecycle.model.work import Run
 from services.lifecycle.stages.executions import exited, last_lines
-from services.lifecycle.webhooks import TRIES, Call, Callback, CallFailed, Webhooks
+from services.lifecycle.webhooks import TRIES, Callback, CallFailed, WebhookRequest, Webhooks
 
 MAX_OUTPUT_BYTES = 64 << 10
 """Of a command's output the end that is looked at: as much as of a server's answer."""
@@ -91,7 +91,7 @@ async def _post(webhooks: Webhooks, call: ServerCall) -> Reply:
     about = {"hook_id": hook.hook_id, **({"stage": hook.stage} if hook.stage else {})}
     parts = (json.dumps(head).encode()[:-1], json.dumps(about).encode()[:-1], call.document)
     body = b'%b, "data": %b, "job": %b}}' % parts
-    answer = await webhooks.call(Call(call.call_id, hook.url, call.key, body, hook.timeout), tries=call.tries)
+    answer = await webhooks.call(WebhookRequest(call.call_id, hook.url, call.key, body, hook.timeout), tries=call.tries)
     if hook.event.may_veto and not answer.is_whole:
         raise HookFailed(
             "its answer is compressed, or longer than 64 KiB: a veto in it could not be read", answer.tries

@@ -47,7 +47,7 @@ class Limits(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class AgentSettings(Recorded):
+class AgentSpec(Recorded):
     """How an agent runs, everything decided: template, worker and job overlaid on these defaults. Times in seconds."""
 
     engine: str = "command"
@@ -71,7 +71,7 @@ class AgentSettings(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy(Recorded):
+class JobPolicy(Recorded):
     """What happens around the agent's work, everything decided. Times in seconds."""
 
     verify_command: str = ""
@@ -96,7 +96,7 @@ class InputFile(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Order(Recorded):
+class JobSpec(Recorded):
     """A job as it was admitted; nothing of it changes but labels, which hooks may add. Ids that are empty name nothing.
 
     `prompt` is what the caller asked, `task` what the agent is told: the same, or built with work item and input around
@@ -118,8 +118,8 @@ class Order(Recorded):
     worker_name: str = ""
     work_item_id: str = ""
     template_id: str = ""
-    agent: AgentSettings = field(default_factory=AgentSettings)
-    policy: Policy = field(default_factory=Policy)
+    agent: AgentSpec = field(default_factory=AgentSpec)
+    policy: JobPolicy = field(default_factory=JobPolicy)
     labels: Mapping[str, str] = field(default_factory=dict)
     not_before: datetime | None = None
     files: tuple[InputFile, ...] = ()
