@@ -86,10 +86,10 @@ class Driver:
         if previous is not None:  # our own lease had run out, and we were given the job again
             previous[1].cancel()
         job = JobRun(lease, self._ledger, self._nodes, self._webhooks, self._keeping)
-        task = asyncio.create_task(self._carry(job), name=lease.job_id)
+        task = asyncio.create_task(self._run_job(job), name=lease.job_id)
         self._jobs[lease.job_id] = (job, task)
 
-    async def _carry(self, job: JobRun) -> None:
+    async def _run_job(self, job: JobRun) -> None:
         lease = job.lease
         with logs.request(lease.job_id):
             log.info("job taken", fence=lease.fence, attempt=lease.attempt)
@@ -115,22 +115,22 @@ class Driver:
         while True:
             self._beat_now.clear()
             sent = time.monotonic()
-            asked = [job for job, _ in self._jobs.values()]
+            beating_jobs = [job for job, _ in self._jobs.values()]
             try:
-                beat = await self._ledger.beat([job.lease for job in asked])
+                beat = await self._ledger.beat([job.lease for job in beating_jobs])
             except LedgerUnavailable as error:
                 log.warning("the ledger is away", error=str(error))
                 beat = None
             except Exception:  # no beat is worse than a late one
                 log.exception("could not beat")
                 beat = None
-            for job in asked:
-                self._hear(job, beat, sent)
+            for job in beating_jobs:
+                self._apply_beat(job, beat, sent)
             await _until(self._beat_now, self._ledger.lease_seconds / 3)
 
-    def _hear(self, job: JobRun, beat: Beat | None, sent: float) -> None:
+    def _apply_beat(self, job: JobRun, beat: Beat | None, sent: float) -> None:
         if beat is not None:
-            job.heard(beat, sent)
+            job.apply_beat(beat, sent)
         lost = job.is_stale if beat is None else job.lease.job_id not in beat.held
         current = self._jobs.get(job.lease.job_id)
         if lost and current is not None and current[0] is job:

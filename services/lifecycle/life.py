@@ -37,28 +37,28 @@ async def run_job(job: JobRun) -> Outcome | None:
     Raises LeaseLost when it is no longer ours, and Parked when it waits for a person.
     """
     await job.load()
-    surroundings = await job.insist(lambda: job.ledger.surroundings(job.lease))
-    outcome = failed_before(job) or with_attempt_number(job, await _outcome(job, surroundings))
+    context = await job.retry_until_lease_lost(lambda: job.ledger.surroundings(job.lease))
+    outcome = failed_before(job) or with_attempt_number(job, await _outcome(job, context))
     again = is_to_retry(job, outcome)
     with job.uninterrupted():
-        await _tried(_end_agent(job))
-        await _tried(_keep_state(job, outcome))
+        await _best_effort(_end_agent(job))
+        await _best_effort(_keep_state(job, outcome))
     if outcome.failure is not None and not again:
-        await _tried(choose_hooks(job, surroundings.hooks))  # where it was given up before
-        await _tried(call_error_hooks(job, outcome))
+        await _best_effort(choose_hooks(job, context.hooks))  # where it was given up before
+        await _best_effort(call_error_hooks(job, outcome))
     with job.uninterrupted():
-        await _tried(_clean_up(job, outcome))
+        await _best_effort(_clean_up(job, outcome))
         if outcome.failure is not None and again:
             retry = retry_after(job, outcome.failure)
-            await job.insist(lambda: job.ledger.retry(job.lease, retry))
+            await job.retry_until_lease_lost(lambda: job.ledger.retry(job.lease, retry))
             return None
-        await job.insist(lambda: job.ledger.finish(job.lease, outcome))
+        await job.retry_until_lease_lost(lambda: job.ledger.finish(job.lease, outcome))
     return outcome
 
 
-async def _outcome(job: JobRun, surroundings: JobContext) -> Outcome:
+async def _outcome(job: JobRun, context: JobContext) -> Outcome:
     try:
-        await _work(job, surroundings)
+        await _work(job, context)
     except JobCancelled:
         return Outcome(JobState.CANCELLED)
     except JobFailed as failed:
@@ -71,30 +71,30 @@ async def _outcome(job: JobRun, surroundings: JobContext) -> Outcome:
     return Outcome(JobState.SUCCEEDED)
 
 
-async def _work(job: JobRun, surroundings: JobContext) -> None:
-    remote = surroundings.remote
-    await choose_hooks(job, surroundings.hooks)
+async def _work(job: JobRun, context: JobContext) -> None:
+    remote = context.remote
+    await choose_hooks(job, context.hooks)
     job.surround(call_hooks_before, call_hooks_after)
     await call_pre_hooks(job)
     base = None
     if remote is not None:
         await approval(job, "base")
         base = await prepare_base(job, remote)
-    layout = await make_workspace(job, base, surroundings.files)
+    layout = await make_workspace(job, base, context.files)
     if base is not None:
         await make_branch(job, layout, base)
     await approval(job, "start")
     task = first_task(job)
-    while task := await _round(job, surroundings, layout, base, task):
+    while task := await _round(job, context, layout, base, task):
         job.begin_round()
     await approval(job, "end")
     with suppress(JobCancelled):  # all is done that the job was for: too late
         await call_post_hooks(job)
 
 
-async def _round(job: JobRun, surroundings: JobContext, layout: Layout, base: Base | None, task: str) -> str:
+async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | None, task: str) -> str:
     """Have the agent do a task, and do with its result what is to be done. Return its next task, or nothing."""
-    remote = surroundings.remote
+    remote = context.remote
     await start_agent(job, layout, base, task)
     with job.uninterrupted():  # from here to its result: what the agent has done is never left lying
         run = await follow_agent(job)
@@ -111,7 +111,7 @@ async def _round(job: JobRun, surroundings: JobContext, layout: Layout, base: Ba
     if is_to_publish(job, taken):
         if more := await approval(job, "push"):
             return more
-        await publish(job, remote, taken, surroundings.pushed_before)
+        await publish(job, remote, taken, context.pushed_before)
     return ""
 
 
@@ -142,7 +142,7 @@ async def _clean_up(job: JobRun, outcome: Outcome) -> None:
         await clean_up(job, outcome.state)
 
 
-async def _tried(work: Awaitable[None]) -> None:
+async def _best_effort(work: Awaitable[None]) -> None:
     """Do what comes after the end is known: failing, or being told to end, does not change how the job ended."""
     try:
         await work

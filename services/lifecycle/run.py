@@ -75,8 +75,8 @@ class JobRun:
 
     async def load(self) -> None:
         """Learn what was recorded before."""
-        self.stages = dict(await self.insist(lambda: self.ledger.stages(self.lease)))
-        self.execution = await self.insist(lambda: self.ledger.execution(self.lease))
+        self.stages = dict(await self.retry_until_lease_lost(lambda: self.ledger.stages(self.lease)))
+        self.execution = await self.retry_until_lease_lost(lambda: self.ledger.execution(self.lease))
 
     # Rounds.
 
@@ -99,7 +99,7 @@ class JobRun:
 
     # What the driver tells.
 
-    def heard(self, beat: Beat, sent: float) -> None:
+    def apply_beat(self, beat: Beat, sent: float) -> None:
         """Take a heartbeat's answer; `sent` is when it was asked for (monotonic)."""
         if self.lease.job_id in beat.held:
             self._held_until = sent + self.ledger.lease_seconds
@@ -163,7 +163,7 @@ class JobRun:
         learn: Callable[[ExecutionNote, Value], ExecutionNote] | None,
         tell: Callable[[Value], str],
     ) -> Value:
-        await self.insist(lambda: self.ledger.begin_stage(self.lease, name))
+        await self.retry_until_lease_lost(lambda: self.ledger.begin_stage(self.lease, name))
         self.stages[name] = Stage(name, StageState.RUNNING)
         log.info("stage begins", stage=name)
         try:
@@ -203,7 +203,7 @@ class JobRun:
 
     async def note(self, note: ExecutionNote) -> None:
         """Record an execution as it is now."""
-        await self.insist(lambda: self.ledger.note(self.lease, note))
+        await self.retry_until_lease_lost(lambda: self.ledger.note(self.lease, note))
 
     async def unless_cancelled(self, work: Awaitable[T]) -> T:
         """Wait for `work`, and cut it short when the job is to end. Raises JobCancelled."""
@@ -245,11 +245,11 @@ class JobRun:
 
     async def _end(self, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
         stage = replace(stage, message=stage.message[:_MAX_MESSAGE])
-        await self.insist(lambda: self.ledger.end_stage(self.lease, stage, notes))
+        await self.retry_until_lease_lost(lambda: self.ledger.end_stage(self.lease, stage, notes))
         self.stages[stage.name] = stage
         log.info("stage ends", stage=stage.name, state=stage.state, message=stage.message)
 
-    async def insist(self, write: Callable[[], Awaitable[T]]) -> T:
+    async def retry_until_lease_lost(self, write: Callable[[], Awaitable[T]]) -> T:
         """Wait a lost ledger out, for as long as the job is ours."""
         while True:
             try:

@@ -80,19 +80,19 @@ class JobNodes:
             workspace_id=workspace_id,
             base_layers=() if base is None else base.layers,
             pins_path=b"" if base is None else base.pins_path,
-            purpose=wire.workspace_purpose(order),
-            visibility=wire.visibility(order.agent.sandbox_tier),
+            purpose=wire.workspace_purpose_to_proto(order),
+            visibility=wire.visibility_to_proto(order.agent.sandbox_tier),
             files=[workspace_pb.File(path=path.encode(), content=content) for path, content in given],
         )
         answer = await self._call(self._workspace.CreateWorkspace, request, _LONG_SECONDS)
-        return wire.layout_from(answer.workspace.layout)
+        return wire.layout_from_proto(answer.workspace.layout)
 
     async def close_workspace(self, workspace_id: str, *, failed: bool, keep_seconds: float) -> None:
         """Record that a workspace's work is over, how, and how long it is kept; one that is gone needs no record."""
         states = workspace_pb.Workspace
         state = states.STATE_ERROR if failed else states.STATE_COMPLETED
         request = workspace_pb.UpdateWorkspaceStateRequest(
-            workspace_id=workspace_id, state=state, keep_for=wire.duration(keep_seconds)
+            workspace_id=workspace_id, state=state, keep_for=wire.duration_to_proto(keep_seconds)
         )
         with suppress(NotFound):
             await self._call(self._workspace.UpdateWorkspaceState, request)
@@ -106,7 +106,7 @@ class JobNodes:
 
     async def prepare_base(self, remote: Remote, *, revision: bytes = b"", result_commit_id: str = "") -> Base:
         """Prepare a tree of a revision of the remote (empty: its default branch), or of a taken result."""
-        request = git_pb.PrepareBaseRequest(remote=wire.remote(remote))
+        request = git_pb.PrepareBaseRequest(remote=wire.remote_to_proto(remote))
         if result_commit_id:
             request.result_commit_id = result_commit_id
         elif revision:
@@ -117,7 +117,7 @@ class JobNodes:
             async with streaming(call) as messages:
                 async for message in messages:
                     if message.HasField("base"):
-                        return wire.base_from(message.base)
+                        return wire.base_from_proto(message.base)
             raise RemoteFailure(Status.INTERNAL, "INTERNAL", "PrepareBase ended without a base")
 
         return await self._persist(prepare)
@@ -125,7 +125,7 @@ class JobNodes:
     async def create_branch(self, layout: Layout, base: Base, tier: Tier, name: bytes) -> None:
         """Make a branch in a working tree, and switch to it."""
         request = git_pb.CreateBranchRequest(
-            tree=wire.working_tree(layout, base, tier), branch=name, commit_id=base.commit_id
+            tree=wire.working_tree_to_proto(layout, base, tier), branch=name, commit_id=base.commit_id
         )
         await self._call(self._git.CreateBranch, request, _LONG_SECONDS)
 
@@ -134,12 +134,12 @@ class JobNodes:
     ) -> ResultCommit:
         """Take a working tree as a commit. It is dated by the order, so that taking it twice is the same commit."""
         request = git_pb.TakeResultRequest(
-            tree=wire.working_tree(layout, base, order.agent.sandbox_tier),
+            tree=wire.working_tree_to_proto(layout, base, order.agent.sandbox_tier),
             repository_id=order.repository_id,
             result_id=result_id,
             base_commit_id=base.commit_id,
             message=message,
-            signature=wire.signature(author, order.create_time),
+            signature=wire.signature_to_proto(author, order.create_time),
         )
         answer = await self._call(self._git.TakeResult, request, _LONG_SECONDS)
         return ResultCommit(answer.commit_id, answer.changed, tuple(answer.lost_repositories))
@@ -147,19 +147,19 @@ class JobNodes:
     async def snapshot(self, layout: Layout, base: Base, order: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
         """Keep a working tree as it is; one that was kept under that id already is returned as it was."""
         request = git_pb.SnapshotTreeRequest(
-            tree=wire.working_tree(layout, base, order.agent.sandbox_tier),
+            tree=wire.working_tree_to_proto(layout, base, order.agent.sandbox_tier),
             repository_id=order.repository_id,
             snapshot_id=snapshot_id,
             base_commit_id=base.commit_id,
             message=message,
         )
         answer = await self._call(self._git.SnapshotTree, request, _LONG_SECONDS)
-        return wire.snapshot_from(answer.snapshot)
+        return wire.snapshot_from_proto(answer.snapshot)
 
     async def find_snapshot(self, snapshot_id: str) -> Snapshot:
         """Return a snapshot."""
         answer = await self._call(self._git.GetSnapshot, git_pb.GetSnapshotRequest(snapshot_id=snapshot_id))
-        return wire.snapshot_from(answer.snapshot)
+        return wire.snapshot_from_proto(answer.snapshot)
 
     async def changes(self, repository_id: str, base_commit_id: str, commit_id: str) -> DiffSummary:
         """Return what differs between two commits, cut to what is kept of it."""
@@ -180,12 +180,14 @@ class JobNodes:
             return bytes(data), truncated
 
         diff, truncated = await self._persist(read)
-        return DiffSummary(_bounded(map(wire.file_change_from, listed.files)), listed.total_files, diff, truncated)
+        return DiffSummary(
+            _bounded(map(wire.file_change_from_proto, listed.files)), listed.total_files, diff, truncated
+        )
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str = "") -> None:
         """Push a taken commit to a branch that is at `expected` (empty: not there yet), or at that commit already."""
         request = git_pb.PushRequest(
-            remote=wire.remote(remote), commit_id=commit_id, branch=branch, expected_commit_id=expected
+            remote=wire.remote_to_proto(remote), commit_id=commit_id, branch=branch, expected_commit_id=expected
         )
 
         async def publish() -> None:
@@ -202,9 +204,11 @@ class JobNodes:
 
     async def start(self, execution_id: str, launch: Launch) -> Run:
         """Start an execution; one of that id that is there already is returned as it is."""
-        request = execution_pb.StartExecutionRequest(execution_id=execution_id, spec=wire.spec(launch, self._job_id))
+        request = execution_pb.StartExecutionRequest(
+            execution_id=execution_id, spec=wire.spec_to_proto(launch, self._job_id)
+        )
         answer = await self._call(self._execution.StartExecution, request)
-        return wire.run_from(answer.execution)
+        return wire.run_from_proto(answer.execution)
 
     async def find(self, execution_id: str) -> Run | None:
         """Return an execution as it is now; None when it was never started."""
@@ -213,7 +217,7 @@ class JobNodes:
             answer = await self._call(self._execution.GetExecution, request)
         except NotFound:
             return None
-        return wire.run_from(answer.execution)
+        return wire.run_from_proto(answer.execution)
 
     async def wait(self, execution_id: str) -> Run:
         """Wait for an execution's end, whatever is restarted meanwhile."""
@@ -222,7 +226,7 @@ class JobNodes:
         )
         while True:
             answer = await self._call(self._execution.WaitExecution, request, _WAIT_SECONDS + _SHORT_SECONDS)
-            run = wire.run_from(answer.execution)
+            run = wire.run_from_proto(answer.execution)
             if run.state.is_final:
                 return run
 

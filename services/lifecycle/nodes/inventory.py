@@ -80,7 +80,7 @@ class NodeInventory:
         failed = workspace_pb.UpdateWorkspaceStateRequest(
             workspace_id=workspace_id,
             state=workspace_pb.Workspace.STATE_ERROR,
-            keep_for=wire.duration(keep_seconds),
+            keep_for=wire.duration_to_proto(keep_seconds),
         )
         with suppress(NotFound):
             await _answer(self._workspace.UpdateWorkspaceState(failed, timeout=_SHORT_SECONDS))

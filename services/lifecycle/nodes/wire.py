@@ -31,10 +31,10 @@ _CHANGES = {
 }
 
 
-def spec(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
+def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
     """Write the specification of an execution."""
     limits = execution_pb.ExecutionLimits(
-        wall_timeout=duration(value.timeout),
+        wall_timeout=duration_to_proto(value.timeout),
         memory_bytes=value.limits.memory_bytes,
         processes=value.limits.processes,
         cpu_seconds=value.limits.cpu_seconds,
@@ -42,27 +42,27 @@ def spec(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
         output_bytes=value.limits.output_bytes,
     )
     if value.idle_timeout is not None:
-        limits.idle_timeout.CopyFrom(duration(value.idle_timeout))
+        limits.idle_timeout.CopyFrom(duration_to_proto(value.idle_timeout))
     message = execution_pb.ExecutionSpec(
         purpose=execution_pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{value.purpose}"),
         job_id=job_id,
-        layout=layout(value.layout),
+        layout=layout_to_proto(value.layout),
         read_only_paths=value.read_only_paths,
         environment=value.environment,
         limits=limits,
-        sandbox_tier=sandbox_tier(value.tier),
+        sandbox_tier=tier_to_proto(value.tier),
         network=sandbox_pb.Network.Value(f"NETWORK_{value.network.upper()}"),
         allowed_hosts=value.allowed_hosts,
         image=value.image,
     )
     if value.model is None:
-        message.command.MergeFrom(_command(value))
+        message.command.MergeFrom(_command_to_proto(value))
     else:
-        message.anthropic.MergeFrom(_model(value.model, value.prompt))
+        message.anthropic.MergeFrom(_model_to_proto(value.model, value.prompt))
     return message
 
 
-def _command(value: Launch) -> execution_pb.CommandEngine:
+def _command_to_proto(value: Launch) -> execution_pb.CommandEngine:
     terminal = execution_pb.TerminalSize(rows=_ROWS, columns=_COLUMNS) if value.terminal else None
     return execution_pb.CommandEngine(
         terminal=terminal,
@@ -72,7 +72,7 @@ def _command(value: Launch) -> execution_pb.CommandEngine:
     )
 
 
-def _model(value: ModelAgent, prompt: bytes) -> execution_pb.AnthropicEngine:
+def _model_to_proto(value: ModelAgent, prompt: bytes) -> execution_pb.AnthropicEngine:
     return execution_pb.AnthropicEngine(
         model=value.model,
         prompt=prompt.decode(),
@@ -84,7 +84,7 @@ def _model(value: ModelAgent, prompt: bytes) -> execution_pb.AnthropicEngine:
     )
 
 
-def run_from(message: execution_pb.Execution) -> Run:
+def run_from_proto(message: execution_pb.Execution) -> Run:
     """Read an execution."""
     return Run(
         execution_id=message.execution_id,
@@ -93,20 +93,20 @@ def run_from(message: execution_pb.Execution) -> Run:
         message=message.message,
         exit_code=message.exit_code if message.HasField("exit_code") else None,
         signal=message.signal if message.HasField("signal") else None,
-        start_time=_time_from(message.start_time) if message.HasField("start_time") else None,
-        end_time=_time_from(message.end_time) if message.HasField("end_time") else None,
+        start_time=_time_from_proto(message.start_time) if message.HasField("start_time") else None,
+        end_time=_time_from_proto(message.end_time) if message.HasField("end_time") else None,
         last_sequence=message.last_sequence,
         output_bytes=message.output_bytes,
-        model_use=_model_use_from(message.model_use) if message.HasField("model_use") else None,
-        vitals=_vitals_from(message.vitals) if message.HasField("vitals") else None,
+        model_use=_model_use_from_proto(message.model_use) if message.HasField("model_use") else None,
+        vitals=_usage_from_proto(message.vitals) if message.HasField("vitals") else None,
     )
 
 
-def _vitals_from(message: event_pb.Vitals) -> ResourceUsage:
+def _usage_from_proto(message: event_pb.Vitals) -> ResourceUsage:
     return ResourceUsage(message.cpu_seconds, message.memory_peak_bytes)
 
 
-def _model_use_from(message: execution_pb.ModelUse) -> ModelUse:
+def _model_use_from_proto(message: execution_pb.ModelUse) -> ModelUse:
     return ModelUse(
         tokens=message.tokens,
         cost_usd=message.cost_usd if message.HasField("cost_usd") else None,
@@ -116,7 +116,7 @@ def _model_use_from(message: execution_pb.ModelUse) -> ModelUse:
     )
 
 
-def workspace_purpose(order: JobSpec) -> workspace_pb.Purpose:
+def workspace_purpose_to_proto(order: JobSpec) -> workspace_pb.Purpose:
     """Write whom a workspace is for."""
     return workspace_pb.Purpose(
         project_id=order.project_id,
@@ -128,7 +128,7 @@ def workspace_purpose(order: JobSpec) -> workspace_pb.Purpose:
     )
 
 
-def layout(value: Layout) -> layout_pb.Layout:
+def layout_to_proto(value: Layout) -> layout_pb.Layout:
     """Write a layout."""
     if value.path:
         return layout_pb.Layout(path=value.path)
@@ -136,41 +136,41 @@ def layout(value: Layout) -> layout_pb.Layout:
     return layout_pb.Layout(layers=layers)
 
 
-def layout_from(message: layout_pb.Layout) -> Layout:
+def layout_from_proto(message: layout_pb.Layout) -> Layout:
     """Read a layout."""
     layers = message.layers
     return Layout(message.path, tuple(layers.lowers), layers.upper, layers.work, layers.mounted_path)
 
 
-def visibility(tier: Tier) -> "workspace_pb.Visibility.ValueType":
+def visibility_to_proto(tier: Tier) -> "workspace_pb.Visibility.ValueType":
     """Write who must find a workspace's files: a container's engine sees what the host does."""
     return workspace_pb.VISIBILITY_SANDBOXES if tier is Tier.BUBBLEWRAP else workspace_pb.VISIBILITY_HOST
 
 
-def working_tree(value: Layout, base: Base, tier: Tier) -> git_pb.WorkingTree:
+def working_tree_to_proto(value: Layout, base: Base, tier: Tier) -> git_pb.WorkingTree:
     """Write a tree that an agent may have written. Git is ours, and in no image: beside a container it is sandboxed."""
     own = Tier.BUBBLEWRAP if tier is Tier.CONTAINER else tier
     return git_pb.WorkingTree(
-        layout=layout(value), read_only_paths=base.read_only_paths, sandbox_tier=sandbox_tier(own)
+        layout=layout_to_proto(value), read_only_paths=base.read_only_paths, sandbox_tier=tier_to_proto(own)
     )
 
 
-def remote(value: Remote) -> git_pb.Remote:
+def remote_to_proto(value: Remote) -> git_pb.Remote:
     """Write a remote, with its token."""
     return git_pb.Remote(repository_id=value.repository_id, url=value.url, token=value.token)
 
 
-def base_from(message: git_pb.Base) -> Base:
+def base_from_proto(message: git_pb.Base) -> Base:
     """Read a base."""
     return Base(message.commit_id, tuple(message.layers), tuple(message.read_only_paths), message.pins_path)
 
 
-def snapshot_from(message: git_pb.Snapshot) -> Snapshot:
+def snapshot_from_proto(message: git_pb.Snapshot) -> Snapshot:
     """Read a snapshot."""
     return Snapshot(message.snapshot_id, message.repository_id, message.base_commit_id, message.commit_id)
 
 
-def file_change_from(message: git_pb.ChangedFile) -> FileChange:
+def file_change_from_proto(message: git_pb.ChangedFile) -> FileChange:
     """Read a changed file."""
     return FileChange(
         path=message.path,
@@ -181,22 +181,22 @@ def file_change_from(message: git_pb.ChangedFile) -> FileChange:
     )
 
 
-def signature(name: str, time: datetime) -> git_pb.Signature:
+def signature_to_proto(name: str, time: datetime) -> git_pb.Signature:
     """Write who made a commit, and when, to the second."""
     return git_pb.Signature(name=name, email=EMAIL, time=Timestamp(seconds=int(time.timestamp())))
 
 
-def sandbox_tier(tier: Tier) -> "sandbox_pb.SandboxTier.ValueType":
+def tier_to_proto(tier: Tier) -> "sandbox_pb.SandboxTier.ValueType":
     """Write a tier."""
     return sandbox_pb.SandboxTier.Value(f"SANDBOX_TIER_{tier.upper()}")
 
 
-def duration(seconds: float) -> Duration:
+def duration_to_proto(seconds: float) -> Duration:
     """Write a duration."""
     message = Duration()
     message.FromNanoseconds(round(seconds * 1e9))
     return message
 
 
-def _time_from(message: Timestamp) -> datetime:
+def _time_from_proto(message: Timestamp) -> datetime:
     return message.ToDatetime(UTC)

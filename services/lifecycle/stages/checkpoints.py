@@ -33,10 +33,12 @@ async def ask(job: JobRun, name: str, origin: Origin, text: str, *, takes_change
     """
 
     async def decided() -> Decision:
-        decision = await job.insist(lambda: job.ledger.decision(job.lease, name))
+        decision = await job.retry_until_lease_lost(lambda: job.ledger.decision(job.lease, name))
         if decision is None:
             job.check_cancelled()
-            await job.insist(lambda: job.ledger.park(job.lease, _question(job, name, origin, text, takes_changes)))
+            await job.retry_until_lease_lost(
+                lambda: job.ledger.park(job.lease, _question(job, name, origin, text, takes_changes))
+            )
             raise Parked
         if decision.state is CheckpointState.EXPIRED:
             raise JobFailed(Failure("EXPIRED", f"nobody answered in time: {text}"))
@@ -72,10 +74,10 @@ async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
         return ""
 
     async def read() -> HookResult:
-        errand = AuxiliaryExecution(
+        auxiliary = AuxiliaryExecution(
             f"{job.agent_id}-ask", Purpose.HOOK, _READ_ASKED, _ASK_SECONDS, base=base, layout=layout
         )
-        run = await run_auxiliary(job, errand)
+        run = await run_auxiliary(job, auxiliary)
         if run.state is not ExecutionState.SUCCEEDED:
             raise JobFailed(Failure("ASK_UNREADABLE", f"what the agent asks in {ASK_FILE} could not be read"))
         return HookResult((await job.nodes.tail(run, MAX_WORDS_BYTES)).decode(errors="replace").strip())

@@ -89,64 +89,64 @@ class AuxiliaryExecution:
     environment: Mapping[str, bytes] = field(default_factory=dict)
 
 
-async def run_auxiliary(job: JobRun, errand: AuxiliaryExecution) -> Run:
-    """Run an errand; return how it ended, with the workspace gone that was made for it.
+async def run_auxiliary(job: JobRun, auxiliary: AuxiliaryExecution) -> Run:
+    """Run an auxiliary; return how it ended, with the workspace gone that was made for it.
 
     One whose runner or sandbox was lost says nothing of the work, and is run again under another id, three times in
     all. Raises JobCancelled, with nothing left, when the job is to end.
     """
-    tries = (errand.execution_id, *(f"{errand.execution_id}-try-{number}" for number in range(2, _TRIES + 1)))
+    tries = (auxiliary.execution_id, *(f"{auxiliary.execution_id}-try-{number}" for number in range(2, _TRIES + 1)))
     for execution_id in tries:
-        run = await _run_once(job, replace(errand, execution_id=execution_id))
+        run = await _run_once(job, replace(auxiliary, execution_id=execution_id))
         if run.reason not in _LOST:
             break
     return run
 
 
-async def _run_once(job: JobRun, errand: AuxiliaryExecution) -> Run:
-    workspace_id = job.workspace_id if errand.layout else workspace_of(errand.execution_id)
-    note = ExecutionNote(errand.execution_id, errand.purpose, workspace_id)
+async def _run_once(job: JobRun, auxiliary: AuxiliaryExecution) -> Run:
+    workspace_id = job.workspace_id if auxiliary.layout else workspace_of(auxiliary.execution_id)
+    note = ExecutionNote(auxiliary.execution_id, auxiliary.purpose, workspace_id)
     try:
-        run = await job.nodes.find(errand.execution_id)
+        run = await job.nodes.find(auxiliary.execution_id)
         if run is None:
-            run = await _begin_errand(job, errand, note)
+            run = await _begin(job, auxiliary, note)
         await job.note(noted(note, run))
-        run = await end_of(job, errand.execution_id)
+        run = await end_of(job, auxiliary.execution_id)
     except (JobCancelled, ServiceError) as error:
         if not isinstance(error, NodeLost):
-            await _remove(job, errand)
+            await _remove(job, auxiliary)
         raise
-    await _remove(job, errand)
+    await _remove(job, auxiliary)
     await job.note(replace(noted(note, run), workspace_id=""))
     job.check_cancelled()
     return run
 
 
-async def _begin_errand(job: JobRun, errand: AuxiliaryExecution, note: ExecutionNote) -> Run:
-    base, layout = errand.base, errand.layout
+async def _begin(job: JobRun, auxiliary: AuxiliaryExecution, note: ExecutionNote) -> Run:
+    base, layout = auxiliary.base, auxiliary.layout
     if layout is None:
         layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, base, job.order))
     await job.note(note)
     ours = {"BOATYARD_JOB_ID": job.order.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()}
     agent = job.order.agent
     launch = Launch(
-        purpose=errand.purpose,
+        purpose=auxiliary.purpose,
         layout=layout,
-        argv=shell(errand.line),
-        prompt=errand.prompt,
-        timeout=errand.seconds,
+        argv=shell(auxiliary.line),
+        prompt=auxiliary.prompt,
+        timeout=auxiliary.seconds,
         tier=agent.sandbox_tier,
         image=agent.image if agent.sandbox_tier is Tier.CONTAINER else "",
         read_only_paths=() if base is None else base.read_only_paths,
-        environment={**errand.environment, **ours},
+        environment={**auxiliary.environment, **ours},
     )
     return await begin(job, note.execution_id, launch)
 
 
-async def _remove(job: JobRun, errand: AuxiliaryExecution) -> None:
-    if errand.layout is None:
+async def _remove(job: JobRun, auxiliary: AuxiliaryExecution) -> None:
+    if auxiliary.layout is None:
         with job.uninterrupted():
-            await job.nodes.delete_workspace(workspace_of(errand.execution_id))
+            await job.nodes.delete_workspace(workspace_of(auxiliary.execution_id))
 
 
 def exited(run: Run) -> bool:

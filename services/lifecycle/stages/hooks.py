@@ -134,21 +134,21 @@ async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stag
 
 
 async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> HookResult:
-    document = await job.insist(lambda: job.ledger.document(job.lease, name, outcome))
+    document = await job.retry_until_lease_lost(lambda: job.ledger.document(job.lease, name, outcome))
     call = HookCall(f"{job.execution_id}-{name}", hook.hook_id, hook.event, hook.stage)
-    await job.insist(lambda: job.ledger.record_call(job.lease, call))
+    await job.retry_until_lease_lost(lambda: job.ledger.record_call(job.lease, call))
     try:
         reply = await (_serve if hook.url else _run)(job, call, hook, document)
         _check(job, hook, reply)
     except HookFailed as failed:
         gone = replace(call, state=CallState.FAILED, tries=failed.tries, status=str(failed))
-        await job.insist(lambda: job.ledger.record_call(job.lease, gone))
+        await job.retry_until_lease_lost(lambda: job.ledger.record_call(job.lease, gone))
         raise JobFailed(Failure("HOOK_FAILED", f"hook {hook.hook_id}: {failed}")) from failed
     vetoed, labels = reply.answer.veto, reply.answer.labels
     state = CallState.DONE if vetoed is None else CallState.VETOED
     answer = reply.text or (vetoed.reason if vetoed else "")
     done = replace(call, state=state, tries=reply.tries, status=reply.how, answer=answer, labels=labels)
-    await job.insist(lambda: job.ledger.record_call(job.lease, done))
+    await job.retry_until_lease_lost(lambda: job.ledger.record_call(job.lease, done))
     if vetoed is not None:
         raise JobFailed(Failure(_VETOED, vetoed.reason or f"hook {hook.hook_id} {reply}"))
     job.order = replace(job.order, labels={**job.order.labels, **labels})
@@ -158,7 +158,7 @@ async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> 
 async def _run(job: JobRun, call: HookCall, hook: Hook, document: Document) -> Reply:
     """Run a command, in the job's workspace when that is made and no agent is in it. Raises HookFailed."""
     layout = job.recorded("workspace", Layout) if is_agent_gone(job) and not job.lease.is_moved else None
-    errand = AuxiliaryExecution(
+    auxiliary = AuxiliaryExecution(
         call.call_id,
         Purpose.HOOK,
         hook.command,
@@ -168,13 +168,13 @@ async def _run(job: JobRun, call: HookCall, hook: Hook, document: Document) -> R
         prompt=document.data,
         environment=environment_of(hook),
     )
-    run = await run_auxiliary(job, errand)
+    run = await run_auxiliary(job, auxiliary)
     return reply_of_command(hook, run, await job.nodes.tail(run, MAX_OUTPUT_BYTES))
 
 
 async def _serve(job: JobRun, call: HookCall, hook: Hook, document: Document) -> Reply:
     """Call a server. Raises HookFailed."""
-    key = await job.insist(lambda: job.ledger.signing_key(job.lease, hook.hook_id))
+    key = await job.retry_until_lease_lost(lambda: job.ledger.signing_key(job.lease, hook.hook_id))
     server_call = ServerCall(hook, call.call_id, key, document.data, document.time)
     return await job.interruptible(call_server(job.webhooks, server_call))
 

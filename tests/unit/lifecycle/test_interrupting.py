@@ -30,7 +30,7 @@ async def job(tmp_path: Path) -> AsyncIterator[JobRun]:
 
 def cancel(job: JobRun) -> None:
     ours = frozenset({job.lease.job_id})
-    job.heard(Beat(held=ours, cancel_requested=ours), sent=0)
+    job.apply_beat(Beat(held=ours, cancel_requested=ours), sent=0)
 
 
 class Work:
