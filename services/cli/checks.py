@@ -15,13 +15,12 @@ from services.cli.database_check import database
 from services.cli.findings import FAIL, OK, WARN, Finding
 from services.cli.node_checks import node
 from services.common.errors import StartError
-from services.common.rpc.tls import ClientTls
 from services.common.settings import Home, read_token
 from services.sandbox import device_nodes, seccomp
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe
 from services.supervisor.clients import is_serving
-from services.supervisor.plan import GATEWAY, SERVICES, cell_file, default_address, read_cell_addresses
+from services.supervisor.plan import GATEWAY, SERVICES, cell_file, default_address, gateway_tls, read_cell_addresses
 from services.supervisor.process import log_tail
 
 OLDEST_PYTHON = (3, 11)
@@ -161,5 +160,5 @@ def _log(home: Home, service: str) -> Path:
 
 
 async def _serving(addresses: Mapping[str, str]) -> list[bool]:
-    tls = {GATEWAY: ClientTls.from_environment()}
+    tls = {GATEWAY: gateway_tls(os.environ)}
     return list(await asyncio.gather(*(is_serving(addresses[service], tls.get(service)) for service in SERVICES)))

@@ -30,9 +30,8 @@ from services.cli.exits import NotAllowedError
 from services.common.errors import ServiceError, StartError, Unavailable
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
-from services.common.rpc.tls import ClientTls
 from services.common.settings import Home, is_loopback, reachable, read_token
-from services.supervisor.plan import GATEWAY, default_address, read_cell_addresses
+from services.supervisor.plan import GATEWAY, default_address, gateway_tls, read_cell_addresses
 
 T = TypeVar("T")
 
@@ -82,7 +81,7 @@ async def gateway() -> AsyncIterator[Gateway]:
     """Open the way to the gateway of this environment. Raises NotAllowedError where we have no token for it."""
     home = Home.from_environment()
     address = gateway_address(home)
-    tls = ClientTls.from_environment()
+    tls = gateway_tls(os.environ)
     if tls is None and not is_loopback(address.rpartition(":")[0]):
         raise NotAllowedError(
             f"{address} is not on this machine, and the token would travel there in the clear:"

@@ -17,7 +17,10 @@ from services.common.errors import StartError
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The data directory. Nothing is made by looking at it; `directory` makes."""
+    """The data directory, and the tokens in it. Each service says for itself which directory below it is its own.
+
+    Nothing is made by looking at it; `directory` makes.
+    """
 
     root: Path
 
@@ -37,43 +40,13 @@ class Home:
 
     @property
     def admin_token_file(self) -> Path:
-        """What the gateway's own users show."""
+        """The first administrator's token, for users of this cell."""
         return self.root / "token"
 
     @property
     def cell_token_file(self) -> Path:
-        """What the node services take from their gateway."""
+        """The token that this cell's services show one another."""
         return self.root / "cell-token"
-
-    @property
-    def workspace(self) -> Path:
-        """The workspace service's directory."""
-        return self.root / "workspace"
-
-    @property
-    def workspace_trees(self) -> Path:
-        """One directory a workspace, by its id."""
-        return self.workspace / "trees"
-
-    @property
-    def git(self) -> Path:
-        """The git service's directory: mirrors, base trees, results."""
-        return self.root / "git"
-
-    @property
-    def execution(self) -> Path:
-        """The execution service's directory."""
-        return self.root / "execution"
-
-    @property
-    def execution_runs(self) -> Path:
-        """One directory an execution, by its id."""
-        return self.execution / "runs"
-
-    @property
-    def gateway(self) -> Path:
-        """The gateway's directory."""
-        return self.root / "gateway"
 
     def cell_token(self) -> str:
         """Return the token between this cell's services, made at first use."""
@@ -161,8 +134,8 @@ PublicAddress = Annotated[str, AfterValidator(_public_address)]
 class ServiceSettings(BaseSettings):
     """What every service can be told. A service's own class adds its prefix, its default `listen`, and the rest.
 
-    class WorkspaceSettings(ServiceSettings, env_prefix="BOATYARD_WORKSPACE_"):
-        listen: ListenAddress = "127.0.0.1:7461"
+    class ExampleSettings(ServiceSettings, env_prefix="BOATYARD_EXAMPLE_"):
+        listen: ListenAddress = "127.0.0.1:7400"
     """
 
     model_config = SettingsConfigDict(

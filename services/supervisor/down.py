@@ -59,7 +59,7 @@ async def end_agents(home: Home, grace_s: float) -> None:
 
     Only the execution service knows how, so it is started for a moment, on a port of its own.
     """
-    if (home.execution / "execution.db").exists():
+    if (home.root / EXECUTION / "execution.db").exists():
         reading, writing = os.pipe()
         try:
             plan = _execution_alone(home)

@@ -46,7 +46,7 @@ class CellPlan:
 
     def tls_of(self, service: str) -> ClientTls | None:
         """Return how a service is called; None for in the clear."""
-        return ClientTls.from_environment(self.environment) if service == GATEWAY else None
+        return gateway_tls(self.environment) if service == GATEWAY else None
 
     def log_file(self, service: str) -> Path:
         """Where a service's output goes."""
@@ -85,6 +85,15 @@ def _address(service: str, port_base: int | None, environment: Mapping[str, str]
 
 def _listen_variable(service: str) -> str:
     return "BOATYARD_GATEWAY_HTTP_LISTEN" if service == HTTP else f"BOATYARD_{service.upper()}_LISTEN"
+
+
+def gateway_tls(environment: Mapping[str, str]) -> ClientTls | None:
+    """Read BOATYARD_GATEWAY_CA and its kin; None where no CA is named: then TLS is not spoken."""
+    ca, certificate, key, server_name = (
+        environment.get(f"BOATYARD_GATEWAY_{name}", "")
+        for name in ("CA", "CLIENT_CERTIFICATE", "CLIENT_KEY", "SERVER_NAME")
+    )
+    return ClientTls.of(ca, certificate, key, server_name)
 
 
 def supervisor_lock(home: Home) -> Path:

@@ -1,8 +1,7 @@
 """TLS by files: what a server shows of itself and asks of its clients, and what a client believes and shows."""
 
-import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -13,13 +12,6 @@ import structlog
 from services.common.errors import StartError
 
 T = TypeVar("T")
-
-CLIENT_VARIABLES = {
-    "ca": "BOATYARD_GATEWAY_CA",
-    "certificate": "BOATYARD_GATEWAY_CLIENT_CERTIFICATE",
-    "key": "BOATYARD_GATEWAY_CLIENT_KEY",
-    "server_name": "BOATYARD_GATEWAY_SERVER_NAME",
-}
 
 log = structlog.get_logger()
 
@@ -95,12 +87,6 @@ class ClientTls:
     certificate: Path | None = None
     key: Path | None = None
     server_name: str = ""
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "ClientTls | None":
-        """Read BOATYARD_GATEWAY_CA and its kin; None where no CA is named: then TLS is not spoken."""
-        told = {name: environment.get(variable, "") for name, variable in CLIENT_VARIABLES.items()}
-        return cls.of(told["ca"], told["certificate"], told["key"], told["server_name"])
 
     @classmethod
     def of(

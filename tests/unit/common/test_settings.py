@@ -70,9 +70,9 @@ def test_threads_that_start_at_once_get_one_token_and_nothing_is_left_beside_it(
 
 
 def test_directories_are_private(home: Home) -> None:
-    path = home.directory("execution", "runs")
-    assert path == home.execution_runs
-    for made in (home.root, home.execution, path):
+    path = home.directory("upper", "lower")
+    assert path == home.root / "upper" / "lower"
+    for made in (home.root, path.parent, path):
         assert stat.S_IMODE(made.stat().st_mode) == 0o700
 
 

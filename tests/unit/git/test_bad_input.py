@@ -17,6 +17,7 @@ from services.git.gitcmd.commands import COMMANDS
 from services.git.places import Places
 from services.git.remotes import AddressBook
 from services.git.requests import Requests
+from tests.kit.layout import workspace_trees
 
 COMMIT = "0123456789" * 4
 SIGNATURE = pb.Signature(name="Ada", email="a@b", time=Timestamp(seconds=1))
@@ -44,7 +45,7 @@ def requests():
 
 def tree(requests: Requests, path: bytes | None = None) -> pb.WorkingTree:
     places = requests._places
-    inside = bytes(places.home.workspace_trees / "w" / "tree") if path is None else path
+    inside = bytes(workspace_trees(places.home) / "w" / "tree") if path is None else path
     return pb.WorkingTree(layout=layout_pb2.Layout(path=inside))
 
 
@@ -99,7 +100,7 @@ def test_branches_and_commits(requests: Requests, branch: bytes, commit: str) ->
 @given(path=WORDS, below=st.booleans())
 def test_trees_stay_where_trees_may_be(requests: Requests, path: bytes, below: bool) -> None:
     places = requests._places
-    told = bytes(places.home.workspace_trees) + b"/" + path if below else bytes(places.home.root) + b"/" + path
+    told = bytes(workspace_trees(places.home)) + b"/" + path if below else bytes(places.home.root) + b"/" + path
     layers = layout_pb2.Layers(lowers=[told], upper=told, work=told, mounted_path=told)
     for message in (tree(requests, told), pb.WorkingTree(layout=layout_pb2.Layout(layers=layers))):
         read, fields = attempt(requests.tree, message)
@@ -107,8 +108,8 @@ def test_trees_stay_where_trees_may_be(requests: Requests, path: bytes, below: b
             assert all(field.startswith("tree.layout") for field in fields)
             continue
         resolved = read.path.resolve()
-        assert resolved.is_relative_to(places.home.workspace_trees) or not resolved.is_relative_to(places.home.root)
-        assert resolved != places.home.workspace_trees
+        assert resolved.is_relative_to(workspace_trees(places.home)) or not resolved.is_relative_to(places.home.root)
+        assert resolved != workspace_trees(places.home)
 
 
 @fuzz

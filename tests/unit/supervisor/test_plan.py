@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import StartError
+from services.common.rpc.tls import ClientTls
 from services.common.settings import Home
-from services.supervisor.plan import cell_file, plan, read_cell_addresses, write_cell_file
+from services.supervisor.plan import cell_file, gateway_tls, plan, read_cell_addresses, write_cell_file
 
 HOME = Home(Path("/somewhere"))
 
@@ -61,3 +62,9 @@ def test_a_cell_file_that_says_nothing_is_no_cell(tmp_path: Path, content: str |
         cell_file(home).write_text(content)
 
     assert read_cell_addresses(home) == {}
+
+
+def test_how_the_gateway_is_called_is_read_from_the_environment() -> None:
+    assert gateway_tls({}) is None
+    told = {"BOATYARD_GATEWAY_CA": "/ca.pem", "BOATYARD_GATEWAY_SERVER_NAME": "gateway.example"}
+    assert gateway_tls(told) == ClientTls(Path("/ca.pem"), server_name="gateway.example")

@@ -90,9 +90,3 @@ def test_files_that_are_not_right_are_named_at_the_start(ours: Authority, server
         with pytest.raises(StartError) as refused:
             tls.credentials()
         assert str(tmp_path) in str(refused.value)
-
-
-def test_the_command_line_reads_it_from_the_environment() -> None:
-    assert ClientTls.from_environment({}) is None
-    told = {"BOATYARD_GATEWAY_CA": "/ca.pem", "BOATYARD_GATEWAY_SERVER_NAME": "gateway.example"}
-    assert ClientTls.from_environment(told) == ClientTls(Path("/ca.pem"), server_name="gateway.example")
