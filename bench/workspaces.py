@@ -41,7 +41,7 @@ from services.common import logs
 from services.common.settings import Home
 from services.workspace.drivers import DiskAdmission, Driver, choose
 from services.workspace.model import NewWorkspace
-from services.workspace.shelf import Shelf
+from services.workspace.trees import WorkspaceTrees
 from tests.kit.layout import workspace_trees
 from tests.kit.services import Services
 
@@ -130,7 +130,7 @@ def size(path: Path) -> str:
 class Ours:
     """The workspace service's own code, in this process."""
 
-    shelf: Shelf
+    shelf: WorkspaceTrees
     driver: Driver
 
     async def create(self, workspace_id: str, base: git_pb.Base) -> None:
@@ -214,7 +214,7 @@ async def main() -> None:
         trees.mkdir()
         async with node(directory) as made:
             choice = await choose(trees, DiskAdmission(trees, 0), wanted=None, concurrent_copies=4)
-            ours = Ours(Shelf(trees), choice.chosen)
+            ours = Ours(WorkspaceTrees(trees), choice.chosen)
             for part in wanted.parts:
                 upstream = directory / f"{part}.git"
                 generate(upstream, SIZES[part], COMMITS)

@@ -16,10 +16,10 @@ from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import serve
 from services.common.settings import load_settings
-from services.coordinator.clients import LocalEvents, NotReached, Upstream
-from services.coordinator.ledger import RemoteLedger, Wishes
-from services.coordinator.settings import CoordinatorSettings, listed
-from services.coordinator.shipping import Shipping
+from services.coordinator.clients import LocalEvents, Upstream, UpstreamUnavailable
+from services.coordinator.event_forwarding import EventForwarder
+from services.coordinator.ledger import ClaimFilter, RemoteLedger
+from services.coordinator.settings import CoordinatorSettings, comma_separated
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import LedgerUnavailable
 from services.lifecycle.nodes import NodeInventory, connected
@@ -27,7 +27,7 @@ from services.lifecycle.orphans import OrphanReaper
 from services.lifecycle.webhooks import Webhooks
 
 _RETRY_SECONDS: Final = 1.0
-_STRAYS_SECONDS: Final = 5.0
+_ORPHANS_SECONDS: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -45,14 +45,19 @@ async def _main() -> None:
         stack.enter_context(single_instance(directory / "lock", f"is the coordinator of {directory}"))
         coordinator_id = persistent_id(directory / "coordinator-id", "coordinator")
         upstream = await stack.enter_async_context(
-            Upstream(listed(settings.upstream), settings.shown_token(), settings.upstream_tls)
+            Upstream(comma_separated(settings.upstream), settings.shown_token(), settings.upstream_tls)
         )
         nodes = await stack.enter_async_context(connected(settings))
-        shipping = Shipping(partial(upstream.append, coordinator_id), LocalEvents(nodes.execution))
-        stack.push_async_callback(shipping.stop)
-        wishes = Wishes(settings.capacity, listed(settings.projects), listed(settings.kinds), listed(settings.engines))
-        ledger = RemoteLedger(upstream, coordinator_id, wishes, shipping)
-        is_known = await _first_word(ledger)
+        forwarder = EventForwarder(partial(upstream.append, coordinator_id), LocalEvents(nodes.execution))
+        stack.push_async_callback(forwarder.stop)
+        claim_filter = ClaimFilter(
+            settings.capacity,
+            comma_separated(settings.projects),
+            comma_separated(settings.kinds),
+            comma_separated(settings.engines),
+        )
+        ledger = RemoteLedger(upstream, coordinator_id, claim_filter, forwarder)
+        is_registered = await _try_to_register(ledger)
         driver = Driver(
             ledger,
             nodes,
@@ -60,17 +65,17 @@ async def _main() -> None:
             webhooks=Webhooks(settings.webhooks_allowed),
             keeping=settings.keeping,
         )
-        strays = OrphanReaper(NodeInventory(nodes), partial(upstream.standings, coordinator_id), settings.keeping)
+        orphans = OrphanReaper(NodeInventory(nodes), partial(upstream.job_statuses, coordinator_id), settings.keeping)
 
-        async def carry() -> None:
-            if not is_known:
-                await _registered(ledger)
+        async def drive() -> None:
+            if not is_registered:
+                await _register(ledger)
             async with asyncio.TaskGroup() as group:
                 group.create_task(driver.run(), name="driver")
-                group.create_task(strays.keep_ended(_STRAYS_SECONDS), name="strays")
-                group.create_task(_listen(upstream, coordinator_id, driver), name="wishes")
+                group.create_task(orphans.keep_ended(_ORPHANS_SECONDS), name="orphans")
+                group.create_task(_watch(upstream, coordinator_id, driver), name="cancellations")
 
-        await stack.enter_async_context(program.background_tasks({"carrying": carry()}))
+        await stack.enter_async_context(program.background_tasks({"driving": drive()}))
         await serve(
             listen=settings.listen,
             registrations=[],
@@ -80,12 +85,12 @@ async def _main() -> None:
         )
 
 
-async def _first_word(ledger: RemoteLedger) -> bool:
+async def _try_to_register(ledger: RemoteLedger) -> bool:
     """Say that we are here; whether a gateway has heard it. Raises StartError when it does not let us in."""
     try:
         held = await ledger.register(socket.gethostname())
     except LedgerUnavailable as error:
-        if isinstance(error, NotReached) and isinstance(error.error, Unauthenticated | PermissionDenied):
+        if isinstance(error, UpstreamUnavailable) and isinstance(error.error, Unauthenticated | PermissionDenied):
             raise StartError(f"the gateway does not let this coordinator in: {error.error.message}") from error
         log.warning("waiting for a gateway", error=str(error))
         return False
@@ -93,7 +98,7 @@ async def _first_word(ledger: RemoteLedger) -> bool:
     return True
 
 
-async def _registered(ledger: RemoteLedger) -> None:
+async def _register(ledger: RemoteLedger) -> None:
     """Say that we are here, until a gateway has heard it."""
     while True:
         await asyncio.sleep(_RETRY_SECONDS)
@@ -106,7 +111,7 @@ async def _registered(ledger: RemoteLedger) -> None:
             return
 
 
-async def _listen(upstream: Upstream, coordinator_id: str, driver: Driver) -> None:
+async def _watch(upstream: Upstream, coordinator_id: str, driver: Driver) -> None:
     """Have the driver look at once when one of its jobs is to end."""
     while True:
         try:

@@ -37,7 +37,7 @@ _NO_ANSWER: Final = frozenset(
     }
 )
 _APPEND_SECONDS: Final = 30.0  # of up to a MiB, over a slow link
-_STANDINGS: Final = 1000  # asked for at once
+_STATUSES_AT_ONCE: Final = 1000  # asked for at once
 _LOST: Final = frozenset({"LEASE_LOST", "JOB_NOT_FOUND"})
 
 log = structlog.get_logger()
@@ -53,7 +53,7 @@ class Stubs:
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
+class EventBatch:
     """Some events of an execution, in order; with `is_last` it has ended, and there are no more."""
 
     events: tuple[event_pb2.Event, ...]
@@ -66,18 +66,18 @@ class LocalEvents:
     def __init__(self, execution: grpc.aio.Channel) -> None:
         self._stub = ExecutionServiceStub(execution)
 
-    async def of(self, execution_id: str, first: int) -> AsyncGenerator[Events, None]:
+    async def of(self, execution_id: str, first: int) -> AsyncGenerator[EventBatch, None]:
         """Yield an execution's events from a number on, to its end; heartbeats (without events) too."""
         request = execution_pb2.WatchEventsRequest(execution_id=execution_id, from_sequence=first, follow=True)
         try:
             async with streaming(self._stub.WatchEvents(request)) as messages:
                 async for message in messages:
-                    yield Events(tuple(message.events), message.HasField("end"))
+                    yield EventBatch(tuple(message.events), message.HasField("end"))
         except grpc.aio.AioRpcError as error:
             raise service_error(error) from error
 
 
-class NotReached(LedgerUnavailable):
+class UpstreamUnavailable(LedgerUnavailable):
     """No gateway has answered; `error` is what was heard instead."""
 
     def __init__(self, address: str, error: ServiceError) -> None:
@@ -115,19 +115,19 @@ class Upstream:
             error = service_error(raw)
             if error.status in _NO_ANSWER:
                 self._leave(asked, error)
-                raise NotReached(self._stubs[asked].address, error) from error
+                raise UpstreamUnavailable(self._stubs[asked].address, error) from error
             if error.reason in _LOST:
                 raise LeaseLost(error.message) from error
             raise error from raw
 
-    async def append(self, coordinator_id: str, lease: Lease, execution_id: str, events: Events) -> int:
+    async def append(self, coordinator_id: str, lease: Lease, execution_id: str, events: EventBatch) -> int:
         """Send events of an execution, and return the number of the one that comes next; none only asks for that.
 
         Raises LeaseLost, LedgerUnavailable, OutOfRange (EVENTS_OUT_OF_RANGE).
         """
         request = coordinator_pb2.AppendEventsRequest(
             coordinator_id=coordinator_id,
-            lease=wire.lease_message(lease),
+            lease=wire.lease_to_proto(lease),
             execution_id=execution_id,
             events=events.events,
             is_last=events.is_last,
@@ -139,30 +139,30 @@ class Upstream:
         answer = await self.ask(lambda stubs: stubs.coordinator.AppendEvents(once(), timeout=_APPEND_SECONDS))
         return answer.next_sequence
 
-    async def watch(self, coordinator_id: str, told: Callable[[], None]) -> None:
-        """Call `told` whenever a job of ours is to end, for as long as the link holds. Raises LedgerUnavailable."""
+    async def watch(self, coordinator_id: str, on_cancel: Callable[[], None]) -> None:
+        """Call `on_cancel` whenever a job of ours is to end, until the link breaks. Raises LedgerUnavailable."""
         request = coordinator_pb2.WatchCoordinatorRequest(coordinator_id=coordinator_id)
 
         async def listen(stubs: Stubs) -> None:
             async with streaming(stubs.coordinator.WatchCoordinator(request)) as messages:
                 async for message in messages:
                     if message.cancel_requested_job_ids:
-                        told()
+                        on_cancel()
 
         await self.ask(listen)
 
-    async def standings(self, coordinator_id: str, job_ids: Collection[str]) -> Mapping[str, JobStatus]:
+    async def job_statuses(self, coordinator_id: str, job_ids: Collection[str]) -> Mapping[str, JobStatus]:
         """Return how we stand to jobs; those that are not known are left out. Raises ServiceError."""
         found: dict[str, JobStatus] = {}
         wanted = sorted(job_ids)
-        for start in range(0, len(wanted), _STANDINGS):
-            some = wanted[start : start + _STANDINGS]
+        for start in range(0, len(wanted), _STATUSES_AT_ONCE):
+            some = wanted[start : start + _STATUSES_AT_ONCE]
             request = ledger_pb2.ReadStandingsRequest(coordinator_id=coordinator_id, jobs=some)
             try:
-                answer = await self.ask(partial(_standings, request))
-            except NotReached as error:
+                answer = await self.ask(partial(_read_statuses, request))
+            except UpstreamUnavailable as error:
                 raise error.error from error
-            found.update((each.job_id, wire.standing_from(each)) for each in answer.standings)
+            found.update((each.job_id, wire.job_status_from_proto(each)) for each in answer.standings)
         return found
 
     def _leave(self, asked: int, error: ServiceError) -> None:
@@ -172,5 +172,5 @@ class Upstream:
             log.warning("asking another gateway", address=self._stubs[self._current].address, error=error.message)
 
 
-async def _standings(request: ledger_pb2.ReadStandingsRequest, stubs: Stubs) -> ledger_pb2.ReadStandingsResponse:
+async def _read_statuses(request: ledger_pb2.ReadStandingsRequest, stubs: Stubs) -> ledger_pb2.ReadStandingsResponse:
     return await stubs.ledger.ReadStandings(request)

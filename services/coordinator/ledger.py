@@ -11,7 +11,7 @@ from boatyard.gateway.v1 import coordinator_pb2, ledger_pb2
 from services.common.ids import new_id
 from services.coordinator import wire
 from services.coordinator.clients import Upstream
-from services.coordinator.shipping import Shipping
+from services.coordinator.event_forwarding import EventForwarder
 from services.lifecycle.ledger import Beat, Document, Lease, Stage
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.hook_calls import HookCall
@@ -28,7 +28,7 @@ _CALL_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class ClaimFilter:
     """Which jobs a coordinator takes; what is empty does not narrow. `capacity` is how many it holds at most."""
 
     capacity: int
@@ -40,14 +40,16 @@ class Wishes:
 class RemoteLedger:
     """Implements services.lifecycle.ledger.Ledger for one coordinator.
 
-    `shipping` sends the events of every execution that has begun under a lease of ours.
+    `forwarder` sends the events of every execution that has begun under a lease of ours.
     """
 
-    def __init__(self, upstream: Upstream, coordinator_id: str, wishes: Wishes, shipping: Shipping) -> None:
+    def __init__(
+        self, upstream: Upstream, coordinator_id: str, claim_filter: ClaimFilter, forwarder: EventForwarder
+    ) -> None:
         self._upstream = upstream
         self._coordinator_id = coordinator_id
-        self._wishes = wishes
-        self._shipping = shipping
+        self._filter = claim_filter
+        self._forwarder = forwarder
         self._lease_seconds = 0.0
         self._claim_id = new_id("claim")
 
@@ -62,12 +64,12 @@ class RemoteLedger:
             coordinator_id=self._coordinator_id,
             host=host,
             version=version("boatyard"),
-            capacity=self._wishes.capacity,
+            capacity=self._filter.capacity,
         )
         answer = await self._upstream.ask(
             lambda stubs: stubs.coordinator.RegisterCoordinator(request, timeout=_CALL_SECONDS)
         )
-        self._lease_seconds = wire.seconds(answer.lease_duration)
+        self._lease_seconds = wire.seconds_from_proto(answer.lease_duration)
         return answer.jobs_held
 
     async def claim(self) -> Lease | None:
@@ -75,25 +77,25 @@ class RemoteLedger:
         request = coordinator_pb2.ClaimJobRequest(
             request_id=self._claim_id,
             coordinator_id=self._coordinator_id,
-            capacity=self._wishes.capacity,
-            project_ids=self._wishes.project_ids,
-            kinds=self._wishes.kinds,
-            engines=self._wishes.engines,
+            capacity=self._filter.capacity,
+            project_ids=self._filter.project_ids,
+            kinds=self._filter.kinds,
+            engines=self._filter.engines,
         )
         answer = await self._upstream.ask(lambda stubs: stubs.coordinator.ClaimJob(request, timeout=_CLAIM_SECONDS))
         self._claim_id = new_id("claim")
-        return wire.lease_from(answer.job) if answer.HasField("job") else None
+        return wire.lease_from_proto(answer.job) if answer.HasField("job") else None
 
     async def beat(self, leases: Collection[Lease]) -> Beat:
         """See Ledger."""
         request = coordinator_pb2.RenewLeaseRequest(
-            coordinator_id=self._coordinator_id, leases=map(wire.lease_message, leases)
+            coordinator_id=self._coordinator_id, leases=map(wire.lease_to_proto, leases)
         )
         # One that takes longer than the pause between beats is better asked again, elsewhere.
         patience = min(_CALL_SECONDS, self._lease_seconds / 3)
         answer = await self._upstream.ask(lambda stubs: stubs.coordinator.RenewLease(request, timeout=patience))
-        self._lease_seconds = wire.seconds(answer.lease_duration)
-        return wire.beat_from(answer)
+        self._lease_seconds = wire.seconds_from_proto(answer.lease_duration)
+        return wire.beat_from_proto(answer)
 
     async def surroundings(self, lease: Lease) -> JobContext:
         """See Ledger."""
@@ -121,7 +123,7 @@ class RemoteLedger:
 
     async def stages(self, lease: Lease) -> Mapping[str, Stage]:
         """See Ledger."""
-        stages = map(wire.stage_from, (await self._attempt(lease)).stages)
+        stages = map(wire.stage_from_proto, (await self._attempt(lease)).stages)
         return {stage.name: stage for stage in stages}
 
     async def begin_stage(self, lease: Lease, name: str) -> None:
@@ -132,7 +134,7 @@ class RemoteLedger:
     async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
         """See Ledger."""
         request = ledger_pb2.EndStageRequest(
-            holder=self._holder(lease), stage=wire.stage_message(stage), notes=map(pack, notes)
+            holder=self._holder(lease), stage=wire.stage_to_proto(stage), notes=map(pack, notes)
         )
         await self._upstream.ask(lambda stubs: stubs.ledger.EndStage(request, timeout=_CALL_SECONDS))
         self._noted(lease, *notes)
@@ -151,7 +153,7 @@ class RemoteLedger:
 
     async def park(self, lease: Lease, question: Question) -> None:
         """See Ledger."""
-        await self._shipping.settle(lease.job_id)
+        await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.ParkJobRequest(holder=self._holder(lease), question=pack(question))
         await self._upstream.ask(lambda stubs: stubs.ledger.ParkJob(request, timeout=_CALL_SECONDS))
 
@@ -163,13 +165,13 @@ class RemoteLedger:
 
     async def retry(self, lease: Lease, retry: Retry) -> None:
         """See Ledger. Its last events go before."""
-        await self._shipping.settle(lease.job_id)
+        await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.RetryLaterRequest(holder=self._holder(lease), retry=pack(retry))
         await self._upstream.ask(lambda stubs: stubs.ledger.RetryLater(request, timeout=_CALL_SECONDS))
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
         """See Ledger. Its last events go before: whoever watches the job to its end has seen them then."""
-        await self._shipping.settle(lease.job_id)
+        await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.FinishJobRequest(holder=self._holder(lease), outcome=pack(outcome))
         await self._upstream.ask(lambda stubs: stubs.ledger.FinishJob(request, timeout=_CALL_SECONDS))
 
@@ -180,7 +182,7 @@ class RemoteLedger:
     def _noted(self, lease: Lease, *notes: ExecutionNote) -> None:
         for note in notes:
             if note.state is not ExecutionState.PENDING:
-                self._shipping.follow(lease, note.execution_id)
+                self._forwarder.follow(lease, note.execution_id)
 
     def _holder(self, lease: Lease) -> ledger_pb2.Holder:
-        return ledger_pb2.Holder(coordinator_id=self._coordinator_id, lease=wire.lease_message(lease))
+        return ledger_pb2.Holder(coordinator_id=self._coordinator_id, lease=wire.lease_to_proto(lease))

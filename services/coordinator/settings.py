@@ -12,16 +12,16 @@ from services.lifecycle.settings import DriverSettings
 
 
 def _addresses(text: str) -> str:
-    for address in listed(text):
+    for address in comma_separated(text):
         host, _, port = address.rpartition(":")
         if not (host and port.isascii() and port.isdigit() and int(port) < 65536):
             raise ValueError("must be host:port, such as 10.0.0.1:7460, or several, separated by commas")
-    if not listed(text):
+    if not comma_separated(text):
         raise ValueError("must name a gateway, host:port")
     return text
 
 
-def listed(text: str) -> tuple[str, ...]:
+def comma_separated(text: str) -> tuple[str, ...]:
     """Return what stands between commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -54,7 +54,7 @@ class CoordinatorSettings(DriverSettings, env_prefix="BOATYARD_COORDINATOR_"):
 
     @model_validator(mode="after")
     def _tokens_stay_secret(self) -> Self:
-        remote = [one for one in listed(self.upstream) if not is_loopback(one.rpartition(":")[0])]
+        remote = [one for one in comma_separated(self.upstream) if not is_loopback(one.rpartition(":")[0])]
         if remote and self.upstream_ca is None:
             raise ValueError(
                 f"BOATYARD_COORDINATOR_UPSTREAM_CA: is required, for {remote[0]} is not on this machine, and the token"

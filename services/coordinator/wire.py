@@ -16,12 +16,12 @@ _STATES: Final = {job_pb2.StageRecord.State.Value(f"STATE_{state}"): state for s
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 
-def lease_message(lease: Lease) -> pb.Lease:
+def lease_to_proto(lease: Lease) -> pb.Lease:
     """Write what is shown of a lease."""
     return pb.Lease(job_id=lease.job_id, fence=lease.fence)
 
 
-def lease_from(message: pb.ClaimedJob) -> Lease:
+def lease_from_proto(message: pb.ClaimedJob) -> Lease:
     """Read a job that was given to us."""
     return Lease(
         job_id=message.lease.job_id,
@@ -36,29 +36,29 @@ def lease_from(message: pb.ClaimedJob) -> Lease:
     )
 
 
-def beat_from(message: pb.RenewLeaseResponse) -> Beat:
+def beat_from_proto(message: pb.RenewLeaseResponse) -> Beat:
     """Read what became of leases."""
     return Beat(frozenset(message.held_job_ids), frozenset(message.cancel_requested_job_ids))
 
 
-def stage_message(stage: Stage) -> ledger_pb2.RecordedStage:
+def stage_to_proto(stage: Stage) -> ledger_pb2.RecordedStage:
     """Write a stage."""
     return ledger_pb2.RecordedStage(
         name=stage.name, state=_STATE_NUMBERS[stage.state], result=stage.result.encode(), message=stage.message
     )
 
 
-def stage_from(message: ledger_pb2.RecordedStage) -> Stage:
+def stage_from_proto(message: ledger_pb2.RecordedStage) -> Stage:
     """Read a stage."""
     return Stage(message.name, _STATES[message.state], message.result.decode(), message.message)
 
 
-def standing_from(message: ledger_pb2.Standing) -> JobStatus:
+def job_status_from_proto(message: ledger_pb2.Standing) -> JobStatus:
     """Read how we stand to a job."""
     retention = agent_pb2.Policy.Retention.Name(message.retention).removeprefix("RETENTION_")
     return JobStatus(message.execution_id, Retention(retention))
 
 
-def seconds(span: Duration) -> float:
+def seconds_from_proto(span: Duration) -> float:
     """Read a time span."""
     return span.ToNanoseconds() / 1e9

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from services.replay.conversation import Conversations
-from services.replay.script import ScriptError, read
+from services.replay.script import ScriptError, read_script
 from services.replay.server import Event, ReplayServer
 
 _EXIT_USAGE = 2
@@ -19,7 +19,7 @@ def main() -> None:
     """Serve until a signal ends it. One line beginning with "ready" says where, when it does."""
     options = _parser().parse_args()
     try:
-        scripts = [read(path) for path in options.scripts]
+        scripts = [read_script(path) for path in options.scripts]
     except ScriptError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(_EXIT_USAGE)

@@ -64,7 +64,7 @@ class Script:
     replies: Sequence[Reply] = field(default_factory=tuple)
 
 
-def read(path: Path) -> Script:
+def read_script(path: Path) -> Script:
     """Read a script. Raises ScriptError."""
     try:
         return _script(path, tomllib.loads(path.read_text()))

@@ -12,8 +12,8 @@ from services.common.errors import ServiceError, StartError
 from services.common.lock import FileLock, LockHeldError, holder, is_held
 from services.common.settings import Home
 from services.supervisor.clients import Agents, wait_until_serving
+from services.supervisor.commands import END_AGENTS_SIGNAL
 from services.supervisor.keeper import Say
-from services.supervisor.orders import END_AGENTS_SIGNAL
 from services.supervisor.plan import EVERY_SERVICE, EXECUTION, CellPlan, cell_file, service_lock, supervisor_lock
 from services.supervisor.process import ServiceProcess, log_tail
 

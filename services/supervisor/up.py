@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from services.common.errors import ServiceError, StartError
 from services.common.lock import is_held, single_instance
 from services.supervisor.clients import Agents, wait_until_serving
+from services.supervisor.commands import SupervisorCommands
 from services.supervisor.down import end_agents
 from services.supervisor.keeper import Say, ServiceKeeper
-from services.supervisor.orders import Orders
 from services.supervisor.plan import (
     EVERY_SERVICE,
     EXECUTION,
@@ -38,27 +38,30 @@ async def up(plan: CellPlan, announce: Callable[[], None], say: Say) -> None:
 
     Raises StartError when the cell cannot start, or one of its services cannot be kept alive.
     """
-    orders = Orders()
+    commands = SupervisorCommands()
     for folder in ("run", "logs"):
         plan.home.directory(folder)
     mend = "`boatyard down` ends it, and BOATYARD_HOME names another data directory"
-    with orders.from_signals(), single_instance(supervisor_lock(plan.home), f"runs the cell in {plan.home.root}", mend):
-        await _wait_for_predecessors(plan, orders, say)
+    with (
+        commands.from_signals(),
+        single_instance(supervisor_lock(plan.home), f"runs the cell in {plan.home.root}", mend),
+    ):
+        await _wait_for_predecessors(plan, commands, say)
         plan.home.cell_token()  # before four processes need them at once
         if plan.driver == GATEWAY:
             plan.home.admin_token()
-        if not orders.stop.is_set():
-            await _Cell(plan, orders, announce, say).run()
-        if orders.end_agents.is_set():  # said too late for the services that knew of the agents
+        if not commands.stop.is_set():
+            await _Cell(plan, commands, announce, say).run()
+        if commands.end_agents.is_set():  # said too late for the services that knew of the agents
             await end_agents(plan.home, AGENT_GRACE_S)
 
 
 class _Cell:
     """The services of one `up`."""
 
-    def __init__(self, plan: CellPlan, orders: Orders, announce: Callable[[], None], say: Say) -> None:
+    def __init__(self, plan: CellPlan, commands: SupervisorCommands, announce: Callable[[], None], say: Say) -> None:
         self._plan = plan
-        self._orders = orders
+        self._commands = commands
         self._announce = announce
         self._say = say
         self._agents = Agents(plan.addresses[EXECUTION], plan.home.cell_token())
@@ -76,9 +79,9 @@ class _Cell:
 
     async def _until_told(self, kept: set[asyncio.Task[object]]) -> None:
         """Return when told to stop. Raises StartError when a service cannot be kept alive."""
-        async with _running([self._announce_when_serving(), self._bound_logs(), self._orders.stop.wait()]) as ours:
+        async with _running([self._announce_when_serving(), self._bound_logs(), self._commands.stop.wait()]) as ours:
             pending = kept | ours
-            while not self._orders.stop.is_set():
+            while not self._commands.stop.is_set():
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
@@ -107,7 +110,7 @@ class _Cell:
     async def _stop(self, keepers: dict[str, ServiceKeeper]) -> None:
         await self._say_what_becomes_of_agents()
         await keepers[self._plan.driver].stop()  # first, for it might start another agent
-        if self._orders.end_agents.is_set():
+        if self._commands.end_agents.is_set():
             await self._end_agents()
         await asyncio.gather(*(keeper.stop() for keeper in keepers.values()))
         cell_file(self._plan.home).unlink(missing_ok=True)
@@ -120,7 +123,7 @@ class _Cell:
             return
         if not count:
             self._say("stopping; no agent is running")
-        elif self._orders.end_agents.is_set():
+        elif self._commands.end_agents.is_set():
             self._say(f"stopping, and ending {agents(count)}")
         else:
             left, them = ("is left running", "it") if count == 1 else ("are left running", "them")
@@ -128,11 +131,11 @@ class _Cell:
                 f"stopping; {agents(count)} {left}: `{self._plan.command}` goes on with {them},"
                 f" `boatyard down` ends {them}"
             )
-            if self._orders.by_hand:
+            if self._commands.by_hand:
                 self._say(f"Ctrl-C again within {_SECOND_CTRL_C_WITHIN_S:g} s ends {them} now")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_SECOND_CTRL_C_WITHIN_S):
-                        await self._orders.end_agents.wait()
+                        await self._commands.end_agents.wait()
 
     async def _end_agents(self) -> None:
         try:
@@ -140,7 +143,7 @@ class _Cell:
         except ServiceError as error:
             self._say(f"agents may be left ({error.message}): `boatyard down` ends them")
             return
-        self._orders.end_agents.clear()
+        self._commands.end_agents.clear()
         if count:
             self._say(f"ended {agents(count)}")
 
@@ -150,14 +153,14 @@ def agents(count: int) -> str:
     return "1 agent" if count == 1 else f"{count} agents"
 
 
-async def _wait_for_predecessors(plan: CellPlan, orders: Orders, say: Say) -> None:
+async def _wait_for_predecessors(plan: CellPlan, commands: SupervisorCommands, say: Say) -> None:
     """Wait until services of a supervisor that was killed have drained, and make sure that the ports are free."""
     deadline = asyncio.get_running_loop().time() + _PREDECESSOR_GONE_WITHIN_S
     said = False
     while held := [service for service in EVERY_SERVICE if is_held(service_lock(plan.home, service))]:
         if asyncio.get_running_loop().time() > deadline:
             raise StartError(f"{', '.join(held)} of an earlier run does not end: `boatyard down` ends it")
-        if orders.stop.is_set():
+        if commands.stop.is_set():
             return
         if not said:
             say("waiting for the services of an earlier run to end")

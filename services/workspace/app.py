@@ -21,11 +21,11 @@ from services.common.settings import load_settings
 from services.workspace import store
 from services.workspace.drivers import DiskAdmission, choose
 from services.workspace.manager import WorkspaceManager
-from services.workspace.measuring import Measuring
 from services.workspace.metrics import WorkspaceCounts, WorkspaceMetrics
 from services.workspace.servicer import WorkspaceServicer
 from services.workspace.settings import WorkspaceSettings
-from services.workspace.shelf import Shelf
+from services.workspace.trees import WorkspaceTrees
+from services.workspace.usage import UsageMeter
 
 
 def main() -> None:
@@ -45,24 +45,24 @@ async def _main() -> None:
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.workspace.migrations")
         meters = await stack.enter_async_context(Meters("workspace").watching())
-        on_commit(engine, WorkspaceCounts(meters.registry).hear)
+        on_commit(engine, WorkspaceCounts(meters.registry).count)
         admission = DiskAdmission(trees, settings.disk_reserve_bytes)
         choice = await choose(trees, admission, wanted=settings.driver, concurrent_copies=settings.concurrent_copies)
-        measuring = Measuring(
+        meter = UsageMeter(
             trees,
             reserve_bytes=settings.disk_reserve_bytes,
             max_bytes=settings.max_bytes,
             total_bytes=settings.total_bytes,
         )
         workspaces, fences = store.WorkspaceStore(engine), Fences(engine, store.fences)
-        meters.add(WorkspaceMetrics(workspaces, measuring))
+        meters.add(WorkspaceMetrics(workspaces, meter))
         manager = await stack.enter_async_context(
-            aclosing(WorkspaceManager(workspaces, fences, Shelf(trees), choice, measuring))
+            aclosing(WorkspaceManager(workspaces, fences, WorkspaceTrees(trees), choice, meter))
         )
         await manager.recover()
         upkeep = {
-            "sweep": manager.keep_swept(timedelta(hours=settings.keep_hours)),
-            "measure": manager.keep_measured(),
+            "sweep": manager.run_retention(timedelta(hours=settings.keep_hours)),
+            "measure": manager.run_measuring(),
             "fences": fences.forget_in_time(),
         }
         await stack.enter_async_context(program.background_tasks(upkeep))

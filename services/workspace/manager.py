@@ -15,10 +15,10 @@ from services.common.errors import FailedPrecondition, NotFound, RequestIdReused
 from services.common.fence import current_fence
 from services.sandbox import layer_locks
 from services.workspace.drivers import Choice, Driver, DriverError
-from services.workspace.measuring import Measuring, Usage
-from services.workspace.model import SETTABLE_STATES, Filter, NewWorkspace, Seen, State, Visibility, Workspace
-from services.workspace.shelf import Shelf
+from services.workspace.model import SETTABLE_STATES, Filter, NewWorkspace, State, Visibility, Workspace, WorkspaceView
 from services.workspace.store import WorkspaceStore
+from services.workspace.trees import WorkspaceTrees
+from services.workspace.usage import Usage, UsageMeter
 
 T = TypeVar("T")
 
@@ -36,23 +36,23 @@ class WorkspaceManager:
     """
 
     def __init__(
-        self, store: WorkspaceStore, fences: Fences, shelf: Shelf, choice: Choice, measuring: Measuring
+        self, store: WorkspaceStore, fences: Fences, trees: WorkspaceTrees, choice: Choice, meter: UsageMeter
     ) -> None:
         self._store = store
         self._fences = fences
-        self._shelf = shelf
+        self._trees = trees
         self._choice = choice
-        self._measuring = measuring
+        self._usage = meter
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def create(self, request: NewWorkspace) -> Seen:
+    async def create(self, request: NewWorkspace) -> WorkspaceView:
         """Make a workspace, or return the one that the same request made before.
 
         Raises RequestIdReused, NotFound("base"), Exhausted (DISK_FULL, WORKSPACES_QUOTA).
         """
         workspace_id = request.workspace_id
-        async with self._alone(workspace_id):
+        async with self._exclusively(workspace_id):
             await self._fences.check(current_fence())
             existing = await self._store.find(workspace_id)
             if existing is not None and existing.state is State.CLEANING:
@@ -60,9 +60,9 @@ class WorkspaceManager:
             elif existing is not None:
                 if not existing.was_asked_for_by(request):
                     raise RequestIdReused("workspace", workspace_id)
-                return self._seen(existing)
-            if self._measuring.is_bounded:
-                self._measuring.admit(await self._store.active())
+                return self._view(existing)
+            if self._usage.is_bounded:
+                self._usage.admit(await self._store.active())
             driver = self._choice.for_host if request.visibility is Visibility.HOST else self._choice.chosen
             await self._make_files(request, driver)
             now = datetime.now(UTC)
@@ -79,32 +79,32 @@ class WorkspaceManager:
                 update_time=now,
             )
             await self._store.add(workspace)
-            return self._seen(workspace)
+            return self._view(workspace)
 
-    async def get(self, workspace_id: str) -> Seen:
+    async def get(self, workspace_id: str) -> WorkspaceView:
         """Return a workspace. Raises NotFound."""
-        return self._seen(await self._find(workspace_id))
+        return self._view(await self._find(workspace_id))
 
-    async def page(self, wanted: Filter, page: Page) -> tuple[list[Seen], str]:
+    async def page(self, wanted: Filter, page: Page) -> tuple[list[WorkspaceView], str]:
         """Return a page, the newest first, and the token of the next one."""
         found, token = await self._store.page(wanted, page)
-        return [self._seen(workspace) for workspace in found], token
+        return [self._view(workspace) for workspace in found], token
 
     async def usage(self, page: Page) -> Usage:
         """Return what the workspaces of a page take, what all take, and what the disk has left."""
         found, token = await self._store.page(Filter(), page)
         uses = [
-            (workspace, await self._measuring.use(workspace.workspace_id, self._own_files(workspace)))
+            (workspace, await self._usage.use(workspace.workspace_id, self._own_files(workspace)))
             for workspace in found
         ]
-        return Usage(uses, self._measuring.total(), self._measuring.disk(), self._choice, token)
+        return Usage(uses, self._usage.total(), self._usage.disk(), self._choice, token)
 
-    async def set_state(self, workspace_id: str, state: State, keep_for: timedelta | None = None) -> Seen:
+    async def set_state(self, workspace_id: str, state: State, keep_for: timedelta | None = None) -> WorkspaceView:
         """Record what became of the work, and for how long from now on the workspace is kept.
 
         Raises NotFound, FailedPrecondition(WORKSPACE_STATE) while it is removed.
         """
-        async with self._alone(workspace_id):
+        async with self._exclusively(workspace_id):
             await self._fences.check(current_fence())
             workspace = await self._find(workspace_id)
             if workspace.state is State.CLEANING:
@@ -138,7 +138,7 @@ class WorkspaceManager:
         now = datetime.now(UTC)
         return await self._remove_all(await self._store.stale(now, now - max_age))
 
-    async def keep_swept(self, max_age: timedelta) -> None:
+    async def run_retention(self, max_age: timedelta) -> None:
         """Sweep every now and then, until cancelled; who was given a time to expire is kept until then."""
         while True:
             try:
@@ -148,12 +148,12 @@ class WorkspaceManager:
                 _log.exception("could not sweep")
             await asyncio.sleep(_SWEEP_INTERVAL_S)
 
-    async def keep_measured(self) -> None:
+    async def run_measuring(self) -> None:
         """Measure all workspaces every now and then, until cancelled."""
         while True:
             try:
                 for workspace in await self._store.all():
-                    await self._measuring.use(workspace.workspace_id, self._own_files(workspace))
+                    await self._usage.use(workspace.workspace_id, self._own_files(workspace))
             except Exception:  # noqa: BLE001 - logged, and the next round is a new chance
                 _log.exception("could not measure the workspaces")
             await asyncio.sleep(_MEASURE_INTERVAL_S)
@@ -161,7 +161,7 @@ class WorkspaceManager:
     async def recover(self) -> None:
         """Bring files, mounts and records together after whatever ended the service last. Called before serving."""
         workspaces = await self._store.all()
-        await self._shelf.recover({workspace.workspace_id for workspace in workspaces})
+        await self._trees.recover({workspace.workspace_id for workspace in workspaces})
         for workspace in workspaces:
             if workspace.state is State.CLEANING:
                 self._start(self._remove_alone(workspace.workspace_id))
@@ -174,24 +174,24 @@ class WorkspaceManager:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self._shelf.rest)
+        await asyncio.to_thread(self._trees.unmount_idle)
 
     async def _mend(self, workspace: Workspace) -> None:
         workspace_id, driver = workspace.workspace_id, self._choice.drivers[workspace.driver]
-        place = self._shelf.place(workspace_id)
+        place = self._trees.place(workspace_id)
         if not driver.is_filled(place):
             _log.error("the files of a workspace are gone", workspace_id=workspace_id)
             await self._store.set_state(workspace_id, State.ERROR, datetime.now(UTC))
-        elif not driver.is_settled(place):
+        elif not driver.is_ready(place):
             try:
-                await driver.settle(place, workspace.base_layers)
+                await driver.make_ready(place, workspace.base_layers)
                 _log.info("mounted the layers of a workspace again", workspace_id=workspace_id)
             except DriverError as error:
                 _log.error("cannot mount the layers of a workspace", workspace_id=workspace_id, error=str(error))
 
     async def _make_files(self, request: NewWorkspace, driver: Driver) -> None:
         try:
-            await self._shelf.create(request, driver)
+            await self._trees.create(request, driver)
         except asyncio.CancelledError:
             self._start(self._clean(request.workspace_id))
             raise
@@ -214,7 +214,7 @@ class WorkspaceManager:
 
     async def _remove_alone(self, workspace_id: str, *, spare_active: bool = False) -> bool:
         """Remove a workspace when nobody else is at it; return whether it is gone."""
-        async with self._alone(workspace_id):
+        async with self._exclusively(workspace_id):
             # Only now, for a newer owner may have come, and a new workspace of the same id, while we waited.
             await self._fences.check(current_fence())
             found = await self._store.find(workspace_id)
@@ -227,14 +227,14 @@ class WorkspaceManager:
 
     async def _remove(self, workspace: Workspace) -> None:
         workspace_id = workspace.workspace_id
-        async with self._shelf.kept_out(workspace_id, self._own_files(workspace)):
+        async with self._trees.locked(workspace_id, self._own_files(workspace)):
             await self._store.set_state(workspace_id, State.CLEANING, datetime.now(UTC))
-            await self._shelf.discard(workspace_id)
-        await self._shelf.clean(workspace_id)
+            await self._trees.discard(workspace_id)
+        await self._trees.clean(workspace_id)
         if workspace.pins_path is not None:  # also where somebody else has removed the files
             (workspace.pins_path / workspace_id).unlink(missing_ok=True)
         await self._store.remove(workspace_id)
-        self._measuring.forget(workspace_id)
+        self._usage.forget(workspace_id)
 
     async def _find(self, workspace_id: str) -> Workspace:
         found = await self._store.find(workspace_id)
@@ -242,18 +242,18 @@ class WorkspaceManager:
             raise NotFound("workspace", workspace_id)
         return found
 
-    def _seen(self, workspace: Workspace) -> Seen:
-        driver, place = self._choice.drivers[workspace.driver], self._shelf.place(workspace.workspace_id)
+    def _view(self, workspace: Workspace) -> WorkspaceView:
+        driver, place = self._choice.drivers[workspace.driver], self._trees.place(workspace.workspace_id)
         held_by = layer_locks.held_by(driver.own_files(place)) or ""
-        return Seen(workspace, driver.layout(place, workspace.base_layers), held_by)
+        return WorkspaceView(workspace, driver.layout(place, workspace.base_layers), held_by)
 
     def _own_files(self, workspace: Workspace) -> Path:
-        return self._choice.drivers[workspace.driver].own_files(self._shelf.place(workspace.workspace_id))
+        return self._choice.drivers[workspace.driver].own_files(self._trees.place(workspace.workspace_id))
 
     async def _clean(self, workspace_id: str | None) -> None:
         """Remove rubbish. What resists is logged, and tried again by the next start."""
         try:
-            await self._shelf.clean(workspace_id)
+            await self._trees.clean(workspace_id)
         except DriverError as error:
             _log.error("cannot remove discarded files", workspace_id=workspace_id, error=str(error))
 
@@ -271,7 +271,7 @@ class WorkspaceManager:
             _log.error("cannot remove a workspace; the next sweep or start tries again", error=str(error))
 
     @asynccontextmanager
-    async def _alone(self, workspace_id: str) -> AsyncIterator[None]:
+    async def _exclusively(self, workspace_id: str) -> AsyncIterator[None]:
         """Keep everybody else from this workspace."""
         lock, users = self._locks.get(workspace_id, (asyncio.Lock(), 0))
         self._locks[workspace_id] = (lock, users + 1)

@@ -6,9 +6,9 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from services.workspace.measuring import Measuring
 from services.workspace.model import Workspace
-from services.workspace.store import Removed, WorkspaceStore
+from services.workspace.store import WorkspaceRemoved, WorkspaceStore
+from services.workspace.usage import UsageMeter
 
 
 class WorkspaceCounts:
@@ -22,21 +22,21 @@ class WorkspaceCounts:
             "boatyard_workspaces_removed", "Workspaces removed, by a call or a sweep.", registry=registry
         )
 
-    def hear(self, fact: object) -> None:
+    def count(self, fact: object) -> None:
         """Count a workspace that was recorded, or forgotten."""
         match fact:
             case Workspace():
                 self._made.labels(fact.driver).inc()
-            case Removed():
+            case WorkspaceRemoved():
                 self._removed.inc()
 
 
 class WorkspaceMetrics:
     """Looks at the records, and at what was measured last: that is done once a minute."""
 
-    def __init__(self, store: WorkspaceStore, measuring: Measuring) -> None:
+    def __init__(self, store: WorkspaceStore, meter: UsageMeter) -> None:
         self._store = store
-        self._measuring = measuring
+        self._usage = meter
 
     async def __call__(self) -> Iterable[Metric]:
         """See `Meters.add`."""
@@ -45,7 +45,7 @@ class WorkspaceMetrics:
         )
         for (state, driver), count in (await self._store.counts()).items():
             there.add_metric([state, driver], count)
-        total, disk = self._measuring.total(), self._measuring.disk()
+        total, disk = self._usage.total(), self._usage.disk()
         return [
             there,
             GaugeMetricFamily(

@@ -109,7 +109,7 @@ class Workspace:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class WorkspaceView:
     """A workspace with what is looked up rather than recorded: where it is, and who has it, empty for nobody."""
 
     workspace: Workspace

@@ -57,7 +57,7 @@ workspaces = Table(
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class WorkspaceRemoved:
     """A workspace is forgotten, its files being gone: noted for whoever counts."""
 
     workspace_id: str
@@ -128,7 +128,7 @@ class WorkspaceStore:
         async with self._engine.begin() as connection:
             gone = await connection.execute(delete(workspaces).where(workspaces.c.workspace_id == workspace_id))
             if gone.rowcount:
-                publish_on_commit(connection, Removed(workspace_id))
+                publish_on_commit(connection, WorkspaceRemoved(workspace_id))
 
     async def counts(self) -> Mapping[tuple[str, str], int]:
         """Return how many there are, by state and driver."""

@@ -12,7 +12,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
-from services.workspace.measuring import Usage
 from services.workspace.model import (
     SETTABLE_STATES,
     File,
@@ -20,10 +19,11 @@ from services.workspace.model import (
     Layout,
     NewWorkspace,
     Purpose,
-    Seen,
     State,
     Visibility,
+    WorkspaceView,
 )
+from services.workspace.usage import Usage
 
 Violations = list[tuple[str, str]]
 
@@ -44,7 +44,7 @@ _VISIBILITIES = {pb.VISIBILITY_SANDBOXES: Visibility.SANDBOXES, pb.VISIBILITY_HO
 _STATES_BACK = {number: state for state, number in _STATES.items()}
 
 
-def new_workspace(request: pb.CreateWorkspaceRequest) -> NewWorkspace:
+def new_workspace_from_proto(request: pb.CreateWorkspaceRequest) -> NewWorkspace:
     """Read what is asked for. Raises Invalid with all violations."""
     violations = _id_violations("workspace_id", request.workspace_id)
     for index, layer in enumerate(request.base_layers):
@@ -74,13 +74,13 @@ def new_workspace(request: pb.CreateWorkspaceRequest) -> NewWorkspace:
     )
 
 
-def workspace_id(value: str) -> str:
+def workspace_id_from_proto(value: str) -> str:
     """Read a required id. Raises Invalid."""
     _refuse(_id_violations("workspace_id", value))
     return value
 
 
-def new_state(request: pb.UpdateWorkspaceStateRequest) -> tuple[str, State, timedelta | None]:
+def new_state_from_proto(request: pb.UpdateWorkspaceStateRequest) -> tuple[str, State, timedelta | None]:
     """Read which workspace is to have which state, and for how long it is kept. Raises Invalid with all violations."""
     violations = _id_violations("workspace_id", request.workspace_id)
     state = _STATES_BACK.get(request.state)
@@ -94,7 +94,7 @@ def new_state(request: pb.UpdateWorkspaceStateRequest) -> tuple[str, State, time
     )
 
 
-def wanted(request: pb.ListWorkspacesRequest) -> tuple[Filter, Page]:
+def filter_from_proto(request: pb.ListWorkspacesRequest) -> tuple[Filter, Page]:
     """Read which workspaces to list. Raises Invalid with all violations."""
     filters = {name: getattr(request, name) for name in ("project_id", "job_id", "worker_id")}
     violations = [broken for name, value in filters.items() if value for broken in _id_violations(name, value)]
@@ -109,19 +109,19 @@ def wanted(request: pb.ListWorkspacesRequest) -> tuple[Filter, Page]:
     return Filter(states=frozenset(_STATES_BACK[number] for number in request.states), **filters), page
 
 
-def max_age(request: pb.SweepWorkspacesRequest) -> timedelta:
+def max_age_from_proto(request: pb.SweepWorkspacesRequest) -> timedelta:
     """Read a required age. Raises Invalid."""
     if not request.HasField("max_age"):
         raise Invalid([("max_age", "is required; 0 s sweeps all that are not ACTIVE")])
     return _duration("max_age", request.max_age)
 
 
-def usage_page(request: pb.UsageOfWorkspacesRequest) -> Page:
+def usage_page_from_proto(request: pb.UsageOfWorkspacesRequest) -> Page:
     """Read which page is asked for. Raises Invalid."""
     return Page.parse(request.page_size, request.page_token)
 
 
-def workspace(seen: Seen) -> pb.Workspace:
+def workspace_to_proto(seen: WorkspaceView) -> pb.Workspace:
     """Describe a workspace."""
     value = seen.workspace
     return pb.Workspace(
@@ -137,7 +137,7 @@ def workspace(seen: Seen) -> pb.Workspace:
     )
 
 
-def usage(value: Usage) -> pb.UsageOfWorkspacesResponse:
+def usage_to_proto(value: Usage) -> pb.UsageOfWorkspacesResponse:
     """Describe what workspaces take."""
     return pb.UsageOfWorkspacesResponse(
         workspaces=[

@@ -9,9 +9,9 @@ from boatyard.gateway.v1.ledger_pb2_grpc import LedgerServiceStub
 
 from services.common.rpc.channel import open_channel
 from services.common.rpc.draining import Draining
-from services.coordinator.clients import Events, Upstream
-from services.coordinator.ledger import RemoteLedger, Wishes
-from services.coordinator.shipping import Shipping
+from services.coordinator.clients import EventBatch, Upstream
+from services.coordinator.event_forwarding import EventForwarder
+from services.coordinator.ledger import ClaimFilter, RemoteLedger
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators.app import registrations
 from services.gateway.coordinators.events import EventStore
@@ -53,24 +53,24 @@ async def coordinator_api(book: Books) -> AsyncIterator[Api]:
 class NoEvents:
     """What runs nowhere has no events."""
 
-    async def of(self, execution_id: str, first: int) -> AsyncGenerator[Events, None]:
-        yield Events((), is_last=True)
+    async def of(self, execution_id: str, first: int) -> AsyncGenerator[EventBatch, None]:
+        yield EventBatch((), is_last=True)
 
 
-async def _nowhere(lease: Lease, execution_id: str, events: Events) -> int:
+async def _nowhere(lease: Lease, execution_id: str, events: EventBatch) -> int:
     return 1
 
 
 @asynccontextmanager
 async def remote_ledger(
-    address: str, name: str = "remote", wishes: Wishes | None = None
+    address: str, name: str = "remote", claim_filter: ClaimFilter | None = None
 ) -> AsyncIterator[RemoteLedger]:
     """Give the ledger of a coordinator that has just been started, with events of nothing."""
-    shipping = Shipping(_nowhere, NoEvents())
+    forwarder = EventForwarder(_nowhere, NoEvents())
     async with Upstream([address], TOKEN) as upstream:
-        ledger = RemoteLedger(upstream, name, wishes or Wishes(capacity=10), shipping)
+        ledger = RemoteLedger(upstream, name, claim_filter or ClaimFilter(capacity=10), forwarder)
         await ledger.register("host")
         try:
             yield ledger
         finally:
-            await shipping.stop()
+            await forwarder.stop()

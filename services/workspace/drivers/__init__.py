@@ -2,6 +2,6 @@
 
 from services.workspace.drivers.choice import Choice, choose
 from services.workspace.drivers.disk import DiskAdmission
-from services.workspace.drivers.seam import Driver, DriverError
+from services.workspace.drivers.driver import Driver, DriverError
 
 __all__ = ["Choice", "DiskAdmission", "Driver", "DriverError", "choose"]

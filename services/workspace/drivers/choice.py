@@ -10,8 +10,8 @@ import structlog
 from services.common.errors import StartError
 from services.workspace.drivers.copying import CopyDriver, ReflinkDriver
 from services.workspace.drivers.disk import DiskAdmission
+from services.workspace.drivers.driver import Driver
 from services.workspace.drivers.layered import OverlayDriver, UsernsDriver
-from services.workspace.drivers.seam import Driver
 
 _log = structlog.get_logger()
 

@@ -10,8 +10,8 @@ from services.sandbox import aio, environment
 from services.sandbox.errors import SandboxError
 from services.sandbox.spec import Mount, MountAccess, Overlay, SandboxSpec
 from services.workspace.drivers.disk import DiskAdmission, disk_full
+from services.workspace.drivers.driver import DriverError
 from services.workspace.drivers.process import run
-from services.workspace.drivers.seam import DriverError
 from services.workspace.model import Layout
 
 _NO_SPACE = ("No space left on device", "Disk quota exceeded")
@@ -63,14 +63,14 @@ class CopyDriver:
         _check(layers)
         raise DriverError(f"cannot copy {layers[0]}: {complaint}")
 
-    async def settle(self, place: Path, layers: tuple[Path, ...]) -> None:
+    async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
         """See Driver."""
 
     def is_filled(self, place: Path) -> bool:
         """See Driver."""
         return (place / "tree").is_dir()
 
-    def is_settled(self, place: Path) -> bool:
+    def is_ready(self, place: Path) -> bool:
         """See Driver."""
         return self.is_filled(place)
 

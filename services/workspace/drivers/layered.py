@@ -16,8 +16,8 @@ from services.sandbox.errors import SandboxError
 from services.sandbox.spec import Overlay, SandboxSpec
 from services.workspace.drivers import mounts
 from services.workspace.drivers.disk import DiskAdmission
-from services.workspace.drivers.seam import DriverError
-from services.workspace.drivers.threads import to_its_end
+from services.workspace.drivers.driver import DriverError
+from services.workspace.drivers.threads import run_to_end
 from services.workspace.model import Layout
 
 _PARTS = ("upper", "work", "tree")
@@ -47,7 +47,7 @@ class OverlayDriver:
         try:
             base = _probe_base(place)
             _lay_out(place, base)
-            await self.settle(place, (base,))
+            await self.make_ready(place, (base,))
             return await asyncio.to_thread(_try_as_root, place)
         except (OSError, DriverError) as error:
             return str(error)
@@ -59,11 +59,11 @@ class OverlayDriver:
         self._admission.admit_nothing()
         _lay_out(place, _checked(layers) or self._empty)
 
-    async def settle(self, place: Path, layers: tuple[Path, ...]) -> None:
+    async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
         """See Driver."""
         lowers = layers or (self._empty,)
         try:
-            await to_its_end(mounts.mount_overlay, lowers, place / "upper", place / "work", place / "tree")
+            await run_to_end(mounts.mount_overlay, lowers, place / "upper", place / "work", place / "tree")
         except OSError as error:
             raise DriverError(f"cannot mount the layers of {place}: {error.strerror}") from error
 
@@ -71,7 +71,7 @@ class OverlayDriver:
         """See Driver."""
         return all((place / part).is_dir() for part in _PARTS)
 
-    def is_settled(self, place: Path) -> bool:
+    def is_ready(self, place: Path) -> bool:
         """See Driver."""
         return (place / "tree").is_mount()
 
@@ -115,10 +115,10 @@ class UsernsDriver(OverlayDriver):
         finally:
             await asyncio.to_thread(_clear, place)
 
-    async def settle(self, place: Path, layers: tuple[Path, ...]) -> None:
+    async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
         """See Driver."""
 
-    def is_settled(self, place: Path) -> bool:
+    def is_ready(self, place: Path) -> bool:
         """See Driver."""
         return self.is_filled(place)
 

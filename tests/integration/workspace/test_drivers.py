@@ -22,10 +22,10 @@ from services.sandbox.spec import Mount, MountAccess, Overlay, SandboxSpec
 from services.workspace import store
 from services.workspace.drivers import DiskAdmission, choose, mounts
 from services.workspace.manager import WorkspaceManager
-from services.workspace.measuring import Measuring
-from services.workspace.model import Layout, NewWorkspace, Seen, State, Visibility
-from services.workspace.shelf import Shelf
+from services.workspace.model import Layout, NewWorkspace, State, Visibility, WorkspaceView
 from services.workspace.store import WorkspaceStore
+from services.workspace.trees import WorkspaceTrees
+from services.workspace.usage import UsageMeter
 from tests.kit.drivers import WORKING
 from tests.kit.mounts import unmount_below
 from tests.kit.repos import Repo
@@ -51,8 +51,10 @@ async def managing(directory: Path, driver: str | None = None, **bounds: int) ->
     choice = await choose(trees, DiskAdmission(trees, 0), wanted=driver, concurrent_copies=2)
     engine = open_database(sqlite_url(directory / "workspace.db"))
     await migrate(engine, "services.workspace.migrations")
-    measuring = Measuring(trees, reserve_bytes=0, **bounds)
-    manager = WorkspaceManager(WorkspaceStore(engine), Fences(engine, store.fences), Shelf(trees), choice, measuring)
+    meter = UsageMeter(trees, reserve_bytes=0, **bounds)
+    manager = WorkspaceManager(
+        WorkspaceStore(engine), Fences(engine, store.fences), WorkspaceTrees(trees), choice, meter
+    )
     await manager.recover()
     try:
         yield manager
@@ -70,7 +72,7 @@ def mounted(layout: Layout, holder: str = "a test") -> Mount | Overlay:
     return Overlay(layout.lowers, layout.upper, layout.work, WORKSPACE, layout.mounted, holder)
 
 
-async def inside(seen: Seen, line: str, code: int = 0) -> bytes:
+async def inside(seen: WorkspaceView, line: str, code: int = 0) -> bytes:
     """Run a line for /bin/sh in a workspace; return what it wrote."""
     variables = {"GIT_CONFIG_NOSYSTEM": b"1", "GIT_CONFIG_GLOBAL": b"/dev/null"}
     for who in ("AUTHOR", "COMMITTER"):
@@ -312,14 +314,14 @@ async def test_a_start_mends_what_a_kill_left(tmp_path: Path, base: Path, driver
         await manager.create(NewWorkspace("known", (base,)))
         pins = tmp_path / "pins"
         pins.mkdir()
-        shelf, chosen = manager._shelf, manager._choice.chosen
-        await shelf.create(NewWorkspace("unknown", (base,), pins_path=pins), chosen)
-        await shelf.create(NewWorkspace("half", (base,), pins_path=pins), chosen)
-        shelf.place("half").rename(tmp_path / "trees" / ".making" / "half.abc")
-        await shelf.create(NewWorkspace("trashed", (base,), pins_path=pins), chosen)
-        shelf.place("trashed").rename(tmp_path / "trees" / ".trash" / "trashed.abc")
+        trees, chosen = manager._trees, manager._choice.chosen
+        await trees.create(NewWorkspace("unknown", (base,), pins_path=pins), chosen)
+        await trees.create(NewWorkspace("half", (base,), pins_path=pins), chosen)
+        trees.place("half").rename(tmp_path / "trees" / ".making" / "half.abc")
+        await trees.create(NewWorkspace("trashed", (base,), pins_path=pins), chosen)
+        trees.place("trashed").rename(tmp_path / "trees" / ".trash" / "trashed.abc")
     async with managing(tmp_path, driver) as manager:
-        await manager._shelf.clean()
+        await manager._trees.clean()
         assert {path.name for path in (tmp_path / "trees").iterdir()} - {".making", ".trash", ".empty"} == {"known"}
         assert not list((tmp_path / "trees").glob(".[mt]*/*"))
         assert list(pins.iterdir()) == []

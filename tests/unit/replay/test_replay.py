@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.replay.conversation import Conversations, RefusalError
-from services.replay.script import ScriptError, read
+from services.replay.script import ScriptError, read_script
 from tests.kit.replay import bash, write_script
 
 REQUEST = {"model": "m", "max_tokens": 10, "stream": True}
@@ -24,7 +24,7 @@ def result(text: str, call_id: str = "c") -> dict:
 def conversations(tmp_path: Path) -> Conversations:
     replies = [{"tools": [bash("ls")], "faults": ["429:2", "cut"]}, {"text": "Done.", "expects": "OK"}]
     other = write_script(tmp_path / "other.toml", [{"text": "Other."}], prompt="other")
-    return Conversations([read(other), read(write_script(tmp_path / "script.toml", replies))])
+    return Conversations([read_script(other), read_script(write_script(tmp_path / "script.toml", replies))])
 
 
 def test_the_request_alone_says_which_reply_is_due(conversations: Conversations) -> None:
@@ -66,11 +66,11 @@ def test_what_the_api_or_the_script_would_not_have(conversations: Conversations,
 def test_a_script_that_cannot_be_played_is_said_at_the_start(tmp_path: Path, text: str, word: str) -> None:
     (tmp_path / "script.toml").write_text(text)
     with pytest.raises(ScriptError, match=re.escape(word)):
-        read(tmp_path / "script.toml")
+        read_script(tmp_path / "script.toml")
     command = [sys.executable, "-m", "services.replay", str(tmp_path / "script.toml")]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 2
 
 
 def test_the_demo_says_that_it_is_scripted() -> None:
-    script = read(Path(__file__).parents[3] / "examples" / "demo" / "repair.toml")
+    script = read_script(Path(__file__).parents[3] / "examples" / "demo" / "repair.toml")
     assert script.origin == "scripted"

@@ -10,26 +10,26 @@ from services.common.errors import Exhausted, NotFound
 from services.workspace.drivers import DiskAdmission, process
 from services.workspace.drivers.copying import CopyDriver
 from services.workspace.model import NewWorkspace
-from services.workspace.shelf import Shelf
+from services.workspace.trees import WorkspaceTrees
 
 
 class Copies:
-    """Copies on a shelf, as the manager makes them."""
+    """Copies, as the manager makes them."""
 
     def __init__(self, directory: Path, reserve_bytes: int) -> None:
         directory.mkdir(exist_ok=True)
-        self.shelf = Shelf(directory)
+        self.trees = WorkspaceTrees(directory)
         admission = DiskAdmission(directory, reserve_bytes)
         self.driver = CopyDriver(directory, admission, asyncio.Semaphore(2))
 
     async def create(self, workspace_id: str, *layers: Path) -> None:
-        await self.shelf.create(NewWorkspace(workspace_id, layers), self.driver)
+        await self.trees.create(NewWorkspace(workspace_id, layers), self.driver)
 
     def path(self, workspace_id: str) -> Path:
-        return self.shelf.place(workspace_id) / "tree"
+        return self.trees.place(workspace_id) / "tree"
 
     def exists(self, workspace_id: str) -> bool:
-        return self.driver.is_filled(self.shelf.place(workspace_id))
+        return self.driver.is_filled(self.trees.place(workspace_id))
 
 
 def copies_in(directory: Path, reserve_bytes: int = 0) -> Copies:
@@ -133,7 +133,7 @@ async def test_a_disk_that_fills_up_all_the_same(tmp_path: Path, tiny_disk: Path
         file.write(os.urandom(3 << 20))
     with pytest.raises(Exhausted) as raised:
         await copies.create("w1", base)
-    await copies.shelf.clean("w1")
+    await copies.trees.clean("w1")
 
     assert raised.value.reason == "DISK_FULL"
     assert everything_in(tiny_disk / "trees") == {".making", ".trash", "w0", "w0/tree", "w0/tree/file"}
@@ -152,7 +152,7 @@ async def test_a_cancelled_copy_leaves_nothing_once_cleaned(tmp_path: Path) -> N
     copying.cancel()
     with pytest.raises(asyncio.CancelledError):
         await copying
-    await copies.shelf.clean("w1")
+    await copies.trees.clean("w1")
 
     assert everything_in(tmp_path / "trees") == {".making", ".trash"}
 
@@ -186,8 +186,8 @@ os.close(directory)
 (tree / "locked" / "inner").chmod(0)
 (tree / "locked").chmod(0o555)
 (tree / "blind").chmod(0o300)
-asyncio.run(copies.shelf.discard("w1"))
-asyncio.run(copies.shelf.clean("w1"))
+asyncio.run(copies.trees.discard("w1"))
+asyncio.run(copies.trees.clean("w1"))
 assert not copies.exists("w1")
 assert list((trees / ".trash").iterdir()) == []
 """
@@ -218,7 +218,7 @@ def test_what_a_crash_left_is_found_by_its_place(tmp_path: Path) -> None:
     copies = copies_in(trees)
     for path in (".making/w3.abc/tree", ".trash/w4.abc/tree", "w1/tree", "w2/tree"):
         (trees / path).mkdir(parents=True)
-    asyncio.run(copies.shelf.recover({"w1"}))
-    asyncio.run(copies.shelf.clean())
+    asyncio.run(copies.trees.recover({"w1"}))
+    asyncio.run(copies.trees.clean())
 
     assert everything_in(trees) == {".making", ".trash", "w1", "w1/tree"}

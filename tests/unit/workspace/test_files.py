@@ -44,7 +44,7 @@ def test_a_file_cannot_take_a_directorys_place(tmp_path: Path) -> None:
 def test_paths_that_lead_elsewhere_are_refused(paths: list[bytes]) -> None:
     files = [pb.File(path=path) for path in paths]
     with pytest.raises(Invalid) as refused:
-        wire.new_workspace(pb.CreateWorkspaceRequest(workspace_id="w", files=files))
+        wire.new_workspace_from_proto(pb.CreateWorkspaceRequest(workspace_id="w", files=files))
     assert all(field.startswith("files") for field, _ in refused.value.violations)
 
 

@@ -23,10 +23,10 @@ from services.workspace import store as store_module
 from services.workspace.drivers import Choice, DiskAdmission
 from services.workspace.drivers.copying import CopyDriver
 from services.workspace.manager import WorkspaceManager
-from services.workspace.measuring import Measuring
-from services.workspace.model import Filter, NewWorkspace, Purpose, Seen, State
-from services.workspace.shelf import Shelf
+from services.workspace.model import Filter, NewWorkspace, Purpose, State, WorkspaceView
 from services.workspace.store import WorkspaceStore
+from services.workspace.trees import WorkspaceTrees
+from services.workspace.usage import UsageMeter
 
 IDS = st.sampled_from(["w1", "w2", "w3"])
 JOBS = st.sampled_from(["job-a", "job-b"])
@@ -43,9 +43,9 @@ def new_manager(directory: Path, engine: AsyncEngine) -> WorkspaceManager:
     return WorkspaceManager(
         WorkspaceStore(engine),
         Fences(engine, store_module.fences),
-        Shelf(trees),
+        WorkspaceTrees(trees),
         Choice({copies.name: copies}, {copies.name: None}, copies, copies),
-        Measuring(trees, reserve_bytes=0),
+        UsageMeter(trees, reserve_bytes=0),
     )
 
 
@@ -61,7 +61,7 @@ async def managing(directory: Path):
         await engine.dispose()
 
 
-def directory_of(seen: Seen) -> Path:
+def directory_of(seen: WorkspaceView) -> Path:
     assert seen.layout.path
     return seen.layout.path.parent
 

@@ -23,7 +23,7 @@ def test_a_request_that_is_wrong_in_every_field_hears_of_each() -> None:
         purpose=pb.Purpose(project_id="P", job_id="-j", worker_id="a b", branch=b"x" * 256),
     )
     with pytest.raises(Invalid) as raised:
-        wire.new_workspace(request)
+        wire.new_workspace_from_proto(request)
 
     assert {field for field, _ in raised.value.violations} == {
         *("workspace_id", "base_layers[0]", "pins_path", "purpose.project_id"),
@@ -32,7 +32,7 @@ def test_a_request_that_is_wrong_in_every_field_hears_of_each() -> None:
 
 
 def test_a_base_path_need_not_be_utf_8() -> None:
-    request = wire.new_workspace(pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[b"/b\xffse"]))
+    request = wire.new_workspace_from_proto(pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[b"/b\xffse"]))
 
     assert [bytes(layer) for layer in request.base_layers] == [b"/b\xffse"]
 
@@ -49,7 +49,7 @@ def test_a_base_path_need_not_be_utf_8() -> None:
 )
 def test_a_list_that_cannot_be_made(request_: pb.ListWorkspacesRequest, fields: set[str]) -> None:
     with pytest.raises(Invalid) as raised:
-        wire.wanted(request_)
+        wire.filter_from_proto(request_)
 
     assert {field for field, _ in raised.value.violations} == fields
 
@@ -57,7 +57,7 @@ def test_a_list_that_cannot_be_made(request_: pb.ListWorkspacesRequest, fields: 
 @pytest.mark.parametrize("state", [pb.Workspace.STATE_ACTIVE, pb.Workspace.STATE_CLEANING, 0, 99])
 def test_only_what_became_of_the_work_can_be_recorded(state: int) -> None:
     with pytest.raises(Invalid) as raised:
-        wire.new_state(pb.UpdateWorkspaceStateRequest(state=state))
+        wire.new_state_from_proto(pb.UpdateWorkspaceStateRequest(state=state))
 
     assert {field for field, _ in raised.value.violations} == {"workspace_id", "state"}
 
@@ -65,8 +65,8 @@ def test_only_what_became_of_the_work_can_be_recorded(state: int) -> None:
 @pytest.mark.parametrize("age", [None, Duration(seconds=-1), Duration(nanos=-1), Duration(seconds=1 << 60)])
 def test_an_age_that_is_none(age: Duration | None) -> None:
     with pytest.raises(Invalid):
-        wire.max_age(pb.SweepWorkspacesRequest(max_age=age))
+        wire.max_age_from_proto(pb.SweepWorkspacesRequest(max_age=age))
 
 
 def test_an_age_of_nothing_is_an_age() -> None:
-    assert wire.max_age(pb.SweepWorkspacesRequest(max_age=Duration())) == timedelta(0)
+    assert wire.max_age_from_proto(pb.SweepWorkspacesRequest(max_age=Duration())) == timedelta(0)

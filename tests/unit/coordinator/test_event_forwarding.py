@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from boatyard.execution.v1.event_pb2 import Event
 
 from services.common.errors import Unavailable
-from services.coordinator.clients import Events
-from services.coordinator.shipping import Shipping, gathered
+from services.coordinator.clients import EventBatch
+from services.coordinator.event_forwarding import EventForwarder, batched
 from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
 from services.lifecycle.model.job_spec import JobSpec
 
@@ -25,13 +25,13 @@ class Here:
     def __init__(self, count: int) -> None:
         self._count = count
 
-    async def of(self, execution_id: str, first: int) -> AsyncGenerator[Events, None]:
+    async def of(self, execution_id: str, first: int) -> AsyncGenerator[EventBatch, None]:
         for number in range(first, self._count + 1):
-            yield Events((Event(sequence=number),), is_last=False)
-            yield Events((), is_last=False)
+            yield EventBatch((Event(sequence=number),), is_last=False)
+            yield EventBatch((), is_last=False)
             if number % 3 == 0:
                 raise Unavailable("DRAINING", "the service is stopping")
-        yield Events((), is_last=True)
+        yield EventBatch((), is_last=True)
 
 
 class There:
@@ -43,7 +43,7 @@ class There:
         self.holder = 1
         self._calls = 0
 
-    async def append(self, held: Lease, execution_id: str, events: Events) -> int:
+    async def append(self, held: Lease, execution_id: str, events: EventBatch) -> int:
         if held.fence < self.holder:
             raise LeaseLost
         for event in events.events:
@@ -58,40 +58,40 @@ class There:
 
 
 async def test_events_arrive_once_over_a_bad_link(monkeypatch) -> None:
-    monkeypatch.setattr("services.coordinator.shipping._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("services.coordinator.event_forwarding._RETRY_SECONDS", 0.0)
     there = There()
-    shipping = Shipping(there.append, Here(10))
+    forwarder = EventForwarder(there.append, Here(10))
     for _ in range(3):  # it is noted again and again
-        shipping.follow(lease(), "exec-1")
-    await shipping.settle("job-1")
+        forwarder.follow(lease(), "exec-1")
+    await forwarder.flush("job-1")
     assert there.kept == list(range(1, 11))
     assert there.is_complete
 
 
 async def test_who_lost_the_lease_sends_no_more_and_the_next_one_goes_on(monkeypatch) -> None:
-    monkeypatch.setattr("services.coordinator.shipping._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("services.coordinator.event_forwarding._RETRY_SECONDS", 0.0)
     there = There()
     there.holder = 2
-    shipping = Shipping(there.append, Here(2))
-    shipping.follow(lease(), "exec-1")
-    await shipping.settle("job-1")
+    forwarder = EventForwarder(there.append, Here(2))
+    forwarder.follow(lease(), "exec-1")
+    await forwarder.flush("job-1")
     assert there.kept == []
-    shipping.follow(lease(2), "exec-1")
-    await shipping.settle("job-1")
+    forwarder.follow(lease(2), "exec-1")
+    await forwarder.flush("job-1")
     assert there.kept == [1, 2]
 
 
 async def test_what_comes_together_is_sent_together() -> None:
     arrived = asyncio.Event()
 
-    async def lines() -> AsyncGenerator[Events, None]:
+    async def lines() -> AsyncGenerator[EventBatch, None]:
         for number in range(1, 6):
-            yield Events((Event(sequence=number),), is_last=False)
+            yield EventBatch((Event(sequence=number),), is_last=False)
         await arrived.wait()
-        yield Events((), is_last=False)
-        yield Events((), is_last=True)
+        yield EventBatch((), is_last=False)
+        yield EventBatch((), is_last=True)
 
-    batches = gathered(lines())
+    batches = batched(lines())
     first = await anext(batches)
     assert [event.sequence for event in first.events] == [1, 2, 3, 4, 5]
     arrived.set()

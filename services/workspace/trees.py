@@ -28,7 +28,7 @@ from services.sandbox import layer_locks
 from services.sandbox.errors import HeldError
 from services.workspace.drivers import Driver, DriverError, mounts
 from services.workspace.drivers.process import run
-from services.workspace.drivers.threads import to_its_end
+from services.workspace.drivers.threads import run_to_end
 from services.workspace.files import write_files
 from services.workspace.model import NewWorkspace
 
@@ -46,7 +46,7 @@ _ENDING_PAUSE_S = 0.02
 _log = structlog.get_logger()
 
 
-class Shelf:
+class WorkspaceTrees:
     """Makes, finds and removes places. Calls about one workspace never overlap; calls about several do."""
 
     def __init__(self, directory: Path) -> None:
@@ -74,11 +74,11 @@ class Shelf:
                 _pin(aside, pins / workspace_id)
             await driver.fill(aside, layers)
             if wanted.files:
-                await to_its_end(write_files, driver.own_files(aside), wanted.files)
+                await run_to_end(write_files, driver.own_files(aside), wanted.files)
             if place.exists():
                 await self.discard(workspace_id)
             aside.rename(place)
-            await driver.settle(place, layers)
+            await driver.make_ready(place, layers)
         except BaseException:
             for path in (aside, place):
                 with suppress(FileNotFoundError):
@@ -86,11 +86,11 @@ class Shelf:
             raise
 
     @asynccontextmanager
-    async def kept_out(self, workspace_id: str, own_files: Path) -> AsyncIterator[None]:
+    async def locked(self, workspace_id: str, own_files: Path) -> AsyncIterator[None]:
         """Keep all sandboxes out of a workspace. Raises FailedPrecondition(WORKSPACE_HELD) when one is in it."""
         if layer_locks.was_ever_held(own_files):
             try:
-                descriptor = await to_its_end(layer_locks.acquire, own_files, "its removal", shared=False)
+                descriptor = await run_to_end(layer_locks.acquire, own_files, "its removal", shared=False)
             except HeldError as error:
                 raise FailedPrecondition(
                     "WORKSPACE_HELD",
@@ -112,8 +112,8 @@ class Shelf:
             await _unmount_below(place)
             place.rename(_beside(self.directory / _TRASH, workspace_id))
 
-    def rest(self) -> None:
-        """Unmount all that nobody uses; `settle` mounts it again. Blocks, for up to 2 s where sandboxes are ending."""
+    def unmount_idle(self) -> None:
+        """Unmount what nobody uses; `make_ready` mounts it again. Blocks for up to 2 s while sandboxes are ending."""
         deadline = time.monotonic() + _ENDING_PATIENCE_S
         while points := mounts.mounted_below(self.directory):
             for point in points:
@@ -193,7 +193,7 @@ def _entries(directory: Path) -> list[Path]:
 async def _unmount_below(directory: Path) -> None:
     """Raises DriverError."""
     try:
-        await to_its_end(_unmount_all, directory)
+        await run_to_end(_unmount_all, directory)
     except OSError as error:
         raise DriverError(f"cannot unmount {error.filename}: {error.strerror}") from error
 

@@ -9,7 +9,7 @@ END_AGENTS_SIGNAL = signal.SIGUSR1
 """What `down` sends: stop, and end the agents too."""
 
 
-class Orders:
+class SupervisorCommands:
     """To stop, and perhaps to end the agents too. Events are set once, and stay set."""
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Orders:
 
     @contextmanager
     def from_signals(self) -> Iterator[None]:
-        """Take signals as orders inside."""
+        """Take signals as commands inside."""
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, END_AGENTS_SIGNAL)
         for number in numbers:

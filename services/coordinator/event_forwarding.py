@@ -10,70 +10,70 @@ from typing import Final, Protocol
 import structlog
 
 from services.common.errors import DeadlineExceeded, NotFound, ServiceError, Unavailable
-from services.coordinator.clients import Events, LocalEvents
+from services.coordinator.clients import EventBatch, LocalEvents
 from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
 
 _LINGER_SECONDS: Final = 0.2
 """How long events are gathered: a program that writes line by line costs its gateway five writes a second, no more."""
 _BATCH_BYTES: Final = 512 << 10
 _RETRY_SECONDS: Final = 1.0
-_SETTLED_SECONDS: Final = 10.0
+_FLUSH_SECONDS: Final = 10.0
 _REMEMBERED: Final = 1000
 
 log = structlog.get_logger()
 
 
-class Send(Protocol):
+class SendEvents(Protocol):
     """Sends events of an execution, and returns the number of the one that comes next; none only asks for that."""
 
-    def __call__(self, lease: Lease, execution_id: str, events: Events) -> Awaitable[int]:
+    def __call__(self, lease: Lease, execution_id: str, events: EventBatch) -> Awaitable[int]:
         """Raises LeaseLost, LedgerUnavailable."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Shipment:
+class _Forwarding:
     lease: Lease
     task: asyncio.Task[None]
 
 
-class Shipping:
+class EventForwarder:
     """One task an execution, until its last event is sent, or its job is no longer ours."""
 
-    def __init__(self, send: Send, local: LocalEvents) -> None:
+    def __init__(self, send: SendEvents, local: LocalEvents) -> None:
         self._send = send
         self._local = local
-        self._shipments: OrderedDict[str, _Shipment] = OrderedDict()
+        self._forwardings: OrderedDict[str, _Forwarding] = OrderedDict()
 
     def follow(self, lease: Lease, execution_id: str) -> None:
         """Send an execution's events under a lease, from wherever the gateway has them; once more does nothing."""
-        known = self._shipments.get(execution_id)
+        known = self._forwardings.get(execution_id)
         if known is not None and known.lease.fence >= lease.fence:
             return
         if known is not None:
             known.task.cancel()
-        task = asyncio.create_task(self._ship(lease, execution_id), name=f"events of {execution_id}")
-        self._shipments[execution_id] = _Shipment(lease, task)
-        for finished in [name for name, each in self._shipments.items() if each.task.done()][:-_REMEMBERED]:
-            del self._shipments[finished]
+        task = asyncio.create_task(self._forward(lease, execution_id), name=f"events of {execution_id}")
+        self._forwardings[execution_id] = _Forwarding(lease, task)
+        for finished in [name for name, each in self._forwardings.items() if each.task.done()][:-_REMEMBERED]:
+            del self._forwardings[finished]
 
-    async def settle(self, job_id: str) -> None:
+    async def flush(self, job_id: str) -> None:
         """Wait a while for the last events of a job, all of whose executions have ended."""
-        tasks = [each.task for each in self._shipments.values() if each.lease.job_id == job_id]
+        tasks = [each.task for each in self._forwardings.values() if each.lease.job_id == job_id]
         if tasks:
-            await asyncio.wait(tasks, timeout=_SETTLED_SECONDS)
+            await asyncio.wait(tasks, timeout=_FLUSH_SECONDS)
 
     async def stop(self) -> None:
         """Send nothing more; whoever follows an execution next goes on where the gateway says."""
-        tasks = [each.task for each in self._shipments.values()]
+        tasks = [each.task for each in self._forwardings.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _ship(self, lease: Lease, execution_id: str) -> None:
+    async def _forward(self, lease: Lease, execution_id: str) -> None:
         while True:
             try:
-                if await self._ship_once(lease, execution_id):
+                if await self._forward_once(lease, execution_id):
                     return
             except LeaseLost:
                 return
@@ -86,10 +86,10 @@ class Shipping:
                 return
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _ship_once(self, lease: Lease, execution_id: str) -> bool:
+    async def _forward_once(self, lease: Lease, execution_id: str) -> bool:
         """Send what there is; say whether that was all that there will ever be."""
-        position = await self._send(lease, execution_id, Events((), is_last=False))
-        async with aclosing(gathered(self._local.of(execution_id, position))) as batches:
+        position = await self._send(lease, execution_id, EventBatch((), is_last=False))
+        async with aclosing(batched(self._local.of(execution_id, position))) as batches:
             async for batch in batches:
                 await self._send(lease, execution_id, batch)
                 if batch.is_last:
@@ -97,7 +97,7 @@ class Shipping:
         return False
 
 
-async def gathered(source: AsyncGenerator[Events, None]) -> AsyncGenerator[Events, None]:
+async def batched(source: AsyncGenerator[EventBatch, None]) -> AsyncGenerator[EventBatch, None]:
     """Yield what comes within a moment as one; heartbeats are left out. What came before a failure is yielded first."""
     async with aclosing(source):
         coming = asyncio.ensure_future(anext(source, None))
@@ -111,7 +111,7 @@ async def gathered(source: AsyncGenerator[Events, None]) -> AsyncGenerator[Event
                         break
                     found.append(following)
                     coming = asyncio.ensure_future(anext(source, None))
-                together = Events(tuple(event for each in found for event in each.events), found[-1].is_last)
+                together = EventBatch(tuple(event for each in found for event in each.events), found[-1].is_last)
                 if together.events or together.is_last:
                     yield together
         finally:
@@ -119,12 +119,12 @@ async def gathered(source: AsyncGenerator[Events, None]) -> AsyncGenerator[Event
             await asyncio.gather(coming, return_exceptions=True)
 
 
-async def _coming(next_one: "asyncio.Future[Events | None]", until: float) -> Events | None:
+async def _coming(next_one: "asyncio.Future[EventBatch | None]", until: float) -> EventBatch | None:
     """Return the next, if it comes before a moment of the loop's clock; its failure is left for whoever awaits it."""
     left = until - asyncio.get_running_loop().time()
     done, _ = await asyncio.wait({next_one}, timeout=max(0.0, left))
     return next_one.result() if done and next_one.exception() is None else None
 
 
-def _size(found: Sequence[Events]) -> int:
+def _size(found: Sequence[EventBatch]) -> int:
     return sum(event.ByteSize() for each in found for event in each.events)

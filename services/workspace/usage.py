@@ -17,7 +17,7 @@ _FRESH_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class DiskUse:
     """Bytes on disk, and inodes, of what a workspace has beside its base."""
 
     bytes: int
@@ -36,14 +36,14 @@ class Disk:
 class Usage:
     """What the workspaces of a page take, and all of them, as far as they have been measured."""
 
-    page: Sequence[tuple[Workspace, Use]]
-    total: Use
+    page: Sequence[tuple[Workspace, DiskUse]]
+    total: DiskUse
     disk: Disk
     choice: Choice
     next_page_token: str
 
 
-class Measuring:
+class UsageMeter:
     """Measures the files of workspaces, one workspace at a time, off the event loop, and remembers for 10 s.
 
     `max_bytes` is what one workspace may come to take, `total_bytes` what all may together (None is no bound), and
@@ -57,16 +57,16 @@ class Measuring:
         self._reserve_bytes = reserve_bytes
         self._max_bytes = max_bytes
         self._total_bytes = total_bytes
-        self._measured: dict[str, tuple[Use, float]] = {}
+        self._measured: dict[str, tuple[DiskUse, float]] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    async def use(self, workspace_id: str, own_files: Path) -> Use:
+    async def use(self, workspace_id: str, own_files: Path) -> DiskUse:
         """Return what a workspace takes, nothing where it is gone."""
         async with self._one_at_a_time:
             known = self._measured.get(workspace_id)
             if known is not None and time.monotonic() - known[1] < _FRESH_S:
                 return known[0]
-            use = Use(*await asyncio.to_thread(tree_size, own_files))
+            use = DiskUse(*await asyncio.to_thread(tree_size, own_files))
             self._measured[workspace_id] = (use, time.monotonic())
             return use
 
@@ -74,10 +74,10 @@ class Measuring:
         """Count a workspace no longer."""
         self._measured.pop(workspace_id, None)
 
-    def total(self) -> Use:
+    def total(self) -> DiskUse:
         """Return what all take together, as far as they have been measured."""
         uses = [use for use, _ in self._measured.values()]
-        return Use(sum(use.bytes for use in uses), sum(use.inodes for use in uses))
+        return DiskUse(sum(use.bytes for use in uses), sum(use.inodes for use in uses))
 
     def disk(self) -> Disk:
         """Look at the disk."""

@@ -25,19 +25,19 @@ class Driver(Protocol):
         """Do once all that the driver promises, with real files. Return what does not work here, None when all does."""
 
     async def fill(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """Make the files in a place that is empty, and may be moved before `settle`.
+        """Make the files in a place that is empty, and may be moved before `make_ready`.
 
         Raises NotFound("base"), Exhausted(DISK_FULL), DriverError. Failed or cancelled, it leaves what it likes there.
         """
 
-    async def settle(self, place: Path, layers: tuple[Path, ...]) -> None:
+    async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
         """Make the files usable where the place is now; again after a restart of the machine. Raises DriverError."""
 
     def is_filled(self, place: Path) -> bool:
         """Whether `fill` came to its end there, and nobody has taken anything away."""
 
-    def is_settled(self, place: Path) -> bool:
-        """Whether `settle` came to its end there, and still holds."""
+    def is_ready(self, place: Path) -> bool:
+        """Whether `make_ready` came to its end there, and still holds."""
 
     def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:
         """Say where the files are."""
