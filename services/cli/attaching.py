@@ -14,8 +14,8 @@ from boatyard.execution.v1.execution_pb2 import TerminalSize
 from boatyard.gateway.v1 import runtime_pb2
 
 from services.cli.clients import Gateway
+from services.cli.resumed_streams import Outage, execution_events
 from services.cli.screen import Screen
-from services.cli.watching import Outage, events
 from services.common.rpc.streaming import streaming
 
 DETACH = b"\x1d"
@@ -89,11 +89,11 @@ class Keyboard:
         self._woken.set()
 
 
-async def attached(way: Gateway, screen: Screen, execution_id: str, keyboard: Keyboard) -> bool:
+async def attached(gateway: Gateway, screen: Screen, execution_id: str, keyboard: Keyboard) -> bool:
     """Stay at the terminal; return whether the agent has ended, else somebody has detached."""
-    showing = asyncio.create_task(_show(way, screen, execution_id))
+    showing = asyncio.create_task(_show(gateway, screen, execution_id))
     try:
-        ended = await _type(way, execution_id, keyboard)
+        ended = await _type(gateway, execution_id, keyboard)
         if ended or not keyboard.is_terminal:
             await showing
             return True
@@ -103,23 +103,23 @@ async def attached(way: Gateway, screen: Screen, execution_id: str, keyboard: Ke
         await asyncio.gather(showing, return_exceptions=True)
 
 
-async def _type(way: Gateway, execution_id: str, keyboard: Keyboard) -> bool:
+async def _type(gateway: Gateway, execution_id: str, keyboard: Keyboard) -> bool:
     """Pass on what is typed; return whether the agent has ended."""
     try:
         async with (
             aclosing(keyboard.requests(execution_id)) as requests,
-            streaming(way.runtime.AttachExecution(requests)) as answers,
+            streaming(gateway.runtime.AttachExecution(requests)) as answers,
         ):
             async for answer in answers:
                 if answer.ended:
                     return True
     except grpc.aio.AioRpcError as error:
-        raise way.problem(error) from None
+        raise gateway.problem(error) from None
     return False
 
 
-async def _show(way: Gateway, screen: Screen, execution_id: str) -> None:
-    async with aclosing(events(way, execution_id, Outage(screen.say))) as batches:
+async def _show(gateway: Gateway, screen: Screen, execution_id: str) -> None:
+    async with aclosing(execution_events(gateway, execution_id, Outage(screen.say))) as batches:
         async for batch in batches:
             for event in batch:
                 if event.WhichOneof("kind") == "output":

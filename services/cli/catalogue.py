@@ -14,8 +14,8 @@ from boatyard.gateway.v1 import catalog_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from services.cli import options, shapes, words
-from services.cli.clients import Gateway, gateway
+from services.cli import humanize, options, shapes
+from services.cli.clients import Gateway, open_gateway
 from services.cli.fields import fill, plain, value_of
 from services.cli.flags import Flag, options_of
 from services.cli.screen import Screen, one_line, printable
@@ -24,7 +24,7 @@ _PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ResourceType:
     """A kind of thing: `name` and `plural` as in the RPCs, `noun` for people, and what a list shows of it."""
 
     name: str
@@ -44,11 +44,11 @@ class Kind:
         """The contract's message of one thing."""
         return getattr(catalog_pb2, self.name)  # type: ignore[no-any-return]
 
-    async def ask(self, way: Gateway, verb: str, **fields: Any) -> Any:  # noqa: ANN401 - the verb's response
+    async def ask(self, gateway: Gateway, verb: str, **fields: Any) -> Any:  # noqa: ANN401 - the verb's response
         """Call one of the five RPCs."""
         rpc = f"{verb}{self.plural if verb == 'List' else self.name}"
         request = getattr(catalog_pb2, f"{rpc}Request")(**fields)
-        return await way.ask(getattr(way.catalog, rpc)(request))
+        return await gateway.ask(getattr(gateway.catalog, rpc)(request))
 
 
 PROJECT = Flag("--project", "project_id", "The project it belongs to (default: default).", "ID", is_fixed=True)
@@ -58,7 +58,7 @@ LIMIT = Flag(
 NAME = Flag("--name", "display_name", "A name for people.", "TEXT")
 
 
-def group(kind: Kind, text: str) -> click.Group:
+def resource_commands(kind: ResourceType, text: str) -> click.Group:
     """Make a kind's group of commands."""
     made = click.Group(kind.noun, help=f"{text}\n\nEvery command takes --json.", short_help=f"Manage {kind.noun}s.")
     for command in (_create(kind), _list(kind), _show(kind), _update(kind), _delete(kind)):
@@ -66,10 +66,10 @@ def group(kind: Kind, text: str) -> click.Group:
     return made
 
 
-def tell(screen: Screen, kind: Kind, thing: Any, *, as_json: bool) -> None:  # noqa: ANN401 - any message of a kind
+def print_changed(screen: Screen, kind: ResourceType, thing: Any, *, as_json: bool) -> None:  # noqa: ANN401 - any message of a kind
     """Print a thing that was made or changed: as JSON, or its id."""
     if as_json:
-        screen.json(shapes.line(shape(kind, thing)))
+        screen.json(shapes.line(resource_shape(kind, thing)))
     else:
         click.echo(getattr(thing, f"{kind.field}_id"))
 
@@ -78,27 +78,29 @@ def with_gateway(work: Callable[[Gateway], Awaitable[Any]]) -> Any:  # noqa: ANN
     """Do some work at the gateway of this environment."""
 
     async def main() -> Any:  # noqa: ANN401
-        async with gateway() as way:
-            return await work(way)
+        async with open_gateway() as gateway:
+            return await work(gateway)
 
     return asyncio.run(main())
 
 
-def shape(kind: Kind, thing: Message) -> shapes.Shape:
+def resource_shape(kind: ResourceType, thing: Message) -> shapes.Shape:
     """Describe a thing in the contract's own words; what is not set is null."""
     return {"kind": kind.field, **plain(thing)}
 
 
-def _create(kind: Kind) -> click.Command:
+def _create(kind: ResourceType) -> click.Command:
     def create(id_: str | None, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text or texts
         thing = kind.message()
         if id_:
             setattr(thing, f"{kind.field}_id", id_)
         fill(thing, given)
         made = with_gateway(
-            lambda way: kind.ask(way, "Create", request_id=uuid.uuid4().hex, **{kind.field: thing})  # safe to retry
+            lambda gateway: kind.ask(
+                gateway, "Create", request_id=uuid.uuid4().hex, **{kind.field: thing}
+            )  # safe to retry
         )
-        tell(Screen(), kind, getattr(made, kind.field), as_json=as_json)
+        print_changed(Screen(), kind, getattr(made, kind.field), as_json=as_json)
 
     text = f"Create {kind.a_noun}, and print its id; without ID one is made."
     parameters = [
@@ -108,16 +110,16 @@ def _create(kind: Kind) -> click.Command:
     return _command("create", create, text, parameters)
 
 
-def _list(kind: Kind) -> click.Command:
+def _list(kind: ResourceType) -> click.Command:
     has_project = kind.message.DESCRIPTOR.name != "Project"
 
     def show_all(limit: int, as_json: bool, project: str | None = None) -> None:
         filters = {"project_id": project} if project else {}
         screen = Screen()
-        found = with_gateway(lambda way: _pages(way, kind, limit, filters))
+        found = with_gateway(lambda gateway: _pages(gateway, kind, limit, filters))
         if as_json:
             for thing in found:
-                screen.json(shapes.line(shape(kind, thing)))
+                screen.json(shapes.line(resource_shape(kind, thing)))
         else:
             titles = [column.rpartition(".")[2].removesuffix("_id").replace("_", " ") for column in kind.columns]
             rows = [[*(_cell(thing, column) for column in kind.columns), _age(thing)] for thing in found]
@@ -140,11 +142,11 @@ def _list(kind: Kind) -> click.Command:
     return _command("list", show_all, f"List {kind.noun}s, the newest first.", parameters)
 
 
-def _show(kind: Kind) -> click.Command:
+def _show(kind: ResourceType) -> click.Command:
     def show(id_: str, as_json: bool) -> None:
         screen = Screen()
-        answer = with_gateway(lambda way: kind.ask(way, "Get", **{f"{kind.field}_id": id_}))
-        described = shape(kind, getattr(answer, kind.field))
+        answer = with_gateway(lambda gateway: kind.ask(gateway, "Get", **{f"{kind.field}_id": id_}))
+        described = resource_shape(kind, getattr(answer, kind.field))
         if as_json:
             screen.json(shapes.line(described))
             return
@@ -154,7 +156,7 @@ def _show(kind: Kind) -> click.Command:
     return _command("show", show, f"Show {kind.a_noun} in full.", [_id()])
 
 
-def _update(kind: Kind) -> click.Command:
+def _update(kind: ResourceType) -> click.Command:
     flags = [flag for flag in kind.flags if not flag.is_fixed]
     names = {flag.option.removeprefix("--"): flag.path for flag in flags}
 
@@ -164,8 +166,8 @@ def _update(kind: Kind) -> click.Command:
         if not paths:
             raise click.UsageError("say what to change: see --help")
         mask = FieldMask(paths=paths)
-        answer = with_gateway(lambda way: kind.ask(way, "Update", update_mask=mask, **{kind.field: thing}))
-        tell(Screen(), kind, getattr(answer, kind.field), as_json=as_json)
+        answer = with_gateway(lambda gateway: kind.ask(gateway, "Update", update_mask=mask, **{kind.field: thing}))
+        print_changed(Screen(), kind, getattr(answer, kind.field), as_json=as_json)
 
     text = (
         f"Change what the options name of {kind.a_noun}, and nothing else. Jobs that are admitted keep what they have."
@@ -176,9 +178,9 @@ def _update(kind: Kind) -> click.Command:
     return _command("update", update, text, [_id(), *options_of(kind.message, flags), clear])
 
 
-def _delete(kind: Kind) -> click.Command:
+def _delete(kind: ResourceType) -> click.Command:
     def delete(id_: str, as_json: bool) -> None:
-        with_gateway(lambda way: kind.ask(way, "Delete", **{f"{kind.field}_id": id_}))
+        with_gateway(lambda gateway: kind.ask(gateway, "Delete", **{f"{kind.field}_id": id_}))
         if not as_json:
             Screen().say(f"{id_} is gone", style="")
 
@@ -194,12 +196,12 @@ def _id() -> click.Parameter:
     return click.Argument(["id_"], metavar="ID", type=options.TEXT)
 
 
-async def _pages(way: Gateway, kind: Kind, limit: int, filters: dict[str, str]) -> list[Any]:
+async def _pages(gateway: Gateway, kind: ResourceType, limit: int, filters: dict[str, str]) -> list[Any]:
     found: list[Any] = []
     token = ""
     while True:
         size = min(limit - len(found), _PAGE)
-        answer = await kind.ask(way, "List", page_size=size, page_token=token, **filters)
+        answer = await kind.ask(gateway, "List", page_size=size, page_token=token, **filters)
         found += next((value for field, value in answer.ListFields() if field.is_repeated), ())
         token = answer.next_page_token
         if not token or len(found) >= limit:
@@ -227,4 +229,4 @@ def _cell(thing: Message, column: str) -> str:
 
 
 def _age(thing: Any) -> str:  # noqa: ANN401 - any message with a create_time
-    return words.age(thing.create_time)
+    return humanize.age(thing.create_time)

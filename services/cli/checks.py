@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from services.cli import words
+from services.cli import humanize
 from services.cli.database_check import database
 from services.cli.findings import FAIL, OK, WARN, Finding
 from services.cli.node_checks import node
@@ -114,7 +114,7 @@ def disk(home: Home) -> Finding:
     """Whether there is room for working copies."""
     directory = next(path for path in (home.root, *home.root.parents) if path.exists())
     free = shutil.disk_usage(directory).free
-    message = f"{words.size(free)} free for {home.root}"
+    message = f"{humanize.size(free)} free for {home.root}"
     if free < NO_DISK:
         return Finding("disk", FAIL, message, "free some space, or set BOATYARD_HOME to a directory on a larger disk")
     if free < LITTLE_DISK:

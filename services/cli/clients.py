@@ -26,7 +26,7 @@ from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
 
-from services.cli.exits import NotAllowedError
+from services.cli.exit_codes import NotAllowedError
 from services.common.errors import ServiceError, StartError, Unavailable
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
@@ -77,7 +77,7 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway() -> AsyncIterator[Gateway]:
+async def open_gateway() -> AsyncIterator[Gateway]:
     """Open the way to the gateway of this environment. Raises NotAllowedError where we have no token for it."""
     home = Home.from_environment()
     address = gateway_address(home)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from boatyard.gateway.v1 import admin_pb2
 
-from services.cli.clients import gateway
-from services.cli.exits import NotAllowedError
+from services.cli.clients import open_gateway
+from services.cli.exit_codes import NotAllowedError
 from services.cli.findings import FAIL, OK, Finding
 from services.common.errors import ServiceError
 
@@ -30,5 +30,5 @@ def database() -> Iterator[Finding]:
 
 
 async def _state() -> admin_pb2.CheckDatabaseResponse:
-    async with gateway() as found:
+    async with open_gateway() as found:
         return await found.ask(found.admin.CheckDatabase(admin_pb2.CheckDatabaseRequest(), timeout=_TIMEOUT_S))

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.cli import shapes
-from services.cli.typed import duration, read_text, text_or_file
+from services.cli.parsing import duration, read_text, text_or_file
 
 Number = TypeVar("Number", int, float)
 

@@ -5,10 +5,10 @@ import sys
 import click
 from boatyard.gateway.v1 import hook_pb2
 
-from services.cli import options, shapes, words
+from services.cli import humanize, options, shapes
 from services.cli.catalogue import with_gateway
 from services.cli.clients import Gateway
-from services.cli.exits import FAILED
+from services.cli.exit_codes import FAILED
 from services.cli.fields import choices
 from services.cli.screen import Screen, one_line, printable
 
@@ -35,7 +35,7 @@ def calls(*, hook: str, job: str, project: str, state: tuple[str, ...], limit: i
         states=[hook_pb2.HookCall.State.ValueType(_STATES[name]) for name in state],
     )
     screen = Screen()
-    found = with_gateway(lambda way: _calls(way, request, limit))
+    found = with_gateway(lambda gateway: _calls(gateway, request, limit))
     if as_json:
         for call in found:
             screen.json(shapes.line(_shape(call)))
@@ -53,7 +53,7 @@ def test(*, id_: str, job: str, as_json: bool) -> None:
     Exits with 1 when the hook has failed, or would not let the job go on.
     """
     request = hook_pb2.DryRunHookRequest(hook_id=id_, job_id=job)
-    answer = with_gateway(lambda way: way.ask(way.hooks.DryRunHook(request, timeout=_TEST_SECONDS)))
+    answer = with_gateway(lambda gateway: gateway.ask(gateway.hooks.DryRunHook(request, timeout=_TEST_SECONDS)))
     shape = _tried(answer)
     if as_json:
         Screen().json(shapes.line(shape))
@@ -81,11 +81,11 @@ def _tried(answer: hook_pb2.DryRunHookResponse) -> shapes.Shape:
     }
 
 
-async def _calls(way: Gateway, request: hook_pb2.ListHookCallsRequest, limit: int) -> list[hook_pb2.HookCall]:
+async def _calls(gateway: Gateway, request: hook_pb2.ListHookCallsRequest, limit: int) -> list[hook_pb2.HookCall]:
     found: list[hook_pb2.HookCall] = []
     while True:
         request.page_size = min(limit - len(found), 1000)
-        answer = await way.ask(way.hooks.ListHookCalls(request))
+        answer = await gateway.ask(gateway.hooks.ListHookCalls(request))
         found += answer.calls
         request.page_token = answer.next_page_token
         if not answer.next_page_token or len(found) >= limit:
@@ -120,8 +120,8 @@ def _row(call: hook_pb2.HookCall) -> tuple[str, ...]:
         call.job_id,
         when(call),
         str(shape["state"]).lower(),
-        words.age(call.start_time),
-        words.duration(shape["duration_ms"]) if call.HasField("end_time") else "",
+        humanize.age(call.start_time),
+        humanize.duration(shape["duration_ms"]) if call.HasField("end_time") else "",
         str(call.tries or ""),
         one_line(f"{call.status}: {call.answer}" if call.answer else call.status, 80),
     )

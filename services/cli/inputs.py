@@ -8,7 +8,7 @@ from typing import Self
 import click
 from boatyard.gateway.v1 import job_pb2
 
-from services.cli.typed import duration, moment, text_or_file
+from services.cli.parsing import duration, moment, text_or_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from services.cli import exits
+from services.cli import exit_codes
 
 COMMANDS = {
     "up": "Start a cell on this machine and keep it running.",
@@ -116,7 +116,7 @@ def main() -> None:
     try:
         code = cli.main(prog_name="boatyard", standalone_mode=False)
     except Exception as error:  # noqa: BLE001 - the border: `exits` knows what each error means to a person
-        code = exits.explain(error, as_json="--json" in sys.argv[1:])
+        code = exit_codes.report(error, as_json="--json" in sys.argv[1:])
     except KeyboardInterrupt:
-        code = exits.INTERRUPTED
-    sys.exit(code or exits.SUCCEEDED)
+        code = exit_codes.INTERRUPTED
+    sys.exit(code or exit_codes.SUCCEEDED)

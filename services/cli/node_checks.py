@@ -12,7 +12,7 @@ from boatyard.git.v1.git_pb2_grpc import GitServiceStub
 from boatyard.workspace.v1 import workspace_pb2
 from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
-from services.cli import words
+from services.cli import humanize
 from services.cli.findings import OK, WARN, Finding
 from services.common.rpc.channel import open_channel
 
@@ -61,15 +61,15 @@ async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:
     better = takewhile(lambda driver: driver.name != usage.driver, usage.drivers)
     complaints = "; ".join(f"{driver.name}: {driver.complaint}" for driver in better)
     why = f" (not {complaints})" if complaints else ""
-    free = f"{words.size(usage.total_bytes)} taken, {words.size(usage.free_bytes)} free"
+    free = f"{humanize.size(usage.total_bytes)} taken, {humanize.size(usage.free_bytes)} free"
     return [Finding("workspaces", OK, f"by {usage.driver}{why}; {free}")]
 
 
 async def _git(channel: grpc.aio.Channel) -> list[Finding]:
     request = git_pb2.UsageOfRepositoriesRequest(page_size=1)
     usage = await GitServiceStub(channel).UsageOfRepositories(request, timeout=_TIMEOUT_S)
-    of = f" of {words.size(usage.budget_bytes)}" if usage.budget_bytes else ", without a budget"
-    return [Finding("repositories", OK, f"{words.size(usage.total_bytes)}{of}")]
+    of = f" of {humanize.size(usage.budget_bytes)}" if usage.budget_bytes else ", without a budget"
+    return [Finding("repositories", OK, f"{humanize.size(usage.total_bytes)}{of}")]
 
 
 _CHECKS: dict[str, Ask] = {"workspace": _workspace, "git": _git, "execution": _execution}

@@ -1,5 +1,5 @@
 """`boatyard allow`."""
 
-from services.cli.permissions import answering
+from services.cli.permission_answers import answer_command
 
-command = answering("allow", allow=True)
+command = answer_command("allow", allow=True)

@@ -3,10 +3,10 @@
 import click
 from boatyard.gateway.v1.checkpoint_pb2 import ApproveCheckpointRequest, Checkpoint
 
-from services.cli import answers, options
+from services.cli import decisions, options
 
 
-@click.command("approve", short_help="Approve what a job waits for.", epilog=answers.ID_HELP)
+@click.command("approve", short_help="Approve what a job waits for.", epilog=decisions.ID_HELP)
 @click.argument("id_", metavar="ID", type=options.TEXT)
 @click.option(
     "--comment", type=options.TEXT, default="", metavar="TEXT", help="For the record; an agent that asked reads it."
@@ -17,10 +17,10 @@ def command(id_: str, comment: str, as_json: bool) -> int:
 
     Exits with 1 when it was decided otherwise before.
     """
-    return answers.answer(
+    return decisions.decide(
         id_,
         Checkpoint.STATE_APPROVED,
-        lambda way, found: way.checkpoints.ApproveCheckpoint(
+        lambda gateway, found: gateway.checkpoints.ApproveCheckpoint(
             ApproveCheckpointRequest(checkpoint_id=found, comment=comment)
         ),
         as_json=as_json,

@@ -5,10 +5,10 @@ import sys
 
 import click
 
-from services.cli import exits, options
+from services.cli import exit_codes, options
 from services.cli.attaching import Keyboard, attached
-from services.cli.clients import gateway
-from services.cli.requests import execution_id_of
+from services.cli.clients import open_gateway
+from services.cli.job_request import execution_id_of
 from services.cli.screen import Screen
 
 
@@ -26,11 +26,11 @@ def command(id_: str, as_json: bool) -> int:
     screen = Screen()
 
     async def main() -> bool:
-        async with gateway() as way:
-            execution_id = await execution_id_of(way, id_)
+        async with open_gateway() as gateway:
+            execution_id = await execution_id_of(gateway, id_)
             with Keyboard(sys.stdin.fileno()) as keyboard:
-                return await attached(way, screen, execution_id, keyboard)
+                return await attached(gateway, screen, execution_id, keyboard)
 
     if not asyncio.run(main()):
         screen.say(f"detached; the agent runs on: `boatyard attach {id_}` comes back")
-    return exits.SUCCEEDED
+    return exit_codes.SUCCEEDED

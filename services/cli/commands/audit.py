@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import click
 from boatyard.gateway.v1 import audit_pb2
 
-from services.cli import options, shapes, words
+from services.cli import humanize, options, shapes
 from services.cli.catalogue import with_gateway
 from services.cli.clients import Gateway
 from services.cli.fields import plain
@@ -46,7 +46,7 @@ def command(
     )
     if hours is not None:
         wanted.after_time.FromDatetime(datetime.now(UTC) - timedelta(hours=hours))
-    found = with_gateway(lambda way: _all(way, wanted, limit))
+    found = with_gateway(lambda gateway: _all(gateway, wanted, limit))
     screen = Screen()
     if as_json:
         for record in found:
@@ -55,10 +55,10 @@ def command(
         screen.table(_COLUMNS, map(_row, found), cut_last=True)
 
 
-async def _all(way: Gateway, wanted: audit_pb2.ListAuditRecordsRequest, limit: int) -> list[audit_pb2.AuditRecord]:
+async def _all(gateway: Gateway, wanted: audit_pb2.ListAuditRecordsRequest, limit: int) -> list[audit_pb2.AuditRecord]:
     found: list[audit_pb2.AuditRecord] = []
     while True:
-        answer = await way.ask(way.audit.ListAuditRecords(wanted))
+        answer = await gateway.ask(gateway.audit.ListAuditRecords(wanted))
         found += answer.records
         wanted.page_token = answer.next_page_token
         if not wanted.page_token or len(found) >= limit:
@@ -67,7 +67,7 @@ async def _all(way: Gateway, wanted: audit_pb2.ListAuditRecordsRequest, limit: i
 
 def _row(record: audit_pb2.AuditRecord) -> tuple[str, ...]:
     return (
-        words.age(record.time),
+        humanize.age(record.time),
         record.caller or "nobody",
         str(plain(record)["role"] or "").lower(),
         record.origin,

@@ -6,8 +6,8 @@ import click
 from boatyard.gateway.v1 import job_pb2, runtime_pb2
 
 from services.cli import options, shapes
-from services.cli.clients import gateway
-from services.cli.requests import get_job_or_execution
+from services.cli.clients import open_gateway
+from services.cli.job_request import get_job_or_execution
 from services.cli.screen import Screen
 
 
@@ -23,12 +23,12 @@ def command(id_: str, as_json: bool) -> None:
     screen = Screen()
 
     async def main() -> job_pb2.Job | runtime_pb2.Execution:
-        async with gateway() as way:
-            found = await get_job_or_execution(way, id_)
+        async with open_gateway() as gateway:
+            found = await get_job_or_execution(gateway, id_)
             if isinstance(found, job_pb2.Job):
-                return (await way.ask(way.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=id_)))).job
+                return (await gateway.ask(gateway.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=id_)))).job
             request = runtime_pb2.CancelExecutionRequest(execution_id=id_)
-            return (await way.ask(way.runtime.CancelExecution(request))).execution
+            return (await gateway.ask(gateway.runtime.CancelExecution(request))).execution
 
     asked = asyncio.run(main())
     if as_json:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import click
 from boatyard.gateway.v1 import admin_pb2
 
-from services.cli import options, shapes, words
-from services.cli.clients import Gateway, gateway
+from services.cli import humanize, options, shapes
+from services.cli.clients import Gateway, open_gateway
 from services.cli.screen import Screen
 
 _COLUMNS = ("CELL", "STATE", "KIND", "JOBS", "HOST", "ADDRESS", "VERSION", "UP", "HEARD OF")
@@ -27,8 +27,8 @@ def command(context: click.Context, as_json: bool) -> None:
     screen = Screen()
 
     async def main() -> list[admin_pb2.Cell]:
-        async with gateway() as way:
-            return [cell async for cell in _all(way)]
+        async with open_gateway() as gateway:
+            return [cell async for cell in _all(gateway)]
 
     found = asyncio.run(main())
     if as_json:
@@ -47,17 +47,17 @@ def forget(cell_id: str) -> None:
     """
 
     async def main() -> None:
-        async with gateway() as way:
-            await way.ask(way.admin.ForgetCell(admin_pb2.ForgetCellRequest(cell_id=cell_id)))
+        async with open_gateway() as gateway:
+            await gateway.ask(gateway.admin.ForgetCell(admin_pb2.ForgetCellRequest(cell_id=cell_id)))
 
     asyncio.run(main())
     Screen().say(f"{cell_id} is forgotten", style="")
 
 
-async def _all(way: Gateway) -> AsyncIterator[admin_pb2.Cell]:
+async def _all(gateway: Gateway) -> AsyncIterator[admin_pb2.Cell]:
     request = admin_pb2.ListCellsRequest(page_size=1000)
     while True:
-        answer = await way.ask(way.admin.ListCells(request))
+        answer = await gateway.ask(gateway.admin.ListCells(request))
         for cell in answer.cells:
             yield cell
         if not answer.next_page_token:
@@ -74,6 +74,6 @@ def _row(cell: admin_pb2.Cell) -> tuple[str, ...]:
         cell.host,
         cell.address,
         cell.version,
-        words.age(cell.start_time),
-        words.age(cell.beat_time),
+        humanize.age(cell.start_time),
+        humanize.age(cell.beat_time),
     )

@@ -5,8 +5,8 @@ import asyncio
 import click
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint, ListCheckpointsRequest
 
-from services.cli import options, shapes, words
-from services.cli.clients import gateway
+from services.cli import humanize, options, shapes
+from services.cli.clients import open_gateway
 from services.cli.screen import Screen, one_line
 
 _COLUMNS = ("CHECKPOINT", "JOB", "STATE", "AGE", "EXPIRES IN", "BY", "QUESTION")
@@ -29,9 +29,9 @@ def command(everything: bool, job: str | None, limit: int, as_json: bool) -> Non
     states = [] if everything else [Checkpoint.STATE_PENDING]
 
     async def main() -> list[Checkpoint]:
-        async with gateway() as way:
+        async with open_gateway() as gateway:
             request = ListCheckpointsRequest(job_id=job or "", states=states, page_size=limit)
-            return list((await way.ask(way.checkpoints.ListCheckpoints(request))).checkpoints)
+            return list((await gateway.ask(gateway.checkpoints.ListCheckpoints(request))).checkpoints)
 
     found = asyncio.run(main())
     if as_json:
@@ -47,8 +47,8 @@ def _row(checkpoint: Checkpoint) -> tuple[str, ...]:
         checkpoint.checkpoint_id,
         checkpoint.job_id,
         shapes.checkpoint_state(checkpoint),
-        words.age(checkpoint.create_time),
-        words.until(checkpoint.expire_time) if waits else "",
+        humanize.age(checkpoint.create_time),
+        humanize.until(checkpoint.expire_time) if waits else "",
         checkpoint.decider.name,
         one_line(checkpoint.question, 80),
     )

@@ -1,5 +1,5 @@
 """`boatyard deny`."""
 
-from services.cli.permissions import answering
+from services.cli.permission_answers import answer_command
 
-command = answering("deny", allow=False)
+command = answer_command("deny", allow=False)

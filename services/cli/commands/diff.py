@@ -10,8 +10,8 @@ from boatyard.gateway.v1 import runtime_pb2
 from rich.text import Text
 
 from services.cli import options, shapes
-from services.cli.clients import Gateway, gateway
-from services.cli.requests import execution_id_of, get_snapshot
+from services.cli.clients import Gateway, open_gateway
+from services.cli.job_request import execution_id_of, get_snapshot
 from services.cli.screen import Screen, printable
 from services.common.errors import NotFound
 from services.common.rpc.streaming import streaming
@@ -28,9 +28,9 @@ def command(id_: str, as_json: bool) -> None:
     screen = Screen()
 
     async def main() -> None:
-        async with gateway() as way:
-            of = await _meant(way, id_)
-            async with aclosing(_read(way, screen, runtime_pb2.ReadDiffRequest(**of))) as chunks:
+        async with open_gateway() as gateway:
+            of = await _meant(gateway, id_)
+            async with aclosing(_read(gateway, screen, runtime_pb2.ReadDiffRequest(**of))) as chunks:
                 if as_json:
                     screen.json(shapes.line(shapes.diff(of, b"".join([chunk async for chunk in chunks]))))
                 elif screen.out.is_terminal:
@@ -42,32 +42,32 @@ def command(id_: str, as_json: bool) -> None:
     asyncio.run(main())
 
 
-async def _meant(way: Gateway, id_: str) -> dict[str, str]:
+async def _meant(gateway: Gateway, id_: str) -> dict[str, str]:
     """Return the field of a request that means what has this id. Raises NotFound."""
     try:
-        return {"execution_id": await execution_id_of(way, id_)}
+        return {"execution_id": await execution_id_of(gateway, id_)}
     except NotFound:
         with suppress(NotFound):
-            return {"snapshot_id": (await get_snapshot(way, id_)).snapshot_id}
+            return {"snapshot_id": (await get_snapshot(gateway, id_)).snapshot_id}
         raise
 
 
-async def _read(way: Gateway, screen: Screen, request: runtime_pb2.ReadDiffRequest) -> AsyncGenerator[bytes, None]:
+async def _read(gateway: Gateway, screen: Screen, request: runtime_pb2.ReadDiffRequest) -> AsyncGenerator[bytes, None]:
     try:
-        async with streaming(way.runtime.ReadDiff(request)) as answers:
+        async with streaming(gateway.runtime.ReadDiff(request)) as answers:
             async for answer in answers:
                 yield answer.data
     except grpc.aio.AioRpcError as error:
-        problem = way.problem(error)
+        problem = gateway.problem(error)
         if problem.reason != _EXPIRED:
             raise problem from None
-        yield await _stored(way, screen, request.execution_id)
+        yield await _stored(gateway, screen, request.execution_id)
 
 
-async def _stored(way: Gateway, screen: Screen, execution_id: str) -> bytes:
+async def _stored(gateway: Gateway, screen: Screen, execution_id: str) -> bytes:
     """Return what is left of a diff whose result is gone, and say how much that is."""
     request = runtime_pb2.GetExecutionRequest(execution_id=execution_id)
-    output = (await way.ask(way.runtime.GetExecution(request))).execution.output
+    output = (await gateway.ask(gateway.runtime.GetExecution(request))).execution.output
     how_much = "the beginning" if output.diff_truncated else "all"
     screen.say(f"the result is not kept any more; of its diff {how_much} was stored:")
     return output.diff

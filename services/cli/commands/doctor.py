@@ -6,7 +6,7 @@ from dataclasses import asdict
 import click
 from rich.text import Text
 
-from services.cli import checks, exits, findings, options, shapes
+from services.cli import checks, exit_codes, findings, options, shapes
 from services.cli.screen import STATE_STYLES, Screen, printable
 from services.common.settings import Home
 
@@ -32,7 +32,7 @@ def command(only_sandbox: bool, as_json: bool) -> int:
             screen.json(shapes.line(asdict(finding)))
         else:
             screen.out.print(_line(finding))
-    return exits.FAILED if broken else exits.SUCCEEDED
+    return exit_codes.FAILED if broken else exit_codes.SUCCEEDED
 
 
 def _line(finding: findings.Finding) -> Text:

@@ -7,7 +7,7 @@ import click
 from boatyard.gateway.v1 import hook_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from services.cli import options, shapes, words
+from services.cli import humanize, options, shapes
 from services.cli.catalogue import with_gateway
 from services.cli.clients import Gateway
 from services.cli.fields import fill
@@ -68,7 +68,7 @@ def _register(*, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text, t
     if hook.WhichOneof("action") is None:
         raise click.UsageError("give --command, --webhook or --callback")
     request = hook_pb2.RegisterHookRequest(request_id=uuid.uuid4().hex, hook=hook)  # safe to retry
-    _tell_made(with_gateway(lambda way: way.ask(way.hooks.RegisterHook(request))).hook, as_json=as_json)
+    _tell_made(with_gateway(lambda gateway: gateway.ask(gateway.hooks.RegisterHook(request))).hook, as_json=as_json)
 
 
 @command.command("list")
@@ -83,7 +83,7 @@ def _register(*, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text, t
 def show_all(project: str, as_json: bool) -> None:
     """List hooks, in the order in which they are called."""
     screen = Screen()
-    found = with_gateway(lambda way: _all(way, project))
+    found = with_gateway(lambda gateway: _all(gateway, project))
     if as_json:
         for hook in found:
             screen.json(shapes.line(_shape(hook)))
@@ -97,7 +97,7 @@ def show_all(project: str, as_json: bool) -> None:
 def show(id_: str, as_json: bool) -> None:
     """Show a hook in full."""
     request = hook_pb2.GetHookRequest(hook_id=id_)
-    shape = _shape(with_gateway(lambda way: way.ask(way.hooks.GetHook(request))).hook)
+    shape = _shape(with_gateway(lambda gateway: gateway.ask(gateway.hooks.GetHook(request))).hook)
     if as_json:
         Screen().json(shapes.line(shape))
         return
@@ -137,7 +137,7 @@ def disable(id_: str, as_json: bool) -> None:
 @options.as_json
 def unregister(id_: str, as_json: bool) -> None:
     """Remove a hook. Jobs that have been taken already still call it."""
-    with_gateway(lambda way: way.ask(way.hooks.UnregisterHook(hook_pb2.UnregisterHookRequest(hook_id=id_))))
+    with_gateway(lambda gateway: gateway.ask(gateway.hooks.UnregisterHook(hook_pb2.UnregisterHookRequest(hook_id=id_))))
     if not as_json:
         Screen().say(f"{id_} is gone", style="")
 
@@ -178,7 +178,7 @@ def _secret(hook: hook_pb2.Hook) -> str:
 
 def _change(hook: hook_pb2.Hook, *paths: str) -> hook_pb2.Hook:
     request = hook_pb2.UpdateHookRequest(hook=hook, update_mask=FieldMask(paths=paths))
-    changed: hook_pb2.Hook = with_gateway(lambda way: way.ask(way.hooks.UpdateHook(request))).hook
+    changed: hook_pb2.Hook = with_gateway(lambda gateway: gateway.ask(gateway.hooks.UpdateHook(request))).hook
     return changed
 
 
@@ -193,12 +193,12 @@ def _tell_made(hook: hook_pb2.Hook, *, as_json: bool) -> None:
         click.echo(secret)
 
 
-async def _all(way: Gateway, project: str) -> list[hook_pb2.Hook]:
+async def _all(gateway: Gateway, project: str) -> list[hook_pb2.Hook]:
     found: list[hook_pb2.Hook] = []
     token = ""
     while True:
         request = hook_pb2.ListHooksRequest(project_id=project, page_size=1000, page_token=token)
-        answer = await way.ask(way.hooks.ListHooks(request))
+        answer = await gateway.ask(gateway.hooks.ListHooks(request))
         found += answer.hooks
         token = answer.next_page_token
         if not token:
@@ -235,6 +235,6 @@ def _row(hook: hook_pb2.Hook) -> tuple[str, ...]:
         one_line(", ".join(scope), 40),
         str(hook.order),
         str(shape["failure_policy"]).lower(),
-        words.age(hook.create_time),
+        humanize.age(hook.create_time),
         hook.webhook.url or hook.callback.url or one_line(hook.command, 80),
     )

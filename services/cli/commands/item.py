@@ -6,11 +6,11 @@ import click
 from boatyard.gateway.v1 import catalog_pb2
 
 from services.cli import options, shapes
-from services.cli.catalogue import PROJECT, Kind, group, shape, with_gateway
+from services.cli.catalogue import PROJECT, ResourceType, resource_commands, resource_shape, with_gateway
 from services.cli.flags import Flag
 from services.cli.screen import Screen
 
-KIND = Kind(
+KIND = ResourceType(
     "WorkItem",
     "WorkItems",
     "item",
@@ -35,7 +35,7 @@ _STATES = {
     "done": catalog_pb2.WorkItem.STATE_DONE,
 }
 
-command = group(
+command = resource_commands(
     KIND,
     "Work items (tickets): what is to be done. `boatyard run --worker W --item I PROMPT` has one done; title,"
     " description, notes and documents go with the prompt.",
@@ -53,8 +53,8 @@ def move(id_: str, state: str, as_json: bool) -> None:
     project. To todo and done it moves when no job works on it.
     """
     request = catalog_pb2.MoveWorkItemRequest(work_item_id=id_, state=_STATES[state], request_id=uuid.uuid4().hex)
-    answer = with_gateway(lambda way: way.ask(way.catalog.MoveWorkItem(request)))
+    answer = with_gateway(lambda gateway: gateway.ask(gateway.catalog.MoveWorkItem(request)))
     if as_json:
-        Screen().json(shapes.line({**shape(KIND, answer.work_item), "job_id": answer.job_id or None}))
+        Screen().json(shapes.line({**resource_shape(KIND, answer.work_item), "job_id": answer.job_id or None}))
     else:
         click.echo(answer.job_id or id_)

@@ -6,7 +6,7 @@ import click
 from boatyard.gateway.v1 import job_pb2
 
 from services.cli import options, shapes
-from services.cli.clients import gateway
+from services.cli.clients import open_gateway
 from services.cli.fields import plain
 from services.cli.screen import Screen
 
@@ -18,9 +18,9 @@ def command(as_json: bool) -> None:
     screen = Screen()
 
     async def main() -> list[job_pb2.JobKind]:
-        async with gateway() as way:
+        async with open_gateway() as gateway:
             request = job_pb2.ListJobKindsRequest(page_size=1000)
-            return list((await way.ask(way.jobs.ListJobKinds(request))).kinds)
+            return list((await gateway.ask(gateway.jobs.ListJobKinds(request))).kinds)
 
     kinds = asyncio.run(main())
     if as_json:

@@ -7,11 +7,11 @@ import click
 from boatyard.execution.v1.event_pb2 import EventKind
 
 from services.cli import options
-from services.cli.clients import gateway
-from services.cli.following import show_event
-from services.cli.requests import execution_id_of
+from services.cli.clients import open_gateway
+from services.cli.follower import print_event
+from services.cli.job_request import execution_id_of
+from services.cli.resumed_streams import Outage, execution_events
 from services.cli.screen import Screen
-from services.cli.watching import Outage, events
 
 _KINDS = {name.removeprefix("EVENT_KIND_").lower(): number for name, number in EventKind.items() if number}
 
@@ -37,13 +37,15 @@ def command(id_: str, follow: bool, first: int, kinds: tuple[str, ...], as_json:
     screen = Screen()
 
     async def main() -> None:
-        async with gateway() as way:
-            execution_id = await execution_id_of(way, id_)
+        async with open_gateway() as gateway:
+            execution_id = await execution_id_of(gateway, id_)
             wanted = [_KINDS[kind] for kind in kinds]
-            found = events(way, execution_id, Outage(screen.say), first=first, follow=follow, kinds=wanted)
+            found = execution_events(
+                gateway, execution_id, Outage(screen.say), first=first, follow=follow, kinds=wanted
+            )
             async with aclosing(found) as batches:
                 async for batch in batches:
                     for event in batch:
-                        show_event(screen, event, as_json=as_json)
+                        print_event(screen, event, as_json=as_json)
 
     asyncio.run(main())

@@ -6,7 +6,7 @@ import click
 from boatyard.gateway.v1 import admin_pb2
 
 from services.cli import options, shapes
-from services.cli.clients import gateway
+from services.cli.clients import open_gateway
 from services.cli.screen import Screen
 
 _AGAIN_S = 0.5
@@ -26,10 +26,10 @@ def command(cell_id: str, wait: bool, until_start: bool, as_json: bool) -> None:
     screen = Screen()
 
     async def main() -> admin_pb2.Cell:
-        async with gateway() as way:
+        async with open_gateway() as gateway:
             while True:
                 request = admin_pb2.PauseCellRequest(cell_id=cell_id, until_start=until_start)
-                cell = (await way.ask(way.admin.PauseCell(request))).cell
+                cell = (await gateway.ask(gateway.admin.PauseCell(request))).cell
                 if not (wait and cell.running_jobs):
                     return cell
                 await asyncio.sleep(_AGAIN_S)

@@ -6,13 +6,13 @@ from contextlib import aclosing
 import click
 from boatyard.gateway.v1 import job_pb2
 
-from services.cli import options, shapes, words
-from services.cli.clients import Gateway, gateway
+from services.cli import humanize, options, shapes
+from services.cli.clients import Gateway, open_gateway
 from services.cli.fields import choices
 from services.cli.inputs import selector
+from services.cli.parsing import moment
+from services.cli.resumed_streams import Outage, all_job_changes
 from services.cli.screen import Screen, one_line
-from services.cli.typed import moment
-from services.cli.watching import Outage, changes_of_jobs
 
 _COLUMNS = ("JOB", "STATE", "REASON", "AGE", "TOOK", "BRANCH", "PROMPT")
 _LIVE = (job_pb2.Job.STATE_PENDING, job_pb2.Job.STATE_RUNNING, job_pb2.Job.STATE_AWAITING_APPROVAL)
@@ -83,10 +83,10 @@ def command(
     screen = Screen()
 
     async def main() -> list[job_pb2.Job]:
-        async with gateway() as way:
+        async with open_gateway() as gateway:
             if watch:
-                await _watch(way, screen, wanted, as_json=as_json)
-            return await _pages(way, wanted, limit)
+                await _watch(gateway, screen, wanted, as_json=as_json)
+            return await _pages(gateway, wanted, limit)
 
     jobs = asyncio.run(main())
     if as_json:
@@ -96,22 +96,22 @@ def command(
         screen.table(_COLUMNS, map(_row, jobs), cut_last=True)
 
 
-async def _pages(way: Gateway, wanted: job_pb2.JobFilter, limit: int) -> list[job_pb2.Job]:
+async def _pages(gateway: Gateway, wanted: job_pb2.JobFilter, limit: int) -> list[job_pb2.Job]:
     found: list[job_pb2.Job] = []
     token = ""
     while True:
         size = min(limit - len(found), _PAGE)
         request = job_pb2.ListJobsRequest(filter=wanted, page_size=size, page_token=token)
-        answer = await way.ask(way.jobs.ListJobs(request))
+        answer = await gateway.ask(gateway.jobs.ListJobs(request))
         found += answer.jobs
         token = answer.next_page_token
         if not token or len(found) >= limit:
             return found
 
 
-async def _watch(way: Gateway, screen: Screen, wanted: job_pb2.JobFilter, *, as_json: bool) -> None:
+async def _watch(gateway: Gateway, screen: Screen, wanted: job_pb2.JobFilter, *, as_json: bool) -> None:
     """Show jobs and what becomes of them, until Ctrl-C."""
-    async with aclosing(changes_of_jobs(way, wanted, Outage(screen.say))) as changes:
+    async with aclosing(all_job_changes(gateway, wanted, Outage(screen.say))) as changes:
         async for job in changes:
             if as_json:
                 screen.json(shapes.line(shapes.job(job)))
@@ -125,8 +125,8 @@ def _row(job: job_pb2.Job) -> tuple[str, ...]:
         job.job_id,
         shapes.job_state(job),
         job.reason,
-        words.age(job.create_time),
-        "" if took is None else words.duration(took),
+        humanize.age(job.create_time),
+        "" if took is None else humanize.duration(took),
         _branch(job),
         one_line(job.spec.prompt, 80),
     )

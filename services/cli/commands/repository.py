@@ -1,9 +1,9 @@
 """`boatyard repository`."""
 
-from services.cli.catalogue import LIMIT, PROJECT, Kind, group
+from services.cli.catalogue import LIMIT, PROJECT, ResourceType, resource_commands
 from services.cli.flags import Flag
 
-KIND = Kind(
+KIND = ResourceType(
     "Repository",
     "Repositories",
     "repository",
@@ -18,4 +18,4 @@ KIND = Kind(
     ["repository_id", "url", "default_revision"],
 )
 
-command = group(KIND, "The git remotes that jobs may work on.")
+command = resource_commands(KIND, "The git remotes that jobs may work on.")

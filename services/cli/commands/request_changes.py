@@ -3,10 +3,10 @@
 import click
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint, RequestChangesRequest
 
-from services.cli import answers, options
+from services.cli import decisions, options
 
 
-@click.command("request-changes", short_help="Have an agent change its result.", epilog=answers.ID_HELP)
+@click.command("request-changes", short_help="Have an agent change its result.", epilog=decisions.ID_HELP)
 @click.argument("id_", metavar="ID", type=options.TEXT)
 @click.argument("text", type=options.TEXT)
 @options.as_json
@@ -15,9 +15,11 @@ def command(id_: str, text: str, as_json: bool) -> int:
 
     Exits with 1 when it was decided otherwise before.
     """
-    return answers.answer(
+    return decisions.decide(
         id_,
         Checkpoint.STATE_CHANGES_REQUESTED,
-        lambda way, found: way.checkpoints.RequestChanges(RequestChangesRequest(checkpoint_id=found, comment=text)),
+        lambda gateway, found: gateway.checkpoints.RequestChanges(
+            RequestChangesRequest(checkpoint_id=found, comment=text)
+        ),
         as_json=as_json,
     )

@@ -6,7 +6,7 @@ import click
 from boatyard.gateway.v1 import admin_pb2
 
 from services.cli import options, shapes
-from services.cli.clients import gateway
+from services.cli.clients import open_gateway
 from services.cli.screen import Screen
 
 
@@ -18,8 +18,8 @@ def command(cell_id: str, as_json: bool) -> None:
     screen = Screen()
 
     async def main() -> admin_pb2.Cell:
-        async with gateway() as way:
-            return (await way.ask(way.admin.ResumeCell(admin_pb2.ResumeCellRequest(cell_id=cell_id)))).cell
+        async with open_gateway() as gateway:
+            return (await gateway.ask(gateway.admin.ResumeCell(admin_pb2.ResumeCellRequest(cell_id=cell_id)))).cell
 
     cell = asyncio.run(main())
     if as_json:

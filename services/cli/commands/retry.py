@@ -7,8 +7,8 @@ import click
 from boatyard.gateway.v1 import job_pb2
 
 from services.cli import options, shapes
-from services.cli.clients import gateway
-from services.cli.requests import get_job_or_execution
+from services.cli.clients import open_gateway
+from services.cli.job_request import get_job_or_execution
 from services.cli.screen import Screen
 
 
@@ -26,14 +26,14 @@ def command(id_: str, from_snapshot: bool, as_json: bool) -> None:
     screen = Screen()
 
     async def main() -> job_pb2.Job:
-        async with gateway() as way:
-            job_id = (await get_job_or_execution(way, id_)).job_id
+        async with open_gateway() as gateway:
+            job_id = (await get_job_or_execution(gateway, id_)).job_id
             request = job_pb2.RetryJobRequest(
                 request_id=uuid.uuid4().hex,  # safe to retry
                 job_id=job_id,
                 from_snapshot=from_snapshot,
             )
-            return (await way.ask(way.jobs.RetryJob(request))).job
+            return (await gateway.ask(gateway.jobs.RetryJob(request))).job
 
     job = asyncio.run(main())
     if as_json:

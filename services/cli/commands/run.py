@@ -9,12 +9,12 @@ from boatyard.execution.v1.sandbox_pb2 import SandboxTier
 from boatyard.gateway.v1 import job_pb2
 from click.core import ParameterSource
 
-from services.cli import exits, flags, options, shapes
-from services.cli.clients import Gateway, gateway
+from services.cli import exit_codes, flags, options, shapes
+from services.cli.clients import Gateway, open_gateway
 from services.cli.fields import choices
-from services.cli.following import Follower
+from services.cli.follower import Follower
 from services.cli.inputs import Input
-from services.cli.requests import (
+from services.cli.job_request import (
     execution,
     find_or_create_repository,
     get_job,
@@ -22,15 +22,15 @@ from services.cli.requests import (
     new_job,
     repository_url,
 )
+from services.cli.job_view import print_end
 from services.cli.screen import Screen
-from services.cli.telling import tell_end
 from services.common.errors import ServiceError
 
 _EXIT_CODES = {
-    job_pb2.Job.STATE_SUCCEEDED: exits.SUCCEEDED,
-    job_pb2.Job.STATE_FAILED: exits.FAILED,
-    job_pb2.Job.STATE_CANCELLED: exits.CANCELLED,
-    job_pb2.Job.STATE_AWAITING_APPROVAL: exits.WAITING,
+    job_pb2.Job.STATE_SUCCEEDED: exit_codes.SUCCEEDED,
+    job_pb2.Job.STATE_FAILED: exit_codes.FAILED,
+    job_pb2.Job.STATE_CANCELLED: exit_codes.CANCELLED,
+    job_pb2.Job.STATE_AWAITING_APPROVAL: exit_codes.WAITING,
 }
 _BESIDE_WORKER = ("prompt", "worker", "item", "timeout", "request_id", "no_wait", "detach", "as_json")
 
@@ -205,16 +205,16 @@ def command(
         )
 
     async def main() -> int:
-        async with gateway() as way:
+        async with open_gateway() as gateway:
             if worker is not None and item is not None:
                 wish = execution(
                     worker_id=worker, work_item_id=item, prompt=text, timeout_s=timeout, request_id=request_id
                 )
-                job = await get_job(way, (await way.ask(way.runtime.Execute(wish))).job_id)
+                job = await get_job(gateway, (await gateway.ask(gateway.runtime.Execute(wish))).job_id)
             else:
-                repository_id = "" if repo is None else await find_or_create_repository(way, repository_url(repo))
+                repository_id = "" if repo is None else await find_or_create_repository(gateway, repository_url(repo))
                 if from_snapshot is not None and repo is None:
-                    repository_id = (await get_snapshot(way, from_snapshot)).repository_id
+                    repository_id = (await get_snapshot(gateway, from_snapshot)).repository_id
                 request = new_job(
                     prompt=text,
                     repository_id=repository_id,
@@ -233,11 +233,11 @@ def command(
                     limits=limits,
                 )
                 given.fill(request.spec)
-                job = (await way.ask(way.jobs.CreateJob(request))).job
+                job = (await gateway.ask(gateway.jobs.CreateJob(request))).job
             if detach:
                 _tell_submitted(screen, job, as_json=as_json)
-                return exits.SUCCEEDED
-            return await _follow(way, screen, job, wait=not no_wait, as_json=as_json)
+                return exit_codes.SUCCEEDED
+            return await _follow(gateway, screen, job, wait=not no_wait, as_json=as_json)
 
     return asyncio.run(main())
 
@@ -271,13 +271,13 @@ def _tell_submitted(screen: Screen, job: job_pb2.Job, *, as_json: bool) -> None:
     screen.say(f"`boatyard logs -f {job.job_id}` follows it, `boatyard show {job.job_id}` says how it stands")
 
 
-async def _follow(way: Gateway, screen: Screen, job: job_pb2.Job, *, wait: bool, as_json: bool) -> int:
+async def _follow(gateway: Gateway, screen: Screen, job: job_pb2.Job, *, wait: bool, as_json: bool) -> int:
     if as_json:
         screen.json(shapes.line(shapes.submitted(job)))
     else:
         screen.say(f"{job.job_id}, execution {shapes.last_execution(job)}")
     try:
-        ended = await Follower(way, screen, as_json=as_json).to_end(job.job_id, wait=wait)
+        ended = await Follower(gateway, screen, as_json=as_json).to_end(job.job_id, wait=wait)
     except (asyncio.CancelledError, ServiceError):
         screen.say(
             f"left; the job goes on: `boatyard logs -f {job.job_id}` follows it again,"
@@ -288,5 +288,5 @@ async def _follow(way: Gateway, screen: Screen, job: job_pb2.Job, *, wait: bool,
     if as_json:
         screen.json(shapes.line(shapes.result(ended)))
     else:
-        tell_end(screen, ended)
-    return _EXIT_CODES.get(ended.state, exits.FAILED)
+        print_end(screen, ended)
+    return _EXIT_CODES.get(ended.state, exit_codes.FAILED)

@@ -6,10 +6,10 @@ import click
 from boatyard.gateway.v1 import job_pb2
 
 from services.cli import options, shapes
-from services.cli.clients import gateway
-from services.cli.requests import get_job_or_execution
+from services.cli.clients import open_gateway
+from services.cli.job_request import get_job_or_execution
+from services.cli.job_view import print_execution, print_job
 from services.cli.screen import Screen
-from services.cli.telling import tell_execution, tell_job
 
 
 @click.command("show", short_help="Show a job.")
@@ -20,11 +20,11 @@ def command(id_: str, as_json: bool) -> None:
     screen = Screen()
 
     async def main() -> None:
-        async with gateway() as way:
-            found = await get_job_or_execution(way, id_)
+        async with open_gateway() as gateway:
+            found = await get_job_or_execution(gateway, id_)
         if isinstance(found, job_pb2.Job):
-            screen.json(shapes.line(shapes.job(found))) if as_json else tell_job(screen, found)
+            screen.json(shapes.line(shapes.job(found))) if as_json else print_job(screen, found)
         else:
-            screen.json(shapes.line(shapes.execution(found))) if as_json else tell_execution(screen, found)
+            screen.json(shapes.line(shapes.execution(found))) if as_json else print_execution(screen, found)
 
     asyncio.run(main())

@@ -6,8 +6,8 @@ import click
 from boatyard.gateway.v1 import runtime_pb2
 from boatyard.git.v1 import git_pb2
 
-from services.cli import options, shapes, words
-from services.cli.clients import gateway
+from services.cli import humanize, options, shapes
+from services.cli.clients import open_gateway
 from services.cli.screen import Screen, one_line, say_unreachable
 
 _COLUMNS = ("SNAPSHOT", "REPOSITORY", "AGE", "GOES IN", "CELL", "WHAT")
@@ -29,12 +29,12 @@ def command(repository: str | None, limit: int, delete: str | None, as_json: boo
     screen = Screen()
 
     async def main() -> list[tuple[git_pb2.Snapshot, str]]:
-        async with gateway() as way:
+        async with open_gateway() as gateway:
             if delete is not None:
-                await way.ask(way.runtime.DeleteSnapshot(runtime_pb2.DeleteSnapshotRequest(snapshot_id=delete)))
+                await gateway.ask(gateway.runtime.DeleteSnapshot(runtime_pb2.DeleteSnapshotRequest(snapshot_id=delete)))
                 return []
             request = runtime_pb2.ListSnapshotsRequest(repository_id=repository or "", page_size=limit)
-            listed = await way.ask(way.runtime.ListSnapshots(request))
+            listed = await gateway.ask(gateway.runtime.ListSnapshots(request))
             say_unreachable(screen, listed.unreachable_cell_ids)
             return [(snapshot, listed.cell_ids[snapshot.snapshot_id]) for snapshot in listed.snapshots]
 
@@ -52,8 +52,8 @@ def _row(snapshot: git_pb2.Snapshot, cell_id: str) -> tuple[str, ...]:
     return (
         snapshot.snapshot_id,
         snapshot.repository_id,
-        words.age(snapshot.create_time),
-        words.until(snapshot.expire_time) if snapshot.HasField("expire_time") else "",
+        humanize.age(snapshot.create_time),
+        humanize.until(snapshot.expire_time) if snapshot.HasField("expire_time") else "",
         cell_id,
         one_line(snapshot.message, 80),
     )

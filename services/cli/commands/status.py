@@ -5,8 +5,8 @@ import asyncio
 import click
 from boatyard.gateway.v1 import admin_pb2
 
-from services.cli import options, shapes, words
-from services.cli.clients import gateway
+from services.cli import humanize, options, shapes
+from services.cli.clients import open_gateway
 from services.cli.screen import Screen
 
 
@@ -17,8 +17,8 @@ def command(as_json: bool) -> None:
     screen = Screen()
 
     async def main() -> admin_pb2.GetStatusResponse:
-        async with gateway() as way:
-            return await way.ask(way.admin.GetStatus(admin_pb2.GetStatusRequest()))
+        async with open_gateway() as gateway:
+            return await gateway.ask(gateway.admin.GetStatus(admin_pb2.GetStatusRequest()))
 
     found = asyncio.run(main())
     if as_json:
@@ -32,5 +32,5 @@ def command(as_json: bool) -> None:
         ("jobs", jobs or "none"),
     ]
     if found.HasField("oldest_wait_time"):
-        lines.append(("waiting", f"the oldest for {words.age(found.oldest_wait_time)}"))
+        lines.append(("waiting", f"the oldest for {humanize.age(found.oldest_wait_time)}"))
     screen.table(("WHAT", "HOW MUCH"), lines)

@@ -7,8 +7,8 @@ import click
 from boatyard.gateway.v1 import runtime_pb2
 
 from services.cli import options
-from services.cli.clients import gateway
-from services.cli.requests import execution_id_of
+from services.cli.clients import open_gateway
+from services.cli.job_request import execution_id_of
 from services.cli.screen import Screen
 
 
@@ -20,11 +20,11 @@ def command(id_: str, text: str, as_json: bool) -> None:
     """Tell a model TEXT while it works: it hears it before its next answer. A command takes no messages."""
 
     async def main() -> None:
-        async with gateway() as way:
+        async with open_gateway() as gateway:
             request = runtime_pb2.SendMessageRequest(
-                execution_id=await execution_id_of(way, id_), message_id=uuid.uuid4().hex, text=text
+                execution_id=await execution_id_of(gateway, id_), message_id=uuid.uuid4().hex, text=text
             )
-            await way.ask(way.runtime.SendMessage(request))
+            await gateway.ask(gateway.runtime.SendMessage(request))
 
     asyncio.run(main())
     if not as_json:

@@ -1,9 +1,9 @@
 """`boatyard template`."""
 
-from services.cli.catalogue import NAME, PROJECT, Kind, group
+from services.cli.catalogue import NAME, PROJECT, ResourceType, resource_commands
 from services.cli.flags import AGENT_FLAGS
 
-KIND = Kind(
+KIND = ResourceType(
     "Template",
     "Templates",
     "template",
@@ -12,4 +12,6 @@ KIND = Kind(
     ["template_id", "display_name", "agent.engine", "agent.model"],
 )
 
-command = group(KIND, "Kinds of agents: system prompt, engine, model, limits and policy, for workers and jobs.")
+command = resource_commands(
+    KIND, "Kinds of agents: system prompt, engine, model, limits and policy, for workers and jobs."
+)

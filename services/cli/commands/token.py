@@ -5,12 +5,12 @@ import uuid
 import click
 from boatyard.gateway.v1 import access_pb2, auth_pb2
 
-from services.cli import options, shapes, words
+from services.cli import humanize, options, shapes
 from services.cli.catalogue import with_gateway
 from services.cli.clients import Gateway
 from services.cli.fields import choices, plain
+from services.cli.parsing import duration
 from services.cli.screen import Screen, one_line
-from services.cli.typed import duration
 
 _ROLES = choices(access_pb2.Role.DESCRIPTOR)
 _COLUMNS = ("TOKEN", "ROLE", "PROJECTS", "AGE", "ENDS IN", "LAST USED", "NAME")
@@ -71,7 +71,7 @@ def create(
         coordinator_id=coordinator,
         lifetime=None if days is None else duration(days * 86400),
     )
-    made = with_gateway(lambda way: way.ask(way.tokens.CreateToken(request)))
+    made = with_gateway(lambda gateway: gateway.ask(gateway.tokens.CreateToken(request)))
     screen = Screen()
     if as_json:
         screen.json(shapes.line(_shape(made.token) | {"secret": made.secret}))
@@ -86,7 +86,7 @@ def create(
 def show_all(ended: bool, as_json: bool) -> None:
     """List tokens, the newest first."""
     screen = Screen()
-    found = with_gateway(lambda way: _all(way, ended))
+    found = with_gateway(lambda gateway: _all(gateway, ended))
     if as_json:
         for token in found:
             screen.json(shapes.line(_shape(token)))
@@ -99,7 +99,9 @@ def show_all(ended: bool, as_json: bool) -> None:
 @options.as_json
 def revoke(id_: str, as_json: bool) -> None:
     """Take a token back: within seconds no cell lets it in any more."""
-    answer = with_gateway(lambda way: way.ask(way.tokens.RevokeToken(auth_pb2.RevokeTokenRequest(token_id=id_))))
+    answer = with_gateway(
+        lambda gateway: gateway.ask(gateway.tokens.RevokeToken(auth_pb2.RevokeTokenRequest(token_id=id_)))
+    )
     screen = Screen()
     if as_json:
         screen.json(shapes.line(_shape(answer.token)))
@@ -107,12 +109,12 @@ def revoke(id_: str, as_json: bool) -> None:
         screen.say(f"{id_} is revoked", style="")
 
 
-async def _all(way: Gateway, ended: bool) -> list[auth_pb2.Token]:
+async def _all(gateway: Gateway, ended: bool) -> list[auth_pb2.Token]:
     found: list[auth_pb2.Token] = []
     following = ""
     while True:
         request = auth_pb2.ListTokensRequest(include_ended=ended, page_size=1000, page_token=following)
-        answer = await way.ask(way.tokens.ListTokens(request))
+        answer = await gateway.ask(gateway.tokens.ListTokens(request))
         found += answer.tokens
         following = answer.next_page_token
         if not following:
@@ -124,13 +126,13 @@ def _shape(token: auth_pb2.Token) -> shapes.Shape:
 
 
 def _row(token: auth_pb2.Token) -> tuple[str, ...]:
-    ends = words.until(token.expire_time) if token.HasField("expire_time") else ""
+    ends = humanize.until(token.expire_time) if token.HasField("expire_time") else ""
     return (
         token.token_id,
         f"{str(_shape(token)['role']).lower()} {token.coordinator_id}".rstrip(),
         " ".join(token.project_ids) or "all",
-        words.age(token.create_time),
+        humanize.age(token.create_time),
         "revoked" if token.HasField("revoke_time") else ends,
-        words.age(token.last_use_time) if token.HasField("last_use_time") else "never",
+        humanize.age(token.last_use_time) if token.HasField("last_use_time") else "never",
         one_line(token.name, 80),
     )

@@ -1,9 +1,9 @@
 """`boatyard worker`."""
 
-from services.cli.catalogue import LIMIT, NAME, PROJECT, Kind, group
+from services.cli.catalogue import LIMIT, NAME, PROJECT, ResourceType, resource_commands
 from services.cli.flags import AGENT_FLAGS, Flag
 
-KIND = Kind(
+KIND = ResourceType(
     "Worker",
     "Workers",
     "worker",
@@ -18,4 +18,4 @@ KIND = Kind(
     ["worker_id", "display_name", "template_id"],
 )
 
-command = group(KIND, "Named agents: a template, and what this one has otherwise.")
+command = resource_commands(KIND, "Named agents: a template, and what this one has otherwise.")

@@ -6,8 +6,8 @@ import click
 from boatyard.gateway.v1 import runtime_pb2
 from boatyard.workspace.v1 import workspace_pb2
 
-from services.cli import options, shapes, words
-from services.cli.clients import Gateway, gateway
+from services.cli import humanize, options, shapes
+from services.cli.clients import Gateway, open_gateway
 from services.cli.screen import Screen, say_unreachable
 
 Found = list[tuple[workspace_pb2.Workspace, str, workspace_pb2.WorkspaceUsage | None]]
@@ -32,12 +32,12 @@ def command(limit: int, delete: str | None, as_json: bool) -> None:
     screen = Screen()
 
     async def main() -> Found:
-        async with gateway() as way:
+        async with open_gateway() as gateway:
             if delete is not None:
                 request = runtime_pb2.DeleteWorkspaceRequest(workspace_id=delete)
-                await way.ask(way.runtime.DeleteWorkspace(request, timeout=600))
+                await gateway.ask(gateway.runtime.DeleteWorkspace(request, timeout=600))
                 return []
-            return await _listed(way, screen, limit)
+            return await _listed(gateway, screen, limit)
 
     found = asyncio.run(main())
     if as_json:
@@ -49,10 +49,10 @@ def command(limit: int, delete: str | None, as_json: bool) -> None:
         screen.table(_COLUMNS, (_row(*each) for each in found))
 
 
-async def _listed(way: Gateway, screen: Screen, limit: int) -> Found:
-    listing = way.ask(way.runtime.ListWorkspaces(runtime_pb2.ListWorkspacesRequest(page_size=limit)))
+async def _listed(gateway: Gateway, screen: Screen, limit: int) -> Found:
+    listing = gateway.ask(gateway.runtime.ListWorkspaces(runtime_pb2.ListWorkspacesRequest(page_size=limit)))
     asked = runtime_pb2.UsageOfWorkspacesRequest(page_size=limit)
-    measuring = way.ask(way.runtime.UsageOfWorkspaces(asked, timeout=_MEASURED_WITHIN_S))
+    measuring = gateway.ask(gateway.runtime.UsageOfWorkspaces(asked, timeout=_MEASURED_WITHIN_S))
     listed, measured = await asyncio.gather(listing, measuring)
     say_unreachable(screen, listed.unreachable_cell_ids)
     usages = {usage.workspace_id: usage for cell in measured.cells for usage in cell.workspaces}
@@ -70,9 +70,9 @@ def _row(
         shapes.name(workspace_pb2.Workspace.State.Name, workspace.state),
         workspace.purpose.job_id,
         workspace.driver,
-        "" if usage is None else words.size(usage.bytes),
-        words.age(workspace.create_time),
-        words.until(workspace.expire_time) if workspace.HasField("expire_time") else "",
+        "" if usage is None else humanize.size(usage.bytes),
+        humanize.age(workspace.create_time),
+        humanize.until(workspace.expire_time) if workspace.HasField("expire_time") else "",
         workspace.held_by,
         cell_id,
         shapes.workspace_path(workspace) or "",

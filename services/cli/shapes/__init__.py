@@ -4,6 +4,7 @@ What is not known is null, never 0 or "". Times are RFC 3339 in UTC. Paths and b
 UTF-8: a byte that is not stands as a lone surrogate U+DC80 to U+DCFF, as Python's `surrogateescape` has it.
 """
 
+from services.cli.shapes.cells import cell, snapshot, status, workspace, workspace_path
 from services.cli.shapes.events import event, permission_answer, stream
 from services.cli.shapes.jobs import (
     checkpoint,
@@ -18,7 +19,6 @@ from services.cli.shapes.jobs import (
     stage,
     submitted,
 )
-from services.cli.shapes.places import cell, snapshot, status, workspace, workspace_path
 from services.cli.shapes.values import Shape, line, name, text, time
 
 __all__ = [

@@ -12,8 +12,8 @@ from boatyard.gateway.v1 import agent_pb2, catalog_pb2, job_pb2
 from click.testing import CliRunner
 
 from services.cli.fields import fill
+from services.cli.job_request import new_job, repository_url
 from services.cli.main import COMMANDS, cli
-from services.cli.requests import new_job, repository_url
 from tests.kit.cell import BOATYARD
 
 

@@ -7,12 +7,12 @@ from boatyard.execution.v1.event_pb2 import PermissionAnswer
 from boatyard.gateway.v1 import runtime_pb2
 
 from services.cli import options, shapes
-from services.cli.clients import gateway
-from services.cli.requests import execution_id_of
+from services.cli.clients import open_gateway
+from services.cli.job_request import execution_id_of
 from services.cli.screen import Screen
 
 
-def answering(name: str, *, allow: bool) -> click.Command:
+def answer_command(name: str, *, allow: bool) -> click.Command:
     """Make the command that gives one of the two answers."""
 
     @click.command(
@@ -30,11 +30,14 @@ def answering(name: str, *, allow: bool) -> click.Command:
         screen = Screen()
 
         async def main() -> PermissionAnswer:
-            async with gateway() as way:
+            async with open_gateway() as gateway:
                 request = runtime_pb2.ResolvePermissionRequest(
-                    execution_id=await execution_id_of(way, id_), permission_id=permission, allow=allow, reason=reason
+                    execution_id=await execution_id_of(gateway, id_),
+                    permission_id=permission,
+                    allow=allow,
+                    reason=reason,
                 )
-                return (await way.ask(way.runtime.ResolvePermission(request))).answer
+                return (await gateway.ask(gateway.runtime.ResolvePermission(request))).answer
 
         answer = asyncio.run(main())
         if as_json:

@@ -6,9 +6,9 @@ from typing import Any
 
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
 
-from services.cli import exits, shapes
-from services.cli.clients import Gateway, gateway
-from services.cli.requests import get_checkpoint
+from services.cli import exit_codes, shapes
+from services.cli.clients import Gateway, open_gateway
+from services.cli.job_request import get_checkpoint
 from services.cli.screen import Screen
 
 Give = Callable[[Gateway, str], Awaitable[Any]]
@@ -24,14 +24,14 @@ WORDS = {
 ID_HELP = "ID is a checkpoint's, or a job's: then the last that it asked. The first answer holds."
 
 
-def answer(id_: str, wanted: "Checkpoint.State.ValueType", give: Give, *, as_json: bool) -> int:
+def decide(id_: str, wanted: "Checkpoint.State.ValueType", give: Give, *, as_json: bool) -> int:
     """Give an answer by `give`, which gets the id of the checkpoint, and tell what holds; return the exit code."""
     screen = Screen()
 
     async def main() -> Any:  # noqa: ANN401 - one of three responses
-        async with gateway() as way:
-            checkpoint = await get_checkpoint(way, id_)
-            return await way.ask(give(way, checkpoint.checkpoint_id))
+        async with open_gateway() as gateway:
+            checkpoint = await get_checkpoint(gateway, id_)
+            return await gateway.ask(give(gateway, checkpoint.checkpoint_id))
 
     response = asyncio.run(main())
     decided = response.checkpoint
@@ -42,4 +42,4 @@ def answer(id_: str, wanted: "Checkpoint.State.ValueType", give: Give, *, as_jso
         screen.say(f"it was {WORDS.get(decided.state, 'decided')}{by} before", style="yellow")
     else:
         screen.say(f"{WORDS[wanted]}: `boatyard show {decided.job_id}` says how the job goes on", style="")
-    return exits.SUCCEEDED if decided.state == wanted else exits.FAILED
+    return exit_codes.SUCCEEDED if decided.state == wanted else exit_codes.FAILED

@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
-from services.cli import telling, words
+from services.cli import humanize, job_view
 from services.cli.screen import Screen, one_line, printable
 from tests.unit.cli.test_shapes import finished_job
 
@@ -23,7 +23,7 @@ def told(tell, *arguments: object, terminal: bool = False) -> str:
 
 
 def test_an_end_says_what_a_person_asks_next() -> None:
-    text = told(telling.tell_end, finished_job())
+    text = told(job_view.print_end, finished_job())
 
     for part in (
         "FAILED VERIFY_FAILED: the check did not pass",
@@ -38,7 +38,7 @@ def test_an_end_says_what_a_person_asks_next() -> None:
 
 def test_nothing_changed_is_said_and_no_branch_is_promised() -> None:
     output = output_pb2.Output(branch=b"boatyard/job-1", commit_id="c" * 40)
-    text = told(telling.tell_end, job_pb2.Job(state=job_pb2.Job.STATE_SUCCEEDED, output=output))
+    text = told(job_view.print_end, job_pb2.Job(state=job_pb2.Job.STATE_SUCCEEDED, output=output))
 
     assert "nothing changed" in text
     assert "boatyard/job-1" not in text
@@ -47,7 +47,7 @@ def test_nothing_changed_is_said_and_no_branch_is_promised() -> None:
 def test_many_files_are_counted() -> None:
     changes = [output_pb2.FileChange(path=b"f%d" % number, change="A", additions=1) for number in range(100)]
     output = output_pb2.Output(commit_id="c", files_changed=changes, total_files_changed=1200)
-    text = told(telling.tell_end, job_pb2.Job(output=output))
+    text = told(job_view.print_end, job_pb2.Job(output=output))
 
     assert "1200 files changed" in text
     assert "… and 1180 more" in text
@@ -58,7 +58,7 @@ def test_an_agents_words_move_no_cursor() -> None:
     job.message = job.output.summary = "\x1b[2J\x1b]0;title\x07gone"
     job.output.files_changed[0].path = b"a\rb\x1b[31m"
     job.timeline.add(name="agent", message="\x1b[1A")
-    text = told(telling.tell_job, job)
+    text = told(job_view.print_job, job)
 
     assert not set("\x1b\x07\r") & set(text)
 
@@ -90,7 +90,7 @@ def test_a_stage_is_a_line() -> None:
         end_time=Timestamp(seconds=3),
     )
 
-    assert telling.stage_line(record).plain == "✗ base           2.0 s  no such repository …"
+    assert job_view.stage_line(record).plain == "✗ base           2.0 s  no such repository …"
 
 
 @pytest.mark.parametrize(
@@ -106,19 +106,19 @@ def test_a_stage_is_a_line() -> None:
     ],
 )
 def test_durations(milliseconds: int, text: str) -> None:
-    assert words.duration(milliseconds) == text
+    assert humanize.duration(milliseconds) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (61, "1 min"), (7300, "2 h"), (200_000, "2 d"), (-9, "0 s")])
 def test_ages(seconds: int, text: str) -> None:
-    assert words.age(Timestamp(seconds=1_000_000), datetime.fromtimestamp(1_000_000 + seconds, UTC)) == text
+    assert humanize.age(Timestamp(seconds=1_000_000), datetime.fromtimestamp(1_000_000 + seconds, UTC)) == text
 
 
 @pytest.mark.parametrize(
     ("number", "text"), [(9, "9 B"), (1536, "1.5 KiB"), (100 << 20, "100.0 MiB"), (5 << 30, "5.0 GiB")]
 )
 def test_sizes(number: int, text: str) -> None:
-    assert words.size(number) == text
+    assert humanize.size(number) == text
 
 
 def test_lines_are_cut_where_they_end() -> None:
@@ -129,7 +129,7 @@ def test_lines_are_cut_where_they_end() -> None:
 
 def test_verification_without_a_code_gives_its_reason() -> None:
     check = output_pb2.Verification(passed=False, reason="TIMED_OUT", duration=Duration(seconds=600))
-    text = told(telling.tell_end, job_pb2.Job(output=output_pb2.Output(verification=check)))
+    text = told(job_view.print_end, job_pb2.Job(output=output_pb2.Output(verification=check)))
 
     assert "did not pass in 10 min 00 s: TIMED_OUT" in text
 
@@ -144,7 +144,7 @@ def test_what_a_job_works_on_and_waits_for_is_told() -> None:
         data=b"{}",
         not_before_time=soon,
     )
-    text = told(telling.tell_job, job_pb2.Job(spec=spec))
+    text = told(job_view.print_job, job_pb2.Job(spec=spec))
 
     for part in ("review", "env=, team=ops", "a.csv (2.0 KiB), data (2 B)", "2100-01-01 00:00:00 UTC (in "):
         assert part in text
@@ -158,7 +158,7 @@ def test_questions_say_how_to_answer_and_who_did() -> None:
     job.checkpoints.add(**asked, state=Checkpoint.STATE_CHANGES_REQUESTED, comment="Louder.", decider={"name": "ann"})
     job.checkpoints[0].decide_time.FromDatetime(datetime.now(UTC) - timedelta(minutes=90))
     job.checkpoints.add(**asked, state=Checkpoint.STATE_PENDING)
-    text = told(telling.tell_job, job)
+    text = told(job_view.print_job, job)
 
     assert "CHANGES_REQUESTED by ann 1 h ago: May it be pushed? … — Louder." in text
     assert "PENDING for now, `boatyard approve job-1` or `reject`: May it be pushed? …" in text

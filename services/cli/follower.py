@@ -7,12 +7,12 @@ from boatyard.execution.v1 import event_pb2
 from boatyard.gateway.v1 import job_pb2
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
 
-from services.cli import shapes, words
+from services.cli import humanize, shapes
 from services.cli.clients import Gateway
+from services.cli.event_view import print_model_event
+from services.cli.job_view import stage_line
+from services.cli.resumed_streams import ENDED, Outage, execution_events, job_changes
 from services.cli.screen import Screen
-from services.cli.telling import stage_line
-from services.cli.telling_model import tell_model_event
-from services.cli.watching import ENDED, Outage, events, job_changes
 
 _AGENT_STAGE = "agent"
 _SPOKEN = {"start", _AGENT_STAGE}
@@ -75,7 +75,7 @@ class Follower:
         if self._as_json:
             self._screen.json(shapes.line(shapes.checkpoint(checkpoint)))
             return
-        job_id, left = checkpoint.job_id, words.until(checkpoint.expire_time)
+        job_id, left = checkpoint.job_id, humanize.until(checkpoint.expire_time)
         changes = f", `boatyard request-changes {job_id} TEXT`" if checkpoint.takes_changes else ""
         self._screen.say(f"? {checkpoint.question}", style="magenta")
         self._screen.say(
@@ -96,13 +96,13 @@ class Follower:
     async def _view(self, execution_id: str, before: list[asyncio.Task[None]]) -> None:
         if before:
             await asyncio.wait(before)
-        async with aclosing(events(self._gateway, execution_id, self._outage)) as batches:
+        async with aclosing(execution_events(self._gateway, execution_id, self._outage)) as batches:
             async for batch in batches:
                 self._batches += bool(batch)
                 for event in batch:
                     # How it ended, the job's own end tells.
                     if self._as_json or event.WhichOneof("kind") != "state_change":
-                        show_event(self._screen, event, as_json=self._as_json)
+                        print_event(self._screen, event, as_json=self._as_json)
 
     async def _all_seen(self) -> None:
         """Wait until every viewer has shown all there is."""
@@ -116,7 +116,7 @@ class Follower:
             viewer.result()
 
 
-def show_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> None:
+def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> None:
     """Show one event of an execution."""
     if as_json:
         screen.json(shapes.line(shapes.event(event)))
@@ -144,7 +144,7 @@ def show_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> None
         case "note":
             screen.say(event.note.text)
         case _:
-            tell_model_event(screen, event)
+            print_model_event(screen, event)
 
 
 def _is_agents(record: job_pb2.StageRecord) -> bool:

@@ -1,7 +1,7 @@
 import click
 import pytest
 
-from services.cli import exits
+from services.cli import exit_codes
 from services.common import errors
 
 
@@ -19,7 +19,7 @@ from services.common import errors
         (errors.Exhausted("DISK_FULL", "no room"), 1),
         (errors.RemoteFailure(errors.Status.INTERNAL, "INTERNAL", "internal error"), 1),
         (errors.StartError("cannot"), 1),
-        (exits.NotAllowedError("no token"), 4),
+        (exit_codes.NotAllowedError("no token"), 4),
         (click.UsageError("what?"), 2),
         (click.Abort(), 130),
         (click.exceptions.Exit(5), 5),
@@ -27,23 +27,23 @@ from services.common import errors
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_each_end_has_its_code(error: Exception, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exits.explain(error, as_json=False) == code
-    assert exits.explain(error, as_json=True) == code
+    assert exit_codes.report(error, as_json=False) == code
+    assert exit_codes.report(error, as_json=True) == code
     assert capsys.readouterr().out == ""
 
 
 def test_wrong_fields_are_named_as_they_were_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    exits.explain(errors.Invalid([("spec.branch", "is no branch"), ("labels", "are too many")]), as_json=False)
+    exit_codes.report(errors.Invalid([("spec.branch", "is no branch"), ("labels", "are too many")]), as_json=False)
 
     assert capsys.readouterr().err == "Error: the request is wrong:\n  --branch is no branch\n  labels are too many\n"
 
 
 def test_json_says_the_same_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    exits.explain(errors.NotFound("job", "job-1"), as_json=True)
+    exit_codes.report(errors.NotFound("job", "job-1"), as_json=True)
 
     assert '"reason": "JOB_NOT_FOUND"' in capsys.readouterr().err
 
 
 def test_what_nobody_foresaw_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
-        exits.explain(ZeroDivisionError(), as_json=False)
+        exit_codes.report(ZeroDivisionError(), as_json=False)

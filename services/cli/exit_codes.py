@@ -94,7 +94,7 @@ class NotAllowedError(Exception):
     """We have nothing to show to a gateway, or should show it nothing; the message says how to mend it."""
 
 
-def explain(error: Exception, *, as_json: bool) -> int:
+def report(error: Exception, *, as_json: bool) -> int:
     """Say on standard error what went wrong, and return the exit code. Raises what nobody foresaw."""
     match error:
         case click.exceptions.Exit():
@@ -119,12 +119,12 @@ def _told(error: Exception) -> tuple[int, str, str]:
         case NotAllowedError():
             return UNREACHABLE, "NOT_ALLOWED", str(error)
         case ServiceError():
-            return _OF_STATUS.get(error.status, FAILED), error.reason, describe(error)
+            return _OF_STATUS.get(error.status, FAILED), error.reason, message_for(error)
         case _:
             raise error
 
 
-def describe(error: ServiceError) -> str:
+def message_for(error: ServiceError) -> str:
     """Say what a service answered, and what to do next where we know it."""
     if isinstance(error, Invalid) and error.violations:
         wrong = [f"{_WHERE_TYPED.get(field, field)} {text}" for field, text in error.violations]

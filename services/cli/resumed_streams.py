@@ -72,7 +72,7 @@ async def job_changes(gateway: Gateway, job_id: str, outage: Outage) -> AsyncGen
                 return
 
 
-async def changes_of_jobs(
+async def all_job_changes(
     gateway: Gateway, wanted: job_pb2.JobFilter, outage: Outage
 ) -> AsyncGenerator[job_pb2.Job, None]:
     """Yield all jobs that match, and again those that change, for as long as anybody reads."""
@@ -95,7 +95,7 @@ async def changes_of_jobs(
                     del seen[next(iter(seen))]
 
 
-async def events(
+async def execution_events(
     gateway: Gateway, execution_id: str, outage: Outage, *, first: int = 1, follow: bool = True, kinds: Kinds = ()
 ) -> AsyncGenerator[list[event_pb2.Event], None]:
     """Yield an execution's events in batches, each event once, from sequence `first`, of some kinds or all.

@@ -10,9 +10,9 @@ from boatyard.gateway.v1.job_pb2_grpc import JobServiceServicer, add_JobServiceS
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceServicer, add_AgentRuntimeServiceServicer_to_server
 
 from services.cli.clients import Gateway
-from services.cli.following import Follower
+from services.cli.follower import Follower
+from services.cli.resumed_streams import Outage, execution_events, job_changes
 from services.cli.screen import Screen
-from services.cli.watching import Outage, events, job_changes
 from services.common.errors import NotFound, Unavailable
 from services.common.rpc.channel import open_channel
 from services.common.rpc.server import Registration
@@ -84,7 +84,10 @@ async def reaching(servicer: BreakingGateway) -> AsyncIterator[Gateway]:
 
 async def test_events_come_once_each_over_a_connection_that_breaks(breaking: BreakingGateway) -> None:
     said: list[str] = []
-    async with reaching(breaking) as gateway, aclosing(events(gateway, "exec-1", Outage(said.append))) as batches:
+    async with (
+        reaching(breaking) as gateway,
+        aclosing(execution_events(gateway, "exec-1", Outage(said.append))) as batches,
+    ):
         sequences = [event.sequence async for batch in batches for event in batch]
 
     assert sequences == list(range(1, 11))
@@ -102,13 +105,13 @@ async def test_each_change_of_a_job_is_seen_once(breaking: BreakingGateway) -> N
 async def test_what_will_not_pass_is_not_waited_for(breaking: BreakingGateway) -> None:
     async with reaching(breaking) as gateway:
         with pytest.raises(NotFound):
-            await anext(events(gateway, "exec-2", Outage(print)))
+            await anext(execution_events(gateway, "exec-2", Outage(print)))
 
 
 async def test_patience_has_an_end() -> None:
     said: list[str] = []
     async with open_channel("127.0.0.1:1", TOKEN) as channel:
-        watching = events(Gateway(channel, "127.0.0.1:1"), "exec-1", Outage(said.append, patience_s=0.3))
+        watching = execution_events(Gateway(channel, "127.0.0.1:1"), "exec-1", Outage(said.append, patience_s=0.3))
         with pytest.raises(Unavailable) as raised:
             await anext(watching)
 

@@ -16,7 +16,7 @@ from boatyard.git.v1 import git_pb2
 from services.cli import shapes
 from services.cli.clients import Gateway
 from services.cli.fields import fill
-from services.cli.typed import duration
+from services.cli.parsing import duration
 from services.common.errors import NotFound
 
 PROJECT = "default"

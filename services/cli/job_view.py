@@ -8,7 +8,7 @@ from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
-from services.cli import shapes, words
+from services.cli import humanize, shapes
 from services.cli.screen import STATE_STYLES, Screen, one_line, printable
 
 _FILES_SHOWN = 20
@@ -32,7 +32,7 @@ def stage_line(record: job_pb2.StageRecord) -> Text:
     mark, style = _MARKS.get(state, ("?", "dim"))
     line = Text.assemble((f"{mark} ", style), (f"{record.name:<{_LABEL_WIDTH}}", "bold"))
     if record.HasField("end_time"):
-        line.append(f"{words.between(record.start_time, record.end_time):>8}", "dim")
+        line.append(f"{humanize.between(record.start_time, record.end_time):>8}", "dim")
     if record.message:
         line.append(f"  {one_line(printable(record.message))}")
     return line
@@ -51,7 +51,7 @@ def verdict(job: job_pb2.Job) -> Text:
     return line
 
 
-def tell_end(screen: Screen, job: job_pb2.Job) -> None:
+def print_end(screen: Screen, job: job_pb2.Job) -> None:
     """Sum up a job that has ended, on standard error."""
     screen.line(Text())
     screen.line(verdict(job))
@@ -59,7 +59,7 @@ def tell_end(screen: Screen, job: job_pb2.Job) -> None:
         screen.line(line)
 
 
-def tell_job(screen: Screen, job: job_pb2.Job) -> None:
+def print_job(screen: Screen, job: job_pb2.Job) -> None:
     """Describe a job in full, on standard output."""
     spec = job.spec
     screen.out.print(verdict(job))
@@ -94,7 +94,7 @@ def tell_job(screen: Screen, job: job_pb2.Job) -> None:
     _tell_summary(screen, job.output)
 
 
-def tell_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
+def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
     """Describe an execution in full, on standard output."""
     shape = shapes.execution(execution)
     state = str(shape["state"])
@@ -105,7 +105,7 @@ def tell_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
         ("job", execution.job_id),
         ("purpose", f"{shape['purpose']}, attempt {execution.attempt}"),
         ("began", _moment(execution.start_time) if execution.HasField("start_time") else ""),
-        ("duration", words.duration(execution.duration.ToMilliseconds()) if execution.HasField("duration") else ""),
+        ("duration", humanize.duration(execution.duration.ToMilliseconds()) if execution.HasField("duration") else ""),
     ]
     for label, value in rows:
         if value:
@@ -116,9 +116,9 @@ def tell_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
 
 
 def _input(spec: job_pb2.JobSpec) -> Iterable[str]:
-    yield from (f"{file.name} ({words.size(file.size_bytes)})" for file in spec.files)
+    yield from (f"{file.name} ({humanize.size(file.size_bytes)})" for file in spec.files)
     if spec.data:
-        yield f"data ({words.size(len(spec.data))})"
+        yield f"data ({humanize.size(len(spec.data))})"
 
 
 def _facts(job: job_pb2.Job) -> Iterable[Text]:
@@ -134,17 +134,17 @@ def _facts(job: job_pb2.Job) -> Iterable[Text]:
         yield _fact("left", f"{output.snapshot_id}: `boatyard diff` shows it, `boatyard run --from-snapshot` goes on")
     elapsed = shapes.duration_ms(job)
     if elapsed is not None:
-        yield _fact("duration", words.duration(elapsed))
+        yield _fact("duration", humanize.duration(elapsed))
 
 
 def _question(checkpoint: Checkpoint) -> Text:
     state = shapes.checkpoint_state(checkpoint)
     line = _fact("asked", "").append(state, STATE_STYLES.get(state, ""))
     if checkpoint.state == Checkpoint.STATE_PENDING:
-        left = words.until(checkpoint.expire_time)
+        left = humanize.until(checkpoint.expire_time)
         line.append(f" for {left}, `boatyard approve {checkpoint.job_id}` or `reject`")
     if checkpoint.decider.name:
-        line.append(f" by {printable(checkpoint.decider.name)} {words.age(checkpoint.decide_time)} ago")
+        line.append(f" by {printable(checkpoint.decider.name)} {humanize.age(checkpoint.decide_time)} ago")
     said = f" — {one_line(printable(checkpoint.comment), 80)}" if checkpoint.comment else ""
     return line.append(f": {one_line(printable(checkpoint.question), 80)}{said}")
 
@@ -157,7 +157,7 @@ def _files(output: output_pb2.Output) -> Iterable[Text]:
         return
     added = sum(change.additions for change in output.files_changed)
     deleted = sum(change.deletions for change in output.files_changed)
-    total = words.count(output.total_files_changed, "file")
+    total = humanize.count(output.total_files_changed, "file")
     yield _fact("files", f"{total} changed, ").append(f"+{added}", "green").append(" ").append(f"-{deleted}", "red")
     for change in output.files_changed[:_FILES_SHOWN]:
         yield _file(change)
@@ -186,7 +186,7 @@ def _verification(job: job_pb2.Job) -> Iterable[Text]:
     if not job.output.HasField("verification"):
         return
     check = job.output.verification
-    took = f" in {words.duration(check.duration.ToMilliseconds())}" if check.HasField("duration") else ""
+    took = f" in {humanize.duration(check.duration.ToMilliseconds())}" if check.HasField("duration") else ""
     if check.passed:
         yield _fact("verify", "").append("passed", "green").append(took)
         return
@@ -197,17 +197,19 @@ def _verification(job: job_pb2.Job) -> Iterable[Text]:
 
 def _program(output: output_pb2.Output) -> Iterable[Text]:
     if output.HasField("exit_code"):
-        yield _fact("agent", f"exit code {output.exit_code}, wrote {words.size(output.output_bytes)}")
+        yield _fact("agent", f"exit code {output.exit_code}, wrote {humanize.size(output.output_bytes)}")
     elif output.HasField("signal"):
-        yield _fact("agent", f"ended by signal {output.signal}, wrote {words.size(output.output_bytes)}")
+        yield _fact("agent", f"ended by signal {output.signal}, wrote {humanize.size(output.output_bytes)}")
     if output.HasField("cpu_seconds"):
-        memory = words.size(output.memory_peak_bytes)
+        memory = humanize.size(output.memory_peak_bytes)
         yield _fact("used", f"{output.cpu_seconds:.1f} s of a processor, {memory} of memory at most")
     if output.HasField("tokens_used"):
         cost = f", ${output.cost_usd:.4f}" if output.HasField("cost_usd") else ""
         yield _fact("tokens", f"{output.tokens_used:,}{cost or ', cost unknown'}")
     if output.HasField("turns"):
-        yield _fact("model", f"{words.count(output.turns, 'turn')}, {words.count(output.tool_calls, 'tool call')}")
+        yield _fact(
+            "model", f"{humanize.count(output.turns, 'turn')}, {humanize.count(output.tool_calls, 'tool call')}"
+        )
 
 
 def _tell_summary(screen: Screen, output: output_pb2.Output) -> None:
@@ -221,5 +223,5 @@ def _fact(label: str, value: str) -> Text:
 
 def _moment(time: Timestamp) -> str:
     is_ahead = time.ToDatetime(UTC) > datetime.now(UTC)
-    distance = f"in {words.until(time)}" if is_ahead else f"{words.age(time)} ago"
+    distance = f"in {humanize.until(time)}" if is_ahead else f"{humanize.age(time)} ago"
     return f"{time.ToDatetime():%Y-%m-%d %H:%M:%S} UTC ({distance})"

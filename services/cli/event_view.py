@@ -10,7 +10,7 @@ _RESULT_LINES = 8
 _LINE_CHARACTERS = 160
 
 
-def tell_model_event(screen: Screen, event: event_pb2.Event) -> None:
+def print_model_event(screen: Screen, event: event_pb2.Event) -> None:
     """Show what a model says, thinks, calls and uses; other events are passed over."""
     match event.WhichOneof("kind"):
         case "text":
