@@ -3,9 +3,8 @@
 What an option sets, and how its text is read, is told by the field of the contract's message that it names.
 """
 
-import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +14,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from services.cli import humanize, options, shapes
-from services.cli.clients import Gateway, open_gateway
+from services.cli.clients import Gateway, with_gateway
 from services.cli.fields import fill, plain, value_of
 from services.cli.flags import Flag, options_of
 from services.cli.screen import Screen, one_line, printable
-
-_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +42,14 @@ class ResourceType:
         return getattr(catalog_pb2, self.name)  # type: ignore[no-any-return]
 
     async def ask(self, gateway: Gateway, verb: str, **fields: Any) -> Any:  # noqa: ANN401 - the verb's response
-        """Call one of the five RPCs."""
-        rpc = f"{verb}{self.plural if verb == 'List' else self.name}"
-        request = getattr(catalog_pb2, f"{rpc}Request")(**fields)
-        return await gateway.ask(getattr(gateway.catalog, rpc)(request))
+        """Call the RPC of a verb: Create, Get, Update or Delete."""
+        request = getattr(catalog_pb2, f"{verb}{self.name}Request")(**fields)
+        return await gateway.ask(getattr(gateway.catalog, f"{verb}{self.name}")(request))
+
+    async def list_all(self, gateway: Gateway, limit: int, **filters: str) -> list[Any]:
+        """Return the first `limit` of all that there are."""
+        request = getattr(catalog_pb2, f"List{self.plural}Request")(**filters)
+        return await gateway.list_all(getattr(gateway.catalog, f"List{self.plural}"), request, limit)
 
 
 PROJECT = Flag("--project", "project_id", "The project it belongs to (default: default).", "ID", is_fixed=True)
@@ -69,19 +70,9 @@ def resource_commands(kind: ResourceType, text: str) -> click.Group:
 def print_changed(screen: Screen, kind: ResourceType, thing: Any, *, as_json: bool) -> None:  # noqa: ANN401 - any message of a kind
     """Print a thing that was made or changed: as JSON, or its id."""
     if as_json:
-        screen.json(shapes.line(resource_shape(kind, thing)))
+        screen.json(resource_shape(kind, thing))
     else:
         click.echo(getattr(thing, f"{kind.field}_id"))
-
-
-def with_gateway(work: Callable[[Gateway], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what the work returns
-    """Do some work at the gateway of this environment."""
-
-    async def main() -> Any:  # noqa: ANN401
-        async with open_gateway() as gateway:
-            return await work(gateway)
-
-    return asyncio.run(main())
 
 
 def resource_shape(kind: ResourceType, thing: Message) -> shapes.Shape:
@@ -115,15 +106,15 @@ def _list(kind: ResourceType) -> click.Command:
 
     def show_all(limit: int, as_json: bool, project: str | None = None) -> None:
         filters = {"project_id": project} if project else {}
-        screen = Screen()
-        found = with_gateway(lambda gateway: _pages(gateway, kind, limit, filters))
-        if as_json:
-            for thing in found:
-                screen.json(shapes.line(resource_shape(kind, thing)))
-        else:
-            titles = [column.rpartition(".")[2].removesuffix("_id").replace("_", " ") for column in kind.columns]
-            rows = [[*(_cell(thing, column) for column in kind.columns), _age(thing)] for thing in found]
-            screen.table([*map(str.upper, titles), "AGE"], rows)
+        found = with_gateway(lambda gateway: kind.list_all(gateway, limit, **filters))
+        titles = [column.rpartition(".")[2].removesuffix("_id").replace("_", " ").upper() for column in kind.columns]
+        Screen().listing(found, shape_of, [*titles, "AGE"], row_of, as_json=as_json)
+
+    def shape_of(thing: Message) -> shapes.Shape:
+        return resource_shape(kind, thing)
+
+    def row_of(thing: Any) -> list[str]:  # noqa: ANN401 - any message with a create_time
+        return [*(_cell(thing, column) for column in kind.columns), humanize.age(thing.create_time)]
 
     parameters: list[click.Parameter] = [
         click.Option(
@@ -148,7 +139,7 @@ def _show(kind: ResourceType) -> click.Command:
         answer = with_gateway(lambda gateway: kind.ask(gateway, "Get", **{f"{kind.field}_id": id_}))
         described = resource_shape(kind, getattr(answer, kind.field))
         if as_json:
-            screen.json(shapes.line(described))
+            screen.json(described)
             return
         for label, value in _flat(described):
             click.echo(printable(f"{label + ':':<24}{value}"))
@@ -196,18 +187,6 @@ def _id() -> click.Parameter:
     return click.Argument(["id_"], metavar="ID", type=options.TEXT)
 
 
-async def _pages(gateway: Gateway, kind: ResourceType, limit: int, filters: dict[str, str]) -> list[Any]:
-    found: list[Any] = []
-    token = ""
-    while True:
-        size = min(limit - len(found), _PAGE)
-        answer = await kind.ask(gateway, "List", page_size=size, page_token=token, **filters)
-        found += next((value for field, value in answer.ListFields() if field.is_repeated), ())
-        token = answer.next_page_token
-        if not token or len(found) >= limit:
-            return found[:limit]
-
-
 def _flat(described: shapes.Shape, prefix: str = "") -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
     for name, value in described.items():
@@ -226,7 +205,3 @@ def _cell(thing: Message, column: str) -> str:
     if inner and value is not None:
         value = value[inner]
     return "" if value is None else one_line(str(value), 80)
-
-
-def _age(thing: Any) -> str:  # noqa: ANN401 - any message with a create_time
-    return humanize.age(thing.create_time)

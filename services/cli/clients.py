@@ -1,10 +1,11 @@
-"""The way to a gateway: where it is, what to show it, and what its silence means."""
+"""The gateway as the command line calls it: where it is, which token it is shown, and what its silence means."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from boatyard.gateway.v1 import (
@@ -35,6 +36,7 @@ from services.supervisor.plan import GATEWAY, default_address, gateway_tls, read
 
 T = TypeVar("T")
 
+_PAGE = 1000
 _DESCRIPTORS = [
     audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
     auth_pb2.DESCRIPTOR.services_by_name["TokenService"],
@@ -68,6 +70,17 @@ class Gateway:
         except grpc.aio.AioRpcError as error:
             raise self.problem(error) from None
 
+    async def list_all(self, rpc: Callable[[Any], Awaitable[Any]], request: Any, limit: int | None = None) -> list[Any]:  # noqa: ANN401
+        """Return what a List RPC finds, page by page, and of many the first `limit`: its response's repeated field."""
+        found: list[Any] = []
+        while True:
+            request.page_size = _PAGE if limit is None else min(limit - len(found), _PAGE)
+            response = await self.ask(rpc(request))
+            found += next((value for field, value in response.ListFields() if field.is_repeated), ())
+            request.page_token = response.next_page_token
+            if not request.page_token or (limit is not None and len(found) >= limit):
+                return found[:limit]
+
     def problem(self, error: grpc.aio.AioRpcError) -> ServiceError:
         """Return what a failed call means."""
         described = service_error(error)
@@ -76,9 +89,19 @@ class Gateway:
         return described
 
 
+def with_gateway(work: Callable[[Gateway], Awaitable[T]]) -> T:
+    """Do some work at the gateway of this environment: what every command that needs one begins with."""
+
+    async def main() -> T:
+        async with open_gateway() as gateway:
+            return await work(gateway)
+
+    return asyncio.run(main())
+
+
 @asynccontextmanager
 async def open_gateway() -> AsyncIterator[Gateway]:
-    """Open the way to the gateway of this environment. Raises NotAllowedError where we have no token for it."""
+    """Connect to the gateway of this environment. Raises NotAllowedError where we have no token for it."""
     home = Home.from_environment()
     address = gateway_address(home)
     tls = gateway_tls(os.environ)

@@ -1,11 +1,10 @@
 """What a gateway says of its database, for `boatyard doctor`."""
 
-import asyncio
 from collections.abc import Iterator
 
 from boatyard.gateway.v1 import admin_pb2
 
-from services.cli.clients import open_gateway
+from services.cli.clients import with_gateway
 from services.cli.exit_codes import NotAllowedError
 from services.cli.findings import FAIL, OK, Finding
 from services.common.errors import ServiceError
@@ -17,7 +16,8 @@ _MEND = "bring all cells of this database to one version of Boatyard, or go back
 def database() -> Iterator[Finding]:
     """Ask the gateway; one that does not answer, or not us, is told of by another check."""
     try:
-        state = asyncio.run(_state())
+        request = admin_pb2.CheckDatabaseRequest()
+        state = with_gateway(lambda gateway: gateway.ask(gateway.admin.CheckDatabase(request, timeout=_TIMEOUT_S)))
     except (ServiceError, NotAllowedError):
         return
     of_schema = f"schema version {state.schema_version}"
@@ -27,8 +27,3 @@ def database() -> Iterator[Finding]:
     latency = state.latency.ToTimedelta().total_seconds() * 1000
     answers = f"answers in {latency:.1f} ms"
     yield Finding("database", OK, f"{state.kind} {state.server_version}, {of_schema}, {answers}")
-
-
-async def _state() -> admin_pb2.CheckDatabaseResponse:
-    async with open_gateway() as found:
-        return await found.ask(found.admin.CheckDatabase(admin_pb2.CheckDatabaseRequest(), timeout=_TIMEOUT_S))

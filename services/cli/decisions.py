@@ -1,14 +1,13 @@
 """`boatyard approve`, `reject` and `request-changes`: answers to what a job waits for."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
 
 from services.cli import exit_codes, shapes
-from services.cli.clients import Gateway, open_gateway
-from services.cli.job_request import get_checkpoint
+from services.cli.clients import Gateway, with_gateway
+from services.cli.lookup import get_checkpoint
 from services.cli.screen import Screen
 
 Give = Callable[[Gateway, str], Awaitable[Any]]
@@ -28,15 +27,14 @@ def decide(id_: str, wanted: "Checkpoint.State.ValueType", give: Give, *, as_jso
     """Give an answer by `give`, which gets the id of the checkpoint, and tell what holds; return the exit code."""
     screen = Screen()
 
-    async def main() -> Any:  # noqa: ANN401 - one of three responses
-        async with open_gateway() as gateway:
-            checkpoint = await get_checkpoint(gateway, id_)
-            return await gateway.ask(give(gateway, checkpoint.checkpoint_id))
+    async def decided_at(gateway: Gateway) -> Any:  # noqa: ANN401 - one of three responses
+        checkpoint = await get_checkpoint(gateway, id_)
+        return await gateway.ask(give(gateway, checkpoint.checkpoint_id))
 
-    response = asyncio.run(main())
+    response = with_gateway(decided_at)
     decided = response.checkpoint
     if as_json:
-        screen.json(shapes.line(shapes.checkpoint(decided) | {"already_decided": response.already_decided}))
+        screen.json(shapes.checkpoint(decided) | {"already_decided": response.already_decided})
     elif response.already_decided:
         by = f" by {decided.decider.name}" if decided.decider.name else ""
         screen.say(f"it was {WORDS.get(decided.state, 'decided')}{by} before", style="yellow")

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
@@ -17,6 +18,8 @@ from services.cli import shapes
 from services.cli.parsing import duration, read_text, text_or_file
 
 Number = TypeVar("Number", int, float)
+Reader = Callable[[Any], Any]
+"""Makes a field's value of what was typed: a text, or the texts of an option that may be repeated."""
 
 _NOWHERE = "none"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(?:[iI]?[bB])?")
@@ -39,8 +42,12 @@ def choices(enum: EnumDescriptor) -> dict[str, int]:
     }
 
 
-def fill(message: Message, given: Mapping[str, Any]) -> list[str]:
-    """Put what was typed into a message, by paths with "__" for "."; return the paths of what was given at all."""
+def fill(message: Message, given: Mapping[str, Any], readers: Mapping[str, Reader] = MappingProxyType({})) -> list[str]:
+    """Put what was typed into a message, by paths with "__" for "."; return the paths of what was given at all.
+
+    What was typed is read by the one of `readers` for its path, or else as the field's type has it. Raises
+    click.UsageError.
+    """
     paths = []
     for name, typed in given.items():
         if typed is None or typed == ():
@@ -49,9 +56,23 @@ def fill(message: Message, given: Mapping[str, Any]) -> list[str]:
         outer, _, inner = path.partition(".")
         target = getattr(message, outer) if inner else message
         field = field_of(message, path)
-        (_add if field.is_repeated else _set)(target, field, typed)
+        if path in readers:
+            _put(target, field, readers[path](typed))
+        else:
+            (_add if field.is_repeated else _set)(target, field, typed)
         paths.append(path)
     return paths
+
+
+def _put(target: Any, field: FieldDescriptor, value: Any) -> None:  # noqa: ANN401 - any message, and what its field takes
+    if isinstance(value, Mapping):
+        getattr(target, field.name).update(value)
+    elif field.is_repeated:
+        getattr(target, field.name).extend(value)
+    elif isinstance(value, Message):
+        getattr(target, field.name).CopyFrom(value)
+    else:
+        setattr(target, field.name, value)
 
 
 def _add(target: Any, field: FieldDescriptor, typed: tuple[str, ...]) -> None:  # noqa: ANN401 - any message

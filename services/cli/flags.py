@@ -1,25 +1,121 @@
 """Options as data: what an option sets, and how its text is read, is told by the field of the message that it names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import click
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from services.cli import options
-from services.cli.fields import choices, field_of
+from services.cli.fields import Reader, choices, field_of
+from services.cli.parsing import input_files, labels, moment, text_or_file, timestamp
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """An option, and the field that it sets; `is_fixed` for one that cannot be changed afterwards."""
+    """An option, and the field that it sets; `is_fixed` for one that cannot be changed afterwards.
+
+    `type` is what click checks, and `read` how the text is read, where the field's own type does not say it. With
+    `flag_value` the option takes no text: it stands for that one.
+    """
 
     option: str
     path: str
     help: str
     metavar: str | None = None
     is_fixed: bool = False
+    type: click.ParamType[Any] | None = None
+    read: Reader | None = None
+    flag_value: str | None = None
+
+
+_LITERALLY = str
+"""Reads a text as it was typed, also one that begins with @."""
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
+JOB_FLAGS = (
+    Flag("--ref", "revision", "The branch, tag or commit to start from (default: the remote's branch).", "REF"),
+    Flag(
+        "--from-snapshot",
+        "snapshot_id",
+        "Start from what another job left (see `boatyard snapshots`), in its repository.",
+        "ID",
+        read=_LITERALLY,
+    ),
+    Flag(
+        "--engine",
+        "agent.engine",
+        "What drives the agent: command (default) or anthropic.",
+        "NAME",
+        read=_LITERALLY,
+    ),
+    Flag(
+        "--command",
+        "agent.command",
+        "The agent: a line for /bin/sh, which finds the prompt on its input.",
+        "LINE",
+        read=_LITERALLY,
+    ),
+    Flag(
+        "--model",
+        "agent.model",
+        "The model of engine anthropic (default: the gateway's ANTHROPIC_MODEL).",
+        "NAME",
+        read=_LITERALLY,
+    ),
+    Flag(
+        "--max-turns",
+        "agent.max_turns",
+        "How many answers the model of engine anthropic may give (default: 50).",
+        "N",
+        type=click.IntRange(min=1),
+    ),
+    Flag(
+        "--verify",
+        "policy.verify_command",
+        "A line for /bin/sh that checks the result; nothing is pushed unless it exits with 0.",
+        "LINE",
+        read=_LITERALLY,
+    ),
+    Flag("--kind", "kind", "The kind of job: see `boatyard kinds` (default: task).", "NAME", read=_LITERALLY),
+    Flag(
+        "--file",
+        "files",
+        "A file to work on, .boatyard/input/NAME for the agent; may be repeated.",
+        "NAME=PATH",
+        read=input_files,
+    ),
+    Flag(
+        "--data",
+        "data",
+        "A JSON object to work on: the agent finds it in the file that BOATYARD_INPUT names.",
+        "JSON|@FILE",
+        type=options.TEXT,
+        read=lambda typed: text_or_file(typed).encode(),
+    ),
+    Flag("--label", "labels", "A label; may be repeated.", "KEY=VALUE", read=labels),
+    Flag("--delay", "delay", "Begin so many seconds from now at the earliest.", "S", type=_SECONDS),
+    Flag(
+        "--not-before",
+        "not_before_time",
+        "Begin then at the earliest, such as 2030-01-31T08:00+01:00.",
+        "TIME",
+        read=lambda typed: timestamp(moment("--not-before", typed)),
+    ),
+    Flag("--branch", "branch", "The branch of the result (default: boatyard/<job id>).", "NAME"),
+    Flag("--no-push", "policy.publish", "Keep the result on this machine.", flag_value="none"),
+    Flag("--timeout", "agent.timeout", "Seconds that the agent may take (default: 3600).", "S", type=_SECONDS),
+    Flag(
+        "--sandbox",
+        "agent.sandbox_tier",
+        "How strongly the agent is kept apart; none gives it all your rights (default: bubblewrap).",
+    ),
+)
+"""What one job is to do, in which words `boatyard run` has it."""
 
 
 LIMIT_FLAGS = (
@@ -67,6 +163,9 @@ RETRY_FLAGS = (
 )
 """How often a job is tried, and when."""
 
+RUN_FLAGS = (*JOB_FLAGS, *LIMIT_FLAGS, *RETRY_FLAGS, *CHECKPOINT_FLAGS)
+"""All that is said of a job of its own, in place of what the catalogue has."""
+
 AGENT_FLAGS = (
     Flag("--engine", "agent.engine", "What drives the agent.", "NAME"),
     Flag("--command", "agent.command", "The agent: a line for /bin/sh.", "LINE"),
@@ -91,22 +190,41 @@ AGENT_FLAGS = (
 
 def options_of(message: type[Message], flags: Sequence[Flag]) -> list[click.Parameter]:
     """Make the options that `fields.fill` puts into such a message."""
-    made: list[click.Parameter] = []
-    for flag in flags:
-        field = field_of(message, flag.path)
-        name = flag.path.replace(".", "__")
-        if field.type == FieldDescriptor.TYPE_BOOL:
-            both = f"{flag.option}/--no-{flag.option.removeprefix('--')}"
-            made.append(click.Option([both, name], default=None, help=flag.help))
-            continue
-        kind_of: click.ParamType[str] = options.TEXT
-        if field.enum_type is not None:
-            kind_of = click.Choice(list(choices(field.enum_type)))
-        elif field.type == FieldDescriptor.TYPE_BYTES:
-            kind_of = click.STRING
-        made.append(
-            click.Option(
-                [flag.option, name], type=kind_of, metavar=flag.metavar, multiple=field.is_repeated, help=flag.help
-            )
-        )
-    return made
+    declared = [_declared(message, flag) for flag in flags]
+    return [click.Option(names, **settings) for names, settings in declared]
+
+
+def with_options(message: type[Message], flags: Sequence[Flag]) -> Callable[[Function], Function]:
+    """Give a command those options, in the place where this decorator stands."""
+
+    def decorate(function: Function) -> Function:
+        for flag in reversed(flags):
+            names, settings = _declared(message, flag)
+            function = click.option(*names, **settings)(function)
+        return function
+
+    return decorate
+
+
+def readers_of(flags: Iterable[Flag]) -> dict[str, Reader]:
+    """Return how what was typed is read, by path, where the fields do not say it."""
+    return {flag.path: flag.read for flag in flags if flag.read is not None}
+
+
+def _declared(message: type[Message], flag: Flag) -> tuple[list[str], dict[str, Any]]:
+    """Return an option's names, and its settings."""
+    field = field_of(message, flag.path)
+    name = flag.path.replace(".", "__")
+    if flag.flag_value is not None:
+        return [flag.option, name], {"flag_value": flag.flag_value, "default": None, "help": flag.help}
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        both = f"{flag.option}/--no-{flag.option.removeprefix('--')}"
+        return [both, name], {"default": None, "help": flag.help}
+    settings = {"metavar": flag.metavar, "multiple": field.is_repeated, "help": flag.help}
+    return [flag.option, name], {"type": flag.type or _type_of(field), **settings}
+
+
+def _type_of(field: FieldDescriptor) -> click.ParamType[str]:
+    if field.enum_type is not None:
+        return click.Choice(list(choices(field.enum_type)))
+    return click.STRING if field.type == FieldDescriptor.TYPE_BYTES else options.TEXT

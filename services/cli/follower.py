@@ -73,7 +73,7 @@ class Follower:
     def _tell_question(self, checkpoint: Checkpoint) -> None:
         self._asked.add(checkpoint.checkpoint_id)
         if self._as_json:
-            self._screen.json(shapes.line(shapes.checkpoint(checkpoint)))
+            self._screen.json(shapes.checkpoint(checkpoint))
             return
         job_id, left = checkpoint.job_id, humanize.until(checkpoint.expire_time)
         changes = f", `boatyard request-changes {job_id} TEXT`" if checkpoint.takes_changes else ""
@@ -89,7 +89,7 @@ class Follower:
             return
         self._stages[key] = record.state
         if self._as_json:
-            self._screen.json(shapes.line({"kind": "stage", **shapes.stage(record)}))
+            self._screen.json({"kind": "stage", **shapes.stage(record)})
         elif record.state != job_pb2.StageRecord.STATE_RUNNING or _is_agents(record):
             self._screen.line(stage_line(record))
 
@@ -119,7 +119,7 @@ class Follower:
 def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> None:
     """Show one event of an execution."""
     if as_json:
-        screen.json(shapes.line(shapes.event(event)))
+        screen.json(shapes.event(event))
         return
     match event.WhichOneof("kind"):
         case "output":

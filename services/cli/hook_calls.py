@@ -6,8 +6,7 @@ import click
 from boatyard.gateway.v1 import hook_pb2
 
 from services.cli import humanize, options, shapes
-from services.cli.catalogue import with_gateway
-from services.cli.clients import Gateway
+from services.cli.clients import with_gateway
 from services.cli.exit_codes import FAILED
 from services.cli.fields import choices
 from services.cli.screen import Screen, one_line, printable
@@ -34,13 +33,8 @@ def calls(*, hook: str, job: str, project: str, state: tuple[str, ...], limit: i
         project_id=project,
         states=[hook_pb2.HookCall.State.ValueType(_STATES[name]) for name in state],
     )
-    screen = Screen()
-    found = with_gateway(lambda gateway: _calls(gateway, request, limit))
-    if as_json:
-        for call in found:
-            screen.json(shapes.line(_shape(call)))
-    else:
-        screen.table(_COLUMNS, map(_row, found), cut_last=True)
+    found = with_gateway(lambda gateway: gateway.list_all(gateway.hooks.ListHookCalls, request, limit))
+    Screen().listing(found, _shape, _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
 @click.command("test")
@@ -56,7 +50,7 @@ def test(*, id_: str, job: str, as_json: bool) -> None:
     answer = with_gateway(lambda gateway: gateway.ask(gateway.hooks.DryRunHook(request, timeout=_TEST_SECONDS)))
     shape = _tried(answer)
     if as_json:
-        Screen().json(shapes.line(shape))
+        Screen().json(shape)
     else:
         for label, value in shape.items():
             if value not in (None, {}) and label != "kind":
@@ -79,17 +73,6 @@ def _tried(answer: hook_pb2.DryRunHookResponse) -> shapes.Shape:
         "ask": answer.ask or None,
         "duration_ms": answer.duration.ToMilliseconds(),
     }
-
-
-async def _calls(gateway: Gateway, request: hook_pb2.ListHookCallsRequest, limit: int) -> list[hook_pb2.HookCall]:
-    found: list[hook_pb2.HookCall] = []
-    while True:
-        request.page_size = min(limit - len(found), 1000)
-        answer = await gateway.ask(gateway.hooks.ListHookCalls(request))
-        found += answer.calls
-        request.page_token = answer.next_page_token
-        if not answer.next_page_token or len(found) >= limit:
-            return found[:limit]
 
 
 def _shape(call: hook_pb2.HookCall) -> shapes.Shape:

@@ -2,12 +2,17 @@
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
+
+from services.cli.shapes.values import Shape, line
+
+T = TypeVar("T")
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -89,10 +94,34 @@ class Screen:
             self.output(b"\n")
         self._thinks = self._speaks = False
 
-    def json(self, line: str) -> None:
-        """Write a line of JSON on standard output."""
-        sys.stdout.write(line + "\n")
+    def json(self, shape: Shape) -> None:
+        """Write an object on standard output, as one line of JSON."""
+        sys.stdout.write(line(shape) + "\n")
         sys.stdout.flush()
+
+    def answer(self, shape: Shape, text: str, *, as_json: bool) -> None:
+        """Say what came of a command: in JSON on standard output, or in words on standard error."""
+        if as_json:
+            self.json(shape)
+        else:
+            self.say(text, style="")
+
+    def listing(
+        self,
+        things: Iterable[T],
+        shape_of: Callable[[T], Shape],
+        columns: Sequence[str],
+        row_of: Callable[[T], Sequence[str]],
+        *,
+        as_json: bool,
+        cut_last: bool = False,
+    ) -> None:
+        """Write a list on standard output: in JSON, an object a line, or as a `table`."""
+        if as_json:
+            for thing in things:
+                self.json(shape_of(thing))
+        else:
+            self.table(columns, map(row_of, things), cut_last=cut_last)
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
         """Show on a terminal that something is going on, inside."""

@@ -8,7 +8,7 @@ import click
 from services.cli import exit_codes, options
 from services.cli.attaching import Keyboard, attached
 from services.cli.clients import open_gateway
-from services.cli.job_request import execution_id_of
+from services.cli.lookup import execution_id_of
 from services.cli.screen import Screen
 
 

@@ -6,13 +6,11 @@ import click
 from boatyard.gateway.v1 import audit_pb2
 
 from services.cli import humanize, options, shapes
-from services.cli.catalogue import with_gateway
-from services.cli.clients import Gateway
+from services.cli.clients import with_gateway
 from services.cli.fields import plain
 from services.cli.screen import Screen
 
 _COLUMNS = ("AGE", "CALLER", "ROLE", "FROM", "CALL", "RESULT", "WHAT")
-_PAGE = 1000
 
 
 @click.command("audit", short_help="Show who did what.")
@@ -41,28 +39,17 @@ def command(
 
     Every call that changes something stands there, whatever came of it, and every one that was refused.
     """
-    wanted = audit_pb2.ListAuditRecordsRequest(
-        caller=caller, method=method, resource_id=resource, only_refused=refused, page_size=min(limit, _PAGE)
+    request = audit_pb2.ListAuditRecordsRequest(
+        caller=caller, method=method, resource_id=resource, only_refused=refused
     )
     if hours is not None:
-        wanted.after_time.FromDatetime(datetime.now(UTC) - timedelta(hours=hours))
-    found = with_gateway(lambda gateway: _all(gateway, wanted, limit))
-    screen = Screen()
-    if as_json:
-        for record in found:
-            screen.json(shapes.line({"kind": "audit_record", **plain(record)}))
-    else:
-        screen.table(_COLUMNS, map(_row, found), cut_last=True)
+        request.after_time.FromDatetime(datetime.now(UTC) - timedelta(hours=hours))
+    found = with_gateway(lambda gateway: gateway.list_all(gateway.audit.ListAuditRecords, request, limit))
+    Screen().listing(found, _shape, _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
-async def _all(gateway: Gateway, wanted: audit_pb2.ListAuditRecordsRequest, limit: int) -> list[audit_pb2.AuditRecord]:
-    found: list[audit_pb2.AuditRecord] = []
-    while True:
-        answer = await gateway.ask(gateway.audit.ListAuditRecords(wanted))
-        found += answer.records
-        wanted.page_token = answer.next_page_token
-        if not wanted.page_token or len(found) >= limit:
-            return found[:limit]
+def _shape(record: audit_pb2.AuditRecord) -> shapes.Shape:
+    return {"kind": "audit_record", **plain(record)}
 
 
 def _row(record: audit_pb2.AuditRecord) -> tuple[str, ...]:

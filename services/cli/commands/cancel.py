@@ -1,13 +1,11 @@
 """`boatyard cancel`."""
 
-import asyncio
-
 import click
 from boatyard.gateway.v1 import job_pb2, runtime_pb2
 
 from services.cli import options, shapes
-from services.cli.clients import open_gateway
-from services.cli.job_request import get_job_or_execution
+from services.cli.clients import Gateway, with_gateway
+from services.cli.lookup import get_job_or_execution
 from services.cli.screen import Screen
 
 
@@ -20,19 +18,14 @@ def command(id_: str, as_json: bool) -> None:
     Returns when the order is given; the agent has a few seconds to end by itself. What it has done so far is kept, and
     `boatyard show` and `boatyard diff` show it.
     """
-    screen = Screen()
 
-    async def main() -> job_pb2.Job | runtime_pb2.Execution:
-        async with open_gateway() as gateway:
-            found = await get_job_or_execution(gateway, id_)
-            if isinstance(found, job_pb2.Job):
-                return (await gateway.ask(gateway.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=id_)))).job
-            request = runtime_pb2.CancelExecutionRequest(execution_id=id_)
-            return (await gateway.ask(gateway.runtime.CancelExecution(request))).execution
+    async def cancelled(gateway: Gateway) -> job_pb2.Job | runtime_pb2.Execution:
+        found = await get_job_or_execution(gateway, id_)
+        if isinstance(found, job_pb2.Job):
+            return (await gateway.ask(gateway.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=id_)))).job
+        request = runtime_pb2.CancelExecutionRequest(execution_id=id_)
+        return (await gateway.ask(gateway.runtime.CancelExecution(request))).execution
 
-    asked = asyncio.run(main())
-    if as_json:
-        shape = shapes.job(asked) if isinstance(asked, job_pb2.Job) else shapes.execution(asked)
-        screen.json(shapes.line(shape))
-    else:
-        screen.say(f"{id_} is being ended: `boatyard show {asked.job_id}` says when it is", style="")
+    asked = with_gateway(cancelled)
+    shape = shapes.job(asked) if isinstance(asked, job_pb2.Job) else shapes.execution(asked)
+    Screen().answer(shape, f"{id_} is being ended: `boatyard show {asked.job_id}` says when it is", as_json=as_json)

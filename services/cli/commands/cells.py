@@ -1,13 +1,10 @@
 """`boatyard cells`."""
 
-import asyncio
-from collections.abc import AsyncIterator
-
 import click
 from boatyard.gateway.v1 import admin_pb2
 
 from services.cli import humanize, options, shapes
-from services.cli.clients import Gateway, open_gateway
+from services.cli.clients import with_gateway
 from services.cli.screen import Screen
 
 _COLUMNS = ("CELL", "STATE", "KIND", "JOBS", "HOST", "ADDRESS", "VERSION", "UP", "HEARD OF")
@@ -24,18 +21,8 @@ def command(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    screen = Screen()
-
-    async def main() -> list[admin_pb2.Cell]:
-        async with open_gateway() as gateway:
-            return [cell async for cell in _all(gateway)]
-
-    found = asyncio.run(main())
-    if as_json:
-        for cell in found:
-            screen.json(shapes.line(shapes.cell(cell)))
-    else:
-        screen.table(_COLUMNS, map(_row, found))
+    found = with_gateway(lambda gateway: gateway.list_all(gateway.admin.ListCells, admin_pb2.ListCellsRequest()))
+    Screen().listing(found, shapes.cell, _COLUMNS, _row, as_json=as_json)
 
 
 @command.command("forget", short_help="Forget a machine that is gone for good.")
@@ -45,24 +32,9 @@ def forget(cell_id: str) -> None:
 
     Jobs that could go on there alone, from a snapshot that it has, fail.
     """
-
-    async def main() -> None:
-        async with open_gateway() as gateway:
-            await gateway.ask(gateway.admin.ForgetCell(admin_pb2.ForgetCellRequest(cell_id=cell_id)))
-
-    asyncio.run(main())
+    request = admin_pb2.ForgetCellRequest(cell_id=cell_id)
+    with_gateway(lambda gateway: gateway.ask(gateway.admin.ForgetCell(request)))
     Screen().say(f"{cell_id} is forgotten", style="")
-
-
-async def _all(gateway: Gateway) -> AsyncIterator[admin_pb2.Cell]:
-    request = admin_pb2.ListCellsRequest(page_size=1000)
-    while True:
-        answer = await gateway.ask(gateway.admin.ListCells(request))
-        for cell in answer.cells:
-            yield cell
-        if not answer.next_page_token:
-            return
-        request.page_token = answer.next_page_token
 
 
 def _row(cell: admin_pb2.Cell) -> tuple[str, ...]:

@@ -1,12 +1,10 @@
 """`boatyard checkpoints`."""
 
-import asyncio
-
 import click
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint, ListCheckpointsRequest
 
 from services.cli import humanize, options, shapes
-from services.cli.clients import open_gateway
+from services.cli.clients import with_gateway
 from services.cli.screen import Screen, one_line
 
 _COLUMNS = ("CHECKPOINT", "JOB", "STATE", "AGE", "EXPIRES IN", "BY", "QUESTION")
@@ -25,20 +23,10 @@ def command(everything: bool, job: str | None, limit: int, as_json: bool) -> Non
     `boatyard show JOB` and `boatyard diff JOB` show what it is about; `boatyard approve`, `boatyard reject` and
     `boatyard request-changes` answer.
     """
-    screen = Screen()
     states = [] if everything else [Checkpoint.STATE_PENDING]
-
-    async def main() -> list[Checkpoint]:
-        async with open_gateway() as gateway:
-            request = ListCheckpointsRequest(job_id=job or "", states=states, page_size=limit)
-            return list((await gateway.ask(gateway.checkpoints.ListCheckpoints(request))).checkpoints)
-
-    found = asyncio.run(main())
-    if as_json:
-        for checkpoint in found:
-            screen.json(shapes.line(shapes.checkpoint(checkpoint)))
-    else:
-        screen.table(_COLUMNS, map(_row, found), cut_last=True)
+    request = ListCheckpointsRequest(job_id=job or "", states=states)
+    found = with_gateway(lambda gateway: gateway.list_all(gateway.checkpoints.ListCheckpoints, request, limit))
+    Screen().listing(found, shapes.checkpoint, _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
 def _row(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """`boatyard diff`."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 
@@ -10,8 +9,8 @@ from boatyard.gateway.v1 import runtime_pb2
 from rich.text import Text
 
 from services.cli import options, shapes
-from services.cli.clients import Gateway, open_gateway
-from services.cli.job_request import execution_id_of, get_snapshot
+from services.cli.clients import Gateway, with_gateway
+from services.cli.lookup import execution_id_of, get_snapshot
 from services.cli.screen import Screen, printable
 from services.common.errors import NotFound
 from services.common.rpc.streaming import streaming
@@ -27,19 +26,18 @@ def command(id_: str, as_json: bool) -> None:
     """Show what a job, an execution or a snapshot changed, as a unified diff that `git apply` takes."""
     screen = Screen()
 
-    async def main() -> None:
-        async with open_gateway() as gateway:
-            of = await _meant(gateway, id_)
-            async with aclosing(_read(gateway, screen, runtime_pb2.ReadDiffRequest(**of))) as chunks:
-                if as_json:
-                    screen.json(shapes.line(shapes.diff(of, b"".join([chunk async for chunk in chunks]))))
-                elif screen.out.is_terminal:
-                    await _show_coloured(screen, chunks)
-                else:
-                    async for chunk in chunks:
-                        screen.output(chunk)
+    async def show(gateway: Gateway) -> None:
+        of = await _meant(gateway, id_)
+        async with aclosing(_read(gateway, screen, runtime_pb2.ReadDiffRequest(**of))) as chunks:
+            if as_json:
+                screen.json(shapes.diff(of, b"".join([chunk async for chunk in chunks])))
+            elif screen.out.is_terminal:
+                await _show_coloured(screen, chunks)
+            else:
+                async for chunk in chunks:
+                    screen.output(chunk)
 
-    asyncio.run(main())
+    with_gateway(show)
 
 
 async def _meant(gateway: Gateway, id_: str) -> dict[str, str]:

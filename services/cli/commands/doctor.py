@@ -6,7 +6,7 @@ from dataclasses import asdict
 import click
 from rich.text import Text
 
-from services.cli import checks, exit_codes, findings, options, shapes
+from services.cli import checks, exit_codes, findings, options
 from services.cli.screen import STATE_STYLES, Screen, printable
 from services.common.settings import Home
 
@@ -29,7 +29,7 @@ def command(only_sandbox: bool, as_json: bool) -> int:
     for finding in found:
         broken = broken or finding.status == findings.FAIL
         if as_json:
-            screen.json(shapes.line(asdict(finding)))
+            screen.json(asdict(finding))
         else:
             screen.out.print(_line(finding))
     return exit_codes.FAILED if broken else exit_codes.SUCCEEDED

@@ -8,8 +8,7 @@ from boatyard.gateway.v1 import hook_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.cli import humanize, options, shapes
-from services.cli.catalogue import with_gateway
-from services.cli.clients import Gateway
+from services.cli.clients import with_gateway
 from services.cli.fields import fill
 from services.cli.flags import Flag, options_of
 from services.cli.hook_calls import calls, test, when
@@ -82,13 +81,9 @@ def _register(*, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text, t
 @options.as_json
 def show_all(project: str, as_json: bool) -> None:
     """List hooks, in the order in which they are called."""
-    screen = Screen()
-    found = with_gateway(lambda gateway: _all(gateway, project))
-    if as_json:
-        for hook in found:
-            screen.json(shapes.line(_shape(hook)))
-    else:
-        screen.table(_COLUMNS, map(_row, found), cut_last=True)
+    request = hook_pb2.ListHooksRequest(project_id=project)
+    found = with_gateway(lambda gateway: gateway.list_all(gateway.hooks.ListHooks, request))
+    Screen().listing(found, _shape, _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
 @command.command("show")
@@ -99,7 +94,7 @@ def show(id_: str, as_json: bool) -> None:
     request = hook_pb2.GetHookRequest(hook_id=id_)
     shape = _shape(with_gateway(lambda gateway: gateway.ask(gateway.hooks.GetHook(request))).hook)
     if as_json:
-        Screen().json(shapes.line(shape))
+        Screen().json(shape)
         return
     for label, value in shape.items():
         if value not in (None, []) and label != "kind":
@@ -186,23 +181,11 @@ def _tell_made(hook: hook_pb2.Hook, *, as_json: bool) -> None:
     """Print a hook that was made or changed, and its secret or token if that is shown."""
     secret = _secret(hook)
     if as_json:
-        Screen().json(shapes.line(_shape(hook) | {"secret": secret or None}))
+        Screen().json(_shape(hook) | {"secret": secret or None})
         return
     click.echo(hook.hook_id)
     if secret:
         click.echo(secret)
-
-
-async def _all(gateway: Gateway, project: str) -> list[hook_pb2.Hook]:
-    found: list[hook_pb2.Hook] = []
-    token = ""
-    while True:
-        request = hook_pb2.ListHooksRequest(project_id=project, page_size=1000, page_token=token)
-        answer = await gateway.ask(gateway.hooks.ListHooks(request))
-        found += answer.hooks
-        token = answer.next_page_token
-        if not token:
-            return found
 
 
 def _shape(hook: hook_pb2.Hook) -> shapes.Shape:

@@ -5,8 +5,9 @@ import uuid
 import click
 from boatyard.gateway.v1 import catalog_pb2
 
-from services.cli import options, shapes
-from services.cli.catalogue import PROJECT, ResourceType, resource_commands, resource_shape, with_gateway
+from services.cli import options
+from services.cli.catalogue import PROJECT, ResourceType, resource_commands, resource_shape
+from services.cli.clients import with_gateway
 from services.cli.flags import Flag
 from services.cli.screen import Screen
 
@@ -55,6 +56,6 @@ def move(id_: str, state: str, as_json: bool) -> None:
     request = catalog_pb2.MoveWorkItemRequest(work_item_id=id_, state=_STATES[state], request_id=uuid.uuid4().hex)
     answer = with_gateway(lambda gateway: gateway.ask(gateway.catalog.MoveWorkItem(request)))
     if as_json:
-        Screen().json(shapes.line({**resource_shape(KIND, answer.work_item), "job_id": answer.job_id or None}))
+        Screen().json({**resource_shape(KIND, answer.work_item), "job_id": answer.job_id or None})
     else:
         click.echo(answer.job_id or id_)

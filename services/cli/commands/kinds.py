@@ -1,12 +1,10 @@
 """`boatyard kinds`."""
 
-import asyncio
-
 import click
 from boatyard.gateway.v1 import job_pb2
 
 from services.cli import options, shapes
-from services.cli.clients import open_gateway
+from services.cli.clients import with_gateway
 from services.cli.fields import plain
 from services.cli.screen import Screen
 
@@ -15,19 +13,13 @@ from services.cli.screen import Screen
 @options.as_json
 def command(as_json: bool) -> None:
     """List the kinds of jobs: what they must have, and where a person is asked."""
-    screen = Screen()
+    request = job_pb2.ListJobKindsRequest()
+    kinds = with_gateway(lambda gateway: gateway.list_all(gateway.jobs.ListJobKinds, request))
+    Screen().listing(kinds, _shape, ("KIND", "NEEDS", "WHAT"), _row, as_json=as_json, cut_last=True)
 
-    async def main() -> list[job_pb2.JobKind]:
-        async with open_gateway() as gateway:
-            request = job_pb2.ListJobKindsRequest(page_size=1000)
-            return list((await gateway.ask(gateway.jobs.ListJobKinds(request))).kinds)
 
-    kinds = asyncio.run(main())
-    if as_json:
-        for kind in kinds:
-            screen.json(shapes.line({**plain(kind), "kind": "job_kind", "name": kind.kind}))
-    else:
-        screen.table(("KIND", "NEEDS", "WHAT"), map(_row, kinds), cut_last=True)
+def _shape(kind: job_pb2.JobKind) -> shapes.Shape:
+    return {**plain(kind), "kind": "job_kind", "name": kind.kind}
 
 
 def _row(kind: job_pb2.JobKind) -> tuple[str, ...]:

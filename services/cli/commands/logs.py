@@ -1,15 +1,14 @@
 """`boatyard logs`."""
 
-import asyncio
 from contextlib import aclosing
 
 import click
 from boatyard.execution.v1.event_pb2 import EventKind
 
 from services.cli import options
-from services.cli.clients import open_gateway
+from services.cli.clients import Gateway, with_gateway
 from services.cli.follower import print_event
-from services.cli.job_request import execution_id_of
+from services.cli.lookup import execution_id_of
 from services.cli.resumed_streams import Outage, execution_events
 from services.cli.screen import Screen
 
@@ -36,16 +35,13 @@ def command(id_: str, follow: bool, first: int, kinds: tuple[str, ...], as_json:
     """
     screen = Screen()
 
-    async def main() -> None:
-        async with open_gateway() as gateway:
-            execution_id = await execution_id_of(gateway, id_)
-            wanted = [_KINDS[kind] for kind in kinds]
-            found = execution_events(
-                gateway, execution_id, Outage(screen.say), first=first, follow=follow, kinds=wanted
-            )
-            async with aclosing(found) as batches:
-                async for batch in batches:
-                    for event in batch:
-                        print_event(screen, event, as_json=as_json)
+    async def show(gateway: Gateway) -> None:
+        execution_id = await execution_id_of(gateway, id_)
+        numbers = [_KINDS[kind] for kind in kinds]
+        found = execution_events(gateway, execution_id, Outage(screen.say), first=first, follow=follow, kinds=numbers)
+        async with aclosing(found) as batches:
+            async for batch in batches:
+                for event in batch:
+                    print_event(screen, event, as_json=as_json)
 
-    asyncio.run(main())
+    with_gateway(show)

@@ -6,7 +6,7 @@ import click
 from boatyard.gateway.v1 import admin_pb2
 
 from services.cli import options, shapes
-from services.cli.clients import open_gateway
+from services.cli.clients import Gateway, with_gateway
 from services.cli.screen import Screen
 
 _AGAIN_S = 0.5
@@ -23,19 +23,15 @@ def command(cell_id: str, wait: bool, until_start: bool, as_json: bool) -> None:
     It goes on with the jobs that it has. A restart of a cell's services loses none of them; before its machine, or its
     container, is ended, `--wait` for them, or they are begun anew on another cell.
     """
-    screen = Screen()
 
-    async def main() -> admin_pb2.Cell:
-        async with open_gateway() as gateway:
-            while True:
-                request = admin_pb2.PauseCellRequest(cell_id=cell_id, until_start=until_start)
-                cell = (await gateway.ask(gateway.admin.PauseCell(request))).cell
-                if not (wait and cell.running_jobs):
-                    return cell
-                await asyncio.sleep(_AGAIN_S)
+    async def paused(gateway: Gateway) -> admin_pb2.Cell:
+        while True:
+            request = admin_pb2.PauseCellRequest(cell_id=cell_id, until_start=until_start)
+            cell = (await gateway.ask(gateway.admin.PauseCell(request))).cell
+            if not (wait and cell.running_jobs):
+                return cell
+            await asyncio.sleep(_AGAIN_S)
 
-    cell = asyncio.run(main())
-    if as_json:
-        screen.json(shapes.line(shapes.cell(cell)))
-    else:
-        screen.say(f"{cell_id} takes no more jobs; it carries {cell.running_jobs}", style="")
+    cell = with_gateway(paused)
+    text = f"{cell_id} takes no more jobs; it carries {cell.running_jobs}"
+    Screen().answer(shapes.cell(cell), text, as_json=as_json)

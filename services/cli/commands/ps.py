@@ -1,23 +1,20 @@
 """`boatyard ps`."""
 
-import asyncio
 from contextlib import aclosing
 
 import click
 from boatyard.gateway.v1 import job_pb2
 
 from services.cli import humanize, options, shapes
-from services.cli.clients import Gateway, open_gateway
+from services.cli.clients import Gateway, with_gateway
 from services.cli.fields import choices
-from services.cli.inputs import selector
-from services.cli.parsing import moment
+from services.cli.parsing import moment, selector
 from services.cli.resumed_streams import Outage, all_job_changes
 from services.cli.screen import Screen, one_line
 
 _COLUMNS = ("JOB", "STATE", "REASON", "AGE", "TOOK", "BRANCH", "PROMPT")
 _LIVE = (job_pb2.Job.STATE_PENDING, job_pb2.Job.STATE_RUNNING, job_pb2.Job.STATE_AWAITING_APPROVAL)
 _STATES = choices(job_pb2.Job.DESCRIPTOR.enum_types_by_name["State"])
-_PAGE = 1000
 
 
 @click.command("ps", short_help="List jobs.")
@@ -82,31 +79,12 @@ def command(
         wanted.created_before_time.FromDatetime(moment("--until", until))
     screen = Screen()
 
-    async def main() -> list[job_pb2.Job]:
-        async with open_gateway() as gateway:
-            if watch:
-                await _watch(gateway, screen, wanted, as_json=as_json)
-            return await _pages(gateway, wanted, limit)
+    async def found(gateway: Gateway) -> list[job_pb2.Job]:
+        if watch:
+            await _watch(gateway, screen, wanted, as_json=as_json)
+        return await gateway.list_all(gateway.jobs.ListJobs, job_pb2.ListJobsRequest(filter=wanted), limit)
 
-    jobs = asyncio.run(main())
-    if as_json:
-        for job in jobs:
-            screen.json(shapes.line(shapes.job(job)))
-    else:
-        screen.table(_COLUMNS, map(_row, jobs), cut_last=True)
-
-
-async def _pages(gateway: Gateway, wanted: job_pb2.JobFilter, limit: int) -> list[job_pb2.Job]:
-    found: list[job_pb2.Job] = []
-    token = ""
-    while True:
-        size = min(limit - len(found), _PAGE)
-        request = job_pb2.ListJobsRequest(filter=wanted, page_size=size, page_token=token)
-        answer = await gateway.ask(gateway.jobs.ListJobs(request))
-        found += answer.jobs
-        token = answer.next_page_token
-        if not token or len(found) >= limit:
-            return found
+    screen.listing(with_gateway(found), shapes.job, _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
 async def _watch(gateway: Gateway, screen: Screen, wanted: job_pb2.JobFilter, *, as_json: bool) -> None:
@@ -114,7 +92,7 @@ async def _watch(gateway: Gateway, screen: Screen, wanted: job_pb2.JobFilter, *,
     async with aclosing(all_job_changes(gateway, wanted, Outage(screen.say))) as changes:
         async for job in changes:
             if as_json:
-                screen.json(shapes.line(shapes.job(job)))
+                screen.json(shapes.job(job))
             else:
                 screen.row(_row(job))
 

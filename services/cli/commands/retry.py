@@ -1,14 +1,13 @@
 """`boatyard retry`."""
 
-import asyncio
 import uuid
 
 import click
 from boatyard.gateway.v1 import job_pb2
 
 from services.cli import options, shapes
-from services.cli.clients import open_gateway
-from services.cli.job_request import get_job_or_execution
+from services.cli.clients import Gateway, with_gateway
+from services.cli.lookup import get_job_or_execution
 from services.cli.screen import Screen
 
 
@@ -23,20 +22,16 @@ def command(id_: str, from_snapshot: bool, as_json: bool) -> None:
 
     It is the same job, with the same settings and a new execution. Returns at once; `boatyard logs -f` follows it.
     """
-    screen = Screen()
 
-    async def main() -> job_pb2.Job:
-        async with open_gateway() as gateway:
-            job_id = (await get_job_or_execution(gateway, id_)).job_id
-            request = job_pb2.RetryJobRequest(
-                request_id=uuid.uuid4().hex,  # safe to retry
-                job_id=job_id,
-                from_snapshot=from_snapshot,
-            )
-            return (await gateway.ask(gateway.jobs.RetryJob(request))).job
+    async def retried(gateway: Gateway) -> job_pb2.Job:
+        job_id = (await get_job_or_execution(gateway, id_)).job_id
+        request = job_pb2.RetryJobRequest(
+            request_id=uuid.uuid4().hex,  # safe to retry
+            job_id=job_id,
+            from_snapshot=from_snapshot,
+        )
+        return (await gateway.ask(gateway.jobs.RetryJob(request))).job
 
-    job = asyncio.run(main())
-    if as_json:
-        screen.json(shapes.line(shapes.job(job)))
-    else:
-        screen.say(f"{job.job_id} is tried again: `boatyard logs -f {job.execution_ids[-1]}` follows it", style="")
+    job = with_gateway(retried)
+    text = f"{job.job_id} is tried again: `boatyard logs -f {job.execution_ids[-1]}` follows it"
+    Screen().answer(shapes.job(job), text, as_json=as_json)

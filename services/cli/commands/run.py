@@ -2,27 +2,19 @@
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
-from boatyard.execution.v1.sandbox_pb2 import SandboxTier
 from boatyard.gateway.v1 import job_pb2
 from click.core import ParameterSource
 
 from services.cli import exit_codes, flags, options, shapes
-from services.cli.clients import Gateway, open_gateway
-from services.cli.fields import choices
+from services.cli.clients import Gateway, with_gateway
 from services.cli.follower import Follower
-from services.cli.inputs import Input
-from services.cli.job_request import (
-    execution,
-    find_or_create_repository,
-    get_job,
-    get_snapshot,
-    new_job,
-    repository_url,
-)
+from services.cli.job_request import execution_request, find_or_create_repository, new_job, repository_url
 from services.cli.job_view import print_end
+from services.cli.lookup import get_job, get_snapshot
 from services.cli.screen import Screen
 from services.common.errors import ServiceError
 
@@ -32,7 +24,7 @@ _EXIT_CODES = {
     job_pb2.Job.STATE_CANCELLED: exit_codes.CANCELLED,
     job_pb2.Job.STATE_AWAITING_APPROVAL: exit_codes.WAITING,
 }
-_BESIDE_WORKER = ("prompt", "worker", "item", "timeout", "request_id", "no_wait", "detach", "as_json")
+_BESIDE_WORKER = ("prompt", "worker", "item", "agent__timeout", "request_id", "no_wait", "detach", "as_json")
 
 
 @click.command("run", short_help="Run an agent.")
@@ -50,88 +42,7 @@ _BESIDE_WORKER = ("prompt", "worker", "item", "timeout", "request_id", "no_wait"
     metavar="URL|PATH",
     help="The repository to work on. Without one the workspace is empty.",
 )
-@click.option("--ref", metavar="REF", help="The branch, tag or commit to start from (default: the remote's branch).")
-@click.option(
-    "--from-snapshot",
-    type=options.TEXT,
-    metavar="ID",
-    help="Start from what another job left (see `boatyard snapshots`), in its repository.",
-)
-@click.option(
-    "--engine",
-    type=options.TEXT,
-    metavar="NAME",
-    help="What drives the agent: command (default) or anthropic.",
-)
-@click.option(
-    "--command",
-    type=options.TEXT,
-    metavar="LINE",
-    help="The agent: a line for /bin/sh, which finds the prompt on its input.",
-)
-@click.option(
-    "--model",
-    type=options.TEXT,
-    metavar="NAME",
-    help="The model of engine anthropic (default: the gateway's ANTHROPIC_MODEL).",
-)
-@click.option(
-    "--max-turns",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="How many answers the model of engine anthropic may give (default: 50).",
-)
-@click.option(
-    "--verify",
-    type=options.TEXT,
-    metavar="LINE",
-    help="A line for /bin/sh that checks the result; nothing is pushed unless it exits with 0.",
-)
-@click.option(
-    "--kind", type=options.TEXT, metavar="NAME", help="The kind of job: see `boatyard kinds` (default: task)."
-)
-@click.option(
-    "--file",
-    "files",
-    type=options.TEXT,
-    metavar="NAME=PATH",
-    multiple=True,
-    help="A file to work on, .boatyard/input/NAME for the agent; may be repeated.",
-)
-@click.option(
-    "--data",
-    type=options.TEXT,
-    metavar="JSON|@FILE",
-    help="A JSON object to work on: the agent finds it in the file that BOATYARD_INPUT names.",
-)
-@click.option(
-    "--label", "labels", type=options.TEXT, metavar="KEY=VALUE", multiple=True, help="A label; may be repeated."
-)
-@click.option(
-    "--delay",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="S",
-    help="Begin so many seconds from now at the earliest.",
-)
-@click.option(
-    "--not-before",
-    type=options.TEXT,
-    metavar="TIME",
-    help="Begin then at the earliest, such as 2030-01-31T08:00+01:00.",
-)
-@click.option("--branch", metavar="NAME", help="The branch of the result (default: boatyard/<job id>).")
-@click.option("--no-push", is_flag=True, help="Keep the result on this machine.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="S",
-    help="Seconds that the agent may take (default: 3600).",
-)
-@click.option(
-    "--sandbox",
-    type=click.Choice(list(choices(SandboxTier.DESCRIPTOR))),
-    help="How strongly the agent is kept apart; none gives it all your rights (default: bubblewrap).",
-)
+@flags.with_options(job_pb2.JobSpec, flags.JOB_FLAGS)
 @click.option(
     "--request-id", type=options.TEXT, metavar="ID", help="Makes the call safe to repeat: the same id is the same job."
 )
@@ -140,34 +51,18 @@ _BESIDE_WORKER = ("prompt", "worker", "item", "timeout", "request_id", "no_wait"
 )
 @click.option("--detach", is_flag=True, help="Print the job's id and return at once.")
 @options.as_json
+@flags.with_options(job_pb2.JobSpec, flags.RUN_FLAGS[len(flags.JOB_FLAGS) :])
 def command(
     *,
     prompt: str,
     worker: str | None,
     item: str | None,
     repo: str | None,
-    ref: str | None,
-    from_snapshot: str | None,
-    engine: str | None,
-    command: str | None,
-    model: str | None,
-    max_turns: int | None,
-    verify: str | None,
-    kind: str | None,
-    files: tuple[str, ...],
-    data: str | None,
-    labels: tuple[str, ...],
-    delay: float | None,
-    not_before: str | None,
-    branch: str | None,
-    no_push: bool,
-    timeout: float | None,
-    sandbox: str | None,
     request_id: str | None,
     no_wait: bool,
     detach: bool,
     as_json: bool,
-    **limits: Any,  # noqa: ANN401 - text, texts or a bool: see `flags`
+    **given: Any,  # noqa: ANN401 - what was typed for RUN_FLAGS, by path
 ) -> int:
     """Have an agent do what PROMPT says (- reads it from standard input), and follow it to its end.
 
@@ -186,63 +81,47 @@ def command(
       boatyard run --worker ann --item ticket-7 "Do what the ticket says."
       boatyard run --kind data-processing --file rows.csv=./rows.csv --command "my-agent" "Sum them up."
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    _check_together(worker, item, given)
+    text = _standard_input() if prompt == "-" else prompt
+    request = new_job(text, given, request_id)
+    screen = Screen()
+    if given["agent__sandbox_tier"] == "none":
+        screen.say(
+            "WARNING: --sandbox none: the agent has all the rights of the account that runs Boatyard", "bold red"
+        )
+
+    async def submitted(gateway: Gateway) -> job_pb2.Job:
+        if worker is not None and item is not None:
+            execution = execution_request(worker, item, text, given["agent__timeout"], request_id)
+            return await get_job(gateway, (await gateway.ask(gateway.runtime.Execute(execution))).job_id)
+        if repo is not None:
+            request.spec.repository_id = await find_or_create_repository(gateway, repository_url(repo))
+        elif given["snapshot_id"] is not None:
+            request.spec.repository_id = (await get_snapshot(gateway, request.spec.snapshot_id)).repository_id
+        return (await gateway.ask(gateway.jobs.CreateJob(request))).job
+
+    async def run(gateway: Gateway) -> int:
+        job = await submitted(gateway)
+        if detach:
+            _tell_submitted(screen, job, as_json=as_json)
+            return exit_codes.SUCCEEDED
+        return await _follow(gateway, screen, job, wait=not no_wait, as_json=as_json)
+
+    return with_gateway(run)
+
+
+def _check_together(worker: str | None, item: str | None, given: Mapping[str, Any]) -> None:
+    """Raise click.UsageError for options that do not go together."""
     if (worker is None) != (item is None):
         raise click.UsageError("--worker and --item go together: give both")
     if worker is not None and (others := _given_beside_worker()):
         raise click.UsageError(
             f"with --worker the catalogue has the job's settings, but for --timeout: leave out {', '.join(others)}"
         )
-    if from_snapshot is not None and ref is not None:
+    if given["snapshot_id"] is not None and given["revision"] is not None:
         raise click.UsageError("--from-snapshot takes the place of --ref: give one of them")
-    if delay is not None and not_before is not None:
+    if given["delay"] is not None and given["not_before_time"] is not None:
         raise click.UsageError("--delay and --not-before say the same: give one of them")
-    text = _standard_input() if prompt == "-" else prompt
-    given = Input.read(kind=kind, files=files, data=data, labels=labels, delay=delay, not_before=not_before)
-    screen = Screen()
-    if sandbox == "none":
-        screen.say(
-            "WARNING: --sandbox none: the agent has all the rights of the account that runs Boatyard", "bold red"
-        )
-
-    async def main() -> int:
-        async with open_gateway() as gateway:
-            if worker is not None and item is not None:
-                wish = execution(
-                    worker_id=worker, work_item_id=item, prompt=text, timeout_s=timeout, request_id=request_id
-                )
-                job = await get_job(gateway, (await gateway.ask(gateway.runtime.Execute(wish))).job_id)
-            else:
-                repository_id = "" if repo is None else await find_or_create_repository(gateway, repository_url(repo))
-                if from_snapshot is not None and repo is None:
-                    repository_id = (await get_snapshot(gateway, from_snapshot)).repository_id
-                request = new_job(
-                    prompt=text,
-                    repository_id=repository_id,
-                    revision=ref,
-                    snapshot_id=from_snapshot,
-                    branch=branch,
-                    engine=engine,
-                    command=command,
-                    model=model,
-                    max_turns=max_turns,
-                    verify=verify,
-                    sandbox=sandbox,
-                    timeout_s=timeout,
-                    push=not no_push,
-                    request_id=request_id,
-                    limits=limits,
-                )
-                given.fill(request.spec)
-                job = (await gateway.ask(gateway.jobs.CreateJob(request))).job
-            if detach:
-                _tell_submitted(screen, job, as_json=as_json)
-                return exit_codes.SUCCEEDED
-            return await _follow(gateway, screen, job, wait=not no_wait, as_json=as_json)
-
-    return asyncio.run(main())
-
-
-command.params += flags.options_of(job_pb2.JobSpec, (*flags.LIMIT_FLAGS, *flags.RETRY_FLAGS, *flags.CHECKPOINT_FLAGS))
 
 
 def _given_beside_worker() -> list[str]:
@@ -265,7 +144,7 @@ def _standard_input() -> str:
 
 def _tell_submitted(screen: Screen, job: job_pb2.Job, *, as_json: bool) -> None:
     if as_json:
-        screen.json(shapes.line(shapes.submitted(job)))
+        screen.json(shapes.submitted(job))
         return
     click.echo(job.job_id)
     screen.say(f"`boatyard logs -f {job.job_id}` follows it, `boatyard show {job.job_id}` says how it stands")
@@ -273,7 +152,7 @@ def _tell_submitted(screen: Screen, job: job_pb2.Job, *, as_json: bool) -> None:
 
 async def _follow(gateway: Gateway, screen: Screen, job: job_pb2.Job, *, wait: bool, as_json: bool) -> int:
     if as_json:
-        screen.json(shapes.line(shapes.submitted(job)))
+        screen.json(shapes.submitted(job))
     else:
         screen.say(f"{job.job_id}, execution {shapes.last_execution(job)}")
     try:
@@ -286,7 +165,7 @@ async def _follow(gateway: Gateway, screen: Screen, job: job_pb2.Job, *, wait: b
         )
         raise
     if as_json:
-        screen.json(shapes.line(shapes.result(ended)))
+        screen.json(shapes.result(ended))
     else:
         print_end(screen, ended)
     return _EXIT_CODES.get(ended.state, exit_codes.FAILED)

@@ -1,14 +1,12 @@
 """`boatyard show`."""
 
-import asyncio
-
 import click
 from boatyard.gateway.v1 import job_pb2
 
 from services.cli import options, shapes
-from services.cli.clients import open_gateway
-from services.cli.job_request import get_job_or_execution
+from services.cli.clients import with_gateway
 from services.cli.job_view import print_execution, print_job
+from services.cli.lookup import get_job_or_execution
 from services.cli.screen import Screen
 
 
@@ -18,13 +16,8 @@ from services.cli.screen import Screen
 def command(id_: str, as_json: bool) -> None:
     """Show one job or one execution in full: where it stands and why, its steps, what it changed."""
     screen = Screen()
-
-    async def main() -> None:
-        async with open_gateway() as gateway:
-            found = await get_job_or_execution(gateway, id_)
-        if isinstance(found, job_pb2.Job):
-            screen.json(shapes.line(shapes.job(found))) if as_json else print_job(screen, found)
-        else:
-            screen.json(shapes.line(shapes.execution(found))) if as_json else print_execution(screen, found)
-
-    asyncio.run(main())
+    found = with_gateway(lambda gateway: get_job_or_execution(gateway, id_))
+    if isinstance(found, job_pb2.Job):
+        screen.json(shapes.job(found)) if as_json else print_job(screen, found)
+    else:
+        screen.json(shapes.execution(found)) if as_json else print_execution(screen, found)

@@ -1,13 +1,11 @@
 """`boatyard snapshots`."""
 
-import asyncio
-
 import click
 from boatyard.gateway.v1 import runtime_pb2
 from boatyard.git.v1 import git_pb2
 
 from services.cli import humanize, options, shapes
-from services.cli.clients import open_gateway
+from services.cli.clients import with_gateway
 from services.cli.screen import Screen, one_line, say_unreachable
 
 _COLUMNS = ("SNAPSHOT", "REPOSITORY", "AGE", "GOES IN", "CELL", "WHAT")
@@ -27,28 +25,21 @@ def command(repository: str | None, limit: int, delete: str | None, as_json: boo
     committed or not. `boatyard diff ID` shows it, `boatyard run --from-snapshot ID` goes on from it.
     """
     screen = Screen()
-
-    async def main() -> list[tuple[git_pb2.Snapshot, str]]:
-        async with open_gateway() as gateway:
-            if delete is not None:
-                await gateway.ask(gateway.runtime.DeleteSnapshot(runtime_pb2.DeleteSnapshotRequest(snapshot_id=delete)))
-                return []
-            request = runtime_pb2.ListSnapshotsRequest(repository_id=repository or "", page_size=limit)
-            listed = await gateway.ask(gateway.runtime.ListSnapshots(request))
-            say_unreachable(screen, listed.unreachable_cell_ids)
-            return [(snapshot, listed.cell_ids[snapshot.snapshot_id]) for snapshot in listed.snapshots]
-
-    found = asyncio.run(main())
-    if as_json:
-        for snapshot, cell_id in found:
-            screen.json(shapes.line(shapes.snapshot(snapshot, cell_id)))
-    elif delete is not None:
-        screen.say(f"{delete} is gone", style="")
-    else:
-        screen.table(_COLUMNS, (_row(*each) for each in found), cut_last=True)
+    if delete is not None:
+        deletion = runtime_pb2.DeleteSnapshotRequest(snapshot_id=delete)
+        with_gateway(lambda gateway: gateway.ask(gateway.runtime.DeleteSnapshot(deletion)))
+        if not as_json:
+            screen.say(f"{delete} is gone", style="")
+        return
+    request = runtime_pb2.ListSnapshotsRequest(repository_id=repository or "", page_size=limit)
+    listed = with_gateway(lambda gateway: gateway.ask(gateway.runtime.ListSnapshots(request)))
+    say_unreachable(screen, listed.unreachable_cell_ids)
+    found = [(snapshot, listed.cell_ids[snapshot.snapshot_id]) for snapshot in listed.snapshots]
+    screen.listing(found, lambda each: shapes.snapshot(*each), _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
-def _row(snapshot: git_pb2.Snapshot, cell_id: str) -> tuple[str, ...]:
+def _row(found: tuple[git_pb2.Snapshot, str]) -> tuple[str, ...]:
+    snapshot, cell_id = found
     return (
         snapshot.snapshot_id,
         snapshot.repository_id,

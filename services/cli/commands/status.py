@@ -1,12 +1,10 @@
 """`boatyard status`."""
 
-import asyncio
-
 import click
 from boatyard.gateway.v1 import admin_pb2
 
 from services.cli import humanize, options, shapes
-from services.cli.clients import open_gateway
+from services.cli.clients import with_gateway
 from services.cli.screen import Screen
 
 
@@ -15,14 +13,9 @@ from services.cli.screen import Screen
 def command(as_json: bool) -> None:
     """Show how many jobs there are in each state, and how many cells have how much room for them."""
     screen = Screen()
-
-    async def main() -> admin_pb2.GetStatusResponse:
-        async with open_gateway() as gateway:
-            return await gateway.ask(gateway.admin.GetStatus(admin_pb2.GetStatusRequest()))
-
-    found = asyncio.run(main())
+    found = with_gateway(lambda gateway: gateway.ask(gateway.admin.GetStatus(admin_pb2.GetStatusRequest())))
     if as_json:
-        screen.json(shapes.line(shapes.status(found)))
+        screen.json(shapes.status(found))
         return
     cells = f"{found.active_cells} active, {found.paused_cells} paused, {found.away_cells} away"
     jobs = ", ".join(f"{count} {state.lower()}" for state, count in sorted(found.jobs.items()))

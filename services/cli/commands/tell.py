@@ -1,14 +1,13 @@
 """`boatyard tell`."""
 
-import asyncio
 import uuid
 
 import click
 from boatyard.gateway.v1 import runtime_pb2
 
 from services.cli import options
-from services.cli.clients import open_gateway
-from services.cli.job_request import execution_id_of
+from services.cli.clients import Gateway, with_gateway
+from services.cli.lookup import execution_id_of
 from services.cli.screen import Screen
 
 
@@ -19,13 +18,12 @@ from services.cli.screen import Screen
 def command(id_: str, text: str, as_json: bool) -> None:
     """Tell a model TEXT while it works: it hears it before its next answer. A command takes no messages."""
 
-    async def main() -> None:
-        async with open_gateway() as gateway:
-            request = runtime_pb2.SendMessageRequest(
-                execution_id=await execution_id_of(gateway, id_), message_id=uuid.uuid4().hex, text=text
-            )
-            await gateway.ask(gateway.runtime.SendMessage(request))
+    async def send(gateway: Gateway) -> None:
+        request = runtime_pb2.SendMessageRequest(
+            execution_id=await execution_id_of(gateway, id_), message_id=uuid.uuid4().hex, text=text
+        )
+        await gateway.ask(gateway.runtime.SendMessage(request))
 
-    asyncio.run(main())
+    with_gateway(send)
     if not as_json:
         Screen().say("it is told before its next answer", style="")

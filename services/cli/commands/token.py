@@ -6,8 +6,7 @@ import click
 from boatyard.gateway.v1 import access_pb2, auth_pb2
 
 from services.cli import humanize, options, shapes
-from services.cli.catalogue import with_gateway
-from services.cli.clients import Gateway
+from services.cli.clients import with_gateway
 from services.cli.fields import choices, plain
 from services.cli.parsing import duration
 from services.cli.screen import Screen, one_line
@@ -74,7 +73,7 @@ def create(
     made = with_gateway(lambda gateway: gateway.ask(gateway.tokens.CreateToken(request)))
     screen = Screen()
     if as_json:
-        screen.json(shapes.line(_shape(made.token) | {"secret": made.secret}))
+        screen.json(_shape(made.token) | {"secret": made.secret})
         return
     screen.say(f"token {made.token.token_id}, of {made.token.name}; its secret is not shown again:")
     click.echo(made.secret)
@@ -85,13 +84,9 @@ def create(
 @options.as_json
 def show_all(ended: bool, as_json: bool) -> None:
     """List tokens, the newest first."""
-    screen = Screen()
-    found = with_gateway(lambda gateway: _all(gateway, ended))
-    if as_json:
-        for token in found:
-            screen.json(shapes.line(_shape(token)))
-    else:
-        screen.table(_COLUMNS, map(_row, found), cut_last=True)
+    request = auth_pb2.ListTokensRequest(include_ended=ended)
+    found = with_gateway(lambda gateway: gateway.list_all(gateway.tokens.ListTokens, request))
+    Screen().listing(found, _shape, _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
 @command.command("revoke")
@@ -102,23 +97,7 @@ def revoke(id_: str, as_json: bool) -> None:
     answer = with_gateway(
         lambda gateway: gateway.ask(gateway.tokens.RevokeToken(auth_pb2.RevokeTokenRequest(token_id=id_)))
     )
-    screen = Screen()
-    if as_json:
-        screen.json(shapes.line(_shape(answer.token)))
-    else:
-        screen.say(f"{id_} is revoked", style="")
-
-
-async def _all(gateway: Gateway, ended: bool) -> list[auth_pb2.Token]:
-    found: list[auth_pb2.Token] = []
-    following = ""
-    while True:
-        request = auth_pb2.ListTokensRequest(include_ended=ended, page_size=1000, page_token=following)
-        answer = await gateway.ask(gateway.tokens.ListTokens(request))
-        found += answer.tokens
-        following = answer.next_page_token
-        if not following:
-            return found
+    Screen().answer(_shape(answer.token), f"{id_} is revoked", as_json=as_json)
 
 
 def _shape(token: auth_pb2.Token) -> shapes.Shape:

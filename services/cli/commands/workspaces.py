@@ -7,11 +7,11 @@ from boatyard.gateway.v1 import runtime_pb2
 from boatyard.workspace.v1 import workspace_pb2
 
 from services.cli import humanize, options, shapes
-from services.cli.clients import Gateway, open_gateway
+from services.cli.clients import Gateway, with_gateway
 from services.cli.screen import Screen, say_unreachable
 
-Found = list[tuple[workspace_pb2.Workspace, str, workspace_pb2.WorkspaceUsage | None]]
-"""Workspaces, the cell of each, and what it takes, where that was measured."""
+Found = tuple[workspace_pb2.Workspace, str, workspace_pb2.WorkspaceUsage | None]
+"""A workspace, its cell, and what it takes, where that was measured."""
 
 _MEASURED_WITHIN_S = 60.0
 _COLUMNS = ("WORKSPACE", "STATE", "JOB", "DRIVER", "SIZE", "AGE", "GOES IN", "HELD BY", "CELL", "PATH")
@@ -30,26 +30,17 @@ def command(limit: int, delete: str | None, as_json: bool) -> None:
     how long. SIZE is what it takes beside the tree that it was made from.
     """
     screen = Screen()
-
-    async def main() -> Found:
-        async with open_gateway() as gateway:
-            if delete is not None:
-                request = runtime_pb2.DeleteWorkspaceRequest(workspace_id=delete)
-                await gateway.ask(gateway.runtime.DeleteWorkspace(request, timeout=600))
-                return []
-            return await _listed(gateway, screen, limit)
-
-    found = asyncio.run(main())
-    if as_json:
-        for workspace, cell_id, usage in found:
-            screen.json(shapes.line(shapes.workspace(workspace, cell_id, usage)))
-    elif delete is not None:
-        screen.say(f"{delete} is gone", style="")
-    else:
-        screen.table(_COLUMNS, (_row(*each) for each in found))
+    if delete is not None:
+        deletion = runtime_pb2.DeleteWorkspaceRequest(workspace_id=delete)
+        with_gateway(lambda gateway: gateway.ask(gateway.runtime.DeleteWorkspace(deletion, timeout=600)))
+        if not as_json:
+            screen.say(f"{delete} is gone", style="")
+        return
+    found = with_gateway(lambda gateway: _listed(gateway, screen, limit))
+    screen.listing(found, lambda each: shapes.workspace(*each), _COLUMNS, _row, as_json=as_json)
 
 
-async def _listed(gateway: Gateway, screen: Screen, limit: int) -> Found:
+async def _listed(gateway: Gateway, screen: Screen, limit: int) -> list[Found]:
     listing = gateway.ask(gateway.runtime.ListWorkspaces(runtime_pb2.ListWorkspacesRequest(page_size=limit)))
     asked = runtime_pb2.UsageOfWorkspacesRequest(page_size=limit)
     measuring = gateway.ask(gateway.runtime.UsageOfWorkspaces(asked, timeout=_MEASURED_WITHIN_S))
@@ -62,9 +53,8 @@ async def _listed(gateway: Gateway, screen: Screen, limit: int) -> Found:
     ]
 
 
-def _row(
-    workspace: workspace_pb2.Workspace, cell_id: str, usage: workspace_pb2.WorkspaceUsage | None
-) -> tuple[str, ...]:
+def _row(found: Found) -> tuple[str, ...]:
+    workspace, cell_id, usage = found
     return (
         workspace.workspace_id,
         shapes.name(workspace_pb2.Workspace.State.Name, workspace.state),

@@ -12,6 +12,7 @@ from boatyard.gateway.v1 import agent_pb2, catalog_pb2, job_pb2
 from click.testing import CliRunner
 
 from services.cli.fields import fill
+from services.cli.flags import RUN_FLAGS
 from services.cli.job_request import new_job, repository_url
 from services.cli.main import COMMANDS, cli
 from tests.kit.cell import BOATYARD
@@ -132,21 +133,8 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_not_said_is_left_to_the_gateway() -> None:
-    said = (
-        "revision",
-        "snapshot_id",
-        "branch",
-        "engine",
-        "command",
-        "model",
-        "max_turns",
-        "verify",
-        "sandbox",
-        "timeout_s",
-        "request_id",
-    )
-    nothing = dict.fromkeys(said)
-    request = new_job(prompt="p", repository_id="", push=True, limits={"agent__memory_bytes": None}, **nothing)
+    nothing = {flag.path.replace(".", "__"): None for flag in RUN_FLAGS}
+    request = new_job("p", nothing, None)
 
     assert request.request_id
     assert request.spec.agent == agent_pb2.AgentSettings()

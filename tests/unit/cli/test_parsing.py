@@ -7,14 +7,14 @@ import click
 import pytest
 from boatyard.gateway.v1 import job_pb2 as pb
 
-from services.cli.inputs import Input, selector
-
-NOTHING = {"kind": None, "files": (), "data": None, "labels": (), "delay": None, "not_before": None}
+from services.cli.fields import fill
+from services.cli.flags import JOB_FLAGS, readers_of
+from services.cli.parsing import selector
 
 
 def spec(**typed: object) -> pb.JobSpec:
     message = pb.JobSpec()
-    Input.read(**{**NOTHING, **typed}).fill(message)  # type: ignore[arg-type]
+    fill(message, typed, readers_of(JOB_FLAGS))
     return message
 
 
@@ -26,7 +26,7 @@ def test_all_of_it_is_asked_for(tmp_path: Path) -> None:
         files=(f"in/rows.csv={tmp_path}/rows=1.csv",),
         data=f"@{tmp_path}/data.json",
         labels=("team=a=b", "bare="),
-        not_before="2030-01-31T08:00+01:00",
+        not_before_time="2030-01-31T08:00+01:00",
     )
     assert (asked.kind, asked.data) == ("review", b'{"a": 1}')
     assert [(file.name, file.content) for file in asked.files] == [("in/rows.csv", b"\xff")]
@@ -38,7 +38,13 @@ def test_all_of_it_is_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "typed",
-    [{"files": ("a",)}, {"files": ("=a",)}, {"files": ("a=/nowhere",)}, {"labels": ("a",)}, {"not_before": "soon"}],
+    [
+        {"files": ("a",)},
+        {"files": ("=a",)},
+        {"files": ("a=/nowhere",)},
+        {"labels": ("a",)},
+        {"not_before_time": "soon"},
+    ],
 )
 def test_what_cannot_be_read_is_said(typed: dict[str, object]) -> None:
     with pytest.raises(click.UsageError, match=r"must be|cannot read"):
