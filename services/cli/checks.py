@@ -11,9 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from services.cli import humanize
-from services.cli.database_check import database
+from services.cli.cell_checks import database, nodes
 from services.cli.findings import FAIL, OK, WARN, Finding
-from services.cli.node_checks import node
 from services.common.errors import StartError
 from services.common.settings import Home, read_token
 from services.sandbox import device_nodes, seccomp
@@ -138,7 +137,7 @@ def services(home: Home) -> Iterator[Finding]:
         else:
             yield _not_serving(home, service, addresses[service])
     with suppress(StartError):  # another check tells what is wrong with the token
-        yield from node(addresses, read_token(home.cell_token_file))
+        yield from nodes(addresses, read_token(home.cell_token_file))
     yield from database()
 
 

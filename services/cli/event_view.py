@@ -1,16 +1,48 @@
-"""What people are told of a model's work, as it goes on."""
+"""What people are told of an execution, event by event."""
 
 import json
 
 from boatyard.execution.v1 import event_pb2
 
+from services.cli import shapes
 from services.cli.screen import Screen, one_line
 
 _RESULT_LINES = 8
 _LINE_CHARACTERS = 160
 
 
-def print_model_event(screen: Screen, event: event_pb2.Event) -> None:
+def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> None:
+    """Show one event of an execution."""
+    if as_json:
+        screen.json(shapes.event(event))
+        return
+    match event.WhichOneof("kind"):
+        case "output":
+            screen.output(event.output.data, to_stderr=shapes.stream(event.output) == "stderr")
+        case "permission_request":
+            asked = event.permission_request
+            screen.say(
+                f"? {asked.tool} waits for permission: `boatyard allow ID {asked.permission_id}`, or deny",
+                style="magenta",
+            )
+        case "network_decision" if not event.network_decision.allowed:
+            decision = event.network_decision
+            screen.say(f"✗ {decision.host}:{decision.port} was not reached: {decision.reason}", style="yellow")
+        case "network_decision":
+            screen.say(f"→ {event.network_decision.host}:{event.network_decision.port}")
+        case "message_delivered":
+            screen.say(f"> {event.message_delivered.text}", style="magenta")
+        case "vitals":
+            pass  # for programs; what it came to stands in `boatyard show`
+        case "state_change" if event.state_change.message:
+            screen.say(f"{event.state_change.state} {event.state_change.reason}: {event.state_change.message}")
+        case "note":
+            screen.say(event.note.text)
+        case _:
+            _print_model_event(screen, event)
+
+
+def _print_model_event(screen: Screen, event: event_pb2.Event) -> None:
     """Show what a model says, thinks, calls and uses; other events are passed over."""
     match event.WhichOneof("kind"):
         case "text":

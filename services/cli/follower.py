@@ -3,13 +3,12 @@
 import asyncio
 from contextlib import ExitStack, aclosing
 
-from boatyard.execution.v1 import event_pb2
 from boatyard.gateway.v1 import job_pb2
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
 
 from services.cli import humanize, shapes
 from services.cli.clients import Gateway
-from services.cli.event_view import print_model_event
+from services.cli.event_view import print_event
 from services.cli.job_view import stage_line
 from services.cli.resumed_streams import ENDED, Outage, execution_events, job_changes
 from services.cli.screen import Screen
@@ -114,37 +113,6 @@ class Follower:
                 return
         for viewer in self._viewers.values():
             viewer.result()
-
-
-def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> None:
-    """Show one event of an execution."""
-    if as_json:
-        screen.json(shapes.event(event))
-        return
-    match event.WhichOneof("kind"):
-        case "output":
-            screen.output(event.output.data, to_stderr=shapes.stream(event.output) == "stderr")
-        case "permission_request":
-            asked = event.permission_request
-            screen.say(
-                f"? {asked.tool} waits for permission: `boatyard allow ID {asked.permission_id}`, or deny",
-                style="magenta",
-            )
-        case "network_decision" if not event.network_decision.allowed:
-            decision = event.network_decision
-            screen.say(f"✗ {decision.host}:{decision.port} was not reached: {decision.reason}", style="yellow")
-        case "network_decision":
-            screen.say(f"→ {event.network_decision.host}:{event.network_decision.port}")
-        case "message_delivered":
-            screen.say(f"> {event.message_delivered.text}", style="magenta")
-        case "vitals":
-            pass  # for programs; what it came to stands in `boatyard show`
-        case "state_change" if event.state_change.message:
-            screen.say(f"{event.state_change.state} {event.state_change.reason}: {event.state_change.message}")
-        case "note":
-            screen.say(event.note.text)
-        case _:
-            print_model_event(screen, event)
 
 
 def _is_agents(record: job_pb2.StageRecord) -> bool:

@@ -1,15 +1,31 @@
-"""`boatyard attach`."""
+"""`boatyard attach`: what is typed goes to an agent's terminal, and what that shows comes from the events."""
 
 import asyncio
+import os
+import signal
 import sys
+import termios
+import tty
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Self
 
 import click
+import grpc
+from boatyard.execution.v1.execution_pb2 import TerminalSize
+from boatyard.gateway.v1 import runtime_pb2
 
 from services.cli import exit_codes, options
-from services.cli.attaching import Keyboard, attached
-from services.cli.clients import open_gateway
+from services.cli.clients import Gateway, with_gateway
 from services.cli.lookup import execution_id_of
+from services.cli.resumed_streams import Outage, execution_events
 from services.cli.screen import Screen
+from services.common.rpc.streaming import streaming
+
+DETACH = b"\x1d"
+"""Ctrl-]."""
+
+_READ_BYTES = 16 << 10
 
 
 @click.command("attach", short_help="Type on an agent's terminal.")
@@ -25,12 +41,113 @@ def command(id_: str, as_json: bool) -> int:
         raise click.UsageError("a terminal has no JSON: `boatyard logs --json` has what it shows")
     screen = Screen()
 
-    async def main() -> bool:
-        async with open_gateway() as gateway:
-            execution_id = await execution_id_of(gateway, id_)
-            with Keyboard(sys.stdin.fileno()) as keyboard:
-                return await attached(gateway, screen, execution_id, keyboard)
+    async def stay(gateway: Gateway) -> bool:
+        execution_id = await execution_id_of(gateway, id_)
+        with Keyboard(sys.stdin.fileno()) as keyboard:
+            return await _attached(gateway, screen, execution_id, keyboard)
 
-    if not asyncio.run(main()):
+    if not with_gateway(stay):
         screen.say(f"detached; the agent runs on: `boatyard attach {id_}` comes back")
     return exit_codes.SUCCEEDED
+
+
+class Keyboard:
+    """Standard input: in raw mode inside, where it is a terminal, and afterwards as it was."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.is_terminal = os.isatty(descriptor)
+        self._descriptor = descriptor
+        self._before: list[Any] = []
+        self._woken = asyncio.Event()
+        self._is_readable = False
+        self._is_resized = self.is_terminal
+
+    def __enter__(self) -> Self:
+        if self.is_terminal:
+            self._before = termios.tcgetattr(self._descriptor)
+            tty.setraw(self._descriptor)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, self._resized)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.is_terminal:
+            termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGWINCH)
+
+    async def requests(self, execution_id: str) -> AsyncGenerator[runtime_pb2.AttachExecutionRequest, None]:
+        """Yield what to send: the execution, the window's size, and what is typed until its end, or Ctrl-]."""
+        yield runtime_pb2.AttachExecutionRequest(execution_id=execution_id)
+        self._woken.set()
+        try:
+            while True:
+                await self._wake()
+                if self._is_resized:
+                    self._is_resized = False
+                    columns, rows = os.get_terminal_size(self._descriptor)
+                    yield runtime_pb2.AttachExecutionRequest(size=TerminalSize(rows=rows, columns=columns))
+                if not self._is_readable:
+                    continue
+                self._is_readable = False
+                data = os.read(self._descriptor, _READ_BYTES)
+                typed, detach, _ = data.partition(DETACH) if self.is_terminal else (data, b"", b"")
+                if typed:
+                    yield runtime_pb2.AttachExecutionRequest(input=typed)
+                if detach or not data:
+                    return
+        finally:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+
+    async def _wake(self) -> None:
+        """Return when there is something to read, or another size."""
+        try:
+            asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
+        except PermissionError:  # a file, which is always readable
+            self._readable()
+        await self._woken.wait()
+        self._woken.clear()
+
+    def _readable(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        self._is_readable = True
+        self._woken.set()
+
+    def _resized(self) -> None:
+        self._is_resized = True
+        self._woken.set()
+
+
+async def _attached(gateway: Gateway, screen: Screen, execution_id: str, keyboard: Keyboard) -> bool:
+    """Stay at the terminal; return whether the agent has ended, else somebody has detached."""
+    showing = asyncio.create_task(_show(gateway, screen, execution_id))
+    try:
+        ended = await _type(gateway, execution_id, keyboard)
+        if ended or not keyboard.is_terminal:
+            await showing
+            return True
+        return False
+    finally:
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+
+
+async def _type(gateway: Gateway, execution_id: str, keyboard: Keyboard) -> bool:
+    """Pass on what is typed; return whether the agent has ended."""
+    try:
+        async with (
+            aclosing(keyboard.requests(execution_id)) as requests,
+            streaming(gateway.runtime.AttachExecution(requests)) as answers,
+        ):
+            async for answer in answers:
+                if answer.ended:
+                    return True
+    except grpc.aio.AioRpcError as error:
+        raise gateway.problem(error) from None
+    return False
+
+
+async def _show(gateway: Gateway, screen: Screen, execution_id: str) -> None:
+    async with aclosing(execution_events(gateway, execution_id, Outage(screen.say))) as batches:
+        async for batch in batches:
+            for event in batch:
+                if event.WhichOneof("kind") == "output":
+                    screen.output(event.output.data)

@@ -7,7 +7,7 @@ from boatyard.execution.v1.event_pb2 import EventKind
 
 from services.cli import options
 from services.cli.clients import Gateway, with_gateway
-from services.cli.follower import print_event
+from services.cli.event_view import print_event
 from services.cli.lookup import execution_id_of
 from services.cli.resumed_streams import Outage, execution_events
 from services.cli.screen import Screen

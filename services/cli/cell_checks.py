@@ -1,4 +1,4 @@
-"""What the node services of a running cell found out about this machine, for `boatyard doctor`."""
+"""What a running cell knows of this machine and of its database, for `boatyard doctor`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -7,23 +7,28 @@ from itertools import takewhile
 import grpc
 from boatyard.execution.v1 import execution_pb2
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
+from boatyard.gateway.v1 import admin_pb2
 from boatyard.git.v1 import git_pb2
 from boatyard.git.v1.git_pb2_grpc import GitServiceStub
 from boatyard.workspace.v1 import workspace_pb2
 from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
 from services.cli import humanize
-from services.cli.findings import OK, WARN, Finding
+from services.cli.clients import with_gateway
+from services.cli.exit_codes import NotAllowedError
+from services.cli.findings import FAIL, OK, WARN, Finding
+from services.common.errors import ServiceError
 from services.common.rpc.channel import open_channel
 
 _TIMEOUT_S = 5.0
+_MEND_DATABASE = "bring all cells of this database to one version of Boatyard, or go back to a copy of it from before"
 _OPTIONAL = ("container",)
 """What few machines have, and most do without."""
 
 Ask = Callable[[grpc.aio.Channel], Awaitable[list[Finding]]]
 
 
-def node(addresses: dict[str, str], token: str) -> Iterator[Finding]:
+def nodes(addresses: dict[str, str], token: str) -> Iterator[Finding]:
     """Ask the services; one that does not answer is told of by another check."""
     yield from asyncio.run(_all(addresses, token))
 
@@ -73,3 +78,19 @@ async def _git(channel: grpc.aio.Channel) -> list[Finding]:
 
 
 _CHECKS: dict[str, Ask] = {"workspace": _workspace, "git": _git, "execution": _execution}
+
+
+def database() -> Iterator[Finding]:
+    """Ask the gateway; one that does not answer, or not us, is told of by another check."""
+    try:
+        request = admin_pb2.CheckDatabaseRequest()
+        state = with_gateway(lambda gateway: gateway.ask(gateway.admin.CheckDatabase(request, timeout=_TIMEOUT_S)))
+    except (ServiceError, NotAllowedError):
+        return
+    of_schema = f"schema version {state.schema_version}"
+    if state.schema_faults:
+        yield Finding("database", FAIL, f"{of_schema}: {'; '.join(state.schema_faults)}", _MEND_DATABASE)
+        return
+    latency = state.latency.ToTimedelta().total_seconds() * 1000
+    answers = f"answers in {latency:.1f} ms"
+    yield Finding("database", OK, f"{state.kind} {state.server_version}, {of_schema}, {answers}")
