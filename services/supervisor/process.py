@@ -1,23 +1,41 @@
-"""One service as a process."""
+"""One service as a process, which is told what is its own and no secret of another's.
+
+A service that is broken into, or whose memory or /proc somebody reads, then gives away what is its own.
+"""
 
 import asyncio
 import os
 import shutil
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from services.common.lock import FileLock
 from services.common.rpc.server import LIFELINE_VARIABLE
-from services.supervisor.environments import environment_of
-from services.supervisor.plan import CellPlan, service_lock
+from services.supervisor.plan import COORDINATOR, EVERY_SERVICE, EXECUTION, GATEWAY, CellPlan, service_lock
 
 LOG_BYTES = 16 << 20
 _TAIL_BYTES = 4096
 _DRAIN_S = 15.0
 """A service drains for 5 s; one that takes much longer hangs, and is killed."""
+
+_OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
+    # The database holds tokens of remotes and keys of webhooks.
+    "BOATYARD_DATABASE_URL": (GATEWAY,),
+    # What users show; the node services take the cell's own token alone.
+    "BOATYARD_TOKEN": (GATEWAY, COORDINATOR),
+    "AGENT_COMMAND": (GATEWAY,),
+    # A model's name is no secret: the gateway settles it for jobs that name none.
+    "ANTHROPIC_MODEL": (GATEWAY, EXECUTION),
+}
+# The first that a name begins with; a service's own settings may hold secrets too.
+_OWNERS_OF_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
+    "ANTHROPIC_": (EXECUTION,),
+    **{f"BOATYARD_{service.upper()}_": (service,) for service in EVERY_SERVICE},
+}
 
 
 class ServiceProcess:
@@ -74,6 +92,17 @@ class ServiceProcess:
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
+
+
+def environment_of(service: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a service is told of an environment: what belongs to it, and what belongs to nobody, such as PATH."""
+    return {name: value for name, value in environment.items() if service in _owners(name)}
+
+
+def _owners(name: str) -> tuple[str, ...]:
+    if name in _OWNERS:
+        return _OWNERS[name]
+    return next((owners for prefix, owners in _OWNERS_OF_PREFIXES.items() if name.startswith(prefix)), EVERY_SERVICE)
 
 
 def log_tail(path: Path) -> str:

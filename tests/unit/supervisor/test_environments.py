@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.supervisor.environments import environment_of
+from services.supervisor.process import environment_of
 from services.supervisor.plan import SERVICES
 
 
