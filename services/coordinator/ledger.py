@@ -55,7 +55,7 @@ class RemoteLedger:
 
     @property
     def lease_seconds(self) -> float:
-        """See Ledger. As the gateway said last; `register` asks it first."""
+        """As the gateway said last; `register` asks it first."""
         return self._lease_seconds
 
     async def register(self, host: str) -> int:
@@ -73,7 +73,7 @@ class RemoteLedger:
         return answer.jobs_held
 
     async def claim(self) -> Lease | None:
-        """See Ledger. Waits for a job for a while. A claim whose answer was lost is asked for again by its id."""
+        """Waits for a job for a while. A claim whose answer was lost is asked for again by its id."""
         request = coordinator_pb2.ClaimJobRequest(
             request_id=self._claim_id,
             coordinator_id=self._coordinator_id,
@@ -87,7 +87,6 @@ class RemoteLedger:
         return wire.lease_from_proto(answer.job) if answer.HasField("job") else None
 
     async def beat(self, leases: Collection[Lease]) -> Beat:
-        """See Ledger."""
         request = coordinator_pb2.RenewLeaseRequest(
             coordinator_id=self._coordinator_id, leases=map(wire.lease_to_proto, leases)
         )
@@ -98,41 +97,34 @@ class RemoteLedger:
         return wire.beat_from_proto(answer)
 
     async def surroundings(self, lease: Lease) -> JobContext:
-        """See Ledger."""
         request = ledger_pb2.ReadSurroundingsRequest(holder=self._holder(lease))
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadSurroundings(request, timeout=_CALL_SECONDS))
         return unpack(JobContext, answer.surroundings)
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
-        """See Ledger."""
         packed = b"" if outcome is None else pack(outcome)
         request = ledger_pb2.ReadDocumentRequest(holder=self._holder(lease), stage=stage, outcome=packed)
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadDocument(request, timeout=_CALL_SECONDS))
         return Document(answer.document, answer.time.ToDatetime(UTC))
 
     async def signing_key(self, lease: Lease, hook_id: str) -> bytes:
-        """See Ledger."""
         request = ledger_pb2.ReadSigningKeyRequest(holder=self._holder(lease), hook_id=hook_id)
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadSigningKey(request, timeout=_CALL_SECONDS))
         return answer.key
 
     async def record_call(self, lease: Lease, call: HookCall) -> None:
-        """See Ledger."""
         request = ledger_pb2.RecordHookCallRequest(holder=self._holder(lease), call=pack(call))
         await self._upstream.ask(lambda stubs: stubs.ledger.RecordHookCall(request, timeout=_CALL_SECONDS))
 
     async def stages(self, lease: Lease) -> Mapping[str, Stage]:
-        """See Ledger."""
         stages = map(wire.stage_from_proto, (await self._attempt(lease)).stages)
         return {stage.name: stage for stage in stages}
 
     async def begin_stage(self, lease: Lease, name: str) -> None:
-        """See Ledger."""
         request = ledger_pb2.BeginStageRequest(holder=self._holder(lease), name=name)
         await self._upstream.ask(lambda stubs: stubs.ledger.BeginStage(request, timeout=_CALL_SECONDS))
 
     async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
-        """See Ledger."""
         request = ledger_pb2.EndStageRequest(
             holder=self._holder(lease), stage=wire.stage_to_proto(stage), notes=map(pack, notes)
         )
@@ -140,37 +132,33 @@ class RemoteLedger:
         self._noted(lease, *notes)
 
     async def note(self, lease: Lease, note: ExecutionNote) -> None:
-        """See Ledger."""
         request = ledger_pb2.NoteExecutionRequest(holder=self._holder(lease), note=pack(note))
         await self._upstream.ask(lambda stubs: stubs.ledger.NoteExecution(request, timeout=_CALL_SECONDS))
         self._noted(lease, note)
 
     async def execution(self, lease: Lease) -> ExecutionNote:
-        """See Ledger."""
         note = unpack(ExecutionNote, (await self._attempt(lease)).note)
         self._noted(lease, note)
         return note
 
     async def park(self, lease: Lease, question: Question) -> None:
-        """See Ledger."""
         await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.ParkJobRequest(holder=self._holder(lease), question=pack(question))
         await self._upstream.ask(lambda stubs: stubs.ledger.ParkJob(request, timeout=_CALL_SECONDS))
 
     async def decision(self, lease: Lease, name: str) -> Decision | None:
-        """See Ledger."""
         request = ledger_pb2.ReadDecisionRequest(holder=self._holder(lease), name=name)
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadDecision(request, timeout=_CALL_SECONDS))
         return unpack(Decision, answer.decision) if answer.decision else None
 
     async def retry(self, lease: Lease, retry: Retry) -> None:
-        """See Ledger. Its last events go before."""
+        """Its last events go before."""
         await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.RetryLaterRequest(holder=self._holder(lease), retry=pack(retry))
         await self._upstream.ask(lambda stubs: stubs.ledger.RetryLater(request, timeout=_CALL_SECONDS))
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
-        """See Ledger. Its last events go before: whoever watches the job to its end has seen them then."""
+        """Its last events go before: whoever watches the job to its end has seen them then."""
         await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.FinishJobRequest(holder=self._holder(lease), outcome=pack(outcome))
         await self._upstream.ask(lambda stubs: stubs.ledger.FinishJob(request, timeout=_CALL_SECONDS))

@@ -19,38 +19,31 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         self._workspaces = workspaces
 
     async def CreateWorkspace(self, request: pb.CreateWorkspaceRequest, context: Context) -> pb.CreateWorkspaceResponse:
-        """See the contract."""
         workspace = await self._workspaces.create(wire.new_workspace_from_proto(request))
         return pb.CreateWorkspaceResponse(workspace=wire.workspace_to_proto(workspace))
 
     async def GetWorkspace(self, request: pb.GetWorkspaceRequest, context: Context) -> pb.GetWorkspaceResponse:
-        """See the contract."""
         workspace = await self._workspaces.get(wire.workspace_id_from_proto(request.workspace_id))
         return pb.GetWorkspaceResponse(workspace=wire.workspace_to_proto(workspace))
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
-        """See the contract."""
         page, token = await self._workspaces.page(*wire.filter_from_proto(request))
         return pb.ListWorkspacesResponse(workspaces=map(wire.workspace_to_proto, page), next_page_token=token)
 
     async def UpdateWorkspaceState(
         self, request: pb.UpdateWorkspaceStateRequest, context: Context
     ) -> pb.UpdateWorkspaceStateResponse:
-        """See the contract."""
         workspace = await self._workspaces.set_state(*wire.new_state_from_proto(request))
         return pb.UpdateWorkspaceStateResponse(workspace=wire.workspace_to_proto(workspace))
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
-        """See the contract."""
         await self._workspaces.delete(wire.workspace_id_from_proto(request.workspace_id))
         return pb.DeleteWorkspaceResponse()
 
     async def SweepWorkspaces(self, request: pb.SweepWorkspacesRequest, context: Context) -> pb.SweepWorkspacesResponse:
-        """See the contract."""
         return pb.SweepWorkspacesResponse(workspace_ids=await self._workspaces.sweep(wire.max_age_from_proto(request)))
 
     async def UsageOfWorkspaces(
         self, request: pb.UsageOfWorkspacesRequest, context: Context
     ) -> pb.UsageOfWorkspacesResponse:
-        """See the contract."""
         return wire.usage_to_proto(await self._workspaces.usage(wire.usage_page_from_proto(request)))

@@ -20,7 +20,6 @@ class MetricsServicer(MetricsServiceServicer):
         self._meters = meters
 
     async def ReadMetrics(self, request: pb.ReadMetricsRequest, context: Context) -> pb.ReadMetricsResponse:
-        """See the contract."""
         return wire.response(await self._meters.read())
 
 

@@ -33,7 +33,6 @@ class CopyDriver:
         self._copying = copying
 
     async def probe(self) -> str | None:
-        """See Driver."""
         place = self._directory / f".probe.{secrets.token_hex(6)}"
         try:
             (place / "base").mkdir(parents=True, mode=0o700)
@@ -46,7 +45,6 @@ class CopyDriver:
         return complaint and f"cannot copy trees ({complaint})"
 
     async def fill(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """See Driver."""
         _check(layers)
         async with self._copying:
             await self._admission.admit(layers)
@@ -64,22 +62,18 @@ class CopyDriver:
         raise DriverError(f"cannot copy {layers[0]}: {complaint}")
 
     async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """See Driver."""
+        """A copy is ready as it is."""
 
     def is_filled(self, place: Path) -> bool:
-        """See Driver."""
         return (place / "tree").is_dir()
 
     def is_ready(self, place: Path) -> bool:
-        """See Driver."""
         return self.is_filled(place)
 
     def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:  # noqa: ARG002 - a copy has none
-        """See Driver."""
         return Layout(place / "tree")
 
     def own_files(self, place: Path) -> Path:
-        """See Driver."""
         return place / "tree"
 
     @property

@@ -42,7 +42,6 @@ class OverlayDriver:
         self._empty.mkdir(mode=0o755, exist_ok=True)
 
     async def probe(self) -> str | None:
-        """See Driver."""
         place = self._probe_place()
         try:
             base = _probe_base(place)
@@ -55,12 +54,10 @@ class OverlayDriver:
             await asyncio.to_thread(_clear, place)
 
     async def fill(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """See Driver."""
         self._admission.admit_nothing()
         _lay_out(place, _checked(layers) or self._empty)
 
     async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """See Driver."""
         lowers = layers or (self._empty,)
         try:
             await run_to_end(mounts.mount_overlay, lowers, place / "upper", place / "work", place / "tree")
@@ -68,20 +65,16 @@ class OverlayDriver:
             raise DriverError(f"cannot mount the layers of {place}: {error.strerror}") from error
 
     def is_filled(self, place: Path) -> bool:
-        """See Driver."""
         return all((place / part).is_dir() for part in _PARTS)
 
     def is_ready(self, place: Path) -> bool:
-        """See Driver."""
         return (place / "tree").is_mount()
 
     def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:
-        """See Driver."""
         lowers = layers or (self._empty,)
         return Layout(None, lowers, place / "upper", place / "work", place / "tree")
 
     def own_files(self, place: Path) -> Path:
-        """See Driver."""
         return place / "upper"
 
     def _probe_place(self) -> Path:
@@ -100,7 +93,6 @@ class UsernsDriver(OverlayDriver):
     on_host = False
 
     async def probe(self) -> str | None:
-        """See Driver."""
         place = self._probe_place()
         try:
             base = _probe_base(place)
@@ -116,14 +108,12 @@ class UsernsDriver(OverlayDriver):
             await asyncio.to_thread(_clear, place)
 
     async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """See Driver."""
+        """A copy is ready as it is."""
 
     def is_ready(self, place: Path) -> bool:
-        """See Driver."""
         return self.is_filled(place)
 
     def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:
-        """See Driver."""
         lowers = layers or (self._empty,)
         return Layout(None, lowers, place / "upper", place / "work", None)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.supervisor.process import environment_of
 from services.supervisor.plan import SERVICES
+from services.supervisor.process import environment_of
 
 
 @pytest.mark.parametrize(
