@@ -41,7 +41,7 @@ def all_checks(home: Home) -> Iterator[Finding]:
 
 
 def python() -> Finding:
-    """Whether this Python is new enough."""
+    """Check that this Python is new enough."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] >= OLDEST_PYTHON:
         return Finding("python", OK, version)
@@ -49,7 +49,7 @@ def python() -> Finding:
 
 
 def interpreter() -> Finding:
-    """Whether others than its owner may run this interpreter: sandboxes show it to agents and their tests."""
+    """Check that others than its owner may run this interpreter: sandboxes show it to agents and their tests."""
     executable = Path(sys.executable)
     prefixes = sorted({sys.prefix, sys.base_prefix})
     missing = [prefix for prefix in prefixes if not os.access(prefix, os.R_OK | os.X_OK)]
@@ -59,7 +59,7 @@ def interpreter() -> Finding:
 
 
 def git() -> Finding:
-    """Whether git is there and new enough."""
+    """Check that git is there and new enough."""
     path = shutil.which("git")
     if path is None:
         return Finding("git", FAIL, "not installed", "apt-get install git")
@@ -72,7 +72,7 @@ def git() -> Finding:
 
 
 def sandbox() -> Finding:
-    """Whether agents can be kept apart from this machine, found out by starting a sandbox."""
+    """Check that agents can be kept apart from this machine, found out by starting a sandbox."""
     try:
         probe()
     except SandboxUnavailableError as error:
@@ -86,7 +86,7 @@ def sandbox() -> Finding:
 
 
 def data_directory(home: Home) -> Finding:
-    """Whether the data directory is ours and nobody else's."""
+    """Check that the data directory is ours and nobody else's."""
     try:
         stat = home.root.stat()
     except FileNotFoundError:
@@ -103,14 +103,14 @@ def data_directory(home: Home) -> Finding:
 
 
 def tokens(home: Home) -> Iterator[Finding]:
-    """Whether tokens are secrets."""
+    """Check that tokens are secrets."""
     for path in (home.admin_token_file, home.cell_token_file):
         if path.exists() and path.stat().st_mode & 0o077:
             yield Finding("token", FAIL, f"{path} can be read by others", f"chmod 600 {path}")
 
 
 def disk(home: Home) -> Finding:
-    """Whether there is room for working copies."""
+    """Check that there is room for working copies."""
     directory = next(path for path in (home.root, *home.root.parents) if path.exists())
     free = shutil.disk_usage(directory).free
     message = f"{humanize.size(free)} free for {home.root}"
@@ -122,7 +122,7 @@ def disk(home: Home) -> Finding:
 
 
 def services(home: Home) -> Iterator[Finding]:
-    """Whether the cell's services serve, where there should be a cell."""
+    """Check that the cell's services serve, where there should be a cell."""
     running = cell_file(home).exists()
     addresses = {service: default_address(service, os.environ) for service in SERVICES}
     addresses.update(read_cell_addresses(home))

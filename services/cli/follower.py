@@ -116,7 +116,7 @@ class Follower:
 
 
 def _is_agents(record: job_pb2.StageRecord) -> bool:
-    """Whether the agent works in a step: `agent`, and in later rounds `agent-2` and so on."""
+    """True when the agent works in a step: `agent`, and in later rounds `agent-2` and so on."""
     return record.name.partition("-")[0] == _AGENT_STAGE
 
 

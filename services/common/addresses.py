@@ -7,7 +7,7 @@ _NAT64: Final = ip_network("64:ff9b::/96")
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address, and the one that is wrapped in it, if there is one, is anybody's on the Internet."""
+    """True when an address, and the one that is wrapped in it, if there is one, is anybody's on the Internet."""
     inner = unwrapped(address)
     if isinstance(inner, IPv6Address) and inner.is_site_local:
         return False

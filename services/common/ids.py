@@ -33,5 +33,5 @@ def persistent_id(file: Path, prefix: str) -> str:
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` may name a thing: see ID_RULE, which is the description for a violation."""
+    """True when `text` may name a thing: see ID_RULE, which is the description for a violation."""
     return _VALID.fullmatch(text) is not None

@@ -66,7 +66,7 @@ def single_instance(
 
 
 def is_held(path: Path) -> bool:
-    """Whether any process holds the lock at `path`; it is not taken, and nothing is made."""
+    """True when any process holds the lock at `path`; it is not taken, and nothing is made."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

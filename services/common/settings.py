@@ -91,7 +91,7 @@ def read_token(path: Path) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
+    """True when only this machine can reach `host`."""
     if host == "localhost":
         return True
     try:

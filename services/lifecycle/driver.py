@@ -1,6 +1,6 @@
-"""The loop that takes jobs and carries them: as many at once as it has room for, one task each, one heartbeat for all.
+"""The loop that claims jobs and runs them: up to its capacity at once, a task for each, and one heartbeat for all.
 
-Stopping it ends nothing that runs: whoever drives the same ledger next goes on where it was.
+Stopping the loop stops no agent. The next driver of the same ledger continues where this one left off.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 class Driver:
-    """Carries up to `capacity` jobs. `poll_seconds` is how long a new job waits when nobody calls `poke`."""
+    """Runs up to `capacity` jobs at once. A new job waits at most `poll_seconds` when nobody calls `poke`."""
 
     def __init__(
         self,
@@ -46,16 +46,16 @@ class Driver:
 
     @property
     def carried(self) -> Mapping[str, int]:
-        """Return the jobs that are carried now, and their fences."""
+        """Return the jobs that are running now, with their fences."""
         return {job_id: run.lease.fence for job_id, (run, _) in self._jobs.items()}
 
     def poke(self) -> None:
-        """Look at once: there is a new job, or one that is to end."""
+        """Look for work now: there is a new job, or a job has been cancelled."""
         self._look.set()
         self._beat_now.set()
 
     async def run(self) -> None:
-        """Work until cancelled. Then every job is let go of as it is; its agent goes on."""
+        """Work until cancelled. Every job is then left as it is, and its agent keeps running."""
         beating = asyncio.create_task(self._beat(), name="heartbeat")
         try:
             while True:
@@ -77,13 +77,13 @@ class Driver:
                     return
                 self._begin(lease)
         except LedgerUnavailable as error:
-            log.warning("the ledger is away", error=str(error))
-        except Exception:  # the loop outlives whatever one round met
-            log.exception("could not claim")
+            log.warning("the ledger is unavailable", error=str(error))
+        except Exception:  # one failed round must not end the loop
+            log.exception("claiming failed")
 
     def _begin(self, lease: Lease) -> None:
         previous = self._jobs.pop(lease.job_id, None)
-        if previous is not None:  # our own lease had run out, and we were given the job again
+        if previous is not None:  # our lease had expired, and we claimed the job again
             previous[1].cancel()
         job = JobRun(lease, self._ledger, self._nodes, self._webhooks, self._keeping)
         task = asyncio.create_task(self._run_job(job), name=lease.job_id)
@@ -92,26 +92,26 @@ class Driver:
     async def _run_job(self, job: JobRun) -> None:
         lease = job.lease
         with logs.request(lease.job_id):
-            log.info("job taken", fence=lease.fence, attempt=lease.attempt)
+            log.info("job claimed", fence=lease.fence, attempt=lease.attempt)
             try:
                 outcome = await run_job(job)
                 if outcome is None:
-                    log.info("the job is to be tried again", attempt=lease.attempt)
+                    log.info("the job will be retried", attempt=lease.attempt)
                 else:
                     log.info("job ended", state=outcome.state, reason=outcome.failure.reason if outcome.failure else "")
             except Parked:
                 log.info("the job waits for a person")
             except LeaseLost:
                 log.warning("the job is no longer ours", fence=lease.fence)
-            except Exception:  # one job's bug is not the others'
-                log.exception("a job was let go of; it is taken again when its lease has run out")
+            except Exception:  # a bug in one job must not affect the others
+                log.exception("a job was dropped; it is claimed again when its lease has expired")
             finally:
                 if self._jobs.get(lease.job_id, (None, None))[0] is job:
                     del self._jobs[lease.job_id]
                 self._look.set()
 
     async def _beat(self) -> None:
-        """Prolong all leases, one beat at a time: two at once would lock each other's rows."""
+        """Renew all leases, one heartbeat at a time: two at once would lock each other's rows."""
         while True:
             self._beat_now.clear()
             sent = time.monotonic()
@@ -119,10 +119,10 @@ class Driver:
             try:
                 beat = await self._ledger.beat([job.lease for job in beating_jobs])
             except LedgerUnavailable as error:
-                log.warning("the ledger is away", error=str(error))
+                log.warning("the ledger is unavailable", error=str(error))
                 beat = None
-            except Exception:  # no beat is worse than a late one
-                log.exception("could not beat")
+            except Exception:  # a missing heartbeat is worse than a late one
+                log.exception("the heartbeat failed")
                 beat = None
             for job in beating_jobs:
                 self._apply_beat(job, beat, sent)

@@ -1,11 +1,11 @@
-"""How a job ends otherwise than well, and what a node's error means for it."""
+"""How a job ends when it does not succeed, and what a node's error means for it."""
 
 import structlog
 
 from services.common.errors import Invalid, ServiceError
 from services.lifecycle.model.outcome import Failure
 
-# What node services refuse with, and means the same to whoever asked for the job.
+# Reasons of node services that mean the same to the person who asked for the job.
 _PASSED_ON = {
     "ADDRESS_NOT_ALLOWED",
     "BRANCH_EXISTS",
@@ -23,7 +23,7 @@ _PASSED_ON = {
     "TAKE_FAILED",
     "WORKSPACES_QUOTA",
 }
-# Bad input is refused at admission; what only a node can know to be bad is found here.
+# Bad input is refused at admission. Here is what only a node can find out.
 _INVALID = {"base": "CLONE_FAILED", "branch": "INVALID_BRANCH", "push": "PUSH_REJECTED"}
 
 INTERNAL = Failure("INTERNAL", "something went wrong that should not have: the gateway's log has it, by the job's id")
@@ -40,15 +40,15 @@ class JobFailed(Exception):
 
 
 class JobCancelled(Exception):
-    """Somebody asked for the job's end."""
+    """Somebody cancelled the job."""
 
 
 class Parked(Exception):
-    """The job waits for a person. It is let go of as it is, and whoever claims it next goes on with it."""
+    """The job waits for a person. It is left as it is, and whoever claims it next continues it."""
 
 
 def explained(error: ServiceError, stage: str) -> Failure:
-    """Say what a node's refusal means for the job."""
+    """Return what a node's refusal means for the job."""
     if error.reason in _PASSED_ON:
         return Failure(error.reason, error.message)
     if isinstance(error, Invalid) and stage in _INVALID:

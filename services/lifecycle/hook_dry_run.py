@@ -1,4 +1,4 @@
-"""A hook is tried out: called once, as jobs call it, with nothing recorded and no job changed by what it says."""
+"""A dry run of a hook: it is called once as a job would call it; nothing is recorded, and no job changes."""
 
 import asyncio
 import time
@@ -31,14 +31,14 @@ from services.lifecycle.webhooks import Webhooks
 from services.sandbox.spec import Tier
 
 _JOB_ID: Final = "dry-run"
-"""What node services are told that it is for: the id of no job."""
+"""The job id that node services are given. No job has it."""
 _LEFT_SECONDS: Final = 3600.0
-"""When the workspace goes that a gateway left which was killed meanwhile; more than any hook may take."""
+"""When the workspace of a gateway that was killed in the middle is removed: later than any hook may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class DryRunResult:
-    """What came of it: DONE, VETOED or FAILED, and what a job would have heard. `seconds` is how long it took."""
+    """The outcome (DONE, VETOED or FAILED) and the answer that a job would have received, after `seconds`."""
 
     call_id: str
     state: CallState
@@ -49,14 +49,14 @@ class DryRunResult:
 
 
 class HookDryRun:
-    """Tries hooks out: servers from here, commands in an empty workspace of this cell."""
+    """Calls hooks for a dry run: servers from here, commands in an empty workspace of this cell."""
 
     def __init__(self, nodes: Nodes, webhooks: Webhooks) -> None:
         self._nodes = nodes
         self._webhooks = webhooks
 
     async def call(self, hook: Hook, key: bytes, document: bytes) -> DryRunResult:
-        """Call a hook with a job's document, by one try."""
+        """Call a hook with a job's document, without retries."""
         call_id = new_id("dryrun")
         began = time.monotonic()
         try:
@@ -97,7 +97,7 @@ async def _ran(nodes: JobNodes, call_id: str, hook: Hook, document: bytes) -> Re
         await nodes.start(call_id, launch)
         run = await nodes.wait(call_id)
         return reply_of_command(hook, run, await nodes.tail(run, MAX_OUTPUT_BYTES))
-    finally:  # also when the caller has left
+    finally:  # also when the caller has disconnected
         await nodes.stop(call_id)
         if await nodes.find(call_id) is not None:
             await nodes.wait(call_id)

@@ -1,7 +1,7 @@
-"""The seam between the driver and wherever jobs are kept: SQL in a gateway, an API in a coordinator.
+"""The interface between the driver and the place where jobs are kept: SQL in a gateway, an API in a coordinator.
 
-A job is held under a lease. Its fence is a number that grows with every claim, and every write is conditional on it:
-whoever has lost a lease can write nothing more. The ledger's own clock is the only clock.
+A job is held under a lease. The lease's fence is a number that grows with every claim, and every write depends on it:
+a driver that has lost its lease cannot write any more. The ledger's clock is the only clock.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -20,16 +20,16 @@ from services.lifecycle.model.states import StageState
 
 
 class LeaseLost(Exception):
-    """Somebody else has the job, or it has ended: whoever is told so drops it, and touches nothing of it."""
+    """Somebody else has the job, or it has ended: drop it, and change nothing of it."""
 
 
 class LedgerUnavailable(Exception):
-    """The ledger cannot be reached; whether the write was done is not known. All writes may be repeated."""
+    """The ledger cannot be reached, and it is unknown whether the write was done. All writes may be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A job that is ours for now. `attempt` counts from 1; another cell's attempt cannot be gone on with."""
+    """A job that is ours for now. `attempt` counts from 1; the attempt of another cell cannot be continued."""
 
     job_id: str
     fence: int
@@ -39,22 +39,22 @@ class Lease:
     order: JobSpec
     cancel_requested: bool = False
     is_moved: bool = False
-    """Whether the attempt was another machine's, and goes on here because others know of its end already: what is left
-    to be done is to tell the rest of them. Its workspace is not here."""
+    """Whether the attempt ran on another machine and is only completed here, because its result is public already: the
+    remaining hooks are still to be called. Its workspace is not here."""
     last_attempt: int = 1
-    """The attempt after which there is no other."""
+    """The number of the last attempt that the job may have."""
     snapshot_id: str = ""
-    """What this attempt begins from in place of what the order says; of this cell."""
+    """The snapshot that this attempt starts from, in place of what the job's spec names. It is on this cell."""
 
     @property
     def token(self) -> Fence:
-        """Return what is shown to the node services."""
+        """Return the fence that the node services are shown."""
         return Fence(self.job_id, self.fence)
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a heartbeat told: the jobs that are still ours, and those of them that are to end."""
+    """The answer to a heartbeat: the jobs that are still ours, and which of them are to be cancelled."""
 
     held: frozenset[str]
     cancel_requested: frozenset[str]
@@ -72,7 +72,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A job as a hook is told it, JSON, and when the stage began in which it is."""
+    """The JSON document of a job that a hook is sent, and the time when the stage began in which the hook is called."""
 
     data: bytes
     time: datetime
@@ -83,38 +83,38 @@ class Ledger(Protocol):
 
     @property
     def lease_seconds(self) -> float:
-        """How long a job stays ours after a claim or a beat."""
+        """How long a lease lasts after a claim or a heartbeat."""
         ...
 
     async def claim(self) -> Lease | None:
-        """Take one job: of those that may be taken, one of the highest priority, and of these the oldest.
+        """Claim one job: of all that may be claimed, the oldest of the highest priority.
 
-        MUST give one job to one claimer, however many claim at once, with a fence higher than all before. A job may be
-        taken that is PENDING and whose time has come; that was parked and is awake again (another cell's only when
-        that cell is away); or whose lease has run out. One that was this cell's own before the cell restarted comes
-        before all others. One that was worked on by another cell MUST get a new attempt, with another execution,
-        unless others know how its attempt ended: it has pushed, or the hooks after its end are being called. Nothing
-        of another cell's is taken in the first lease after the ledger was away, when no cell could prolong anything.
+        MUST give a job to one claimer only, however many claim at once, with a fence higher than all before. A job may
+        be claimed when it is PENDING and its time has come; when it was parked and is awake again (a job of another
+        cell only while that cell is away); or when its lease has expired. A job that this cell had before it restarted
+        comes before all others. A job that another cell worked on MUST get a new attempt, with another execution,
+        unless the end of its attempt is public: it has pushed, or its post hooks are being called. During the first
+        lease after the ledger was away no job of another cell is claimed, because no cell could renew its leases.
         """
         ...
 
     async def beat(self, leases: Collection[Lease]) -> Beat:
-        """Prolong leases. MUST NOT prolong one whose fence is no longer the job's."""
+        """Renew leases. MUST NOT renew a lease whose fence is no longer the job's."""
         ...
 
     async def surroundings(self, lease: Lease) -> JobContext:
-        """Return what the job needs beside its order, as it is now."""
+        """Return what the job needs beside its spec, as it is now."""
         ...
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
-        """Return the job as JSON, for the hook of a stage that has begun: as it is now, or as it is to end.
+        """Return the job as JSON, for the hook of a stage that has begun: as it is now, or as it ends with `outcome`.
 
-        MUST be the same again until the stage ends: a hook that is called once more is told the same.
+        MUST stay the same until the stage ends: a hook that is called again gets the same document.
         """
         ...
 
     async def signing_key(self, lease: Lease, hook_id: str) -> bytes:
-        """Return what a webhook's calls are signed with, or the token that a callback shows, also of a removed hook."""
+        """Return the key that signs a webhook's calls, or a callback's token; also for a hook that has been removed."""
         ...
 
     async def stages(self, lease: Lease) -> Mapping[str, Stage]:
@@ -122,13 +122,13 @@ class Ledger(Protocol):
         ...
 
     async def begin_stage(self, lease: Lease, name: str) -> None:
-        """Record that a step begins. Recorded already, it keeps its first time."""
+        """Record that a step begins. A step that is recorded already keeps its first time."""
         ...
 
     async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
-        """Record how a step went, DONE or FAILED, and with it what is known of executions now: all, or nothing.
+        """Record how a step ended, DONE or FAILED, together with what is known of executions: all of it or nothing.
 
-        MUST be a success, and change nothing, when the stage has ended already: the answer to the first try was lost.
+        MUST succeed and change nothing when the stage has ended already: the response to the first try was lost.
         """
         ...
 
@@ -137,39 +137,40 @@ class Ledger(Protocol):
         ...
 
     async def record_call(self, lease: Lease, call: HookCall) -> None:
-        """Record that a call of a hook begins (RUNNING), or how it has ended, and with that the labels that it gives.
+        """Record that a call of a hook begins (RUNNING), or how it ended, together with the labels that it sets.
 
-        MUST keep one record a call: begun under another lease than before it is begun again, and that is counted; done
-        twice under one lease it is done. Calls that have not ended when their attempt does become INTERRUPTED.
+        MUST keep one record for each call. A call that is begun again under another lease is counted; recording it
+        twice under the same lease changes nothing. Calls that have not ended with their attempt become INTERRUPTED.
         """
         ...
 
     async def execution(self, lease: Lease) -> ExecutionNote:
-        """Return what is recorded of the attempt's agent; of the last round's, where changes were asked for."""
+        """Return what is recorded of the attempt's agent: of the last round's, when changes were requested."""
         ...
 
     async def park(self, lease: Lease, question: Question) -> None:
-        """Ask a person, and give the job back until there is an answer, or the question has expired. Ends the lease.
+        """Ask a person, and release the job until there is an answer or the question expires. Ends the lease.
 
-        A question is asked once an attempt: one of this name that is there stays as it is. MUST be a success, and
-        change nothing, when the same lease has parked the job already.
+        A question is asked once per attempt: an existing one of this name stays as it is. MUST succeed and change
+        nothing when the same lease has parked the job already.
         """
         ...
 
     async def decision(self, lease: Lease, name: str) -> Decision | None:
-        """Return what a question of this attempt came to; None while it waits, or where it was never asked."""
+        """Return the decision on a question of this attempt; None while it waits, or when it was never asked."""
         ...
 
     async def retry(self, lease: Lease, retry: Retry) -> None:
-        """End the attempt, FAILED, and have the job wait for the next one, which has another execution, PENDING.
+        """End the attempt as FAILED, and set the job to PENDING until its next attempt, which has another execution.
 
-        A job that is asked to end is CANCELLED instead. MUST be a success when the same lease has done so already.
+        A job whose cancellation was requested becomes CANCELLED instead. MUST succeed when the same lease has done so
+        already.
         """
         ...
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
-        """End the job, and what has not ended of its stages and executions, and give the lease back.
+        """End the job with all stages and executions that are still open, and give the lease back.
 
-        MUST be a success when the same lease has ended it already.
+        MUST succeed when the same lease has ended the job already.
         """
         ...

@@ -1,4 +1,4 @@
-"""The life of a job, in its order. Every line may be the one where the process dies: it is begun again at the top."""
+"""The life of a job, in order. The process may die at any line; whoever takes the job starts again at the top."""
 
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -32,9 +32,9 @@ log = structlog.get_logger()
 
 
 async def run_job(job: JobRun) -> Outcome | None:
-    """Carry a job from wherever it is to its end, and record that; return None when it is to be tried again.
+    """Run a job from wherever it is to its end, and record how it ended; return None when it will be retried.
 
-    Raises LeaseLost when it is no longer ours, and Parked when it waits for a person.
+    Raises LeaseLost when the job is no longer ours, and Parked when it waits for a person.
     """
     await job.load()
     context = await job.retry_until_lease_lost(lambda: job.ledger.surroundings(job.lease))
@@ -44,7 +44,7 @@ async def run_job(job: JobRun) -> Outcome | None:
         await _best_effort(_end_agent(job))
         await _best_effort(_keep_state(job, outcome))
     if outcome.failure is not None and not again:
-        await _best_effort(choose_hooks(job, context.hooks))  # where it was given up before
+        await _best_effort(choose_hooks(job, context.hooks))  # when the job failed before they were chosen
         await _best_effort(call_error_hooks(job, outcome))
     with job.uninterrupted():
         await _best_effort(_clean_up(job, outcome))
@@ -88,15 +88,15 @@ async def _work(job: JobRun, context: JobContext) -> None:
     while task := await _round(job, context, layout, base, task):
         job.begin_round()
     await approval(job, "end")
-    with suppress(JobCancelled):  # all is done that the job was for: too late
+    with suppress(JobCancelled):  # the work is done: too late to cancel
         await call_post_hooks(job)
 
 
 async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | None, task: str) -> str:
-    """Have the agent do a task, and do with its result what is to be done. Return its next task, or nothing."""
+    """Have the agent do a task, and process its result. Return the agent's next task, or an empty string."""
     remote = context.remote
     await start_agent(job, layout, base, task)
-    with job.uninterrupted():  # from here to its result: what the agent has done is never left lying
+    with job.uninterrupted():  # until the result is taken, so that the agent's work is never lost
         run = await follow_agent(job)
         taken = None if base is None else await _collected(job, layout, base, run)
     judge_agent(job, run)
@@ -116,12 +116,12 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | 
 
 
 async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> ResultCommit:
-    """Take what the agent has done, however it ended."""
+    """Take the agent's work, however the agent ended."""
     try:
         taken = await take(job, layout, base)
         await compare(job, base, taken)
     except JobFailed:
-        judge_agent(job, run)  # why the agent failed says more than why its result could not be taken
+        judge_agent(job, run)  # the agent's own failure says more than that of taking its result
         raise
     return taken
 
@@ -132,7 +132,7 @@ async def _end_agent(job: JobRun) -> None:
 
 
 async def _keep_state(job: JobRun, outcome: Outcome) -> None:
-    """Before error hooks, which may change it, and before the workspace is let go."""
+    """Keep a snapshot before error hooks, which may change the workspace, and before the workspace is released."""
     if outcome.state is not JobState.SUCCEEDED and is_agent_gone(job) and not job.lease.is_moved:
         await keep_state(job)
 
@@ -143,7 +143,7 @@ async def _clean_up(job: JobRun, outcome: Outcome) -> None:
 
 
 async def _best_effort(work: Awaitable[None]) -> None:
-    """Do what comes after the end is known: failing, or being told to end, does not change how the job ended."""
+    """Do something whose failure or cancellation no longer changes how the job ends."""
     try:
         await work
     except JobFailed as failed:

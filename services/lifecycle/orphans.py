@@ -1,7 +1,7 @@
-"""What is left on a machine of attempts that were taken from it: agents that still run, workspaces in use.
+"""Orphans: what attempts that another machine has taken over left here, running agents and workspaces in use.
 
-Whoever loses a lease touches nothing more of the job, and the one who has it now works on another machine. So each
-machine looks, every now and then, for what nobody on it carries any more, and ends that.
+A driver that loses a lease changes nothing more of the job, and the new owner works on another machine. So each machine
+regularly looks for what no driver on it runs any more, and ends that.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """How this machine stands to a job: `execution_id` is the attempt that is carried on it, or is to be; or empty."""
+    """The status of a job on this machine: `execution_id` is its attempt that runs or will run here; empty for none."""
 
     execution_id: str
     retention: Retention
 
 
 JobStatuses = Callable[[Collection[str]], Awaitable[Mapping[str, JobStatus]]]
-"""Returns the standing of those jobs that are known, by id. What is of another is nobody's business here."""
+"""Returns the status of jobs by id. Unknown jobs are left out, and what belongs to them is left alone."""
 
 
 class OrphanReaper:
-    """Ends what is left on a machine. What it does may be done twice, and by several at once."""
+    """Ends the orphans on a machine. It may run twice, and several may run at once."""
 
     def __init__(self, machine: NodeInventory, standings: JobStatuses, keeping: RetentionPeriods) -> None:
         self._machine = machine
@@ -42,20 +42,23 @@ class OrphanReaper:
         self._keeping = keeping
 
     async def keep_ended(self, every_seconds: float) -> None:
-        """Look every now and then, until cancelled; soon again while something is just ending."""
+        """Look for orphans regularly until cancelled; sooner again while some are still ending."""
         while True:
             found = 0
             try:
                 found = await self.end()
             except ServiceError as error:  # a node service or the database is away
                 log.info("what others have taken over is looked for later", reason=error.reason, error=error.message)
-            except Exception:  # the loop outlives whatever one round met
+            except Exception:  # one failed round must not end the loop
                 log.exception("could not look for what others have taken over")
             await asyncio.sleep(min(_AGAIN_SECONDS, every_seconds) if found else every_seconds)
 
     async def end(self) -> int:
-        """Ask what is left to end, and let go of what has; return how much there was. Raises ServiceError."""
-        # In this order: what is there when it is listed was begun before anybody is asked whose it is.
+        """Stop orphaned executions and release the workspaces of ended ones; return how many there were.
+
+        Raises ServiceError.
+        """
+        # In this order: whatever is listed was begun before the jobs' status is read.
         executions, workspaces = await self._machine.executions(), await self._machine.workspaces()
         standings = await self._standings({each.job_id for each in (*executions, *workspaces)})
         left = 0
@@ -75,15 +78,15 @@ class OrphanReaper:
         return left
 
     async def _let_go(self, workspace_id: str, standing: JobStatus) -> None:
-        """Remove a workspace, or keep it as one of a failed job: the only copy of what the agent did is in it."""
+        """Remove a workspace, or keep it like that of a failed job: it has the only copy of the agent's work."""
         keep_seconds = 0.0 if standing.retention is Retention.REMOVE else self._keeping.failed
         log.warning("letting go of a workspace whose job goes on elsewhere", workspace_id=workspace_id)
         try:
             await self._machine.close(workspace_id, keep_seconds)
-        except ServiceError as error:  # a sandbox may be in it until just now
+        except ServiceError as error:  # a sandbox may have been in it until just now
             log.info("a workspace is let go of later", workspace_id=workspace_id, error=error.message)
 
 
 def _is_of(thing_id: str, attempt_id: str) -> bool:
-    """Whether something is an attempt's own: checks and hooks have ids made of the agent's."""
+    """True when something belongs to an attempt: the ids of its checks and hooks start with the agent's."""
     return thing_id == attempt_id or thing_id.startswith(f"{attempt_id}-")

@@ -1,4 +1,4 @@
-"""Trying a job again: after which failures, and how soon. Each try is an attempt with an execution of its own."""
+"""Retries of jobs: after which failures, and how soon. Each is an attempt with its own execution."""
 
 import random
 
@@ -9,11 +9,11 @@ from services.lifecycle.run import JobRun
 _FIRST_SECONDS = 2.0
 _LONGEST_SECONDS = 300.0
 _TOLD_OTHERS = ("push", "post-hook")
-"""Stages from which on others may know of the result: what comes after them is not done a second time."""
+"""Stages after which the result may be public. A job that has begun one is not retried."""
 
 
 def is_to_retry(job: JobRun, outcome: Outcome) -> bool:
-    """Whether an attempt that came to this is not the job's last."""
+    """True when a job whose attempt ended with this outcome gets another attempt."""
     if outcome.failure is None or job.cancel_requested or job.has_begun("error"):
         return False
     if any(name.startswith(_TOLD_OTHERS) for name in job.stages):
@@ -22,7 +22,7 @@ def is_to_retry(job: JobRun, outcome: Outcome) -> bool:
 
 
 def retry_after(job: JobRun, failure: Failure) -> Retry:
-    """Return how a job goes on after a failure: it waits twice as long each time, and not all jobs alike."""
+    """Return how a job continues after a failure: the wait doubles with each attempt, and has jitter."""
     seconds = back_off(job.lease.attempt)
     from_snapshot = job.order.policy.retry_from is RetryFrom.SNAPSHOT
     return Retry(failure, seconds, job.execution.output.snapshot_id if from_snapshot else "")
@@ -35,7 +35,7 @@ def back_off(attempt: int) -> float:
 
 
 def with_attempt_number(job: JobRun, outcome: Outcome) -> Outcome:
-    """Say in the failure of a job that was tried several times how often it was."""
+    """Return the outcome with the attempt's number in its failure's message, after the first attempt."""
     if outcome.failure is None or job.lease.attempt == 1:
         return outcome
     message = f"{outcome.failure.message} (attempt {job.lease.attempt})"

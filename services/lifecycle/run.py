@@ -1,4 +1,4 @@
-"""One job in its driver's hands: its steps, each recorded before the next begins, and its end when somebody asks."""
+"""One job while a driver runs it: its steps, each recorded before the next begins, and its cancellation."""
 
 import asyncio
 import time
@@ -34,8 +34,8 @@ log = structlog.get_logger()
 class JobRun:
     """What the stages work with.
 
-    `execution` is the attempt's agent as it is known now; it is written with the stage that learns more of it. `round`
-    counts from 1 how often the agent is started: again, in the same workspace, when a person asks for changes.
+    `execution` is what is known of the attempt's agent; it is written with each stage that learns more. `round` counts
+    from 1 how often the agent is started: again, in the same workspace, when a person requests changes.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class JobRun:
 
     @property
     def execution_id(self) -> str:
-        """The attempt's first agent; ids of all else of this attempt are made of it."""
+        """The id of the attempt's first agent; all other ids of the attempt are derived from it."""
         return self.lease.execution_id
 
     @property
     def agent_id(self) -> str:
-        """The agent of this round."""
+        """The id of this round's agent."""
         return agent_of(self.execution_id, self.round)
 
     @property
@@ -74,7 +74,7 @@ class JobRun:
         return workspace_of(self.execution_id)
 
     async def load(self) -> None:
-        """Learn what was recorded before."""
+        """Read what was recorded before."""
         self.stages = dict(await self.retry_until_lease_lost(lambda: self.ledger.stages(self.lease)))
         self.execution = await self.retry_until_lease_lost(lambda: self.ledger.execution(self.lease))
 
@@ -82,7 +82,7 @@ class JobRun:
 
     @property
     def rounds_begun(self) -> int:
-        """How often the agent has been started, or was about to be."""
+        """How many rounds have begun: the agent was started in each, or was about to be."""
         return sum(name == "start" or name.startswith("start-") for name in self.stages)
 
     def in_round(self, name: str) -> str:
@@ -90,17 +90,17 @@ class JobRun:
         return step_in(name, self.round)
 
     def begin_round(self) -> None:
-        """Go on to the next round: with what was recorded of its agent, or else with what holds for all of them."""
+        """Begin the next round, with what was recorded of its agent, or else with what all rounds share."""
         self.round += 1
         if self.recorded(self.in_round("start"), Run) is None:
             known = self.execution.output
             output = Output(base_commit_id=known.base_commit_id, branch=known.branch)
             self.execution = ExecutionNote(self.agent_id, Purpose.AGENT, self.workspace_id, output=output)
 
-    # What the driver tells.
+    # What the driver calls.
 
     def apply_beat(self, beat: Beat, sent: float) -> None:
-        """Take a heartbeat's answer; `sent` is when it was asked for (monotonic)."""
+        """Apply the answer to a heartbeat that was sent at `sent` (monotonic)."""
         if self.lease.job_id in beat.held:
             self._held_until = sent + self.ledger.lease_seconds
         if self.lease.job_id in beat.cancel_requested:
@@ -108,20 +108,20 @@ class JobRun:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the lease has run out, for all that we know."""
+        """True when the lease has expired, as far as we know."""
         return time.monotonic() > self._held_until
 
     def check_held(self) -> None:
-        """Raise LeaseLost when the lease has run out: somebody else may have the job."""
+        """Raise LeaseLost when the lease has expired: somebody else may have the job."""
         if self.is_stale:
             raise LeaseLost
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether somebody wants the job to end."""
+        """True when somebody has cancelled the job."""
         return self._cancelled.is_set()
 
-    # What the stages do.
+    # What the stages call.
 
     async def step(
         self,
@@ -131,10 +131,10 @@ class JobRun:
         learn: Callable[[ExecutionNote, Value], ExecutionNote] | None = None,
         tell: Callable[[Value], str] = lambda _: "",
     ) -> Value:
-        """Do `work`, unless its result is recorded: then return that. What is to come around the step comes around it.
+        """Do `work`, unless its result is recorded: then return that. The functions of `surround` are called around it.
 
-        `learn` puts the result into what is known of the agent's execution; both are written at once. `tell` says what
-        the timeline shows of it. Raises JobFailed, now and at every replay, when the work fails.
+        `learn` adds the result to what is known of the agent's execution; both are written at once. `tell` returns the
+        text for the timeline. Raises JobFailed when the work fails, now and at every replay.
         """
         recorded = self.stages.get(name)
         if recorded is not None and recorded.state is StageState.FAILED:
@@ -142,7 +142,9 @@ class JobRun:
         if recorded is not None and recorded.state is StageState.DONE:
             result = load(kind, recorded.result)
         else:
-            if recorded is None:  # what was begun before a restart is looked at, whoever asks for what
+            if (
+                recorded is None
+            ):  # a step that was begun before a restart is finished first, even when the job was cancelled
                 await self._before(self, name)
                 self.check_cancelled()
             result = await self._done(name, work, learn, tell)
@@ -150,9 +152,9 @@ class JobRun:
         return result
 
     def surround(self, before: Around, after: After) -> None:
-        """Have `before` called before each step begins, and `after` when it is done, also at a replay.
+        """Call `before` before each step begins, and `after` when it is done, also at a replay.
 
-        What they raise is raised by the step. Steps of their own are theirs to tell from others.
+        The step raises what they raise. They are called for their own steps too.
         """
         self._before, self._after = before, after
 
@@ -189,16 +191,16 @@ class JobRun:
         return result
 
     def recorded(self, name: str, kind: type[Value]) -> Value | None:
-        """Return what a step came to, now or before a restart; None when it has not been done."""
+        """Return the result of a step, done now or before a restart; None when it has not been done."""
         stage = self.stages.get(name)
         return load(kind, stage.result) if stage is not None and stage.state is StageState.DONE else None
 
     def has_begun(self, name: str) -> bool:
-        """Whether a step was begun, now or before a restart."""
+        """True when a step was begun, now or before a restart."""
         return name in self.stages
 
     def has_ended(self, name: str) -> bool:
-        """Whether a step was done, or has failed."""
+        """True when a step is done or has failed."""
         return name in self.stages and self.stages[name].state is not StageState.RUNNING
 
     async def note(self, note: ExecutionNote) -> None:
@@ -206,7 +208,7 @@ class JobRun:
         await self.retry_until_lease_lost(lambda: self.ledger.note(self.lease, note))
 
     async def unless_cancelled(self, work: Awaitable[T]) -> T:
-        """Wait for `work`, and cut it short when the job is to end. Raises JobCancelled."""
+        """Wait for `work`, and cancel it when the job is cancelled. Raises JobCancelled."""
         task = asyncio.ensure_future(work)
         asked = asyncio.ensure_future(self._cancelled.wait())
         try:
@@ -218,25 +220,25 @@ class JobRun:
             asked.cancel()
             if not task.done():
                 task.cancel()
-                # Whatever it holds is let go of before anything else is begun; how it ends then is nobody's concern.
+                # It must release what it holds before anything else begins; how it ends does not matter.
                 await asyncio.gather(task, return_exceptions=True)
 
     async def interruptible(self, work: Awaitable[T]) -> T:
-        """Wait for `work`, as `unless_cancelled`, but to its end where the block is uninterrupted."""
+        """Wait for `work` like `unless_cancelled`, but to its end inside of `uninterrupted`."""
         return await (work if self._uninterrupted else self.unless_cancelled(work))
 
     async def pause(self, seconds: float) -> None:
-        """Wait before something is tried again, interruptible."""
+        """Wait before a retry, unless the job is cancelled."""
         await self.interruptible(asyncio.sleep(seconds))
 
     def check_cancelled(self) -> None:
-        """Raise JobCancelled when the job is to end, unless the block is uninterrupted."""
+        """Raise JobCancelled when the job is cancelled, except inside of `uninterrupted`."""
         if self.cancel_requested and not self._uninterrupted:
             raise JobCancelled
 
     @contextmanager
     def uninterrupted(self) -> Iterator[None]:
-        """Go through the block to its end, whoever wants the job to end."""
+        """Run the block to its end, even when the job is cancelled."""
         self._uninterrupted += 1
         try:
             yield
@@ -250,14 +252,14 @@ class JobRun:
         log.info("stage ends", stage=stage.name, state=stage.state, message=stage.message)
 
     async def retry_until_lease_lost(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Wait a lost ledger out, for as long as the job is ours."""
+        """Repeat a call while the ledger is unavailable, for as long as the job is ours. Raises LeaseLost."""
         while True:
             try:
                 return await write()
             except LedgerUnavailable as error:
                 if self.is_stale:
                     raise LeaseLost from error
-                log.warning("the ledger is away", error=str(error))
+                log.warning("the ledger is unavailable", error=str(error))
                 await asyncio.sleep(_LEDGER_RETRY_SECONDS)
 
 
@@ -266,7 +268,7 @@ async def _nothing(*_: object) -> None:
 
 
 def agent_of(execution_id: str, number: int) -> str:
-    """Return the id of the agent of a round; `execution_id` is the first one's."""
+    """Return the id of a round's agent; `execution_id` is that of the first round's."""
     return execution_id if number == 1 else f"{execution_id}-round-{number}"
 
 
@@ -281,10 +283,10 @@ def workspace_of(execution_id: str) -> str:
 
 
 def snapshot_of(execution_id: str) -> str:
-    """Return the id of what is kept of an agent's workspace."""
+    """Return the id of the snapshot of an agent's workspace."""
     return "snap-" + execution_id.removeprefix("exec-")
 
 
 def execution_of_snapshot(snapshot_id: str) -> str:
-    """Return the execution whose workspace a snapshot is of; of an id that is no snapshot's, one that is nobody's."""
+    """Return the execution whose workspace a snapshot was taken of; of any other id, one that does not exist."""
     return "exec-" + snapshot_id.removeprefix("snap-")

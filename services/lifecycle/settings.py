@@ -1,4 +1,4 @@
-"""What whoever carries jobs can be told: a gateway, and a coordinator."""
+"""The settings of every program that drives jobs: a gateway, and a coordinator."""
 
 from typing import Annotated
 
@@ -18,21 +18,21 @@ Hours = Annotated[float, Field(ge=0, le=87600)]
 
 
 class DriverSettings(ServiceSettings):
-    """Where the machine's own node services are, how long what jobs leave on it is kept, and whom webhooks may call."""
+    """Where this machine's node services are, how long workspaces are kept, and which addresses webhooks may call."""
 
     workspace_address: str = "127.0.0.1:7461"
     git_address: str = "127.0.0.1:7462"
     execution_address: str = "127.0.0.1:7463"
     node_patience_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
-    """How long a node service that is away is waited for; then the job that needs it ends with NODE_LOST."""
+    """How long to wait for a node service that is away; then the job that needs it ends with NODE_LOST."""
     keep_succeeded_hours: Hours = 24.0
-    """How long the workspace of a job that has succeeded is kept, where its policy keeps it; 0 removes it at once."""
+    """How long to keep the workspace of a job that has succeeded, if its policy keeps it; 0 removes it at once."""
     keep_failed_hours: Hours = 72.0
-    """The same of a job that has failed, or was taken over by another machine. What is in it is kept as a snapshot."""
+    """The same for a job that has failed, or was taken over by another machine. Its content is kept as a snapshot."""
     keep_cancelled_hours: Hours = 24.0
-    """The same of a job that was cancelled."""
+    """The same for a job that was cancelled."""
     webhook_allow: Annotated[str, AfterValidator(_checked)] = ""
-    """Addresses, networks and host names, separated by commas, that webhooks may call though they are not public."""
+    """Addresses, networks and host names, separated by commas, that webhooks may call although they are not public."""
 
     @property
     def keeping(self) -> RetentionPeriods:
@@ -42,5 +42,5 @@ class DriverSettings(ServiceSettings):
 
     @property
     def webhooks_allowed(self) -> AllowList:
-        """Return what webhooks may call though it is not public."""
+        """Return what webhooks may call although it is not public."""
         return AllowList.parse(self.webhook_allow)

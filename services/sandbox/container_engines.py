@@ -75,7 +75,7 @@ def find(only: str | None = None) -> Engine:
 
 
 def has_image(engine: Engine, image: str) -> bool:
-    """Whether the engine has an image; blocks for some 50 ms. Raises SandboxUnavailableError."""
+    """True when the engine has an image; blocks for some 50 ms. Raises SandboxUnavailableError."""
     return ask(engine.program, "image", "inspect", "--format", "{{.Id}}", image).returncode == 0
 
 

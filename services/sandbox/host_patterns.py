@@ -48,7 +48,7 @@ class HostPattern:
         return cls(name, below, ports)
 
     def names(self, host: str) -> bool:
-        """Whether it is about a host; `host` is in the form that `normal` gives."""
+        """True when it is about a host; `host` is in the form that `normal` gives."""
         return (not self.host or host.endswith(f".{self.host}")) if self.below else host == self.host
 
 

@@ -55,7 +55,7 @@ def acquire(upper: Path, holder: str, *, shared: bool, patience_s: float = _PATI
 
 
 def was_ever_held(upper: Path) -> bool:
-    """Whether any sandbox has had these layers: only then can one have them now."""
+    """True when any sandbox has had these layers: only then can one have them now."""
     return _places(upper)[0].exists()
 
 
@@ -78,7 +78,7 @@ def held_by(upper: Path) -> str | None:
 
 
 def is_mounted(upper: Path) -> bool:
-    """Whether any process that we may look into has an overlay on this upper directory among its mounts.
+    """True when any process that we may look into has an overlay on this upper directory among its mounts.
 
     Blocks for some 5 µs a process of the host, and 50 µs a mount namespace. Our own namespace is not looked at.
     """

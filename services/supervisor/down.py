@@ -140,7 +140,7 @@ async def _serving(plan: CellPlan, process: ServiceProcess) -> None:
 
 
 async def _within(seconds: float, holds: Callable[[], bool]) -> bool:
-    """Whether something comes true in time."""
+    """True when something comes true in time."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not holds():
         if asyncio.get_running_loop().time() > deadline:

@@ -102,7 +102,7 @@ class Workspace:
     files_digest: str = ""
 
     def was_asked_for_by(self, request: NewWorkspace) -> bool:
-        """Whether `request` is the one that this workspace was made for."""
+        """True when `request` is the one that this workspace was made for."""
         mine = (self.base_layers, self.pins_path, self.visibility, self.purpose, self.files_digest)
         theirs = (request.base_layers, request.pins_path, request.visibility, request.purpose, request.files_digest)
         return mine == theirs

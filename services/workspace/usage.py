@@ -86,7 +86,7 @@ class UsageMeter:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether `admit` has anything to look at."""
+        """True when `admit` has anything to look at."""
         return self._max_bytes is not None or self._total_bytes is not None
 
     def admit(self, growing: Collection[str]) -> None:

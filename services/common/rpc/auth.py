@@ -43,7 +43,7 @@ class Authenticator(Protocol):
 
     @property
     def forgets(self) -> bool:
-        """Whether a caller that was let in may be refused later, so that it is to be asked again about open streams."""
+        """True when a caller that was let in may be refused later, so that open streams are checked again."""
         ...
 
     async def authenticate(self, shown: Credentials) -> str:

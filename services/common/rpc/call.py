@@ -37,7 +37,7 @@ class RpcCall:
 
     @property
     def is_open(self) -> bool:
-        """Whether it needs no token: health always, reflection where it is served at all."""
+        """True when it needs no token: health always, reflection where it is served at all."""
         return self.method.startswith(_OPEN)
 
     def text(self, key: str) -> str | None:

@@ -21,7 +21,7 @@ class Draining:
         self._inside: set[asyncio.Timeout] = set()
 
     def is_set(self) -> bool:
-        """Whether it has begun."""
+        """True when it has begun."""
         return self._begun.is_set()
 
     async def wait(self) -> None:

@@ -62,7 +62,7 @@ class Followed(Generic[T]):
         self._known = tls.stamp()
 
     def look(self) -> bool:
-        """Whether it is another now; takes some microseconds."""
+        """True when it is another now; takes some microseconds."""
         try:
             stamp = self._tls.stamp()
             if stamp == self._known:

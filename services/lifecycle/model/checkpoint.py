@@ -1,4 +1,4 @@
-"""Questions to people, and what they come to."""
+"""Questions to people, and the decisions on them."""
 
 import enum
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ from services.lifecycle.model.output import Output
 from services.lifecycle.model.value import Recorded
 
 STAGES = ("base", "start", "verify", "push", "end")
-"""Before which a policy may ask. The others belong to one of these: what an agent has done is taken at once."""
+"""The stages before which a policy may ask. The other stages follow one of these without a wait."""
 
 MAX_WORDS_BYTES = 16 << 10
-"""Of a question, and of what is said with an answer."""
+"""The bound of a question's text, and of the comment on a decision."""
 
 
 class Origin(enum.StrEnum):
@@ -22,7 +22,7 @@ class Origin(enum.StrEnum):
 
 
 class CheckpointState(enum.StrEnum):
-    """Where a question stands; all but PENDING are final."""
+    """The state of a question; all but PENDING are final."""
 
     PENDING = "PENDING"
     APPROVED = "APPROVED"
@@ -36,7 +36,7 @@ class CheckpointState(enum.StrEnum):
 class Question(Recorded):
     """What a person is asked. `name` is unique in the attempt; `seconds` is how long the question waits.
 
-    `execution_id` is the agent whose work it is about, in its `round` (from 1), and `output` what had come out by then.
+    `execution_id` is the agent whose work the question is about, in its `round` (from 1), and `output` its output then.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Question(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Decision(Recorded):
-    """What a question came to: APPROVED, REJECTED, EXPIRED or CHANGES_REQUESTED; what was said, and by whom."""
+    """The decision on a question: APPROVED, REJECTED, EXPIRED or CHANGES_REQUESTED, with a comment and who decided."""
 
     state: CheckpointState
     comment: str = ""

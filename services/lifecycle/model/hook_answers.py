@@ -4,7 +4,7 @@
     {"prompt_addition": "Mind the tests in ci/.", "labels": {"team": "harbour"}}
     {"ask": "May agents change the deployment?"}
 
-Whatever is not a JSON object is words for people, and says: go on.
+Anything that is not a JSON object is text for people, and means: go on.
 """
 
 import json
@@ -18,30 +18,30 @@ from services.lifecycle.model.value import Recorded
 MAX_REASON_BYTES: Final = 512
 MAX_ADDITION_BYTES: Final = 16 << 10
 MAX_ADDITIONS_BYTES: Final = 64 << 10
-"""Of all additions to one job's prompt."""
+"""The bound of all additions to one job's prompt together."""
 MAX_LABELS: Final = 64
 MAX_LABEL_CHARACTERS: Final = 63
 
 
 @dataclass(frozen=True, slots=True)
 class Veto(Recorded):
-    """That a job may not go on, and why, for people; empty where nothing is said."""
+    """A job may not go on; `reason` says why, for people, and may be empty."""
 
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class HookAnswer(Recorded):
-    """What a hook answers; an empty one says: go on."""
+    """The answer of a hook; an empty answer means: go on."""
 
     veto: Veto | None = None
     prompt_addition: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     ask: str = ""
-    """What a person is to decide before the job goes on."""
+    """A question that a person has to decide before the job goes on."""
 
     def complaint(self) -> str | None:
-        """Say what of it no job takes, or None."""
+        """Return what is wrong with it, or None."""
         if len(self.prompt_addition.encode()) > MAX_ADDITION_BYTES or "\0" in self.prompt_addition:
             return f'a "prompt_addition" of more than {MAX_ADDITION_BYTES >> 10} KiB, or with a NUL character'
         if len(self.ask.encode()) > MAX_WORDS_BYTES or "\0" in self.ask:
@@ -53,10 +53,10 @@ class HookAnswer(Recorded):
 
 
 def read_answer(text: bytes | str) -> HookAnswer:
-    """Read what a hook said. Raises ValueError, whose text says what of it a job cannot do."""
+    """Read a hook's answer. Raises ValueError, which says what is wrong with it."""
     try:
         said = json.loads(text)
-    except (ValueError, RecursionError):  # words for people
+    except (ValueError, RecursionError):  # text for people
         return HookAnswer()
     if not isinstance(said, dict):
         return HookAnswer()
@@ -76,7 +76,7 @@ def read_answer(text: bytes | str) -> HookAnswer:
 
 
 def veto(reason: str) -> Veto:
-    """Return a veto with as much of a reason as is kept."""
+    """Return a veto with its reason cut to MAX_REASON_BYTES."""
     return Veto(reason.strip().encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore"))
 
 
@@ -85,7 +85,7 @@ def _veto(reason: Any) -> Veto:  # noqa: ANN401 - any JSON
 
 
 def _is_text(value: object) -> bool:
-    """Whether it is a text that can be written down: JSON allows halves of characters."""
+    """True when it is text that can be encoded: JSON allows lone surrogates."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
@@ -93,5 +93,5 @@ def _is_text(value: object) -> bool:
 
 
 def is_label(name: str, value: str) -> bool:
-    """Whether a job takes this label."""
+    """True when a job takes this label."""
     return bool(name) and max(len(name), len(value)) <= MAX_LABEL_CHARACTERS and (name + value).isprintable()

@@ -1,4 +1,4 @@
-"""Calls of hooks, as the ledger keeps them: one record a call, however often it was tried, or begun again."""
+"""Calls of hooks, as the ledger keeps them: one record for each call, however often it was tried or begun again."""
 
 import enum
 from collections.abc import Mapping
@@ -9,22 +9,22 @@ from services.lifecycle.model.value import Recorded
 
 
 class CallState(enum.StrEnum):
-    """How a call of a hook goes."""
+    """The state of a hook's call."""
 
     RUNNING = "RUNNING"
     DONE = "DONE"
     VETOED = "VETOED"
     FAILED = "FAILED"
     INTERRUPTED = "INTERRUPTED"
-    """Its job's attempt has ended meanwhile: nobody knows what it came to."""
+    """Its job's attempt ended during the call, so its result is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class HookCall(Recorded):
     """A call of a hook. `call_id` is its key: the same for all tries, and when it is begun again.
 
-    `status` says for people how it was answered, or why not; `answer` is the beginning of what was. `labels` are those
-    that it gives the job.
+    `status` says for people how it was answered, or why it was not; `answer` is the beginning of the answer. `labels`
+    are those that the hook sets on the job.
     """
 
     call_id: str

@@ -1,4 +1,4 @@
-"""What a job needs beside its order, as it is when it begins: its remote, the hooks that it calls, and its files."""
+"""What a job needs beside its spec when it begins: its remote, the hooks that it calls, and its files."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from services.lifecycle.model.value import Recorded
 
 @dataclass(frozen=True, slots=True)
 class Remote(Recorded):
-    """A repository as the git service is to reach it. Never written down here: `token` may be a secret."""
+    """How the git service reaches a repository. Never recorded, because `token` may be a secret."""
 
     repository_id: str
     url: str
@@ -21,8 +21,8 @@ class Hook(Recorded):
     """Something to call: a line for /bin/sh, or a server: a webhook's URL, or (`is_callback`) one that speaks gRPC.
 
     `timeout` in seconds, of a URL for each try.
-    `must_succeed` is its failure policy: whether the job fails with it; `stage` is there for BEFORE and AFTER alone. A
-    server's key or token is never written down here.
+    `must_succeed` is its failure policy: whether the job fails when the hook fails. `stage` is set for BEFORE and
+    AFTER only. The key or token of a server is never recorded here.
     """
 
     hook_id: str
@@ -37,14 +37,14 @@ class Hook(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Hooks(Recorded):
-    """The hooks that a job calls: fixed when it begins. In the order of their calls, those of all events together."""
+    """The hooks that a job calls, fixed when it begins: those of all events, in the order in which they are called."""
 
     hooks: tuple[Hook, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HookResult(Recorded):
-    """What a hook that has not failed has answered: in words for people, and to the job."""
+    """What a hook that did not fail answered: a message for people, and the answer to the job."""
 
     message: str = ""
     answer: HookAnswer = field(default_factory=HookAnswer)
@@ -52,7 +52,7 @@ class HookResult(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class FileContent(Recorded):
-    """An input file, with what is in it. `name` is its path below `.boatyard/input`."""
+    """An input file with its content. `name` is its path below `.boatyard/input`."""
 
     name: str
     data: bytes = field(repr=False)
@@ -60,10 +60,10 @@ class FileContent(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class JobContext(Recorded):
-    """What a driver needs beside the order, as it is now."""
+    """What a driver needs beside the spec, as it is now."""
 
     remote: Remote | None
     hooks: tuple[Hook, ...]
     files: tuple[FileContent, ...] = ()
     pushed_before: tuple[str, ...] = ()
-    """Commits that earlier attempts of the job had begun to push, when they were lost."""
+    """Commits that earlier attempts of the job had begun to push when they were lost."""

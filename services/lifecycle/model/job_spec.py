@@ -1,4 +1,4 @@
-"""A job as it was admitted: everything decided, nothing of it changes."""
+"""A job as it was admitted: everything is decided, and nothing of it changes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,18 +21,18 @@ RETRY_ON = (
 """Failures after which a job is tried again unless its policy says otherwise: of machines and networks, not of work."""
 
 MODEL_ENGINE = "anthropic"
-"""The engine that asks a model; every other runs a command."""
+"""The engine that talks to a model; all others run a command."""
 
 INPUT_DIRECTORY = ".boatyard/input"
 """Where a job's files lie in its workspace, which git does not see."""
 
 INPUT_DATA = ".boatyard/input.json"
-"""Where its data lies there."""
+"""The file there with the job's data."""
 
 MAX_PROMPT_BYTES: Final = 1 << 20
-"""Of all that an agent is told."""
+"""The bound of the whole prompt of an agent."""
 MAX_ARGUMENT_BYTES: Final = (128 << 10) - 1
-"""Of what it is told as an argument: the kernel's bound, for one with its closing NUL."""
+"""The bound of a prompt that is passed as an argument: the kernel's, less the closing NUL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Limits(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class AgentSpec(Recorded):
-    """How an agent runs, everything decided: template, worker and job overlaid on these defaults. Times in seconds."""
+    """How an agent runs, with template, worker and job overlaid on these defaults. Times are in seconds."""
 
     engine: str = "command"
     command: str = ""
@@ -72,7 +72,7 @@ class AgentSpec(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class JobPolicy(Recorded):
-    """What happens around the agent's work, everything decided. Times in seconds."""
+    """What happens around the agent's work, with all layers overlaid on these defaults. Times are in seconds."""
 
     verify_command: str = ""
     verify_timeout: float = 600.0
@@ -99,8 +99,8 @@ class InputFile(Recorded):
 class JobSpec(Recorded):
     """A job as it was admitted; nothing of it changes but labels, which hooks may add. Ids that are empty name nothing.
 
-    `prompt` is what the caller asked, `task` what the agent is told: the same, or built with work item and input around
-    it. `not_before` is when it could be taken first; `data` is a JSON object, or empty.
+    `prompt` is the caller's, `task` is what the agent is given: the prompt, or a text built of it, the work item and
+    the input. `not_before` is the earliest time at which it may be claimed; `data` is a JSON object, or empty.
     """
 
     job_id: str

@@ -1,4 +1,4 @@
-"""What nodes are asked for and answer: bases, workspaces, programs that run, results that are taken."""
+"""What node services are asked for and return: bases, workspaces, running programs and taken results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Layout(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Base(Recorded):
-    """A prepared tree of one commit: its layers, the topmost first, and the directory in which its users are told."""
+    """A prepared tree of one commit: its layers, the topmost first, and the directory that records its users."""
 
     commit_id: str
     layers: tuple[bytes, ...]
@@ -45,7 +45,7 @@ class ModelAgent(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Launch(Recorded):
-    """A program to be run in a workspace, or with `model` that: what a node is asked to start. Times in seconds."""
+    """What a node is asked to start in a workspace: a program, or with `model` a model. Times are in seconds."""
 
     purpose: Purpose
     layout: Layout
@@ -78,7 +78,7 @@ class ModelUse(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class ResourceUsage(Recorded):
-    """What an execution's processes used in all."""
+    """What all processes of an execution used together."""
 
     cpu_seconds: float
     memory_peak_bytes: int
@@ -86,7 +86,7 @@ class ResourceUsage(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Run(Recorded):
-    """How an execution stands at its node."""
+    """An execution as its node reports it."""
 
     execution_id: str
     state: ExecutionState
@@ -112,7 +112,7 @@ class EndedRun(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot(Recorded):
-    """A workspace's state that was kept: the commit that holds it, which is `base_commit_id` when nothing changed."""
+    """The kept state of a workspace: `commit_id` holds it, and equals `base_commit_id` when nothing changed."""
 
     snapshot_id: str
     repository_id: str
@@ -121,13 +121,13 @@ class Snapshot(Recorded):
 
     @property
     def changed(self) -> bool:
-        """Whether it holds anything that the base does not."""
+        """True when it holds anything that the base does not."""
         return self.commit_id != self.base_commit_id
 
 
 @dataclass(frozen=True, slots=True)
 class ResultCommit(Recorded):
-    """What was taken out of a workspace; `commit_id` is the base's when nothing has changed."""
+    """The result that was taken from a workspace; `commit_id` is the base's when nothing has changed."""
 
     commit_id: str
     changed: bool

@@ -1,4 +1,4 @@
-"""How a step or a job ends, and for how long that keeps its workspace."""
+"""How a step or a job ends, and how long its workspace is kept after that."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class Nothing(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Failure(Recorded):
-    """Why something failed: a reason of the catalogue, and words for people."""
+    """Why something failed: a machine-readable reason, and a message for people."""
 
     reason: str
     message: str
@@ -29,7 +29,7 @@ class Outcome(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Retry(Recorded):
-    """How a job goes on whose attempt has failed: in so many seconds, from a snapshot of its cell if one is named."""
+    """How a job continues after a failed attempt: after `seconds`, and from a snapshot of its cell if one is named."""
 
     failure: Failure
     seconds: float
@@ -38,12 +38,12 @@ class Retry(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class RetentionPeriods:
-    """For how many seconds the workspace of a job is kept, where its policy keeps it, by how the job ended."""
+    """How many seconds the workspace of a job is kept, by how the job ended, if its policy keeps it."""
 
     succeeded: float = 24 * 3600.0
     failed: float = 72 * 3600.0
     cancelled: float = 24 * 3600.0
 
     def after(self, state: JobState) -> float:
-        """Return how long, of a state that is final."""
+        """Return the period for a final state."""
         return {JobState.SUCCEEDED: self.succeeded, JobState.CANCELLED: self.cancelled}.get(state, self.failed)

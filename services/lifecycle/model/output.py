@@ -20,7 +20,7 @@ class FileChange(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class DiffSummary(Recorded):
-    """What differs between base and result, cut to what is kept."""
+    """The differences between base and result, cut to what is kept."""
 
     files: tuple[FileChange, ...] = ()
     total_files: int = 0
@@ -42,7 +42,7 @@ class Verification(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Output(Recorded):
-    """What came out of an execution, as far as its job has come."""
+    """The output of an execution, as far as its job has come."""
 
     summary: str = ""
     changes: DiffSummary = field(default_factory=DiffSummary)

@@ -1,4 +1,4 @@
-"""Where jobs, executions and stages stand, and the choices that a policy has."""
+"""The states of jobs, executions and stages, and the choices that a policy has."""
 
 import enum
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Final
 
 
 class JobState(enum.StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -17,12 +17,12 @@ class JobState(enum.StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing changes any more."""
+        """True when the state does not change any more."""
         return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
 
 
 class ExecutionState(enum.StrEnum):
-    """Where an execution stands."""
+    """The state of an execution."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -32,12 +32,12 @@ class ExecutionState(enum.StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing changes any more."""
+        """True when the state does not change any more."""
         return self not in {ExecutionState.PENDING, ExecutionState.RUNNING}
 
 
 class StageState(enum.StrEnum):
-    """How a stage goes."""
+    """The state of a stage."""
 
     RUNNING = "RUNNING"
     DONE = "DONE"
@@ -63,7 +63,7 @@ class HookEvent(enum.StrEnum):
 
     @property
     def may_veto(self) -> bool:
-        """Whether a hook is asked, and not only told."""
+        """True when the hook's answer may stop the job."""
         return self in {HookEvent.PRE, HookEvent.BEFORE}
 
 

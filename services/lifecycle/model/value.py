@@ -1,6 +1,6 @@
-"""Values that are written down: `dump` makes JSON of each, and `load` the same value of that.
+"""Values that are stored: `dump` writes one as JSON, and `load` reads it again.
 
-`pack` and `unpack` do the same for values that travel: compressed, for a prompt in JSON may be larger than a message.
+`pack` and `unpack` do the same for values that are sent, compressed, because a prompt in JSON may exceed a message.
 """
 
 import zlib
@@ -20,7 +20,7 @@ class Recorded:
 Value = TypeVar("Value", bound=Recorded)
 
 _MAX_TEXT_BYTES = 64 << 20
-"""Far beyond what any value takes: the work of unpacking what somebody sends has an end."""
+"""Far more than any value needs: it bounds the work of unpacking what somebody sends."""
 
 
 @cache
@@ -36,14 +36,14 @@ def dump(value: Recorded) -> str:
 
 
 def load(kind: type[Value], text: str) -> Value:
-    """Read what `dump` wrote. Fields that this version does not know are skipped, new ones have their defaults."""
+    """Read what `dump` wrote. Unknown fields are skipped, and missing ones have their defaults."""
     known: Any = kind
     value: Value = _adapter(known).validate_json(text)
     return value
 
 
 def pack(value: Recorded) -> bytes:
-    """Write a value as few bytes."""
+    """Write a value as compressed bytes."""
     return zlib.compress(dump(value).encode())
 
 

@@ -1,7 +1,7 @@
 """The node services, as a job's driver calls them: the only place in this package that knows their stubs.
 
-Every call for a job shows its fence. A node that is away, or has no room, is asked again until patience is over; all
-calls may be repeated, for ids are chosen here, and node services answer the same request the same way.
+Every call for a job carries its fence. A node that is away, or has no room, is called again within RetryLimits. All
+calls may be repeated: ids are chosen here, and node services answer the same request in the same way.
 """
 
 from services.lifecycle.nodes.channels import connected

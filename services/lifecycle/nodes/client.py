@@ -1,4 +1,4 @@
-"""The calls, one method each."""
+"""The calls to the node services, a method for each."""
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -49,15 +49,15 @@ class Nodes:
     patience: RetryLimits = field(default_factory=RetryLimits)
 
     def for_job(self, fence: Fence, pause: Pause, check: Callable[[], None] = lambda: None) -> "JobNodes":
-        """Return a client that shows `fence`, and waits between tries by `pause`; before each it calls `check`.
+        """Return a client that sends `fence`, waits between tries with `pause`, and calls `check` before each try.
 
-        Both may raise: whoever has stood still past the end of its lease is not to go on where it was.
+        Both may raise, so that a process that was frozen past the end of its lease does not simply continue.
         """
         return JobNodes(self, fence, pause, check)
 
 
 class JobNodes:
-    """The node services, for one job. What they refuse is raised as ServiceError; NodeLost when patience is over."""
+    """The node services, for one job. Refusals are raised as ServiceError, and NodeLost after the RetryLimits."""
 
     def __init__(self, nodes: Nodes, fence: Fence, pause: Pause, check: Callable[[], None]) -> None:
         self._workspace = workspace_rpc.WorkspaceServiceStub(nodes.workspace)
@@ -74,7 +74,7 @@ class JobNodes:
     async def create_workspace(
         self, workspace_id: str, base: Base | None, order: JobSpec, files: Mapping[str, bytes] | None = None
     ) -> Layout:
-        """Make a workspace that starts from a base, or empty, with files beside that: their contents, by path."""
+        """Make a workspace from a base, or an empty one, and write `files` (contents by path) into it."""
         given = (files or {}).items()
         request = workspace_pb.CreateWorkspaceRequest(
             workspace_id=workspace_id,
@@ -88,7 +88,7 @@ class JobNodes:
         return wire.layout_from_proto(answer.workspace.layout)
 
     async def close_workspace(self, workspace_id: str, *, failed: bool, keep_seconds: float) -> None:
-        """Record that a workspace's work is over, how, and how long it is kept; one that is gone needs no record."""
+        """Record that the work in a workspace has ended, how, and how long to keep it; it may be gone already."""
         states = workspace_pb.Workspace
         state = states.STATE_ERROR if failed else states.STATE_COMPLETED
         request = workspace_pb.UpdateWorkspaceStateRequest(
@@ -132,7 +132,7 @@ class JobNodes:
     async def take_result(
         self, layout: Layout, base: Base, order: JobSpec, *, result_id: str, message: str, author: str
     ) -> ResultCommit:
-        """Take a working tree as a commit. It is dated by the order, so that taking it twice is the same commit."""
+        """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit."""
         request = git_pb.TakeResultRequest(
             tree=wire.working_tree_to_proto(layout, base, order.agent.sandbox_tier),
             repository_id=order.repository_id,
@@ -145,7 +145,7 @@ class JobNodes:
         return ResultCommit(answer.commit_id, answer.changed, tuple(answer.lost_repositories))
 
     async def snapshot(self, layout: Layout, base: Base, order: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
-        """Keep a working tree as it is; one that was kept under that id already is returned as it was."""
+        """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
         request = git_pb.SnapshotTreeRequest(
             tree=wire.working_tree_to_proto(layout, base, order.agent.sandbox_tier),
             repository_id=order.repository_id,
@@ -203,7 +203,7 @@ class JobNodes:
     # Executions.
 
     async def start(self, execution_id: str, launch: Launch) -> Run:
-        """Start an execution; one of that id that is there already is returned as it is."""
+        """Start an execution; an existing one of that id is returned as it is."""
         request = execution_pb.StartExecutionRequest(
             execution_id=execution_id, spec=wire.spec_to_proto(launch, self._job_id)
         )
@@ -220,7 +220,7 @@ class JobNodes:
         return wire.run_from_proto(answer.execution)
 
     async def wait(self, execution_id: str) -> Run:
-        """Wait for an execution's end, whatever is restarted meanwhile."""
+        """Wait for the end of an execution, also across restarts of its service."""
         request = execution_pb.WaitExecutionRequest(
             execution_id=execution_id, timeout=Duration(seconds=int(_WAIT_SECONDS))
         )
@@ -231,7 +231,7 @@ class JobNodes:
                 return run
 
     async def stop(self, execution_id: str) -> None:
-        """Ask an execution to end; one that has ended, or was never started, needs no asking."""
+        """Stop an execution. Does nothing when it has ended, or was never started."""
         request = execution_pb.StopExecutionRequest(execution_id=execution_id)
         try:
             await self._call(self._execution.StopExecution, request)
@@ -277,7 +277,7 @@ class JobNodes:
 
 
 def _bounded(files: Iterable[FileChange]) -> tuple[FileChange, ...]:
-    """Keep files for as long as their paths take no more than they may."""
+    """Keep the first files whose paths fit into _MAX_FILES_BYTES."""
     kept, size = [], 0
     for file in files:
         size += len(file.path) + len(file.old_path)

@@ -1,4 +1,4 @@
-"""What runs and lies on this machine, whichever job it is of. Asked without any job's fence, as an operator would."""
+"""All executions and workspaces on this machine, of whichever job. Called without a fence, like an operator."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -32,7 +32,7 @@ class JobResource:
 
 
 class NodeInventory:
-    """The node services as a whole. Raises ServiceError for all that is not as wanted, and when one is away."""
+    """The node services as a whole. Raises ServiceError for every refusal, and when a service is away."""
 
     def __init__(self, nodes: Nodes) -> None:
         self._workspace = workspace_rpc.WorkspaceServiceStub(nodes.workspace)
@@ -52,7 +52,7 @@ class NodeInventory:
         return [each for each in found if each.job_id]
 
     async def workspaces(self) -> list[JobResource]:
-        """Return the workspaces of jobs whose work is not over."""
+        """Return the workspaces of jobs that are still worked in."""
         request = workspace_pb.ListWorkspacesRequest(states=[workspace_pb.Workspace.STATE_ACTIVE], page_size=_PAGE)
         found = [
             JobResource(each.workspace_id, each.purpose.job_id)
@@ -62,7 +62,7 @@ class NodeInventory:
         return [each for each in found if each.job_id]
 
     async def stop(self, execution_id: str) -> None:
-        """Ask an execution to end; one that has ended needs no asking."""
+        """Stop an execution. Does nothing when it has ended."""
         request = execution_pb.StopExecutionRequest(execution_id=execution_id)
         with suppress(NotFound):
             try:
@@ -72,7 +72,7 @@ class NodeInventory:
                     raise
 
     async def close(self, workspace_id: str, keep_seconds: float) -> None:
-        """Keep a workspace for so long, as one whose work has failed; 0 removes it. One that is gone is a success."""
+        """Mark a workspace as failed and keep it for `keep_seconds`; 0 removes it. It may be gone already."""
         if not keep_seconds:
             removed = workspace_pb.DeleteWorkspaceRequest(workspace_id=workspace_id)
             await _answer(self._workspace.DeleteWorkspace(removed, timeout=_LONG_SECONDS))

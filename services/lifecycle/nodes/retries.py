@@ -1,4 +1,4 @@
-"""Asking again: a node service that restarts, or is full, is waited for, but not for ever."""
+"""Retries: a node service that restarts or is full is waited for, within limits."""
 
 import random
 import time
@@ -17,8 +17,8 @@ T = TypeVar("T")
 Pause = Callable[[float], Awaitable[None]]
 
 _PASSING = {
-    "WORKSPACE_HELD",  # by a sandbox of ours, which is on its way out: on a busy machine that takes a while
-    "WORKSPACE_NOT_MOUNTED",  # yet: its service begins to run again
+    "WORKSPACE_HELD",  # by a sandbox of ours that is ending: on a busy machine that takes a while
+    "WORKSPACE_NOT_MOUNTED",  # yet: its service is just starting again
 }
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 3.0
@@ -29,13 +29,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """How long a node service is waited for, in seconds: one that is away, and one that has no room."""
+    """How many seconds to retry while a node service is away, and while it has no room."""
 
     away: float = 300.0
     full: float = 3600.0
 
     def for_error(self, error: ServiceError) -> float | None:
-        """Return how long to try again after `error`; None when it is an answer."""
+        """Return how many seconds to retry after `error`; None when it is final."""
         if isinstance(error, Exhausted) and error.retry_after is not None:
             return self.full
         if isinstance(error, Unavailable | DeadlineExceeded) or error.reason in _PASSING:
@@ -46,7 +46,7 @@ class RetryLimits:
 
 
 class NodeLost(ServiceError):
-    """A node service did not come back, or had no room, for longer than is waited for."""
+    """A node service was away, or had no room, for longer than the RetryLimits."""
 
     status = Status.FAILED_PRECONDITION
 
@@ -55,7 +55,7 @@ class NodeLost(ServiceError):
 
 
 async def call_with_retries(call: Callable[[], Awaitable[T]], *, patience: RetryLimits, pause: Pause) -> T:
-    """Call until there is an answer. Raises the ServiceError that it is, NodeLost, and whatever `pause` raises."""
+    """Call until there is a final answer. Raises its ServiceError, NodeLost, and whatever `pause` raises."""
     started, delay = time.monotonic(), _FIRST_PAUSE_SECONDS
     while True:
         try:

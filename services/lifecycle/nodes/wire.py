@@ -1,4 +1,4 @@
-"""Between the node services' messages and our values."""
+"""Converts between the node services' messages and our values."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -117,7 +117,7 @@ def _model_use_from_proto(message: execution_pb.ModelUse) -> ModelUse:
 
 
 def workspace_purpose_to_proto(order: JobSpec) -> workspace_pb.Purpose:
-    """Write whom a workspace is for."""
+    """Write what a workspace is for."""
     return workspace_pb.Purpose(
         project_id=order.project_id,
         job_id=order.job_id,
@@ -143,12 +143,12 @@ def layout_from_proto(message: layout_pb.Layout) -> Layout:
 
 
 def visibility_to_proto(tier: Tier) -> "workspace_pb.Visibility.ValueType":
-    """Write who must find a workspace's files: a container's engine sees what the host does."""
+    """Write who must be able to see a workspace's files: a container engine sees what the host sees."""
     return workspace_pb.VISIBILITY_SANDBOXES if tier is Tier.BUBBLEWRAP else workspace_pb.VISIBILITY_HOST
 
 
 def working_tree_to_proto(value: Layout, base: Base, tier: Tier) -> git_pb.WorkingTree:
-    """Write a tree that an agent may have written. Git is ours, and in no image: beside a container it is sandboxed."""
+    """Write a tree that an agent may have written. No image has our git, so for a container it runs in bubblewrap."""
     own = Tier.BUBBLEWRAP if tier is Tier.CONTAINER else tier
     return git_pb.WorkingTree(
         layout=layout_to_proto(value), read_only_paths=base.read_only_paths, sandbox_tier=tier_to_proto(own)

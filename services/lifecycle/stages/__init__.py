@@ -1,1 +1,1 @@
-"""What is done for a job, one small module a group of steps. Each step may be done again, and then changes nothing."""
+"""The stages of a job, a small module for each group of steps. Repeating a step changes nothing."""

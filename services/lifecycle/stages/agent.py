@@ -1,4 +1,4 @@
-"""The agent: started in one step and followed in another, so that whoever comes after a crash finds it running."""
+"""The agent: started in one step and followed in another, so that after a crash it is found running."""
 
 import re
 from dataclasses import replace
@@ -18,24 +18,24 @@ from services.sandbox.spec import Network, Tier
 _TAIL_BYTES = 16 << 10
 _SUMMARY_BYTES = 2 << 10
 ASK_FILE = ".boatyard/ask"
-"""Where an agent that may ask leaves its question, below the directory that it begins in."""
-_SPARE_BYTES = 1 << 10  # for what we tell of how to ask a person
+"""Where an agent that may ask writes its question, below its working directory."""
+_SPARE_BYTES = 1 << 10  # for the paragraph on how to ask a person
 _HOOK_STEP = re.compile(r"-hook-\d+$")
 _TOO_LATE = ("push", "post-hook-1")
-"""Steps from which on a cancel changes nothing: others may know of the result."""
+"""After these steps have begun a cancellation changes nothing: the result may be public."""
 
 
 async def start_agent(job: JobRun, layout: Layout, base: Base | None, task: str) -> None:
-    """Start the agent, once per round, with what it is told. Raises JobFailed (SANDBOX_UNAVAILABLE, …)."""
+    """Start the agent with its prompt, once per round. Raises JobFailed (SANDBOX_UNAVAILABLE, …)."""
 
-    async def start() -> Run:  # what hooks before it add is known now
+    async def start() -> Run:  # after the hooks before it, whose additions belong to the prompt
         return await begin(job, job.agent_id, _launch(job, layout, base, task))
 
     await job.step(job.in_round("start"), Run, start, noted)
 
 
 async def follow_agent(job: JobRun) -> Run:
-    """Follow the agent to its end, which comes soon when the job is to end. Its own failure is no error here."""
+    """Follow the agent to its end, and stop it when the job is cancelled. The agent's failure is not an error here."""
 
     async def follow() -> EndedRun:
         run = await end_of(job, job.agent_id)
@@ -59,7 +59,7 @@ async def follow_agent(job: JobRun) -> Run:
 
 
 async def stop_agent(job: JobRun) -> None:
-    """End the agent of a job that failed beside it. Raises JobFailed (NODE_LOST)."""
+    """Stop the agent of a job that has failed in another step. Raises JobFailed (NODE_LOST)."""
 
     async def stop() -> Nothing:
         await stopped(job, agent_of(job.execution_id, job.rounds_begun))
@@ -69,37 +69,37 @@ async def stop_agent(job: JobRun) -> None:
 
 
 def is_agent_gone(job: JobRun) -> bool:
-    """Whether nothing of the agent runs any more, or ever has, and its workspace is free."""
+    """True when no agent process is left, or none was started, so that the workspace is free."""
     last = step_in("agent", job.rounds_begun)
     return not job.rounds_begun or job.has_ended(last) or job.recorded("stop", Nothing) is not None
 
 
 def judge_agent(job: JobRun, run: Run) -> None:
-    """Raise JobCancelled or JobFailed unless the agent has done what it should, and the job is to go on."""
+    """Raise JobCancelled or JobFailed unless the agent succeeded and the job may go on."""
     if not any(map(job.has_begun, _TOO_LATE)):
         job.check_cancelled()
-    if run.state is ExecutionState.CANCELLED:  # at the node itself, by an operator
+    if run.state is ExecutionState.CANCELLED:  # on the node, by an operator
         raise JobCancelled
     if run.state is not ExecutionState.SUCCEEDED:
         raise JobFailed(Failure(run.reason, run.message))
 
 
 def fits(job: JobRun, task: str, *more: str) -> bool:
-    """Whether an agent can be told a task, with what hooks have added, and may be told some more."""
+    """True when a task, the additions of hooks and `more` fit into the agent's prompt."""
     agent = job.order.agent
     as_argument = agent.engine != MODEL_ENGINE and agent.prompt_delivery is PromptDelivery.ARGUMENT
     return len(_told(job, task, *more).encode()) <= (MAX_ARGUMENT_BYTES if as_argument else MAX_PROMPT_BYTES)
 
 
 def takes_addition(job: JobRun, addition: str) -> bool:
-    """Whether hooks may add this to what the agent is told, with room left for what we say of asking."""
+    """True when a hook may add this to the prompt, with room left for the paragraph on how to ask a person."""
     task = job.order.task
     added = len(_told(job, "", addition).encode())
     return added <= MAX_ADDITIONS_BYTES and fits(job, task, addition, "x" * _SPARE_BYTES)
 
 
 def _told(job: JobRun, task: str, *more: str) -> str:
-    """Return what the agent is told: its task, and what hooks have added so far."""
+    """Return the agent's prompt: its task, and the additions of hooks so far."""
     called = (job.recorded(name, HookResult) for name in job.stages if _HOOK_STEP.search(name))
     added = [each.answer.prompt_addition.strip() for each in called if each is not None]
     return "\n\n".join(part for part in (task, *added, *more) if part)
@@ -120,7 +120,7 @@ def _launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch
     }
     if order.policy.agent_may_ask:
         ours["BOATYARD_ASK_FILE"] = ASK_FILE
-    if agent.engine != MODEL_ENGINE:  # which is told directly
+    if agent.engine != MODEL_ENGINE:  # which gets both in its own fields
         ours |= {"BOATYARD_SYSTEM_PROMPT": agent.system_prompt, "BOATYARD_MODEL": agent.model}
     environment = {**agent.environment, **{name: value for name, value in ours.items() if value}}
     model = None

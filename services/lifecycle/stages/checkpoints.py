@@ -1,4 +1,4 @@
-"""Asking people, in a job's life: a question that has no answer parks the job, and holds nothing while it waits."""
+"""Questions to people: a question without an answer parks the job, which holds nothing while it waits."""
 
 from dataclasses import replace
 
@@ -26,9 +26,9 @@ _TEXTS = {
 
 
 async def ask(job: JobRun, name: str, origin: Origin, text: str, *, takes_changes: bool = False) -> Decision:
-    """Have a person decide, and return the decision: APPROVED, or with `takes_changes` CHANGES_REQUESTED.
+    """Ask a person, and return the decision: APPROVED, or with `takes_changes` CHANGES_REQUESTED.
 
-    `name` is the question's, unique in the attempt, at most 30 characters of an id. `text` is cut to 16 KiB.
+    `name` identifies the question in the attempt: at most 30 characters of an id. `text` is cut to 16 KiB.
     Raises Parked while there is no answer, JobFailed (REJECTED, EXPIRED), JobCancelled.
     """
 
@@ -50,9 +50,9 @@ async def ask(job: JobRun, name: str, origin: Origin, text: str, *, takes_change
 
 
 async def approval(job: JobRun, stage: str) -> str:
-    """Ask before a stage, where the policy wants it.
+    """Ask before a stage if the policy says so.
 
-    Return what the agent is to be told in another round; empty when the stage may begin. Raises as `ask`.
+    Return the agent's task for another round; empty when the stage may begin. Raises what `ask` raises.
     """
     if stage not in job.order.policy.checkpoints:
         return ""
@@ -66,9 +66,9 @@ async def approval(job: JobRun, stage: str) -> str:
 
 
 async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
-    """Pass on what the agent asks, if it may and does; return what it is to be told, or nothing.
+    """Ask a person the agent's question, if it may ask and has; return its task for another round, or an empty string.
 
-    Raises JobFailed (ASK_UNREADABLE; ROUNDS_EXCEEDED where it could not go on after an answer), and as `ask`.
+    Raises JobFailed (ASK_UNREADABLE; ROUNDS_EXCEEDED when no round is left for the answer), and what `ask` raises.
     """
     if not job.order.policy.agent_may_ask:
         return ""
@@ -94,7 +94,7 @@ async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
 
 
 def first_task(job: JobRun) -> str:
-    """Return what the agent is told in its first round."""
+    """Return the agent's task in its first round."""
     if not job.order.policy.agent_may_ask:
         return job.order.task
     whole = (
@@ -105,7 +105,7 @@ def first_task(job: JobRun) -> str:
 
 
 def _told_again(job: JobRun, words: str) -> str:
-    """Return the task and what came of it so far; where that is too long for one argument, the latter alone."""
+    """Return the first task followed by `words`; only `words` when both do not fit."""
     whole = f"{first_task(job).rstrip()}\n\n{words}\n"
     return whole if fits(job, whole) else words + "\n"
 
@@ -124,7 +124,7 @@ def _question(job: JobRun, name: str, origin: Origin, text: str, takes_changes: 
 
 
 def _seen(output: Output) -> Output:
-    """Return what a person is shown of an output."""
+    """Return the part of an output that a person is shown."""
     changes = replace(output.changes, files=output.changes.files[:_MAX_FILES], diff=b"", diff_truncated=False)
     return replace(output, changes=changes, log_tail=b"")
 

@@ -1,4 +1,4 @@
-"""What becomes of a workspace when all is over: its contents are kept, then it for a while, or not at all."""
+"""Cleanup: the content of a workspace is kept as a snapshot, and the workspace for a while, or not at all."""
 
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ _UNTIL_REMOVED_SECONDS = 100 * 365 * 86400.0
 
 
 async def keep_state(job: JobRun) -> None:
-    """Keep what an agent left whose job has not succeeded, before anybody lets go of it. Raises JobFailed."""
+    """Keep a snapshot of the workspace of a job that has not succeeded, before it is released. Raises JobFailed."""
     layout, base = job.recorded("workspace", Layout), job.recorded("base", Base)
     if layout is None or base is None or not job.has_begun("start"):
-        return  # no agent was there, or nothing that git could compare
-    # How the job ended is not said: a killed driver may come back to another end, and ask for the same snapshot.
+        return  # there was no agent, or nothing that git could compare
+    # The message does not say how the job ended: after a kill it may end otherwise, with the same snapshot id.
     snapshot_id = snapshot_of(job.execution_id)
     message = f"What job {job.order.job_id} left in its workspace\n"
 
@@ -33,9 +33,9 @@ async def keep_state(job: JobRun) -> None:
 
 
 async def clean_up(job: JobRun, state: JobState) -> None:
-    """Remove the agent's workspace, or say how its work went and how long it is kept. No end changes by it.
+    """Remove the agent's workspace, or record how its work ended and how long it is kept.
 
-    One whose state could not be kept stays until somebody removes it: it has the only copy.
+    A workspace of which no snapshot could be taken stays until somebody removes it: it has the only copy.
     """
     seconds = _kept_seconds(job, state)
 
@@ -55,7 +55,7 @@ async def clean_up(job: JobRun, state: JobState) -> None:
 
 
 def _kept_seconds(job: JobRun, state: JobState) -> float:
-    """Return how long the workspace is kept; 0 removes it."""
+    """Return how many seconds the workspace is kept; 0 removes it."""
     if job.has_begun("snapshot") and job.recorded("snapshot", Snapshot) is None:
         return _UNTIL_REMOVED_SECONDS
     seconds = job.keeping.after(state)

@@ -1,4 +1,4 @@
-"""Starting, following and ending a program at the execution service. What may run is always seen to its end."""
+"""Starts, follows and stops programs at the execution service. Whatever may be running is followed to its end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,22 +18,22 @@ _LOST = frozenset({"RUNNER_LOST", "SANDBOX_FAILED"})
 
 
 async def begin(job: JobRun, execution_id: str, launch: Launch) -> Run:
-    """Start an execution, once: one that is there already is returned as it is.
+    """Start an execution once: an existing one is returned as it is.
 
-    When the job is to end nothing is started, and what was started is ended. Raises JobCancelled when there is nothing.
+    When the job is cancelled nothing is started, and a started one is stopped. Raises JobCancelled when there is none.
     """
     try:
         job.check_cancelled()
         return await job.nodes.start(execution_id, launch)
     except JobCancelled:
-        run = await stopped(job, execution_id)  # it may have begun: before a restart, or the answer was lost
+        run = await stopped(job, execution_id)  # it may have been started before a restart, or the response was lost
         if run is None:
             raise
         return run
 
 
 async def end_of(job: JobRun, execution_id: str) -> Run:
-    """Follow an execution to its end; when the job is to end, bring it about."""
+    """Follow an execution to its end, and stop it when the job is cancelled."""
     try:
         return await job.unless_cancelled(job.nodes.wait(execution_id))
     except JobCancelled:
@@ -43,7 +43,7 @@ async def end_of(job: JobRun, execution_id: str) -> Run:
 
 
 async def stopped(job: JobRun, execution_id: str) -> Run | None:
-    """End an execution, and return how it ended; None when it never began."""
+    """Stop an execution, and return how it ended; None when it was never started."""
     with job.uninterrupted():
         await job.nodes.stop(execution_id)
         if await job.nodes.find(execution_id) is None:
@@ -52,7 +52,7 @@ async def stopped(job: JobRun, execution_id: str) -> Run | None:
 
 
 def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
-    """Put how an execution stands into what is known of it. One that a node has accepted counts as running."""
+    """Return the note with the run's state in it. An execution that a node has accepted counts as running."""
     accepted = run.state is ExecutionState.PENDING
     return replace(
         note,
@@ -74,9 +74,9 @@ def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
 
 @dataclass(frozen=True, slots=True)
 class AuxiliaryExecution:
-    """A line for /bin/sh to be run beside the agent's work, in a fresh tree of `base`, or an empty one.
+    """A line for /bin/sh that runs beside the agent's work: a hook or a check.
 
-    With `layout`, a workspace made from `base`, it is run in that, which is left as it then is.
+    It runs in a new workspace, made from `base` or empty; with `layout`, in that workspace of `base`, which stays.
     """
 
     execution_id: str
@@ -90,10 +90,10 @@ class AuxiliaryExecution:
 
 
 async def run_auxiliary(job: JobRun, auxiliary: AuxiliaryExecution) -> Run:
-    """Run an auxiliary; return how it ended, with the workspace gone that was made for it.
+    """Run an auxiliary execution, remove the workspace that was made for it, and return how it ended.
 
-    One whose runner or sandbox was lost says nothing of the work, and is run again under another id, three times in
-    all. Raises JobCancelled, with nothing left, when the job is to end.
+    When its runner or sandbox was lost, that says nothing of the work: it is run again under another id, up to three
+    times in all. Raises JobCancelled, with nothing left, when the job is cancelled.
     """
     tries = (auxiliary.execution_id, *(f"{auxiliary.execution_id}-try-{number}" for number in range(2, _TRIES + 1)))
     for execution_id in tries:
@@ -150,7 +150,7 @@ async def _remove(job: JobRun, auxiliary: AuxiliaryExecution) -> None:
 
 
 def exited(run: Run) -> bool:
-    """Whether a program ended by itself, with an exit code: what forced it to end leaves one too."""
+    """True when a program exited by itself: one that was stopped has an exit code too."""
     return run.exit_code is not None and run.reason in {"", "AGENT_FAILED"}
 
 
@@ -160,7 +160,7 @@ def shell(line: str, *arguments: bytes) -> tuple[bytes, ...]:
 
 
 def last_lines(tail: bytes, max_bytes: int) -> str:
-    """Return the last whole lines of some output that fit, as text; of a longer last line its end."""
+    """Return the last whole lines that fit into `max_bytes`, as text; of a longer last line, its end."""
     whole = tail.decode(errors="replace").strip()
     text = whole.encode()[-max_bytes:].decode(errors="ignore")
     if len(text) < len(whole) and "\n" in text:

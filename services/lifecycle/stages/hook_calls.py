@@ -12,14 +12,14 @@ from services.lifecycle.stages.executions import exited, last_lines
 from services.lifecycle.webhooks import TRIES, Callback, CallFailed, WebhookRequest, Webhooks
 
 MAX_OUTPUT_BYTES = 64 << 10
-"""Of a command's output the end that is looked at: as much as of a server's answer."""
+"""How much is read of the end of a command's output: as much as of a server's answer."""
 
 _MAX_LINE_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCall:
-    """A call of a server. `call_id` tells it from others; `key` signs it, or is the token that it shows."""
+    """A call of a server. `call_id` identifies it; `key` signs it, or is the token that it sends."""
 
     hook: Hook
     call_id: str
@@ -32,14 +32,14 @@ class ServerCall:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a hook that has not failed said: `how`, such as `answered 200`; `line` is the one that people are shown."""
+    """The reply of a hook that did not fail. `how` is such as `answered 200`; `line` is what people are shown."""
 
     how: str
     line: str
     tries: int = 1
     answer: HookAnswer = field(default_factory=HookAnswer)
     text: str = ""
-    """The beginning of what it said."""
+    """The beginning of its output or body."""
 
     def __str__(self) -> str:
         how = self.how + (f" at try {self.tries}" if self.tries > 1 else "")
@@ -51,7 +51,7 @@ class Reply:
 
 
 class HookFailed(Exception):
-    """A hook could not be called, or has not answered as it should; the message says why, `tries` how often."""
+    """A hook could not be called, or its answer is wrong; the message says why, and `tries` how often it was called."""
 
     def __init__(self, message: str, tries: int = 1) -> None:
         super().__init__(message)
@@ -59,13 +59,13 @@ class HookFailed(Exception):
 
 
 def environment_of(hook: Hook) -> dict[str, bytes]:
-    """Return what a command finds in its environment."""
+    """Return the environment variables of a command."""
     named = {"BOATYARD_HOOK_ID": hook.hook_id, "BOATYARD_HOOK_EVENT": hook.event, "BOATYARD_HOOK_STAGE": hook.stage}
     return {name: value.encode() for name, value in named.items() if value}
 
 
 def reply_of_command(hook: Hook, run: Run, tail: bytes) -> Reply:
-    """Judge a command by its end and the end of its output. Raises HookFailed."""
+    """Read the reply from a command's exit and the end of its output. Raises HookFailed."""
     if run.state is not ExecutionState.SUCCEEDED and not exited(run):
         raise HookFailed(f"ended with {run.reason}: {run.message}")
     last = tail.strip().rpartition(b"\n")[2]
@@ -121,7 +121,7 @@ def _beginning(said: bytes) -> str:
 
 
 def _understood(hook: Hook, said: bytes, tries: int) -> HookAnswer:
-    """Read the answer of a hook that is asked; those that are only told may say what they like."""
+    """Read the answer of a hook that may veto. The output of other hooks has no meaning."""
     if not hook.event.may_veto:
         return HookAnswer()
     try:

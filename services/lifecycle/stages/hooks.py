@@ -1,4 +1,4 @@
-"""Hooks in a job's life, each called once, and recorded before the next: commands in a sandbox, and servers."""
+"""Calls the hooks of a job, each once and recorded before the next: commands in a sandbox, and servers."""
 
 import re
 from contextlib import nullcontext, suppress
@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 async def choose_hooks(job: JobRun, registered: tuple[Hook, ...]) -> None:
-    """Fix what this job calls: the hooks that are registered now."""
+    """Fix the hooks that this job calls: those that are registered now."""
 
     async def fixed() -> Hooks:
         return Hooks(registered)
@@ -61,8 +61,8 @@ async def call_hooks_before(job: JobRun, stage: str) -> None:
 async def call_hooks_after(job: JobRun, stage: str, result: Recorded) -> None:
     """Call the hooks after a stage that is done, in order. Raises JobFailed (HOOK_FAILED, …).
 
-    Not where the stage found that the job is to fail: why it does says more. Nor does a cancel after the push change
-    anything: it is too late.
+    Their failure does not count when the stage's own result makes the job fail: that reason says more. After the push
+    it is too late for a cancellation.
     """
     with suppress(JobCancelled) if _plain(stage) == "push" else nullcontext():
         try:
@@ -78,7 +78,7 @@ async def call_post_hooks(job: JobRun) -> None:
 
 
 async def call_error_hooks(job: JobRun, outcome: Outcome) -> None:
-    """Call the hooks that get the error, in order. What ended the job is recorded first, so that it stays that."""
+    """Call the hooks that get the error, in order. The outcome is recorded first, so that it cannot change."""
     if not _chosen(job, HookEvent.ERROR):
         return
 
@@ -90,7 +90,7 @@ async def call_error_hooks(job: JobRun, outcome: Outcome) -> None:
 
 
 def failed_before(job: JobRun) -> Outcome | None:
-    """Return how a job has failed whose error hooks were being called when its driver was restarted."""
+    """Return the recorded outcome of a job whose driver was restarted while it called error hooks."""
     return job.recorded("error", Outcome)
 
 
@@ -105,7 +105,7 @@ def _went_well(result: Recorded) -> bool:
 
 
 def _chosen(job: JobRun, event: HookEvent, stage: str = "") -> list[Hook]:
-    """Return the hooks to call; those of a stage come around each of its rounds, such as `take` and `take-2`."""
+    """Return the hooks to call; those of a stage are called in each of its rounds, such as `take` and `take-2`."""
     chosen = job.recorded("hooks", Hooks)
     named = (event, _plain(stage))
     return [] if chosen is None else [hook for hook in chosen.hooks if (hook.event, hook.stage) == named]
@@ -156,7 +156,7 @@ async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> 
 
 
 async def _run(job: JobRun, call: HookCall, hook: Hook, document: Document) -> Reply:
-    """Run a command, in the job's workspace when that is made and no agent is in it. Raises HookFailed."""
+    """Run a command, in the job's workspace if that exists and no agent is in it. Raises HookFailed."""
     layout = job.recorded("workspace", Layout) if is_agent_gone(job) and not job.lease.is_moved else None
     auxiliary = AuxiliaryExecution(
         call.call_id,
@@ -180,7 +180,7 @@ async def _serve(job: JobRun, call: HookCall, hook: Hook, document: Document) ->
 
 
 def _check(job: JobRun, hook: Hook, reply: Reply) -> None:
-    """Raise HookFailed where a hook adds too much to what is there, or asks a person where no job waits."""
+    """Raise HookFailed when a hook adds too much, or asks a person before a stage where no job can wait."""
     answer = reply.answer
     if answer.ask and hook.stage in _WITHOUT_A_WAIT:
         raise HookFailed(f"it asks a person before {hook.stage}, where no job waits: before push one does", reply.tries)

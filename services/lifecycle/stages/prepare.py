@@ -1,4 +1,4 @@
-"""What an agent finds when it begins: a tree of the repository, in a workspace, on a branch of its own."""
+"""Prepares what an agent starts in: a tree of the repository, in a workspace, on its own branch."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from services.lifecycle.run import JobRun
 
 
 async def prepare_base(job: JobRun, remote: Remote) -> Base:
-    """Bring the mirror up to date and have a tree of what is wanted of it. Raises JobFailed (CLONE_FAILED, …)."""
+    """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …)."""
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
         return replace(note, output=replace(note.output, base_commit_id=base.commit_id, branch=job.order.branch))
@@ -45,7 +45,7 @@ async def make_workspace(job: JobRun, base: Base | None, files: Sequence[FileCon
 
 
 def _input(order: JobSpec, files: Sequence[FileContent]) -> dict[str, bytes]:
-    """Return what of a job's input lies where in its workspace."""
+    """Return the job's input files in its workspace: contents by path."""
     given = {f"{INPUT_DIRECTORY}/{file.name}": file.data for file in files}
     return given | ({INPUT_DATA: order.data} if order.data else {})
 

@@ -1,4 +1,4 @@
-"""What came out: taken as a commit, compared with the base, checked by us, and published."""
+"""The result: taken as a commit, compared with the base, verified by us, and published."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -84,7 +84,7 @@ async def _check(job: JobRun, tree: Base) -> Verification:
 
 
 def is_to_publish(job: JobRun, taken: ResultCommit) -> bool:
-    """Whether there is a result, and it is wanted."""
+    """True when there is a result, and the policy publishes it."""
     return job.order.policy.publish is Publish.PUSH and taken.changed
 
 
@@ -92,10 +92,10 @@ async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_befor
     """Push the result. Raises JobFailed (PUSH_REJECTED, REF_MOVED)."""
 
     async def push() -> Nothing:
-        with job.uninterrupted():  # once begun nobody knows how far it is
+        with job.uninterrupted():  # once begun, it is unknown how far it has come
             try:
                 await job.nodes.push(remote, taken.commit_id, job.order.branch)
-            except Aborted as moved:  # by an attempt that was lost before it could say so?
+            except Aborted as moved:  # perhaps by an attempt that was lost before it could record it
                 if moved.actual not in pushed_before:
                     raise
                 await job.nodes.push(remote, taken.commit_id, job.order.branch, expected=moved.actual)

@@ -1,7 +1,7 @@
-"""Telling servers of jobs, by signed POSTs (Standard Webhooks 1.0) or by gRPC.
+"""Calls servers about jobs, by signed POSTs (Standard Webhooks 1.0) or by gRPC.
 
-Promises that no address is called but those that the operator allows, whatever a name resolves to and wherever a server
-points; that a call ends, however slow or talkative the server; and that all tries of a call have the same id.
+Guarantees that only addresses are called that the operator allows, whatever a name resolves to and wherever a server
+redirects; that every call ends, however slow or talkative the server is; and that all tries of a call have one id.
 """
 
 from services.lifecycle.webhooks.addresses import AllowList, callback_complaint, url_complaint

@@ -1,7 +1,7 @@
-"""Which addresses may be called. A name is resolved once, and what is connected to is what was looked at.
+"""Which addresses may be called. A name is resolved once, and the address that was checked is the one connected to.
 
-Public addresses may be, by https. All others (loopback, private, link-local and their like, in whatever notation or
-tunnel) are this machine's own services and its neighbours', which trust whoever reaches them: the operator names those.
+Public addresses may be called by https. All others (loopback, private, link-local and the like, in whatever notation or
+tunnel) belong to this machine and its neighbours, which trust whoever reaches them: the operator has to allow them.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ Network = IPv4Network | IPv6Network
 
 
 class NotAllowed(Exception):
-    """The URL leads where nobody allowed us to go; the message says what to do."""
+    """The URL leads to an address that is not allowed; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllowList:
-    """What the operator allows beside public addresses: networks, and hosts whatever their addresses."""
+    """What the operator allows beside public addresses: networks, and hosts with any address."""
 
     networks: tuple[Network, ...] = ()
     hosts: frozenset[str] = frozenset()
@@ -50,12 +50,12 @@ class AllowList:
         return cls(tuple(networks), frozenset(hosts))
 
     def names(self, host: str) -> bool:
-        """Whether a URL's host stands here itself."""
+        """True when a URL's host itself is on the list."""
         literal = _literal(host)
         return _normal(host) in self.hosts or (literal is not None and self._has(literal))
 
     def admits(self, host: str, address: Address) -> bool:
-        """Whether `address` may be called for `host`."""
+        """True when `address` may be called for `host`."""
         return _normal(host) in self.hosts or self._has(address) or is_public(address)
 
     def _has(self, address: Address) -> bool:
@@ -63,7 +63,7 @@ class AllowList:
 
 
 def url_complaint(url: str, allowed: AllowList) -> str | None:
-    """Say why this URL cannot be called, as far as that shows without looking its host up; None when nothing does."""
+    """Return why this URL cannot be called, as far as that shows without resolving its host; else None."""
     if not url:
         return "is required"
     if len(url) > MAX_URL_BYTES or not _PRINTABLE.fullmatch(url):
@@ -89,7 +89,7 @@ def url_complaint(url: str, allowed: AllowList) -> str | None:
 
 
 def callback_complaint(url: str, allowed: AllowList) -> str | None:
-    """Say the same of a URL that is called by gRPC: it names a server, and nothing on it."""
+    """Return the same for a URL that is called by gRPC: it names a server, without a path."""
     if complaint := url_complaint(url, allowed):
         return complaint
     parsed = httpx2.URL(url)

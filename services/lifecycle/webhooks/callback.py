@@ -25,9 +25,9 @@ _TRIED_AGAIN: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXC
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """What a server is asked. `call_id` is the same for the same call, whoever makes it; `timeout` is each try's.
+    """The call of a server. `call_id` is the same for all tries, whoever makes them; `timeout` is that of each try.
 
-    `event` is as in the contract, without prefix; `document` is the job in the contract's JSON form.
+    `event` is the contract's, without prefix; `document` is the job in the contract's JSON form.
     """
 
     call_id: str
@@ -42,7 +42,7 @@ class Callback:
 
 @dataclass(frozen=True, slots=True)
 class CallbackAnswer:
-    """What a server answered, and the words for people that it gave with it."""
+    """What a server answered, and its note for people."""
 
     said: HookAnswer
     note: str
@@ -93,12 +93,12 @@ async def _ask(call: Callback, allowed: AllowList, number: int) -> CallbackAnswe
 
 
 def _channel(url: httpx2.URL, address: Address, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    """Open a channel to the address that was looked at; the name is in :authority, SNI and the certificate's check."""
+    """Open a channel to the address that was checked; the name is used for :authority, SNI and the certificate."""
     target = f"ipv{address.version}:{f'[{address}]' if address.version == 6 else address}:{url.port or _port(url)}"
     options: list[tuple[str, Any]] = [
         ("grpc.default_authority", url.netloc.decode()),
         ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
-        ("grpc.enable_retries", 0),  # they are ours, with one key
+        ("grpc.enable_retries", 0),  # we retry ourselves, with one id
         ("grpc.enable_http_proxy", 0),
         ("grpc.use_local_subchannel_pool", 1),
     ]
@@ -113,6 +113,6 @@ def _port(url: httpx2.URL) -> int:
 
 @cache
 def authorities() -> bytes | None:
-    """Read the certificates that this system trusts, as webhooks do; without such a file gRPC has its own."""
+    """Read the certificates that this system trusts, like webhooks; without such a file gRPC uses its own."""
     file = ssl.get_default_verify_paths().cafile
     return Path(file).read_bytes() if file else None

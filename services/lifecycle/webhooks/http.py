@@ -22,7 +22,7 @@ _TRIED_AGAIN: Final = {408, 429}  # beside 5xx
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
-    """What a server is told. `message_id` is the same for the same call, whoever makes it; `timeout` is each try's."""
+    """A POST to a server. `message_id` is the same for all tries, whoever makes them; `timeout` is that of each try."""
 
     message_id: str
     url: str
@@ -33,7 +33,7 @@ class WebhookRequest:
 
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
-    """What a server said with a 2xx; `is_whole` unless the body was cut, or is packed."""
+    """A server's 2xx answer; `is_whole` is False when the body was cut, or is compressed."""
 
     status: int
     body: bytes
@@ -42,7 +42,7 @@ class WebhookResponse:
 
 
 class Webhooks:
-    """Calls servers, by HTTP and by gRPC, at addresses that are public, or allowed."""
+    """Calls servers, by HTTP and by gRPC, at addresses that are public or allowed."""
 
     def __init__(self, allowed: AllowList | None = None, *, first_pause_seconds: float = 0.5) -> None:
         self._allowed = allowed or AllowList()
@@ -50,15 +50,15 @@ class Webhooks:
         self._tls: ssl.SSLContext | None = None
 
     async def call(self, call: WebhookRequest, *, tries: int = TRIES) -> WebhookResponse:
-        """Make a call, trying up to so many times. Raises CallFailed."""
-        if complaint := url_complaint(call.url, self._allowed):  # the setting may be another than at registration
+        """Make a call, with up to `tries` tries. Raises CallFailed."""
+        if complaint := url_complaint(call.url, self._allowed):  # the setting may have changed since the registration
             raise CallFailed(f"its URL {complaint}")
         return await with_retries(
             call.message_id, partial(self._try, call), first_pause_seconds=self._first_pause_seconds, tries=tries
         )
 
     async def ask(self, call: Callback, *, tries: int = TRIES) -> CallbackAnswer:
-        """Make a call by gRPC, trying up to so many times. Raises CallFailed."""
+        """Make a call by gRPC, with up to `tries` tries. Raises CallFailed."""
         if complaint := callback_complaint(call.url, self._allowed):
             raise CallFailed(f"its URL {complaint}")
 
@@ -80,7 +80,7 @@ class Webhooks:
 
     async def _post(self, call: WebhookRequest, number: int) -> WebhookResponse:
         if self._tls is None:
-            self._tls = await asyncio.to_thread(ssl.create_default_context)  # reads the system's authorities
+            self._tls = await asyncio.to_thread(ssl.create_default_context)  # reads the system's certificates
         url = httpx2.URL(call.url)
         addresses = await resolve(url, self._allowed)
         address = addresses[(number - 1) % len(addresses)]
@@ -118,7 +118,7 @@ def _refusal(response: httpx2.Response, number: int) -> Exception:
 
 
 async def _bounded(response: httpx2.Response) -> tuple[bytes, bool]:
-    """Read what is looked at of an answer, and whether that is all of it, as it was meant."""
+    """Read a body up to its bound, and return whether that is all of it, uncompressed."""
     body = bytearray()
     async for piece in response.aiter_raw():
         body += piece

@@ -1,4 +1,4 @@
-"""A call is tried again while it may yet succeed, with pauses that grow, and a bound."""
+"""Retries of calls: with growing pauses, a bound, and only while the call may still succeed."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 
 class CallFailed(Exception):
-    """The server could not be told, or did not take it; the message says why. `tries` were made; 0 where none was."""
+    """The server could not be called, or refused the call; the message says why. `tries` is how many were made."""
 
     def __init__(self, message: str, tries: int = 0) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class CallFailed(Exception):
 
 
 class TryFailed(Exception):
-    """It may succeed the next time; `retry_after` in seconds, where the server said it."""
+    """The next try may succeed; `retry_after` is in seconds, if the server said it."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class TryFailed(Exception):
 async def with_retries(
     call_id: str, attempt: Callable[[int], Awaitable[T]], *, first_pause_seconds: float, tries: int = TRIES
 ) -> T:
-    """Make a call: `attempt` is given the number of the try, from 1. Raises CallFailed."""
+    """Make a call with retries: `attempt` gets the number of the try, from 1. Raises CallFailed."""
     pause = first_pause_seconds
     for number in range(1, tries + 1):
         try:

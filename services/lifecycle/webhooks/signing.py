@@ -1,4 +1,4 @@
-"""Signatures as Standard Webhooks 1.0 has them: https://github.com/standard-webhooks/standard-webhooks."""
+"""Signatures of Standard Webhooks 1.0: https://github.com/standard-webhooks/standard-webhooks."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ def new_secret() -> str:
 
 
 def secret_complaint(secret: str) -> str | None:
-    """Say why this is no secret, without repeating it, or None."""
+    """Return why this is not a secret, without repeating it; None when it is one."""
     try:
         fits = secret.startswith(_PREFIX) and _LEAST_BYTES <= len(signing_key(secret)) <= _MOST_BYTES
     except (binascii.Error, ValueError):
@@ -32,7 +32,7 @@ def signing_key(secret: str) -> bytes:
 
 
 def signed_headers(key: bytes, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """Return the headers by which a receiver knows us; `timestamp` in seconds since 1970."""
+    """Return the headers that authenticate a call; `timestamp` is in seconds since 1970."""
     digest = hmac.digest(key, f"{message_id}.{timestamp}.".encode() + body, hashlib.sha256)
     return {
         "webhook-id": message_id,

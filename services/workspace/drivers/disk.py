@@ -29,7 +29,7 @@ class DiskAdmission:
 
     @property
     def shares_extents(self) -> bool:
-        """Whether copies share their data with the base until they are changed (reflink)."""
+        """True when copies share their data with the base until they are changed (reflink)."""
         return self._shares_extents
 
     async def admit(self, layers: tuple[Path, ...]) -> None:

@@ -19,7 +19,7 @@ class Driver(Protocol):
 
     @property
     def on_host(self) -> bool:
-        """Whether a program that no sandbox surrounds finds the files, at one path."""
+        """True when a program that no sandbox surrounds finds the files, at one path."""
 
     async def probe(self) -> str | None:
         """Do once all that the driver promises, with real files. Return what does not work here, None when all does."""
@@ -34,10 +34,10 @@ class Driver(Protocol):
         """Make the files usable where the place is now; again after a restart of the machine. Raises DriverError."""
 
     def is_filled(self, place: Path) -> bool:
-        """Whether `fill` came to its end there, and nobody has taken anything away."""
+        """True when `fill` came to its end there, and nobody has taken anything away."""
 
     def is_ready(self, place: Path) -> bool:
-        """Whether `make_ready` came to its end there, and still holds."""
+        """True when `make_ready` came to its end there, and still holds."""
 
     def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:
         """Say where the files are."""
