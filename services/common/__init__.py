@@ -1,5 +1,5 @@
-"""What every service needs and no service is: errors, gRPC, databases, sandboxes, settings, logs.
+"""What every service needs: errors, gRPC, databases, settings, logs, metrics.
 
 Nothing here knows a service. `errors`, `ids`, `fence` and `settings` import neither gRPC nor SQL, so domain code may
-use them; `sandbox` imports the standard library alone, for the runner's sake.
+use them.
 """

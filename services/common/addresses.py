@@ -1,4 +1,4 @@
-"""Which addresses are anybody's on the Internet, and which are this machine's or its network's own."""
+"""Tells public addresses of the Internet from those of this machine and its networks."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final
@@ -7,7 +7,7 @@ _NAT64: Final = ip_network("64:ff9b::/96")
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """True when an address, and the one that is wrapped in it, if there is one, is anybody's on the Internet."""
+    """True when an address is public, and so is the IPv4 address that is wrapped in it, if there is one."""
     inner = unwrapped(address)
     if isinstance(inner, IPv6Address) and inner.is_site_local:
         return False
@@ -15,7 +15,7 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 def unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that is wrapped in an IPv6 one, which is reached in the end; others as they are."""
+    """Return the IPv4 address that an IPv6 one wraps, because that one is reached in the end; others as they are."""
     if isinstance(address, IPv6Address):
         if address in _NAT64:
             return IPv4Address(int(address) & 0xFFFFFFFF)

@@ -19,8 +19,8 @@ Domain code raises these; `rpc/layers` turns them into a gRPC status with `googl
     └── RemoteFailure        whatever another service failed with that is not for our callers' eyes
 
 `reason` is UPPER_SNAKE, unique, and documented at the RPCs that answer with it. The message is public: it is written
-for the caller, and whatever is dynamic in it stands in `metadata` or in the class's own fields too. What is long is
-cut on the wire: about 1000 bytes of message and 300 of each fact arrive, beginning and end.
+for the caller, and everything dynamic in it is also in `metadata` or in the class's own fields. Long texts are
+cut on the wire: about 1000 bytes of the message and 300 of each fact arrive, beginning and end.
 """
 
 import enum
@@ -51,11 +51,11 @@ class Status(enum.StrEnum):
 
 
 class StartError(Exception):
-    """A program cannot start; the message says what is missing and how to mend it."""
+    """A program cannot start; the message says what is wrong and how to fix it."""
 
 
 class ServiceError(Exception):
-    """Something a caller is told: a status, a machine-readable reason and a message."""
+    """An error for the caller: a status, a machine-readable reason and a message."""
 
     status: Status = Status.UNKNOWN
 
@@ -67,10 +67,10 @@ class ServiceError(Exception):
 
 
 class Invalid(ServiceError):
-    """The request is wrong whatever the state. `violations` are (field path, description), all of them.
+    """The request is wrong, whatever the state. `violations` are all (field path, description).
 
-    Of very many the first are told, and how many more there are: an error travels in a call's trailing metadata, of
-    which gRPC takes 8 KiB (past 16 KiB the client sees RESOURCE_EXHAUSTED), and says each violation four times.
+    Of very many the first are reported, with the number of the others: an error travels in a call's trailing metadata,
+    where gRPC accepts 8 KiB (past 16 KiB the client sees RESOURCE_EXHAUSTED), and each violation is in it four times.
     """
 
     status = Status.INVALID_ARGUMENT
@@ -97,7 +97,7 @@ class NotFound(ServiceError):
 
 
 class AlreadyExists(ServiceError):
-    """Something else has this name. Unless given, the reason is made of the type: WORKSPACE_EXISTS."""
+    """Something else has this name. The default reason is made of the type: WORKSPACE_EXISTS."""
 
     status = Status.ALREADY_EXISTS
 
@@ -124,7 +124,7 @@ class RequestIdReused(AlreadyExists):
 
 
 class FailedPrecondition(ServiceError):
-    """`subject` (an id) is in the wrong state; where states are the matter, both sides are given as data."""
+    """`subject` (an id) is in the wrong state; if it has states, the actual and the allowed ones are given as data."""
 
     status = Status.FAILED_PRECONDITION
 
@@ -157,7 +157,7 @@ class Aborted(ServiceError):
 
 
 class OutOfRange(ServiceError):
-    """A position outside of what is held: `first` is the first one held, `end` the one after the last."""
+    """A position outside of the available range: from `first` to before `end`."""
 
     status = Status.OUT_OF_RANGE
 
@@ -191,7 +191,7 @@ class Exhausted(ServiceError):
 
 
 class Unauthenticated(ServiceError):
-    """The caller did not show a token that we know."""
+    """The caller sent no token, or an unknown one."""
 
     status = Status.UNAUTHENTICATED
 
@@ -200,7 +200,7 @@ class Unauthenticated(ServiceError):
 
 
 class PermissionDenied(ServiceError):
-    """The caller is known and may not. Checked before existence."""
+    """The caller is known but has no permission. Checked before existence."""
 
     status = Status.PERMISSION_DENIED
 
@@ -211,7 +211,7 @@ class PermissionDenied(ServiceError):
 
 
 class DeadlineExceeded(ServiceError):
-    """The time of one call is over."""
+    """The call's deadline has passed."""
 
     status = Status.DEADLINE_EXCEEDED
 
@@ -239,7 +239,7 @@ class Unavailable(ServiceError):
         self.resume_from = resume_from
 
     def at(self, position: int) -> "Unavailable":
-        """Return the same of a stream that goes on at `position`, unless it says already where."""
+        """Return the same error for a stream that resumes at `position`, unless it has a position already."""
         if self.resume_from is not None:
             return self
         return Unavailable(
@@ -248,9 +248,9 @@ class Unavailable(ServiceError):
 
 
 class RemoteFailure(ServiceError):
-    """Another service failed by itself: INTERNAL, UNKNOWN, UNIMPLEMENTED and their like.
+    """Another service failed internally: INTERNAL, UNKNOWN, UNIMPLEMENTED and the like.
 
-    It may be caught and looked at; one that reaches our own callers becomes INTERNAL, without its text.
+    It may be caught; when it reaches our own callers it becomes INTERNAL, without its text.
     """
 
     def __init__(self, status: Status, reason: str, message: str, metadata: Mapping[str, str] | None = None) -> None:

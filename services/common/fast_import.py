@@ -1,4 +1,4 @@
-"""How a service's modules are imported: what this module needs is next to nothing."""
+"""Imports a service's modules faster; this module itself imports next to nothing."""
 
 import gc
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import without looking for garbage, of which there is none, and never look at what was imported again.
+    """Disable garbage collection during imports, and exempt what was imported from it for good.
 
-    A fifth of a gateway's start, measured: the collector walks through all that is there again and again.
+    Measured: otherwise it takes a fifth of a gateway's start, because the collector walks everything again and again.
     """
     gc.disable()
     try:

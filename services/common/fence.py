@@ -1,7 +1,7 @@
-"""The fence of a job: a number that only grows, so that whoever lost a job's lease can do nothing more to it.
+"""The fence of a job: a number that only grows, so that a driver that lost the job's lease cannot change it any more.
 
-Whoever drives a job sends it with every call, in metadata; `rpc/layers` puts it where `current_fence` finds it,
-and a service that changes something has `db/fences` refuse a lower number than it has seen.
+The driver of a job sends it with every call, in metadata; `rpc/layers` puts it where `current_fence` finds it, and
+services refuse a lower number than they have seen, with `db/fences`.
 """
 
 from contextvars import ContextVar
@@ -41,5 +41,5 @@ def current_fence() -> Fence | None:
 
 
 def set_current_fence(fence: Fence | None) -> None:
-    """Set the fence for the rest of this task; the server's interceptor does, nobody else need."""
+    """Set the fence for the rest of this task. Called by the server's interceptor only."""
     _CURRENT.set(fence)

@@ -1,4 +1,4 @@
-"""Names of things: made here when nobody chose one, and checked here when somebody did."""
+"""Ids: made here when the caller chose none, and checked here when it did."""
 
 import re
 import secrets
@@ -24,7 +24,7 @@ def new_id(prefix: str) -> str:
 
 
 def persistent_id(file: Path, prefix: str) -> str:
-    """Return the id in a file, made at first use: the same for as long as the file lives. One process at a time."""
+    """Return the id that a file holds, which is made at first use. One process at a time."""
     if not file.exists():
         temporary = file.with_name(f"{file.name}.new")
         temporary.write_text(new_id(prefix) + "\n")
@@ -33,5 +33,5 @@ def persistent_id(file: Path, prefix: str) -> str:
 
 
 def is_id(text: str) -> bool:
-    """True when `text` may name a thing: see ID_RULE, which is the description for a violation."""
+    """True when `text` is a valid id: see ID_RULE, which is the description for a violation."""
     return _VALID.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""Locks on files: they say which process has something, and a crash cannot leave one behind."""
+"""Locks on files: they record which process holds them, and a crash cannot leave one behind."""
 
 import fcntl
 import os
@@ -10,7 +10,7 @@ from services.common.errors import StartError
 
 
 class LockHeldError(Exception):
-    """Another process holds the lock; `pid` is its own word for itself, None when it has not said."""
+    """Another process holds the lock; `pid` is what it has written into the file, None for nothing."""
 
     def __init__(self, path: Path, pid: int | None) -> None:
         super().__init__(f"{path} is held by process {pid or 'unknown'}")
@@ -21,8 +21,8 @@ class LockHeldError(Exception):
 class FileLock:
     """A lock that this process holds, with the holder's pid in the file for whoever finds it taken.
 
-    The kernel lets go of it when the last process that has `descriptor` is gone, so a child that is given it holds
-    the lock for as long as it lives, whatever becomes of its parent.
+    The kernel releases it when the last process that has `descriptor` is gone, so a child that inherits it holds the
+    lock for as long as it lives, even without its parent.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,12 +38,12 @@ class FileLock:
         self.write_pid(os.getpid())
 
     def write_pid(self, pid: int) -> None:
-        """Say who holds the lock, where that is a child."""
+        """Record another holder, such as a child."""
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, f"{pid}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let go; a child that has the descriptor goes on holding the lock."""
+        """Release the lock; a child that has the descriptor keeps holding it."""
         os.close(self.descriptor)
 
 
@@ -51,9 +51,9 @@ class FileLock:
 def single_instance(
     path: Path, does: str, mend: str = "end it, or name another data directory by BOATYARD_HOME"
 ) -> Iterator[None]:
-    """Be the one process that `does` something, as the lock at `path` has it.
+    """Hold the lock at `path` inside, so that only one process `does` something.
 
-    Raises StartError, naming the process that does it already, and how to `mend` that.
+    Raises StartError when another process does it already, with its pid, and with how to `mend` that.
     """
     try:
         lock = FileLock(path)
@@ -66,7 +66,7 @@ def single_instance(
 
 
 def is_held(path: Path) -> bool:
-    """True when any process holds the lock at `path`; it is not taken, and nothing is made."""
+    """True when any process holds the lock at `path`. Does not take the lock, and makes no file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Structured logs on standard error: for eyes when that is a terminal, one JSON object a line when it is not.
+"""Structured logs on standard error: formatted for people on a terminal, otherwise one JSON object a line.
 
 Modules log with `structlog.get_logger()`: a short event, and facts as keyword arguments. Whatever is bound to the
-task's context (the request id, first of all) stands on every line, and crosses services by `rpc/channel`.
+task's context (above all the request id) is on every line; `rpc/channel` passes the request id to other services.
 """
 
 import logging
@@ -17,7 +17,7 @@ CALLER = "caller"
 
 
 def configure(service: str, level: str = "INFO") -> None:
-    """Set up logging for this process; `service` stands on every line."""
+    """Set up logging for this process; `service` is on every line."""
     structlog.contextvars.bind_contextvars(service=service)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -46,20 +46,20 @@ def current_request_id() -> str | None:
 
 
 def current_caller() -> str:
-    """Return who has sent the request that this task works for; empty for work of our own."""
+    """Return the caller of the request that this task works for; empty for work of our own."""
     value = structlog.contextvars.get_contextvars().get(CALLER)
     return value if isinstance(value, str) else ""
 
 
 @contextmanager
 def request(request_id: str) -> Iterator[None]:
-    """Work for `request_id` inside: for work that no incoming RPC started, such as a driver's."""
+    """Use `request_id` inside: for work that no incoming RPC started, such as a driver's."""
     with structlog.contextvars.bound_contextvars(**{REQUEST_ID: request_id}):
         yield
 
 
 class _DropClientsThatLeave(logging.Filter):
-    """gRPC logs a traceback at ERROR for every client that goes away during a write; that is no error of ours."""
+    """gRPC logs a traceback at ERROR for every client that disconnects during a write, which is not an error."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= logging.CRITICAL

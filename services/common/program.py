@@ -1,4 +1,4 @@
-"""What every service's `main` does around its own work: logs, one event loop, and errors that a person can mend."""
+"""What every service's `main` does around its own work: logs, one event loop, and start errors for people."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from services.common import logs
 from services.common.errors import StartError
 
-EXIT_CANNOT_START = 78  # EX_CONFIG of sysexits.h: starting it again will not help before something is mended
+EXIT_CANNOT_START = 78  # EX_CONFIG of sysexits.h: starting it again does not help before something is fixed
 EXIT_INTERRUPTED = 130
 
 
@@ -26,16 +26,16 @@ def run(service: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     except StartError as error:
         sys.stderr.write(f"boatyard {service}: {error}\n")
         sys.exit(EXIT_CANNOT_START)
-    except KeyboardInterrupt:  # before `serve` took the signal over: nothing has been begun
+    except KeyboardInterrupt:  # before `serve` handled the signal: nothing has begun
         sys.exit(EXIT_INTERRUPTED)
 
 
 @asynccontextmanager
 async def background_tasks(works: Mapping[str, Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Do some works, by name, beside what is inside, and cancel them at its end.
+    """Run tasks, by name, in the background of what is inside, and cancel them at its end.
 
-    When one of them breaks, so does what is inside: a service that has lost a loop would look well, and do nothing.
-    Of one error alone it is that error which comes out, so that a StartError stays one.
+    When one of them fails, so does what is inside: a service that has lost a loop would look healthy and do nothing.
+    A single error is raised as it is and not in a group, so that a StartError stays one.
     """
     try:
         async with asyncio.TaskGroup() as group:

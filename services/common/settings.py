@@ -1,4 +1,4 @@
-"""Settings from the environment, the layout of the data directory, and the tokens kept in it."""
+"""Settings from the environment, the data directory, and the tokens in it."""
 
 import contextlib
 import ipaddress
@@ -17,9 +17,9 @@ from services.common.errors import StartError
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The data directory, and the tokens in it. Each service says for itself which directory below it is its own.
+    """The data directory, and the tokens in it. Each service defines its own directory below it.
 
-    Nothing is made by looking at it; `directory` makes.
+    Reading a path makes nothing; `directory` does.
     """
 
     root: Path
@@ -30,7 +30,7 @@ class Home:
         return cls(_absolute(Path(os.environ.get("BOATYARD_HOME") or "~/.local/share/boatyard")))
 
     def directory(self, *names: str) -> Path:
-        """Return a directory below the root, made with mode 0700 where it is missing, its parents too."""
+        """Return a directory below the root. It and its parents are made with mode 0700 if they are missing."""
         path = self.root
         _make_private(path)
         for name in names:
@@ -45,7 +45,7 @@ class Home:
 
     @property
     def cell_token_file(self) -> Path:
-        """The token that this cell's services show one another."""
+        """The token that this cell's services send one another."""
         return self.root / "cell-token"
 
     def cell_token(self) -> str:
@@ -58,10 +58,10 @@ class Home:
 
 
 def read_or_create_token(path: Path) -> str:
-    """Read the token in `path`, after making it (256 random bits, mode 0600) where there is none.
+    """Read the token in `path`, and make it first (256 random bits, mode 0600) if there is none.
 
     Many processes may do so at once: the file appears whole, by link(2), which fails for all but the first. Raises
-    StartError for a file that others can read or that holds nothing.
+    StartError for a file that others can read, or that is empty.
     """
     if not path.exists():
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp gives 0600
@@ -70,7 +70,7 @@ def read_or_create_token(path: Path) -> str:
                 file.write(secrets.token_urlsafe(32) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):  # somebody else's is there: that one it is
+            with contextlib.suppress(FileExistsError):  # another process was faster: use its token
                 os.link(temporary, path)
         finally:
             Path(temporary).unlink()
@@ -78,7 +78,7 @@ def read_or_create_token(path: Path) -> str:
 
 
 def read_token(path: Path) -> str:
-    """Read a token that must be there. Raises StartError when it is missing, empty, or readable by others."""
+    """Read an existing token. Raises StartError when it is missing, empty, or readable by others."""
     try:
         if path.stat().st_mode & 0o077:
             raise StartError(f"{path} can be read by others, so it is no secret: chmod 600 {path}")
@@ -101,7 +101,7 @@ def is_loopback(host: str) -> bool:
 
 
 def reachable(address: str) -> str:
-    """Return where this machine reaches what listens at `address`, which may be all of its addresses."""
+    """Return the address at which this machine reaches a server that listens at `address`, which may be a wildcard."""
     host, _, port = address.rpartition(":")
     return f"{_ANY.get(host, host)}:{port}"
 
@@ -128,11 +128,11 @@ def _absolute(path: Path) -> Path:
 
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 PublicAddress = Annotated[str, AfterValidator(_public_address)]
-"""Where a service listens that may be reached from elsewhere; it asks for TLS there itself."""
+"""The address of a service that other machines may reach; the service itself requires TLS there."""
 
 
 class ServiceSettings(BaseSettings):
-    """What every service can be told. A service's own class adds its prefix, its default `listen`, and the rest.
+    """The settings of every service. A service's own class adds its prefix, its default `listen`, and its own settings.
 
     class ExampleSettings(ServiceSettings, env_prefix="BOATYARD_EXAMPLE_"):
         listen: ListenAddress = "127.0.0.1:7400"
@@ -149,7 +149,7 @@ class ServiceSettings(BaseSettings):
     )
     listen: ListenAddress
     reflection: bool = True
-    """Whether the API describes itself to anybody who asks, so that tools need no .proto files."""
+    """Whether the server answers reflection, so that tools need no .proto files."""
 
     @property
     def home(self) -> Home:

@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL on which nothing is waited for without end.
+"""Connections to PostgreSQL on which every wait is bounded.
 
-A server may hang without closing anything: it is stopped, its disk stands still, or what is between swallows packets.
-Three bounds find out, each what the others cannot: the server ends a statement that takes too long; we give a
-connection up on which no answer has come; and TCP asks, on both sides, whether the other machine is still there.
+A server may hang without closing anything: it is stopped, its disk hangs, or the network drops packets. Three bounds
+notice that, each what the others cannot: the server ends a statement that takes too long; we give up a connection on
+which no answer comes; and TCP checks, on both sides, whether the other machine is still there.
 """
 
 import time
@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 T = TypeVar("T")
 
-# All in seconds. Callers wait for 10, and are to be told why: that is enough for a transaction's statement, or for
-# a connection of the pool that is asked whether it is alive, is not, and is made anew.
+# All in seconds. Callers wait for 10, and should be told why they fail: that is enough for a statement, or for a ping
+# of a pooled connection that turns out to be dead, and a new connection.
 _STATEMENT_SECONDS: Final = 7
 _ANSWER_SECONDS: Final = 8.0
 _PING_SECONDS: Final = 2.0
@@ -30,10 +30,10 @@ _SILENT_SECONDS: Final = 2.0
 
 _SERVER: Final = {
     "statement_timeout": f"{_STATEMENT_SECONDS}s",
-    # A process that stands still (SIGSTOP, a machine that hangs) in mid-transaction would keep its locks from all.
+    # A process that is frozen (SIGSTOP, a hanging machine) in a transaction would keep its locks.
     "idle_in_transaction_session_timeout": "10s",
-    # A machine that is gone without a word leaves its connections, of a hundred, and what they hold: for two hours,
-    # where the kernel is left to itself.
+    # A machine that vanishes leaves its connections, of a hundred, with their locks: for two hours by the kernel's
+    # defaults.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "3",
     "tcp_keepalives_count": "3",
@@ -47,18 +47,18 @@ CONNECTING: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,  # milliseconds
 }
-"""What a connection is made with."""
+"""The arguments that a connection is made with."""
 
 
 class BoundedConnection(psycopg.AsyncConnection[TupleRow]):
-    """Gives itself up when the server does not answer in time, and raises OperationalError."""
+    """Closes itself when the server does not answer in time, and raises OperationalError."""
 
     answer_seconds: float = _ANSWER_SECONDS
     on_silence: Callable[[], None] | None = None
 
     async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:  # noqa: ASYNC109 - psycopg's
         """See AsyncConnection, which every exchange with the server goes through."""
-        # Nothing of ours is done out of a transaction but to ask whether somebody is there, and to listen.
+        # Outside of transactions we only ping the server, and listen.
         seconds = _PING_SECONDS if self.autocommit else self.answer_seconds
         try:
             return await super().wait(gen, interval, seconds if timeout is None else timeout)
@@ -72,10 +72,9 @@ class BoundedConnection(psycopg.AsyncConnection[TupleRow]):
 
 
 class Connector:
-    """Connects, but refuses at once for a moment after the server was silent.
+    """Connects, but fails at once for a moment after the server was silent.
 
-    Without it whoever is told, and asks again as gRPC does for callers, would wait once more, and past the time that
-    the caller has.
+    Otherwise a retry of the caller's, such as gRPC makes, would wait once more, and past the caller's deadline.
     """
 
     def __init__(self) -> None:
@@ -99,7 +98,7 @@ class Connector:
 
 @asynccontextmanager
 async def unhurried(connection: AsyncConnection) -> AsyncIterator[None]:
-    """Let a transaction on PostgreSQL take as long as it needs, up to an hour a statement: a schema's change, say."""
+    """Let a transaction on PostgreSQL take up to an hour for a statement, such as a migration."""
     bounded = cast("BoundedConnection", (await connection.get_raw_connection()).driver_connection)
     bounded.answer_seconds = _UNHURRIED_SECONDS
     try:

@@ -1,6 +1,6 @@
-"""What a transaction has brought about, told to whoever counts it when it is committed; and never, if it is not.
+"""Events of a transaction, published to listeners when it is committed, and dropped when it is not.
 
-A commit that fails in the database itself, which is rare, has been told all the same.
+The events of a commit that fails in the database itself, which is rare, are published all the same.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,12 @@ _FACTS: Final = "boatyard_facts"
 
 
 def publish_on_commit(connection: AsyncConnection, fact: object) -> None:
-    """Have something told at the commit of the transaction in which it is done. Without a listener it does nothing."""
+    """Publish an event when this transaction is committed. Does nothing without a listener."""
     connection.info.get(_FACTS, []).append(fact)
 
 
 def on_commit(engine: AsyncEngine, hear: Callable[[object], None]) -> None:
-    """Have `hear` called with every fact of every transaction from now on, in their order. It MUST NOT raise."""
+    """Call `hear` with every event of every transaction from now on, in order. It MUST NOT raise."""
 
     def begun(connection: Connection) -> None:
         connection.info[_FACTS] = []

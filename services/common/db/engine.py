@@ -20,19 +20,19 @@ from services.common.errors import StartError
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 _LOCK_WAIT_MS = 20_000
 _POSTGRESQL: dict[str, Any] = {
-    # READ COMMITTED, as PostgreSQL has it; pre-ping, so that a database that came back is used without an error.
+    # READ COMMITTED, PostgreSQL's default; pre-ping, so that after an outage the next transaction succeeds.
     "pool_pre_ping": True,
-    # Transactions take milliseconds: 8 connections carry hundreds of them a second. PostgreSQL allows 100 unless told
-    # otherwise, and all cells share them.
+    # Transactions take milliseconds: 8 connections serve hundreds of them a second. PostgreSQL allows 100 connections
+    # by default, and all cells share them.
     "pool_size": 8,
     "max_overflow": 4,
-    # Seconds. With making a connection anew it is below the 10 that callers wait, so that they are told why.
+    # Seconds. Together with a new connection it stays below the 10 that callers wait, so that they are told why.
     "pool_timeout": 4,
 }
 
 
 class _Pool(AsyncAdaptedQueuePool):
-    """A pool that says in the words of an outage that every connection is taken, for longer than callers wait."""
+    """A pool that raises the error of an outage when all connections stay taken for too long."""
 
     def connect(self) -> PoolProxiedConnection:
         """See Pool."""
@@ -50,12 +50,11 @@ def sqlite_url(path: Path) -> str:
 def open_database(url: str, name: str = "boatyard") -> AsyncEngine:
     """Open `sqlite:///path` or `postgresql://…`; dispose of the engine at the end. Connects at first use.
 
-    `name` is what PostgreSQL shows of who is connected.
+    `name` is the client's name in PostgreSQL's lists.
 
-    What is done with it raises Unavailable (DATABASE_UNAVAILABLE) while the database is away, or does not answer for
-    8 s: see `bounded`. Transactions are `async with engine.begin() as connection:`, short, and never held over other
-    waits. Raises StartError for any other URL; no error repeats the URL, for it may hold a password, nor a statement's
-    values.
+    Its use raises Unavailable (DATABASE_UNAVAILABLE) while the database is away, or does not answer for 8 s: see
+    `bounded`. Transactions are `async with engine.begin() as connection:`, short, and never held during other waits.
+    Raises StartError for any other URL. No error repeats the URL, which may hold a password, or a statement's values.
     """
     parsed = parse_database_url(url)
     if parsed.get_backend_name() == "postgresql":
@@ -69,8 +68,8 @@ def open_database(url: str, name: str = "boatyard") -> AsyncEngine:
         event.listen(engine.sync_engine, "handle_error", tell_outage)
         return engine
     _make_private(Path(str(parsed.database)))
-    # One connection: BEGIN IMMEDIATE lets one transaction in at a time, and those that wait for it in SQLite poll,
-    # up to every 100 ms: a hundred at once took many times as long as one after the other.
+    # One connection: BEGIN IMMEDIATE admits one transaction at a time, and SQLite lets the others poll, at intervals of
+    # up to 100 ms: a hundred at once took many times as long as one after the other.
     engine = create_async_engine(
         parsed, hide_parameters=True, poolclass=_Pool, pool_size=1, max_overflow=0, pool_timeout=60
     )
@@ -82,7 +81,7 @@ def open_database(url: str, name: str = "boatyard") -> AsyncEngine:
 
 
 def _make_private(path: Path) -> None:
-    """Make the file where it is missing, for its owner alone; SQLite's other files take their modes from it."""
+    """Make the file if it is missing, readable by its owner only; SQLite's other files take over its mode."""
     try:
         path.touch(mode=0o600)
     except OSError as error:
@@ -117,11 +116,11 @@ def _set_up_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:  # noq
 
 
 def _let_go(connection: Any, _entry: ConnectionPoolEntry, _error: BaseException | None) -> None:  # noqa: ANN401
-    """End the transaction of a task that was cancelled in it: closing alone does not, while a statement is unfinished.
+    """Roll back the transaction of a cancelled task: closing alone does not, while a statement is unfinished.
 
-    Without it the file stayed locked until the garbage collector came by (seen after one cancel in some hundred).
+    Without it the file stayed locked until the garbage collector ran (seen after about one in a hundred cancellations).
     """
-    with suppress(Exception):  # it may be closed already, and is thrown away in any case
+    with suppress(Exception):  # it may be closed already, and is discarded in any case
         connection.rollback()
 
 

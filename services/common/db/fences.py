@@ -1,7 +1,7 @@
-"""The highest fence that a service has seen of each job: what a paused driver does too late is refused.
+"""The highest fence that a service has seen of each job, so that late calls of a paused driver are refused.
 
-A node service puts `fence_table(metadata)` into its own metadata and its columns into its migrations. Whatever changes
-something begins with `await fences.check(current_fence())`; beside all else runs `fences.forget_in_time()`.
+A node service puts `fence_table(metadata)` into its own metadata and its columns into its migrations. Every change
+begins with `await fences.check(current_fence())`; `fences.forget_in_time()` runs in the background.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -17,10 +17,10 @@ from services.common.errors import FailedPrecondition
 from services.common.fence import Fence
 
 _KEPT: Final = timedelta(days=90)
-"""How long a fence is remembered after it was last seen: as long as jobs that have ended are known, by default.
+"""How long a fence is kept after it was last seen: by default as long as ended jobs are.
 
-A job that waits longer brings its fence along when it goes on. What is given up is to refuse a process that stood still
-for so long, and then does something to a workspace or an execution that is still there.
+A job that waits longer brings its fence along when it continues. After this time, a process that was frozen for so long
+is no longer kept from changing a workspace or an execution that still exists.
 """
 _AT_ONCE: Final = 1000
 
@@ -37,19 +37,19 @@ def fence_table(metadata: MetaData) -> Table:
 
 
 class Fences:
-    """Knows the highest number of each job that was heard of lately; a row of some 60 bytes is what one costs."""
+    """The highest fence of each recent job, in a row of about 60 bytes each."""
 
     def __init__(self, engine: AsyncEngine, table: Table) -> None:
         self._engine = engine
         self._table = table
 
     async def check(self, fence: Fence | None) -> None:
-        """Record `fence`; None, an operator's call, always passes. Raises FailedPrecondition (STALE_FENCE)."""
+        """Record `fence`. None, for an operator's call, always passes. Raises FailedPrecondition (STALE_FENCE)."""
         if fence is None:
             return
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         new = insert(self._table).values(job_id=fence.job_id, number=fence.number, seen_time=datetime.now(UTC))
-        # One statement, so that of two fences at once the lower never wins: no row comes back where a higher one is.
+        # One statement, so that of two concurrent fences the lower never wins: no row returns when a higher one exists.
         statement = new.on_conflict_do_update(
             index_elements=[self._table.c.job_id],
             set_={"number": new.excluded.number, "seen_time": new.excluded.seen_time},
@@ -66,7 +66,7 @@ class Fences:
             )
 
     async def forget_in_time(self) -> None:
-        """Forget old fences every hour, until cancelled."""
+        """Remove old fences every hour, until cancelled."""
 
         async def some() -> bool:
             return await self.forget(datetime.now(UTC) - _KEPT) == _AT_ONCE
@@ -74,7 +74,7 @@ class Fences:
         await every_hour("fences", some)
 
     async def forget(self, before: datetime) -> int:
-        """Forget some of the fences that were last seen before a moment; return how many."""
+        """Remove some of the fences that were last seen before `before`; return how many."""
         old = select(self._table.c.job_id).where(self._table.c.seen_time < before).limit(_AT_ONCE)
         async with self._engine.begin() as connection:
             return (await connection.execute(delete(self._table).where(self._table.c.job_id.in_(old)))).rowcount

@@ -1,13 +1,13 @@
-"""Bringing a database to the newest schema, safely when several processes start at once.
+"""Migrates a database to the newest schema, safely when several processes start at once.
 
-A migration that has landed never changes: databases have been made by it. What the schema needs next is a new version:
+A migration that has landed never changes, because databases were made by it. The next change is a new version:
 
 1. Copy the last file of `services/<service>/migrations` to `v<the next number>_<what>.py`, and write what is new there.
    Only add: tables, indexes, columns that may be null or have a `server_default`. Cells are upgraded one after another,
-   and those of the version before go on with their SQL on the new schema; what nobody uses any more goes one version
-   after the last code that used it. What runs here, runs while they wait: no loop over all rows of a large table.
-2. Say the same in the service's tables.
-3. Run tests/contract/test_migrations.py: it says which line to add to its list of what has landed.
+   and those of the version before keep using their SQL on the new schema; what is unused is removed one version after
+   the last code that used it. Cells wait while a migration runs, so never loop over all rows of a large table.
+2. Change the service's tables in the same way.
+3. Run tests/contract/test_migrations.py: it prints the line to add to its list of landed migrations.
 """
 
 import importlib
@@ -23,19 +23,19 @@ from services.common.db import schema
 from services.common.db.bounded import unhurried
 from services.common.errors import StartError
 
-_LOCK = 0x626F6174  # any number that everybody takes
+_LOCK = 0x626F6174  # any number, the same for all
 _FAULTS_TOLD = 5
 
 
 async def migrate(engine: AsyncEngine, package: str) -> None:
-    """Run what is missing of `package` (such as "services.git.migrations"), in one transaction: all of it or nothing.
+    """Run the missing migrations of `package`, such as "services.git.migrations", in one transaction.
 
-    The package holds alembic revisions, `v0001_<what>.py` and so on, no env.py, and `metadata`: the tables that they
-    come to. Whoever comes second waits and finds nothing to do. Alembic keeps its context in globals, so one process
-    migrates one database at a time.
+    The package holds alembic revisions, `v0001_<what>.py` and so on, no env.py, and `metadata`: the resulting tables.
+    A second process waits, and then finds nothing to do. Alembic keeps its context in globals, so one process migrates
+    one database at a time.
 
-    Raises StartError when the database is of a newer Boatyard, or is not what its version makes: then nothing has been
-    changed in it.
+    Raises StartError when the database is of a newer Boatyard, or differs from its version's schema: then nothing has
+    been changed.
     """
     history = importlib.import_module(package)
     async with AsyncExitStack() as stack:
@@ -47,7 +47,7 @@ async def migrate(engine: AsyncEngine, package: str) -> None:
 
 
 async def look(engine: AsyncEngine, package: str) -> tuple[str, list[str]]:
-    """Return the version of a database's schema, and a sentence for each way in which it is not as this program needs.
+    """Return the version of a database's schema, and a sentence for each difference from what this program needs.
 
     Raises Unavailable.
     """
@@ -78,7 +78,7 @@ def _look(connection: Connection, history: ModuleType) -> tuple[str, list[str]]:
 
 
 def _upgrade(connection: Connection, history: ModuleType) -> None:
-    # A sixth of a gateway's start is importing it, and most starts have nothing to do.
+    # Importing it takes a sixth of a gateway's start, and most starts have nothing to migrate.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
@@ -91,14 +91,14 @@ def _upgrade(connection: Connection, history: ModuleType) -> None:
 
 
 def _version(connection: Connection) -> str:
-    """Return the schema's version, as alembic writes it down; empty for a database without one."""
+    """Return the schema's version as alembic has recorded it; empty for a database without one."""
     if not inspect(connection).has_table("alembic_version"):
         return ""
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or ""
 
 
 def _versions(history: ModuleType) -> set[str]:
-    """Return the revisions that this program knows, which their files are named after: 0007 of v0007_<what>.py."""
+    """Return the revisions that this program knows, by the names of their files: 0007 for v0007_<what>.py."""
     return {path.name[1:5] for path in _folder(history).glob("v[0-9]*.py")}
 
 
@@ -132,7 +132,7 @@ def _mend(url: URL) -> str:
 
 
 def _name(url: URL) -> str:
-    """Name a database without its password."""
+    """Return a database's URL without its password."""
     if url.get_backend_name() == "sqlite":
         return f"the database {url.database}"
     port = f":{url.port}" if url.port else ""

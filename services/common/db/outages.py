@@ -1,4 +1,4 @@
-"""A database that is away, for now: one error says so, to callers and to our own loops, whichever statement met it."""
+"""Outages of the database: one error reports them, to callers and to our own loops, whichever statement failed."""
 
 import sqlite3
 
@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from services.common.errors import Unavailable
 
-# Of SQLite's errors these pass, or are mended, without a change of ours: its file is locked, full, gone or read-only.
+# Errors of SQLite that may pass without a change of ours: its file is locked, full, missing or read-only.
 _PASSING = frozenset(
     (
         *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR),
@@ -22,12 +22,12 @@ log = structlog.get_logger()
 
 
 def tell_outage(context: ExceptionContext) -> Unavailable | None:
-    """Return what is raised in place of an outage; for SQLAlchemy's event `handle_error`.
+    """Return the error to raise for an outage; for SQLAlchemy's event `handle_error`.
 
-    Other errors stay what they are: a wrong statement does not get better by waiting. Whether what was being written
-    has been written is not known.
+    Other errors stay what they are: waiting does not help a wrong statement. After an outage it is unknown whether a
+    write was done.
     """
-    if context.is_pre_ping or not _is_outage(context):  # a ping's failure is an answer: the pool connects anew
+    if context.is_pre_ping or not _is_outage(context):  # a failed ping is normal: the pool reconnects
         return None
     # The driver's own words: SQLAlchemy's would repeat the statement.
     log.warning("the database is away", error=f"{type(context.original_exception).__name__}: {_words(context)}")
@@ -35,7 +35,7 @@ def tell_outage(context: ExceptionContext) -> Unavailable | None:
 
 
 def outage() -> Unavailable:
-    """Return what callers are told while the database is away, or is asked for more than it can do."""
+    """Return the error for callers while the database is away, or overloaded."""
     return Unavailable("DATABASE_UNAVAILABLE", "the database cannot be used now: ask again", retry_after=_RETRY_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""Pages of a list: by key, never by number, so that nothing is skipped or doubled when rows come and go.
+"""Pages of a list: by key, never by number, so that nothing is skipped or repeated when rows come and go.
 
 A token holds the last key of its page and a hash of the filter it was made for; it carries no authority.
 """
@@ -58,7 +58,7 @@ class Page:
     def select(
         self, statement: _Statement, key: Sequence[ColumnElement[Any]], *, descending: bool = False
     ) -> _Statement:
-        """Order `statement` by the columns of `key`, all in one direction and unique together; take one row more."""
+        """Order `statement` by the columns of `key`, which are unique together; fetch one row more than the page."""
         ordered = statement.order_by(*(column.desc() if descending else column.asc() for column in key))
         if self.after is not None:
             if [type(value) for value in self.after] != [column.type.python_type for column in key]:
@@ -68,7 +68,7 @@ class Page:
         return ordered.limit(self.size + 1)
 
     def cut(self, rows: Sequence[Row], key_of: Callable[[Row], Key]) -> tuple[list[Row], str]:
-        """Return the page's rows, of those that `select` gave, and the token of the next page ("" at the end)."""
+        """Return the page's rows, out of those of `select`, and the token of the next page ("" at the end)."""
         page = list(rows[: self.size])
         return page, "" if len(rows) <= self.size else self.token_after(key_of(page[-1]))
 
@@ -78,7 +78,7 @@ class Page:
 
 
 def _key_part(part: object) -> str | int:
-    """Return a part of a key that any database takes, whoever made the token."""
+    """Return a part of a key, checked so that any database accepts it, whoever made the token."""
     if isinstance(part, int) and -(2**63) <= part < 2**63:
         return part
     if isinstance(part, str) and "\0" not in part and part.isprintable():

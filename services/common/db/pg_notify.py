@@ -1,4 +1,4 @@
-"""Words between the processes that share a PostgreSQL: NOTIFY, and a connection of its own that listens."""
+"""Notifications between processes that share a PostgreSQL: NOTIFY, and a separate connection that listens."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def _closing(connection: psycopg.AsyncConnection) -> AsyncIterator[None]:
-    """Close a connection in any case: psycopg's own context would first talk to a server that may be gone."""
+    """Close a connection without more traffic: psycopg's own context would first talk to a server that may be gone."""
     try:
         yield
     finally:
@@ -31,15 +31,15 @@ async def _closing(connection: psycopg.AsyncConnection) -> AsyncIterator[None]:
 
 
 async def notify(engine: AsyncEngine, channel: str, payload: str) -> None:
-    """Send a word to whoever listens to a channel now, this process included. Raises Unavailable."""
+    """Notify all current listeners of a channel, this process included. Raises Unavailable."""
     async with engine.begin() as connection:
         await connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})
 
 
 async def notifications(engine: AsyncEngine, channel: str) -> AsyncGenerator[str | None, None]:
-    """Yield the words of a channel until closed; None after each time that some may have been missed, the first too.
+    """Yield a channel's notifications until closed, and None whenever some may have been missed, also at the start.
 
-    A connection that is lost is made anew for as long as it takes.
+    A lost connection is made again, for as long as that takes.
     """
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     while True:
@@ -51,7 +51,7 @@ async def notifications(engine: AsyncEngine, channel: str) -> AsyncGenerator[str
                 while True:
                     async for notice in connection.notifies(timeout=_PROBE_SECONDS):
                         yield notice.payload
-                    # A peer that is gone without a word is noticed when it is asked something.
+                    # A vanished peer is only noticed by sending it something.
                     await connection.execute("SELECT 1")
         except (psycopg.Error, OSError) as error:
             log.info("notices are not heard for now", error=" ".join(str(error).split()))

@@ -1,4 +1,4 @@
-"""What is done again and again beside all else: forgetting what is old, each in its module's own way."""
+"""The loop that removes what is old, in the background; each module removes its own."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,9 +16,9 @@ log = structlog.get_logger()
 
 
 async def every_hour(what: str, forget: Callable[[], Awaitable[bool]]) -> None:
-    """Forget some of `what` is old, every hour, until cancelled; soon again where `forget` says that there is more.
+    """Call `forget` every hour until cancelled, and soon again while it returns True: there is more to remove.
 
-    A database that is away is asked the next time.
+    When the database is away, the next call tries again. `what` names the things for the log.
     """
     while True:
         try:

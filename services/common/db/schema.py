@@ -1,4 +1,4 @@
-"""Whether a database's tables are those that the code uses: two statements, without alembic and without reflection."""
+"""Compares a database's tables with those of the code: in two statements, without alembic and without reflection."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
@@ -22,12 +22,12 @@ _INDEXES: Final = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index'",
     "postgresql": "SELECT relname FROM pg_class WHERE relkind IN ('i', 'I') AND pg_table_is_visible(oid)",
 }
-# PostgreSQL's own words for what SQLAlchemy says otherwise.
+# PostgreSQL's names for types that SQLAlchemy names otherwise.
 _WORDS: Final = {"varchar": "character varying", "float": "double precision"}
 
 
 class _Shape(NamedTuple):
-    """What a column is."""
+    """The properties of a column that are compared."""
 
     type: str
     is_nullable: bool
@@ -38,10 +38,10 @@ class _Shape(NamedTuple):
 
 
 def faults(connection: Connection, metadata: MetaData) -> list[str]:
-    """Say, a sentence each, where the tables of a database are not those of `metadata`; nothing where they are.
+    """Return a sentence for each difference between the tables of a database and those of `metadata`.
 
-    Compared are columns with their types, what may be null, what the primary keys are, and the names of indexes. Tables
-    and indexes that `metadata` does not know are somebody else's, and not looked at.
+    Compared are columns with their types and nullability, primary keys, and the names of indexes. Tables and indexes
+    that `metadata` does not know are ignored.
     """
     dialect = connection.dialect
     found: dict[str, dict[str, _Shape]] = {}

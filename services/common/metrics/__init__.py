@@ -1,7 +1,7 @@
-"""What a service counts and measures of itself, and how its gateway is told.
+"""The metrics of a service, and how they are collected.
 
-A `Meters` is made in app.py and given to whoever counts; there is no registry of the process. docs/metrics.md names
-every metric. Labels have few values, all known when the program is written: never an id, never what a user has named.
+A `Meters` is made in app.py and passed to whoever counts; there is no global registry. docs/metrics.md names every
+metric. Labels have few values, all known when the program is written: never an id, never a user's name for something.
 """
 
 from services.common.metrics.meters import Meters

@@ -1,4 +1,4 @@
-"""The metrics of one service: some are counted as things happen, others looked up when somebody asks."""
+"""The metrics of one service: some are counted as things happen, others are read when they are collected."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -14,7 +14,7 @@ from services.common.metrics.rpc import RpcMetrics
 from services.common.rpc.call import Layer
 
 Source: TypeAlias = Callable[[], Awaitable[Iterable[Metric]]]
-"""Looks some metrics up, such as in a database."""
+"""Reads some metrics, such as from a database."""
 
 _PATIENCE_SECONDS: Final = 1.0
 
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 class Meters:
-    """What one service, by its name, counts and measures. Who counts something makes its counter in `registry`."""
+    """The metrics of one service, by its name. Counters are made in `registry` by those who count."""
 
     def __init__(self, service: str) -> None:
         self.registry = CollectorRegistry()
@@ -38,12 +38,12 @@ class Meters:
         self._sources: list[Source] = []
 
     def add(self, source: Source) -> None:
-        """Have `source` asked whenever somebody asks for the metrics; it has a second to answer."""
+        """Call `source` whenever the metrics are collected; it has a second to answer."""
         self._sources.append(source)
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[Self]:
-        """Measure how late the event loop is, as long as inside."""
+        """Measure the event loop's lag inside."""
         task = asyncio.create_task(self._loop.watch(), name="event loop's lag")
         try:
             yield self
@@ -51,7 +51,7 @@ class Meters:
             task.cancel()
 
     async def read(self) -> list[Metric]:
-        """Return every metric as it is now, but for those whose source fails."""
+        """Return every metric as it is now, except those whose source fails."""
         looked_up = [metric for found in await asyncio.gather(*map(self._ask, self._sources)) for metric in found]
         return [*map(_without_times, self.registry.collect()), *looked_up]
 
@@ -66,7 +66,7 @@ class Meters:
 
 
 def merged(metrics: Iterable[Metric]) -> list[Metric]:
-    """Put the values of metrics of one name under one heading, as Prometheus wants them."""
+    """Group metrics by name, as Prometheus requires."""
     found: dict[str, Metric] = {}
     for metric in metrics:
         heading = found.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
@@ -75,6 +75,6 @@ def merged(metrics: Iterable[Metric]) -> list[Metric]:
 
 
 def _without_times(metric: Metric) -> Metric:
-    """Leave out when each counter was made, which prometheus_client tells beside it: it doubles what is sent."""
+    """Leave out the creation time that prometheus_client adds to each counter: it doubles the size."""
     metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
     return metric

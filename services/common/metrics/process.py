@@ -1,4 +1,4 @@
-"""What a service's process takes of the machine, and whether its event loop keeps up."""
+"""What a service's process uses of the machine, and whether its event loop keeps up."""
 
 import asyncio
 from collections import deque
@@ -14,7 +14,7 @@ _LOOKS: Final = 120
 
 
 class Process(Collector):
-    """Memory, processor time and open files of this process, by prometheus_client, told apart by the service."""
+    """Memory, CPU time and open files of this process, by prometheus_client, labelled with the service."""
 
     def __init__(self, service: str) -> None:
         self._process = ProcessCollector(namespace="boatyard", registry=None)
@@ -30,7 +30,7 @@ class Process(Collector):
 
 
 class EventLoop:
-    """Measures how late the event loop wakes who sleeps: so long does every call wait before it is looked at."""
+    """Measures how late the event loop wakes a sleeper: every call waits that long before it is served."""
 
     def __init__(self, service: str, registry: CollectorRegistry) -> None:
         self._late: deque[float] = deque([0.0], maxlen=_LOOKS)
@@ -43,7 +43,7 @@ class EventLoop:
         lag.labels(service).set_function(lambda: max(self._late))
 
     async def watch(self) -> None:
-        """Look twice a second, until cancelled."""
+        """Measure twice a second, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + _LOOK_EVERY_SECONDS

@@ -1,4 +1,4 @@
-"""How a service's calls go: how many, how they end, how long they take, how many there are at once."""
+"""Metrics of a service's calls: how many there are, how they end, how long they take, how many run at once."""
 
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ _LABELS: Final = ("service", "method")
 class RpcMetrics:
     """Counts the calls of one service. `around` is a layer for `serve`.
 
-    Only methods that the service has come here, so whoever calls others makes no new labels.
+    Only existing methods come here, so a caller of others cannot make new labels.
     """
 
     def __init__(self, service: str, registry: CollectorRegistry) -> None:

@@ -1,4 +1,4 @@
-"""The RPC by which a node service tells its metrics."""
+"""The RPC that returns a service's metrics."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class MetricsServicer(MetricsServiceServicer):
 
 
 def registration(meters: Meters) -> Registration:
-    """Register it beside a node's own service."""
+    """Return its registration, to serve it beside a service's own RPCs."""
     return Registration(
         pb.DESCRIPTOR.services_by_name["MetricsService"].full_name,
         add_MetricsServiceServicer_to_server,

@@ -1,4 +1,4 @@
-"""Metrics as messages, between a node service and its gateway."""
+"""Converts metrics to messages and back."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -20,7 +20,7 @@ def response(metrics: Iterable[Metric]) -> pb.ReadMetricsResponse:
 
 
 def metrics(response: pb.ReadMetricsResponse) -> list[Metric]:
-    """Read metrics. Those of a type that is not known here are left out."""
+    """Read metrics. Those of an unknown type are left out."""
     return [_metric(family) for family in response.families if family.type in _NAMES]
 
 

@@ -1,1 +1,1 @@
-"""gRPC as the house uses it: one way to serve, one way to call, one place where errors become statuses."""
+"""gRPC: one way to serve, one way to call, and one place where errors become statuses."""

@@ -1,4 +1,4 @@
-"""Who may call: whoever shows a token, as `authorization: Bearer <token>`."""
+"""Authentication of callers by a token, as `authorization: Bearer <token>`."""
 
 import hmac
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ def bearer(header: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a call shows of who makes it.
+    """What is known of the caller of a call before it is authenticated.
 
-    `token` is None where none was shown; `method` is the full name, such as /boatyard.git.v1.GitService/Push; `peer` is
-    gRPC's word for where the call comes from, such as ipv4:127.0.0.1:40312. `is_again`: it was let in, and is asked
-    about once more while its stream lasts.
+    `token` is None when none was sent; `method` is the full name, such as /boatyard.git.v1.GitService/Push; `peer` is
+    gRPC's name for the caller's address, such as ipv4:127.0.0.1:40312. `is_again` is True when the call was admitted
+    before, and is checked again because its stream still lasts.
     """
 
     token: str | None = field(repr=False)
@@ -39,7 +39,7 @@ class Credentials:
 
 
 class Authenticator(Protocol):
-    """Knows the callers of one service."""
+    """Authenticates the callers of one service."""
 
     @property
     def forgets(self) -> bool:
@@ -51,15 +51,15 @@ class Authenticator(Protocol):
 
         Raises Unauthenticated, PermissionDenied, TooManyFailuresError.
 
-        Runs in the call's own task: context variables that it sets are there for whoever serves the call.
+        Runs in the call's own task, so the handler sees the context variables that it sets.
         """
         ...
 
 
 class SingleToken:
-    """Admits whoever shows one secret, such as the cell token of the node services; it is compared, however many fail.
+    """Admits callers that send one secret, such as the cell token. The secret is compared even after many failures.
 
-    `hint` is added to the refusal, and says where the token is found; `reason` is the one that the proto documents.
+    `hint` is added to the refusal, and says where to find the token; `reason` is the one that the proto documents.
     """
 
     forgets = False
@@ -81,7 +81,7 @@ class SingleToken:
 
 
 def cell_authenticator(token: str) -> SingleToken:
-    """Admit this cell's own gateway, for a node service."""
+    """Return the authenticator that admits callers of this cell alone."""
     return SingleToken(
         token, caller="cell", reason="CELL_TOKEN_REQUIRED", hint="it is in $BOATYARD_HOME/cell-token, for its owner"
     )

@@ -1,8 +1,8 @@
-"""How often callers may show a token that nobody knows, by where they call from: what is too much is not looked at.
+"""A limit on failed authentications, by the caller's address.
 
-Each address has a store of failures that fills up again with time. While it is empty, calls from there are refused
-before anything is asked about their tokens; but whoever can be known without asking is let in all the same. So a flood
-costs its neighbours behind one address (a proxy, this machine) patience while they are new, and nothing else.
+Each address has a budget of failures that refills with time. While it is used up, calls from there are refused before
+their tokens are looked up; callers that are known without a look-up are still admitted. So a flood only affects its
+neighbours behind the same address (a proxy, this machine) while they are new.
 """
 
 import time
@@ -19,7 +19,7 @@ from services.common.errors import Exhausted
 
 TOO_MANY_FAILURES: Final = "TOO_MANY_FAILURES"
 MAX_FAILURES: Final = 100
-"""How often an address may fail at once: more than the programs of a team that were all given a wrong token do."""
+"""How many failures an address may have at once: more than a team's programs that all got a wrong token."""
 
 _SECONDS_EACH: Final = 1.0
 _MAX_ADDRESSES: Final = 10_000
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 class TooManyFailuresError(Exhausted):
-    """Where the caller calls from, too many have failed. `is_told`: the like was told of it within a minute."""
+    """The caller's address has too many failures. `is_told` is True when it was logged within the last minute."""
 
     def __init__(self, address: str, seconds: float, *, is_told: bool) -> None:
         super().__init__(
@@ -44,20 +44,20 @@ class TooManyFailuresError(Exhausted):
 @dataclass(slots=True)
 class _Address:
     empty_until: float
-    """When its store is full again, if nobody fails any more."""
+    """When its budget is full again, without more failures."""
     refused: int = 0
     told: float = float("-inf")
 
 
 class FailureLimiter:
-    """Knows how often addresses have failed; of 10,000 at most, then of those that failed last."""
+    """Counts failures by address, for the 10,000 addresses that failed last."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
 
     def check(self, peer: str) -> None:
-        """Raise TooManyFailuresError where no other failure is allowed now; `peer` is as in `Credentials`."""
+        """Raise TooManyFailuresError when no more failures are allowed now; `peer` is as in `Credentials`."""
         address = address_of(peer)
         known = self._addresses.get(address)
         now = self._clock()
@@ -83,9 +83,9 @@ class FailureLimiter:
 
 
 def address_of(peer: str) -> str:
-    """Return whose failures are counted together: an IPv4 address, or the /64 that one customer has of IPv6.
+    """Return the address whose failures are counted together: an IPv4 address, or the /64 network of an IPv6 one.
 
-    Of ipv4:127.0.0.1:40312 it is 127.0.0.1, of ipv6:%5B2001:db8::1%5D:40312 2001:db8::/64; unix sockets are one.
+    For ipv4:127.0.0.1:40312 it is 127.0.0.1, for ipv6:%5B2001:db8::1%5D:40312 2001:db8::/64; unix sockets are one.
     """
     kind, _, place = unquote(peer).partition(":")
     if kind not in {"ipv4", "ipv6"}:

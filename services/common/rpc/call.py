@@ -1,4 +1,4 @@
-"""One call to a service, as those see it who stand between gRPC and its handler."""
+"""One call to a service, as the layers between gRPC and its handler see it."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,10 +17,10 @@ _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 @dataclass(slots=True)
 class RpcCall:
-    """One incoming call. `status` and `reason` are None while it goes well.
+    """One incoming call. `status` and `reason` are None unless it fails.
 
-    `request` is what is asked, or the first message of its stream; `answer` is there when one was made, and no stream.
-    `is_quiet`: it is one of a flood, of which enough was told.
+    `request` is the request, or the first message of its stream; `answer` is set when there is one, and no stream.
+    `is_quiet` is True for a call of a flood that has been logged already.
     """
 
     method: str
@@ -48,17 +48,17 @@ class RpcCall:
 
 Layer = Callable[[RpcCall], AbstractAsyncContextManager[None]]
 Inspect = Callable[[RpcCall], Awaitable[None]]
-"""Looks at a call's request before it is served, and may refuse it."""
+"""Inspects a call's request before it is served, and may refuse it."""
 
 Response = TypeVar("Response")
 Screen = Callable[[Any], Any]
-"""Returns what the caller being served may read of an answer, or of one message of it, and changes neither."""
+"""Returns the part of a response, or of one of its messages, that the caller may read. Does not change it."""
 
 
 def show_all(answer: Response) -> Response:
-    """Screen nothing, where whoever may ask may read the answer."""
+    """Hide nothing, for services where every caller may read the whole response."""
     return answer
 
 
 async def let_pass(call: RpcCall) -> None:
-    """Inspect nothing, where being let in at all is enough."""
+    """Inspect nothing, for services where authentication is enough."""

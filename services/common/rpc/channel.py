@@ -22,19 +22,19 @@ from services.common.rpc.tls import ClientTls
 UNARY_DEADLINE_SECONDS = 10.0
 
 _OPTIONS = (
-    # A peer that is silent under a call, frozen or behind a link that swallows everything, is noticed after 10 s at
-    # most: a coordinator that beats each third of 20 s, the default lease, has not lost it yet. The ping timeout is
-    # the one that counts (STYLE §4).
+    # A peer that is silent during a call, frozen or behind a link that drops everything, is noticed after 10 s at most:
+    # before the lease of a job is lost, which by default is 20 s and renewed each third. The ping timeout is the one
+    # that counts (STYLE §4).
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),  # else who only listens soon asks once a minute
-    ("grpc.http2.max_frame_size", 1 << 20),  # a flood of events in frames of 16 KiB costs a tenth more
-    # A service that was restarted is found again within 2 s, not gRPC's 2 minutes.
+    ("grpc.http2.max_pings_without_data", 0),  # otherwise a client that only listens soon pings once a minute
+    ("grpc.http2.max_frame_size", 1 << 20),  # with frames of 16 KiB a flood of events costs a tenth more
+    # Reconnect to a restarted service within 2 s, and not gRPC's 2 minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # http_proxy in somebody's environment is not meant for a cell's own services.
+    # http_proxy in the environment is not meant for our own services.
     ("grpc.enable_http_proxy", 0),
 )
 
@@ -48,7 +48,7 @@ def open_channel(
     services: Sequence[ServiceDescriptor] = (),
     tls: ClientTls | None = None,
 ) -> grpc.aio.Channel:
-    """Open a channel to `address` (host:port); close it, or use it as `async with`. Without `tls` it is in the clear.
+    """Open a channel to `address` (host:port); close it, or use it as `async with`. Without `tls` it is unencrypted.
 
     Of `services` (such as `workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]`), the methods whose
     idempotency_level allows it are retried when the service is UNAVAILABLE.
@@ -67,7 +67,7 @@ def fence_metadata(fence: Fence) -> Metadata:
 
 
 def service_config(services: Iterable[ServiceDescriptor]) -> dict[str, Any]:
-    """Describe to gRPC which methods it may try again, and how: up to 4 times within about 1 s."""
+    """Return gRPC's configuration of which methods it may retry: up to 4 tries within about 1 s."""
     safe = [
         {"service": service.full_name, "method": method.name}
         for service in services
@@ -87,7 +87,7 @@ def service_config(services: Iterable[ServiceDescriptor]) -> dict[str, Any]:
 
 
 class _Calls:
-    """One method of a channel: whatever its arity, it is called with a first argument and options."""
+    """One method of a channel, of any arity: it is called with a first argument and options."""
 
     def __init__(self, multicallable: Callable[..., Any], metadata: Metadata, deadline: float | None) -> None:
         self._multicallable = multicallable
@@ -110,7 +110,7 @@ class _Calls:
 
 
 class _Channel(grpc.aio.Channel):
-    """A channel whose calls carry the house's metadata; everything else is gRPC's."""
+    """A channel that adds our metadata to calls; everything else is gRPC's."""
 
     def __init__(self, channel: grpc.aio.Channel, metadata: Metadata) -> None:
         self._channel = channel

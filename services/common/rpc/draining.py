@@ -1,6 +1,6 @@
-"""The server is about to stop: streams and long waits end by themselves, and say where to go on.
+"""Draining: before a server stops, streams and long polls end by themselves, and say where to resume.
 
-Without it every open stream costs the whole grace of `stop` and ends as "Cancelling all calls" (STYLE §4).
+Without it every open stream costs the whole grace of `stop`, and ends as "Cancelling all calls" (STYLE §4).
 """
 
 import asyncio
@@ -14,22 +14,22 @@ T = TypeVar("T")
 
 
 class Draining:
-    """Made once in `app.py`, given to the servicers that stream or wait, and to `serve`, which begins it."""
+    """Made once in `app.py`, and passed to the servicers that stream or wait, and to `serve`, which begins it."""
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
         self._inside: set[asyncio.Timeout] = set()
 
     def is_set(self) -> bool:
-        """True when it has begun."""
+        """True when draining has begun."""
         return self._begun.is_set()
 
     async def wait(self) -> None:
-        """Wait for its begin."""
+        """Wait until draining begins."""
         await self._begun.wait()
 
     def begin(self) -> None:
-        """End what waits inside of `interrupting` or `stream`, now and from now on."""
+        """End all waits inside of `interrupting` and `stream`, now and from now on."""
         if not self._begun.is_set():
             self._begun.set()
             now = asyncio.get_running_loop().time()
@@ -38,7 +38,7 @@ class Draining:
 
     @asynccontextmanager
     async def interrupting(self, resume_from: int | None = None) -> AsyncIterator[None]:
-        """Cut short what is awaited inside, for long polls. Raises Unavailable (DRAINING)."""
+        """Interrupt what is awaited inside when draining begins, for long polls. Raises Unavailable (DRAINING)."""
         scope = asyncio.timeout(None)
         try:
             if self.is_set():
@@ -56,10 +56,10 @@ class Draining:
     async def stream(
         self, source: AsyncGenerator[T, None], *, start: int, position_after: Callable[[T], int]
     ) -> AsyncGenerator[T, None]:
-        """Pass on what `source` yields, from position `start`. Raises Unavailable (DRAINING) with where to go on.
+        """Yield the items of `source`, from position `start`. Raises Unavailable (DRAINING) with where to resume.
 
-        Where the source raises Unavailable, that too says where to go on. Only the wait for the next item is cut short:
-        one that is being sent still arrives.
+        When the source raises Unavailable, the position is added to it. Only the wait for the next item is interrupted:
+        an item that is being sent still arrives.
         """
         position = start
         async with aclosing(source):

@@ -1,7 +1,7 @@
-"""The one interceptor of a server: it puts each handler behind what every call passes through, whatever its arity.
+"""The one interceptor of a server: it wraps each handler, of any arity, in the layers that every call passes through.
 
-A streamed answer is written from inside the wrapper rather than yielded to gRPC: when a client leaves during a write,
-gRPC abandons a generator to the garbage collector, and what stands in its `finally` would run later, in another task.
+A streamed response is written inside the wrapper and not yielded to gRPC: when a client disconnects during a write,
+gRPC leaves a generator to the garbage collector, and its `finally` would run later, in another task.
 """
 
 import inspect
@@ -20,7 +20,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Puts every handler behind the layers, and between an inspection of what is asked and a screen of the answer."""
+    """Wraps every handler in the layers, inspects its requests, and screens its responses."""
 
     def __init__(self, passed: Sequence[Layer], inspect: Inspect, screen: Screen) -> None:
         self._layers = passed
@@ -69,7 +69,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     async for message in messages:
                         try:
                             await context.write(self._screen(message))
-                        except grpc.aio.InternalError:  # the client has left; that this cancels us is still under way
+                        except (
+                            grpc.aio.InternalError
+                        ):  # the client has disconnected; our cancellation is still on its way
                             call.status = Status.CANCELLED
                             break
             return None
@@ -82,7 +84,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
 
 class _Inspected:
-    """What a client streams, with its first message inspected; no generator, for who would end one?"""
+    """A client's stream, with its first message inspected. Not a generator, because nobody would close it."""
 
     def __init__(self, messages: AsyncIterator[Any], call: RpcCall, inspect: Inspect) -> None:
         self._messages = aiter(messages)
@@ -101,7 +103,7 @@ class _Inspected:
 
 
 def _parts(handler: Any) -> tuple[Any, Callable[..., Handler]]:
-    """Return a handler's own function, and what makes a handler of that arity."""
+    """Return a handler's own function, and the function that makes a handler of its arity."""
     match handler.request_streaming, handler.response_streaming:
         case False, False:
             return handler.unary_unary, grpc.unary_unary_rpc_method_handler

@@ -1,4 +1,4 @@
-"""What every call to a service passes through, in one order."""
+"""The layers that every call to a service passes through, in a fixed order."""
 
 import asyncio
 import re
@@ -47,22 +47,22 @@ log = structlog.get_logger()
 
 
 def layers(authenticator: Authenticator, unary_limit_seconds: float, around: Sequence[Layer] = ()) -> Sequence[Layer]:
-    """Return what a call passes through, the outermost first; `around` sees whole calls, refused ones too."""
+    """Return the layers, the outermost first; those of `around` see all calls, also refused ones."""
     return (
         with_request_id,  # first: every line of log and every error below names the request
         with_access_log,  # outside of errors, so that it sees the status that the caller sees
         *around,  # likewise
-        with_status,  # inside of whoever wants to know how a call has ended
-        with_errors,  # outside of all that may refuse a call
-        authenticating(authenticator),  # before anything of the request is looked at: permission before existence
+        with_status,  # inside of the layers that need to know how a call ended
+        with_errors,  # outside of everything that may refuse a call
+        authenticating(authenticator),  # before the request is read: permission before existence
         limiting_time(unary_limit_seconds),  # inside of errors, which turn its end into a status
-        with_fence,  # last: only an authenticated caller's fence is worth reading
+        with_fence,  # last: the fence is only read of an authenticated caller
     )
 
 
 @asynccontextmanager
 async def with_request_id(call: RpcCall) -> AsyncIterator[None]:
-    """Take the caller's request id or make one; give it to the logs, and back in the trailing metadata."""
+    """Use the caller's request id or make one; add it to the logs, and return it in the trailing metadata."""
     given = call.text(REQUEST_ID_METADATA_KEY)
     call.request_id = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
     structlog.contextvars.bind_contextvars(**{REQUEST_ID: call.request_id})
@@ -72,7 +72,7 @@ async def with_request_id(call: RpcCall) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def with_access_log(call: RpcCall) -> AsyncIterator[None]:
-    """Write one line a call: method, status, duration; at a level that says whose fault it is."""
+    """Log each call in a line: method, status, duration; the level says whose fault a failure is."""
     try:
         yield
     finally:
@@ -88,7 +88,7 @@ async def with_access_log(call: RpcCall) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def with_status(call: RpcCall) -> AsyncIterator[None]:
-    """Note the status of a call that ends without `with_errors` having a say in it."""
+    """Record the status of a call that ends without passing `with_errors`."""
     try:
         yield
     except asyncio.CancelledError:
@@ -110,15 +110,15 @@ async def with_errors(call: RpcCall) -> AsyncIterator[None]:
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            raise  # the client left, or its deadline passed
-        # Something inside was cancelled, not the call: unanswered, its client would wait for ever (STYLE §4).
+            raise  # the client disconnected, or its deadline passed
+        # Something inside was cancelled, and not the call: without an answer its client would wait for ever (STYLE §4).
         await _abort(call, _internal(call, error))
     except Exception as error:  # noqa: BLE001 - the border: whatever is not foreseen is INTERNAL
         await _abort(call, _status_of(call, _unwrapped(error)))
 
 
 def authenticating(authenticator: Authenticator) -> Layer:
-    """Refuse whom `authenticator` does not know."""
+    """Refuse callers that `authenticator` does not accept."""
 
     @asynccontextmanager
     async def layer(call: RpcCall) -> AsyncIterator[None]:
@@ -142,7 +142,7 @@ def authenticating(authenticator: Authenticator) -> Layer:
 
 @asynccontextmanager
 async def _while_known(authenticator: Authenticator, shown: Credentials) -> AsyncIterator[None]:
-    """End a stream whose caller is let in no more: its token was revoked, or has expired."""
+    """End a stream when its caller is no longer accepted: its token was revoked or has expired."""
     refusal: ServiceError | None = None
     scope = asyncio.timeout(None)
     shown = replace(shown, is_again=True)
@@ -155,7 +155,7 @@ async def _while_known(authenticator: Authenticator, shown: Credentials) -> Asyn
                 await authenticator.authenticate(shown)
             except (Unauthenticated, PermissionDenied) as error:
                 refusal = error
-            except ServiceError as error:  # the database is away: who was let in stays in
+            except ServiceError as error:  # the database is away: a caller that was accepted stays accepted
                 log.debug("a stream's caller cannot be asked for again now", error=error.message)
         scope.reschedule(0)
 
@@ -172,7 +172,7 @@ async def _while_known(authenticator: Authenticator, shown: Credentials) -> Asyn
 
 
 def limiting_time(seconds: float) -> Layer:
-    """End calls with one answer after `seconds`, whatever time their callers allow; streams may go on."""
+    """End calls with one response after `seconds`, whatever their deadlines; streams may continue."""
 
     @asynccontextmanager
     async def layer(call: RpcCall) -> AsyncIterator[None]:

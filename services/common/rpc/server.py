@@ -1,4 +1,4 @@
-"""How a service is served: options, layers, health, reflection, and an end without losses."""
+"""Runs the server of a service: options, layers, health, reflection, and a graceful stop."""
 
 import asyncio
 import os
@@ -25,16 +25,16 @@ from services.common.rpc.tls import ServerTls
 LIFELINE_VARIABLE = "BOATYARD_LIFELINE_FD"
 UNARY_LIMIT_SECONDS = 600.0
 GRACE_SECONDS = 5.0
-_END_SECONDS = 7.0  # and the grace: what follows the server's stop, such as letting go of a database
+_END_SECONDS = 7.0  # plus the grace: for what follows the server's stop, such as closing a database
 EXIT_STUCK = 75  # EX_TEMPFAIL of sysexits.h
 
 _OPTIONS = (
-    ("grpc.so_reuseport", 0),  # else a second server binds the same port and takes half of the calls
+    ("grpc.so_reuseport", 0),  # otherwise a second server can bind the same port and take half of the calls
     # A frozen client is noticed after 40 s at most, and clients may ping as often as ours do (STYLE §4).
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.http2.max_frame_size", 1 << 20),  # a flood of events in frames of 16 KiB costs a tenth more
+    ("grpc.http2.max_frame_size", 1 << 20),  # with frames of 16 KiB a flood of events costs a tenth more
     ("grpc.http2.min_ping_interval_without_data_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
@@ -46,7 +46,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One gRPC service: its full name, the generated function that adds it to a server, and who serves it."""
+    """One gRPC service: its full name, the generated function that adds it to a server, and its servicer."""
 
     name: str
     add: Callable[[Any, grpc.aio.Server], None]
@@ -55,7 +55,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that takes calls at `address` (host:port, the real port where 0 was asked for)."""
+    """A server that serves at `address` (host:port, with the real port when 0 was requested)."""
 
     address: str
     draining: Draining
@@ -63,7 +63,7 @@ class RunningServer:
     _health: health.aio.HealthServicer
 
     async def stop(self, grace: float = GRACE_SECONDS) -> None:
-        """Say NOT_SERVING, let streams end by themselves, refuse new calls, and cancel what is left after `grace` s."""
+        """Report NOT_SERVING, let streams end, refuse new calls, and cancel what is left after `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         self.draining.begin()
         await self._server.stop(grace)
@@ -121,10 +121,10 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM, SIGINT or the end of the lifeline, then drain and stop; `on_started` gets the address.
 
-    The lifeline is the reading end of a pipe, its number in BOATYARD_LIFELINE_FD: it ends when whoever holds the
-    other end has died, so that no service outlives its supervisor.
+    The lifeline is the reading end of a pipe, with its number in BOATYARD_LIFELINE_FD: it ends when the process with
+    the other end dies, so that no service outlives its supervisor.
     """
-    with _requests_to_stop() as told:  # before the first caller can know of us, for it may be the one who stops us
+    with _requests_to_stop() as told:  # before the first caller can reach us, because it may be the one that stops us
         running = await start_server(
             listen=listen,
             registrations=registrations,
@@ -149,23 +149,23 @@ async def serve(
 
 
 def _end_at_the_latest_in(seconds: float) -> None:
-    """Keep whatever hangs, such as a database that has stopped answering, from holding up the end of the process.
+    """Exit after `seconds` even when something hangs, such as a database that does not answer.
 
-    Ending like this is no worse than kill -9, and from that every service recovers.
+    That is no worse than kill -9, from which every service recovers.
     """
 
     def end() -> None:
         log.error("the end took too long, and is cut short", seconds=seconds)
         os._exit(EXIT_STUCK)
 
-    timer = threading.Timer(seconds, end)  # a thread, for the loop itself may be what hangs
+    timer = threading.Timer(seconds, end)  # a thread, because the event loop itself may hang
     timer.daemon = True
     timer.start()
 
 
 @contextmanager
 def _requests_to_stop() -> Iterator[asyncio.Future[str]]:
-    """Give what is done, with the reason, at the first signal or the end of the lifeline."""
+    """Give a future that gets the reason at the first signal, or at the end of the lifeline."""
     loop = asyncio.get_running_loop()
     told: asyncio.Future[str] = loop.create_future()
 
@@ -174,7 +174,7 @@ def _requests_to_stop() -> Iterator[asyncio.Future[str]]:
             told.set_result(why)
 
     lifeline = _take_lifeline()
-    # The signals stay ours until the process is done: a second one must not cut the end short.
+    # The handlers stay until the process ends: a second signal must not interrupt the stop.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, tell, number.name)
     if lifeline is None:
@@ -189,7 +189,7 @@ def _requests_to_stop() -> Iterator[asyncio.Future[str]]:
 
 
 def _take_lifeline() -> int | None:
-    """Return the lifeline, and keep it from children: they are not to end with our supervisor."""
+    """Return the lifeline, and keep it from children, which must not end with our supervisor."""
     text = os.environ.pop(LIFELINE_VARIABLE, None)
     if text is None:
         return None

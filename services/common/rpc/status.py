@@ -20,8 +20,8 @@ from services.common.errors import ServiceError, Status
 DOMAIN = "boatyard.dev"
 DETAILS_METADATA_KEY = "grpc-status-details-bin"
 
-# gRPC refuses answers with more than 8 KiB of metadata, the error's text included, in favour of an error about that.
-# A message travels twice, once with every byte outside of ASCII as three, and the details in base 64: this much fits.
+# gRPC replaces responses with more than 8 KiB of metadata, the error's text included, by an error about that. The
+# message is sent twice, once with three bytes for each one outside of ASCII, and the details in base 64: this fits.
 _MESSAGE_BYTES = 1000
 _FACT_BYTES = 300
 _FACTS_BYTES = 1000
@@ -31,7 +31,7 @@ _Detail = TypeVar("_Detail", bound=Message)
 
 
 def to_status_proto(error: ServiceError, request_id: str) -> status_pb2.Status:
-    """Describe `error` for the wire. What callers are not to see becomes INTERNAL with the request's id alone."""
+    """Convert `error` for the wire. What callers must not see becomes INTERNAL with the request's id only."""
     if isinstance(error, errors.RemoteFailure) or error.status in {Status.UNKNOWN, Status.INTERNAL}:
         return internal_status_proto(request_id)
     room = min(_FACT_BYTES, _FACTS_BYTES // max(1, len(error.metadata)))
@@ -41,7 +41,7 @@ def to_status_proto(error: ServiceError, request_id: str) -> status_pb2.Status:
 
 
 def internal_status_proto(request_id: str) -> status_pb2.Status:
-    """INTERNAL: a fixed text, because whatever went wrong may name paths, addresses or secrets."""
+    """Return INTERNAL with a fixed text, because the error itself may name paths, addresses or secrets."""
     return _status_proto(
         Status.INTERNAL,
         "internal error",
@@ -50,12 +50,12 @@ def internal_status_proto(request_id: str) -> status_pb2.Status:
 
 
 def service_error(error: grpc.aio.AioRpcError) -> ServiceError:
-    """Read what a service of ours, or gRPC itself, answered. An error without details has its status as reason."""
+    """Return the error of one of our services, or of gRPC itself. Without details its reason is its status."""
     status = Status(error.code().name)
     described = _described(error)
     info = _detail(described, details_pb2.ErrorInfo())
     kind = _KINDS.get(status, errors.RemoteFailure)
-    # Not by the class's own constructor: the text and the facts are the sender's, not made of arguments again.
+    # Not by the class's own constructor: text and metadata are the sender's, and not made of arguments again.
     result = kind.__new__(kind)
     ServiceError.__init__(result, info.reason or status.value, error.details() or status.value, info.metadata)
     result.status = status
@@ -111,7 +111,7 @@ def _details_of(error: ServiceError) -> Iterable[Message]:
 
 
 def _violations(error: errors.Invalid) -> Iterable[details_pb2.BadRequest.FieldViolation]:
-    """Give as many violations as there is room for, and in place of the others their number."""
+    """Yield as many violations as there is room for, and in place of the others their number."""
     room = _VIOLATIONS_BYTES
     for number, (field, description) in enumerate(error.violations):
         one = details_pb2.BadRequest.FieldViolation(
@@ -126,7 +126,7 @@ def _violations(error: errors.Invalid) -> Iterable[details_pb2.BadRequest.FieldV
 
 
 def _cut(text: str, limit: int) -> str:
-    """Keep the beginning and the end of what is longer than `limit` bytes; make text of what UTF-8 has no words for."""
+    """Cut the middle out of a text longer than `limit` bytes; replace what cannot be encoded as UTF-8."""
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= limit:
         return encoded.decode()
@@ -145,7 +145,7 @@ def _described(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     try:
         # An AioRpcError has what from_call reads of a call, without being one by type.
         return rpc_status.from_call(cast("grpc.Call", error)) or status_pb2.Status()
-    except (ValueError, DecodeError):  # details that contradict the status, or are none: the status stands alone
+    except (ValueError, DecodeError):  # the details contradict the status, or cannot be read: use the status alone
         return status_pb2.Status()
 
 

@@ -1,4 +1,4 @@
-"""TLS by files: what a server shows of itself and asks of its clients, and what a client believes and shows."""
+"""TLS with files: the certificates of servers and clients, and the CAs that they trust."""
 
 import ssl
 from collections.abc import Callable
@@ -18,9 +18,9 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """Files in PEM: a server's certificate with its chain, its key, and the CA of the clients that it lets in.
+    """PEM files: a server's certificate with its chain, its key, and the CA of the clients that it accepts.
 
-    Without a `client_ca` clients show no certificate: their tokens say who they are, in either case.
+    Without a `client_ca` clients need no certificate. In either case their tokens identify them.
     """
 
     certificate: Path
@@ -28,10 +28,10 @@ class ServerTls:
     client_ca: Path | None = None
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return gRPC's credentials, which follow the files. Raises StartError where these are not there or do not fit.
+        """Return gRPC's credentials, which follow the files. Raises StartError when files are missing or do not match.
 
-        At each new connection it is asked whether the files have changed, which takes some microseconds; until the new
-        ones fit together, which is not so in the moment between two renames, the old ones serve on.
+        Each new connection checks whether the files have changed, which takes some microseconds. The old ones stay in
+        use until the new ones match, which they do not between two renames.
         """
         files = Followed(self, self._read)
 
@@ -46,23 +46,23 @@ class ServerTls:
         return grpc.ssl_server_certificate_configuration([pair], _read(self.client_ca) if self.client_ca else None)
 
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
-        """Return what is another when a file has changed. Raises OSError."""
+        """Return a value that differs after a file has changed. Raises OSError."""
         files = [path.stat() for path in (self.certificate, self.key, self.client_ca) if path is not None]
         return tuple((file.st_mtime_ns, file.st_ino, file.st_size) for file in files)
 
 
 class Followed(Generic[T]):
-    """What a server has made of its files, made anew when they change; until new ones fit together, the old is kept."""
+    """A value made of a server's files, and made again when they change; kept until the new files match."""
 
     def __init__(self, tls: ServerTls, read: Callable[[], T]) -> None:
-        """`read` makes it, and raises StartError or OSError where the files are not there or do not fit."""
+        """`read` makes it, and raises StartError or OSError when files are missing or do not match."""
         self._tls = tls
         self._read = read
         self.now = read()
         self._known = tls.stamp()
 
     def look(self) -> bool:
-        """True when it is another now; takes some microseconds."""
+        """Check the files; return True when the value is a new one. Takes some microseconds."""
         try:
             stamp = self._tls.stamp()
             if stamp == self._known:
@@ -78,9 +78,9 @@ class Followed(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """What a client believes, and shows where it is asked: files in PEM.
+    """PEM files: the CA that a client trusts, and its own certificate and key for servers that ask for one.
 
-    `server_name` is the name that the server's certificate has to have, where that is not the one it is called by.
+    `server_name` is the name in the server's certificate, when it differs from the one in its address.
     """
 
     ca: Path
@@ -92,13 +92,13 @@ class ClientTls:
     def of(
         cls, ca: str | Path | None, certificate: str | Path | None, key: str | Path | None, server_name: str
     ) -> "ClientTls | None":
-        """Return it for what settings name; empty ones name nothing."""
+        """Return the TLS of some settings, which may be empty; None without a CA."""
         if not ca:
             return None
         return cls(Path(ca), Path(certificate) if certificate else None, Path(key) if key else None, server_name)
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Return gRPC's credentials. Raises StartError where a file is not there or does not fit."""
+        """Return gRPC's credentials. Raises StartError when a file is missing or does not match."""
         if self.certificate is None or self.key is None:
             return grpc.ssl_channel_credentials(_read(self.ca))
         check_pair(self.certificate, self.key)
@@ -111,11 +111,11 @@ class ClientTls:
 
 
 def check_pair(certificate: Path, key: Path) -> None:
-    """Raise StartError unless the files are there, and the key is the certificate's: gRPC says neither at the start."""
+    """Raise StartError unless both files exist and match: gRPC reports neither at the start."""
     _read(certificate)
     _read(key)
     try:
-        # With a password of its own OpenSSL asks nobody for one: a key that needs one is refused.
+        # With a password given OpenSSL does not prompt for one: a key that needs one is refused.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except (ssl.SSLError, OSError, ValueError) as error:
         raise StartError(

@@ -1,4 +1,4 @@
-"""What alembic runs to migrate: on the connection, and in the transaction, that `migrate` opened."""
+"""Alembic's entry point: it migrates on the connection, and in the transaction, that `migrate` opened."""
 
 from alembic import context
 
