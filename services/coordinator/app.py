@@ -41,7 +41,7 @@ async def _main() -> None:
     settings = load_settings(CoordinatorSettings)
     directory = settings.home.directory("coordinator")
     async with AsyncExitStack() as stack:
-        # The one process that may take this machine's own jobs back.
+        # Only one process may take this machine's own jobs back.
         stack.enter_context(single_instance(directory / "lock", f"is the coordinator of {directory}"))
         coordinator_id = persistent_id(directory / "coordinator-id", "coordinator")
         upstream = await stack.enter_async_context(
@@ -86,7 +86,7 @@ async def _main() -> None:
 
 
 async def _try_to_register(ledger: RemoteLedger) -> bool:
-    """Say that we are here; whether a gateway has heard it. Raises StartError when it does not let us in."""
+    """Register at a gateway; return whether one answered. Raises StartError when it refuses our token."""
     try:
         held = await ledger.register(socket.gethostname())
     except LedgerUnavailable as error:
@@ -99,7 +99,7 @@ async def _try_to_register(ledger: RemoteLedger) -> bool:
 
 
 async def _register(ledger: RemoteLedger) -> None:
-    """Say that we are here, until a gateway has heard it."""
+    """Register, and try again until a gateway answers."""
     while True:
         await asyncio.sleep(_RETRY_SECONDS)
         try:
@@ -112,7 +112,7 @@ async def _register(ledger: RemoteLedger) -> None:
 
 
 async def _watch(upstream: Upstream, coordinator_id: str, driver: Driver) -> None:
-    """Have the driver look at once when one of its jobs is to end."""
+    """Wake the driver when one of its jobs is cancelled."""
     while True:
         try:
             await upstream.watch(coordinator_id, driver.poke)

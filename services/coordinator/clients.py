@@ -1,4 +1,4 @@
-"""The ways to the gateways, one of several addresses, and to the events that this machine has."""
+"""The clients of a coordinator: of the gateways, one of several addresses, and of this machine's events."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,15 +28,15 @@ _DESCRIPTORS: Final = (
     coordinator_pb2.DESCRIPTOR.services_by_name["CoordinatorService"],
     ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"],
 )
-# No answer to what was asked, from this gateway at this moment: it may be had later, or elsewhere. A token that is
-# not known any more is one that an administrator is about to replace; meanwhile nothing is thrown away.
+# This gateway cannot answer now: try later, or another one. A token that is no longer known is one that an
+# administrator is about to replace; until then nothing is given up.
 _NO_ANSWER: Final = frozenset(
     {
         *(Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.CANCELLED, Status.RESOURCE_EXHAUSTED),
         *(Status.UNAUTHENTICATED, Status.PERMISSION_DENIED),
     }
 )
-_APPEND_SECONDS: Final = 30.0  # of up to a MiB, over a slow link
+_APPEND_SECONDS: Final = 30.0  # for up to a MiB, over a slow link
 _STATUSES_AT_ONCE: Final = 1000  # asked for at once
 _LOST: Final = frozenset({"LEASE_LOST", "JOB_NOT_FOUND"})
 
@@ -45,7 +45,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Stubs:
-    """One gateway's."""
+    """The stubs of one gateway."""
 
     address: str
     coordinator: CoordinatorServiceStub
@@ -54,20 +54,20 @@ class Stubs:
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """Some events of an execution, in order; with `is_last` it has ended, and there are no more."""
+    """Some events of an execution, in order; with `is_last` the execution has ended, and there are no more."""
 
     events: tuple[event_pb2.Event, ...]
     is_last: bool
 
 
 class LocalEvents:
-    """The events of what runs on this machine. What its execution service refuses is raised as ServiceError."""
+    """The events of executions on this machine. Refusals of its execution service are raised as ServiceError."""
 
     def __init__(self, execution: grpc.aio.Channel) -> None:
         self._stub = ExecutionServiceStub(execution)
 
     async def of(self, execution_id: str, first: int) -> AsyncGenerator[EventBatch, None]:
-        """Yield an execution's events from a number on, to its end; heartbeats (without events) too."""
+        """Yield an execution's events from a number on, to its end, and heartbeats (without events)."""
         request = execution_pb2.WatchEventsRequest(execution_id=execution_id, from_sequence=first, follow=True)
         try:
             async with streaming(self._stub.WatchEvents(request)) as messages:
@@ -78,7 +78,7 @@ class LocalEvents:
 
 
 class UpstreamUnavailable(LedgerUnavailable):
-    """No gateway has answered; `error` is what was heard instead."""
+    """No gateway has answered; `error` is the reason."""
 
     def __init__(self, address: str, error: ServiceError) -> None:
         super().__init__(f"{address}: {error.message}")
@@ -86,7 +86,7 @@ class UpstreamUnavailable(LedgerUnavailable):
 
 
 class Upstream:
-    """The gateways. One is asked for as long as it answers, and then the next. Use it as `async with`."""
+    """The gateways. One is used for as long as it answers, and then the next. Use it as `async with`."""
 
     def __init__(self, addresses: Sequence[str], token: str, tls: ClientTls | None = None) -> None:
         self._channels = [open_channel(address, token, services=_DESCRIPTORS, tls=tls) for address in addresses]
@@ -104,9 +104,9 @@ class Upstream:
             await channel.close()
 
     async def ask(self, call: Callable[[Stubs], Awaitable[T]]) -> T:
-        """Return a gateway's answer.
+        """Call a gateway, and return its answer.
 
-        Raises LeaseLost when it says so, LedgerUnavailable when there is no answer; other refusals as they are.
+        Raises LeaseLost when it says so, LedgerUnavailable when there is no answer, and other refusals as they are.
         """
         asked = self._current
         try:
@@ -121,7 +121,7 @@ class Upstream:
             raise error from raw
 
     async def append(self, coordinator_id: str, lease: Lease, execution_id: str, events: EventBatch) -> int:
-        """Send events of an execution, and return the number of the one that comes next; none only asks for that.
+        """Send events of an execution, and return the number of the next one; without events it only asks for that.
 
         Raises LeaseLost, LedgerUnavailable, OutOfRange (EVENTS_OUT_OF_RANGE).
         """
@@ -140,7 +140,7 @@ class Upstream:
         return answer.next_sequence
 
     async def watch(self, coordinator_id: str, on_cancel: Callable[[], None]) -> None:
-        """Call `on_cancel` whenever a job of ours is to end, until the link breaks. Raises LedgerUnavailable."""
+        """Call `on_cancel` whenever a job of ours is cancelled, until the link breaks. Raises LedgerUnavailable."""
         request = coordinator_pb2.WatchCoordinatorRequest(coordinator_id=coordinator_id)
 
         async def listen(stubs: Stubs) -> None:
@@ -152,7 +152,7 @@ class Upstream:
         await self.ask(listen)
 
     async def job_statuses(self, coordinator_id: str, job_ids: Collection[str]) -> Mapping[str, JobStatus]:
-        """Return how we stand to jobs; those that are not known are left out. Raises ServiceError."""
+        """Return the status of jobs on this machine; unknown jobs are left out. Raises ServiceError."""
         found: dict[str, JobStatus] = {}
         wanted = sorted(job_ids)
         for start in range(0, len(wanted), _STATUSES_AT_ONCE):
@@ -166,7 +166,7 @@ class Upstream:
         return found
 
     def _leave(self, asked: int, error: ServiceError) -> None:
-        """Ask another the next time, unless somebody else who was not answered has seen to that."""
+        """Use another gateway the next time, unless a concurrent call has switched already."""
         if self._current == asked and len(self._stubs) > 1:
             self._current = (asked + 1) % len(self._stubs)
             log.warning("asking another gateway", address=self._stubs[self._current].address, error=error.message)

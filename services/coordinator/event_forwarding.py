@@ -1,4 +1,4 @@
-"""Events of the executions that run here, sent to a gateway as they come: by number, so that none is sent in vain."""
+"""Forwards the events of executions here to a gateway as they come: by number, so that none is sent twice."""
 
 import asyncio
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from services.coordinator.clients import EventBatch, LocalEvents
 from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
 
 _LINGER_SECONDS: Final = 0.2
-"""How long events are gathered: a program that writes line by line costs its gateway five writes a second, no more."""
+"""How long events are batched: a program that writes line by line causes at most five writes a second."""
 _BATCH_BYTES: Final = 512 << 10
 _RETRY_SECONDS: Final = 1.0
 _FLUSH_SECONDS: Final = 10.0
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class SendEvents(Protocol):
-    """Sends events of an execution, and returns the number of the one that comes next; none only asks for that."""
+    """Sends events of an execution, and returns the number of the next one; without events it only asks for that."""
 
     def __call__(self, lease: Lease, execution_id: str, events: EventBatch) -> Awaitable[int]:
         """Raises LeaseLost, LedgerUnavailable."""
@@ -38,7 +38,7 @@ class _Forwarding:
 
 
 class EventForwarder:
-    """One task an execution, until its last event is sent, or its job is no longer ours."""
+    """Runs a task for each execution, until its last event is sent, or its job is no longer ours."""
 
     def __init__(self, send: SendEvents, local: LocalEvents) -> None:
         self._send = send
@@ -46,7 +46,7 @@ class EventForwarder:
         self._forwardings: OrderedDict[str, _Forwarding] = OrderedDict()
 
     def follow(self, lease: Lease, execution_id: str) -> None:
-        """Send an execution's events under a lease, from wherever the gateway has them; once more does nothing."""
+        """Send an execution's events under a lease, from the number that the gateway needs. It may be repeated."""
         known = self._forwardings.get(execution_id)
         if known is not None and known.lease.fence >= lease.fence:
             return
@@ -58,13 +58,13 @@ class EventForwarder:
             del self._forwardings[finished]
 
     async def flush(self, job_id: str) -> None:
-        """Wait a while for the last events of a job, all of whose executions have ended."""
+        """Wait a while until the last events of a job are sent, after all its executions have ended."""
         tasks = [each.task for each in self._forwardings.values() if each.lease.job_id == job_id]
         if tasks:
             await asyncio.wait(tasks, timeout=_FLUSH_SECONDS)
 
     async def stop(self) -> None:
-        """Send nothing more; whoever follows an execution next goes on where the gateway says."""
+        """Stop sending. Whoever follows an execution next continues from the number that the gateway needs."""
         tasks = [each.task for each in self._forwardings.values()]
         for task in tasks:
             task.cancel()
@@ -79,7 +79,7 @@ class EventForwarder:
                 return
             except (LedgerUnavailable, Unavailable, DeadlineExceeded) as error:
                 log.info("events wait", execution_id=execution_id, error=str(error))
-            except NotFound:  # it was noted, and never began
+            except NotFound:  # it was recorded, and never started
                 return
             except ServiceError as error:
                 log.warning("events are not sent", execution_id=execution_id, reason=error.reason, error=error.message)
@@ -87,7 +87,7 @@ class EventForwarder:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _forward_once(self, lease: Lease, execution_id: str) -> bool:
-        """Send what there is; say whether that was all that there will ever be."""
+        """Send the events that there are; return True when the last one was sent."""
         position = await self._send(lease, execution_id, EventBatch((), is_last=False))
         async with aclosing(batched(self._local.of(execution_id, position))) as batches:
             async for batch in batches:
@@ -98,7 +98,7 @@ class EventForwarder:
 
 
 async def batched(source: AsyncGenerator[EventBatch, None]) -> AsyncGenerator[EventBatch, None]:
-    """Yield what comes within a moment as one; heartbeats are left out. What came before a failure is yielded first."""
+    """Yield the events that arrive within a moment as one batch, without heartbeats; also those before a failure."""
     async with aclosing(source):
         coming = asyncio.ensure_future(anext(source, None))
         try:
@@ -120,7 +120,7 @@ async def batched(source: AsyncGenerator[EventBatch, None]) -> AsyncGenerator[Ev
 
 
 async def _coming(next_one: "asyncio.Future[EventBatch | None]", until: float) -> EventBatch | None:
-    """Return the next, if it comes before a moment of the loop's clock; its failure is left for whoever awaits it."""
+    """Return the next batch if it comes before a time of the loop's clock. A failure is raised where it is awaited."""
     left = until - asyncio.get_running_loop().time()
     done, _ = await asyncio.wait({next_one}, timeout=max(0.0, left))
     return next_one.result() if done and next_one.exception() is None else None

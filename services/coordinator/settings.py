@@ -1,4 +1,4 @@
-"""What a coordinator can be told."""
+"""The settings of a coordinator."""
 
 from pathlib import Path
 from typing import Annotated, Self
@@ -22,7 +22,7 @@ def _addresses(text: str) -> str:
 
 
 def comma_separated(text: str) -> tuple[str, ...]:
-    """Return what stands between commas."""
+    """Return the parts of a text that are separated by commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -30,21 +30,21 @@ class CoordinatorSettings(DriverSettings, env_prefix="BOATYARD_COORDINATOR_"):
     """Variables BOATYARD_COORDINATOR_<NAME>, and BOATYARD_HOME and BOATYARD_TOKEN."""
 
     listen: ListenAddress = "127.0.0.1:7464"
-    """Where it says that it is well: health, and nothing else."""
+    """Where it serves health, and nothing else."""
     upstream: Annotated[str, AfterValidator(_addresses)]
-    """The gateways, host:port, separated by commas: another is asked when one does not answer."""
+    """The gateways, host:port, separated by commas: another is used when one does not answer."""
     upstream_ca: Path | None = None
-    """By which the gateways are known; required where one of them is not on this machine."""
+    """The CA of the gateways; required when one of them is not on this machine."""
     upstream_certificate: Path | None = None
-    """What is shown to gateways that ask for a certificate, beside the token."""
+    """The certificate for gateways that ask for one, in addition to the token."""
     upstream_key: Path | None = None
     upstream_server_name: str = ""
-    """The name that the gateways' certificates have, where it is not the one that they are called by."""
+    """The name in the gateways' certificates, when it differs from the one in their addresses."""
     token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("BOATYARD_TOKEN", "token"))
-    """A token with the role coordinator, or admin; or else `token_file` has it."""
+    """A token with the role coordinator or admin, unless `token_file` has it."""
     token_file: Path | None = None
     capacity: Annotated[int, Field(ge=1, le=1000)] = 4
-    """How many jobs it carries at once."""
+    """How many jobs it runs at once."""
     projects: str = ""
     """Only jobs of these projects, separated by commas; empty means all that the token is for."""
     kinds: str = ""
@@ -64,11 +64,11 @@ class CoordinatorSettings(DriverSettings, env_prefix="BOATYARD_COORDINATOR_"):
 
     @property
     def upstream_tls(self) -> ClientTls | None:
-        """Return what the gateways are called with; None in the clear, on this machine."""
+        """Return the TLS of calls to the gateways; None for unencrypted calls, on this machine."""
         return ClientTls.of(self.upstream_ca, self.upstream_certificate, self.upstream_key, self.upstream_server_name)
 
     def shown_token(self) -> str:
-        """Return the token that the gateways are shown. Raises StartError when there is none."""
+        """Return the token for the gateways. Raises StartError when there is none."""
         if self.token_file is not None:
             return read_token(self.token_file.expanduser())
         if self.token is None:

@@ -1,4 +1,4 @@
-"""The driver's values between messages and their own kinds."""
+"""Converts the driver's values to messages and back."""
 
 from typing import Final
 
@@ -17,12 +17,12 @@ _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 
 def lease_to_proto(lease: Lease) -> pb.Lease:
-    """Write what is shown of a lease."""
+    """Write the part of a lease that identifies it."""
     return pb.Lease(job_id=lease.job_id, fence=lease.fence)
 
 
 def lease_from_proto(message: pb.ClaimedJob) -> Lease:
-    """Read a job that was given to us."""
+    """Read a claimed job."""
     return Lease(
         job_id=message.lease.job_id,
         fence=message.lease.fence,
@@ -37,7 +37,7 @@ def lease_from_proto(message: pb.ClaimedJob) -> Lease:
 
 
 def beat_from_proto(message: pb.RenewLeaseResponse) -> Beat:
-    """Read what became of leases."""
+    """Read the answer to a heartbeat."""
     return Beat(frozenset(message.held_job_ids), frozenset(message.cancel_requested_job_ids))
 
 
@@ -54,7 +54,7 @@ def stage_from_proto(message: ledger_pb2.RecordedStage) -> Stage:
 
 
 def job_status_from_proto(message: ledger_pb2.Standing) -> JobStatus:
-    """Read how we stand to a job."""
+    """Read a job's status."""
     retention = agent_pb2.Policy.Retention.Name(message.retention).removeprefix("RETENTION_")
     return JobStatus(message.execution_id, Retention(retention))
 

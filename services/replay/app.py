@@ -16,7 +16,7 @@ _EXIT_USAGE = 2
 
 
 def main() -> None:
-    """Serve until a signal ends it. One line beginning with "ready" says where, when it does."""
+    """Serve until a signal. One line beginning with "ready" says where, once it serves."""
     options = _parser().parse_args()
     try:
         scripts = [read_script(path) for path in options.scripts]

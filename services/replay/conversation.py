@@ -1,7 +1,7 @@
-"""Which reply is due, for a request: known from the request alone, so many conversations may go on at once.
+"""Finds the reply to a request from the request alone, so many conversations may run at once.
 
-The reply's number is that of the model's messages that the request repeats. A fault is played once for each distinct
-request: who asks the same again gets the next fault, and then the reply.
+The reply's number is the number of the model's messages in the request. A fault is played once for each distinct
+request: when it is repeated, the next fault comes, and then the reply.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from services.replay.script import Fault, Reply, Script
 
 
 class RefusalError(Exception):
-    """The request is answered with an error of the API's."""
+    """The request is answered with one of the API's errors."""
 
     def __init__(self, status: int, kind: str, message: str) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class RefusalError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What to answer: the reply's number from 1, how often this request has come, and how this try goes wrong."""
+    """What to answer: the reply's number from 1, how often this request has come, and the fault of this try."""
 
     script: Script
     reply: Reply
@@ -37,7 +37,7 @@ class Turn:
 
 
 class Conversations:
-    """Knows the scripts, and which requests have come. Threads may share it."""
+    """The scripts, and the requests so far. Threads may share it."""
 
     def __init__(self, scripts: Sequence[Script]) -> None:
         self._scripts = scripts
@@ -45,7 +45,7 @@ class Conversations:
         self._lock = threading.Lock()
 
     def turn(self, request: Mapping[str, Any]) -> Turn:
-        """Return what is due. Raises RefusalError where the API, or the script, would not have that request."""
+        """Return the next turn. Raises RefusalError when the API would refuse the request, or no script has a reply."""
         messages = _messages(request)
         first = _text(messages[0])
         script = next((one for one in self._scripts if one.prompt.search(first)), None)
@@ -71,7 +71,7 @@ class Conversations:
 
 
 def _messages(request: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Check what the API checks, as far as a mistake of its caller would show there."""
+    """Check what the API checks, as far as a client's mistake would show there."""
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages or messages[0].get("role") != "user":
         raise RefusalError(400, "invalid_request_error", "messages: must begin with one of the user's")

@@ -31,12 +31,12 @@ _FAULT = re.compile(r"(?P<kind>[45]\d\d|refused|error|cut|quiet|silence)(:(?P<se
 
 
 class ScriptError(Exception):
-    """A script says something that cannot be played."""
+    """A script cannot be played."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """How one try goes wrong: a kind of the list above, or an HTTP status; `seconds` where it has some."""
+    """How one try fails: a kind of the list above, or an HTTP status; `seconds` if it has some."""
 
     kind: str
     seconds: float | None = None
@@ -44,7 +44,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One message of the model; `blocks` are content blocks as the API has them, but for ids."""
+    """One message of the model; `blocks` are content blocks as in the API, without ids."""
 
     blocks: Sequence[Mapping[str, Any]]
     stop: str

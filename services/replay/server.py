@@ -30,13 +30,13 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER for 0 s: the peer gets a reset, no
 
 
 class ReplayServer(ThreadingHTTPServer):
-    """Serves conversations at a loopback port; `key`, where given, is the only one taken."""
+    """Serves conversations at a loopback port; `key`, if given, is the only one accepted."""
 
     daemon_threads = True
     request_queue_size = 64
 
     def __init__(self, port: int, conversations: Conversations, key: str, tell: Callable[[Event], None]) -> None:
-        """`tell` hears of every request; from many threads, one at a time."""
+        """`tell` is called for every request; from many threads, one at a time."""
         super().__init__(("127.0.0.1", port), _Handler)
         self.conversations = conversations
         self.key = key
@@ -44,12 +44,12 @@ class ReplayServer(ThreadingHTTPServer):
         self._telling = threading.Lock()
 
     def tell(self, request: Event) -> None:
-        """Tell of a request."""
+        """Report a request."""
         with self._telling:
             self._tell(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as in socketserver
-        """Clients may leave in the middle; that is part of the play."""
+        """Do nothing: clients may disconnect in the middle."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""What the supervisor asks of services: whether they are there, and about the agents that outlive it."""
+"""The supervisor's clients: health of services, and the agents that outlive it."""
 
 import asyncio
 
@@ -22,14 +22,14 @@ _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ExecutionService"]
 
 
 async def wait_until_serving(address: str, tls: ClientTls | None = None) -> None:
-    """Return when a service's health is SERVING; bound the wait from outside."""
+    """Wait until a service's health is SERVING. The caller bounds the wait."""
     async with _health_channel(address, tls) as channel:
         while not await _is_serving(channel):  # noqa: ASYNC110 - another process's event
             await asyncio.sleep(_HEALTH_PAUSE_S)
 
 
 async def is_serving(address: str, tls: ClientTls | None = None) -> bool:
-    """Ask once, for a second at most."""
+    """Ask once, with a deadline of a second."""
     async with _health_channel(address, tls) as channel:
         return await _is_serving(channel)
 
@@ -52,7 +52,7 @@ async def _is_serving(channel: grpc.aio.Channel) -> bool:
 
 
 class Agents:
-    """The executions that an execution service carries. Its errors are ServiceErrors."""
+    """The executions of an execution service. Its errors are ServiceErrors."""
 
     def __init__(self, address: str, token: str) -> None:
         self._address = address
@@ -64,14 +64,14 @@ class Agents:
             return await _alive(ExecutionServiceStub(channel))
 
     async def end_all(self, grace_s: float) -> int:
-        """End them, each with `grace_s` between asking and killing; return how many there were.
+        """Stop them all, each with `grace_s` between SIGTERM and SIGKILL; return how many there were.
 
-        Returns when nothing of them is left.
+        Returns when no process of them is left.
         """
         async with self._channel() as channel:
             stub = ExecutionServiceStub(channel)
             ended: set[str] = set()
-            # Again and again, for one may begin while the others end.
+            # Repeatedly, because a new one may begin while the others end.
             while ids := await _alive(stub):
                 await asyncio.gather(*(_end(stub, execution_id, grace_s) for execution_id in ids))
                 ended.update(ids)

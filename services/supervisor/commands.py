@@ -1,4 +1,4 @@
-"""What signals tell a supervisor."""
+"""The signals by which a supervisor is commanded."""
 
 import asyncio
 import signal
@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 END_AGENTS_SIGNAL = signal.SIGUSR1
-"""What `down` sends: stop, and end the agents too."""
+"""The signal of `down`: stop, and end the agents too."""
 
 
 class SupervisorCommands:
-    """To stop, and perhaps to end the agents too. Events are set once, and stay set."""
+    """The commands to stop, and to end the agents too. Events are set once, and stay set."""
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self.end_agents = asyncio.Event()
         self.by_hand = False
-        """Whether the order came by Ctrl-C, from somebody who may press it again."""
+        """Whether it was Ctrl-C, which a person may press again."""
 
     @contextmanager
     def from_signals(self) -> Iterator[None]:
-        """Take signals as commands inside."""
+        """Handle signals as commands inside."""
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, END_AGENTS_SIGNAL)
         for number in numbers:

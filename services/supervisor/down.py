@@ -27,9 +27,9 @@ _PAUSE_S = 0.02
 
 
 async def down(home: Home, say: Say) -> None:
-    """End supervisor, services and agents, and return when all of it is true.
+    """End supervisor, services and agents, and return when all have ended.
 
-    Raises StartError when something resists; the message says what.
+    Raises StartError when something does not end; the message says what.
     """
     if not (home.root / "run").is_dir():
         say(f"nothing has ever run in {home.root}")
@@ -41,7 +41,7 @@ async def down(home: Home, say: Say) -> None:
     for service in EVERY_SERVICE:
         await _end_service(home, service)
     try:
-        lock = FileLock(supervisor_lock(home))  # nobody starts the cell meanwhile
+        lock = FileLock(supervisor_lock(home))  # so that nobody starts the cell meanwhile
     except LockHeldError as error:
         raise StartError(f"process {error.pid} has started the cell again meanwhile") from None
     try:
@@ -55,9 +55,9 @@ async def down(home: Home, say: Say) -> None:
 
 
 async def end_agents(home: Home, grace_s: float) -> None:
-    """End what is left of agents in a data directory without a running cell.
+    """End the agents that are left in a data directory without a running cell.
 
-    Only the execution service knows how, so it is started for a moment, on a port of its own.
+    Only the execution service can do that, so it is started for a moment, on a free port.
     """
     if (home.root / EXECUTION / "execution.db").exists():
         reading, writing = os.pipe()
@@ -79,7 +79,7 @@ async def end_agents(home: Home, grace_s: float) -> None:
 
 
 def runners(home: Home) -> list[int]:
-    """Return the processes that carry, or wait to carry, an execution of this data directory."""
+    """Return the processes that run, or wait to run, an execution of this data directory."""
     ours = b"BOATYARD_HOME=" + os.fsencode(home.root)
     found = []
     for directory in Path("/proc").iterdir():
@@ -140,7 +140,7 @@ async def _serving(plan: CellPlan, process: ServiceProcess) -> None:
 
 
 async def _within(seconds: float, holds: Callable[[], bool]) -> bool:
-    """True when something comes true in time."""
+    """Wait for a condition; return True when it holds in time."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not holds():
         if asyncio.get_running_loop().time() > deadline:

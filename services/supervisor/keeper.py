@@ -11,17 +11,17 @@ from services.supervisor.plan import CellPlan
 from services.supervisor.process import ServiceProcess, log_tail
 
 Say = Callable[[str], None]
-"""Tells the person before the terminal something, in a line."""
+"""Prints a line for the person at the terminal."""
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 GIVE_UP_AFTER = 8
 WELL_AFTER_S = 30.0
-"""How long a service must have lived for its earlier deaths to be forgotten."""
+"""How long a service must run before its earlier deaths no longer count."""
 
 
 class ServiceKeeper:
-    """Starts a service, and starts it again when it dies, later and later, until it is stopped."""
+    """Starts a service, and restarts it with growing delays when it dies, until it is stopped."""
 
     def __init__(self, cell: CellPlan, service: str, lifeline: int, say: Say) -> None:
         self._cell = cell
@@ -34,7 +34,7 @@ class ServiceKeeper:
     async def run(self) -> None:
         """Keep the service alive until `stop`. Raises StartError when it cannot start, or dies again and again.
 
-        That it cannot start is final only the first time: later it may be its database that is away for a while.
+        A failed start is final only the first time: later the reason may be a database that is away for a while.
         """
         deaths, is_first = 0, True
         while not self._stopping:
@@ -51,7 +51,7 @@ class ServiceKeeper:
             await asyncio.sleep(delay)
 
     async def stop(self) -> None:
-        """End the service, and keep it from being started again."""
+        """Stop the service, and do not restart it."""
         self._stopping = True
         if self._process is not None:
             await self._process.stop()
@@ -61,7 +61,7 @@ class ServiceKeeper:
             self._process = await ServiceProcess.start(self._cell, self._service, self._lifeline)
         except LockHeldError as error:
             raise StartError(f"an earlier {self._service} (process {error.pid}) is still running: kill it") from None
-        if self._stopping:  # told while it was being started
+        if self._stopping:  # `stop` was called while it was being started
             await self._process.stop()
         return await self._process.wait()
 

@@ -1,4 +1,4 @@
-"""What a cell consists of: which services, where they listen, what they are told, which files say so."""
+"""The plan of a cell: its services, their addresses and environment, and the files that record them."""
 
 import json
 import os
@@ -24,7 +24,7 @@ _HIGHEST_BASE = 65535 - max(_OFFSETS.values())
 
 @dataclass(frozen=True, slots=True)
 class CellPlan:
-    """A cell before it runs. `addresses` has host:port by service; of `environment` each service gets its share.
+    """A cell before it runs. `addresses` has host:port by service; each service gets its part of `environment`.
 
     `driver` is the service that drives the node services.
     """
@@ -36,27 +36,27 @@ class CellPlan:
 
     @property
     def services(self) -> tuple[str, ...]:
-        """What runs."""
+        """The services of this cell."""
         return (*NODE_SERVICES, self.driver)
 
     @property
     def command(self) -> str:
-        """What a person types to run it."""
+        """The command line that runs it."""
         return "boatyard up" if self.driver == GATEWAY else "boatyard coordinator"
 
     def tls_of(self, service: str) -> ClientTls | None:
-        """Return how a service is called; None for in the clear."""
+        """Return the TLS of calls to a service; None for unencrypted calls."""
         return gateway_tls(self.environment) if service == GATEWAY else None
 
     def log_file(self, service: str) -> Path:
-        """Where a service's output goes."""
+        """The log file of a service."""
         return self.home.root / "logs" / f"{service}.log"
 
 
 def plan(home: Home, port_base: int | None, environment: Mapping[str, str], *, driver: str = GATEWAY) -> CellPlan:
-    """Plan a cell. With `port_base` every address moves; without it, settings may move single ones.
+    """Plan a cell. `port_base` moves all addresses; without it, settings may move single ones.
 
-    Raises StartError for a base that leaves no room for its ports.
+    Raises StartError for a base without room for all ports.
     """
     if port_base is not None and not 1024 <= port_base <= _HIGHEST_BASE:
         raise StartError(f"--port-base must be from 1024 to {_HIGHEST_BASE}, not {port_base}")
@@ -66,14 +66,14 @@ def plan(home: Home, port_base: int | None, environment: Mapping[str, str], *, d
         "BOATYARD_HOME": str(home.root),
         **{_listen_variable(service): address for service, address in addresses.items()},
         **{f"BOATYARD_{driver.upper()}_{service.upper()}_ADDRESS": addresses[service] for service in NODE_SERVICES},
-        # One's own machine is where local remotes are wanted; a service started by hand allows none.
+        # On one's own machine local remotes are useful; a service that is started by hand allows none.
         "BOATYARD_GIT_FILE_ROOTS": environment.get("BOATYARD_GIT_FILE_ROOTS", "/"),
     }
     return CellPlan(home, addresses, {**environment, **settings}, driver)
 
 
 def default_address(service: str, environment: Mapping[str, str]) -> str:
-    """Return where a service listens without --port-base: where its setting says, or where everybody expects it."""
+    """Return where a service listens without --port-base: its setting, or the default."""
     return environment.get(_listen_variable(service)) or f"127.0.0.1:{DEFAULT_PORT_BASE + _OFFSETS[service]}"
 
 
@@ -88,7 +88,7 @@ def _listen_variable(service: str) -> str:
 
 
 def gateway_tls(environment: Mapping[str, str]) -> ClientTls | None:
-    """Read BOATYARD_GATEWAY_CA and its kin; None where no CA is named: then TLS is not spoken."""
+    """Read BOATYARD_GATEWAY_CA and the variables beside it; None without a CA: then calls are unencrypted."""
     ca, certificate, key, server_name = (
         environment.get(f"BOATYARD_GATEWAY_{name}", "")
         for name in ("CA", "CLIENT_CERTIFICATE", "CLIENT_KEY", "SERVER_NAME")
@@ -97,22 +97,22 @@ def gateway_tls(environment: Mapping[str, str]) -> ClientTls | None:
 
 
 def supervisor_lock(home: Home) -> Path:
-    """What the one supervisor of a data directory holds for as long as it lives."""
+    """The lock that the supervisor of a data directory holds while it lives."""
     return home.root / "run" / "supervisor.lock"
 
 
 def service_lock(home: Home, service: str) -> Path:
-    """What a service's process holds for as long as it lives."""
+    """The lock that a service's process holds while it lives."""
     return home.root / "run" / f"{service}.lock"
 
 
 def cell_file(home: Home) -> Path:
-    """Where the addresses of a data directory's cell stand while it runs."""
+    """The file with the addresses of a data directory's cell while it runs."""
     return home.root / "run" / "cell.json"
 
 
 def write_cell_file(cell: CellPlan) -> None:
-    """Leave the addresses where the command line finds them."""
+    """Write the addresses for the command line."""
     path = cell_file(cell.home)
     aside = path.with_suffix(".new")
     aside.write_text(json.dumps({"addresses": dict(cell.addresses), "pid": os.getpid()}) + "\n")
@@ -120,7 +120,7 @@ def write_cell_file(cell: CellPlan) -> None:
 
 
 def read_cell_addresses(home: Home) -> Mapping[str, str]:
-    """Return the addresses that the last supervisor of this data directory left; empty without one."""
+    """Return the addresses that the last supervisor of this data directory wrote; empty without one."""
     try:
         addresses = json.loads(cell_file(home).read_text())["addresses"]
         return {str(service): str(address) for service, address in addresses.items()}

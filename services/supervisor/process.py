@@ -1,6 +1,6 @@
-"""One service as a process, which is told what is its own and no secret of another's.
+"""One service as a process, with an environment that has no secrets of other services.
 
-A service that is broken into, or whose memory or /proc somebody reads, then gives away what is its own.
+A service that is broken into, or whose memory or /proc somebody reads, then only reveals its own.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ _DRAIN_S = 15.0
 _OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
     # The database holds tokens of remotes and keys of webhooks.
     "BOATYARD_DATABASE_URL": (GATEWAY,),
-    # What users show; the node services take the cell's own token alone.
+    # The users' token; node services accept the cell's own token only.
     "BOATYARD_TOKEN": (GATEWAY, COORDINATOR),
     "AGENT_COMMAND": (GATEWAY,),
-    # A model's name is no secret: the gateway settles it for jobs that name none.
+    # A model's name is no secret: the gateway uses it for jobs that name none.
     "ANTHROPIC_MODEL": (GATEWAY, EXECUTION),
 }
-# The first that a name begins with; a service's own settings may hold secrets too.
+# The first prefix that matches; a service's own settings may hold secrets too.
 _OWNERS_OF_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "ANTHROPIC_": (EXECUTION,),
     **{f"BOATYARD_{service.upper()}_": (service,) for service in EVERY_SERVICE},
@@ -39,7 +39,7 @@ _OWNERS_OF_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class ServiceProcess:
-    """A running service. It holds its lock file, given to it, for as long as it lives."""
+    """A running service. It inherits its lock file, and holds it for as long as it lives."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -55,7 +55,7 @@ class ServiceProcess:
             with _open_log(cell.log_file(service)) as log:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
-                    "-P",  # else a folder `services` in the working directory would be taken for ours
+                    "-P",  # otherwise a folder `services` in the working directory would be imported
                     "-m",
                     f"services.{service}",
                     stdin=asyncio.subprocess.DEVNULL,
@@ -63,7 +63,7 @@ class ServiceProcess:
                     stderr=log,
                     env={**environment_of(service, cell.environment), LIFELINE_VARIABLE: str(lifeline)},
                     pass_fds=(lifeline, lock.descriptor),
-                    start_new_session=True,  # Ctrl-C is for the supervisor, which stops services in order
+                    start_new_session=True,  # Ctrl-C is for the supervisor, which stops the services in order
                 )
             lock.write_pid(process.pid)
         finally:
@@ -80,7 +80,7 @@ class ServiceProcess:
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """Ask it to drain; kill it when it does not end."""
+        """Stop it with SIGTERM, which drains it; kill it when it does not end."""
         self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(_DRAIN_S):
@@ -95,7 +95,7 @@ class ServiceProcess:
 
 
 def environment_of(service: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what a service is told of an environment: what belongs to it, and what belongs to nobody, such as PATH."""
+    """Return a service's part of an environment: its own variables, and those of nobody, such as PATH."""
     return {name: value for name, value in environment.items() if service in _owners(name)}
 
 
@@ -106,7 +106,7 @@ def _owners(name: str) -> tuple[str, ...]:
 
 
 def log_tail(path: Path) -> str:
-    """Return the end of a service's log, for the person who must mend it."""
+    """Return the end of a service's log."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
@@ -116,10 +116,10 @@ def log_tail(path: Path) -> str:
 
 
 def bound_log(path: Path, limit_bytes: int = LOG_BYTES) -> None:
-    """Empty a log that has grown larger, after keeping a copy of it in place of the one before.
+    """Truncate a log that has grown beyond the limit, after replacing the older copy by a new one.
 
-    Services append, so one that goes on writing meanwhile writes at the new end; what it writes between copy and
-    cut, some lines at most, is lost.
+    Services append, so their next write goes to the new end. What they write between copy and truncation, some lines
+    at most, is lost.
     """
     if path.exists() and path.stat().st_size > limit_bytes:
         shutil.copyfile(path, path.with_suffix(".log.1"))

@@ -1,4 +1,4 @@
-"""`boatyard up` and `boatyard coordinator`: starts a cell, keeps it, and stops it when told."""
+"""`boatyard up` and `boatyard coordinator`: starts a cell, keeps it running, and stops it on command."""
 
 import asyncio
 import os
@@ -47,12 +47,12 @@ async def up(plan: CellPlan, announce: Callable[[], None], say: Say) -> None:
         single_instance(supervisor_lock(plan.home), f"runs the cell in {plan.home.root}", mend),
     ):
         await _wait_for_predecessors(plan, commands, say)
-        plan.home.cell_token()  # before four processes need them at once
+        plan.home.cell_token()  # before four processes need it at once
         if plan.driver == GATEWAY:
             plan.home.admin_token()
         if not commands.stop.is_set():
             await _Cell(plan, commands, announce, say).run()
-        if commands.end_agents.is_set():  # said too late for the services that knew of the agents
+        if commands.end_agents.is_set():  # the command came after the services had stopped
             await end_agents(plan.home, AGENT_GRACE_S)
 
 
@@ -78,7 +78,7 @@ class _Cell:
                     await self._stop(keepers)
 
     async def _until_told(self, kept: set[asyncio.Task[object]]) -> None:
-        """Return when told to stop. Raises StartError when a service cannot be kept alive."""
+        """Wait for the command to stop. Raises StartError when a service cannot be kept alive."""
         async with _running([self._announce_when_serving(), self._bound_logs(), self._commands.stop.wait()]) as ours:
             pending = kept | ours
             while not self._commands.stop.is_set():
@@ -109,7 +109,7 @@ class _Cell:
 
     async def _stop(self, keepers: dict[str, ServiceKeeper]) -> None:
         await self._say_what_becomes_of_agents()
-        await keepers[self._plan.driver].stop()  # first, for it might start another agent
+        await keepers[self._plan.driver].stop()  # first, because it might start another agent
         if self._commands.end_agents.is_set():
             await self._end_agents()
         await asyncio.gather(*(keeper.stop() for keeper in keepers.values()))
@@ -118,7 +118,7 @@ class _Cell:
     async def _say_what_becomes_of_agents(self) -> None:
         try:
             count = len(await self._agents.alive())
-        except ServiceError:  # nobody is left to ask, or nobody was there yet
+        except ServiceError:  # the service has stopped, or was not there yet
             self._say("stopping")
             return
         if not count:
@@ -154,7 +154,7 @@ def agents(count: int) -> str:
 
 
 async def _wait_for_predecessors(plan: CellPlan, commands: SupervisorCommands, say: Say) -> None:
-    """Wait until services of a supervisor that was killed have drained, and make sure that the ports are free."""
+    """Wait until the services of a killed supervisor have drained, and check that the ports are free."""
     deadline = asyncio.get_running_loop().time() + _PREDECESSOR_GONE_WITHIN_S
     said = False
     while held := [service for service in EVERY_SERVICE if is_held(service_lock(plan.home, service))]:
@@ -178,7 +178,7 @@ def _is_free(address: str) -> bool:
     host, _, port = address.rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have ended do not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections do not count
         try:
             probe.bind((host.strip("[]"), int(port)))
         except OSError:
@@ -188,7 +188,7 @@ def _is_free(address: str) -> bool:
 
 @contextmanager
 def _lifeline() -> Iterator[int]:
-    """Give the end of a pipe whose other end closes with this process, whatever becomes of it."""
+    """Give the reading end of a pipe whose other end closes when this process ends, however it ends."""
     reading, writing = os.pipe()
     try:
         yield reading
@@ -199,7 +199,7 @@ def _lifeline() -> Iterator[int]:
 
 @asynccontextmanager
 async def _running(work: list[Coroutine[None, None, object]]) -> AsyncIterator[set[asyncio.Task[object]]]:
-    """Run work beside what happens inside; cancel what is left of it at the end."""
+    """Run tasks in the background of what is inside; cancel those that are left at the end."""
     tasks = {asyncio.create_task(coroutine) for coroutine in work}
     try:
         yield tasks

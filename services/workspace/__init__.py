@@ -1,6 +1,6 @@
-"""Owns the directories in which agents work: makes them, lists them, removes them. Knows no git.
+"""Owns the directories in which agents work: makes, lists and removes them. Knows no git.
 
-Promises: a workspace is there whole or not at all, whatever is killed when; making one twice under the same id makes
-one; removing one removes all that an agent may have left in it, and nothing outside of it; no copy is begun that the
-disk has no room for.
+Guarantees: a workspace exists completely or not at all, whatever is killed when; making one twice under the same id
+makes one; removing one removes all that an agent may have left in it, and nothing outside of it; no copy is begun for
+which the disk has no room.
 """

@@ -39,7 +39,7 @@ async def _main() -> None:
     directory = home.directory("workspace")
     trees = home.directory("workspace", "trees")
     async with AsyncExitStack() as stack:
-        # Two services on one directory would take each other's unfinished copies for rubbish.
+        # Two services on one directory would remove each other's unfinished copies.
         stack.enter_context(single_instance(directory / "lock", f"serves the workspaces in {directory}"))
         engine = open_database(sqlite_url(directory / "workspace.db"))
         stack.push_async_callback(engine.dispose)

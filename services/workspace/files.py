@@ -1,4 +1,4 @@
-"""Files that a workspace has from its beginning, beside its base."""
+"""Writes the files that a workspace starts with, in addition to its base."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_files(top: Path, files: Iterable[File]) -> None:
-    """Write files into a tree that nobody else writes to yet. What is in their way goes, and no link of it is followed.
+    """Write files into a tree that nobody else writes to yet. What is in their way is removed; links are not followed.
 
     Raises Exhausted(DISK_FULL), DriverError.
     """
@@ -41,7 +41,7 @@ def _make_directory(path: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.unlink(missing_ok=True)  # a copy of the base's own; a directory there is an error
+    path.unlink(missing_ok=True)  # a file of the base may be there; a directory is an error
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

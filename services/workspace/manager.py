@@ -1,4 +1,4 @@
-"""What may be done with workspaces, and in which order things are written so that a crash does no harm."""
+"""The operations on workspaces, with their writes ordered so that a crash does no harm."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -31,8 +31,8 @@ _log = structlog.get_logger()
 class WorkspaceManager:
     """Makes, records and removes workspaces.
 
-    Files come first when a workspace is made and go first when it is removed, so a record in any state but CLEANING
-    always has its files; files without a record are rubbish, and the next start removes them.
+    Files are made before the record, and removed before it, so a record in any state but CLEANING always has its
+    files. Files without a record are leftovers, which the next start removes.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class WorkspaceManager:
         return [self._view(workspace) for workspace in found], token
 
     async def usage(self, page: Page) -> Usage:
-        """Return what the workspaces of a page take, what all take, and what the disk has left."""
+        """Return the disk use of the workspaces of a page and of all, and the free space."""
         found, token = await self._store.page(Filter(), page)
         uses = [
             (workspace, await self._usage.use(workspace.workspace_id, self._own_files(workspace)))
@@ -100,9 +100,9 @@ class WorkspaceManager:
         return Usage(uses, self._usage.total(), self._usage.disk(), self._choice, token)
 
     async def set_state(self, workspace_id: str, state: State, keep_for: timedelta | None = None) -> WorkspaceView:
-        """Record what became of the work, and for how long from now on the workspace is kept.
+        """Record how the work ended, and for how long from now the workspace is kept.
 
-        Raises NotFound, FailedPrecondition(WORKSPACE_STATE) while it is removed.
+        Raises NotFound, FailedPrecondition(WORKSPACE_STATE) while it is being removed.
         """
         async with self._exclusively(workspace_id):
             await self._fences.check(current_fence())
@@ -123,23 +123,23 @@ class WorkspaceManager:
             return await self.get(workspace_id)
 
     async def delete(self, workspace_id: str) -> None:
-        """Remove a workspace and its files; without one, do nothing.
+        """Remove a workspace and its files. Does nothing when there is none.
 
-        Goes on to its end when the caller leaves: a large tree outlives many a deadline.
+        Continues when the caller disconnects: removing a large tree may take longer than the deadline.
         """
         await asyncio.shield(self._start(self._remove_alone(workspace_id)))
 
     async def sweep(self, max_age: timedelta) -> list[str]:
         """Remove what is not ACTIVE and has expired, or was last updated longer ago than `max_age`.
 
-        Returns the ids that are gone. What resists, or is held, is logged and left to the next sweep.
+        Returns the ids of the removed ones. What is held, or cannot be removed, is logged and left to the next sweep.
         """
         await self._fences.check(current_fence())
         now = datetime.now(UTC)
         return await self._remove_all(await self._store.stale(now, now - max_age))
 
     async def run_retention(self, max_age: timedelta) -> None:
-        """Sweep every now and then, until cancelled; who was given a time to expire is kept until then."""
+        """Remove expired workspaces regularly, until cancelled. One with an expiry time is kept until then."""
         while True:
             try:
                 now = datetime.now(UTC)
@@ -149,7 +149,7 @@ class WorkspaceManager:
             await asyncio.sleep(_SWEEP_INTERVAL_S)
 
     async def run_measuring(self) -> None:
-        """Measure all workspaces every now and then, until cancelled."""
+        """Measure all workspaces regularly, until cancelled."""
         while True:
             try:
                 for workspace in await self._store.all():
@@ -159,7 +159,7 @@ class WorkspaceManager:
             await asyncio.sleep(_MEASURE_INTERVAL_S)
 
     async def recover(self) -> None:
-        """Bring files, mounts and records together after whatever ended the service last. Called before serving."""
+        """Make files, mounts and records consistent, however the service ended last. Called before serving."""
         workspaces = await self._store.all()
         await self._trees.recover({workspace.workspace_id for workspace in workspaces})
         for workspace in workspaces:
@@ -170,7 +170,7 @@ class WorkspaceManager:
         self._start(self._clean(None))
 
     async def aclose(self) -> None:
-        """Stop removing, and take away the mounts that nobody uses; the next start goes on from there."""
+        """Stop removals, and unmount what nobody uses; the next start continues from there."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -213,9 +213,9 @@ class WorkspaceManager:
         ]
 
     async def _remove_alone(self, workspace_id: str, *, spare_active: bool = False) -> bool:
-        """Remove a workspace when nobody else is at it; return whether it is gone."""
+        """Remove a workspace, exclusively; return whether it is gone."""
         async with self._exclusively(workspace_id):
-            # Only now, for a newer owner may have come, and a new workspace of the same id, while we waited.
+            # Only now: while we waited, the job may have got a new owner, or the id a new workspace.
             await self._fences.check(current_fence())
             found = await self._store.find(workspace_id)
             if found is None:
@@ -231,7 +231,7 @@ class WorkspaceManager:
             await self._store.set_state(workspace_id, State.CLEANING, datetime.now(UTC))
             await self._trees.discard(workspace_id)
         await self._trees.clean(workspace_id)
-        if workspace.pins_path is not None:  # also where somebody else has removed the files
+        if workspace.pins_path is not None:  # also when somebody else has removed the files
             (workspace.pins_path / workspace_id).unlink(missing_ok=True)
         await self._store.remove(workspace_id)
         self._usage.forget(workspace_id)
@@ -251,14 +251,14 @@ class WorkspaceManager:
         return self._choice.drivers[workspace.driver].own_files(self._trees.place(workspace.workspace_id))
 
     async def _clean(self, workspace_id: str | None) -> None:
-        """Remove rubbish. What resists is logged, and tried again by the next start."""
+        """Remove discarded files. What cannot be removed is logged, and tried again by the next start."""
         try:
             await self._trees.clean(workspace_id)
         except DriverError as error:
             _log.error("cannot remove discarded files", workspace_id=workspace_id, error=str(error))
 
     def _start(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
-        """Run work that no caller's leaving ends; `aclose` does."""
+        """Run work that continues when its caller disconnects; `aclose` cancels it."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -267,12 +267,12 @@ class WorkspaceManager:
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, ServiceError):  # which the caller is told
+        if error is not None and not isinstance(error, ServiceError):  # the caller gets that one
             _log.error("cannot remove a workspace; the next sweep or start tries again", error=str(error))
 
     @asynccontextmanager
     async def _exclusively(self, workspace_id: str) -> AsyncIterator[None]:
-        """Keep everybody else from this workspace."""
+        """Hold the lock of this workspace."""
         lock, users = self._locks.get(workspace_id, (asyncio.Lock(), 0))
         self._locks[workspace_id] = (lock, users + 1)
         try:

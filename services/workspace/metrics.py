@@ -1,4 +1,4 @@
-"""How many workspaces there are, in which states, and what they take."""
+"""Metrics: how many workspaces there are, in which states, and how much disk they use."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from services.workspace.usage import UsageMeter
 
 
 class WorkspaceCounts:
-    """Hears of workspaces that are made and removed: see `common.db.facts`."""
+    """Counts workspaces that are made and removed: see `common.db.commit_events`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._made = Counter(
@@ -23,7 +23,7 @@ class WorkspaceCounts:
         )
 
     def count(self, fact: object) -> None:
-        """Count a workspace that was recorded, or forgotten."""
+        """Count a workspace that was recorded or removed."""
         match fact:
             case Workspace():
                 self._made.labels(fact.driver).inc()
@@ -32,7 +32,7 @@ class WorkspaceCounts:
 
 
 class WorkspaceMetrics:
-    """Looks at the records, and at what was measured last: that is done once a minute."""
+    """Reads the records, and the last measurement, which is made once a minute."""
 
     def __init__(self, store: WorkspaceStore, meter: UsageMeter) -> None:
         self._store = store

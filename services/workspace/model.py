@@ -1,4 +1,4 @@
-"""What a workspace is."""
+"""The values of a workspace."""
 
 import enum
 import hashlib
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class State(enum.StrEnum):
-    """Where a workspace stands in its life; the names are those of the contract, without prefix."""
+    """The state of a workspace; the names are the contract's, without prefix."""
 
     ACTIVE = "ACTIVE"
     COMPLETED = "COMPLETED"
@@ -17,12 +17,12 @@ class State(enum.StrEnum):
 
 
 SETTABLE_STATES = (State.COMPLETED, State.ERROR)
-"""What UpdateWorkspaceState may record; the other states are reached by making and removing."""
+"""The states that UpdateWorkspaceState may set; the others come from making and removing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """Whom and what a workspace is for: kept for lists and people, never interpreted here."""
+    """What a workspace is for: recorded for lists and people, never interpreted here."""
 
     project_id: str = ""
     job_id: str = ""
@@ -33,7 +33,7 @@ class Purpose:
 
 
 class Visibility(enum.Enum):
-    """Who must find the files."""
+    """Who must be able to see the files."""
 
     SANDBOXES = "sandboxes"
     HOST = "host"
@@ -49,10 +49,10 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class NewWorkspace:
-    """What is asked for. Two requests of one id that differ in any of this are different requests.
+    """A request for a workspace. Requests with the same id that differ in any field are different requests.
 
-    `base_layers`, the topmost first, are what the workspace starts with; without any it is empty. `pins_path` is where
-    the owner of the base looks for who uses it.
+    `base_layers`, the topmost first, are what the workspace starts with; without any it is empty. `pins_path` is the
+    directory in which the owner of the base looks for its users.
     """
 
     workspace_id: str
@@ -64,7 +64,7 @@ class NewWorkspace:
 
     @property
     def files_digest(self) -> str:
-        """Return what tells its files from others; empty without any."""
+        """Return a digest of its files; empty without any."""
         if not self.files:
             return ""
         digest = hashlib.sha256()
@@ -87,7 +87,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The record of one workspace. Times are in UTC; `expire_time` is None where none was given."""
+    """The record of one workspace. Times are in UTC; `expire_time` is None when none was given."""
 
     workspace_id: str
     state: State
@@ -110,7 +110,7 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceView:
-    """A workspace with what is looked up rather than recorded: where it is, and who has it, empty for nobody."""
+    """A workspace with what is not recorded but looked up: where it is, and who holds it (empty for nobody)."""
 
     workspace: Workspace
     layout: Layout
@@ -119,7 +119,7 @@ class WorkspaceView:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which workspaces to list; what is empty does not narrow."""
+    """Which workspaces to list; an empty field matches all."""
 
     states: frozenset[State] = field(default_factory=frozenset)
     project_id: str = ""

@@ -1,4 +1,4 @@
-"""What the workspace service can be told."""
+"""The settings of the workspace service."""
 
 from typing import Annotated, Literal
 
@@ -12,14 +12,14 @@ class WorkspaceSettings(ServiceSettings, env_prefix="BOATYARD_WORKSPACE_"):
 
     listen: ListenAddress = "127.0.0.1:7461"
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = 1 << 30
-    """What must be left free on the disk after a copy; creating refuses with DISK_FULL otherwise."""
+    """What must stay free on the disk after a copy; otherwise creating fails with DISK_FULL."""
     max_bytes: Annotated[int, Field(gt=0)] | None = None
-    """What one workspace may come to take. One more is made only where all in use could take as much."""
+    """How large one workspace may grow. Another is made only if all in use could grow to this size."""
     total_bytes: Annotated[int, Field(gt=0)] | None = None
-    """What all workspaces may take together; creating refuses with WORKSPACES_QUOTA from there on."""
+    """How much all workspaces may use together; from there on creating fails with WORKSPACES_QUOTA."""
     driver: Literal["overlay", "overlay-userns", "reflink", "copy"] | None = None
-    """How workspaces are made; without it the best that is seen to work at the start, in this order."""
+    """How workspaces are made; by default the first in this order that works at the start."""
     concurrent_copies: Annotated[int, Field(ge=1, le=64)] = 4
-    """Copies made at once; further ones wait within their deadline."""
+    """How many copies run at once; others wait within their deadlines."""
     keep_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 24 * 7
-    """How long workspaces are kept that nobody works in any more, such as those of failed jobs."""
+    """How long to keep workspaces that are no longer worked in, such as those of failed jobs."""

@@ -39,7 +39,7 @@ workspaces = Table(
     Column("workspace_id", String(63), primary_key=True),
     Column("state", String(16), nullable=False),
     Column("driver", String(16), nullable=False),
-    # Paths need not be UTF-8. Joined by NUL, which none holds; empty where there are none.
+    # Paths need not be UTF-8. They are joined by NUL, which no path contains; empty without any.
     Column("base_layers", LargeBinary, nullable=False),
     Column("pins_path", LargeBinary, nullable=True),
     Column("visibility", String(16), nullable=False),
@@ -58,13 +58,13 @@ workspaces = Table(
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceRemoved:
-    """A workspace is forgotten, its files being gone: noted for whoever counts."""
+    """The event that a workspace's record was removed, after its files."""
 
     workspace_id: str
 
 
 class WorkspaceStore:
-    """Knows which workspaces there are. Each method is one transaction."""
+    """The records of workspaces. Each method is one transaction."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -91,16 +91,16 @@ class WorkspaceStore:
         return page.cut(rows, lambda workspace: (microseconds(workspace.create_time), workspace.workspace_id))
 
     async def active(self) -> Sequence[str]:
-        """Return the ids of those that are worked in."""
+        """Return the ids of the active ones."""
         return await self._ids(workspaces.c.state == State.ACTIVE)
 
     async def stale(self, now: datetime, updated_before: datetime) -> Sequence[str]:
-        """Return the ids of those that are not ACTIVE and were last updated before a time, or have expired."""
+        """Return the ids of those that are not ACTIVE, and have expired or were last updated before a time."""
         updated, expire = workspaces.c.update_time, workspaces.c.expire_time
         return await self._ids(workspaces.c.state != State.ACTIVE, or_(updated <= updated_before, expire <= now))
 
     async def over(self, now: datetime, updated_before: datetime) -> Sequence[str]:
-        """Return the ids of those that are not ACTIVE and have expired, or without a time to, are as old as that."""
+        """Return the ids of those that are not ACTIVE, and have expired or, without an expiry time, are older."""
         updated, expire = workspaces.c.update_time, workspaces.c.expire_time
         old = and_(expire.is_(None), updated <= updated_before)
         return await self._ids(workspaces.c.state != State.ACTIVE, or_(old, expire <= now))
@@ -112,19 +112,19 @@ class WorkspaceStore:
             return (await connection.scalars(statement)).all()
 
     async def set_state(self, workspace_id: str, state: State, update_time: datetime) -> None:
-        """Record a state. Without such a workspace it does nothing."""
+        """Record a state. Does nothing when there is no such workspace."""
         statement = update(workspaces).where(workspaces.c.workspace_id == workspace_id)
         async with self._engine.begin() as connection:
             await connection.execute(statement.values(state=state, update_time=update_time))
 
     async def set_expire_time(self, workspace_id: str, expire_time: datetime) -> None:
-        """Record when a workspace may go. Without such a workspace it does nothing."""
+        """Record when a workspace expires. Does nothing when there is no such workspace."""
         statement = update(workspaces).where(workspaces.c.workspace_id == workspace_id)
         async with self._engine.begin() as connection:
             await connection.execute(statement.values(expire_time=expire_time))
 
     async def remove(self, workspace_id: str) -> None:
-        """Forget a workspace. Without such a workspace it does nothing."""
+        """Remove a record. Does nothing when there is no such workspace."""
         async with self._engine.begin() as connection:
             gone = await connection.execute(delete(workspaces).where(workspaces.c.workspace_id == workspace_id))
             if gone.rowcount:

@@ -1,16 +1,16 @@
-"""The places of workspaces: one directory each, which appears and disappears by a rename.
+"""The directories of workspaces: one each (its "place"), which appears and disappears by a rename.
 
 Below `directory`:
 
-    <workspace id>/          a workspace's place: what its driver has put there, and `pin`
-    .making/<id>.<random>/   one that is being made; renamed when it is filled
-    .trash/<id>.<random>/    one that was discarded; renamed first, removed when there is time
+    <workspace id>/          a workspace's place, with its driver's files, and `pin`
+    .making/<id>.<random>/   one that is being made; renamed when it is complete
+    .trash/<id>.<random>/    one that was discarded; renamed first, and removed later
 
-Ids never begin with a dot, so nothing collides. A service killed at any moment leaves whole places, and rubbish that
-the next start knows by where it lies, or by having no record.
+Ids never begin with a dot, so nothing collides. A service killed at any moment leaves complete places, and leftovers
+that the next start recognizes by their location, or because they have no record.
 
-`pin` is a link to the file that tells the owner of the base that it is in use. The link is there before that file is
-made, and until it is removed, so no file is left that nobody knows of.
+`pin` is a link to the file that shows the owner of the base that it is in use. The link is made before that file, and
+removed after it, so no file is left behind unnoticed.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _MAKING = ".making"
 _TRASH = ".trash"
 _PIN = "pin"
 _CONCURRENT_REMOVALS = 2
-# A `cp` that outlived its killed service may still write into what is being removed; it ends by itself.
+# A `cp` of a killed service may still write into what is being removed; it ends by itself.
 _CLEAN_ATTEMPTS = 6
 _CLEAN_PAUSE_S = 0.2
 _BUSY_PATIENCE_S = 1.0
@@ -47,7 +47,7 @@ _log = structlog.get_logger()
 
 
 class WorkspaceTrees:
-    """Makes, finds and removes places. Calls about one workspace never overlap; calls about several do."""
+    """Makes, finds and removes places. Calls for one workspace never overlap; calls for several do."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -56,13 +56,13 @@ class WorkspaceTrees:
             (directory / name).mkdir(mode=0o700, exist_ok=True)
 
     def place(self, workspace_id: str) -> Path:
-        """Return where the workspace is, or would be."""
+        """Return the directory that the workspace has, or would have."""
         return self.directory / workspace_id
 
     async def create(self, wanted: NewWorkspace, driver: Driver) -> None:
-        """Make a workspace's files and its pin. Replaces files of that id that no record knew.
+        """Make a workspace's files and its pin. Replaces files of that id without a record.
 
-        Failed or cancelled, it leaves nothing but what `clean` removes. Raises NotFound("base"), Exhausted(DISK_FULL),
+        When it fails or is cancelled, `clean` removes what it leaves. Raises NotFound("base"), Exhausted(DISK_FULL),
         DriverError.
         """
         workspace_id, layers, pins = wanted.workspace_id, wanted.base_layers, wanted.pins_path
@@ -106,7 +106,7 @@ class WorkspaceTrees:
             yield
 
     async def discard(self, workspace_id: str) -> None:
-        """Take a place out of the way; `clean` removes it. Without one it does nothing. Raises DriverError."""
+        """Move a place to the trash, if there is one; `clean` removes it. Raises DriverError."""
         place = self.place(workspace_id)
         if place.exists():
             await _unmount_below(place)
@@ -117,7 +117,7 @@ class WorkspaceTrees:
         deadline = time.monotonic() + _ENDING_PATIENCE_S
         while points := mounts.mounted_below(self.directory):
             for point in points:
-                with suppress(OSError):  # who stops has nobody to tell; the next start finds it as it is
+                with suppress(OSError):  # while stopping there is nobody to report to; the next start handles it
                     if layer_locks.held_by(point.with_name("upper")) is None:
                         mounts.unmount(point)
             if time.monotonic() > deadline:
@@ -125,7 +125,7 @@ class WorkspaceTrees:
             time.sleep(_ENDING_PAUSE_S)
 
     async def clean(self, workspace_id: str | None = None) -> None:
-        """Remove what of this workspace, or of all, was discarded. Raises DriverError where something resists."""
+        """Remove what was discarded of this workspace, or of all. Raises DriverError when that fails."""
         mine = "" if workspace_id is None else f"{workspace_id}."
         rubbish = [path for path in _entries(self.directory / _TRASH) if path.name.startswith(mine)]
         async with self._removing:
@@ -134,7 +134,7 @@ class WorkspaceTrees:
             raise DriverError("; ".join(resisting))
 
     async def recover(self, known: Collection[str]) -> None:
-        """Discard what is not `known`, and what was being made when the service died, mounts included."""
+        """Discard what is not in `known`, and what was being made when the service died, with its mounts."""
         for path in _entries(self.directory / _MAKING):
             path.rename(self.directory / _TRASH / path.name)
         for path in _entries(self.directory):
@@ -147,13 +147,13 @@ class WorkspaceTrees:
         for name in known:
             pin = self.place(name) / _PIN
             if pin.is_symlink():
-                with suppress(OSError):  # the owner of the base has taken the directory away, and knows why
+                with suppress(OSError):  # the owner of the base has removed the directory
                     pin.readlink().touch(mode=0o600)
 
     async def _remove(self, path: Path) -> str | None:
-        """Remove a discarded place, the pin last; return the complaint when something resists."""
+        """Remove a discarded place, the pin last; return the error when something cannot be removed."""
         await _unmount_below(path)
-        with suppress(FileNotFoundError):  # another clean was quicker
+        with suppress(FileNotFoundError):  # another call of `clean` was faster
             complaint = await _remove_trees([part for part in _entries(path) if part.name != _PIN])
             if complaint is not None:
                 return complaint
@@ -164,7 +164,7 @@ class WorkspaceTrees:
         link = path / _PIN
         if link.is_symlink():
             pin = link.readlink()
-            # A newer workspace of the same id may need it: its own link is made before it looks for the file.
+            # A newer workspace of the same id may need it: that makes its link before it makes the file.
             links = [self.place(pin.name) / _PIN, *(self.directory / _MAKING).glob(f"{pin.name}.*/{_PIN}")]
             if not any(other.is_symlink() and other.readlink() == pin for other in links):
                 pin.unlink(missing_ok=True)
@@ -206,10 +206,10 @@ def _unmount_all(directory: Path) -> None:
 
 
 async def _remove_trees(paths: list[Path]) -> str | None:
-    """Remove trees that an agent may have written; return the complaint when one cannot be removed.
+    """Remove trees that an agent may have written; return the error when one cannot be removed.
 
-    `rm` opens directories relative to their parents and never follows a link. It fails on directories that their
-    owner, or an overlay's kernel, made unwritable, which `chmod` mends; as root there are none.
+    `rm` opens directories relative to their parents and never follows a link. It fails on directories that their owner,
+    or the kernel for an overlay, made unwritable, which `chmod` fixes; for root there are none.
     """
     complaint: str | None = None
     for attempt in range(_CLEAN_ATTEMPTS):

@@ -1,4 +1,4 @@
-"""What workspaces take of the disk, beside their bases; and whether there is room for another."""
+"""The disk use of workspaces, without their bases, and whether there is room for another."""
 
 import asyncio
 import os
@@ -13,12 +13,12 @@ from services.workspace.drivers.disk import tree_size
 from services.workspace.model import Workspace
 
 _FRESH_S = 10.0
-"""How long a measurement is as good as a new one."""
+"""How long a measurement is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiskUse:
-    """Bytes on disk, and inodes, of what a workspace has beside its base."""
+    """Bytes on disk, and inodes, that a workspace uses in addition to its base."""
 
     bytes: int
     inodes: int
@@ -26,7 +26,7 @@ class DiskUse:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """What is free of the disk that workspaces lie on; None inodes where it makes them as they are needed."""
+    """The free space of the disk with the workspaces; None inodes when it makes them on demand."""
 
     free_bytes: int
     free_inodes: int | None
@@ -34,7 +34,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the workspaces of a page take, and all of them, as far as they have been measured."""
+    """The disk use of the workspaces of a page, and of all, as far as they have been measured."""
 
     page: Sequence[tuple[Workspace, DiskUse]]
     total: DiskUse
@@ -44,10 +44,10 @@ class Usage:
 
 
 class UsageMeter:
-    """Measures the files of workspaces, one workspace at a time, off the event loop, and remembers for 10 s.
+    """Measures the files of workspaces, one workspace at a time, off the event loop, and caches that for 10 s.
 
-    `max_bytes` is what one workspace may come to take, `total_bytes` what all may together (None is no bound), and
-    `reserve_bytes` of the disk are to stay free.
+    `max_bytes` is how large one workspace may grow, `total_bytes` how much all may use together (None: no bound), and
+    `reserve_bytes` of the disk have to stay free.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class UsageMeter:
         self._one_at_a_time = asyncio.Lock()
 
     async def use(self, workspace_id: str, own_files: Path) -> DiskUse:
-        """Return what a workspace takes, nothing where it is gone."""
+        """Return the disk use of a workspace, zero when it is gone."""
         async with self._one_at_a_time:
             known = self._measured.get(workspace_id)
             if known is not None and time.monotonic() - known[1] < _FRESH_S:
@@ -71,28 +71,28 @@ class UsageMeter:
             return use
 
     def forget(self, workspace_id: str) -> None:
-        """Count a workspace no longer."""
+        """Remove a workspace from the total."""
         self._measured.pop(workspace_id, None)
 
     def total(self) -> DiskUse:
-        """Return what all take together, as far as they have been measured."""
+        """Return the disk use of all workspaces, as far as they have been measured."""
         uses = [use for use, _ in self._measured.values()]
         return DiskUse(sum(use.bytes for use in uses), sum(use.inodes for use in uses))
 
     def disk(self) -> Disk:
-        """Look at the disk."""
+        """Return the free space now."""
         disk = os.statvfs(self._directory)
         return Disk(disk.f_bavail * disk.f_frsize, disk.f_favail if disk.f_files else None)
 
     @property
     def is_bounded(self) -> bool:
-        """True when `admit` has anything to look at."""
+        """True when `admit` has a bound to check."""
         return self._max_bytes is not None or self._total_bytes is not None
 
     def admit(self, growing: Collection[str]) -> None:
-        """Raise Exhausted when all may not, or could not, take what one more may come to take.
+        """Raise Exhausted when there is no room for another workspace.
 
-        `growing` are the workspaces that are still worked in: each may come to take `max_bytes`.
+        `growing` are the workspaces that are still worked in: each may grow to `max_bytes`.
         """
         total = self.total().bytes
         if self._total_bytes is not None and total >= self._total_bytes:

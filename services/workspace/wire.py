@@ -1,4 +1,4 @@
-"""Between the contract's messages and this service's own words. Checks everything that a request can get wrong."""
+"""Converts the contract's messages to this service's values and back. Reports everything wrong with a request."""
 
 import os
 from datetime import UTC, datetime, timedelta
@@ -45,7 +45,7 @@ _STATES_BACK = {number: state for state, number in _STATES.items()}
 
 
 def new_workspace_from_proto(request: pb.CreateWorkspaceRequest) -> NewWorkspace:
-    """Read what is asked for. Raises Invalid with all violations."""
+    """Read a request. Raises Invalid with all violations."""
     violations = _id_violations("workspace_id", request.workspace_id)
     for index, layer in enumerate(request.base_layers):
         violations += _path_violations(f"base_layers[{index}]", layer)
@@ -81,7 +81,7 @@ def workspace_id_from_proto(value: str) -> str:
 
 
 def new_state_from_proto(request: pb.UpdateWorkspaceStateRequest) -> tuple[str, State, timedelta | None]:
-    """Read which workspace is to have which state, and for how long it is kept. Raises Invalid with all violations."""
+    """Read a workspace's new state, and how long to keep it. Raises Invalid with all violations."""
     violations = _id_violations("workspace_id", request.workspace_id)
     state = _STATES_BACK.get(request.state)
     if state is None or state not in SETTABLE_STATES:
@@ -117,12 +117,12 @@ def max_age_from_proto(request: pb.SweepWorkspacesRequest) -> timedelta:
 
 
 def usage_page_from_proto(request: pb.UsageOfWorkspacesRequest) -> Page:
-    """Read which page is asked for. Raises Invalid."""
+    """Read the requested page. Raises Invalid."""
     return Page.parse(request.page_size, request.page_token)
 
 
 def workspace_to_proto(seen: WorkspaceView) -> pb.Workspace:
-    """Describe a workspace."""
+    """Write a workspace."""
     value = seen.workspace
     return pb.Workspace(
         workspace_id=value.workspace_id,
@@ -138,7 +138,7 @@ def workspace_to_proto(seen: WorkspaceView) -> pb.Workspace:
 
 
 def usage_to_proto(value: Usage) -> pb.UsageOfWorkspacesResponse:
-    """Describe what workspaces take."""
+    """Write the disk use of workspaces."""
     return pb.UsageOfWorkspacesResponse(
         workspaces=[
             pb.WorkspaceUsage(workspace_id=found.workspace_id, bytes=use.bytes, inodes=use.inodes)
@@ -184,7 +184,7 @@ def _timestamp(value: datetime) -> Timestamp:
 
 
 def _duration(field: str, value: Duration) -> timedelta:
-    # Durations reach from -10,000 to 10,000 years; nobody's workspace is older than that, and datetimes end there.
+    # Durations reach from -10,000 to 10,000 years; no workspace is older than that, and datetimes end there.
     if not 0 <= value.seconds <= 100 * 366 * 86400 or not 0 <= value.nanos < 1_000_000_000:
         raise Invalid([(field, "must be from 0 s to 100 years")])
     return timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)

@@ -1,4 +1,4 @@
-"""Ways to make the files of a workspace, behind one seam."""
+"""Drivers: the ways to make the files of a workspace, behind one Protocol."""
 
 from services.workspace.drivers.choice import Choice, choose
 from services.workspace.drivers.disk import DiskAdmission

@@ -1,4 +1,4 @@
-"""Which driver makes workspaces here: the best that was seen to work, or the one that is wanted."""
+"""Chooses the driver that makes workspaces here: the best that works, or the requested one."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,19 +18,19 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """All drivers by name, the best first; what each cannot do here (None: it works); and those that are used."""
+    """All drivers by name, the best first; why each does not work here (None: it works); and those that are used."""
 
     drivers: Mapping[str, Driver]
     complaints: Mapping[str, str | None]
     chosen: Driver
     for_host: Driver
-    """Makes workspaces that are used without a sandbox."""
+    """Makes the workspaces that are used without a sandbox."""
 
 
 async def choose(directory: Path, admission: DiskAdmission, *, wanted: str | None, concurrent_copies: int) -> Choice:
     """Try all drivers below `directory`; choose `wanted`, or without it the best that works.
 
-    Raises StartError when the wanted one does not work, or none does.
+    Raises StartError when the requested one does not work, or none does.
     """
     copying = asyncio.Semaphore(concurrent_copies)
     drivers: dict[str, Driver] = {

@@ -1,4 +1,4 @@
-"""Drivers that work everywhere, or nearly: a workspace is a copy of its base, `tree` in the workspace's place."""
+"""Drivers that work nearly everywhere: a workspace is a copy of its base, `tree` in the workspace's directory."""
 
 import asyncio
 import secrets
@@ -27,7 +27,7 @@ class CopyDriver:
     _reflink = "auto"
 
     def __init__(self, directory: Path, admission: DiskAdmission, copying: asyncio.Semaphore) -> None:
-        """`directory` is where all places lie; `copying` bounds the copies at once, of all drivers together."""
+        """`directory` has the directories of all workspaces; `copying` bounds concurrent copies of all drivers."""
         self._directory = directory
         self._admission = admission
         self._copying = copying
@@ -81,12 +81,12 @@ class CopyDriver:
         return ("cp", "-a", f"--reflink={self._reflink}", "--")
 
     async def _copy(self, base: Path, tree: Path) -> str | None:
-        # "/." copies what is in the base, also when the base itself is a link, and gives the tree the base's own mode.
+        # "/." copies the content of the base, also when the base itself is a link, and gives the tree the base's mode.
         return await run(*self._command, f"{base}/.", tree)
 
     async def _flatten(self, layers: tuple[Path, ...], tree: Path) -> str | None:
-        """Copy out of a sandbox that sees the layers as one tree, read-only."""
-        # Through a stack nothing is shared: the kernel answers EXDEV.
+        """Copy from inside a sandbox that sees the layers as one read-only tree."""
+        # Reflinks do not work through an overlay: the kernel returns EXDEV.
         argv = (b"cp", b"-a", b"--", b"%b/." % bytes(_STACKED), bytes(_COPY))
         shown = (Overlay(layers, None, None, _STACKED), Mount(tree, _COPY, MountAccess.READ_WRITE))
         spec = SandboxSpec(argv, Path("/"), shown, environment.base() | {"LC_ALL": b"C"})

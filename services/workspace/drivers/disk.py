@@ -1,4 +1,4 @@
-"""Whether a copy fits on the disk, asked before it begins."""
+"""Checks that a copy fits on the disk before it begins."""
 
 import asyncio
 import errno
@@ -15,11 +15,11 @@ _FICLONE = 0x40049409  # linux/fs.h: share the extents of another file
 _REMEMBERED_BASES = 256
 _INODE_RESERVE = 10_000
 _INODE_BYTES = 4096
-"""What a shared copy takes for each file all the same: its inode, and its part of the directory."""
+"""What each file of a shared copy takes: its inode, and its part of the directory."""
 
 
 class DiskAdmission:
-    """Says no, with DISK_FULL, to copies that would leave less than `reserve_bytes` free below `directory`."""
+    """Refuses copies, with DISK_FULL, that would leave less than `reserve_bytes` free below `directory`."""
 
     def __init__(self, directory: Path, reserve_bytes: int) -> None:
         self._directory = directory
@@ -47,7 +47,7 @@ class DiskAdmission:
         free = disk.f_bavail * disk.f_frsize
         if free - needed < self._reserve_bytes:
             raise disk_full(self._directory, free=free, needed=needed, reserved=self._reserve_bytes)
-        # btrfs and its like report no inodes at all: they make them as they are needed.
+        # btrfs and the like report no inodes, because they make them on demand.
         if disk.f_files and disk.f_favail - files < _INODE_RESERVE:
             raise disk_full(self._directory, free_inodes=disk.f_favail, needed_inodes=files)
 
@@ -69,7 +69,7 @@ def _identity(base: Path) -> tuple[Path, int, int]:
 
 
 def disk_full(directory: Path, **numbers: int) -> Exhausted:
-    """Make the error for a disk that is full, or would be."""
+    """Return the error for a disk that is full, or would be."""
     facts = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in numbers.items())
     return Exhausted(
         "DISK_FULL",
@@ -84,7 +84,7 @@ def disk_full(directory: Path, **numbers: int) -> Exhausted:
 def tree_size(directory: Path) -> tuple[int, int]:
     """Return (bytes on disk, files and directories) below a directory. Links are counted, not followed.
 
-    What goes meanwhile, or may not be looked into, is left out.
+    What disappears meanwhile, or cannot be read, is left out.
     """
     size, count, todo = 0, 0, [os.fsencode(directory)]
     while todo:
@@ -99,7 +99,7 @@ def tree_size(directory: Path) -> tuple[int, int]:
 
 
 def shares_extents(directory: Path) -> bool:
-    """Try whether the file system of `directory` can share data between files (btrfs, XFS, bcachefs)."""
+    """Try it: return True when the file system of `directory` can share data between files (btrfs, XFS, bcachefs)."""
     with tempfile.TemporaryFile(dir=directory) as source, tempfile.TemporaryFile(dir=directory) as target:
         source.write(b"x" * 4096)
         source.flush()

@@ -7,44 +7,44 @@ from services.workspace.model import Layout
 
 
 class Driver(Protocol):
-    """Makes the files of workspaces, each in a place of its own that somebody else has made and will remove.
+    """Makes the files of workspaces, each in its own directory (`place`), which others make and remove.
 
-    A driver keeps no record. Calls about one place never overlap; calls about several do. `layers` are the base's,
-    the topmost first; none means that the workspace starts empty.
+    A driver keeps no records. Calls for one place never overlap; calls for several do. `layers` are the base's, the
+    topmost first; without any the workspace starts empty.
     """
 
     @property
     def name(self) -> str:
-        """How a workspace's record names this driver."""
+        """The driver's name in the records of workspaces."""
 
     @property
     def on_host(self) -> bool:
-        """True when a program that no sandbox surrounds finds the files, at one path."""
+        """True when programs outside of a sandbox find the files, at one path."""
 
     async def probe(self) -> str | None:
-        """Do once all that the driver promises, with real files. Return what does not work here, None when all does."""
+        """Try everything that the driver does, with real files. Return what does not work here, or None."""
 
     async def fill(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """Make the files in a place that is empty, and may be moved before `make_ready`.
+        """Make the files in an empty place, which may be moved before `make_ready`.
 
-        Raises NotFound("base"), Exhausted(DISK_FULL), DriverError. Failed or cancelled, it leaves what it likes there.
+        Raises NotFound("base"), Exhausted(DISK_FULL), DriverError. It may leave files there when it fails.
         """
 
     async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """Make the files usable where the place is now; again after a restart of the machine. Raises DriverError."""
+        """Make the files usable at the final place; called again after a restart of the machine. Raises DriverError."""
 
     def is_filled(self, place: Path) -> bool:
-        """True when `fill` came to its end there, and nobody has taken anything away."""
+        """True when `fill` has completed there, and nothing has been removed."""
 
     def is_ready(self, place: Path) -> bool:
-        """True when `make_ready` came to its end there, and still holds."""
+        """True when `make_ready` has completed there, and is still in effect."""
 
     def layout(self, place: Path, layers: tuple[Path, ...]) -> Layout:
-        """Say where the files are."""
+        """Return where the files are."""
 
     def own_files(self, place: Path) -> Path:
-        """Return the directory that takes what the workspace has beside its base."""
+        """Return the directory with what the workspace has in addition to its base."""
 
 
 class DriverError(Exception):
-    """Files could not be made or removed for a reason that is no caller's fault; the text is for the log."""
+    """Files could not be made or removed, and the caller is not at fault; the text is for the log."""

@@ -1,7 +1,7 @@
-"""Drivers that copy nothing: a workspace is the base's own directories, with an empty one on top for the changes.
+"""Drivers that copy nothing: a workspace is the base's directories with an empty one on top for the changes.
 
-In a workspace's place lie `upper`, which takes the changes, `work`, which is the kernel's, and `tree`, where the stack
-is mounted. What is made is the same for a repository of any size.
+A workspace's directory has `upper`, which takes the changes, `work`, which the kernel uses, and `tree`, where the
+layers are mounted. The cost is the same for repositories of any size.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from services.workspace.drivers.threads import run_to_end
 from services.workspace.model import Layout
 
 _PARTS = ("upper", "work", "tree")
-# All that is promised on either kind: files of the base change, go and get other names, and new directories do too.
+# What both kinds support: files of the base are changed, removed and renamed, and new directories too.
 _CHANGES = (
     "test $(cat kept) = below && echo changed > kept && rm gone && mv named renamed && chmod 700 kept"
     " && mkdir new && touch new/file && mv new newer && ln -s kept link && test ! -e gone && test -f newer/file"
@@ -29,13 +29,13 @@ _CHANGES = (
 
 
 class OverlayDriver:
-    """Mounts for everybody, as root: whoever works in a workspace finds it at one path. Directories can be renamed."""
+    """Mounts once for all, as root: a workspace is at one path for everybody. Directories can be renamed."""
 
     name = "overlay"
     on_host = True
 
     def __init__(self, directory: Path, admission: DiskAdmission) -> None:
-        """`directory` is where all places lie; an empty layer, and what is probed, are made beside them."""
+        """`directory` holds the directories of all workspaces; an empty layer, and probes, are made beside them."""
         self._directory = directory
         self._admission = admission
         self._empty = directory / ".empty"
@@ -84,9 +84,9 @@ class OverlayDriver:
 
 
 class UsernsDriver(OverlayDriver):
-    """Leaves the mounting to each sandbox, in its user namespace: needs no root. A base's directories keep their names.
+    """Leaves mounting to each sandbox, in its user namespace, without root. A base's directories cannot be renamed.
 
-    The kernel answers EXDEV to a rename of a directory that lies in the base; `mv` then copies it, `git mv` does not.
+    For them the kernel returns EXDEV; `mv` then copies the directory, `git mv` does not.
     """
 
     name = "overlay-userns"
@@ -108,7 +108,7 @@ class UsernsDriver(OverlayDriver):
             await asyncio.to_thread(_clear, place)
 
     async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
-        """A copy is ready as it is."""
+        """Each sandbox mounts the layers for itself."""
 
     def is_ready(self, place: Path) -> bool:
         return self.is_filled(place)
@@ -121,7 +121,7 @@ class UsernsDriver(OverlayDriver):
 def _lay_out(place: Path, top: Path) -> None:
     for part in _PARTS:
         (place / part).mkdir(mode=0o700)
-    # The root of the stack is as its upper directory is.
+    # The root of an overlay has the mode and owner of its upper directory.
     (place / "upper").chmod(top.stat().st_mode & 0o7777 | 0o700)
 
 
@@ -157,6 +157,6 @@ def _try_as_root(place: Path) -> str | None:
 def _clear(place: Path) -> None:
     if os.geteuid() == 0:
         mounts.unmount(place / "tree", patience_s=1)
-    elif (place / "work" / "work").exists():  # the kernel takes every permission from it
+    elif (place / "work" / "work").exists():  # the kernel removes all its permissions
         (place / "work" / "work").chmod(0o700)
     shutil.rmtree(place, ignore_errors=True)

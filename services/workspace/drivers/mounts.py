@@ -1,7 +1,7 @@
-"""Overlay mounts by the kernel's own calls: no program is started, so one takes half a millisecond.
+"""Overlay mounts by system calls: no program is started, so a mount takes half a millisecond.
 
-All functions block, and belong in a thread: unmounting writes back what is dirty on the upper file system (measured:
-1.6 ms when idle, 165 ms behind 600 MB of somebody else's).
+All functions block, and must run in a thread: unmounting writes back the dirty pages of the upper file system
+(measured: 1.6 ms when idle, 165 ms behind 600 MB of other writes).
 """
 
 import ctypes
@@ -22,10 +22,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def mount_overlay(lowers: tuple[Path, ...], upper: Path, work: Path, target: Path) -> None:
     """Stack `lowers`, the topmost first, under `upper` at `target`.
 
-    The directories are named by descriptors: so no character of a path means anything to the kernel's option parser,
-    and any path is short (mount(2) takes one page of options; some 200 layers fit). `redirect_dir` lets directories of
-    the base be renamed. `index` makes the kernel refuse a second mount of an upper directory, wherever the first one
-    still is, instead of corrupting both.
+    The directories are passed as descriptors, so that no character of a path has a meaning for the kernel's option
+    parser, and every path is short (mount(2) takes one page of options; about 200 layers fit). `redirect_dir` allows
+    renames of the base's directories. With `index` the kernel refuses a second mount of an upper directory, wherever
+    the first one still is, instead of corrupting both.
 
     Raises:
         OSError: the kernel refuses; EBUSY where the upper directory is mounted already.
@@ -46,9 +46,9 @@ def mount_overlay(lowers: tuple[Path, ...], upper: Path, work: Path, target: Pat
 
 
 def unmount(target: Path, patience_s: float = 0.0) -> bool:
-    """Take away all that is mounted at `target`; False when somebody is still in it after `patience_s`.
+    """Unmount everything at `target`; return False when it is still busy after `patience_s`.
 
-    Nothing mounted, or no such place, is no error. Raises OSError.
+    It is no error when nothing is mounted, or `target` does not exist. Raises OSError.
     """
     deadline = time.monotonic() + patience_s
     while True:
@@ -64,14 +64,14 @@ def unmount(target: Path, patience_s: float = 0.0) -> bool:
 
 
 def hide(target: Path) -> None:
-    """Take away what is mounted at `target` from all but those who are in it; it goes when the last of them leaves."""
+    """Detach what is mounted at `target`: those who are in it keep it, and it is unmounted when the last one leaves."""
     number = _umount2(target, _MNT_DETACH)
     if number not in {0, *_NOTHING_THERE}:
         raise OSError(number, os.strerror(number), str(target))
 
 
 def mounted_below(directory: Path) -> list[Path]:
-    """Return where something is mounted below a directory, as this process sees it; the innermost first."""
+    """Return the mount points below a directory, as this process sees them, the innermost first."""
     root = os.fsencode(directory.resolve()) + b"/"
     points = [_unescaped(line.split(b" ")[4]) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
     return [Path(os.fsdecode(point)) for point in reversed(points) if point.startswith(root)]

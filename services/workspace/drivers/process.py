@@ -1,19 +1,19 @@
-"""Runs the system's own tools for work on whole trees: off the event loop, and ended when nobody waits any more.
+"""Runs the system's tools for work on whole trees: off the event loop, and killed when the caller is cancelled.
 
-`cp` and `rm` walk trees of any depth without following links out of them, and hold no interpreter lock meanwhile.
+`cp` and `rm` walk trees of any depth without following links out of them, and do not hold the interpreter lock.
 """
 
 import asyncio
 import os
 from contextlib import suppress
 
-# Messages are read for "No space left on device"; nothing else of the environment is of use to cp, chmod and rm.
+# Their messages are searched for "No space left on device"; they need nothing else of the environment.
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
 _COMPLAINT_BYTES = 16 * 1024
 
 
 async def run(*argv: str | os.PathLike[str]) -> str | None:
-    """Run a program to its end. Return None when it succeeded, else the beginning of what it complained about.
+    """Run a program to its end. Return None when it succeeded, else the beginning of its error output.
 
     Cancelled, it kills the program first.
     """
@@ -23,7 +23,7 @@ async def run(*argv: str | os.PathLike[str]) -> str | None:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env=ENVIRONMENT,
-        start_new_session=True,  # Ctrl-C in a terminal is for the service, which stops this in its own time
+        start_new_session=True,  # Ctrl-C in a terminal is for the service, which stops this itself
     )
     try:
         complaints = await _read_beginning(process.stderr)
@@ -37,7 +37,7 @@ async def run(*argv: str | os.PathLike[str]) -> str | None:
 
 
 async def _read_beginning(stream: asyncio.StreamReader | None) -> bytes:
-    """Read all, so that the writer never blocks; keep what is worth a log line."""
+    """Read everything, so that the writer never blocks; keep what fits into a log line."""
     kept = b""
     while stream is not None and (chunk := await stream.read(_COMPLAINT_BYTES)):
         kept += chunk[: _COMPLAINT_BYTES - len(kept)]

@@ -1,4 +1,4 @@
-"""Blocking work in a thread, seen to its end: what a caller leaves behind must not happen after it has cleaned up."""
+"""Blocking work in a thread that a cancelled caller waits for: nothing may happen after the caller has cleaned up."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,5 +16,5 @@ async def run_to_end(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     except asyncio.CancelledError:
         await asyncio.wait([working])
         if not working.cancelled():
-            working.exception()  # nobody is left who would hear it
+            working.exception()  # nobody is left to handle it
         raise

@@ -1,4 +1,4 @@
-"""The schema's history; how to add to it says `services.common.db.migrate`, which runs it."""
+"""The schema's history. `services.common.db.migrate` runs it, and says how to add to it."""
 
 from services.workspace.store import metadata
 
