@@ -42,6 +42,7 @@ from services.common.settings import Home
 from services.workspace.drivers import DiskAdmission, Driver, choose
 from services.workspace.model import NewWorkspace
 from services.workspace.trees import WorkspaceTrees
+from tests.kit.layout import workspace_trees
 from tests.kit.services import Services
 
 SIZES = {"small": 240, "medium": 5_000, "large": 40_000}
@@ -165,7 +166,7 @@ async def bench(
         await times.add("clone's rm -rf", run, "rm", "-rf", clone)
         await run(*git, "remove", "--force", tree)
     workspace = await made.create(base)
-    sizes.append(f"workspace ({workspace.driver}) {size(made.home.workspace_trees / workspace.workspace_id)}")
+    sizes.append(f"workspace ({workspace.driver}) {size(workspace_trees(made.home) / workspace.workspace_id)}")
     sizes.append(f"whole base {size(Path(os.fsdecode(base.layers[0])))}")
     sizes.append(f"near base {size(Path(os.fsdecode(layers[0].layers[0])))}")
     await times.add(f"{AT_ONCE} at once", many, made, base, layers[-1])

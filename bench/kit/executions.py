@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from bench.kit.services import running
 from services.execution.rundir.directory import RunDirectory
+from tests.kit.layout import execution_runs
 from tests.kit.processes import with_descendants
 from tests.kit.services import Services
 
@@ -79,7 +80,7 @@ class Executions:
 
     def processes(self, execution_id: str) -> list[int]:
         """Return the pids of a running execution, its runner first."""
-        runner = RunDirectory(self.services.home.execution_runs / execution_id).holder()
+        runner = RunDirectory(execution_runs(self.services.home) / execution_id).holder()
         assert runner is not None, f"{execution_id} has no runner"
         return with_descendants([runner])
 

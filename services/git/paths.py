@@ -12,6 +12,8 @@ from services.common.settings import Home
 from services.git import failures
 
 _PATH_BYTES: Final = 4095  # PATH_MAX, less the closing NUL
+_WORKSPACE_TREES: Final = Path("workspace", "trees")
+"""Below the data directory: where agents' working trees lie, the only ones of ours that git is run on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class GitPaths:
     @property
     def root(self) -> Path:
         """The directory of all the git service's files."""
-        return self.home.git
+        return self.home.root / "git"
 
     def make(self) -> None:
         """Make the missing directories, and remove what crashes left half built."""
@@ -115,7 +117,7 @@ class GitPaths:
         resolved = Path(os.fsdecode(path)).resolve()
         if home.is_relative_to(resolved):
             return "must not be around Boatyard's own data directory"
-        trees = self.home.workspace_trees.resolve()
+        trees = (self.home.root / _WORKSPACE_TREES).resolve()
         if resolved.is_relative_to(home) and not (resolved != trees and resolved.is_relative_to(trees)):
             return "must not be inside Boatyard's own data directory, workspaces apart"
         return None

@@ -158,8 +158,11 @@ async def test_a_claim_whose_answer_was_lost_is_given_again(book: Books, api: Ap
 
 async def test_a_claim_waits_for_what_it_wants(book: Books, api: Api) -> None:
     await book.admit()
-    wishes = ClaimFilter(capacity=1, kinds=("review",), engines=("command",), project_ids=("default",))
-    async with remote_ledger(api.address, wishes=wishes) as picky, remote_ledger(api.address, name="other") as other:
+    claim_filter = ClaimFilter(capacity=1, kinds=("review",), engines=("command",), project_ids=("default",))
+    async with (
+        remote_ledger(api.address, claim_filter=claim_filter) as picky,
+        remote_ledger(api.address, name="other") as other,
+    ):
         none = await api.coordinator.ClaimJob(
             pb.ClaimJobRequest(coordinator_id="remote", kinds=["review"]), timeout=1.1
         )
@@ -184,7 +187,7 @@ async def test_a_wish_to_end_comes_with_the_beat_and_at_once(book: Books, api: A
 async def test_a_coordinator_that_was_cut_off_has_room_for_what_it_lost(book: Books, api: Api) -> None:
     """Its place was taken for ever by leases that had run out, and that it no longer knew of."""
     await book.admit()
-    async with remote_ledger(api.address, wishes=ClaimFilter(capacity=1)) as remote:
+    async with remote_ledger(api.address, claim_filter=ClaimFilter(capacity=1)) as remote:
         lease = await claimed(remote)
         await expire(book)
         again = await claimed(remote)

@@ -16,7 +16,7 @@ from tests.kit.contract import ROOT, documented_reasons
 
 MAX_LINES = 500
 SOURCES = sorted((ROOT / "services").rglob("*.py"))
-REASON_FIRST = {"FailedPrecondition", "Aborted", "Exhausted", "Unavailable"}
+REASON_FIRST = {"FailedPrecondition", "Aborted", "Exhausted", "Unavailable", "peer_unavailable"}
 SUFFIXES = {"NotFound": "_NOT_FOUND", "AlreadyExists": "_EXISTS"}
 # gRPC's own client raises it before any service of ours could have documented it.
 WITHOUT_PROTO = {"DEADLINE_EXCEEDED"}

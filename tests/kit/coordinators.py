@@ -63,14 +63,14 @@ async def _nowhere(lease: Lease, execution_id: str, events: EventBatch) -> int:
 
 @asynccontextmanager
 async def remote_ledger(
-    address: str, name: str = "remote", wishes: ClaimFilter | None = None
+    address: str, name: str = "remote", claim_filter: ClaimFilter | None = None
 ) -> AsyncIterator[RemoteLedger]:
     """Give the ledger of a coordinator that has just been started, with events of nothing."""
-    shipping = EventForwarder(_nowhere, NoEvents())
+    forwarder = EventForwarder(_nowhere, NoEvents())
     async with Upstream([address], TOKEN) as upstream:
-        ledger = RemoteLedger(upstream, name, wishes or ClaimFilter(capacity=10), shipping)
+        ledger = RemoteLedger(upstream, name, claim_filter or ClaimFilter(capacity=10), forwarder)
         await ledger.register("host")
         try:
             yield ledger
         finally:
-            await shipping.stop()
+            await forwarder.stop()

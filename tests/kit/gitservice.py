@@ -24,6 +24,7 @@ from services.git.wire.from_proto import RequestReader
 from services.git.worktree.sandboxed import TreeView
 from services.sandbox import aio, environment
 from services.sandbox.spec import MountAccess, SandboxSpec
+from tests.kit.layout import workspace_trees
 from tests.kit.repos import Repo
 
 SIGNATURE = Signature("Boatyard", "boatyard@example.com", 1_800_000_000)
@@ -60,14 +61,14 @@ class GitParts:
 
     def workspace(self, base: Base) -> "Workspace":
         """Copy a base, as the workspace service does."""
-        path = self.paths.home.workspace_trees / new_id("workspace") / "tree"
+        path = workspace_trees(self.paths.home) / new_id("workspace") / "tree"
         path.parent.mkdir(parents=True)
         shutil.copytree(base.layers[0], path, symlinks=True)
         return Workspace(WorkingTree(path, base.read_only_paths), Repo(path), base)
 
     async def layered(self, base: Base, *, mounted: bool) -> "LayeredWorkspace":
         """Stack a workspace on a base, as the workspace service does; `mounted` is its way where it is root."""
-        place = self.paths.home.workspace_trees / new_id("workspace")
+        place = workspace_trees(self.paths.home) / new_id("workspace")
         upper, work, tree = place / "upper", place / "work", place / "tree"
         for directory in (upper, work, tree):
             directory.mkdir(parents=True)

@@ -4,18 +4,22 @@ from pathlib import Path
 
 from services.common.settings import Home
 
+_NEVER_SHOWN = ("execution", "gateway")
+"""Below the data directory, beside the tokens: what an agent is shown no part of."""
+_NEVER_SHOWN_WHOLE = ("git", "workspace", "workspace/trees")
+"""There too: what it is shown parts of, such as its own workspace."""
+
 
 class PathGuard:
     """Refuses host paths that would open our own data to an agent."""
 
     def __init__(self, home: Home) -> None:
         root = home.root.resolve()
-        relative = (home.execution, home.gateway, home.cell_token_file, home.admin_token_file)
         self._root = root
-        self._private = tuple(root / path.relative_to(home.root) for path in relative)
-        self._whole = tuple(
-            root / path.relative_to(home.root) for path in (home.git, home.workspace, home.workspace_trees)
+        self._private = tuple(
+            root / name for name in (*_NEVER_SHOWN, home.cell_token_file.name, home.admin_token_file.name)
         )
+        self._whole = tuple(root / name for name in _NEVER_SHOWN_WHOLE)
 
     def __call__(self, path: Path) -> str | None:
         """Why a path must not be shown, or None."""

@@ -7,6 +7,8 @@ from typing import Protocol
 from boatyard.execution.v1 import event_pb2
 from boatyard.gateway.v1 import runtime_pb2 as pb
 
+from services.common.errors import Unavailable, peer_unavailable
+
 EventKinds = Sequence["event_pb2.EventKind.ValueType"]
 
 
@@ -16,6 +18,13 @@ class CellUnreachable(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
         self.cause = cause
+
+
+def cell_unavailable(cell_id: str, host: str = "") -> Unavailable:
+    """Return the error for callers while the one cell that holds what they ask for does not answer."""
+    where = f" on {host}" if host else ""
+    message = f"cell {cell_id}{where}, which has what is asked for, does not answer now"
+    return peer_unavailable("CELL_UNAVAILABLE", message, {"cell_id": cell_id, "host": host})
 
 
 @dataclass(frozen=True, slots=True)

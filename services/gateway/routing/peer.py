@@ -11,8 +11,7 @@ from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
 
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
-from services.gateway.cell_unavailable import cell_unavailable
-from services.gateway.routing.cell_client import CellUnreachable, CommitRange, EventBatch, EventKinds
+from services.gateway.routing.cell_client import CellUnreachable, CommitRange, EventBatch, EventKinds, cell_unavailable
 from services.gateway.routing.local import LONG_SECONDS
 from services.gateway.values.cells import Cell
 

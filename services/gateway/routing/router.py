@@ -13,10 +13,9 @@ from boatyard.gateway.v1 import runtime_pb2
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY
 from services.common.rpc.channel import open_channel
 from services.common.rpc.tls import ClientTls
-from services.gateway.cell_unavailable import cell_unavailable
 from services.gateway.cells.store import CellStore
 from services.gateway.jobs.store import JobStore
-from services.gateway.routing.cell_client import CellClient
+from services.gateway.routing.cell_client import CellClient, cell_unavailable
 from services.gateway.routing.forwarding import forwarded_metadata
 from services.gateway.routing.peer import PeerCellClient
 from services.gateway.values.cells import Cell, CellKind, CellView

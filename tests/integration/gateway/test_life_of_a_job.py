@@ -18,6 +18,7 @@ from services.common.rpc.status import service_error
 from tests.kit import processes
 from tests.kit.catalog import refusal
 from tests.kit.cell import BOATYARD
+from tests.kit.layout import git_directory
 from tests.kit.repos import Repo
 from tests.kit.services import Services
 
@@ -343,7 +344,7 @@ async def test_a_diff_that_is_cut_is_kept_whole(services: Services, remote: Repo
 async def test_the_diff_that_was_stored_is_there_when_the_result_is_gone(services: Services, remote: Repo) -> None:
     repository_id = await services.repository(remote)
     job = await services.run("echo new > new.txt", repository_id=repository_id)
-    store = services.home.git / "results" / f"{repository_id}.git"
+    store = git_directory(services.home) / "results" / f"{repository_id}.git"
     Repo(store).git("update-ref", "-d", f"refs/results/{job.execution_ids[0]}")  # as a sweep does it,
     shutil.rmtree(store / "objects" / "pack")  # and some hours later
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -15,6 +15,7 @@ from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
 from services.execution.rundir.directory import RunDirectory
 from tests.kit import processes
+from tests.kit.layout import execution_runs
 from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services
 
@@ -178,7 +179,7 @@ async def test_a_check_whose_runner_is_killed_is_run_again(services: Services, r
     repository = await services.repository(remote)
     policy = {"verify_command": "sleep 2", "retention": "RETENTION_REMOVE"}
     job = await services.submit("echo new > new.txt", repository_id=repository, policy=policy)
-    check = RunDirectory(services.home.execution_runs / f"{job.execution_ids[0]}-verify")
+    check = RunDirectory(execution_runs(services.home) / f"{job.execution_ids[0]}-verify")
     async with asyncio.timeout(60):
         while check.started_time_ns() is None:
             await asyncio.sleep(0.02)

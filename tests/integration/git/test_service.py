@@ -27,6 +27,7 @@ from services.common.rpc.streaming import streaming
 from services.common.settings import Home
 from tests.kit.cell import free_port_base
 from tests.kit.githttp import git_server
+from tests.kit.layout import git_directory, workspace_trees
 from tests.kit.repos import Repo
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GitService"]
@@ -92,7 +93,7 @@ async def test_from_a_remote_to_a_pushed_branch(service: Service, upstream: Repo
     *_, last = await service.call("PrepareBase", pb.PrepareBaseRequest(remote=remote))
     base = last.base
     assert base.commit_id == upstream.head("main")
-    path = service.home.workspace_trees / "w" / "tree"
+    path = workspace_trees(service.home) / "w" / "tree"
     path.parent.mkdir(parents=True)
     shutil.copytree(os.fsdecode(base.layers[0]), path, symlinks=True)
     tree = pb.WorkingTree(layout=layout_pb2.Layout(path=bytes(path)), read_only_paths=base.read_only_paths)
@@ -208,7 +209,7 @@ async def test_killed_in_the_middle_of_a_clone(tmp_path: Path) -> None:
             service.end(signal.SIGKILL)
             asking.cancel()
             await asyncio.wait([asking])
-        mirrors = service.home.git / "mirrors"
+        mirrors = git_directory(service.home) / "mirrors"
         assert not (mirrors / "r.git").exists()
         assert is_held(mirrors / "r.lock"), "the orphaned git must keep the lock: it may still write"
         with running(service):

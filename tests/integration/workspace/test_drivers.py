@@ -51,9 +51,9 @@ async def managing(directory: Path, driver: str | None = None, **bounds: int) ->
     choice = await choose(trees, DiskAdmission(trees, 0), wanted=driver, concurrent_copies=2)
     engine = open_database(sqlite_url(directory / "workspace.db"))
     await migrate(engine, "services.workspace.migrations")
-    measuring = UsageMeter(trees, reserve_bytes=0, **bounds)
+    meter = UsageMeter(trees, reserve_bytes=0, **bounds)
     manager = WorkspaceManager(
-        WorkspaceStore(engine), Fences(engine, store.fences), WorkspaceTrees(trees), choice, measuring
+        WorkspaceStore(engine), Fences(engine, store.fences), WorkspaceTrees(trees), choice, meter
     )
     await manager.recover()
     try:
@@ -314,14 +314,14 @@ async def test_a_start_mends_what_a_kill_left(tmp_path: Path, base: Path, driver
         await manager.create(NewWorkspace("known", (base,)))
         pins = tmp_path / "pins"
         pins.mkdir()
-        shelf, chosen = manager._shelf, manager._choice.chosen
-        await shelf.create(NewWorkspace("unknown", (base,), pins_path=pins), chosen)
-        await shelf.create(NewWorkspace("half", (base,), pins_path=pins), chosen)
-        shelf.place("half").rename(tmp_path / "trees" / ".making" / "half.abc")
-        await shelf.create(NewWorkspace("trashed", (base,), pins_path=pins), chosen)
-        shelf.place("trashed").rename(tmp_path / "trees" / ".trash" / "trashed.abc")
+        trees, chosen = manager._trees, manager._choice.chosen
+        await trees.create(NewWorkspace("unknown", (base,), pins_path=pins), chosen)
+        await trees.create(NewWorkspace("half", (base,), pins_path=pins), chosen)
+        trees.place("half").rename(tmp_path / "trees" / ".making" / "half.abc")
+        await trees.create(NewWorkspace("trashed", (base,), pins_path=pins), chosen)
+        trees.place("trashed").rename(tmp_path / "trees" / ".trash" / "trashed.abc")
     async with managing(tmp_path, driver) as manager:
-        await manager._shelf.clean()
+        await manager._trees.clean()
         assert {path.name for path in (tmp_path / "trees").iterdir()} - {".making", ".trash", ".empty"} == {"known"}
         assert not list((tmp_path / "trees").glob(".[mt]*/*"))
         assert list(pins.iterdir()) == []

@@ -18,6 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from services.common.rpc.channel import open_channel
 from services.workspace.drivers import mounts
 from tests.integration.workspace.test_service import DESCRIPTOR, Service
+from tests.kit.layout import workspace_trees
 from tests.kit.mounts import unmount_below
 
 KILLS = 100
@@ -52,7 +53,7 @@ async def test_a_hundred_kills_leave_nothing_that_nobody_knows(tmp_path: Path) -
                 await asyncio.sleep(0.05)
                 known = await _known(service)
         assert {path.name for path in pins.iterdir()} == set(known)
-        trees = service.home.workspace_trees
+        trees = workspace_trees(service.home)
         assert {point.relative_to(trees).parts[0] for point in mounts.mounted_below(trees)} == {
             name for name, workspace in known.items() if workspace.driver == "overlay"
         }

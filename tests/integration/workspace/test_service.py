@@ -20,6 +20,7 @@ from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
 from services.common.settings import Home
 from tests.kit.cell import eventually, free_port_base
+from tests.kit.layout import workspace_trees
 from tests.kit.mounts import unmount_below
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["WorkspaceService"]
@@ -47,10 +48,10 @@ class Service:
         return self.process.wait(timeout=20)
 
     def trees(self) -> set[str]:
-        return {path.name for path in self.home.workspace_trees.iterdir()} - {".making", ".trash", ".empty"}
+        return {path.name for path in workspace_trees(self.home).iterdir()} - {".making", ".trash", ".empty"}
 
     def rubbish(self) -> list[Path]:
-        return list(self.home.workspace_trees.glob(".*/*"))
+        return list(workspace_trees(self.home).glob(".*/*"))
 
 
 @contextmanager
@@ -167,7 +168,7 @@ async def test_killed_while_copying_it_leaves_no_half_workspace(service: Service
     request = pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[bytes(base)])
     creating = asyncio.create_task(calling(service, "CreateWorkspace", request))
     async with asyncio.timeout(30):
-        while not any(service.home.workspace_trees.glob(".making/*/tree/*")):
+        while not any(workspace_trees(service.home).glob(".making/*/tree/*")):
             await asyncio.sleep(0.001)
     service.end(signal.SIGKILL)
     service.start(BOATYARD_WORKSPACE_DRIVER="copy")

@@ -17,6 +17,7 @@ from services.git.gitcmd.commands import COMMANDS
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.wire.from_proto import RequestReader
+from tests.kit.layout import workspace_trees
 
 COMMIT = "0123456789" * 4
 SIGNATURE = pb.Signature(name="Ada", email="a@b", time=Timestamp(seconds=1))
@@ -44,7 +45,7 @@ def reader():
 
 def tree(reader: RequestReader, path: bytes | None = None) -> pb.WorkingTree:
     paths = reader._paths
-    inside = bytes(paths.home.workspace_trees / "w" / "tree") if path is None else path
+    inside = bytes(workspace_trees(paths.home) / "w" / "tree") if path is None else path
     return pb.WorkingTree(layout=layout_pb2.Layout(path=inside))
 
 
@@ -99,7 +100,7 @@ def test_branches_and_commits(reader: RequestReader, branch: bytes, commit: str)
 @given(path=WORDS, below=st.booleans())
 def test_trees_stay_where_trees_may_be(reader: RequestReader, path: bytes, below: bool) -> None:
     paths = reader._paths
-    full_path = bytes(paths.home.workspace_trees) + b"/" + path if below else bytes(paths.home.root) + b"/" + path
+    full_path = bytes(workspace_trees(paths.home)) + b"/" + path if below else bytes(paths.home.root) + b"/" + path
     layers = layout_pb2.Layers(lowers=[full_path], upper=full_path, work=full_path, mounted_path=full_path)
     for message in (tree(reader, full_path), pb.WorkingTree(layout=layout_pb2.Layout(layers=layers))):
         read, fields = attempt(reader.tree, message)
@@ -107,8 +108,8 @@ def test_trees_stay_where_trees_may_be(reader: RequestReader, path: bytes, below
             assert all(field.startswith("tree.layout") for field in fields)
             continue
         resolved = read.path.resolve()
-        assert resolved.is_relative_to(paths.home.workspace_trees) or not resolved.is_relative_to(paths.home.root)
-        assert resolved != paths.home.workspace_trees
+        assert resolved.is_relative_to(workspace_trees(paths.home)) or not resolved.is_relative_to(paths.home.root)
+        assert resolved != workspace_trees(paths.home)
 
 
 @fuzz

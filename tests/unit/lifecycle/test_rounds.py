@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services.gateway.catalog.agent import AgentSettings, Policy
-from services.gateway.checkpoints.model import Answer, CheckpointFilter, Decider
 
 from services.common.db.engine import sqlite_url
 from services.common.db.paging import Page
 from services.common.rpc.channel import open_channel
+from services.gateway.values.agent import AgentSettings, JobPolicySettings
+from services.gateway.values.checkpoints import CheckpointDecision, CheckpointFilter, Decider
 from services.lifecycle.failures import JobFailed, Parked
 from services.lifecycle.ledger import Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision, Origin
@@ -116,7 +116,7 @@ async def test_nobody_is_asked_where_the_policy_does_not_say_so(book: Books) -> 
 @pytest.mark.parametrize(("size", "told"), [(10, True), (127 << 10, True), ((128 << 10) - 100, False)])
 async def test_an_agent_is_told_that_it_may_ask_where_that_fits(book: Books, size: int, told: bool) -> None:
     agent = AgentSettings(command="true", prompt_delivery=PromptDelivery.ARGUMENT)
-    async with carried(book, prompt="x" * size, agent=agent, policy=Policy(agent_may_ask=True)) as job:
+    async with carried(book, prompt="x" * size, agent=agent, policy=JobPolicySettings(agent_may_ask=True)) as job:
         assert (".boatyard/ask" in first_task(job)) is told
         assert first_task(job).startswith(job.order.task)
         assert len(first_task(job).encode()) < 128 << 10
@@ -125,4 +125,6 @@ async def test_an_agent_is_told_that_it_may_ask_where_that_fits(book: Books, siz
 async def answered(book: Books, state: CheckpointState) -> None:
     """Answer what the only job asks."""
     (asked,) = await book.checkpoints.page(CheckpointFilter(), Page())
-    await book.checkpoints.answer(asked.checkpoint_id, Answer(state=state, comment="so be it", decider=Decider()))
+    await book.checkpoints.decide(
+        asked.checkpoint_id, CheckpointDecision(state=state, comment="so be it", decider=Decider())
+    )
