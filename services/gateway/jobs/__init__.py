@@ -1,5 +1,5 @@
-"""Owns jobs: admits them, keeps the ledger in which they are carried, and shows how they stand.
+"""Owns jobs as callers know them: takes them in, shows how they stand, has them end or be tried again, forgets the old.
 
-Promises that a job that was answered for is never lost and never doubled: admission, with the state of the work item,
-is one transaction; a claim gives a job to one owner; and every later write is conditional on that owner's fence.
+Promises that a job that was answered for is never lost and never doubled: its admission, with the state of its work
+item, is one transaction. Who carries it, and what comes of it, is written in the ledger.
 """
