@@ -247,6 +247,11 @@ class Unavailable(ServiceError):
         )
 
 
+def peer_unavailable(reason: str, message: str, metadata: Mapping[str, str]) -> Unavailable:
+    """Return the error for callers while another process that has what they ask for does not answer."""
+    return Unavailable(reason, message, retry_after=5.0, metadata=metadata)
+
+
 class RemoteFailure(ServiceError):
     """Another service failed internally: INTERNAL, UNKNOWN, UNIMPLEMENTED and the like.
 
