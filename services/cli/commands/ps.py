@@ -88,7 +88,7 @@ def command(
 
 
 async def _watch(gateway: Gateway, screen: Screen, wanted: job_pb2.JobFilter, *, as_json: bool) -> None:
-    """Show jobs and what becomes of them, until Ctrl-C."""
+    """Show jobs and their changes until Ctrl-C."""
     async with aclosing(all_job_changes(gateway, wanted, Outage(screen.say))) as changes:
         async for job in changes:
             if as_json:
@@ -111,6 +111,6 @@ def _row(job: job_pb2.Job) -> tuple[str, ...]:
 
 
 def _branch(job: job_pb2.Job) -> str:
-    """Return the branch where it has a name of its own, which the job's id does not say already."""
+    """Return the branch, or an empty string for the default, which is named after the job's id."""
     branch = shapes.text(job.output.branch) or shapes.text(job.spec.branch) or ""
     return "" if branch == f"boatyard/{job.job_id}" else branch
