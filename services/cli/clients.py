@@ -119,16 +119,16 @@ def gateway_address(home: Home) -> str:
 
     Raises StartError when the variable is not an address.
     """
-    told = os.environ.get("BOATYARD_GATEWAY_ADDRESS")
-    if told and not told.rpartition(":")[2].isdecimal():
-        raise StartError(f"BOATYARD_GATEWAY_ADDRESS: must be host:port, such as 127.0.0.1:7460, not {told!r}")
-    return told or reachable(read_cell_addresses(home).get(GATEWAY) or default_address(GATEWAY, os.environ))
+    address = os.environ.get("BOATYARD_GATEWAY_ADDRESS")
+    if address and not address.rpartition(":")[2].isdecimal():
+        raise StartError(f"BOATYARD_GATEWAY_ADDRESS: must be host:port, such as 127.0.0.1:7460, not {address!r}")
+    return address or reachable(read_cell_addresses(home).get(GATEWAY) or default_address(GATEWAY, os.environ))
 
 
 def _token(home: Home) -> str:
-    told = os.environ.get("BOATYARD_TOKEN")
-    if told:
-        return told
+    token = os.environ.get("BOATYARD_TOKEN")
+    if token:
+        return token
     path: Path = home.admin_token_file
     if not path.exists():
         raise NotAllowedError(

@@ -73,13 +73,13 @@ async def job_changes(gateway: Gateway, job_id: str, outage: Outage) -> AsyncGen
 
 
 async def all_job_changes(
-    gateway: Gateway, wanted: job_pb2.JobFilter, outage: Outage
+    gateway: Gateway, job_filter: job_pb2.JobFilter, outage: Outage
 ) -> AsyncGenerator[job_pb2.Job, None]:
     """Yield all jobs that match, and again those that change, until closed."""
     position = 0
 
     def connect() -> Stream[job_pb2.WatchJobsResponse]:
-        return gateway.jobs.WatchJobs(job_pb2.WatchJobsRequest(filter=wanted, from_position=position))
+        return gateway.jobs.WatchJobs(job_pb2.WatchJobsRequest(filter=job_filter, from_position=position))
 
     seen: dict[str, int] = {}
     async with aclosing(_lasting(gateway, connect, outage)) as answers:
