@@ -1,6 +1,6 @@
-"""`create`, `list`, `show`, `update` and `delete` for whatever the catalogue keeps: one group of commands a kind.
+"""`create`, `list`, `show`, `update` and `delete` for the catalogue's resources: a group of commands for each type.
 
-What an option sets, and how its text is read, is told by the field of the contract's message that it names.
+The field of the contract's message that an option names says how the option's text is read.
 """
 
 import uuid
@@ -22,7 +22,7 @@ from services.cli.screen import Screen, one_line, printable
 
 @dataclass(frozen=True, slots=True)
 class ResourceType:
-    """A kind of thing: `name` and `plural` as in the RPCs, `noun` for people, and what a list shows of it."""
+    """A type of resource: `name` and `plural` as in the RPCs, `noun` for people, and the columns of its list."""
 
     name: str
     plural: str
@@ -38,7 +38,7 @@ class ResourceType:
 
     @property
     def message(self) -> type[Message]:
-        """The contract's message of one thing."""
+        """The contract's message of the resource."""
         return getattr(catalog_pb2, self.name)  # type: ignore[no-any-return]
 
     async def ask(self, gateway: Gateway, verb: str, **fields: Any) -> Any:  # noqa: ANN401 - the verb's response
@@ -47,7 +47,7 @@ class ResourceType:
         return await gateway.ask(getattr(gateway.catalog, f"{verb}{self.name}")(request))
 
     async def list_all(self, gateway: Gateway, limit: int, **filters: str) -> list[Any]:
-        """Return the first `limit` of all that there are."""
+        """Return the first `limit` resources."""
         request = getattr(catalog_pb2, f"List{self.plural}Request")(**filters)
         return await gateway.list_all(getattr(gateway.catalog, f"List{self.plural}"), request, limit)
 
@@ -60,7 +60,7 @@ NAME = Flag("--name", "display_name", "A name for people.", "TEXT")
 
 
 def resource_commands(kind: ResourceType, text: str) -> click.Group:
-    """Make a kind's group of commands."""
+    """Make the group of commands of a resource type."""
     made = click.Group(kind.noun, help=f"{text}\n\nEvery command takes --json.", short_help=f"Manage {kind.noun}s.")
     for command in (_create(kind), _list(kind), _show(kind), _update(kind), _delete(kind)):
         made.add_command(command)
@@ -68,7 +68,7 @@ def resource_commands(kind: ResourceType, text: str) -> click.Group:
 
 
 def print_changed(screen: Screen, kind: ResourceType, thing: Any, *, as_json: bool) -> None:  # noqa: ANN401 - any message of a kind
-    """Print a thing that was made or changed: as JSON, or its id."""
+    """Print a resource that was made or changed: as JSON, or its id."""
     if as_json:
         screen.json(resource_shape(kind, thing))
     else:
@@ -76,7 +76,7 @@ def print_changed(screen: Screen, kind: ResourceType, thing: Any, *, as_json: bo
 
 
 def resource_shape(kind: ResourceType, thing: Message) -> shapes.Shape:
-    """Describe a thing in the contract's own words; what is not set is null."""
+    """Return a resource as JSON with the contract's field names; unset fields are null."""
     return {"kind": kind.field, **plain(thing)}
 
 

@@ -23,13 +23,13 @@ from services.common.rpc.channel import open_channel
 _TIMEOUT_S = 5.0
 _MEND_DATABASE = "bring all cells of this database to one version of Boatyard, or go back to a copy of it from before"
 _OPTIONAL = ("container",)
-"""What few machines have, and most do without."""
+"""Capabilities that most machines do not need."""
 
 Ask = Callable[[grpc.aio.Channel], Awaitable[list[Finding]]]
 
 
 def nodes(addresses: dict[str, str], token: str) -> Iterator[Finding]:
-    """Ask the services; one that does not answer is told of by another check."""
+    """Ask the services. Another check reports those that do not answer."""
     yield from asyncio.run(_all(addresses, token))
 
 
@@ -81,7 +81,7 @@ _CHECKS: dict[str, Ask] = {"workspace": _workspace, "git": _git, "execution": _e
 
 
 def database() -> Iterator[Finding]:
-    """Ask the gateway; one that does not answer, or not us, is told of by another check."""
+    """Ask the gateway. Another check reports when it does not answer, or refuses us."""
     try:
         request = admin_pb2.CheckDatabaseRequest()
         state = with_gateway(lambda gateway: gateway.ask(gateway.admin.CheckDatabase(request, timeout=_TIMEOUT_S)))

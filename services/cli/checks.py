@@ -1,4 +1,4 @@
-"""What `boatyard doctor` looks at: each check says how it is, and how to mend it."""
+"""The checks of `boatyard doctor`: each says what it found, and how to fix it."""
 
 import asyncio
 import os
@@ -49,7 +49,7 @@ def python() -> Finding:
 
 
 def interpreter() -> Finding:
-    """Check that others than its owner may run this interpreter: sandboxes show it to agents and their tests."""
+    """Check that other users may run this interpreter: sandboxes show it to agents and their tests."""
     executable = Path(sys.executable)
     prefixes = sorted({sys.prefix, sys.base_prefix})
     missing = [prefix for prefix in prefixes if not os.access(prefix, os.R_OK | os.X_OK)]
@@ -72,7 +72,7 @@ def git() -> Finding:
 
 
 def sandbox() -> Finding:
-    """Check that agents can be kept apart from this machine, found out by starting a sandbox."""
+    """Check that the sandbox works, by starting one."""
     try:
         probe()
     except SandboxUnavailableError as error:
@@ -86,7 +86,7 @@ def sandbox() -> Finding:
 
 
 def data_directory(home: Home) -> Finding:
-    """Check that the data directory is ours and nobody else's."""
+    """Check that the data directory is ours, and private."""
     try:
         stat = home.root.stat()
     except FileNotFoundError:
@@ -103,14 +103,14 @@ def data_directory(home: Home) -> Finding:
 
 
 def tokens(home: Home) -> Iterator[Finding]:
-    """Check that tokens are secrets."""
+    """Check that others cannot read the tokens."""
     for path in (home.admin_token_file, home.cell_token_file):
         if path.exists() and path.stat().st_mode & 0o077:
             yield Finding("token", FAIL, f"{path} can be read by others", f"chmod 600 {path}")
 
 
 def disk(home: Home) -> Finding:
-    """Check that there is room for working copies."""
+    """Check that there is disk space for working copies."""
     directory = next(path for path in (home.root, *home.root.parents) if path.exists())
     free = shutil.disk_usage(directory).free
     message = f"{humanize.size(free)} free for {home.root}"
@@ -122,7 +122,7 @@ def disk(home: Home) -> Finding:
 
 
 def services(home: Home) -> Iterator[Finding]:
-    """Check that the cell's services serve, where there should be a cell."""
+    """Check that the services serve, if a cell should be running."""
     running = cell_file(home).exists()
     addresses = {service: default_address(service, os.environ) for service in SERVICES}
     addresses.update(read_cell_addresses(home))
@@ -136,7 +136,7 @@ def services(home: Home) -> Iterator[Finding]:
             yield Finding(f"{service} service", OK, f"serving at {addresses[service]}")
         else:
             yield _not_serving(home, service, addresses[service])
-    with suppress(StartError):  # another check tells what is wrong with the token
+    with suppress(StartError):  # another check reports what is wrong with the token
         yield from nodes(addresses, read_token(home.cell_token_file))
     yield from database()
 
@@ -148,7 +148,7 @@ def _not_serving(home: Home, service: str, address: str) -> Finding:
 
 
 def _refusal(home: Home, service: str) -> str:
-    """Return why a service refused to start, when that is the last that it said; else nothing."""
+    """Return why a service refused to start, if that is its last line of log; else an empty string."""
     last_words = log_tail(_log(home, service)).rpartition("\n")[2]
     program, _, refusal = last_words.partition(": ")
     return refusal if program == f"boatyard {service}" else ""

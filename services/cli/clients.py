@@ -1,4 +1,4 @@
-"""The gateway as the command line calls it: where it is, which token it is shown, and what its silence means."""
+"""The client of the gateway: its address, the token, and the errors of its calls."""
 
 import asyncio
 import os
@@ -64,14 +64,14 @@ class Gateway:
         self.address = address
 
     async def ask(self, call: Awaitable[T]) -> T:
-        """Wait for an answer. Raises ServiceError; that nobody is there is said in words for people."""
+        """Wait for an answer. Raises ServiceError, with a message for people when the gateway is not reachable."""
         try:
             return await call
         except grpc.aio.AioRpcError as error:
             raise self.problem(error) from None
 
     async def list_all(self, rpc: Callable[[Any], Awaitable[Any]], request: Any, limit: int | None = None) -> list[Any]:  # noqa: ANN401
-        """Return what a List RPC finds, page by page, and of many the first `limit`: its response's repeated field."""
+        """Return all pages of a List RPC, or the first `limit` results: the repeated field of its responses."""
         found: list[Any] = []
         while True:
             request.page_size = _PAGE if limit is None else min(limit - len(found), _PAGE)
@@ -82,7 +82,7 @@ class Gateway:
                 return found[:limit]
 
     def problem(self, error: grpc.aio.AioRpcError) -> ServiceError:
-        """Return what a failed call means."""
+        """Return the error of a failed call."""
         described = service_error(error)
         if isinstance(described, Unavailable) and described.reason == described.status:  # gRPC's own word
             described.message = f"no gateway answers at {self.address}: is `boatyard up` running?"
@@ -90,7 +90,7 @@ class Gateway:
 
 
 def with_gateway(work: Callable[[Gateway], Awaitable[T]]) -> T:
-    """Do some work at the gateway of this environment: what every command that needs one begins with."""
+    """Do some work with a connection to the gateway of this environment, in an event loop of its own."""
 
     async def main() -> T:
         async with open_gateway() as gateway:
@@ -101,7 +101,7 @@ def with_gateway(work: Callable[[Gateway], Awaitable[T]]) -> T:
 
 @asynccontextmanager
 async def open_gateway() -> AsyncIterator[Gateway]:
-    """Connect to the gateway of this environment. Raises NotAllowedError where we have no token for it."""
+    """Connect to the gateway of this environment. Raises NotAllowedError when we have no token for it."""
     home = Home.from_environment()
     address = gateway_address(home)
     tls = gateway_tls(os.environ)
@@ -115,20 +115,20 @@ async def open_gateway() -> AsyncIterator[Gateway]:
 
 
 def gateway_address(home: Home) -> str:
-    """Return what BOATYARD_GATEWAY_ADDRESS says, or where the cell of this data directory is, or would be.
+    """Return BOATYARD_GATEWAY_ADDRESS, or else the address of this data directory's cell, running or not.
 
-    Raises StartError where the variable is no address.
+    Raises StartError when the variable is not an address.
     """
-    told = os.environ.get("BOATYARD_GATEWAY_ADDRESS")
-    if told and not told.rpartition(":")[2].isdecimal():
-        raise StartError(f"BOATYARD_GATEWAY_ADDRESS: must be host:port, such as 127.0.0.1:7460, not {told!r}")
-    return told or reachable(read_cell_addresses(home).get(GATEWAY) or default_address(GATEWAY, os.environ))
+    address = os.environ.get("BOATYARD_GATEWAY_ADDRESS")
+    if address and not address.rpartition(":")[2].isdecimal():
+        raise StartError(f"BOATYARD_GATEWAY_ADDRESS: must be host:port, such as 127.0.0.1:7460, not {address!r}")
+    return address or reachable(read_cell_addresses(home).get(GATEWAY) or default_address(GATEWAY, os.environ))
 
 
 def _token(home: Home) -> str:
-    told = os.environ.get("BOATYARD_TOKEN")
-    if told:
-        return told
+    token = os.environ.get("BOATYARD_TOKEN")
+    if token:
+        return token
     path: Path = home.admin_token_file
     if not path.exists():
         raise NotAllowedError(

@@ -1,4 +1,4 @@
-"""`boatyard approve`, `reject` and `request-changes`: answers to what a job waits for."""
+"""`boatyard approve`, `reject` and `request-changes`: decisions on what a job waits for."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,7 +24,7 @@ ID_HELP = "ID is a checkpoint's, or a job's: then the last that it asked. The fi
 
 
 def decide(id_: str, wanted: "Checkpoint.State.ValueType", give: Give, *, as_json: bool) -> int:
-    """Give an answer by `give`, which gets the id of the checkpoint, and tell what holds; return the exit code."""
+    """Decide by `give`, which gets the checkpoint's id, and print the decision that holds; return the exit code."""
     screen = Screen()
 
     async def decided_at(gateway: Gateway) -> Any:  # noqa: ANN401 - one of three responses

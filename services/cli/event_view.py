@@ -1,4 +1,4 @@
-"""What people are told of an execution, event by event."""
+"""Shows the events of an execution to people."""
 
 import json
 
@@ -33,7 +33,7 @@ def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> Non
         case "message_delivered":
             screen.say(f"> {event.message_delivered.text}", style="magenta")
         case "vitals":
-            pass  # for programs; what it came to stands in `boatyard show`
+            pass  # for programs; `boatyard show` has the totals
         case "state_change" if event.state_change.message:
             screen.say(f"{event.state_change.state} {event.state_change.reason}: {event.state_change.message}")
         case "note":
@@ -43,7 +43,7 @@ def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> Non
 
 
 def _print_model_event(screen: Screen, event: event_pb2.Event) -> None:
-    """Show what a model says, thinks, calls and uses; other events are passed over."""
+    """Show a model's text, thoughts, tool calls and usage; ignore other events."""
     match event.WhichOneof("kind"):
         case "text":
             screen.speech(event.text.text)
@@ -60,7 +60,7 @@ def _print_model_event(screen: Screen, event: event_pb2.Event) -> None:
 
 
 def _tool_input(data: bytes) -> str:
-    """Describe what a tool is given: the one thing, or the first, that says most of it."""
+    """Return the most telling part of a tool's input, in a line."""
     text = data.decode("utf-8", "replace")
     try:
         given = json.loads(text)
@@ -73,7 +73,7 @@ def _tool_input(data: bytes) -> str:
 
 
 def _tell_tool_result(screen: Screen, result: event_pb2.ToolResult) -> None:
-    """Show the beginning of what a tool answered."""
+    """Show the beginning of a tool's result."""
     lines = result.output.decode("utf-8", "replace").rstrip().splitlines()
     for line in lines[:_RESULT_LINES]:
         screen.say(f"  {line[:_LINE_CHARACTERS]}", style="red" if result.is_error else "dim")

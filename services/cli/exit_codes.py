@@ -1,4 +1,4 @@
-"""What each way to end means to whoever called: an exit code, and one clear sentence on standard error."""
+"""Exit codes, and the error that is printed: one clear sentence on standard error."""
 
 import json
 from collections.abc import Mapping
@@ -87,15 +87,15 @@ _WHERE_TYPED = {
     "execution_id": "ID",
     "from_sequence": "--from",
 }
-"""How a field of a request is called on the command line."""
+"""The names that request fields have on the command line."""
 
 
 class NotAllowedError(Exception):
-    """We have nothing to show to a gateway, or should show it nothing; the message says how to mend it."""
+    """We have no token for a gateway, or must not send it; the message says how to fix that."""
 
 
 def report(error: Exception, *, as_json: bool) -> int:
-    """Say on standard error what went wrong, and return the exit code. Raises what nobody foresaw."""
+    """Print an error on standard error, and return the exit code. Raises unexpected errors."""
     match error:
         case click.exceptions.Exit():
             return error.exit_code
@@ -125,7 +125,7 @@ def _told(error: Exception) -> tuple[int, str, str]:
 
 
 def message_for(error: ServiceError) -> str:
-    """Say what a service answered, and what to do next where we know it."""
+    """Return the message for a service's error, with advice if there is some."""
     if isinstance(error, Invalid) and error.violations:
         wrong = [f"{_WHERE_TYPED.get(field, field)} {text}" for field, text in error.violations]
         return wrong[0] if len(wrong) == 1 else "the request is wrong:" + "".join(f"\n  {line}" for line in wrong)

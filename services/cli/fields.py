@@ -1,4 +1,4 @@
-"""Fields of the contract's messages, as people type them and as they are shown to people and programs."""
+"""Fields of the contract's messages: read from the command line, and shown to people and programs."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def field_of(message: type[Message] | Message, path: str) -> Any:  # noqa: ANN40
 
 
 def choices(enum: EnumDescriptor) -> dict[str, int]:
-    """Return how an enum's values are called on the command line: without prefix, in lower case."""
+    """Return an enum's values by their names on the command line: without prefix, in lower case."""
     prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
     return {
         value.name.removeprefix(prefix).lower().replace("_", "-"): value.number
@@ -125,12 +125,12 @@ def _number(read: Callable[[str], Number], typed: str) -> Number:
 
 
 def plain(message: Message) -> shapes.Shape:
-    """Describe a message in the contract's own words: what is not set is null, times are text and spans seconds."""
+    """Return a message as JSON with the contract's field names: unset is null, times are text, durations seconds."""
     return {field.name: value_of(message, field) for field in message.DESCRIPTOR.fields}
 
 
 def value_of(message: Message, field: Any) -> Any:  # noqa: ANN401 - JSON, of a FieldDescriptor
-    """Describe one field of a message."""
+    """Return one field of a message as JSON."""
     value = getattr(message, field.name)
     if field.is_repeated:
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a check of `boatyard doctor` finds."""
+"""The findings of `boatyard doctor`."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found. `mend` is what to do about it, as a command where there is one."""
+    """What a check found. `mend` is how to fix it: a command, if there is one."""
 
     check: str
     status: str

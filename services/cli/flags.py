@@ -1,4 +1,4 @@
-"""Options as data: what an option sets, and how its text is read, is told by the field of the message that it names."""
+"""Options as data: the message field that an option names says how its text is read."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Flag:
     """An option, and the field that it sets; `is_fixed` for one that cannot be changed afterwards.
 
-    `type` is what click checks, and `read` how the text is read, where the field's own type does not say it. With
-    `flag_value` the option takes no text: it stands for that one.
+    `type` is what click checks, and `read` how the text is read, when the field's type does not say it. With
+    `flag_value` the option takes no text, and stands for that one.
     """
 
     option: str
@@ -115,7 +115,7 @@ JOB_FLAGS = (
         "How strongly the agent is kept apart; none gives it all your rights (default: bubblewrap).",
     ),
 )
-"""What one job is to do, in which words `boatyard run` has it."""
+"""The settings of a single job, for `boatyard run`."""
 
 
 LIMIT_FLAGS = (
@@ -134,7 +134,7 @@ LIMIT_FLAGS = (
     Flag("--image", "agent.image", "The image of the agent's container, with --sandbox container.", "NAME"),
     Flag("--terminal", "agent.terminal", "Give a command a terminal, for `boatyard attach`."),
 )
-"""How far an agent may go, and who is asked."""
+"""The limits of an agent, and what it has to ask for."""
 
 CHECKPOINT_FLAGS = (
     Flag(
@@ -164,7 +164,7 @@ RETRY_FLAGS = (
 """How often a job is tried, and when."""
 
 RUN_FLAGS = (*JOB_FLAGS, *LIMIT_FLAGS, *RETRY_FLAGS, *CHECKPOINT_FLAGS)
-"""All that is said of a job of its own, in place of what the catalogue has."""
+"""All settings of a job without a worker; with one the catalogue has them."""
 
 AGENT_FLAGS = (
     Flag("--engine", "agent.engine", "What drives the agent.", "NAME"),
@@ -195,7 +195,7 @@ def options_of(message: type[Message], flags: Sequence[Flag]) -> list[click.Para
 
 
 def with_options(message: type[Message], flags: Sequence[Flag]) -> Callable[[Function], Function]:
-    """Give a command those options, in the place where this decorator stands."""
+    """Return a decorator that adds those options to a command."""
 
     def decorate(function: Function) -> Function:
         for flag in reversed(flags):
@@ -207,7 +207,7 @@ def with_options(message: type[Message], flags: Sequence[Flag]) -> Callable[[Fun
 
 
 def readers_of(flags: Iterable[Flag]) -> dict[str, Reader]:
-    """Return how what was typed is read, by path, where the fields do not say it."""
+    """Return the flags' own readers, by path."""
     return {flag.path: flag.read for flag in flags if flag.read is not None}
 
 

@@ -1,4 +1,4 @@
-"""Follows a job to its end: its steps, and what its agent does, as they happen."""
+"""Follows a job to its end: shows its steps, and what its agent does, as they happen."""
 
 import asyncio
 from contextlib import ExitStack, aclosing
@@ -15,13 +15,13 @@ from services.cli.screen import Screen
 
 _AGENT_STAGE = "agent"
 _SPOKEN = {"start", _AGENT_STAGE}
-"""Steps during which the agent may write."""
+"""Steps in which the agent may write output."""
 _IDLE_S = 20.0
-"""How long a viewer of an ended job may hear nothing: longer than the time between two heartbeats."""
+"""How long to wait for events of an ended job: longer than the time between two heartbeats."""
 
 
 class Follower:
-    """Shows one job. Standard output gets the agent's own, or JSON; standard error gets all else."""
+    """Shows one job. The agent's output, or JSON, goes to standard output; all else goes to standard error."""
 
     def __init__(self, gateway: Gateway, screen: Screen, *, as_json: bool) -> None:
         self._gateway = gateway
@@ -34,7 +34,7 @@ class Follower:
         self._batches = 0
 
     async def to_end(self, job_id: str, *, wait: bool = True) -> job_pb2.Job:
-        """Show the job until it has ended, or without `wait` asks a person, and return it as it is then."""
+        """Show the job until it has ended, or without `wait` until it asks a person; return it as it is then."""
         job = job_pb2.Job()
         try:
             with ExitStack() as status:
@@ -61,7 +61,7 @@ class Follower:
         for number, record in enumerate(job.timeline):
             is_new = (number, record.name) not in self._stages
             if is_new and number and _is_agents(job.timeline[number - 1]):
-                await self._all_seen()  # what comes after the agent is told after all that the agent wrote
+                await self._all_seen()  # show all of the agent's output before the steps that follow
             self._tell_stage(number, record)
         if job.state in ENDED:
             await self._all_seen()
@@ -99,12 +99,12 @@ class Follower:
             async for batch in batches:
                 self._batches += bool(batch)
                 for event in batch:
-                    # How it ended, the job's own end tells.
+                    # The job's end shows how the execution ended.
                     if self._as_json or event.WhichOneof("kind") != "state_change":
                         print_event(self._screen, event, as_json=self._as_json)
 
     async def _all_seen(self) -> None:
-        """Wait until every viewer has shown all there is."""
+        """Wait until all events have been shown."""
         pending = {viewer for viewer in self._viewers.values() if not viewer.done()}
         while pending:
             heard = self._batches
@@ -121,7 +121,7 @@ def _is_agents(record: job_pb2.StageRecord) -> bool:
 
 
 def _in_silence(job: job_pb2.Job) -> str | None:
-    """Say what goes on while nothing else is to be seen; None while an agent may be writing."""
+    """Return what to show while nothing else is printed; None while an agent may be writing."""
     if job.state == job_pb2.Job.STATE_PENDING:
         return "waiting for a free slot"
     if job.state == job_pb2.Job.STATE_AWAITING_APPROVAL:

@@ -111,6 +111,6 @@ def _row(call: hook_pb2.HookCall) -> tuple[str, ...]:
 
 
 def when(called: hook_pb2.Hook | hook_pb2.HookCall) -> str:
-    """Say when a hook is called: `pre`, `before push`."""
+    """Return when a hook is called: `pre`, `before push`."""
     event = shapes.name(hook_pb2.Hook.Event.Name, called.event, "EVENT_").lower()
     return f"{event} {called.stage}" if called.stage else event

@@ -1,4 +1,4 @@
-"""How numbers and times are put for people."""
+"""Formats numbers and times for people."""
 
 from datetime import UTC, datetime
 
@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 def duration(milliseconds: int) -> str:
     """Return such as 0.8 s, 12.3 s, 3 min 05 s, 2 h 03 min."""
     seconds = max(milliseconds, 0) / 1000
-    if seconds < 59.95:  # what would be rounded to 60.0 s is a minute
+    if seconds < 59.95:  # otherwise it would be rounded to 60.0 s
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -17,7 +17,7 @@ def duration(milliseconds: int) -> str:
 
 
 def between(start: Timestamp, end: Timestamp) -> str:
-    """Return how long it was from one time to another."""
+    """Return the duration between two times."""
     return duration(end.ToMilliseconds() - start.ToMilliseconds())
 
 
@@ -31,7 +31,7 @@ def age(time: Timestamp, now: datetime | None = None) -> str:
 
 
 def until(time: Timestamp, now: datetime | None = None) -> str:
-    """Return how long it is to a time, in its largest unit; "now" when it is over."""
+    """Return how long it is until a time, in its largest unit; "now" when it has passed."""
     seconds = int((time.ToDatetime(UTC) - (now or datetime.now(UTC))).total_seconds())
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:

@@ -1,4 +1,4 @@
-"""The requests for a job: of its own, or for a worker and a work item."""
+"""The requests for a job: with its own settings, or for a worker and a work item."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ def repository_url(given: str) -> str:
 
 
 async def find_or_create_repository(gateway: Gateway, url: str) -> str:
-    """Return the id of the project's repository with this URL; the same one for many that ask at once."""
+    """Return the id of the project's repository with this URL; concurrent callers get the same one."""
     found = await gateway.ask(
         gateway.catalog.ListRepositories(catalog_pb2.ListRepositoriesRequest(project_id=PROJECT, url=url, page_size=1))
     )
@@ -43,7 +43,7 @@ async def find_or_create_repository(gateway: Gateway, url: str) -> str:
 
 
 def new_job(prompt: str, given: Mapping[str, Any], request_id: str | None) -> job_pb2.CreateJobRequest:
-    """Make the request for a job of what was typed for RUN_FLAGS; what was not typed is left to the gateway.
+    """Make the request for a job from the given options, RUN_FLAGS; the gateway has defaults for the others.
 
     Raises click.UsageError.
     """
@@ -61,7 +61,7 @@ def new_job(prompt: str, given: Mapping[str, Any], request_id: str | None) -> jo
 def execution_request(
     worker_id: str, work_item_id: str, prompt: str, timeout_seconds: float | None, request_id: str | None
 ) -> runtime_pb2.ExecuteRequest:
-    """Make the request to have a worker work on a work item."""
+    """Make the request for a worker to work on a work item."""
     request = runtime_pb2.ExecuteRequest(
         request_id=request_id or uuid.uuid4().hex, worker_id=worker_id, work_item_id=work_item_id, prompt=prompt
     )

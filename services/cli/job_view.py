@@ -1,4 +1,4 @@
-"""What people are told about jobs and executions."""
+"""Shows jobs and executions to people."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ _MORE = {
     "OUTPUT_LIMIT": "`boatyard run --output SIZE` gives it more",
     "TIMED_OUT": "`boatyard run --timeout S` gives it more",
 }
-"""What helps against a limit that was hit."""
+"""The advice for each limit that may be hit."""
 _CHANGE_STYLES = {"A": "green", "D": "red", "M": "yellow", "R": "cyan"}
 
 
@@ -40,7 +40,7 @@ def stage_line(record: job_pb2.StageRecord) -> Text:
 
 
 def verdict(job: job_pb2.Job) -> Text:
-    """Say how a job stands, and why."""
+    """Return a job's state and its reason, in a line."""
     state = shapes.job_state(job)
     line = Text.assemble((state, f"bold {STATE_STYLES.get(state, '')}"))
     if job.reason:

@@ -1,4 +1,4 @@
-"""What an id that people type stands for."""
+"""Looks up what has an id that people type."""
 
 from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, runtime_pb2
 from boatyard.git.v1 import git_pb2
@@ -52,7 +52,7 @@ async def get_job_or_execution(gateway: Gateway, id_: str) -> job_pb2.Job | runt
 
 
 async def execution_id_of(gateway: Gateway, id_: str) -> str:
-    """Return the execution that is meant: the one of this id, or the last attempt of the job of this id."""
+    """Return the id of the execution with this id, or of the last attempt of the job with this id."""
     found = await get_job_or_execution(gateway, id_)
     if isinstance(found, runtime_pb2.Execution):
         return found.execution_id

@@ -1,4 +1,4 @@
-"""The command's entry point. Commands are imported when they are used: help and usage errors answer at once."""
+"""The command's entry point. Commands are imported when they are used, so that help and usage errors are fast."""
 
 import importlib
 import sys
@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
     """A group whose commands are modules of `services.cli.commands`, each with a `command`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the commands in the order in which people meet them."""
+        """Return the commands in the order in which people use them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature

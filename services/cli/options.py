@@ -1,4 +1,4 @@
-"""Options and arguments that several commands have, and what they say while they work."""
+"""Options and arguments that several commands share, and their progress messages."""
 
 from contextlib import suppress
 
@@ -6,7 +6,7 @@ import click
 
 
 class Utf8(click.ParamType[str]):
-    """Text as the API takes it: an argument that is no UTF-8 is refused here, and not by a traceback."""
+    """Text as the API takes it: an argument that is not UTF-8 is a usage error, and not a traceback."""
 
     name = "text"
 
@@ -26,6 +26,6 @@ job_or_execution = click.argument("id_", metavar="ID", type=TEXT)
 
 
 def say(text: str) -> None:
-    """Tell the person something on standard error; that nobody reads it any more keeps nobody from ending in order."""
+    """Print a message on standard error. A closed standard error is ignored, so that the command ends in order."""
     with suppress(OSError):
         click.echo(f"boatyard: {text}", err=True)

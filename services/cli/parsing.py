@@ -1,4 +1,4 @@
-"""What people type, read: texts, files, labels, times and time spans. All raise click.UsageError."""
+"""Reads what people type: texts, files, labels, times and durations. Wrong input raises click.UsageError."""
 
 import sys
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 
 def text_or_file(typed: str) -> str:
-    """Return a text as it was typed, or what stands in the file that it names as @FILE (@- is standard input)."""
+    """Return a text as it was typed, or the content of the file that it names as @FILE (@- is standard input)."""
     return read_text(typed[1:]).rstrip("\n") if typed.startswith("@") else typed
 
 
@@ -25,7 +25,7 @@ def read_text(file: str) -> str:
 
 
 def moment(option: str, typed: str) -> datetime:
-    """Read a time of ISO 8601; without a zone it is this machine's."""
+    """Read a time in ISO 8601; without a zone it is local."""
     try:
         return datetime.fromisoformat(typed).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -40,7 +40,7 @@ def timestamp(time: datetime) -> Timestamp:
 
 
 def duration(seconds: float) -> Duration:
-    """Write a time span; what is longer than any the gateway takes stays that."""
+    """Write a duration, cut to what the message can hold, which is longer than the gateway accepts."""
     result = Duration()
     result.FromNanoseconds(int(min(max(seconds, -1e9), 1e9) * 1e9))
     return result
@@ -58,7 +58,7 @@ def labels(typed: Iterable[str]) -> dict[str, str]:
 
 
 def selector(typed: str) -> job_pb2.LabelSelector:
-    """Read which label jobs are to have: KEY=VALUE, KEY (any value), KEY!=VALUE or !KEY (all other jobs)."""
+    """Read a label selector: KEY=VALUE, KEY (any value), KEY!=VALUE or !KEY (all other jobs)."""
     lacks = typed.startswith("!") or "!=" in typed
     key, equals, value = typed.removeprefix("!").replace("!=", "=", 1).partition("=")
     if not key:

@@ -1,4 +1,4 @@
-"""Streams that outlive their connection: they go on where they were when the gateway comes back."""
+"""Streams that survive a lost connection: they resume where they were when the gateway comes back."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -22,9 +22,9 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 _REMEMBERED_JOBS = 10_000
 _PASSING = {Status.UNAVAILABLE, Status.CANCELLED}
-"""What a gateway's restart looks like from here."""
+"""The statuses of calls during a gateway's restart."""
 _GIVEN_UP = "CELL_UNAVAILABLE"
-"""The gateway itself has waited for another cell, as long as there was hope."""
+"""The gateway itself has waited for another cell, so there is no point in waiting more."""
 
 ENDED = (job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED)
 
@@ -34,7 +34,7 @@ Stream: TypeAlias = grpc.aio.UnaryStreamCall[Any, T]
 
 
 class Outage:
-    """Tells once that a gateway is away, and once that it is back, whatever number of streams notice."""
+    """Prints once that a gateway is away, and once that it is back, however many streams notice."""
 
     def __init__(self, say: Say, patience_s: float = PATIENCE_S) -> None:
         self.patience_s = patience_s
@@ -42,13 +42,13 @@ class Outage:
         self._broken: set[object] = set()
 
     def broke(self, stream: object) -> None:
-        """Hear that a stream broke."""
+        """Record that a stream broke."""
         if not self._broken:
             self._say(f"the connection broke; trying again for up to {self.patience_s:g} s")
         self._broken.add(stream)
 
     def mended(self, stream: object) -> None:
-        """Hear that a stream goes on."""
+        """Record that a stream has resumed."""
         if stream in self._broken:
             self._broken.remove(stream)
             if not self._broken:
@@ -64,7 +64,7 @@ async def job_changes(gateway: Gateway, job_id: str, outage: Outage) -> AsyncGen
     seen = -1
     async with aclosing(_lasting(gateway, connect, outage)) as answers:
         async for answer in answers:
-            # Every connection begins with the job as it is, which we may know already.
+            # Every connection starts with the current job, which we may know already.
             if answer.HasField("job") and answer.job.revision_number > seen:
                 seen = answer.job.revision_number
                 yield answer.job
@@ -73,20 +73,20 @@ async def job_changes(gateway: Gateway, job_id: str, outage: Outage) -> AsyncGen
 
 
 async def all_job_changes(
-    gateway: Gateway, wanted: job_pb2.JobFilter, outage: Outage
+    gateway: Gateway, job_filter: job_pb2.JobFilter, outage: Outage
 ) -> AsyncGenerator[job_pb2.Job, None]:
-    """Yield all jobs that match, and again those that change, for as long as anybody reads."""
+    """Yield all jobs that match, and again those that change, until closed."""
     position = 0
 
     def connect() -> Stream[job_pb2.WatchJobsResponse]:
-        return gateway.jobs.WatchJobs(job_pb2.WatchJobsRequest(filter=wanted, from_position=position))
+        return gateway.jobs.WatchJobs(job_pb2.WatchJobsRequest(filter=job_filter, from_position=position))
 
     seen: dict[str, int] = {}
     async with aclosing(_lasting(gateway, connect, outage)) as answers:
         async for answer in answers:
             position = answer.next_position
             job = answer.job
-            # What we know already is told again where a connection was made anew.
+            # After a reconnection known jobs are sent again.
             if answer.HasField("job") and job.revision_number > seen.pop(job.job_id, 0):
                 yield job
             if answer.HasField("job"):
@@ -100,7 +100,7 @@ async def execution_events(
 ) -> AsyncGenerator[list[event_pb2.Event], None]:
     """Yield an execution's events in batches, each event once, from sequence `first`, of some kinds or all.
 
-    With `follow` until the execution has ended, else as many as there are. An empty batch is a sign of life.
+    With `follow` until the execution has ended, else as many as there are. An empty batch is a heartbeat.
     """
     position = max(first, 1)
 
@@ -122,9 +122,9 @@ async def execution_events(
 async def _lasting(
     gateway: Gateway, connect: Callable[[], Stream[T]], outage: Outage, *, until_end: bool = True
 ) -> AsyncGenerator[T, None]:
-    """Yield what a stream sends, connecting again while it breaks for a passing reason.
+    """Yield a stream's messages, and reconnect while it breaks for a temporary reason.
 
-    A stream that ends by itself is over only without `until_end`; else its reader leaves at what tells it the end.
+    With `until_end` a stream that ends by itself is reconnected too: its reader stops at the message of the end.
     """
     loop = asyncio.get_running_loop()
     give_up, pause = None, _FIRST_PAUSE_S

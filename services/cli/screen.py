@@ -1,4 +1,4 @@
-"""What people see: lines on standard error, tables on standard output, colour on terminals alone."""
+"""Output for people: lines on standard error, tables on standard output, colour only on terminals."""
 
 import re
 import sys
@@ -44,8 +44,8 @@ STATE_STYLES = {
 class Screen:
     """Standard output and standard error of this process.
 
-    What agents wrote goes through untouched where it is their output, and without control characters where it is a
-    word in a line of ours: neither a branch's name nor a message moves the cursor.
+    An agent's output is passed through unchanged. In our own lines control characters are removed, so that neither a
+    branch's name nor a message moves the cursor.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Screen:
         self._speaks = self._thinks = False
 
     def say(self, text: str, style: str = "dim") -> None:
-        """Tell the person something, on standard error."""
+        """Write a message on standard error."""
         self.line(Text(printable(text), style=style))
 
     def line(self, text: Text) -> None:
@@ -68,26 +68,26 @@ class Screen:
         self.err.print(text)
 
     def output(self, data: bytes, *, to_stderr: bool = False) -> None:
-        """Pass on bytes of an agent's output as they are."""
+        """Write an agent's output unchanged."""
         stream = sys.stderr.buffer if to_stderr else sys.stdout.buffer
         stream.write(data)
         stream.flush()
         self._in_mid_line = not data.endswith(b"\n")
 
     def speech(self, text: str) -> None:
-        """Pass on what a model says, piece by piece, on standard output."""
+        """Write a piece of a model's text on standard output."""
         if self._thinks:
             self.end_speech()
         self._speaks = True
         self.output(printable(text).encode())
 
     def thought(self, text: str) -> None:
-        """Pass on what a model thinks, piece by piece, on standard error."""
+        """Write a piece of a model's thoughts on standard error."""
         self.err.print(Text(printable(text), style="dim italic"), end="")
         self._thinks = not text.endswith("\n")
 
     def end_speech(self) -> None:
-        """Let what comes next begin on a line of its own."""
+        """End the line of a model's text or thoughts, if there is one."""
         if self._thinks:
             self.err.print()
         if self._speaks and self._in_mid_line:
@@ -100,7 +100,7 @@ class Screen:
         sys.stdout.flush()
 
     def answer(self, shape: Shape, text: str, *, as_json: bool) -> None:
-        """Say what came of a command: in JSON on standard output, or in words on standard error."""
+        """Write the result of a command: as JSON on standard output, or as text on standard error."""
         if as_json:
             self.json(shape)
         else:
@@ -116,7 +116,7 @@ class Screen:
         as_json: bool,
         cut_last: bool = False,
     ) -> None:
-        """Write a list on standard output: in JSON, an object a line, or as a `table`."""
+        """Write a list on standard output: as JSON, one object a line, or as a `table`."""
         if as_json:
             for thing in things:
                 self.json(shape_of(thing))
@@ -124,7 +124,7 @@ class Screen:
             self.table(columns, map(row_of, things), cut_last=cut_last)
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
-        """Show on a terminal that something is going on, inside."""
+        """Show a status on a terminal while inside."""
         return self.err.status(Text(printable(text), style="dim")) if self.err.is_terminal else nullcontext()
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut_last: bool = False) -> None:

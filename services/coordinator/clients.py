@@ -154,9 +154,9 @@ class Upstream:
     async def job_statuses(self, coordinator_id: str, job_ids: Collection[str]) -> Mapping[str, JobStatus]:
         """Return the status of jobs on this machine; unknown jobs are left out. Raises ServiceError."""
         found: dict[str, JobStatus] = {}
-        wanted = sorted(job_ids)
-        for start in range(0, len(wanted), _STATUSES_AT_ONCE):
-            some = wanted[start : start + _STATUSES_AT_ONCE]
+        ids = sorted(job_ids)
+        for start in range(0, len(ids), _STATUSES_AT_ONCE):
+            some = ids[start : start + _STATUSES_AT_ONCE]
             request = ledger_pb2.ReadStandingsRequest(coordinator_id=coordinator_id, jobs=some)
             try:
                 answer = await self.ask(partial(_read_statuses, request))

@@ -103,15 +103,15 @@ async def batched(source: AsyncGenerator[EventBatch, None]) -> AsyncGenerator[Ev
         coming = asyncio.ensure_future(anext(source, None))
         try:
             while (first := await coming) is not None:
-                found, until = [first], asyncio.get_running_loop().time() + _LINGER_SECONDS
+                batch, until = [first], asyncio.get_running_loop().time() + _LINGER_SECONDS
                 coming = asyncio.ensure_future(anext(source, None))
-                while not found[-1].is_last and _size(found) < _BATCH_BYTES:
+                while not batch[-1].is_last and _size(batch) < _BATCH_BYTES:
                     following = await _coming(coming, until)
                     if following is None:
                         break
-                    found.append(following)
+                    batch.append(following)
                     coming = asyncio.ensure_future(anext(source, None))
-                together = EventBatch(tuple(event for each in found for event in each.events), found[-1].is_last)
+                together = EventBatch(tuple(event for each in batch for event in each.events), batch[-1].is_last)
                 if together.events or together.is_last:
                     yield together
         finally:
@@ -126,5 +126,5 @@ async def _coming(next_one: "asyncio.Future[EventBatch | None]", until: float) -
     return next_one.result() if done and next_one.exception() is None else None
 
 
-def _size(found: Sequence[EventBatch]) -> int:
-    return sum(event.ByteSize() for each in found for event in each.events)
+def _size(batch: Sequence[EventBatch]) -> int:
+    return sum(event.ByteSize() for each in batch for event in each.events)

@@ -17,7 +17,7 @@ _CHUNK = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """How a process ended: its exit code (negative: the signal, tier NONE only), and all that it wrote."""
+    """A process that has ended: its exit code (negative: the signal, tier NONE only), and its output."""
 
     exit_code: int
     stdout: bytes
@@ -32,7 +32,7 @@ async def start(spec: SandboxSpec, *, stdin: int | None = None) -> AsyncIterator
     that the caller must drain. The loop must run in the main thread.
 
     Raises:
-        SandboxUnavailableError: there is no sandbox here; the message says how to mend it.
+        SandboxUnavailableError: there is no sandbox here; the message says how to fix that.
         HeldError: another sandbox has the layers that it asks for.
     """
     with contextlib.ExitStack() as stack:
@@ -45,12 +45,12 @@ async def start(spec: SandboxSpec, *, stdin: int | None = None) -> AsyncIterator
 
 
 async def _prepared(spec: SandboxSpec, stack: contextlib.ExitStack) -> Launch:
-    """Prepare in a thread, for another holder of the same layers may be ending, and is waited for."""
+    """Prepare in a thread, because it may wait for another holder of the same layers that is just ending."""
     preparing = asyncio.create_task(asyncio.to_thread(stack.enter_context, prepare(spec)))
     try:
         return await asyncio.shield(preparing)
     except asyncio.CancelledError:
-        await asyncio.wait([preparing])  # or what it opens would never be closed
+        await asyncio.wait([preparing])  # otherwise what it opens would never be closed
         raise
 
 
@@ -69,7 +69,7 @@ async def run(
     Raises:
         SandboxTimeoutError: it took longer than `timeout`; it was ended.
         OutputLimitError: it wrote more than `max_output`; it was ended.
-        SandboxUnavailableError: there is no sandbox here; the message says how to mend it.
+        SandboxUnavailableError: there is no sandbox here; the message says how to fix that.
         HeldError: another sandbox has the layers that it asks for.
     """
     try:
@@ -82,7 +82,7 @@ async def run(
 
 
 async def _spawn(launch: Launch, stdin: int) -> Process:
-    """Start it whole, also for a caller that gives up meanwhile: asyncio loses a child that it is half way to."""
+    """Complete the start even when the caller is cancelled: asyncio loses a child that is only half started."""
     spawning = asyncio.create_task(
         asyncio.create_subprocess_exec(
             *launch.argv,
@@ -106,23 +106,23 @@ async def _spawn(launch: Launch, stdin: int) -> Process:
 async def _end(process: Process) -> None:
     if process.returncode is None:
         kill_with_children(process.pid)
-    # Read to their ends, which are those of all that was inside: asyncio waits for them too, and for ever for one whose
-    # buffer is full and that nobody reads any more.
+    # Read both to their ends, which come when every process inside has ended: asyncio waits for them too, and for ever
+    # for one whose buffer is full and that nobody reads.
     ends = (_drained(reader) for reader in (process.stdout, process.stderr) if reader is not None)
     await asyncio.shield(asyncio.gather(process.wait(), *ends))
-    # Or asyncio complains that nobody did; there is no public way to it.
+    # Otherwise asyncio warns that it was not closed; there is no public way to do so.
     transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]
     transport.close()
 
 
 async def _drained(reader: asyncio.StreamReader) -> None:
-    with contextlib.suppress(RuntimeError):  # somebody else is still reading it, and so its buffer is empty
+    with contextlib.suppress(RuntimeError):  # somebody else is still reading it, so its buffer is empty
         while await reader.read(_CHUNK):
             pass
 
 
 class _OverflowError(Exception):
-    """More was written than the caller would take."""
+    """The process wrote more than the caller accepts."""
 
 
 def _name(spec: SandboxSpec) -> str:
@@ -156,7 +156,7 @@ async def _read(stream: asyncio.StreamReader, limit: int) -> bytes:
 async def _feed(process: Process, content: bytes) -> None:
     if process.stdin is None:
         return
-    # A process that ends without reading what it was given is its own business.
+    # A process may end without reading its input.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         process.stdin.write(content)
         await process.stdin.drain()

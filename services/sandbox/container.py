@@ -1,17 +1,17 @@
 """The container tier: what an engine is told to make for a spec, and what the container does first.
 
-An engine's client is none of the parents of what it starts, and what it says of its ends (exit codes 125 to 127, a
-stream that breaks) may be its own or the program's. So it only makes, starts and removes. All else goes through a
-directory of ours, which the container sees read-only at CONTAINER_DIRECTORY; named pipes in it can be written to all
-the same. The container's init is a shell of the image that carries out `begin`:
+An engine's client is not a parent of what it starts, and what it reports of the end (exit codes 125 to 127, a broken
+stream) may be its own or the program's. So it only makes, starts and removes containers. All else goes through a
+directory of ours, which the container sees read-only at CONTAINER_DIRECTORY; named pipes in it are writable all the
+same. The container's init is a shell of the image that runs `begin`:
 
     begin    what it does: see `script`
     out err  the program's standard output and error
     in       its standard input, unless that is /dev/null
-    status   where it says BEGAN, and at last what it was KILLED and REFUSED, and ENDED with its exit code
-    life     where it is told to go on; only we hold the other end, so that the end of it is ours
+    status   where it writes BEGAN, and at last the counts of KILLED and REFUSED, and ENDED with its exit code
+    life     where it waits for a line before it begins; only we hold the other end, so that it ends with us
 
-Neither the program's arguments nor its environment are told to the engine, which would write them down.
+Neither the program's arguments nor its environment are passed to the engine, which would record them.
 """
 
 import csv
@@ -27,38 +27,38 @@ from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.spec import Container, Limits, Mount, MountAccess, Network, Overlay, SandboxSpec
 
 CONTAINER_DIRECTORY = Path("/run/boatyard")
-"""Where a container finds its desk."""
+"""Where a container sees our directory for it."""
 
 PIPES = ("out", "err", "in", "status", "life")
-"""The named pipes on a desk."""
+"""The named pipes in that directory."""
 
 BEGAN = b"began"
 ENDED = b"ended"
 
 KILLED = (b"memory.events oom_kill", b"memory.oom_control oom_kill")
-"""What stands on the status before how many of its processes the kernel has ended for want of memory."""
+"""What precedes, in the status, the number of its processes that the kernel has killed for lack of memory."""
 
 REFUSED = (b"pids.events max",)
-"""The same before how many more processes it was refused."""
+"""The same for the number of processes that it was refused."""
 
 UID = 1000
-"""User and group inside where the engine is ours; one that is root's knows us by our own numbers."""
+"""The uid and gid inside when the engine runs as us; in a rootful one we keep our own numbers."""
 
 _HOSTNAME = "boatyard"
 _LABEL = "dev.boatyard.execution"
-# What is in memory is mounted without an owner of ours: it may be another's number inside.
+# File systems in memory are mounted without an owner of ours, whose number may be another's inside.
 _SCRATCH = "rw,exec,nosuid,nodev,mode=1777"
-# Processes of the container that are ours: its init and the one that ends it with us. The others are room for our own
-# look, which gives the reason; the engine's limit is what holds when many come at once.
+# Two processes of the container are ours: its init, and the one that ends it with us. The rest leaves room for our own
+# check, which gives the reason; the engine's limit takes effect when many come at once.
 _SPARE_PROCESSES = 32
 
-# Of its own control group, with version 2 and 1: it is gone with the container, so whoever wants to know asks inside.
+# The container's own control group, in versions 2 and 1: it vanishes with the container, so it is read inside.
 _COUNTERS = tuple(
     f"/sys/fs/cgroup/{name}"
     for name in ("memory.events", "pids.events", "memory/memory.oom_control", "pids/pids.events")
 )
 
-# The last process of a container but its init waits for our end. It ignores what asks to end, and `kill -1` reaches all
+# One process of the container waits for our end. It ignores signals that ask it to end, and its `kill -1` reaches all
 # but itself and the init.
 _BEGIN = """\
 exec 1>{desk}/out 2>{desk}/err 3<{desk}/life 4>{desk}/status 0<{input}
@@ -76,22 +76,22 @@ echo {ended} $code >&4
 
 
 def of(spec: SandboxSpec) -> Container:
-    """What the spec says of its container. Raises ValueError when it says nothing."""
+    """Return the spec's container. Raises ValueError when it has none."""
     if spec.container is None:
         raise ValueError("tier container needs to know its engine and its image")
     return spec.container
 
 
 def script(spec: SandboxSpec, *, has_input: bool) -> bytes:
-    """What the container's init carries out: in the words of every shell (POSIX), for it is the image's."""
-    # Processes are counted by user, whom a container may share with others: that limit is the engine's.
+    """Return the script of the container's init: in POSIX shell, because the shell is the image's."""
+    # Processes are counted by user, and containers may share one: that limit is left to the engine.
     own = spec.limits
     bounds = Limits(open_files=own.open_files, cpu_seconds=own.cpu_seconds, file_size_bytes=own.file_size_bytes)
     usual = environment.base()
     exports = (
         f"export {name}={_quoted(value)}"
         for name, value in spec.environment.items()
-        if name != "PATH" or value != usual["PATH"]  # the image knows better where its programs are
+        if name != "PATH" or value != usual["PATH"]  # the image knows where its programs are
     )
     text = _BEGIN.format(
         desk=CONTAINER_DIRECTORY,
@@ -107,7 +107,7 @@ def script(spec: SandboxSpec, *, has_input: bool) -> bytes:
 
 
 def creation(spec: SandboxSpec, engine: Engine, name: str, desk: Path, execution_id: str) -> Iterator[str]:
-    """What the engine's client is told to make a container called `name`.
+    """Yield the arguments for the engine's client that make a container called `name`.
 
     Raises:
         SandboxUnavailableError: the spec asks for what no container here can have.
@@ -122,9 +122,9 @@ def creation(spec: SandboxSpec, engine: Engine, name: str, desk: Path, execution
 def _options(spec: SandboxSpec, engine: Engine, made: Container) -> Iterator[str]:
     yield from ("--hostname", _HOSTNAME, "--pull", "never")
     yield from ("--entrypoint", "/bin/sh", "--workdir", "/", "--log-driver", "none", "--no-healthcheck")
-    yield from ("--stop-signal", "KILL")  # an init ignores what asks it to end, and podman would wait for that
+    yield from ("--stop-signal", "KILL")  # an init ignores SIGTERM, and podman would wait
     yield from ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
-    # Else nothing of the host's could be read where SELinux labels files, unless we gave them other labels.
+    # Otherwise no file of the host could be read under SELinux, unless we relabelled it.
     yield from ("--security-opt", "label=disable")
     yield from _user(engine)
     if spec.network is Network.NONE:
@@ -147,17 +147,17 @@ def _options(spec: SandboxSpec, engine: Engine, made: Container) -> Iterator[str
 
 
 def _user(engine: Engine) -> Iterator[str]:
-    """Have what the program writes belong to us outside, whoever it is inside."""
+    """Yield the options by which the program's files belong to us outside, whoever it is inside."""
     if engine.is_podman:
-        yield "--read-only-tmpfs=false"  # it would put its own over /run and /tmp, of any size
+        yield "--read-only-tmpfs=false"  # it would mount its own over /run and /tmp, without a limit
         if engine.is_rootless:
             yield from ("--userns", f"keep-id:uid={UID},gid={UID}", "--user", f"{UID}:{UID}")
             return
     elif engine.is_rootless:
-        yield from ("--user", "0:0")  # who is our user outside
+        yield from ("--user", "0:0")  # which is our user outside
         return
     else:
-        yield from ("--userns", "host")  # not that of a daemon that shifts all numbers
+        yield from ("--userns", "host")  # not the shifted one of a remapping daemon
     yield from ("--user", f"{os.geteuid()}:{os.getegid()}")
 
 

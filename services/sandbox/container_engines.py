@@ -1,4 +1,4 @@
-"""Which container engine there is: podman or docker, found by asking it. Standard library only."""
+"""Finds the container engine, podman or docker, by asking it."""
 
 import json
 import re
@@ -11,13 +11,13 @@ from typing import Any
 from services.sandbox.errors import SandboxUnavailableError
 
 KNOWN = ("podman", "docker")
-"""The engines' clients, in the order in which they are tried."""
+"""The clients of the engines, in the order in which they are tried."""
 
 VARIABLES = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "DOCKER_HOST", "DOCKER_CONTEXT")
-"""What of the environment tells a client where its engine and its images are."""
+"""The environment variables by which a client finds its engine and its images."""
 
 _ANSWERS_WITHIN_S = 30
-# The first that maps its user to one of another number inside (`--userns keep-id:uid=`).
+# The first version that can map its user to another number inside (`--userns keep-id:uid=`).
 _OLDEST_ROOTLESS = (4, 3)
 _ENDS_WITHIN_S = 120
 _MEND = "See what the engine says of itself (`podman info`, `docker info`)"
@@ -29,24 +29,24 @@ class Engine:
     """A container engine that answers."""
 
     program: str
-    """Its client's path."""
+    """The path of its client."""
     is_podman: bool
     is_rootless: bool
-    """Whether its root is an ordinary user: ours."""
+    """Whether it runs as an ordinary user: ours."""
     has_limits: bool
-    """Whether it can bound memory and processes here."""
+    """Whether it can limit memory and processes here."""
     has_filter: bool
     """Whether it filters system calls."""
     version: str
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name for people."""
         return f"{'podman' if self.is_podman else 'docker'} {self.version}"
 
     @property
     def weaknesses(self) -> list[str]:
-        """What its containers lack, for people."""
+        """What its containers lack, in words for people."""
         found = []
         if not self.has_filter:
             found.append("it filters no system calls (seccomp)")
@@ -59,7 +59,7 @@ def find(only: str | None = None) -> Engine:
     """Return the first engine that answers, or the one whose client is called `only`; blocks for 50 ms to seconds.
 
     Raises:
-        SandboxUnavailableError: none does; the message says what each said.
+        SandboxUnavailableError: none answers; the message has each one's error.
     """
     complaints = []
     for name in KNOWN if only is None else (only,):
@@ -80,7 +80,7 @@ def has_image(engine: Engine, image: str) -> bool:
 
 
 def missing_image(engine: Engine, image: str) -> SandboxUnavailableError:
-    """Say that an image is not there, and how to get it."""
+    """Return the error for a missing image, with how to get it."""
     return SandboxUnavailableError(
         f"there is no image {image!r} on this machine",
         f"Run `{Path(engine.program).name} pull {image}` as the user who runs Boatyard,"
@@ -89,7 +89,7 @@ def missing_image(engine: Engine, image: str) -> SandboxUnavailableError:
 
 
 def ask(program: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
-    """Have an engine's client do something, to its end. Raises SandboxUnavailableError when that takes two minutes."""
+    """Run an engine's client to its end. Raises SandboxUnavailableError when that takes two minutes."""
     try:
         return subprocess.run(
             [program, *arguments],
@@ -106,14 +106,14 @@ def ask(program: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
 
 
 def refusal(problem: str, complaint: bytes) -> SandboxUnavailableError:
-    """Say what an engine refused, in its own words."""
+    """Return the error for a refusal, with the engine's message."""
     return SandboxUnavailableError(
         f"{problem}: {complaint.decode(errors='replace').strip() or 'no reason given'}", _MEND
     )
 
 
 class _NoAnswerError(Exception):
-    """An engine cannot be used, with its reason."""
+    """An engine cannot be used; the message says why."""
 
 
 def _ask(program: str) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _ask(program: str) -> dict[str, Any]:
 
 
 def _described(program: str, said: dict[str, Any]) -> Engine:
-    """Read what an engine says of itself: podman calls itself `docker` too where that is installed so."""
+    """Read an engine's description of itself: podman may be installed as `docker` too."""
     if "host" not in said:
         options = " ".join(said.get("SecurityOptions") or ())
         return Engine(
@@ -154,7 +154,7 @@ def _described(program: str, said: dict[str, Any]) -> Engine:
     is_rootless = bool(host["security"]["rootless"])
     if is_rootless and (numbers is None or (int(numbers[1]), int(numbers[2])) < _OLDEST_ROOTLESS):
         raise _NoAnswerError(f"version {version} is too old to be used without root, 4.3 is not")
-    # Without root only version 2 of control groups can be handed on.
+    # Without root only version 2 of control groups can be delegated.
     controllers = (
         set(host.get("cgroupControllers") or ()) if not is_rootless or host["cgroupVersion"] == "v2" else set()
     )

@@ -1,7 +1,7 @@
-"""Descriptors for a sandboxed program to read from, through which it reaches nothing of the host's.
+"""Descriptors that a sandboxed program can read, and that lead to nothing of the host.
 
-Whoever has a descriptor may open what it leads to once more, and change its mode or write to it where its owner may:
-and where root runs the service, that is the agent.
+A process can open the file of a descriptor again, and change its mode or write to it if the file's owner may; when root
+runs the service, that owner is the agent.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def memory_file(content: bytes) -> Iterator[int]:
 
 @contextlib.contextmanager
 def null_device() -> Iterator[int]:
-    """Give a descriptor of /dev/null: an empty file would not do, for programs that are given one search that."""
+    """Give a descriptor of /dev/null, and not of an empty file: some programs search a file that is their input."""
     null = Path(os.devnull)
     with contextlib.suppress(OSError):  # then `device_nodes.weakness` says so
         null = device_nodes.nodes().get("null", null)

@@ -1,8 +1,8 @@
 """Device nodes for sandboxes that root starts.
 
-To an agent, whose uid is root's outside then, the host's own nodes would be its own: it could change the mode of
-/dev/null for the whole machine. So it is shown others, that belong to nobody. They lie in the host's /dev, the one
-place where device nodes surely work; a file system of data may be mounted without.
+The agent's uid outside is then root's, which owns the host's nodes: it could change the mode of /dev/null for the whole
+machine. So it sees other nodes, which belong to nobody. They are in the host's /dev, the one place where device nodes
+certainly work; a data file system may be mounted with nodev.
 """
 
 import os
@@ -11,26 +11,26 @@ import stat
 from pathlib import Path
 
 DIRECTORY = Path("/dev/boatyard")
-"""Where the nodes are made, at the first start of a sandbox after the host's own start."""
+"""Where the nodes are made, when the first sandbox starts after a boot."""
 
 NAMES = ("null", "zero", "full", "random", "urandom", "tty")
-"""What bubblewrap shows of the host's /dev."""
+"""The nodes of the host's /dev that bubblewrap shows."""
 
 _NOBODY = 65534
 _MODE = stat.S_IFCHR | 0o666
 
 
 def nodes() -> dict[str, Path]:
-    """The nodes by their names in a sandbox's /dev; none for a service that is not root's, which needs none.
+    """Return the nodes by their names in a sandbox's /dev; none unless root runs the service.
 
     Raises:
-        OSError: they cannot be made: this root has no right to (CAP_MKNOD), or /dev cannot be written to.
+        OSError: they cannot be made: this root lacks CAP_MKNOD, or /dev is not writable.
     """
     return {name: _node(name) for name in NAMES} if os.geteuid() == 0 else {}
 
 
 def weakness() -> str | None:
-    """What a sandbox lacks where they cannot be made, for people; None where they can."""
+    """Return what a sandbox lacks, for people, when they cannot be made; None when they can."""
     try:
         nodes()
     except OSError as error:

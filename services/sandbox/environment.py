@@ -13,13 +13,13 @@ _SYSTEM_PATH = (Path("/usr/local/bin"), Path("/usr/bin"), Path("/bin"), Path("/u
 
 @functools.cache
 def interpreter_prefixes() -> tuple[Path, ...]:
-    """Directories outside /usr that the interpreter running us lives in: its own, and its virtual environment's."""
+    """Return the directories of the running interpreter outside of /usr: its own, and its virtual environment's."""
     prefixes = dict.fromkeys(Path(prefix).resolve() for prefix in (sys.base_prefix, sys.prefix))
     return tuple(prefix for prefix in prefixes if not prefix.is_relative_to(USR) and prefix != Path("/"))
 
 
 def search_path() -> tuple[Path, ...]:
-    """The directories of PATH inside: our interpreter's where /usr has none of it, then the system's.
+    """Return the directories of PATH inside: our interpreter's, if it is outside of /usr, then the system's.
 
     The virtual environment is left out: its programs are ours, not the agent's.
     """
@@ -28,7 +28,7 @@ def search_path() -> tuple[Path, ...]:
 
 
 def base() -> dict[str, bytes]:
-    """HOME, PATH, LANG, TMPDIR and the like, as a sandboxed program expects them."""
+    """Return HOME, PATH, LANG, TMPDIR and the like, as a sandboxed program expects them."""
     return {
         "HOME": bytes(HOME),
         "LANG": b"C.UTF-8",

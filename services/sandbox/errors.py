@@ -1,4 +1,4 @@
-"""What can go wrong with a sandbox, in the words of the person who has to mend it."""
+"""The errors of sandboxes, with messages for the person who has to fix them."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ class SandboxError(Exception):
 
 
 class SandboxUnavailableError(SandboxError):
-    """The sandbox does not work on this machine. `mend` is what to do about it, in one line."""
+    """The sandbox does not work on this machine. `mend` says how to fix that, in one line."""
 
     def __init__(self, problem: str, mend: str) -> None:
         super().__init__(f"{problem}. {mend}")
@@ -17,7 +17,7 @@ class SandboxUnavailableError(SandboxError):
 
 
 class NotMountedError(SandboxUnavailableError):
-    """The layers of a workspace are not where its service mounts them: that begins to run again, or cannot."""
+    """The layers of a workspace are not mounted where they should be: its service is starting, or cannot mount them."""
 
     def __init__(self, place: Path) -> None:
         super().__init__(
@@ -27,7 +27,7 @@ class NotMountedError(SandboxUnavailableError):
 
 
 class HeldError(SandboxError):
-    """Another sandbox has the layers of a workspace, which only one may have. `holder` is what it said of itself."""
+    """Another sandbox holds the layers of a workspace, which only one may hold. `holder` is its own description."""
 
     def __init__(self, upper: Path, holder: str) -> None:
         super().__init__(f"the layers at {upper} are held by {holder}; wait for its end, or end it")
@@ -36,8 +36,8 @@ class HeldError(SandboxError):
 
 
 class SandboxTimeoutError(SandboxError):
-    """The process took longer than it was given, and was ended."""
+    """The process exceeded its time limit, and was ended."""
 
 
 class OutputLimitError(SandboxError):
-    """The process wrote more than its caller would take, and was ended."""
+    """The process wrote more than its caller accepts, and was ended."""

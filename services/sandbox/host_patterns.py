@@ -1,9 +1,9 @@
 """Patterns of hosts that a sandbox may reach.
 
 example.com             this host, on ports 80 and 443
-*.example.com           whatever is below it, at any depth, but not the name itself
-example.com:22          this port alone
-[2001:db8::1]:443       an address, as a URL has it
+*.example.com           every name below it, at any depth, but not the name itself
+example.com:22          only this port
+[2001:db8::1]:443       an address, as in a URL
 *                       every host
 """
 
@@ -23,7 +23,7 @@ RULE = "a host (example.com), all below one (*.example.com), or *, with a port b
 
 @dataclass(frozen=True, slots=True)
 class HostPattern:
-    """A name or address in lower case, whether names below it are meant, and ports."""
+    """A name or address in lower case, whether it matches the names below it, and ports."""
 
     host: str
     below: bool
@@ -48,10 +48,10 @@ class HostPattern:
         return cls(name, below, ports)
 
     def names(self, host: str) -> bool:
-        """True when it is about a host; `host` is in the form that `normal` gives."""
+        """True when it matches a host; `host` is in the form that `normalized_host` returns."""
         return (not self.host or host.endswith(f".{self.host}")) if self.below else host == self.host
 
 
 def normalized_host(host: str) -> str:
-    """The one form of a host's name, or of its address without brackets."""
+    """Return the canonical form of a host's name, or of its address without brackets."""
     return host.strip().removeprefix("[").removesuffix("]").rstrip(".").lower()

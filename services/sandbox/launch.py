@@ -1,4 +1,4 @@
-"""From a spec to something to spawn."""
+"""Turns a spec into something to spawn."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from services.sandbox.spec import Mount, Overlay, SandboxSpec, Tier
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What to spawn, in a session of its own and from the main thread: the arguments of `subprocess.Popen`."""
+    """The arguments of `subprocess.Popen`, for spawning in a new session and from the main thread."""
 
     argv: list[bytes]
     env: Mapping[bytes, bytes]
@@ -26,12 +26,12 @@ class Launch:
 def prepare(
     spec: SandboxSpec, *, status_fd: int | None = None, block_fd: int | None = None, home: Path | None = None
 ) -> Iterator[Launch]:
-    """Make everything that the process needs at its start; leave the context when it is spawned.
+    """Prepare everything that the process needs at its start; leave the context when it is spawned.
 
-    `status_fd` is the caller's own write end of a pipe on which bubblewrap reports `child-pid`, the namespace's init
-    as the host counts it, and later `exit-code`, as JSON documents; tier NONE reports nothing. With `block_fd`,
-    the read end of another pipe, the program begins when there is something in it; tier NONE does not wait. `home`
-    takes the place of the sandbox's HOME and TMPDIR with tier NONE, where there is none.
+    `status_fd` is the write end of a pipe on which bubblewrap reports `child-pid`, the pid of the namespace's init on
+    the host, and later `exit-code`, as JSON documents; tier NONE reports nothing. With `block_fd`, the read end of
+    another pipe, the program begins when there is something in it; tier NONE does not wait. With tier NONE `home`
+    replaces the sandbox's HOME and TMPDIR.
 
     Layers are held from here on, by the caller and then by the sandbox; this may block for up to 2 s.
 
@@ -74,7 +74,7 @@ def _check(spec: SandboxSpec) -> None:
 
 @contextlib.contextmanager
 def hold_layers(spec: SandboxSpec) -> Iterator[list[int]]:
-    """Hold the layers of the spec, and look that those are mounted that should be.
+    """Hold the layers of the spec, and check that those are mounted that should be.
 
     Gives the descriptors that hold them, which are closed when the context is left.
 
@@ -99,14 +99,14 @@ def hold_layers(spec: SandboxSpec) -> Iterator[list[int]]:
 
 
 def check_mounted(spec: SandboxSpec) -> None:
-    """Look that the spec's layers are where the workspace service mounts them. Raises NotMountedError."""
+    """Check that the spec's layers are mounted where the host mounts them. Raises NotMountedError."""
     for mount in spec.mounts:
         if isinstance(mount, Overlay):
             _check_mounted(mount)
 
 
 def _check_mounted(mount: Overlay) -> None:
-    # After a reboot the place is there, and empty: work in it would be taken for a tree with everything deleted.
+    # After a reboot the directory exists and is empty: work in it would look like a tree with everything deleted.
     if mount.mounted is not None and not mount.mounted.is_mount():
         raise NotMountedError(mount.mounted)
 

@@ -1,19 +1,19 @@
-"""Who has the layers of a workspace: a lock beside them that a sandbox holds exactly as long as it lives.
+"""Locks on the layers of a workspace, beside them. A sandbox holds its lock exactly as long as it lives.
 
-Two overlay mounts on one upper directory corrupt it, and the kernel allows them in silence. So whoever mounts layers
-holds them alone; who only binds what the workspace service has mounted shares them, and nobody takes the files away
-meanwhile. Beside an upper directory `u` lie
+Two overlay mounts on one upper directory corrupt it, and the kernel allows them silently. So a sandbox that mounts
+layers holds them exclusively; one that only binds what the host has mounted shares the lock, which keeps the files from
+being removed meanwhile. Beside an upper directory `u` are
 
     u.lock      a named pipe, locked by flock(2)
-    u.holder    what the last one to take the lock said of itself, for people
+    u.holder    how the last one that took the lock describes itself, for people
 
-The lock's descriptor is handed to bubblewrap by --sync-fd, which keeps it in the namespace's init and in no other
-process; so the kernel holds the lock whoever outside is killed. Inside, /proc/1 is covered; were it not, /proc/1/fd
-would lead into the init: a descriptor of the upper directory out of the sandbox by its `..` (tried: it did, to the
-host's root), and a regular file would take writes that no limit counts. A pipe leads nowhere and keeps nothing.
+The lock's descriptor is passed to bubblewrap by --sync-fd, which keeps it in the namespace's init and in no other
+process; so the kernel holds the lock, whoever is killed outside. Inside, /proc/1 is covered. Otherwise /proc/1/fd would
+lead into the init: a descriptor of the upper directory leads out of the sandbox by its `..` (tried: to the host's
+root), and a regular file would take writes that no limit counts. A pipe leads nowhere and stores nothing.
 
-At its end the kernel closes the init's files a moment before it has ended the others. So a lock that was held before
-counts as free only when no process is left in whose mounts the upper directory stands.
+When a sandbox ends, the kernel closes the init's files a moment before the other processes have ended. So a lock that
+was held before counts as free only when no process has the upper directory among its mounts.
 """
 
 import contextlib
@@ -26,20 +26,20 @@ from pathlib import Path
 from services.sandbox.errors import HeldError
 
 _PATIENCE_S = 2.0
-"""How long a sandbox that is ending is waited for."""
+"""How long to wait for a sandbox that is ending."""
 _PAUSE_S = 0.02
-# How the kernel writes these in the options of a mount (fs/seq_file.c: seq_show_option).
+# How the kernel escapes these in the options of a mount (fs/seq_file.c: seq_show_option).
 _ESCAPED = str.maketrans({character: f"\\{ord(character):03o}" for character in ", \t\n\\"})
 
 
 def acquire(upper: Path, holder: str, *, shared: bool, patience_s: float = _PATIENCE_S) -> int:
-    """Return the descriptor that holds the layers with this upper directory; closing its last copy lets go of them.
+    """Return the descriptor that holds the layers with this upper directory; closing its last copy releases them.
 
-    Blocks for up to `patience_s` while another holder is ending. `holder` says who asks, in a few words for people.
+    Blocks for up to `patience_s` while another holder is ending. `holder` describes the new holder, for people.
 
     Raises:
-        HeldError: somebody has the layers; it says who.
-        OSError: the directory that `upper` lies in is not there, or not ours.
+        HeldError: somebody else holds the layers; it says who.
+        OSError: the parent directory of `upper` does not exist, or is not ours.
     """
     lock, note = _places(upper)
     descriptor = _open(lock)
@@ -55,18 +55,18 @@ def acquire(upper: Path, holder: str, *, shared: bool, patience_s: float = _PATI
 
 
 def was_ever_held(upper: Path) -> bool:
-    """True when any sandbox has had these layers: only then can one have them now."""
+    """True when a sandbox has ever held these layers: only then can one hold them now."""
     return _places(upper)[0].exists()
 
 
 def held_by(upper: Path) -> str | None:
-    """Return what the holder of these layers said of itself, or None when nobody holds them."""
+    """Return how the holder of these layers describes itself, or None when nobody holds them."""
     lock, note = _places(upper)
     if not was_ever_held(upper):
         return None
     descriptor = _open(lock)
     try:
-        # Shared, where that is refused; a holder that shares refuses only those who want it alone.
+        # Exclusively: a shared lock would be granted beside a sharing holder.
         free = _lock(descriptor, shared=False)
     finally:
         os.close(descriptor)
@@ -78,9 +78,9 @@ def held_by(upper: Path) -> str | None:
 
 
 def is_mounted(upper: Path) -> bool:
-    """True when any process that we may look into has an overlay on this upper directory among its mounts.
+    """True when a process that we may inspect has an overlay on this upper directory among its mounts.
 
-    Blocks for some 5 µs a process of the host, and 50 µs a mount namespace. Our own namespace is not looked at.
+    Blocks for about 5 µs for each process of the host, and 50 µs for each mount namespace, other than our own.
     """
     wanted = str(upper).translate(_ESCAPED).encode(errors="surrogateescape")
     seen = {Path("/proc/self/ns/mnt").readlink()}
@@ -100,7 +100,7 @@ def _processes() -> list[Path]:
 
 
 def _is_upper(option: bytes, wanted: bytes) -> bool:
-    # bubblewrap mounts from where it has put the host's root meanwhile, so the path has something before it.
+    # bubblewrap mounts while the host's root is somewhere else, so the path has a prefix.
     return option.startswith(b"upperdir=") and option.endswith(wanted)
 
 
@@ -114,7 +114,7 @@ def _open(lock: Path) -> int:
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         return os.open(lock, flags)
-    except PermissionError:  # whoever was inside may have changed the mode of the pipe that it saw
+    except PermissionError:  # a process inside may have changed the mode of the pipe
         lock.chmod(0o600)
         return os.open(lock, flags)
 

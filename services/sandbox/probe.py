@@ -1,4 +1,4 @@
-"""Whether the sandbox works on this machine, found out by using it."""
+"""Finds out whether the sandbox works on this machine, by using it."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def probe() -> None:
     """Start a sandbox that does nothing; blocks for some 10 ms.
 
     Raises:
-        SandboxUnavailableError: it does not work here; the message says what is wrong and how to mend it.
+        SandboxUnavailableError: it does not work here; the message says what is wrong and how to fix it.
     """
     if sys.platform != "linux":
         raise SandboxUnavailableError("The sandbox needs Linux", "Run Boatyard in a Linux machine or container")
@@ -64,7 +64,7 @@ def probe() -> None:
 
 
 def diagnose(complaint: str, sysctl: Path) -> SandboxUnavailableError:
-    """Why bubblewrap failed with `complaint`, looking at the kernel's switches under `sysctl`."""
+    """Return why bubblewrap failed with `complaint`, by the kernel's settings under `sysctl`."""
     for name, bad, problem, mend in _SWITCHES:
         switch = sysctl / name
         if switch.exists() and switch.read_text().strip() == bad:

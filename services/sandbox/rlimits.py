@@ -1,9 +1,9 @@
 """Limits by the kernel's rlimits, applied by the process that becomes the program.
 
-A launcher is exec'd rather than a `preexec_fn` given: the latter forks instead of vforks (70 ms under a 2 GiB parent,
-0.9 without) and breaks children of a process that runs gRPC. It runs inside the sandbox, for the number of processes
-is counted per user namespace. It is a shell because every system has one; it takes 1 ms, and gives the exit codes that
-everybody knows for a program that is not there (127) or cannot be executed (126).
+A launcher is exec'd in place of a `preexec_fn`, which forks instead of vforks (70 ms under a 2 GiB parent, against
+0.9 ms) and breaks children of a process that runs gRPC. It runs inside the sandbox, because processes are counted for
+each user namespace. It is a shell because every system has one; it takes 1 ms, and gives the usual exit codes for a
+program that does not exist (127) or cannot be executed (126).
 """
 
 import resource
@@ -12,12 +12,12 @@ from services.sandbox.spec import Limits
 
 _SHELL = b"/bin/sh"
 _NEVER_CORE = "ulimit -c 0"
-# The option's name differs between the shells that call themselves sh; the wrong one fails and changes nothing.
+# The option's name differs between shells that are called sh; the wrong one fails and changes nothing.
 _PROCESSES = "ulimit -u {0} 2>/dev/null || ulimit -p {0}"
 
 
 def launcher(argv: tuple[bytes, ...], limits: Limits) -> list[bytes]:
-    """The argv that sets `limits` on itself and then becomes `argv`."""
+    """Return the argv that sets `limits` on itself and then becomes `argv`."""
     steps = [_NEVER_CORE, *_steps(limits), 'exec "$@"']
     return [_SHELL, b"-c", " && ".join(f"{{ {step}; }}" for step in steps).encode(), b"sh", *argv]
 
@@ -31,13 +31,13 @@ def _steps(limits: Limits) -> list[str]:
         ("ulimit -f {0}", resource.RLIMIT_FSIZE, limits.file_size_bytes, 512),
     )
     return [
-        step.format(max(1, _reachable(which, wanted) // unit))
-        for step, which, wanted, unit in bounds
-        if wanted is not None
+        step.format(max(1, _reachable(which, limit) // unit))
+        for step, which, limit, unit in bounds
+        if limit is not None
     ]
 
 
-def _reachable(which: int, wanted: int) -> int:
-    """`wanted`, or the host's own hard limit where that is lower: raising it needs a privilege that a sandbox lacks."""
+def _reachable(which: int, limit: int) -> int:
+    """Return `limit`, or the host's hard limit if that is lower: a sandbox has no privilege to raise it."""
     hard = resource.getrlimit(which)[1]
-    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    return limit if hard == resource.RLIM_INFINITY else min(limit, hard)

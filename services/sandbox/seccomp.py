@@ -1,9 +1,9 @@
-"""Which system calls a sandbox does not have.
+"""The filter of system calls of a sandbox.
 
-All are allowed but those below: the namespaces, and the lack of every capability, already keep a program from what is
-not its own, and this keeps it from the parts of the kernel where the ways around them were found. Whoever adds a line
-says why, and what ordinary programs do when they meet it. An error rather than a kill: programs that try such a call
-and go on without it are common. ENOSYS where that is what they expect of an older kernel, EPERM elsewhere.
+All are allowed except those below. Namespaces and the lack of all capabilities already keep a program from everything
+else; this filter keeps it from the parts of the kernel where ways around them were found. A new line needs a reason,
+and what ordinary programs do when they meet it. The call fails and the process is not killed, because many programs try
+such a call and continue without it: with ENOSYS where programs expect that of an older kernel, with EPERM elsewhere.
 
 Numbers: linux/arch/x86/entry/syscalls/syscall_64.tbl, linux/include/uapi/asm-generic/unistd.h.
 """
@@ -20,7 +20,7 @@ from services.sandbox import bpf
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """An architecture whose numbers we know. `foreign_from` is where those of a second ABI begin, if it has one."""
+    """An architecture whose numbers we know. `foreign_from` is the first number of its second ABI, if it has one."""
 
     audit: int
     column: int
@@ -31,7 +31,7 @@ MACHINES = {
     "x86_64": Machine(0xC000003E, 0, foreign_from=0x40000000),  # x32
     "aarch64": Machine(0xC00000B7, 1),
 }
-"""By what `os.uname()` calls them."""
+"""By their names in `os.uname()`."""
 
 Numbers = tuple[int | None, int | None]  # x86_64 and aarch64; None: that machine has no such call
 
@@ -141,29 +141,29 @@ _PROCESS_VM: tuple[Numbers, ...] = ((310, 270), (311, 271))  # process_vm_readv,
 _SOCKET: Numbers = (41, 198)
 _SOCKETPAIR: Numbers = (53, 199)
 
-# CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. In a namespace of one's own one is root, and reaches
-# what the kernel keeps for root.
+# CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. In its own namespace a program is root, and reaches
+# what the kernel reserves for root.
 _NEW_NAMESPACES = 0x7E020000
-_NEW_TIME = 0x80  # to unshare alone; in clone's flags it is a part of a signal's number
+_NEW_TIME = 0x80  # for unshare only; in clone's flags it is part of a signal's number
 
-# The sandbox's own init: what it holds (descriptors, a lock) is ours, and its memory leads to them.
+# The sandbox's init: what it holds (descriptors, a lock) is ours, and its memory leads to that.
 _INIT = 1
 
 TERMINAL_REQUESTS = {
-    "TIOCSTI": 0x5412,  # types into the terminal that one was started from
+    "TIOCSTI": 0x5412,  # types into the terminal that the program was started from
     "TIOCLINUX": 0x541C,  # the same on the machine's console
-    "TIOCSETD": 0x5423,  # loads line disciplines, whose drivers were written for other times
+    "TIOCSETD": 0x5423,  # loads line disciplines, whose drivers are old
 }
 """Requests to terminals that are refused."""
 
 FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
-"""Families of sockets that are there. Others are of machines that talk to their hosts (vsock), or of drivers that are
-rarely used and often broken; to a program they look as if the kernel had been built without."""
+"""The available families of sockets. Others are for virtual machines and their hosts (vsock), or for drivers that are
+rarely used and often broken; to a program they look as if the kernel was built without them."""
 
 
 @functools.cache
 def program() -> bytes | None:
-    """The filter for this machine, or None where its numbers are not known, or where its kernel has no filters."""
+    """Return the filter for this machine; None when its numbers are not known, or its kernel has no filters."""
     machine = MACHINES.get(os.uname().machine)
     if machine is None or "Seccomp:" not in Path("/proc/self/status").read_text():
         return None
@@ -171,7 +171,7 @@ def program() -> bytes | None:
 
 
 def weakness() -> str | None:
-    """What a sandbox lacks where there is no filter, for people; None where there is one."""
+    """Return what a sandbox lacks, for people, when there is no filter; None when there is one."""
     if program() is not None:
         return None
     return (
@@ -181,13 +181,13 @@ def weakness() -> str | None:
 
 
 def assemble(machine: Machine) -> bytes:
-    """The filter for a machine."""
+    """Return the filter for a machine."""
     return bpf.assemble(_blocks(machine))
 
 
 def _blocks(machine: Machine) -> Iterator[bpf.Block]:
     yield bpf.load_architecture()
-    # Programs for another architecture have other numbers: we would refuse the wrong calls.
+    # Programs for another architecture have other numbers, so the wrong calls would be refused.
     yield bpf.unless_equal(machine.audit, bpf.kill())
     yield bpf.load_number()
     if machine.foreign_from is not None:
@@ -203,7 +203,7 @@ def _blocks(machine: Machine) -> Iterator[bpf.Block]:
 
 
 def _by_argument() -> Iterator[tuple[Numbers, bpf.Block]]:
-    """Calls that are refused for some of their arguments; each decides."""
+    """Yield the checks of calls that are refused for some of their arguments."""
     yield _CLONE, _unless_zero(0, _NEW_NAMESPACES)
     yield _UNSHARE, _unless_zero(0, _NEW_NAMESPACES | _NEW_TIME)
     not_init = bpf.when_equal(_INIT, bpf.refuse(errno.EPERM))
@@ -219,7 +219,7 @@ def _by_argument() -> Iterator[tuple[Numbers, bpf.Block]]:
 
 
 def _unless_zero(argument: int, bits: int) -> bpf.Block:
-    """Refuse where any of these bits is set in an argument."""
+    """Refuse a call when any of these bits is set in an argument."""
     return _joined(
         bpf.load_argument(argument), bpf.mask(bits), bpf.unless_equal(0, bpf.refuse(errno.EPERM)), bpf.allow()
     )

@@ -1,4 +1,4 @@
-"""What a sandboxed process may see and use: a value, not a mechanism."""
+"""The spec of a sandbox: what a process may see and use, as plain values."""
 
 import enum
 from collections.abc import Mapping
@@ -7,16 +7,16 @@ from pathlib import Path
 
 
 class Tier(enum.StrEnum):
-    """How strongly a process is kept apart from the host."""
+    """How strongly a process is isolated from the host."""
 
     BUBBLEWRAP = "bubblewrap"
     CONTAINER = "container"
-    """In a container of an engine's, made from an image: see `container`."""
+    """In a container of an engine, made from an image: see `container`."""
     NONE = "none"
 
 
 class Network(enum.StrEnum):
-    """What of the network is there."""
+    """Which part of the network a process can reach."""
 
     NONE = "none"
     ALLOW_LIST = "allow_list"
@@ -25,7 +25,7 @@ class Network(enum.StrEnum):
 
 
 class MountAccess(enum.StrEnum):
-    """What may be done with a mounted path."""
+    """The access to a mounted path."""
 
     READ_ONLY = "ro"
     READ_WRITE = "rw"
@@ -44,9 +44,9 @@ class Mount:
 class Overlay:
     """Directories stacked into one at `target`: `lowers` are read, the topmost first, and `upper` takes the changes.
 
-    `work` lies on the same file system as `upper`. Without these two the stack is read-only. `mounted` is where the
-    host has stacked them already: it is bound, and other sandboxes may share it. Else the sandbox stacks them for
-    itself, and has them alone. `holder` is told to whoever wants them meanwhile, such as `execution e1`.
+    `work` is on the same file system as `upper`. Without these two the stack is read-only. `mounted` is where the host
+    has mounted them already: it is bound, and other sandboxes may share it. Otherwise the sandbox mounts them for
+    itself, exclusively. `holder` describes the sandbox to others that want the layers, such as `execution e1`.
     """
 
     lowers: tuple[Path, ...]
@@ -59,7 +59,7 @@ class Overlay:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on one sandboxed tree; None leaves the host's own.
+    """Limits of one sandboxed process tree; None leaves the host's.
 
     `address_space_bytes`, `open_files`, `cpu_seconds` and `file_size_bytes` hold for each process, `processes` for
     all processes and threads of the tree (the kernel exempts a sandbox that root started), `scratch_bytes` for /tmp
@@ -90,8 +90,8 @@ class AllowList:
 class Container:
     """What a container is made from, and by which engine: `podman`, `docker`, or (None) the first that answers.
 
-    The image is fetched where it is not there, if it `may_pull`. Memory in bytes, and processes with threads, are for
-    the whole container, where the engine can bound them.
+    A missing image is pulled if it `may_pull`. Memory (in bytes) and processes (with threads) are for the whole
+    container, if the engine can limit them.
     """
 
     image: str
@@ -103,13 +103,13 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """A process and the world it is allowed.
+    """A process, and everything that it may see and use.
 
-    `environment` is complete: nothing of the host's environment is added to it, and it travels by pipe, never in
-    argv; `environment.base` gives what every program expects. `mounts` come on top of a read-only system (/usr, the
-    interpreter that runs us), a private /tmp and HOME. `cwd` is a path inside. With tier NONE mounts do nothing, except
-    that a `cwd` below a mount's target is looked up in its source. With tier CONTAINER the system is that of the image
-    of `container`.
+    `environment` is complete: nothing of the host's environment is added to it, and it is passed by pipe, never in
+    argv; `environment.base` returns what every program expects. `mounts` come on top of a read-only system (/usr, the
+    running interpreter), a private /tmp and HOME. `cwd` is a path inside. With tier NONE mounts do nothing, except that
+    a `cwd` below a mount's target is looked up in its source. With tier CONTAINER the system is that of the image of
+    `container`.
     """
 
     argv: tuple[bytes, ...]

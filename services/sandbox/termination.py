@@ -1,4 +1,4 @@
-"""Ending a started sandbox from outside, at whatever moment of its life."""
+"""Kills a sandbox from outside, at any moment after its start."""
 
 import contextlib
 import os
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def kill_with_children(pid: int) -> None:
-    """Kill our child `pid`, bubblewrap or any other program, together with its own children; whoever started it reaps.
+    """Kill our child `pid`, bubblewrap or any other program, with its own children. The caller reaps it.
 
-    Killed alone in its first milliseconds, bubblewrap leaves its child behind: that waits for a word of its parent
-    before it asks the kernel to die with it, and so waits for ever. Stopped first, it makes no child that we miss, and
-    lets none go whose number could become another's.
+    When bubblewrap alone is killed in its first milliseconds, its child stays: the child waits for a message of its
+    parent before it asks the kernel to die with it, and so waits for ever. So bubblewrap is stopped first: then it
+    makes no child that we miss, and reaps none whose pid could become another's.
     """
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         os.kill(pid, signal.SIGSTOP)

@@ -87,15 +87,15 @@ class WorkspaceManager:
 
     async def page(self, wanted: Filter, page: Page) -> tuple[list[WorkspaceView], str]:
         """Return a page, the newest first, and the token of the next one."""
-        found, token = await self._store.page(wanted, page)
-        return [self._view(workspace) for workspace in found], token
+        workspaces, token = await self._store.page(wanted, page)
+        return [self._view(workspace) for workspace in workspaces], token
 
     async def usage(self, page: Page) -> Usage:
         """Return the disk use of the workspaces of a page and of all, and the free space."""
-        found, token = await self._store.page(Filter(), page)
+        workspaces, token = await self._store.page(Filter(), page)
         uses = [
             (workspace, await self._usage.use(workspace.workspace_id, self._own_files(workspace)))
-            for workspace in found
+            for workspace in workspaces
         ]
         return Usage(uses, self._usage.total(), self._usage.disk(), self._choice, token)
 
@@ -217,12 +217,12 @@ class WorkspaceManager:
         async with self._exclusively(workspace_id):
             # Only now: while we waited, the job may have got a new owner, or the id a new workspace.
             await self._fences.check(current_fence())
-            found = await self._store.find(workspace_id)
-            if found is None:
+            workspace = await self._store.find(workspace_id)
+            if workspace is None:
                 return True
-            if spare_active and found.state is State.ACTIVE:
+            if spare_active and workspace.state is State.ACTIVE:
                 return False
-            await self._remove(found)
+            await self._remove(workspace)
             return True
 
     async def _remove(self, workspace: Workspace) -> None:
@@ -237,10 +237,10 @@ class WorkspaceManager:
         self._usage.forget(workspace_id)
 
     async def _find(self, workspace_id: str) -> Workspace:
-        found = await self._store.find(workspace_id)
-        if found is None:
+        workspace = await self._store.find(workspace_id)
+        if workspace is None:
             raise NotFound("workspace", workspace_id)
-        return found
+        return workspace
 
     def _view(self, workspace: Workspace) -> WorkspaceView:
         driver, place = self._choice.drivers[workspace.driver], self._trees.place(workspace.workspace_id)

@@ -84,10 +84,10 @@ class WorkspaceStore:
         """Return every workspace."""
         return await self._read(select(workspaces))
 
-    async def page(self, wanted: Filter, page: Page) -> tuple[list[Workspace], str]:
+    async def page(self, filters: Filter, page: Page) -> tuple[list[Workspace], str]:
         """Return a page of workspaces, the newest first, and the token of the next page."""
         key = (as_number(workspaces.c.create_time), workspaces.c.workspace_id)
-        rows = await self._read(page.select(_narrowed(select(workspaces), wanted), key, descending=True))
+        rows = await self._read(page.select(_narrowed(select(workspaces), filters), key, descending=True))
         return page.cut(rows, lambda workspace: (microseconds(workspace.create_time), workspace.workspace_id))
 
     async def active(self) -> Sequence[str]:
@@ -142,11 +142,11 @@ class WorkspaceStore:
             return [_from_row(row) for row in await connection.execute(statement)]
 
 
-def _narrowed(statement: Select[tuple[object, ...]], wanted: Filter) -> Select[tuple[object, ...]]:
-    if wanted.states:
-        statement = statement.where(workspaces.c.state.in_(wanted.states))
+def _narrowed(statement: Select[tuple[object, ...]], filters: Filter) -> Select[tuple[object, ...]]:
+    if filters.states:
+        statement = statement.where(workspaces.c.state.in_(filters.states))
     for name in ("project_id", "job_id", "worker_id"):
-        if value := getattr(wanted, name):
+        if value := getattr(filters, name):
             statement = statement.where(workspaces.c[name] == value)
     return statement
 

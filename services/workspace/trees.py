@@ -59,13 +59,13 @@ class WorkspaceTrees:
         """Return the directory that the workspace has, or would have."""
         return self.directory / workspace_id
 
-    async def create(self, wanted: NewWorkspace, driver: Driver) -> None:
+    async def create(self, request: NewWorkspace, driver: Driver) -> None:
         """Make a workspace's files and its pin. Replaces files of that id without a record.
 
         When it fails or is cancelled, `clean` removes what it leaves. Raises NotFound("base"), Exhausted(DISK_FULL),
         DriverError.
         """
-        workspace_id, layers, pins = wanted.workspace_id, wanted.base_layers, wanted.pins_path
+        workspace_id, layers, pins = request.workspace_id, request.base_layers, request.pins_path
         aside = _beside(self.directory / _MAKING, workspace_id)
         aside.mkdir(mode=0o700)
         place = self.place(workspace_id)
@@ -73,8 +73,8 @@ class WorkspaceTrees:
             if pins is not None:
                 _pin(aside, pins / workspace_id)
             await driver.fill(aside, layers)
-            if wanted.files:
-                await run_to_end(write_files, driver.own_files(aside), wanted.files)
+            if request.files:
+                await run_to_end(write_files, driver.own_files(aside), request.files)
             if place.exists():
                 await self.discard(workspace_id)
             aside.rename(place)

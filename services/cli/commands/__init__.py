@@ -1,1 +1,1 @@
-"""One module a command; each has a `command`. Names and one-line help stand in `services.cli.main`."""
+"""A module for each command, with a `command` in it. Names and one-line help are in `services.cli.main`."""

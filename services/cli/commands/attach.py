@@ -1,4 +1,4 @@
-"""`boatyard attach`: what is typed goes to an agent's terminal, and what that shows comes from the events."""
+"""`boatyard attach`: sends what is typed to an agent's terminal, and shows its output from the events."""
 
 import asyncio
 import os
@@ -52,7 +52,7 @@ def command(id_: str, as_json: bool) -> int:
 
 
 class Keyboard:
-    """Standard input: in raw mode inside, where it is a terminal, and afterwards as it was."""
+    """Standard input: a terminal is in raw mode inside, and restored afterwards."""
 
     def __init__(self, descriptor: int) -> None:
         self.is_terminal = os.isatty(descriptor)
@@ -75,7 +75,7 @@ class Keyboard:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGWINCH)
 
     async def requests(self, execution_id: str) -> AsyncGenerator[runtime_pb2.AttachExecutionRequest, None]:
-        """Yield what to send: the execution, the window's size, and what is typed until its end, or Ctrl-]."""
+        """Yield the requests: the execution, the window's size, and what is typed until the end of input, or Ctrl-]."""
         yield runtime_pb2.AttachExecutionRequest(execution_id=execution_id)
         self._woken.set()
         try:
@@ -98,7 +98,7 @@ class Keyboard:
             asyncio.get_running_loop().remove_reader(self._descriptor)
 
     async def _wake(self) -> None:
-        """Return when there is something to read, or another size."""
+        """Wait until there is something to read, or the size has changed."""
         try:
             asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
         except PermissionError:  # a file, which is always readable
@@ -117,7 +117,7 @@ class Keyboard:
 
 
 async def _attached(gateway: Gateway, screen: Screen, execution_id: str, keyboard: Keyboard) -> bool:
-    """Stay at the terminal; return whether the agent has ended, else somebody has detached."""
+    """Stay at the terminal; return True when the agent has ended, and False when the person has detached."""
     showing = asyncio.create_task(_show(gateway, screen, execution_id))
     try:
         ended = await _type(gateway, execution_id, keyboard)
@@ -131,7 +131,7 @@ async def _attached(gateway: Gateway, screen: Screen, execution_id: str, keyboar
 
 
 async def _type(gateway: Gateway, execution_id: str, keyboard: Keyboard) -> bool:
-    """Pass on what is typed; return whether the agent has ended."""
+    """Send what is typed; return True when the agent has ended."""
     try:
         async with (
             aclosing(keyboard.requests(execution_id)) as requests,

@@ -107,5 +107,5 @@ def command(
 
 
 def _told(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return our environment with what was said here in it; what was not said stays as it is."""
+    """Return our environment with the given settings in it; those that are not given stay as they are."""
     return {**os.environ, **{_SETTING + name: value for name, value in settings.items() if value}}

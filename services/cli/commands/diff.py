@@ -41,7 +41,7 @@ def command(id_: str, as_json: bool) -> None:
 
 
 async def _meant(gateway: Gateway, id_: str) -> dict[str, str]:
-    """Return the field of a request that means what has this id. Raises NotFound."""
+    """Return the request's field for this id: of an execution, or of a snapshot. Raises NotFound."""
     try:
         return {"execution_id": await execution_id_of(gateway, id_)}
     except NotFound:
@@ -63,7 +63,7 @@ async def _read(gateway: Gateway, screen: Screen, request: runtime_pb2.ReadDiffR
 
 
 async def _stored(gateway: Gateway, screen: Screen, execution_id: str) -> bytes:
-    """Return what is left of a diff whose result is gone, and say how much that is."""
+    """Return the stored part of a diff whose result has been removed, and say how much that is."""
     request = runtime_pb2.GetExecutionRequest(execution_id=execution_id)
     output = (await gateway.ask(gateway.runtime.GetExecution(request))).execution.output
     how_much = "the beginning" if output.diff_truncated else "all"

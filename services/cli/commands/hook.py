@@ -161,7 +161,7 @@ _made(
 
 
 def _one_action(given: dict[str, Any]) -> dict[str, Any]:
-    """Check what of the options excludes each other: a hook calls one thing."""
+    """Check that the options name one action only."""
     if sum(any(given[name] is not None for name in each) for each in _ACTIONS) > 1:
         raise click.UsageError("give one of --command, --webhook (with --secret) and --callback (with --token)")
     return given
@@ -178,7 +178,7 @@ def _change(hook: hook_pb2.Hook, *paths: str) -> hook_pb2.Hook:
 
 
 def _tell_made(hook: hook_pb2.Hook, *, as_json: bool) -> None:
-    """Print a hook that was made or changed, and its secret or token if that is shown."""
+    """Print a hook that was made or changed, and its secret or token if the response has it."""
     secret = _secret(hook)
     if as_json:
         Screen().json(_shape(hook) | {"secret": secret or None})

@@ -63,7 +63,7 @@ def command(
     """List jobs, the newest first; those to which all options apply."""
     if live and states:
         raise click.UsageError("--live and --state both say which states: give one of them")
-    wanted = job_pb2.JobFilter(
+    job_filter = job_pb2.JobFilter(
         project_id=project or "",
         states=_LIVE
         if live
@@ -74,22 +74,22 @@ def command(
         labels=map(selector, labels),
     )
     if since is not None:
-        wanted.created_after_time.FromDatetime(moment("--since", since))
+        job_filter.created_after_time.FromDatetime(moment("--since", since))
     if until is not None:
-        wanted.created_before_time.FromDatetime(moment("--until", until))
+        job_filter.created_before_time.FromDatetime(moment("--until", until))
     screen = Screen()
 
     async def found(gateway: Gateway) -> list[job_pb2.Job]:
         if watch:
-            await _watch(gateway, screen, wanted, as_json=as_json)
-        return await gateway.list_all(gateway.jobs.ListJobs, job_pb2.ListJobsRequest(filter=wanted), limit)
+            await _watch(gateway, screen, job_filter, as_json=as_json)
+        return await gateway.list_all(gateway.jobs.ListJobs, job_pb2.ListJobsRequest(filter=job_filter), limit)
 
     screen.listing(with_gateway(found), shapes.job, _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
-async def _watch(gateway: Gateway, screen: Screen, wanted: job_pb2.JobFilter, *, as_json: bool) -> None:
-    """Show jobs and what becomes of them, until Ctrl-C."""
-    async with aclosing(all_job_changes(gateway, wanted, Outage(screen.say))) as changes:
+async def _watch(gateway: Gateway, screen: Screen, job_filter: job_pb2.JobFilter, *, as_json: bool) -> None:
+    """Show jobs and their changes until Ctrl-C."""
+    async with aclosing(all_job_changes(gateway, job_filter, Outage(screen.say))) as changes:
         async for job in changes:
             if as_json:
                 screen.json(shapes.job(job))
@@ -111,6 +111,6 @@ def _row(job: job_pb2.Job) -> tuple[str, ...]:
 
 
 def _branch(job: job_pb2.Job) -> str:
-    """Return the branch where it has a name of its own, which the job's id does not say already."""
+    """Return the branch, or an empty string for the default, which is named after the job's id."""
     branch = shapes.text(job.output.branch) or shapes.text(job.spec.branch) or ""
     return "" if branch == f"boatyard/{job.job_id}" else branch

@@ -125,7 +125,7 @@ def _check_together(worker: str | None, item: str | None, given: Mapping[str, An
 
 
 def _given_beside_worker() -> list[str]:
-    """Return the options that were given, and say what the catalogue says of a worker and its work item."""
+    """Return the options that were given although the catalogue has their values for a worker's work item."""
     context = click.get_current_context()
     return [
         option.opts[0]

@@ -13,17 +13,17 @@ from services.cli.screen import Screen
 def command(as_json: bool) -> None:
     """Show how many jobs there are in each state, and how many cells have how much room for them."""
     screen = Screen()
-    found = with_gateway(lambda gateway: gateway.ask(gateway.admin.GetStatus(admin_pb2.GetStatusRequest())))
+    status = with_gateway(lambda gateway: gateway.ask(gateway.admin.GetStatus(admin_pb2.GetStatusRequest())))
     if as_json:
-        screen.json(shapes.status(found))
+        screen.json(shapes.status(status))
         return
-    cells = f"{found.active_cells} active, {found.paused_cells} paused, {found.away_cells} away"
-    jobs = ", ".join(f"{count} {state.lower()}" for state, count in sorted(found.jobs.items()))
+    cells = f"{status.active_cells} active, {status.paused_cells} paused, {status.away_cells} away"
+    jobs = ", ".join(f"{count} {state.lower()}" for state, count in sorted(status.jobs.items()))
     lines = [
-        ("version", found.version),
-        ("cells", f"{cells}; {found.jobs['RUNNING']} of {found.capacity} places taken"),
+        ("version", status.version),
+        ("cells", f"{cells}; {status.jobs['RUNNING']} of {status.capacity} places taken"),
         ("jobs", jobs or "none"),
     ]
-    if found.HasField("oldest_wait_time"):
-        lines.append(("waiting", f"the oldest for {humanize.age(found.oldest_wait_time)}"))
+    if status.HasField("oldest_wait_time"):
+        lines.append(("waiting", f"the oldest for {humanize.age(status.oldest_wait_time)}"))
     screen.table(("WHAT", "HOW MUCH"), lines)

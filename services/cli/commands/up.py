@@ -39,8 +39,8 @@ def command(port_base: int | None, database_url: str | None, as_json: bool) -> N
     Cells with the same --database-url are one: each takes jobs from the same queue, and any of them answers for all. A
     URL with a password is better given as BOATYARD_DATABASE_URL, for who may list processes sees their arguments.
     """
-    told = {} if database_url is None else {"BOATYARD_DATABASE_URL": database_url}
-    cell = plan(Home.from_environment(), port_base, {**os.environ, **told})
+    database = {} if database_url is None else {"BOATYARD_DATABASE_URL": database_url}
+    cell = plan(Home.from_environment(), port_base, {**os.environ, **database})
 
     def announce() -> None:
         addresses = {service: cell.addresses[service] for service in (GATEWAY, *SERVICES)}

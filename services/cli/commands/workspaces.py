@@ -11,7 +11,7 @@ from services.cli.clients import Gateway, with_gateway
 from services.cli.screen import Screen, say_unreachable
 
 Found = tuple[workspace_pb2.Workspace, str, workspace_pb2.WorkspaceUsage | None]
-"""A workspace, its cell, and what it takes, where that was measured."""
+"""A workspace, its cell, and its disk use if that was measured."""
 
 _MEASURED_WITHIN_S = 60.0
 _COLUMNS = ("WORKSPACE", "STATE", "JOB", "DRIVER", "SIZE", "AGE", "GOES IN", "HELD BY", "CELL", "PATH")

@@ -23,10 +23,12 @@ class Process(Collector):
     def collect(self) -> Iterator[Metric]:
         """See Collector."""
         for metric in self._process.collect():
-            told = Metric(metric.name, f"{metric.documentation.rstrip('.')}, of the service's process.", metric.type)
+            labelled = Metric(
+                metric.name, f"{metric.documentation.rstrip('.')}, of the service's process.", metric.type
+            )
             for sample in metric.samples:
-                told.add_sample(sample.name, {**sample.labels, "service": self._service}, sample.value)
-            yield told
+                labelled.add_sample(sample.name, {**sample.labels, "service": self._service}, sample.value)
+            yield labelled
 
 
 class EventLoop:

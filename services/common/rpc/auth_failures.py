@@ -23,7 +23,7 @@ MAX_FAILURES: Final = 100
 
 _SECONDS_EACH: Final = 1.0
 _MAX_ADDRESSES: Final = 10_000
-_TOLD_EVERY_SECONDS: Final = 60.0
+_LOGGED_EVERY_SECONDS: Final = 60.0
 
 log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ class _Address:
     empty_until: float
     """When its budget is full again, without more failures."""
     refused: int = 0
-    told: float = float("-inf")
+    last_logged: float = float("-inf")
 
 
 class FailureLimiter:
@@ -65,10 +65,10 @@ class FailureLimiter:
         if known is None or wait <= 0:
             return
         known.refused += 1
-        is_told = now - known.told < _TOLD_EVERY_SECONDS
+        is_told = now - known.last_logged < _LOGGED_EVERY_SECONDS
         if not is_told:
             log.warning("callers that nobody knows are not looked at", address=address, refused=known.refused)
-            known.told, known.refused = now, 0
+            known.last_logged, known.refused = now, 0
         raise TooManyFailuresError(address, wait, is_told=is_told)
 
     def note(self, peer: str) -> None:

@@ -124,7 +124,9 @@ async def serve(
     The lifeline is the reading end of a pipe, with its number in BOATYARD_LIFELINE_FD: it ends when the process with
     the other end dies, so that no service outlives its supervisor.
     """
-    with _requests_to_stop() as told:  # before the first caller can reach us, because it may be the one that stops us
+    with (
+        _requests_to_stop() as stop_reason
+    ):  # before the first caller can reach us, because it may be the one that stops us
         running = await start_server(
             listen=listen,
             registrations=registrations,
@@ -141,7 +143,7 @@ async def serve(
             log.info("serving", address=running.address)
             if on_started is not None:
                 on_started(running.address)
-            log.info("draining", why=await told)
+            log.info("draining", why=await stop_reason)
             _end_at_the_latest_in(grace + _END_SECONDS)
         finally:
             await running.stop(grace)
@@ -167,22 +169,22 @@ def _end_at_the_latest_in(seconds: float) -> None:
 def _requests_to_stop() -> Iterator[asyncio.Future[str]]:
     """Give a future that gets the reason at the first signal, or at the end of the lifeline."""
     loop = asyncio.get_running_loop()
-    told: asyncio.Future[str] = loop.create_future()
+    stop_reason: asyncio.Future[str] = loop.create_future()
 
     def tell(why: str) -> None:
-        if not told.done():
-            told.set_result(why)
+        if not stop_reason.done():
+            stop_reason.set_result(why)
 
     lifeline = _take_lifeline()
     # The handlers stay until the process ends: a second signal must not interrupt the stop.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, tell, number.name)
     if lifeline is None:
-        yield told
+        yield stop_reason
         return
     loop.add_reader(lifeline, tell, "the supervisor died")
     try:
-        yield told
+        yield stop_reason
     finally:
         loop.remove_reader(lifeline)
         os.close(lifeline)

@@ -167,13 +167,15 @@ class JobNodes:
             repository_id=repository_id, base_commit_id=base_commit_id, commit_id=commit_id, page_size=_MAX_FILES
         )
         listed = await self._call(self._git.ListChangedFiles, request, _LONG_SECONDS)
-        wanted = git_pb.GetDiffRequest(
+        diff_request = git_pb.GetDiffRequest(
             repository_id=repository_id, base_commit_id=base_commit_id, commit_id=commit_id, max_bytes=_MAX_DIFF_BYTES
         )
 
         async def read() -> tuple[bytes, bool]:
             data, truncated = bytearray(), False
-            async with streaming(self._git.GetDiff(wanted, timeout=_LONG_SECONDS, metadata=self._metadata)) as messages:
+            async with streaming(
+                self._git.GetDiff(diff_request, timeout=_LONG_SECONDS, metadata=self._metadata)
+            ) as messages:
                 async for message in messages:
                     data += message.data
                     truncated = truncated or message.truncated

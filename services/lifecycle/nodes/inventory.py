@@ -44,22 +44,22 @@ class NodeInventory:
         request = execution_pb.ListExecutionsRequest(
             states=[states.STATE_PENDING, states.STATE_RUNNING], page_size=_PAGE
         )
-        found = [
+        resources = [
             JobResource(each.execution_id, each.job_id)
             async for page in self._pages(self._execution.ListExecutions, request)
             for each in page.executions
         ]
-        return [each for each in found if each.job_id]
+        return [each for each in resources if each.job_id]
 
     async def workspaces(self) -> list[JobResource]:
         """Return the workspaces of jobs that are still worked in."""
         request = workspace_pb.ListWorkspacesRequest(states=[workspace_pb.Workspace.STATE_ACTIVE], page_size=_PAGE)
-        found = [
+        resources = [
             JobResource(each.workspace_id, each.purpose.job_id)
             async for page in self._pages(self._workspace.ListWorkspaces, request)
             for each in page.workspaces
         ]
-        return [each for each in found if each.job_id]
+        return [each for each in resources if each.job_id]
 
     async def stop(self, execution_id: str) -> None:
         """Stop an execution. Does nothing when it has ended."""
