@@ -34,6 +34,12 @@ async def channel(tmp_path: Path, own_postgres: OwnPostgres) -> AsyncIterator[gr
             yield opened
 
 
+async def answers(stub: job_pb2_grpc.JobServiceStub, job_id: str, times: int) -> None:
+    """Have the gateway answer several calls, one after another: what was asked before has then been looked up."""
+    for _ in range(times):
+        await stub.GetJob(job_pb2.GetJobRequest(job_id=job_id))
+
+
 async def refusal(call: Awaitable[object]) -> Unavailable:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
@@ -52,8 +58,11 @@ async def test_every_service_says_that_the_database_is_away(
     (execution_id,) = job.execution_ids
     changes: asyncio.Queue[job_pb2.Job] = asyncio.Queue()
     events = asyncio.create_task(_last(runtime, execution_id))
+    await asyncio.sleep(0)  # the call is made before the next
     watching = asyncio.create_task(_watch(jobs, job.job_id, changes))
     assert (await changes.get()).state == job_pb2.Job.STATE_PENDING
+    # Who watches from before the outage is kept waiting: both streams have looked once when later calls are answered.
+    await answers(jobs, job.job_id, 20)
 
     await asyncio.to_thread(own_postgres.stop)
     calls = [
