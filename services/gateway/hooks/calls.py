@@ -15,7 +15,7 @@ from services.gateway.schema.sql import read_page
 from services.gateway.values.hooks import CallFilter, CallView
 
 RETENTION = timedelta(days=30)
-"""The longest time for which calls are kept, as the contract states; they are removed earlier with their job."""
+"""The longest time for which calls are kept, as the contract states; a job that is removed takes its calls along."""
 
 _ORDER = (as_number(hook_calls.c.start_time), hook_calls.c.call_id)
 _COLUMNS = [hook_calls.c[name] for name in CallView.__dataclass_fields__]
