@@ -135,7 +135,7 @@ async def test_a_deleted_repository_s_token_is_gone(catalog: CatalogStore, engin
     await catalog.delete(WORK_ITEMS, "item", NOW)
     await catalog.delete(REPOSITORIES, "repo", NOW)
     async with engine.begin() as connection:
-        assert (await REPOSITORIES.made(connection, "repo")).token == ""
+        assert (await REPOSITORIES.get_even_deleted(connection, "repo")).token == ""
 
 
 async def test_what_was_made_by_a_request_is_its_answer_even_when_it_is_deleted(catalog: CatalogStore) -> None:

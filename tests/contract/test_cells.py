@@ -122,7 +122,7 @@ async def test_a_job_starts_from_a_snapshot_where_that_is_and_fails_when_that_ce
         await connection.execute(update(cells).where(cells.c.cell_id == "one").values(beat_time=from_microseconds(0)))
     await store.forget("one")
     await store.forget("one")  # once more is a success
-    await store.know(a_cell("one"))  # it had only stood still
+    await store.register_if_absent(a_cell("one"))  # it had only been suspended
     assert await store.find("one") is not None
     job = await book.store.job(job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")

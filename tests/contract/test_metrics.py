@@ -46,7 +46,7 @@ async def test_a_job_is_counted_where_it_ends_and_once(book: Books) -> None:
     registry = CollectorRegistry()
     counted = JobCounters(registry)
     for fact in heard:
-        counted.hear(fact)
+        counted.count(fact)
     assert registry.get_sample_value("agent_jobs_total", {"status": "FAILED"}) == 1
     assert registry.get_sample_value("boatyard_job_attempts_total") == 1
     assert registry.get_sample_value("boatyard_job_takeovers_total") == 0
@@ -59,7 +59,7 @@ async def test_every_cell_tells_the_same_of_all_jobs_and_its_own_of_what_it_carr
         await book.admit()
     await cell.finish(await claimed(cell), FAILED)
     await claimed(cell)
-    one, two = [await GaugeStore(book.engine, cell_id).look() for cell_id in ("one", "two")]
+    one, two = [await GaugeStore(book.engine, cell_id).read() for cell_id in ("one", "two")]
     assert one.jobs == two.jobs
     assert sorted((state, count) for (_, state), count in one.jobs.items()) == [("PENDING", 1), ("RUNNING", 1)]
     assert (one.running_here, two.running_here) == (1, 0)

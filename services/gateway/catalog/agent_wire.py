@@ -1,4 +1,4 @@
-"""Agent settings and policies between messages and values, for everything that has them: templates, workers, jobs."""
+"""Convert agent settings and policies, of templates, workers and jobs, between messages and values."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -36,11 +36,11 @@ from services.lifecycle.model.checkpoint import STAGES
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 from services.sandbox.host_patterns import HostPattern
 
-_REASON: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
-_TOOL: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+_REASON_PATTERN: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
+_TOOL_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_VARIABLE_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
-# UNSPECIFIED stands for the default, and is a choice like any other where the field is set.
+# UNSPECIFIED stands for the default; in a field that is set, it is a choice like any other.
 _DELIVERIES: Final = {
     execution_pb2.CommandEngine.PROMPT_DELIVERY_UNSPECIFIED: PromptDelivery.STDIN,
     execution_pb2.CommandEngine.PROMPT_DELIVERY_STDIN: PromptDelivery.STDIN,
@@ -87,7 +87,7 @@ _POLICY_ENUMS: Final[Mapping[str, Mapping[Any, Any]]] = {
 
 
 def agent_from_proto(check: Validator, field: str, message: pb.AgentSettings) -> AgentSettings:
-    """Read one layer; `field` is its path, such as `worker.agent`."""
+    """Read one layer of settings; `field` is its path, such as `worker.agent`."""
     layer = _set_fields_from_proto(
         check, field, message, ("engine", "command", "system_prompt", "model", "image"), _AGENT_ENUMS
     )
@@ -107,21 +107,21 @@ def agent_from_proto(check: Validator, field: str, message: pb.AgentSettings) ->
                 check.add(f"{field}.{name}", f"must be from {least} to {most}")
     if message.HasField("terminal"):
         layer["terminal"] = message.terminal
-    layer["ask_before"] = _tools(check, f"{field}.ask_before", message.ask_before)
-    layer["allowed_hosts"] = _hosts(check, f"{field}.allowed_hosts", message.allowed_hosts)
+    layer["ask_before"] = _tools_from_proto(check, f"{field}.ask_before", message.ask_before)
+    layer["allowed_hosts"] = _hosts_from_proto(check, f"{field}.allowed_hosts", message.allowed_hosts)
     environment = dict(message.environment)
     _check_environment(check, f"{field}.environment", environment)
     return AgentSettings(**layer, environment=environment)
 
 
 def policy_from_proto(check: Validator, field: str, message: pb.Policy) -> JobPolicySettings:
-    """Read one layer; `field` is its path, such as `worker.policy`."""
+    """Read one layer of a policy; `field` is its path, such as `worker.policy`."""
     layer = _set_fields_from_proto(check, field, message, ("verify_command",), _POLICY_ENUMS)
     check.text(f"{field}.verify_command", message.verify_command, MAX_COMMAND_BYTES)
     if message.HasField("verify_timeout"):
         layer["verify_timeout"] = check.duration(f"{field}.verify_timeout", message.verify_timeout, MAX_VERIFY_TIMEOUT)
     if message.HasField("checkpoints"):
-        layer["checkpoints"] = _checkpoints(check, f"{field}.checkpoints.before", message.checkpoints.before)
+        layer["checkpoints"] = _checkpoints_from_proto(check, f"{field}.checkpoints.before", message.checkpoints.before)
     if message.HasField("checkpoint_timeout"):
         path = f"{field}.checkpoint_timeout"
         layer["checkpoint_timeout"] = check.duration(path, message.checkpoint_timeout, MAX_CHECKPOINT_TIMEOUT)
@@ -137,17 +137,17 @@ def policy_from_proto(check: Validator, field: str, message: pb.Policy) -> JobPo
         layer["max_attempts"] = message.max_attempts
         if not 1 <= message.max_attempts <= MAX_ATTEMPTS:
             check.add(f"{field}.max_attempts", f"must be from 1 to {MAX_ATTEMPTS}")
-    layer["retry_on"] = _reasons(check, f"{field}.retry_on", message.retry_on)
+    layer["retry_on"] = _reasons_from_proto(check, f"{field}.retry_on", message.retry_on)
     return JobPolicySettings(**layer)
 
 
 def agent_to_proto(value: AgentSettings) -> pb.AgentSettings:
-    """Write one layer, or all of them together."""
+    """Write one layer of settings, or all layers merged."""
     return pb.AgentSettings(**_set_fields_to_proto(value, _AGENT_ENUMS), environment=value.environment)
 
 
 def policy_to_proto(value: JobPolicySettings) -> pb.Policy:
-    """Write one layer, or all of them together."""
+    """Write one layer of a policy, or all layers merged."""
     return pb.Policy(**_set_fields_to_proto(value, _POLICY_ENUMS))
 
 
@@ -158,7 +158,7 @@ def _set_fields_from_proto(
     texts: tuple[str, ...],
     enums: Mapping[str, Mapping[Any, Any]],
 ) -> dict[str, Any]:
-    """Read the texts and enums that are set."""
+    """Read the text fields and enum fields that are set."""
     values = {name: getattr(message, name) for name in texts if message.HasField(name)}  # type: ignore[arg-type]
     for name, choices in enums.items():
         if message.HasField(name):  # type: ignore[arg-type]
@@ -169,8 +169,8 @@ def _set_fields_from_proto(
 def _set_fields_to_proto(
     value: AgentSettings | JobPolicySettings, enums: Mapping[str, Mapping[Any, Any]]
 ) -> dict[str, Any]:
-    """Write what is set, but for maps."""
-    written = {}
+    """Write all fields that are set, except maps."""
+    values_by_field = {}
     for field in value.__dataclass_fields__:
         content = getattr(value, field)
         if field in enums and content is not None:
@@ -180,37 +180,37 @@ def _set_fields_to_proto(
         elif isinstance(content, Checkpoints):
             content = pb.Checkpoints(before=content.before)
         if content is not None and not isinstance(content, Mapping):
-            written[field] = content
-    return written
+            values_by_field[field] = content
+    return values_by_field
 
 
-def _checkpoints(check: Validator, field: str, before: Sequence[str]) -> Checkpoints:
+def _checkpoints_from_proto(check: Validator, field: str, before: Sequence[str]) -> Checkpoints:
     if not set(before) <= set(STAGES):
-        check.add(field, f"must be of {', '.join(STAGES)}")
+        check.add(field, f"must be among {', '.join(STAGES)}")
     return Checkpoints(tuple(stage for stage in STAGES if stage in before))
 
 
-def _reasons(check: Validator, field: str, reasons: Sequence[str]) -> tuple[str, ...]:
+def _reasons_from_proto(check: Validator, field: str, reasons: Sequence[str]) -> tuple[str, ...]:
     if len(reasons) > MAX_RETRY_ON:
         check.add(field, f"must be at most {MAX_RETRY_ON}")
     for index, reason in enumerate(reasons[:MAX_RETRY_ON]):
-        if not _REASON.fullmatch(reason):
+        if not _REASON_PATTERN.fullmatch(reason):
             check.add(f"{field}[{index}]", "must be a reason, such as AGENT_FAILED")
         elif reason in NEVER_RETRIED:
-            check.add(f"{field}[{index}]", f"{reason} is never tried again")
+            check.add(f"{field}[{index}]", f"{reason} is never retried")
     return tuple(reasons)
 
 
-def _tools(check: Validator, field: str, names: Sequence[str]) -> tuple[str, ...]:
+def _tools_from_proto(check: Validator, field: str, names: Sequence[str]) -> tuple[str, ...]:
     if len(names) > MAX_ASK_BEFORE:
         check.add(field, f"must be at most {MAX_ASK_BEFORE}")
     for name in names:
-        if not _TOOL.fullmatch(name):
-            check.add(field, f"{name[:64]!r} is no name of a tool: 1 to 64 letters, digits, '_' and '-'")
+        if not _TOOL_PATTERN.fullmatch(name):
+            check.add(field, f"{name[:64]!r} is not a tool's name: 1 to 64 letters, digits, '_' and '-'")
     return tuple(names)
 
 
-def _hosts(check: Validator, field: str, patterns: Sequence[str]) -> tuple[str, ...]:
+def _hosts_from_proto(check: Validator, field: str, patterns: Sequence[str]) -> tuple[str, ...]:
     if len(patterns) > MAX_ALLOWED_HOSTS:
         check.add(field, f"must be at most {MAX_ALLOWED_HOSTS}")
     for index, pattern in enumerate(patterns):
@@ -225,7 +225,9 @@ def _check_environment(check: Validator, field: str, environment: Mapping[str, s
     if complaint := environment_complaint(environment):
         check.add(field, complaint)
     for name, content in environment.items():
-        if not _VARIABLE.fullmatch(name):
-            check.add(field, f"{name[:64]!r} is no name: letters, digits and '_', not beginning with a digit")
+        if not _VARIABLE_PATTERN.fullmatch(name):
+            check.add(
+                field, f"{name[:64]!r} is not a variable's name: letters, digits and '_', not beginning with a digit"
+            )
         if "\0" in content:
-            check.add(f"{field}[{name[:64]!r}]", "must not hold NUL characters")
+            check.add(f"{field}[{name[:64]!r}]", "must not contain NUL characters")

@@ -1,6 +1,6 @@
-"""Which URLs may be written down as a repository's. Whether one may be *used* is for the git service to say.
+"""Decides which URLs may be stored for a repository. The git service decides whether a URL may be *used*.
 
-No complaint repeats the URL: a URL that is refused for the password in it is not to be found in a log.
+No complaint repeats the URL, so that a URL that was refused for its password does not appear in a log.
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ MAX_URL_BYTES: Final = 2048
 MAX_TOKEN_BYTES: Final = 4096
 
 _SCHEMES: Final = "must be https, ssh (or user@host:path), or an absolute file path"
-_NO_SECRETS: Final = "must not hold a user name or a password: give a token in its own field"
+_NO_SECRETS: Final = "must not contain a user name or a password: give a token in its own field"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -23,14 +23,14 @@ _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
 
 def url_complaint(url: str) -> str | None:
-    """Say why this is no repository's URL, or None."""
+    """Return why this cannot be a repository's URL; None if it can."""
     rules = (
         (not url, "is required"),
         (len(url.encode()) > MAX_URL_BYTES, f"must be at most {MAX_URL_BYTES} bytes"),
-        (_CONTROL.search(url), "must not hold control characters"),
-        (" " in url and not url.startswith("/"), "must not hold spaces, unless it is a path"),
+        (_CONTROL.search(url), "must not contain control characters"),
+        (" " in url and not url.startswith("/"), "must not contain spaces, unless it is a path"),
     )
-    if complaint := _first(rules):
+    if complaint := _first_broken(rules):
         return complaint
     if url.startswith("/"):
         return None
@@ -38,16 +38,16 @@ def url_complaint(url: str) -> str | None:
 
 
 def token_complaint(url: str, token: str) -> str | None:
-    """Say why this token cannot go with this URL, or None."""
+    """Return why this token cannot be used with this URL; None if it can."""
     if not token:
         return None
     if len(token) > MAX_TOKEN_BYTES or not _TOKEN.fullmatch(token):
         return f"must be at most {MAX_TOKEN_BYTES} printable ASCII characters, without spaces"
-    return None if url.startswith(("https://", "http://")) else "is for https alone"
+    return None if url.startswith(("https://", "http://")) else "is for https only"
 
 
-def _first(rules: Iterable[tuple[object, str]]) -> str | None:
-    """Return the text of the first rule that is broken: (whether it is, what it says)."""
+def _first_broken(rules: Iterable[tuple[object, str]]) -> str | None:
+    """Return the text of the first broken rule, of pairs (is it broken, its text); None if none is broken."""
     return next((text for broken, text in rules if broken), None)
 
 
@@ -57,10 +57,10 @@ def _parsed_complaint(url: str) -> str | None:
         port = parts.port
     except ValueError:
         return "is not a URL"
-    secrets = parts.password is not None or (parts.username is not None and parts.scheme != "ssh")
+    has_secrets = parts.password is not None or (parts.username is not None and parts.scheme != "ssh")
     rules = [
-        (secrets, _NO_SECRETS),
-        (parts.query or parts.fragment, "must not hold a query or a fragment"),
+        (has_secrets, _NO_SECRETS),
+        (parts.query or parts.fragment, "must not contain a query or a fragment"),
         (not url.startswith(f"{parts.scheme}://"), "must have its scheme in lower case"),
     ]
     if parts.scheme == "file":
@@ -71,7 +71,7 @@ def _parsed_complaint(url: str) -> str | None:
             (port == 0 or not _is_host(parts.hostname or ""), "names no host"),
             (parts.username is not None and not _USER.fullmatch(parts.username), "has a malformed user name"),
         ]
-    return _first(rules)
+    return _first_broken(rules)
 
 
 def _scp_complaint(url: str) -> str | None:
@@ -81,12 +81,12 @@ def _scp_complaint(url: str) -> str | None:
     if match is None:
         return _SCHEMES
     if not _HOST.fullmatch(match["host"]) or (match["user"] is not None and not _USER.fullmatch(match["user"])):
-        return "is no user@host:path"
+        return "is not user@host:path"
     return None
 
 
 def _is_local_http(parts: SplitResult) -> bool:
-    """Whether it is a server on this machine, whose traffic nobody hears; the git service takes it in tests."""
+    """True for a server on this machine, whose traffic nobody can intercept; the git service accepts it in tests."""
     return parts.scheme == "http" and (parts.hostname == "localhost" or _is_loopback(parts.hostname or ""))
 
 

@@ -1,4 +1,4 @@
-"""The catalogue's RPCs: from the wire to the store and back."""
+"""The RPCs of CatalogService: they translate between messages and the catalogue's store."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -15,20 +15,19 @@ from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.catalog import DEFAULT_PROJECT_ID, CatalogFilter, WorkItemState
 from services.gateway.wire.validation import Validator
 
-Start = Callable[[str, IdempotencyKey | None], Awaitable[str]]
+StartWorkItem = Callable[[str, IdempotencyKey | None], Awaitable[str]]
 Context = aio.ServicerContext[Any, Any]
 
 
 class CatalogServicer(CatalogServiceServicer):
     """Serves boatyard.gateway.v1.CatalogService."""
 
-    def __init__(self, catalog: CatalogStore, start: Start) -> None:
-        """`start` makes a work item's job, and returns its id."""
+    def __init__(self, catalog: CatalogStore, start: StartWorkItem) -> None:
+        """`start` creates a job for a work item, and returns the job's id."""
         self._catalog = catalog
         self._start = start
 
     async def CreateProject(self, request: pb.CreateProjectRequest, context: Context) -> pb.CreateProjectResponse:
-        """See the contract."""
         scope.check_all()
         with Validator() as check:
             check.part(request, "project")
@@ -38,13 +37,11 @@ class CatalogServicer(CatalogServiceServicer):
         return pb.CreateProjectResponse(project=wire.project_to_proto(project))
 
     async def GetProject(self, request: pb.GetProjectRequest, context: Context) -> pb.GetProjectResponse:
-        """See the contract."""
         with Validator() as check:
             project_id = check.required_id("project_id", request.project_id)
         return pb.GetProjectResponse(project=wire.project_to_proto(await self._catalog.get(PROJECTS, project_id)))
 
     async def ListProjects(self, request: pb.ListProjectsRequest, context: Context) -> pb.ListProjectsResponse:
-        """See the contract."""
         with Validator() as check:
             filters = CatalogFilter()
             page = check.page(request, request.page_size, request.page_token)
@@ -52,14 +49,12 @@ class CatalogServicer(CatalogServiceServicer):
         return pb.ListProjectsResponse(projects=map(wire.project_to_proto, projects), next_page_token=token)
 
     async def UpdateProject(self, request: pb.UpdateProjectRequest, context: Context) -> pb.UpdateProjectResponse:
-        """See the contract."""
         with Validator() as check:
-            project_id, change = update_wire.PROJECT.change(check, request)
+            project_id, change = update_wire.PROJECT.change_from_proto(check, request)
         project = await self._catalog.update(PROJECTS, project_id, change)
         return pb.UpdateProjectResponse(project=wire.project_to_proto(project))
 
     async def DeleteProject(self, request: pb.DeleteProjectRequest, context: Context) -> pb.DeleteProjectResponse:
-        """See the contract."""
         with Validator() as check:
             project_id = check.required_id("project_id", request.project_id)
             if project_id == DEFAULT_PROJECT_ID:
@@ -70,7 +65,6 @@ class CatalogServicer(CatalogServiceServicer):
     async def CreateRepository(
         self, request: pb.CreateRepositoryRequest, context: Context
     ) -> pb.CreateRepositoryResponse:
-        """See the contract."""
         with Validator() as check:
             check.part(request, "repository")
             repository = wire.repository_from_proto(check, request.repository)
@@ -79,7 +73,6 @@ class CatalogServicer(CatalogServiceServicer):
         return pb.CreateRepositoryResponse(repository=wire.repository_to_proto(repository))
 
     async def GetRepository(self, request: pb.GetRepositoryRequest, context: Context) -> pb.GetRepositoryResponse:
-        """See the contract."""
         with Validator() as check:
             repository_id = check.required_id("repository_id", request.repository_id)
         return pb.GetRepositoryResponse(
@@ -89,7 +82,6 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListRepositories(
         self, request: pb.ListRepositoriesRequest, context: Context
     ) -> pb.ListRepositoriesResponse:
-        """See the contract."""
         with Validator() as check:
             filters = wire.list_repositories_from_proto(check, request)
             page = check.page(request, request.page_size, request.page_token)
@@ -101,23 +93,20 @@ class CatalogServicer(CatalogServiceServicer):
     async def UpdateRepository(
         self, request: pb.UpdateRepositoryRequest, context: Context
     ) -> pb.UpdateRepositoryResponse:
-        """See the contract."""
         with Validator() as check:
-            repository_id, change = update_wire.REPOSITORY.change(check, request)
+            repository_id, change = update_wire.REPOSITORY.change_from_proto(check, request)
         repository = await self._catalog.update(REPOSITORIES, repository_id, change)
         return pb.UpdateRepositoryResponse(repository=wire.repository_to_proto(repository))
 
     async def DeleteRepository(
         self, request: pb.DeleteRepositoryRequest, context: Context
     ) -> pb.DeleteRepositoryResponse:
-        """See the contract."""
         with Validator() as check:
             repository_id = check.required_id("repository_id", request.repository_id)
         await self._catalog.delete(REPOSITORIES, repository_id, datetime.now(UTC))
         return pb.DeleteRepositoryResponse()
 
     async def CreateTemplate(self, request: pb.CreateTemplateRequest, context: Context) -> pb.CreateTemplateResponse:
-        """See the contract."""
         with Validator() as check:
             check.part(request, "template")
             template = wire.template_from_proto(check, request.template)
@@ -126,13 +115,11 @@ class CatalogServicer(CatalogServiceServicer):
         return pb.CreateTemplateResponse(template=wire.template_to_proto(template))
 
     async def GetTemplate(self, request: pb.GetTemplateRequest, context: Context) -> pb.GetTemplateResponse:
-        """See the contract."""
         with Validator() as check:
             template_id = check.required_id("template_id", request.template_id)
         return pb.GetTemplateResponse(template=wire.template_to_proto(await self._catalog.get(TEMPLATES, template_id)))
 
     async def ListTemplates(self, request: pb.ListTemplatesRequest, context: Context) -> pb.ListTemplatesResponse:
-        """See the contract."""
         with Validator() as check:
             filters = CatalogFilter(project_id=check.optional_id("project_id", request.project_id))
             page = check.page(request, request.page_size, request.page_token)
@@ -140,21 +127,18 @@ class CatalogServicer(CatalogServiceServicer):
         return pb.ListTemplatesResponse(templates=map(wire.template_to_proto, templates), next_page_token=token)
 
     async def UpdateTemplate(self, request: pb.UpdateTemplateRequest, context: Context) -> pb.UpdateTemplateResponse:
-        """See the contract."""
         with Validator() as check:
-            template_id, change = update_wire.TEMPLATE.change(check, request)
+            template_id, change = update_wire.TEMPLATE.change_from_proto(check, request)
         template = await self._catalog.update(TEMPLATES, template_id, change)
         return pb.UpdateTemplateResponse(template=wire.template_to_proto(template))
 
     async def DeleteTemplate(self, request: pb.DeleteTemplateRequest, context: Context) -> pb.DeleteTemplateResponse:
-        """See the contract."""
         with Validator() as check:
             template_id = check.required_id("template_id", request.template_id)
         await self._catalog.delete(TEMPLATES, template_id, datetime.now(UTC))
         return pb.DeleteTemplateResponse()
 
     async def CreateWorker(self, request: pb.CreateWorkerRequest, context: Context) -> pb.CreateWorkerResponse:
-        """See the contract."""
         with Validator() as check:
             check.part(request, "worker")
             worker = wire.worker_from_proto(check, request.worker)
@@ -163,13 +147,11 @@ class CatalogServicer(CatalogServiceServicer):
         return pb.CreateWorkerResponse(worker=wire.worker_to_proto(worker))
 
     async def GetWorker(self, request: pb.GetWorkerRequest, context: Context) -> pb.GetWorkerResponse:
-        """See the contract."""
         with Validator() as check:
             worker_id = check.required_id("worker_id", request.worker_id)
         return pb.GetWorkerResponse(worker=wire.worker_to_proto(await self._catalog.get(WORKERS, worker_id)))
 
     async def ListWorkers(self, request: pb.ListWorkersRequest, context: Context) -> pb.ListWorkersResponse:
-        """See the contract."""
         with Validator() as check:
             filters = CatalogFilter(project_id=check.optional_id("project_id", request.project_id))
             page = check.page(request, request.page_size, request.page_token)
@@ -177,21 +159,18 @@ class CatalogServicer(CatalogServiceServicer):
         return pb.ListWorkersResponse(workers=map(wire.worker_to_proto, workers), next_page_token=token)
 
     async def UpdateWorker(self, request: pb.UpdateWorkerRequest, context: Context) -> pb.UpdateWorkerResponse:
-        """See the contract."""
         with Validator() as check:
-            worker_id, change = update_wire.WORKER.change(check, request)
+            worker_id, change = update_wire.WORKER.change_from_proto(check, request)
         worker = await self._catalog.update(WORKERS, worker_id, change)
         return pb.UpdateWorkerResponse(worker=wire.worker_to_proto(worker))
 
     async def DeleteWorker(self, request: pb.DeleteWorkerRequest, context: Context) -> pb.DeleteWorkerResponse:
-        """See the contract."""
         with Validator() as check:
             worker_id = check.required_id("worker_id", request.worker_id)
         await self._catalog.delete(WORKERS, worker_id, datetime.now(UTC))
         return pb.DeleteWorkerResponse()
 
     async def CreateWorkItem(self, request: pb.CreateWorkItemRequest, context: Context) -> pb.CreateWorkItemResponse:
-        """See the contract."""
         with Validator() as check:
             check.part(request, "work_item")
             work_item = wire.work_item_from_proto(check, request.work_item)
@@ -200,7 +179,6 @@ class CatalogServicer(CatalogServiceServicer):
         return pb.CreateWorkItemResponse(work_item=wire.work_item_to_proto(work_item))
 
     async def GetWorkItem(self, request: pb.GetWorkItemRequest, context: Context) -> pb.GetWorkItemResponse:
-        """See the contract."""
         with Validator() as check:
             work_item_id = check.required_id("work_item_id", request.work_item_id)
         return pb.GetWorkItemResponse(
@@ -208,7 +186,6 @@ class CatalogServicer(CatalogServiceServicer):
         )
 
     async def ListWorkItems(self, request: pb.ListWorkItemsRequest, context: Context) -> pb.ListWorkItemsResponse:
-        """See the contract."""
         with Validator() as check:
             filters = wire.list_work_items_from_proto(check, request)
             page = check.page(request, request.page_size, request.page_token)
@@ -216,21 +193,18 @@ class CatalogServicer(CatalogServiceServicer):
         return pb.ListWorkItemsResponse(work_items=map(wire.work_item_to_proto, work_items), next_page_token=token)
 
     async def UpdateWorkItem(self, request: pb.UpdateWorkItemRequest, context: Context) -> pb.UpdateWorkItemResponse:
-        """See the contract."""
         with Validator() as check:
-            work_item_id, change = update_wire.WORK_ITEM.change(check, request)
+            work_item_id, change = update_wire.WORK_ITEM.change_from_proto(check, request)
         work_item = await self._catalog.update(WORK_ITEMS, work_item_id, change)
         return pb.UpdateWorkItemResponse(work_item=wire.work_item_to_proto(work_item))
 
     async def DeleteWorkItem(self, request: pb.DeleteWorkItemRequest, context: Context) -> pb.DeleteWorkItemResponse:
-        """See the contract."""
         with Validator() as check:
             work_item_id = check.required_id("work_item_id", request.work_item_id)
         await self._catalog.delete(WORK_ITEMS, work_item_id, datetime.now(UTC))
         return pb.DeleteWorkItemResponse()
 
     async def MoveWorkItem(self, request: pb.MoveWorkItemRequest, context: Context) -> pb.MoveWorkItemResponse:
-        """See the contract."""
         with Validator() as check:
             work_item_id = check.required_id("work_item_id", request.work_item_id)
             state = wire.target_state_from_proto(check, request.state)

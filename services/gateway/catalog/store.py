@@ -1,7 +1,7 @@
 """The catalogue in SQL.
 
-`CatalogStore` has the catalogue's own transactions. Who needs something of the catalogue inside of a transaction of
-their own asks its `ResourceTable`: `await WORKERS.get(connection, worker_id, project_id)`.
+`CatalogStore` runs the catalogue's own transactions. Code that needs a resource inside its own transaction asks the
+`ResourceTable`: `await WORKERS.get(connection, worker_id, project_id)`.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,14 +41,14 @@ OWNERS: Final[Mapping[str, Ownership]] = {
     "worker": owned(workers, is_deletable=True),
     "work_item": owned(work_items, is_deletable=True),
 }
-"""Whose the catalogue's things are."""
+"""How to look up which project owns a resource."""
 
-_FIXED = ("project_id", "create_time", "state")
-"""What an update leaves as it is, beside the id."""
+_IMMUTABLE = ("project_id", "create_time", "state")
+"""The fields, besides the id, that an update does not change."""
 
 
 class ResourceTable(Generic[Resource]):
-    """One kind of thing: what it is called, and where it is kept. All methods work inside the caller's transaction."""
+    """The name and the table of one type of resource. All methods work inside the caller's transaction."""
 
     def __init__(self, name: str, model: type[Resource], table: Table) -> None:
         self.name = name
@@ -56,20 +56,21 @@ class ResourceTable(Generic[Resource]):
         self._model: type[Resource] = model
         self._key = table.primary_key.columns[0]
         self._columns = [table.c[field.name] for field in fields(model)]
-        self._there = table.c.delete_time.is_(None)
+        self._is_present = table.c.delete_time.is_(None)
 
     def id_of(self, resource: Resource) -> str:
-        """Return a thing's id."""
+        """Return a resource's id."""
         return str(getattr(resource, self._key.name))
 
     async def get(
         self, connection: AsyncConnection, resource_id: str, project_id: str | None = None, *, hold: Hold | None = None
     ) -> Resource:
-        """Return the one of this id. Raises NotFound, also when `project_id` is given and it belongs to another.
+        """Return the resource with this id. Raises NotFound, also when it is not in `project_id`, where that is given.
 
-        `hold` keeps it there until the transaction's end: "share" with others who need it, "change" from them.
+        `hold` locks the row until the transaction ends: "share" keeps it from being changed or deleted, while others
+        may share it; "change" excludes others.
         """
-        statement = select(*self._columns).where(self._key == resource_id, self._there)
+        statement = select(*self._columns).where(self._key == resource_id, self._is_present)
         if hold is not None:
             statement = statement.with_for_update(read=hold == "share")
         row = (await connection.execute(statement)).mappings().first()
@@ -77,39 +78,45 @@ class ResourceTable(Generic[Resource]):
             raise NotFound(self.name, resource_id)
         return self._model(**row)
 
-    async def made(self, connection: AsyncConnection, resource_id: str) -> Resource:
-        """Return what an earlier request made, deleted or not."""
+    async def get_even_deleted(self, connection: AsyncConnection, resource_id: str) -> Resource:
+        """Return the resource with this id, deleted or not; it must have existed."""
         row = await connection.execute(select(*self._columns).where(self._key == resource_id))
         return self._model(**row.mappings().one())
 
     async def add(self, connection: AsyncConnection, resource: Resource) -> None:
-        """Keep a thing. Raises AlreadyExists when there is one of its id; one that is deleted gives its id away."""
-        values = _values(resource)
+        """Insert a resource. Raises AlreadyExists when its id is in use; the id of a deleted resource is free again."""
+        values = _row(resource)
         if await insert_if_absent(connection, self.table, values):
             return
-        deleted = update(self.table).where(self._key == self.id_of(resource), self.table.c.delete_time.is_not(None))
-        if (await connection.execute(deleted.values(values | {"delete_time": None}))).rowcount == 0:
+        reuse = update(self.table).where(self._key == self.id_of(resource), self.table.c.delete_time.is_not(None))
+        if (await connection.execute(reuse.values(values | {"delete_time": None}))).rowcount == 0:
             raise AlreadyExists(self.name, self.id_of(resource))
 
     async def change(self, connection: AsyncConnection, resource: Resource) -> None:
-        """Keep a thing, that is there, as it now is."""
-        await connection.execute(update(self.table).where(self._key == self.id_of(resource)).values(_values(resource)))
+        """Overwrite a resource that exists."""
+        await connection.execute(update(self.table).where(self._key == self.id_of(resource)).values(_row(resource)))
 
     async def delete(self, connection: AsyncConnection, resource_id: str, now: datetime) -> None:
-        """Delete a thing; once more does nothing. Raises NotFound when there never was one, FailedPrecondition."""
-        known = select(self.table.c.delete_time).where(self._key == resource_id).with_for_update()
-        row = (await connection.execute(known)).first()
+        """Delete a resource; deleting it again does nothing.
+
+        Raises NotFound when it never existed, FailedPrecondition while something needs it.
+        """
+        query = select(self.table.c.delete_time).where(self._key == resource_id).with_for_update()
+        row = (await connection.execute(query)).first()
         if row is None:
             raise NotFound(self.name, resource_id)
         if row.delete_time is None:
             await check_unused(connection, self.name, resource_id)
-            secrets = {"token": ""} if "token" in self.table.c else {}
-            gone = update(self.table).where(self._key == resource_id)
-            await connection.execute(gone.values({"delete_time": now, **secrets}))
+            cleared = {"token": ""} if "token" in self.table.c else {}
+            deletion = update(self.table).where(self._key == resource_id)
+            await connection.execute(deletion.values({"delete_time": now, **cleared}))
 
     async def page(self, connection: AsyncConnection, filters: CatalogFilter, page: Page) -> tuple[list[Resource], str]:
-        """Return a page of those wanted, the newest first, and the token of the next; shorter where they are large."""
-        statement = select(*self._columns).where(self._there, *scope.within(self.table.c.project_id))
+        """Return a page of resources that match, the newest first, and the next page's token.
+
+        The page is shorter where resources are large.
+        """
+        statement = select(*self._columns).where(self._is_present, *scope.within(self.table.c.project_id))
         if filters.project_id:
             statement = statement.where(self.table.c.project_id == filters.project_id)
         if filters.url:
@@ -135,7 +142,7 @@ WORK_ITEMS = ResourceTable("work item", WorkItem, work_items)
 
 
 class CatalogStore:
-    """Knows the catalogue. Each method is one transaction."""
+    """Reads and writes the catalogue. Each method is one transaction."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -143,50 +150,50 @@ class CatalogStore:
     async def create(
         self, table: ResourceTable[Resource], resource: Resource, key: IdempotencyKey | None = None
     ) -> Resource:
-        """Keep a thing and return it; for a request that was made before, return what that one made.
+        """Store a resource and return it; for a repeated request, return what the first one created.
 
-        Raises NotFound for whatever it names that is not in its project, AlreadyExists (`<KIND>_EXISTS`,
+        Raises NotFound for a reference to something that is not in its project, AlreadyExists (`<KIND>_EXISTS`,
         REQUEST_ID_REUSED).
         """
         async with self._engine.begin() as connection:
             earlier = await idempotency.claim(connection, key, table.id_of(resource))
             if earlier is not None:
-                return await table.made(connection, earlier)
+                return await table.get_even_deleted(connection, earlier)
             await _check_references(connection, resource)
             await table.add(connection, resource)
             return resource
 
     async def get(self, table: ResourceTable[Resource], resource_id: str) -> Resource:
-        """Return one thing. Raises NotFound."""
+        """Return one resource. Raises NotFound."""
         async with self._engine.begin() as connection:
             return await table.get(connection, resource_id)
 
     async def update(
         self, table: ResourceTable[Resource], resource_id: str, change: Callable[[Resource], Resource]
     ) -> Resource:
-        """Change a thing by `change`, and return it; its id, project, times and state stay as they are.
+        """Apply `change` to a resource and return it; its id, project, creation time and state stay as they are.
 
-        Raises NotFound, also for what it newly names, and whatever `change` raises.
+        Raises NotFound, also for a new reference, and whatever `change` raises.
         """
         async with self._engine.begin() as connection:
             before = await table.get(connection, resource_id, hold="change")
-            fixed = {name: getattr(before, name) for name in _FIXED if hasattr(before, name)}
-            resource: Resource = replace(change(before), **fixed)
+            immutable = {name: getattr(before, name) for name in _IMMUTABLE if hasattr(before, name)}
+            resource: Resource = replace(change(before), **immutable)
             await _check_references(connection, resource, before)
             await table.change(connection, resource)
             return resource
 
     async def delete(self, table: ResourceTable[Resource], resource_id: str, now: datetime) -> None:
-        """Delete a thing; once more does nothing.
+        """Delete a resource; deleting it again does nothing.
 
-        Raises NotFound when there never was one, and with what needs it FailedPrecondition (`<KIND>_IN_USE`,
-        WORK_ITEM_BUSY).
+        Raises NotFound when it never existed, and FailedPrecondition (`<KIND>_IN_USE`, WORK_ITEM_BUSY), which lists
+        what needs it.
         """
         async with self._engine.begin() as connection:
             await table.delete(connection, resource_id, now)
 
     async def move(self, work_item_id: str, state: WorkItemState) -> WorkItem:
-        """Put a work item in a state. Raises NotFound, FailedPrecondition (WORK_ITEM_BUSY) while a job works on it."""
+        """Set a work item's state. Raises NotFound, FailedPrecondition (WORK_ITEM_BUSY) while a job works on it."""
         async with self._engine.begin() as connection:
             before = await WORK_ITEMS.get(connection, work_item_id, hold="change")
             await check_unused(connection, WORK_ITEMS.name, work_item_id)
@@ -197,23 +204,23 @@ class CatalogStore:
     async def page(
         self, table: ResourceTable[Resource], filters: CatalogFilter, page: Page
     ) -> tuple[list[Resource], str]:
-        """Return a page of those wanted, the newest first, and the token of the next page."""
+        """Return a page of resources that match, the newest first, and the next page's token."""
         async with self._engine.begin() as connection:
             return await table.page(connection, filters, page)
 
 
 async def _check_references(connection: AsyncConnection, resource: Resource, before: Resource | None = None) -> None:
-    """Look up what a thing names, but for what it named before: that may have gone."""
+    """Raise NotFound for a missing reference, unless the resource had it before: its target may have been deleted."""
     if not isinstance(resource, Project):
         await PROJECTS.get(connection, resource.project_id, hold="share")
-    known = set() if before is None else set(_named(before))
-    for table, resource_id in _named(resource):
+    known = set() if before is None else set(_references(before))
+    for table, resource_id in _references(resource):
         if resource_id and (table, resource_id) not in known:
             await table.get(connection, resource_id, resource.project_id, hold="share")
 
 
-def _named(resource: Resource) -> list[tuple[ResourceTable[Any], str]]:
-    """Return what a thing names, beside its project; empty ids name nothing."""
+def _references(resource: Resource) -> list[tuple[ResourceTable[Any], str]]:
+    """Return a resource's references, besides its project; an empty id refers to nothing."""
     match resource:
         case Project():
             return [(WORKERS, resource.default_worker_id)]
@@ -230,5 +237,5 @@ def _named(resource: Resource) -> list[tuple[ResourceTable[Any], str]]:
             return []
 
 
-def _values(resource: Resource) -> dict[str, Any]:
+def _row(resource: Resource) -> dict[str, Any]:
     return {field.name: getattr(resource, field.name) for field in fields(resource)}

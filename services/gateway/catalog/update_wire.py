@@ -1,4 +1,4 @@
-"""Updates by mask: what a mask names is taken from a message, and the whole is then read as a new thing is."""
+"""Updates by mask: the named fields are copied into the resource's message, which is then validated as a whole."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from services.gateway.wire.validation import Validator
 
 Resource = TypeVar("Resource")
 
-_FIXED: Final = frozenset({"project_id", "create_time", "state", "has_token"})
-_ENTERED: Final = frozenset({"agent", "policy"})
+_IMMUTABLE: Final = frozenset({"project_id", "create_time", "state", "has_token"})
+_NESTED: Final = frozenset({"agent", "policy"})
 
 
 @dataclass(frozen=True, slots=True)
 class Form(Generic[Resource]):
-    """How a kind of thing stands in a request: in which field, and how it is written and read.
+    """How a type of resource is updated: the request's field that holds it, and its conversion to and from a message.
 
-    What is `fixed` no path may name; of the messages that are `entered` it may name fields.
+    A path must not name an `immutable` field; it may name a field inside a `nested` message.
     """
 
     field: str
-    write: Callable[[Resource], Message]
-    read: Callable[[Validator, Any], Resource]
-    fixed: frozenset[str] = _FIXED
-    entered: frozenset[str] = _ENTERED
+    to_proto: Callable[[Resource], Message]
+    from_proto: Callable[[Validator, Any], Resource]
+    immutable: frozenset[str] = _IMMUTABLE
+    nested: frozenset[str] = _NESTED
 
-    def change(self, check: Validator, request: Any) -> tuple[str, Callable[[Resource], Resource]]:  # noqa: ANN401 - any Update…
-        """Read an update: of which thing it is, and what it makes of the thing. The latter raises Invalid, too."""
+    def change_from_proto(self, check: Validator, request: Any) -> tuple[str, Callable[[Resource], Resource]]:  # noqa: ANN401 - any Update…
+        """Read an update: the resource's id, and a function that applies the update, which may raise Invalid, too."""
         check.part(request, self.field)
         message = getattr(request, self.field)
         resource_id = check.required_id(f"{self.field}.{self.field}_id", getattr(message, f"{self.field}_id"))
@@ -42,51 +42,52 @@ class Form(Generic[Resource]):
             if complaint := self._complaint(message, path):
                 check.add("update_mask", complaint)
 
-        def changed(resource: Resource) -> Resource:
-            target = self.write(resource)
+        def apply(resource: Resource) -> Resource:
+            target = self.to_proto(resource)
             for path in mask.paths:
-                _take(path, message, target)
-            with Validator() as inner:
-                return self.read(inner, target)
+                _copy_field(path, message, target)
+            with Validator() as result_check:
+                return self.from_proto(result_check, target)
 
-        return resource_id, changed
+        return resource_id, apply
 
     def _complaint(self, message: Message, path: str) -> str | None:
         outer, _, inner = path.partition(".")
         fields = message.DESCRIPTOR.fields_by_name
         if inner:
-            parent = fields[outer].message_type if outer in fields and outer in self.entered else None
-            known = parent is not None and inner in parent.fields_by_name
+            parent = fields[outer].message_type if outer in fields and outer in self.nested else None
+            is_known = parent is not None and inner in parent.fields_by_name
         else:
-            known = outer in fields
-        if not known:
-            return f"{path[:255]!r} is no field of it"
-        return f"{path!r} cannot be changed" if outer in {*self.fixed, f"{self.field}_id"} else None
+            is_known = outer in fields
+        if not is_known:
+            return f"{path[:255]!r} is not a field of it"
+        return f"{path!r} cannot be changed" if outer in {*self.immutable, f"{self.field}_id"} else None
 
 
-def _take(path: str, source: Message, target: Message) -> None:
-    """Make one field of `target` what it is in `source`: also not set, or empty."""
+def _copy_field(path: str, source: Message, target: Message) -> None:
+    """Copy one field from `source` to `target`, also when it is not set or empty."""
     outer, _, inner = path.partition(".")
     if inner:
-        _take(inner, getattr(source, outer), getattr(target, outer))
+        _copy_field(inner, getattr(source, outer), getattr(target, outer))
         return
-    only = type(source)()
-    only.CopyFrom(source)
+    # Merging a message with this field alone works for every type of field, and keeps whether it is set.
+    single = type(source)()
+    single.CopyFrom(source)
     for field in source.DESCRIPTOR.fields:
         if field.name != outer:
-            only.ClearField(field.name)
+            single.ClearField(field.name)
     target.ClearField(outer)
-    target.MergeFrom(only)
+    target.MergeFrom(single)
 
 
-def _with_token(repository: Repository) -> Message:
+def _repository_with_token_to_proto(repository: Repository) -> Message:
     message = wire.repository_to_proto(repository)
     message.token = repository.token
     return message
 
 
 PROJECT: Final = Form("project", wire.project_to_proto, wire.project_from_proto)
-REPOSITORY: Final = Form("repository", _with_token, wire.repository_from_proto)
+REPOSITORY: Final = Form("repository", _repository_with_token_to_proto, wire.repository_from_proto)
 TEMPLATE: Final = Form("template", wire.template_to_proto, wire.template_from_proto)
 WORKER: Final = Form("worker", wire.worker_to_proto, wire.worker_from_proto)
 WORK_ITEM: Final = Form("work_item", wire.work_item_to_proto, wire.work_item_from_proto)

@@ -1,4 +1,4 @@
-"""Who needs a thing of the catalogue, and so keeps it from being deleted."""
+"""What needs a resource of the catalogue, and so keeps it from being deleted."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -11,7 +11,7 @@ from services.gateway.schema.catalog import projects, repositories, templates, w
 from services.gateway.schema.hooks import hooks
 from services.gateway.schema.jobs import LIVE, jobs
 
-_NAMED_AT_MOST: Final = 5
+_MAX_LISTED: Final = 5
 
 _REASONS: Final = {
     "project": "PROJECT_IN_USE",
@@ -32,23 +32,23 @@ _USES: Final[dict[str, tuple[Column[Any], ...]]] = {
 }
 
 
-async def check_unused(connection: AsyncConnection, kind: str, thing_id: str) -> None:
-    """Raise FailedPrecondition with who needs a thing: live jobs, and what of the catalogue is there and names it."""
-    statement = union_all(*(_users(column, thing_id) for column in _USES[kind])).limit(_NAMED_AT_MOST)
-    users = [f"{what} {who}" for what, who in (await connection.execute(statement)).all()]
+async def check_unused(connection: AsyncConnection, kind: str, resource_id: str) -> None:
+    """Raise FailedPrecondition, which lists the live jobs, resources and hooks in force that need a resource."""
+    statement = union_all(*(_users(column, resource_id) for column in _USES[kind])).limit(_MAX_LISTED)
+    users = [f"{noun} {user_id}" for noun, user_id in (await connection.execute(statement)).all()]
     if users:
-        listed = ", ".join(users) + (", …" if len(users) == _NAMED_AT_MOST else "")
+        listed = ", ".join(users) + (", …" if len(users) == _MAX_LISTED else "")
         raise FailedPrecondition(
-            _REASONS[kind], f"{kind} {thing_id!r} is needed by {listed}", thing_id, metadata={"needed_by": listed}
+            _REASONS[kind], f"{kind} {resource_id!r} is needed by {listed}", resource_id, metadata={"needed_by": listed}
         )
 
 
-def _users(column: Column[Any], thing_id: str) -> Select[Any]:
-    """Select what names a thing in a column."""
+def _users(column: Column[Any], resource_id: str) -> Select[Any]:
+    """Select the rows that refer to a resource in a column."""
     table = column.table
     key = table.primary_key.columns[0]
     noun = key.name.removesuffix("_id").replace("_", " ")
-    return select(literal(noun), key).where(column == thing_id, *_conditions(table))
+    return select(literal(noun), key).where(column == resource_id, *_conditions(table))
 
 
 def _conditions(table: Any) -> Iterator[Any]:  # noqa: ANN401 - SQL expressions

@@ -1,4 +1,4 @@
-"""Between the contract's messages and the catalogue's values. Checks everything that a request can get wrong."""
+"""Convert the catalogue between messages and values, and check everything that a request can get wrong."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -28,7 +28,7 @@ _STATES: Final = {
     pb.WorkItem.STATE_REVIEW: WorkItemState.REVIEW,
     pb.WorkItem.STATE_DONE: WorkItemState.DONE,
 }
-_MOVES: Final = {number: state for number, state in _STATES.items() if number != pb.WorkItem.STATE_REVIEW}
+_TARGET_STATES: Final = {number: state for number, state in _STATES.items() if number != pb.WorkItem.STATE_REVIEW}
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 _MAX_LIMIT: Final = 100_000
@@ -85,7 +85,9 @@ def worker_from_proto(check: Validator, message: pb.Worker) -> Worker:
     worker_id = _id_from_proto(check, "worker.worker_id", message.worker_id, "worker")
     name = check.line("worker.display_name", message.display_name or worker_id)
     if set(name) & set("<>") or not any(map(str.isalnum, name)):
-        check.add("worker.display_name", "must hold a letter or a digit, and no '<' or '>': it is an author of commits")
+        check.add(
+            "worker.display_name", "must contain a letter or a digit, and no '<' or '>': it is an author of commits"
+        )
     return Worker(
         worker_id=worker_id,
         project_id=project_id_from_proto(check, "worker.project_id", message.project_id),
@@ -121,14 +123,14 @@ def work_item_from_proto(check: Validator, message: pb.WorkItem) -> WorkItem:
 
 
 def list_repositories_from_proto(check: Validator, request: pb.ListRepositoriesRequest) -> CatalogFilter:
-    """Read which repositories to list."""
+    """Read the filter for listing repositories."""
     if len(request.url.encode()) > MAX_URL_BYTES or "\0" in request.url:
         check.add("url", f"must be at most {MAX_URL_BYTES} bytes, without NUL characters")
     return CatalogFilter(project_id=check.optional_id("project_id", request.project_id), url=request.url)
 
 
 def list_work_items_from_proto(check: Validator, request: pb.ListWorkItemsRequest) -> CatalogFilter:
-    """Read which work items to list."""
+    """Read the filter for listing work items."""
     return CatalogFilter(
         project_id=check.optional_id("project_id", request.project_id),
         states=check.choices("states", request.states, _STATES),
@@ -204,17 +206,17 @@ def work_item_to_proto(value: WorkItem) -> pb.WorkItem:
 
 
 def target_state_from_proto(check: Validator, state: "pb.WorkItem.State.ValueType") -> WorkItemState:
-    """Read where a person wants a work item."""
-    return check.choice("state", state, _MOVES)
+    """Read the state that a person moves a work item to."""
+    return check.choice("state", state, _TARGET_STATES)
 
 
 def project_id_from_proto(check: Validator, field: str, value: str) -> str:
-    """Read which project something is of; empty means the caller's only one, or the one that is always there."""
+    """Read a project's id; empty means the caller's only project, or else the default project."""
     return check.optional_id(field, value) or scope.default_project()
 
 
 def _id_from_proto(check: Validator, field: str, value: str, prefix: str) -> str:
-    """Read an id that its creator may choose, or make one."""
+    """Read an id that the caller may choose; make one when it is empty."""
     return check.optional_id(field, value) or new_id(prefix)
 
 
@@ -226,9 +228,9 @@ def _limit_from_proto(check: Validator, field: str, value: int) -> int:
 
 def _notes_from_proto(check: Validator, message: pb.WorkItem) -> tuple[str, ...]:
     if len(message.notes) > _MAX_NOTES or sum(len(note.encode()) for note in message.notes) > _MAX_NOTES_BYTES:
-        check.add("work_item.notes", f"must be at most {_MAX_NOTES}, of {_MAX_NOTES_BYTES // KIB} KiB together")
+        check.add("work_item.notes", f"must be at most {_MAX_NOTES}, of {_MAX_NOTES_BYTES // KIB} KiB in total")
     if any("\0" in note for note in message.notes):
-        check.add("work_item.notes", "must not hold NUL characters")
+        check.add("work_item.notes", "must not contain NUL characters")
     return tuple(message.notes)
 
 
@@ -237,12 +239,12 @@ def _documents_from_proto(check: Validator, message: pb.WorkItem) -> tuple[Docum
     size = sum(len(document.content.encode()) for document in documents)
     if len(documents) > _MAX_DOCUMENTS or size > _MAX_DOCUMENTS_BYTES:
         check.add(
-            "work_item.documents", f"must be at most {_MAX_DOCUMENTS}, of {_MAX_DOCUMENTS_BYTES // KIB} KiB together"
+            "work_item.documents", f"must be at most {_MAX_DOCUMENTS}, of {_MAX_DOCUMENTS_BYTES // KIB} KiB in total"
         )
     for index, document in enumerate(documents[:_MAX_DOCUMENTS]):
         check.line(f"work_item.documents[{index}].name", document.name, required=True)
         if "\0" in document.content:
-            check.add(f"work_item.documents[{index}].content", "must not hold NUL characters")
+            check.add(f"work_item.documents[{index}].content", "must not contain NUL characters")
     if len({document.name for document in documents}) < len(documents):
         check.add("work_item.documents", "must have different names")
     return documents

@@ -1,5 +1,5 @@
-"""Owns which cells there are, and what they and the database say of themselves.
+"""Owns the list of cells, and reports the state of the cells, the queue and the database.
 
-Promises that a cell which beats is known, and that one which is gone for long is forgotten, with an end for the jobs
-that could run on it alone.
+Guarantees that a cell which sends heartbeats is known, and that one which has been gone for long is forgotten, which
+ends the jobs that only it could run.
 """

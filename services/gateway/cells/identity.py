@@ -1,4 +1,4 @@
-"""This gateway, as others know it."""
+"""How this gateway's cell presents itself to others."""
 
 import secrets
 import socket
@@ -18,12 +18,12 @@ def this_cell(directory: Path, settings: GatewaySettings) -> Cell:
         host=host,
         version=version("boatyard"),
         capacity=settings.max_jobs,
-        address=settings.advertised_address or _reachable(settings.listen, host),
+        address=settings.advertised_address or _reachable_address(settings.listen, host),
         peer_token=secrets.token_urlsafe(32),
     )
 
 
-def _reachable(listen: str, host: str) -> str:
-    """Return where others reach what listens at `listen`: by the host's name where that is every address."""
+def _reachable_address(listen: str, host: str) -> str:
+    """Return the address at which others reach `listen`: with the host's name where it means every address."""
     name, _, port = listen.rpartition(":")
-    return f"{host}:{port}" if name in {"0.0.0.0", "[::]"} else listen  # noqa: S104 - nothing listens here
+    return f"{host}:{port}" if name in {"0.0.0.0", "[::]"} else listen  # noqa: S104 - a comparison: nothing listens there

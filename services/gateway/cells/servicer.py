@@ -1,4 +1,4 @@
-"""The RPCs of AdminService: from the wire to the stores and back."""
+"""The RPCs of AdminService: they translate between messages and the stores."""
 
 from typing import Any
 
@@ -17,22 +17,20 @@ Context = aio.ServicerContext[Any, Any]
 
 
 class AdminServicer(AdminServiceServicer):
-    """Serves boatyard.gateway.v1.AdminService, on the cell `here`."""
+    """Serves boatyard.gateway.v1.AdminService, on the cell `own_cell`."""
 
-    def __init__(self, here: Cell, cells: CellStore, state: StateStore) -> None:
-        self._here = here
+    def __init__(self, own_cell: Cell, cells: CellStore, state: StateStore) -> None:
+        self._own_cell = own_cell
         self._cells = cells
         self._state = state
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
-        """See the contract."""
         scope.check_all()
         return wire.status_to_proto(
-            self._here.version, self._here.cell_id, await self._cells.all(), await self._state.queue()
+            self._own_cell.version, self._own_cell.cell_id, await self._cells.all(), await self._state.queue()
         )
 
     async def ListCells(self, request: pb.ListCellsRequest, context: Context) -> pb.ListCellsResponse:
-        """See the contract."""
         scope.check_all()
         with Validator() as check:
             page = check.page(request, request.page_size, request.page_token)
@@ -40,7 +38,6 @@ class AdminServicer(AdminServiceServicer):
         return pb.ListCellsResponse(cells=map(wire.cell_to_proto, cells), next_page_token=token)
 
     async def PauseCell(self, request: pb.PauseCellRequest, context: Context) -> pb.PauseCellResponse:
-        """See the contract."""
         scope.check_all()
         cell = await self._cells.set_paused(
             required_id("cell_id", request.cell_id), paused=True, until_start=request.until_start
@@ -48,18 +45,15 @@ class AdminServicer(AdminServiceServicer):
         return pb.PauseCellResponse(cell=wire.cell_to_proto(cell))
 
     async def ResumeCell(self, request: pb.ResumeCellRequest, context: Context) -> pb.ResumeCellResponse:
-        """See the contract."""
         scope.check_all()
         cell = await self._cells.set_paused(required_id("cell_id", request.cell_id), paused=False)
         return pb.ResumeCellResponse(cell=wire.cell_to_proto(cell))
 
     async def ForgetCell(self, request: pb.ForgetCellRequest, context: Context) -> pb.ForgetCellResponse:
-        """See the contract."""
         scope.check_all()
         await self._cells.forget(required_id("cell_id", request.cell_id))
         return pb.ForgetCellResponse()
 
     async def CheckDatabase(self, request: pb.CheckDatabaseRequest, context: Context) -> pb.CheckDatabaseResponse:
-        """See the contract."""
         scope.check_all()
         return wire.database_to_proto(await self._state.database())

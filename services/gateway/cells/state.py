@@ -1,4 +1,4 @@
-"""What the database says of the queue and of itself, in SQL."""
+"""The state of the queue and of the database, in SQL."""
 
 import statistics
 import time
@@ -14,46 +14,46 @@ from services.gateway.schema.metadata import MIGRATIONS
 from services.gateway.values.cells import Client, DatabaseState, Queue
 from services.lifecycle.model.states import JobState
 
-_TRIES = 5
+_PROBES = 5
 
 
 class StateStore:
-    """Asks one thing a method."""
+    """Reads the state of the queue and of the database."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def queue(self) -> Queue:
-        """Return what there is to do."""
-        counted = select(jobs.c.state, func.count()).group_by(jobs.c.state)
-        # Since when it could have begun: not before its time, and not before it was there.
-        made = as_number(jobs.c.create_time)
-        since = case((jobs.c.wake_time > made, jobs.c.wake_time), else_=made)
-        waiting = select(func.min(since)).where(jobs.c.state == JobState.PENDING, jobs.c.wake_time <= now())
+        """Return the number of jobs by state, and since when the oldest could have begun."""
+        count_by_state = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+        # A job could have begun since its wake time, but not before it was created.
+        created = as_number(jobs.c.create_time)
+        ready_since = case((jobs.c.wake_time > created, jobs.c.wake_time), else_=created)
+        oldest_query = select(func.min(ready_since)).where(jobs.c.state == JobState.PENDING, jobs.c.wake_time <= now())
         async with self._engine.begin() as connection:
-            counts = {state: int(count) for state, count in (await connection.execute(counted)).all()}
-            oldest = (await connection.execute(waiting)).scalar_one_or_none()
+            counts = {state: int(count) for state, count in (await connection.execute(count_by_state)).all()}
+            oldest = (await connection.execute(oldest_query)).scalar_one_or_none()
         return Queue(counts, None if oldest is None else from_microseconds(int(oldest)))
 
     async def database(self) -> DatabaseState:
-        """Return what the database says of itself."""
+        """Return the database's kind, version, schema, latency and clients."""
         kind = self._engine.dialect.name
         schema, faults = await look(self._engine, MIGRATIONS)
         async with self._engine.begin() as connection:
             times = []
-            for _ in range(_TRIES):
+            for _ in range(_PROBES):
                 began = time.perf_counter()
                 await connection.execute(text("SELECT 1"))
                 times.append(time.perf_counter() - began)
-            asked = "SHOW server_version" if kind == "postgresql" else "SELECT sqlite_version()"
-            server = (await connection.execute(text(asked))).scalar_one()
+            version_query = "SHOW server_version" if kind == "postgresql" else "SELECT sqlite_version()"
+            server = (await connection.execute(text(version_query))).scalar_one()
             clients = await _clients(connection) if kind == "postgresql" else ()
         return DatabaseState(kind, str(server), schema, tuple(faults), statistics.median(times), clients)
 
 
 async def _clients(connection: AsyncConnection) -> tuple[Client, ...]:
-    connected = text(
+    query = text(
         "SELECT application_name, coalesce(host(client_addr), ''), count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() GROUP BY 1, 2 ORDER BY 1, 2"
     )
-    return tuple(Client(name, address, count) for name, address, count in (await connection.execute(connected)).all())
+    return tuple(Client(name, address, count) for name, address, count in (await connection.execute(query)).all())

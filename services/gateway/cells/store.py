@@ -22,51 +22,53 @@ from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState
 
 _SECOND = 1_000_000
-_FORGOTTEN = Failure("NODE_LOST", "it could run on one machine alone, which has what it starts from, and that is gone")
+_CELL_GONE = Failure(
+    "NODE_LOST", "it could run only on the machine that has what it starts from, and that machine is gone"
+)
 
 log = structlog.get_logger()
 
 
 class CellStore:
-    """Knows the cells. One that has not beaten for three leases is away."""
+    """Reads and writes the cells. A cell without a heartbeat for three lease durations is away."""
 
     def __init__(self, engine: AsyncEngine, lease_seconds: float) -> None:
         self._engine = engine
-        self._silence = round(AWAY_LEASES * lease_seconds * _SECOND)
+        self._away_after = round(AWAY_LEASES * lease_seconds * _SECOND)
 
     async def register(self, cell: Cell) -> None:
-        """Write down a cell that starts, and what it is now. A pause is kept, unless it was to end with this."""
-        known = asdict(cell) | {"start_time": NOW, "beat_time": NOW}
-        paused = {"paused": and_(cells.c.paused, ~cells.c.until_start), "until_start": False}
+        """Record a cell that starts. A pause is kept, unless it was to last until this start."""
+        row = asdict(cell) | {"start_time": NOW, "beat_time": NOW}
+        pause = {"paused": and_(cells.c.paused, ~cells.c.until_start), "until_start": False}
         async with self._engine.begin() as connection:
-            if not await insert_if_absent(connection, cells, known):
-                await connection.execute(update(cells).where(cells.c.cell_id == cell.cell_id).values(known | paused))
+            if not await insert_if_absent(connection, cells, row):
+                await connection.execute(update(cells).where(cells.c.cell_id == cell.cell_id).values(row | pause))
 
-    async def know(self, cell: Cell) -> None:
-        """Write down a cell that was forgotten while it stood still; one that is known stays as it is."""
+    async def register_if_absent(self, cell: Cell) -> None:
+        """Record a cell if it is missing, as when it was forgotten while it was suspended."""
         async with self._engine.begin() as connection:
             await insert_if_absent(connection, cells, asdict(cell) | {"start_time": NOW, "beat_time": NOW})
 
     async def find(self, cell_id: str) -> CellView | None:
-        """Return a cell; None when there is none, or it has been forgotten."""
+        """Return a cell; None when it does not exist, or has been forgotten."""
         async with self._engine.begin() as connection:
             row = (await connection.execute(self._views().where(cells.c.cell_id == cell_id))).first()
         return None if row is None else _view(row)
 
     async def all(self) -> list[CellView]:
-        """Return every cell, by id."""
+        """Return every cell, ordered by id."""
         async with self._engine.begin() as connection:
             rows = (await connection.execute(self._views().order_by(cells.c.cell_id))).all()
         return list(map(_view, rows))
 
     async def page(self, page: Page) -> tuple[list[CellView], str]:
-        """Return a page of cells by id, and the token of the next."""
+        """Return a page of cells, ordered by id, and the next page's token."""
         async with self._engine.begin() as connection:
             rows = (await connection.execute(page.select(self._views(), [cells.c.cell_id]))).all()
         return page.cut(list(map(_view, rows)), lambda cell: (cell.cell_id,))
 
     async def set_paused(self, cell_id: str, *, paused: bool, until_start: bool = False) -> CellView:
-        """Have a cell take no jobs, perhaps until its next start, or take them again. Raises NotFound."""
+        """Keep a cell from taking jobs, perhaps until its next start, or let it take them again. Raises NotFound."""
         pause = {"paused": paused, "until_start": until_start}
         async with self._engine.begin() as connection:
             await connection.execute(update(cells).where(cells.c.cell_id == cell_id).values(pause))
@@ -76,9 +78,9 @@ class CellStore:
         return _view(row)
 
     async def forget(self, cell_id: str) -> None:
-        """Forget a cell that is away, and end the jobs that could run on it alone.
+        """Forget a cell that is away, and end the jobs that only it could run.
 
-        One that is not there is a success. Raises FailedPrecondition (CELL_STATE) for one that is not away.
+        Does nothing for an unknown cell. Raises FailedPrecondition (CELL_STATE) for a cell that is not away.
         """
         async with self._engine.begin() as connection:
             await connection.execute(select(cells.c.cell_id).where(cells.c.cell_id == cell_id).with_for_update())
@@ -89,39 +91,42 @@ class CellStore:
             if not cell.is_away:
                 raise FailedPrecondition(
                     "CELL_STATE",
-                    f"cell {cell_id} on {cell.host} is not away: end it first, for as long as three leases",
+                    f"cell {cell_id} on {cell.host} is not away: stop it first, for as long as three leases",
                     cell_id,
                     state=cell.state,
                     allowed_states=[CellState.AWAY],
                 )
             bound = select(jobs).where(jobs.c.bound_cell_id == cell_id, jobs.c.state == JobState.PENDING)
             for job in (await connection.execute(bound.with_for_update())).all():
-                await end_job(connection, job, Outcome(JobState.FAILED, _FORGOTTEN))
+                await end_job(connection, job, Outcome(JobState.FAILED, _CELL_GONE))
             await connection.execute(delete(cells).where(cells.c.cell_id == cell_id))
 
-    async def silent_for(self, seconds: float) -> list[str]:
-        """Return the cells that have not been heard of for so long."""
+    async def list_silent(self, seconds: float) -> list[str]:
+        """Return the ids of cells whose last heartbeat is longer ago than `seconds`."""
         silent = as_number(cells.c.beat_time) < now() - round(seconds * _SECOND)
         async with self._engine.begin() as connection:
             return list((await connection.execute(select(cells.c.cell_id).where(silent))).scalars())
 
-    async def run_retention(self, here: Cell, after_seconds: float) -> None:
-        """Forget every hour the cells that have been gone for so long; `here` is known in any case. Until cancelled."""
+    async def run_retention(self, own_cell: Cell, after_seconds: float) -> None:
+        """Forget, every hour until cancelled, the cells that have been gone for `after_seconds`.
 
-        async def gone() -> bool:
-            await self.know(here)  # it may have stood still for so long itself
-            for cell_id in await self.silent_for(after_seconds):
+        `own_cell` is recorded before, if it is missing.
+        """
+
+        async def forget_gone_cells() -> bool:
+            await self.register_if_absent(own_cell)  # it may have been forgotten itself, while it was suspended
+            for cell_id in await self.list_silent(after_seconds):
                 log.warning("forgetting a cell that is gone", cell_id=cell_id)
                 await self.forget(cell_id)
             return False
 
-        await every_hour("cells", gone)
+        await every_hour("cells", forget_gone_cells)
 
     def _views(self) -> Select[Any]:
         running = select(func.count()).where(jobs.c.cell_id == cells.c.cell_id, IS_RUNNING)
-        silent = as_number(cells.c.beat_time) < now() - self._silence
-        known = [column for column in cells.c if column is not cells.c.until_start]
-        return select(*known, running.scalar_subquery().label("running_jobs"), silent.label("is_away"))
+        silent = as_number(cells.c.beat_time) < now() - self._away_after
+        columns = [column for column in cells.c if column is not cells.c.until_start]
+        return select(*columns, running.scalar_subquery().label("running_jobs"), silent.label("is_away"))
 
 
 def _view(row: Row[Any]) -> CellView:

@@ -1,4 +1,4 @@
-"""Cells between messages and values."""
+"""Convert cells, the status and the database's state to messages."""
 
 from datetime import timedelta
 from typing import Final
@@ -29,12 +29,12 @@ def cell_to_proto(view: CellView) -> pb.Cell:
     )
 
 
-def status_to_proto(version: str, here: str, cells: list[CellView], queue: Queue) -> pb.GetStatusResponse:
-    """Write how much there is to do, and by whom."""
+def status_to_proto(version: str, own_cell_id: str, cells: list[CellView], queue: Queue) -> pb.GetStatusResponse:
+    """Write the number of jobs by state, and of cells by state with their capacity."""
     states = [view.state for view in cells]
     return pb.GetStatusResponse(
         version=version,
-        cell_id=here,
+        cell_id=own_cell_id,
         active_cells=states.count(CellState.ACTIVE),
         paused_cells=states.count(CellState.PAUSED),
         away_cells=states.count(CellState.AWAY),
@@ -45,7 +45,7 @@ def status_to_proto(version: str, here: str, cells: list[CellView], queue: Queue
 
 
 def database_to_proto(state: DatabaseState) -> pb.CheckDatabaseResponse:
-    """Write what the database says of itself."""
+    """Write the database's state."""
     return pb.CheckDatabaseResponse(
         kind=state.kind,
         server_version=state.server_version,

@@ -1,5 +1,6 @@
 """Owns the questions that jobs ask people, and their answers.
 
-Promises that of any number of answers the first one holds, whoever gives it and through whichever cell, that a job
-which waits is taken again as soon as it is answered, and that one which nobody answers in time counts as refused.
+Guarantees that the first of any number of answers counts, whoever gives it and through whichever cell, that a waiting
+job is claimed again as soon as its question is answered, and that a question which nobody answers in time counts as
+rejected.
 """

@@ -1,4 +1,4 @@
-"""The RPCs of CheckpointService: from the wire to the store and back."""
+"""The RPCs of CheckpointService: they translate between messages and the store."""
 
 from functools import partial
 from typing import Any
@@ -24,38 +24,37 @@ class CheckpointServicer(CheckpointServiceServicer):
         self._store = store
 
     async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Context) -> pb.ListCheckpointsResponse:
-        """See the contract."""
         filters, page = wire.list_checkpoints_from_proto(request)
         views = await self._store.page(filters, page)
         checkpoints, token = fitted(views, page, partial(wire.checkpoint_to_proto, brief=True), checkpoint_key)
         return pb.ListCheckpointsResponse(checkpoints=checkpoints, next_page_token=token)
 
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Context) -> pb.GetCheckpointResponse:
-        """See the contract."""
         checkpoint = await self._store.get(required_id("checkpoint_id", request.checkpoint_id))
         return pb.GetCheckpointResponse(checkpoint=wire.checkpoint_to_proto(checkpoint))
 
     async def ApproveCheckpoint(
         self, request: pb.ApproveCheckpointRequest, context: Context
     ) -> pb.ApproveCheckpointResponse:
-        """See the contract."""
-        decided, holds = await self._store.decide(*wire.approval_from_proto(request, _decider(context)))
-        return pb.ApproveCheckpointResponse(checkpoint=wire.checkpoint_to_proto(decided), already_decided=not holds)
+        decided, takes_effect = await self._store.decide(*wire.approval_from_proto(request, _decider(context)))
+        return pb.ApproveCheckpointResponse(
+            checkpoint=wire.checkpoint_to_proto(decided), already_decided=not takes_effect
+        )
 
     async def RejectCheckpoint(
         self, request: pb.RejectCheckpointRequest, context: Context
     ) -> pb.RejectCheckpointResponse:
-        """See the contract."""
-        decided, holds = await self._store.decide(*wire.rejection_from_proto(request, _decider(context)))
-        return pb.RejectCheckpointResponse(checkpoint=wire.checkpoint_to_proto(decided), already_decided=not holds)
+        decided, takes_effect = await self._store.decide(*wire.rejection_from_proto(request, _decider(context)))
+        return pb.RejectCheckpointResponse(
+            checkpoint=wire.checkpoint_to_proto(decided), already_decided=not takes_effect
+        )
 
     async def RequestChanges(self, request: pb.RequestChangesRequest, context: Context) -> pb.RequestChangesResponse:
-        """See the contract."""
-        decided, holds = await self._store.decide(*wire.requested_changes_from_proto(request, _decider(context)))
-        return pb.RequestChangesResponse(checkpoint=wire.checkpoint_to_proto(decided), already_decided=not holds)
+        decided, takes_effect = await self._store.decide(*wire.requested_changes_from_proto(request, _decider(context)))
+        return pb.RequestChangesResponse(checkpoint=wire.checkpoint_to_proto(decided), already_decided=not takes_effect)
 
 
 def _decider(context: Context) -> Decider:
-    """Say who calls, from where, and with what."""
+    """Return the caller's name, address and user agent."""
     via = dict(context.invocation_metadata() or ()).get("user-agent", "")
     return Decider(name=current_caller(), peer=context.peer(), via=via[:255] if isinstance(via, str) else "")

@@ -1,4 +1,4 @@
-"""Checkpoints as callers ask for them, and their answers. Each method is one transaction."""
+"""Checkpoints in SQL, as callers read and decide them. Each method is one transaction."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -23,13 +23,13 @@ from services.gateway.values.facts import Questions
 from services.lifecycle.model.checkpoint import CheckpointState
 
 OWNERS: Final[Mapping[str, Ownership]] = {"checkpoint": owned(checkpoints)}
-"""Whose checkpoints are."""
+"""How to look up which project owns a checkpoint."""
 
 _KEY = (as_number(checkpoints.c.create_time), checkpoints.c.checkpoint_id)
 
 
 class CheckpointStore:
-    """Knows the checkpoints."""
+    """Reads checkpoints, and records decisions."""
 
     def __init__(self, engine: AsyncEngine, notifier: JobNotifier) -> None:
         self._engine = engine
@@ -41,7 +41,7 @@ class CheckpointStore:
             return await _get(connection, checkpoint_id)
 
     async def page(self, filters: CheckpointFilter, page: Page) -> list[Checkpoint]:
-        """Return a page of checkpoints, the newest first, and one more where there is a next."""
+        """Return a page of checkpoints, the newest first, plus one more when there is a next page."""
         statement = SELECT.where(*scope.within(checkpoints.c.project_id))
         if filters.project_id:
             statement = statement.where(checkpoints.c.project_id == filters.project_id)
@@ -54,24 +54,24 @@ class CheckpointStore:
         return [checkpoint_of(row) for row in rows]
 
     async def decide(self, checkpoint_id: str, decision: CheckpointDecision) -> tuple[Checkpoint, bool]:
-        """Give an answer, and wake the job; return the checkpoint as it then is, and whether this answer holds.
+        """Record a decision and wake the job; return the checkpoint as it then is, and True when it takes effect.
 
-        Another's that came first holds, and so does the clock, when the time is over. Raises NotFound,
-        FailedPrecondition (CHANGES_NOT_POSSIBLE) of what waits for another answer.
+        It does not when another decision came first, or the checkpoint has expired. Raises NotFound,
+        FailedPrecondition (CHANGES_NOT_POSSIBLE) when changes are requested at a checkpoint that does not take them.
         """
         async with self._engine.begin() as connection:
-            # The job's lock comes first, as wherever both are written; of two answers one waits here for the other.
+            # The job is locked first, as wherever both are written; of two decisions, one waits here for the other.
             job = await job_row(connection, (await _get(connection, checkpoint_id)).job_id, locked=True)
             checkpoint = await _get(connection, checkpoint_id)
-            if checkpoint.state is CheckpointState.PENDING and not _takes(checkpoint, decision):
+            if checkpoint.state is CheckpointState.PENDING and not _allows(checkpoint, decision):
                 raise FailedPrecondition(
                     "CHANGES_NOT_POSSIBLE",
-                    f"changes cannot be asked for at {checkpoint.name!r}: approve it, or reject it",
+                    f"changes cannot be requested at {checkpoint.name!r}: approve it, or reject it",
                     checkpoint_id,
                 )
-            given = update(checkpoints).where(checkpoints.c.checkpoint_id == checkpoint_id, IS_OPEN)
+            open_checkpoint = update(checkpoints).where(checkpoints.c.checkpoint_id == checkpoint_id, IS_OPEN)
             written = await connection.execute(
-                given.values(
+                open_checkpoint.values(
                     state=decision.state,
                     comment=decision.comment,
                     decided_by=decision.decider.name,
@@ -80,22 +80,22 @@ class CheckpointStore:
                     decide_time=NOW,
                 )
             )
-            holds = written.rowcount == 1
-            if holds:
+            takes_effect = written.rowcount == 1
+            if takes_effect:
                 publish_on_commit(connection, Questions(decision.state))
                 await wake(connection, job)
             decided = await _get(connection, checkpoint_id)
-        if holds:
+        if takes_effect:
             self._notifier.notify(decided.job_id, work=True)
-        return decided, holds
+        return decided, takes_effect
 
 
 def checkpoint_key(checkpoint: Checkpoint) -> tuple[int, str]:
-    """Return what a page of checkpoints is ordered by."""
+    """Return the key by which pages of checkpoints are ordered."""
     return microseconds(checkpoint.create_time), checkpoint.checkpoint_id
 
 
-def _takes(checkpoint: Checkpoint, decision: CheckpointDecision) -> bool:
+def _allows(checkpoint: Checkpoint, decision: CheckpointDecision) -> bool:
     return checkpoint.takes_changes or decision.state is not CheckpointState.CHANGES_REQUESTED
 
 

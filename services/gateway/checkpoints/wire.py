@@ -1,4 +1,4 @@
-"""Checkpoints between messages and values."""
+"""Convert checkpoints and decisions between messages and values."""
 
 from dataclasses import replace
 from typing import Final
@@ -19,7 +19,7 @@ _ORIGIN_NUMBERS: Final = {origin: pb.Checkpoint.Origin.Value(f"ORIGIN_{origin}")
 
 
 def list_checkpoints_from_proto(request: pb.ListCheckpointsRequest) -> tuple[CheckpointFilter, Page]:
-    """Read which checkpoints to list. Raises Invalid with all violations."""
+    """Read the filter and the page for listing checkpoints. Raises Invalid with all violations."""
     with Validator() as check:
         filters = CheckpointFilter(
             project_id=check.optional_id("project_id", request.project_id),
@@ -31,7 +31,7 @@ def list_checkpoints_from_proto(request: pb.ListCheckpointsRequest) -> tuple[Che
 
 
 def approval_from_proto(request: pb.ApproveCheckpointRequest, decider: Decider) -> tuple[str, CheckpointDecision]:
-    """Read a yes. Raises Invalid with all violations."""
+    """Read an approval. Raises Invalid with all violations."""
     with Validator() as check:
         checkpoint_id = check.required_id("checkpoint_id", request.checkpoint_id)
         comment = check.text("comment", request.comment, MAX_WORDS_BYTES)
@@ -39,7 +39,7 @@ def approval_from_proto(request: pb.ApproveCheckpointRequest, decider: Decider) 
 
 
 def rejection_from_proto(request: pb.RejectCheckpointRequest, decider: Decider) -> tuple[str, CheckpointDecision]:
-    """Read a no. Raises Invalid with all violations."""
+    """Read a rejection. Raises Invalid with all violations."""
     with Validator() as check:
         checkpoint_id = check.required_id("checkpoint_id", request.checkpoint_id)
         reason = check.text("reason", request.reason, MAX_WORDS_BYTES, required=True)
@@ -47,7 +47,7 @@ def rejection_from_proto(request: pb.RejectCheckpointRequest, decider: Decider) 
 
 
 def requested_changes_from_proto(request: pb.RequestChangesRequest, decider: Decider) -> tuple[str, CheckpointDecision]:
-    """Read a "not yet". Raises Invalid with all violations."""
+    """Read a request for changes. Raises Invalid with all violations."""
     with Validator() as check:
         checkpoint_id = check.required_id("checkpoint_id", request.checkpoint_id)
         comment = check.text("comment", request.comment, MAX_WORDS_BYTES, required=True)
@@ -55,10 +55,10 @@ def requested_changes_from_proto(request: pb.RequestChangesRequest, decider: Dec
 
 
 def checkpoint_to_proto(value: Checkpoint, *, brief: bool = False) -> pb.Checkpoint:
-    """Write a checkpoint; in brief with long texts cut and without the changed files, as lists have it."""
-    seen = value.output
+    """Write a checkpoint; when `brief`, as in lists, long texts are cut and changed files left out."""
+    output = value.output
     if brief:
-        seen = replace(seen, summary=_cut(seen.summary), changes=replace(seen.changes, files=()))
+        output = replace(output, summary=_cut(output.summary), changes=replace(output.changes, files=()))
     return pb.Checkpoint(
         checkpoint_id=value.checkpoint_id,
         job_id=value.job_id,
@@ -69,7 +69,7 @@ def checkpoint_to_proto(value: Checkpoint, *, brief: bool = False) -> pb.Checkpo
         question=_cut(value.question) if brief else value.question,
         round=value.round,
         takes_changes=value.takes_changes,
-        output=output_to_proto(seen),
+        output=output_to_proto(output),
         state=_STATE_NUMBERS[value.state],
         comment=_cut(value.comment) if brief else value.comment,
         decider=_decider_to_proto(value.decider),

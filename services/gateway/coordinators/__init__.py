@@ -1,5 +1,5 @@
-"""Jobs for machines that cannot reach the database: claims, leases, what there is to do, events, and ends, by RPC.
+"""Jobs for machines that cannot reach the database: claims, leases, work contexts, events and endings, by RPC.
 
-A coordinator is a cell like any other: what it claims it claims by a ledger of its own, which the gateway that it calls
-keeps for it. Nothing of it is held in a gateway's memory, so every call may go to another gateway.
+A coordinator is a cell like any other: it claims jobs through a ledger of its own, which is run by the gateway that it
+calls. No gateway keeps a coordinator's state in memory, so each call may go to another gateway.
 """

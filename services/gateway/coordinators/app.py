@@ -1,4 +1,4 @@
-"""Puts together what coordinators call."""
+"""Assembles the services that coordinators call."""
 
 from collections.abc import Callable
 
@@ -34,8 +34,8 @@ def registrations(
 ) -> list[Registration]:
     """Return the services for coordinators; `lease_seconds` is how long one keeps a job without a heartbeat.
 
-    `ageing_seconds` is how long a point of priority is worth, and `takes_over` says whether a claimer may have now what
-    others have lost.
+    `ageing_seconds` is the waiting time that one point of priority is worth; `takes_over` returns True while claimers
+    may take jobs whose lease others have lost.
     """
     store = CoordinatorStore(
         engine, notifier, events, takes_over=takes_over, lease_seconds=lease_seconds, ageing_seconds=ageing_seconds

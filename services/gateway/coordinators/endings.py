@@ -1,4 +1,4 @@
-"""How a job ends by a simple client's word: what our own driver writes in many steps, in two."""
+"""Ends a job at a simple client's request, in two writes where our own driver makes many."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,11 +14,11 @@ from services.lifecycle.model.states import ExecutionState, JobState
 from services.lifecycle.retries import back_off
 
 CANCELLED: Final = "CANCELLED"
-"""The reason of whoever ends a job because somebody asked for that."""
+"""The reason with which a client ends a job because its cancellation was requested."""
 
 
 def end_question(lease: Lease, output: Output) -> Question:
-    """Return what a person is asked where a policy asks anything, and the client knows no way to ask before a stage."""
+    """Return the question for a job whose policy has checkpoints, as its client cannot ask before a stage."""
     return Question(
         name="end",
         origin=Origin.POLICY,
@@ -29,51 +29,52 @@ def end_question(lease: Lease, output: Output) -> Question:
     )
 
 
-def check_approved(asked: Checkpoint) -> None:
-    """Raise FailedPrecondition (APPROVAL_REQUIRED) unless the answer was yes."""
-    if asked.state is CheckpointState.APPROVED:
+def check_approved(checkpoint: Checkpoint) -> None:
+    """Raise FailedPrecondition (APPROVAL_REQUIRED) unless the checkpoint is approved."""
+    if checkpoint.state is CheckpointState.APPROVED:
         return
-    what = "renew the lease, and complete it again when that is answered"
-    if asked.state is not CheckpointState.PENDING:
-        what = "fail it with the reason REJECTED"
+    advice = "renew the lease, and complete the job again when the checkpoint is decided"
+    if checkpoint.state is not CheckpointState.PENDING:
+        advice = "fail the job with the reason REJECTED"
     raise FailedPrecondition(
         "APPROVAL_REQUIRED",
-        f"job {asked.job_id!r} needs an approval, and checkpoint {asked.checkpoint_id!r} is {asked.state}: {what}",
-        asked.job_id,
-        metadata={"checkpoint_id": asked.checkpoint_id, "state": asked.state},
+        f"job {checkpoint.job_id!r} needs an approval,"
+        f" and checkpoint {checkpoint.checkpoint_id!r} is {checkpoint.state}: {advice}",
+        checkpoint.job_id,
+        metadata={"checkpoint_id": checkpoint.checkpoint_id, "state": checkpoint.state},
     )
 
 
 async def complete(ledger: Ledger, lease: Lease, output: Output) -> None:
-    """End a job SUCCEEDED. Each write may be repeated. Raises LeaseLost, LedgerUnavailable."""
-    note = _ended(await ledger.execution(lease), ExecutionState.SUCCEEDED, output)
+    """End a job as SUCCEEDED. Each write may be repeated. Raises LeaseLost, LedgerUnavailable."""
+    note = _ended_note(await ledger.execution(lease), ExecutionState.SUCCEEDED, output)
     await ledger.note(lease, note)
     await ledger.finish(lease, Outcome(JobState.SUCCEEDED))
 
 
 async def fail(ledger: Ledger, lease: Lease, failure: Failure, output: Output) -> None:
-    """End a job FAILED, or CANCELLED where the failure's reason says so, or have it wait for its next attempt.
+    """End a job as FAILED, or as CANCELLED when that is the failure's reason, or have it wait for its next attempt.
 
     Each write may be repeated.
 
     Raises FailedPrecondition (CANCEL_NOT_REQUESTED), LeaseLost, LedgerUnavailable.
     """
-    cancelled = failure.reason == CANCELLED
-    if cancelled and not lease.cancel_requested:
+    is_cancelled = failure.reason == CANCELLED
+    if is_cancelled and not lease.cancel_requested:
         raise FailedPrecondition(
             "CANCEL_NOT_REQUESTED",
-            f"nobody has asked for the end of job {lease.job_id!r}: fail it with another reason",
+            f"nobody has requested the cancellation of job {lease.job_id!r}: fail it with another reason",
             lease.job_id,
         )
-    state = ExecutionState.CANCELLED if cancelled else ExecutionState.FAILED
-    note = _ended(await ledger.execution(lease), state, output)
-    await ledger.note(lease, replace(note, reason="" if cancelled else failure.reason, message=failure.message))
+    state = ExecutionState.CANCELLED if is_cancelled else ExecutionState.FAILED
+    note = _ended_note(await ledger.execution(lease), state, output)
+    await ledger.note(lease, replace(note, reason="" if is_cancelled else failure.reason, message=failure.message))
     if failure.reason in lease.order.policy.retry_on and lease.attempt < lease.last_attempt:
         await ledger.retry(lease, Retry(failure, back_off(lease.attempt)))
         return
-    await ledger.finish(lease, Outcome(JobState.CANCELLED) if cancelled else Outcome(JobState.FAILED, failure))
+    await ledger.finish(lease, Outcome(JobState.CANCELLED) if is_cancelled else Outcome(JobState.FAILED, failure))
 
 
-def _ended(note: ExecutionNote, state: ExecutionState, output: Output) -> ExecutionNote:
+def _ended_note(note: ExecutionNote, state: ExecutionState, output: Output) -> ExecutionNote:
     now = datetime.now(UTC)
     return replace(note, state=state, start_time=note.start_time or now, end_time=now, output=output)

@@ -1,4 +1,4 @@
-"""Whose lease is whose: the ledger that a gateway keeps for a coordinator, and what its refusals mean to one."""
+"""The ledger that a gateway runs for a coordinator, with its refusals as errors of RPCs."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.outages import outage
 from services.gateway.coordinators.model import HeldLease
-from services.gateway.coordinators.store import CoordinatorStore, lost
+from services.gateway.coordinators.store import CoordinatorStore, lease_lost
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.values.cells import Cell
@@ -16,7 +16,7 @@ from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
 
 
 class CoordinatorLedgers:
-    """Where coordinators' calls become those of a driver. `document` writes a job for hooks."""
+    """Gives each coordinator a ledger, as a driver has one. `document` writes a job as hooks get it."""
 
     def __init__(
         self,
@@ -34,27 +34,27 @@ class CoordinatorLedgers:
 
     @asynccontextmanager
     async def ledger(self, coordinator: Cell) -> AsyncIterator[SqlLedger]:
-        """Give a coordinator's ledger; one that nobody knows yet is written down.
+        """Yield a coordinator's ledger; a coordinator that is unknown is recorded.
 
         Raises FailedPrecondition (NOT_A_COORDINATOR), Unavailable (DATABASE_UNAVAILABLE).
         """
         await self._store.enrol(coordinator)
-        with self._outages_told():
+        with self._outages_reported():
             yield self._ledger(coordinator.cell_id)
 
     @asynccontextmanager
     async def holding(self, held: HeldLease) -> AsyncIterator[tuple[SqlLedger, Lease]]:
-        """Give a coordinator's ledger, and the lease that it says it has.
+        """Yield a coordinator's ledger, and the lease that the coordinator claims to hold.
 
         Raises NotFound, PermissionDenied (PROJECT_NOT_ALLOWED), Aborted (LEASE_LOST), Unavailable
         (DATABASE_UNAVAILABLE).
         """
         lease = await self._store.lease(held)
-        with self._outages_told():
+        with self._outages_reported():
             try:
                 yield self._ledger(held.coordinator_id), lease
             except LeaseLost as error:
-                raise lost(held) from error
+                raise lease_lost(held) from error
 
     def _ledger(self, coordinator_id: str) -> SqlLedger:
         seconds = self.lease_seconds
@@ -62,7 +62,7 @@ class CoordinatorLedgers:
 
     @staticmethod
     @contextmanager
-    def _outages_told() -> Iterator[None]:
+    def _outages_reported() -> Iterator[None]:
         try:
             yield
         except LedgerUnavailable as error:

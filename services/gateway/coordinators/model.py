@@ -1,4 +1,4 @@
-"""What coordinators show and get."""
+"""What coordinators send and receive."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from services.gateway.values.jobs import JobView
 
 @dataclass(frozen=True, slots=True)
 class HeldLease:
-    """What a coordinator says that it holds: a job, under its `fence`th lease."""
+    """The lease that a coordinator claims to hold: on a job, with this fence."""
 
     coordinator_id: str
     job_id: str
@@ -20,7 +20,7 @@ class HeldLease:
 
 @dataclass(frozen=True, slots=True)
 class WorkContext:
-    """All that is needed to do a job; `related` are those of the work item's that are still there."""
+    """Everything that is needed to do a job; `related` holds the work item's related items that still exist."""
 
     view: JobView
     project: Project
@@ -31,7 +31,7 @@ class WorkContext:
 
 
 def coordinator_cell(coordinator_id: str, *, host: str = "", version: str = "", capacity: int = 0) -> Cell:
-    """Return the cell that a coordinator is: no gateway, so nobody can ask it for anything."""
+    """Return a coordinator's cell; as it has no gateway, its address is empty and nobody can call it."""
     return Cell(
         cell_id=coordinator_id,
         kind=CellKind.COORDINATOR,

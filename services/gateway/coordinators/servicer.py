@@ -1,4 +1,4 @@
-"""The RPCs of CoordinatorService: from the wire to the ledger and back."""
+"""The RPCs of CoordinatorService: they translate between messages and the ledger."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,10 +29,10 @@ from services.lifecycle.model.states import JobState
 
 Context = aio.ServicerContext[Any, Any]
 
-_GIVEN_UP = (JobState.FAILED, JobState.CANCELLED, JobState.PENDING)
-"""What a job is in whose attempt has failed already: FailJob is repeated."""
+_ALREADY_FAILED = (JobState.FAILED, JobState.CANCELLED, JobState.PENDING)
+"""The states of a job whose attempt has already failed, where FailJob is a repetition."""
 _CLAIM_POLL_SECONDS = 1.0
-"""How long a job that another gateway has admitted may wait for a claimer that waits."""
+"""How often a waiting claim looks for jobs that other gateways have admitted."""
 
 
 class CoordinatorServicer(CoordinatorServiceServicer):
@@ -58,7 +58,6 @@ class CoordinatorServicer(CoordinatorServiceServicer):
     async def RegisterCoordinator(
         self, request: pb.RegisterCoordinatorRequest, context: Context
     ) -> pb.RegisterCoordinatorResponse:
-        """See the contract."""
         coordinator = wire.coordinator_from_proto(request)
         async with self._ledgers.ledger(coordinator) as ledger:
             await self._cells.register(coordinator)
@@ -68,23 +67,21 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         )
 
     async def ClaimJob(self, request: pb.ClaimJobRequest, context: Context) -> pb.ClaimJobResponse:
-        """See the contract."""
         coordinator, claim_filter, key, seconds = wire.claim_from_proto(request, context.time_remaining())
         await self._store.enrol(coordinator)
         deadline = asyncio.get_running_loop().time() + seconds
         with self._notifier.subscribe(WORK) as subscription:
             while True:
                 lease = await self._store.claim(coordinator.cell_id, claim_filter, key)
-                left = deadline - asyncio.get_running_loop().time()
+                remaining = deadline - asyncio.get_running_loop().time()
                 if lease is not None:
                     return pb.ClaimJobResponse(job=wire.claimed_job_to_proto(lease, self._ledgers.lease_seconds))
-                if left <= 0:
+                if remaining <= 0:
                     return pb.ClaimJobResponse()
                 async with self._draining.interrupting():
-                    await subscription.wait(min(left, _CLAIM_POLL_SECONDS))
+                    await subscription.wait(min(remaining, _CLAIM_POLL_SECONDS))
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
-        """See the contract."""
         coordinator, fences = wire.renewal_from_proto(request)
         async with self._ledgers.ledger(coordinator) as ledger:
             return wire.renewal_to_proto(await ledger.prolong(fences), self._ledgers.lease_seconds)
@@ -92,7 +89,6 @@ class CoordinatorServicer(CoordinatorServiceServicer):
     async def WatchCoordinator(
         self, request: pb.WatchCoordinatorRequest, context: Context
     ) -> AsyncIterator[pb.WatchCoordinatorResponse]:
-        """See the contract."""
         with Validator() as check:
             coordinator_id = check.required_id("coordinator_id", request.coordinator_id)
         await self._store.enrol(coordinator_cell(coordinator_id))
@@ -100,16 +96,15 @@ class CoordinatorServicer(CoordinatorServiceServicer):
 
         async def look() -> frozenset[str] | None:
             nonlocal cancelled
-            known, cancelled = cancelled, await self._store.cancelled(coordinator_id)
-            return cancelled if cancelled - known else None
+            reported, cancelled = cancelled, await self._store.cancelled(coordinator_id)
+            return cancelled if cancelled - reported else None
 
-        seen = looks(self._notifier, WORK, look)
-        async with aclosing(self._draining.stream(seen, start=0, position_after=lambda _: 0)) as lists:
+        changes = looks(self._notifier, WORK, look)
+        async with aclosing(self._draining.stream(changes, start=0, position_after=lambda _: 0)) as lists:
             async for job_ids in lists:
                 yield pb.WatchCoordinatorResponse(cancel_requested_job_ids=sorted(job_ids or ()))
 
     async def GetWorkContext(self, request: pb.GetWorkContextRequest, context: Context) -> pb.GetWorkContextResponse:
-        """See the contract."""
         with Validator() as check:
             held = wire.held_lease_from_proto(check, request.coordinator_id, request.lease)
         return context_to_proto(await self._store.context(held))
@@ -117,30 +112,29 @@ class CoordinatorServicer(CoordinatorServiceServicer):
     async def AppendEvents(
         self, request_iterator: AsyncIterator[pb.AppendEventsRequest], context: Context
     ) -> pb.AppendEventsResponse:
-        """See the contract."""
         first = await anext(aiter(request_iterator), pb.AppendEventsRequest())
         with Validator() as check:
             held = wire.held_lease_from_proto(check, first.coordinator_id, first.lease)
             execution_id = check.required_id("execution_id", first.execution_id)
-        following = await self._store.append(held, execution_id, events_from_proto(first), last=first.is_last)
+        next_sequence = await self._store.append(held, execution_id, events_from_proto(first), last=first.is_last)
         async for request in request_iterator:
-            following = await self._store.append(held, execution_id, events_from_proto(request), last=request.is_last)
-        return pb.AppendEventsResponse(next_sequence=following)
+            next_sequence = await self._store.append(
+                held, execution_id, events_from_proto(request), last=request.is_last
+            )
+        return pb.AppendEventsResponse(next_sequence=next_sequence)
 
     async def CompleteJob(self, request: pb.CompleteJobRequest, context: Context) -> pb.CompleteJobResponse:
-        """See the contract."""
         held, output = wire.completion_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
-            if (await self._jobs.job(held.job_id)).state is not JobState.SUCCEEDED:  # else it is a repetition
+            if (await self._jobs.job(held.job_id)).state is not JobState.SUCCEEDED:  # else this is a repetition
                 if lease.order.policy.checkpoints:
                     check_approved(await self._store.ask(held, end_question(lease, output)))
                 await complete(ledger, lease, output)
         return pb.CompleteJobResponse(job=job_wire.job_to_proto(await self._jobs.job(held.job_id)))
 
     async def FailJob(self, request: pb.FailJobRequest, context: Context) -> pb.FailJobResponse:
-        """See the contract."""
         held, failure, output = wire.failure_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
-            if (await self._jobs.job(held.job_id)).state not in _GIVEN_UP:
+            if (await self._jobs.job(held.job_id)).state not in _ALREADY_FAILED:
                 await fail(ledger, lease, failure, output)
         return pb.FailJobResponse(job=job_wire.job_to_proto(await self._jobs.job(held.job_id)))

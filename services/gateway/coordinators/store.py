@@ -1,4 +1,4 @@
-"""What coordinators claim, hold and are told. Each method is one transaction."""
+"""What coordinators claim, hold and read, in SQL. Each method is one transaction."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -35,14 +35,14 @@ from services.lifecycle.model.value import load
 from services.lifecycle.orphans import JobStatus
 
 _LEASES = (
-    select(jobs, executions.c.cell_id.label("lies_on"), cells.c.kind.label("holder"))
+    select(jobs, executions.c.cell_id.label("execution_cell_id"), cells.c.kind.label("holder"))
     .join_from(jobs, executions, executions.c.execution_id == jobs.c.execution_id)
     .join(cells, cells.c.cell_id == jobs.c.cell_id, isouter=True)
 )
 
 
 class CoordinatorStore:
-    """Knows what coordinators have. `lease_seconds` is how long a claim lasts."""
+    """Reads and writes for coordinators. `lease_seconds` is how long a claim lasts without a heartbeat."""
 
     def __init__(
         self,
@@ -62,56 +62,59 @@ class CoordinatorStore:
         self._events = events
 
     async def enrol(self, cell: Cell) -> None:
-        """Write down a coordinator, unless it is known. Raises FailedPrecondition (NOT_A_COORDINATOR)."""
+        """Record a coordinator, unless it is known. Raises FailedPrecondition (NOT_A_COORDINATOR)."""
         row = asdict(cell) | {"start_time": NOW, "beat_time": NOW}
         async with self._engine.begin() as connection:
             await insert_if_absent(connection, cells, row)
             kind = select(cells.c.kind).where(cells.c.cell_id == cell.cell_id)
             if (await connection.execute(kind)).scalar_one() != CellKind.COORDINATOR:
                 raise FailedPrecondition(
-                    "NOT_A_COORDINATOR", f"{cell.cell_id!r} is a gateway's cell: take another id", cell.cell_id
+                    "NOT_A_COORDINATOR", f"{cell.cell_id!r} is a gateway's cell: use another id", cell.cell_id
                 )
 
     async def claim(self, coordinator_id: str, claim_filter: ClaimFilter, key: IdempotencyKey | None) -> Lease | None:
-        """Take a job; for a request that was made before, the job that it took, if that lease still holds.
+        """Claim a job; for a repeated request, return the lease of the first one, if it still holds.
 
         Raises AlreadyExists (REQUEST_ID_REUSED).
         """
         claimer = Claimer(coordinator_id, self._lease_seconds, self._ageing_seconds)
         async with self._engine.connect() as connection, connection.begin() as transaction:
             lease = await claimer.claim(connection, claim_filter, takes_over=self._takes_over())
-            if lease is None:  # this answer is not kept: the same call may still become one with a job
+            if lease is None:  # the key is not recorded: a repetition may still get a job
                 earlier = await idempotency.find(connection, key)
             else:
                 earlier = await idempotency.claim(connection, key, str(lease.token))
                 if earlier is not None:
-                    await transaction.rollback()
+                    await transaction.rollback()  # gives the job back: the first request has claimed one already
         if earlier is not None:
-            return await self._taken(coordinator_id, earlier)
+            return await self._lease_of(coordinator_id, earlier)
         if lease is not None:
             self._notifier.notify(lease.job_id)
         return lease
 
     async def lease(self, held: HeldLease) -> Lease:
-        """Return a lease that a coordinator has, though its job may have ended.
+        """Return the lease that a coordinator holds; its job may have ended.
 
         Raises NotFound, PermissionDenied (PROJECT_NOT_ALLOWED), Aborted (LEASE_LOST).
         """
         async with self._engine.begin() as connection:
-            row = await _held(connection, held)
+            row = await _held_row(connection, held)
         return _lease(row)
 
     async def context(self, held: HeldLease) -> WorkContext:
-        """Return all that is needed to do a job. Raises what `lease` raises, also when the job has ended."""
+        """Return everything that is needed to do a job.
+
+        Raises what `lease` raises; LEASE_LOST also when the job has ended.
+        """
         async with self._engine.begin() as connection:
-            row = await _held(connection, held)
+            row = await _held_row(connection, held)
             if row.state != JobState.RUNNING:
-                raise lost(held, row.fence)
+                raise lease_lost(held, row.fence)
             view = await job_view(connection, held.job_id)
             order = view.order
             work_item, related = None, []
             if order.work_item_id:
-                work_item = await WORK_ITEMS.made(connection, order.work_item_id)
+                work_item = await WORK_ITEMS.get_even_deleted(connection, order.work_item_id)
                 for work_item_id in work_item.related_work_item_ids:
                     try:
                         related.append(await WORK_ITEMS.get(connection, work_item_id, order.project_id))
@@ -119,7 +122,7 @@ class CoordinatorStore:
                         continue
             return WorkContext(
                 view=view,
-                project=await PROJECTS.made(connection, order.project_id),
+                project=await PROJECTS.get_even_deleted(connection, order.project_id),
                 work_item=work_item,
                 related=related,
                 repository=await REPOSITORIES.get(connection, order.repository_id) if order.repository_id else None,
@@ -131,32 +134,33 @@ class CoordinatorStore:
             )
 
     async def append(self, held: HeldLease, execution_id: str, events: list[NumberedEvent], *, last: bool) -> int:
-        """Keep events of a job that is held, or has ended under this lease; return the number of the next.
+        """Store events of a job that is held, or has ended under this lease; return the next event's number.
 
         Raises what `lease` raises, and what EventStore.append does.
         """
         async with self._engine.begin() as connection:
-            await _held(connection, held)
-            following = await self._events.append(connection, held.job_id, execution_id, events, last=last)
+            await _held_row(connection, held)
+            next_sequence = await self._events.append(connection, held.job_id, execution_id, events, last=last)
         self._notifier.notify(held.job_id)
-        return following
+        return next_sequence
 
     async def ask(self, held: HeldLease, question: Question) -> Checkpoint:
-        """Ask a person, once an attempt, while the coordinator keeps the job; return how it stands.
+        """Ask a person, once an attempt, while the coordinator keeps the job; return the checkpoint as it is now.
 
-        Raises what `lease` raises, also when the job has ended.
+        Raises what `lease` raises; LEASE_LOST also when the job has ended.
         """
         async with self._engine.begin() as connection:
-            await job_row(connection, held.job_id, locked=True)  # it does not end meanwhile, with a question left open
-            row = await _held(connection, held)
+            # Locked, so that the job cannot end meanwhile and leave the question open.
+            await job_row(connection, held.job_id, locked=True)
+            row = await _held_row(connection, held)
             if row.state != JobState.RUNNING:
-                raise lost(held, row.fence)
-            asked = await write_question(connection, _lease(row), question)
+                raise lease_lost(held, row.fence)
+            checkpoint = await write_question(connection, _lease(row), question)
         self._notifier.notify(held.job_id)
-        return asked
+        return checkpoint
 
     async def cancelled(self, coordinator_id: str) -> frozenset[str]:
-        """Return the jobs that a coordinator holds and somebody wants to end."""
+        """Return the ids of the jobs that a coordinator holds and whose cancellation is requested."""
         query = select(jobs.c.job_id).where(
             jobs.c.cell_id == coordinator_id,
             jobs.c.state == JobState.RUNNING,
@@ -166,43 +170,45 @@ class CoordinatorStore:
         async with self._engine.begin() as connection:
             return frozenset((await connection.execute(query)).scalars())
 
-    async def standings(self, coordinator_id: str, job_ids: Sequence[str]) -> Mapping[str, JobStatus]:
-        """Return how a coordinator stands to jobs; those that are not known, or not allowed, are left out."""
+    async def job_statuses(self, coordinator_id: str, job_ids: Sequence[str]) -> Mapping[str, JobStatus]:
+        """Return the status of jobs on a coordinator; jobs that are unknown or not allowed are left out."""
         projects = scope.visible()
         if projects is not None:
-            seen = select(jobs.c.job_id).where(jobs.c.job_id.in_(job_ids), jobs.c.project_id.in_(sorted(projects)))
+            visible_ids = select(jobs.c.job_id).where(
+                jobs.c.job_id.in_(job_ids), jobs.c.project_id.in_(sorted(projects))
+            )
             async with self._engine.begin() as connection:
-                job_ids = (await connection.execute(seen)).scalars().all()
+                job_ids = (await connection.execute(visible_ids)).scalars().all()
         return await JobStatuses(self._engine, coordinator_id).of(job_ids)
 
-    async def _taken(self, coordinator_id: str, reference: str) -> Lease | None:
-        job_id, _, fence = reference.partition("/")
-        mine = and_(jobs.c.job_id == job_id, jobs.c.fence == int(fence), jobs.c.cell_id == coordinator_id)
+    async def _lease_of(self, coordinator_id: str, token: str) -> Lease | None:
+        job_id, _, fence = token.partition("/")
+        is_held = and_(jobs.c.job_id == job_id, jobs.c.fence == int(fence), jobs.c.cell_id == coordinator_id)
         async with self._engine.begin() as connection:
-            row = (await connection.execute(_LEASES.where(mine, jobs.c.state == JobState.RUNNING))).first()
+            row = (await connection.execute(_LEASES.where(is_held, jobs.c.state == JobState.RUNNING))).first()
         return None if row is None else _lease(row)
 
 
-def lost(held: HeldLease, actual: int | None = None) -> Aborted:
-    """Return what is said to a coordinator that no longer has a job; `actual` is whose turn it is now, if known."""
+def lease_lost(held: HeldLease, actual: int | None = None) -> Aborted:
+    """Return the error for a coordinator that no longer holds a job; `actual` is the current fence, if known."""
     return Aborted(
         "LEASE_LOST",
-        f"job {held.job_id!r} is no longer this coordinator's, or has ended: drop it, and end what runs of it",
+        f"job {held.job_id!r} is no longer this coordinator's, or has ended: drop it, and stop what still runs for it",
         expected=str(held.fence),
         actual="" if actual is None else str(actual),
     )
 
 
-async def _held(connection: AsyncConnection, held: HeldLease) -> Row[Any]:
+async def _held_row(connection: AsyncConnection, held: HeldLease) -> Row[Any]:
     row = (await connection.execute(_LEASES.where(jobs.c.job_id == held.job_id))).first()
     if row is None:
         if scope.visible() is not None:
             raise scope.not_allowed()
         raise NotFound("job", held.job_id)
     scope.check(row.project_id)
-    # What a gateway's own cell holds is nobody else's, whoever names it.
+    # A lease that a gateway's own cell holds is refused, whoever names it.
     if (row.fence, row.cell_id, row.holder) != (held.fence, held.coordinator_id, CellKind.COORDINATOR):
-        raise lost(held, row.fence)
+        raise lease_lost(held, row.fence)
     return row
 
 
@@ -214,7 +220,7 @@ def _lease(row: Row[Any]) -> Lease:
         row.execution_id,
         load(JobSpec, row.definition),
         cancel_requested=row.cancel_requested,
-        is_moved=row.lies_on != row.cell_id,
+        is_moved=row.execution_cell_id != row.cell_id,
         last_attempt=row.last_attempt,
         snapshot_id=row.snapshot_id,
     )

@@ -1,4 +1,4 @@
-"""Claims, leases and ends of jobs between messages and values: first what is read, then what is written."""
+"""Convert claims, leases and endings of jobs between messages and values: first the readers, then the writers."""
 
 import re
 from dataclasses import replace
@@ -26,24 +26,24 @@ _MAX_CAPACITY: Final = 1000
 _MAX_FILTERS: Final = 100
 _MAX_NAME_CHARACTERS: Final = 63
 _MAX_WAIT_SECONDS: Final = 300.0
-_ANSWER_SECONDS: Final = 1.0  # before the deadline, for the answer to arrive
+_ANSWER_SECONDS: Final = 1.0  # left of the call's deadline, for the answer to arrive
 _MAX_TEXT_BYTES: Final = 64 * KIB
 _MAX_MESSAGE_BYTES: Final = 4 * KIB
 _MAX_URL_CHARACTERS: Final = 2048
 
-_REASON: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
-_COMMIT: Final = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})?")
-_URL: Final = re.compile(r"(https?://[^\s\x00-\x1f\x7f/?#@]+([/?#][^\s\x00-\x1f\x7f]*)?)?")
+_REASON_PATTERN: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
+_COMMIT_PATTERN: Final = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})?")
+_URL_PATTERN: Final = re.compile(r"(https?://[^\s\x00-\x1f\x7f/?#@]+([/?#][^\s\x00-\x1f\x7f]*)?)?")
 
 
 def held_lease_from_proto(check: Validator, coordinator_id: str, lease: pb.Lease, prefix: str = "") -> HeldLease:
-    """Read whose lease a call is made under."""
+    """Read the lease under which a call is made."""
     name = check.required_id(f"{prefix}coordinator_id", coordinator_id)
     return HeldLease(name, *_lease_from_proto(check, f"{prefix}lease", lease))
 
 
 def coordinator_from_proto(request: pb.RegisterCoordinatorRequest) -> Cell:
-    """Read who has been started. Raises Invalid with all violations."""
+    """Read the coordinator that has been started. Raises Invalid with all violations."""
     with Validator() as check:
         if not 0 <= request.capacity <= _MAX_CAPACITY:
             check.add("capacity", f"must be from 0 to {_MAX_CAPACITY}")
@@ -60,9 +60,11 @@ def coordinator_from_proto(request: pb.RegisterCoordinatorRequest) -> Cell:
 def claim_from_proto(
     request: pb.ClaimJobRequest, remaining: float | None
 ) -> tuple[Cell, ClaimFilter, IdempotencyKey | None, float]:
-    """Read who claims, what, and for how many seconds at most; `remaining` is what the call has.
+    """Read a claim; `remaining` is the number of seconds until the call's deadline, or None.
 
-    Raises Invalid with all violations, PermissionDenied for a project that the caller's token is not for.
+    Return the claimer's cell, its filter, the request's key, and for how many seconds to wait at most.
+
+    Raises Invalid with all violations, PermissionDenied for a project that the caller's token does not cover.
     """
     with Validator() as check:
         coordinator_id = check.required_id("coordinator_id", request.coordinator_id)
@@ -90,7 +92,7 @@ def claim_from_proto(
 
 
 def renewal_from_proto(request: pb.RenewLeaseRequest) -> tuple[Cell, list[Fence]]:
-    """Read what a coordinator holds. Raises Invalid with all violations."""
+    """Read which leases a coordinator renews. Raises Invalid with all violations."""
     with Validator() as check:
         coordinator_id = check.required_id("coordinator_id", request.coordinator_id)
         if len(request.leases) > _MAX_LEASES:
@@ -102,15 +104,15 @@ def renewal_from_proto(request: pb.RenewLeaseRequest) -> tuple[Cell, list[Fence]
 
 
 def completion_from_proto(request: pb.CompleteJobRequest) -> tuple[HeldLease, Output]:
-    """Read how a job has ended well. Raises Invalid with all violations."""
+    """Read the output of a job that has succeeded. Raises Invalid with all violations."""
     with Validator() as check:
-        whose = held_lease_from_proto(check, request.coordinator_id, request.lease)
-        if len(request.pull_request_url) > _MAX_URL_CHARACTERS or not _URL.fullmatch(request.pull_request_url):
-            form = f"must be an http or https URL of at most {_MAX_URL_CHARACTERS} characters, with no user in it"
-            check.add("pull_request_url", form)
+        held = held_lease_from_proto(check, request.coordinator_id, request.lease)
+        if len(request.pull_request_url) > _MAX_URL_CHARACTERS or not _URL_PATTERN.fullmatch(request.pull_request_url):
+            rule = f"must be an http or https URL of at most {_MAX_URL_CHARACTERS} characters, with no user in it"
+            check.add("pull_request_url", rule)
         if request.pull_request_number < 0:
             check.add("pull_request_number", "must not be negative")
-        if not _COMMIT.fullmatch(request.commit_id):
+        if not _COMMIT_PATTERN.fullmatch(request.commit_id):
             check.add("commit_id", "must be 40 or 64 characters of 0-9 and a-f")
         output = replace(
             _usage_from_proto(check, request.usage),
@@ -122,24 +124,24 @@ def completion_from_proto(request: pb.CompleteJobRequest) -> tuple[HeldLease, Ou
             pull_request_number=request.pull_request_number,
             review_comment=check.text("review_comment", request.review_comment, _MAX_TEXT_BYTES),
         )
-    return whose, output
+    return held, output
 
 
 def failure_from_proto(request: pb.FailJobRequest) -> tuple[HeldLease, Failure, Output]:
-    """Read why an attempt came to nothing, and what there is all the same. Raises Invalid with all violations."""
+    """Read why an attempt failed, and the output that there is all the same. Raises Invalid with all violations."""
     with Validator() as check:
-        whose = held_lease_from_proto(check, request.coordinator_id, request.lease)
-        if not _REASON.fullmatch(request.reason):
-            check.add("reason", "must be 1 to 63 of A-Z, 0-9 and '_', beginning with a letter")
+        held = held_lease_from_proto(check, request.coordinator_id, request.lease)
+        if not _REASON_PATTERN.fullmatch(request.reason):
+            check.add("reason", "must be 1 to 63 characters of A-Z, 0-9 and '_', beginning with a letter")
         message = check.text("message", request.message, _MAX_MESSAGE_BYTES)
         output = replace(
             _usage_from_proto(check, request.usage), summary=check.text("summary", request.summary, _MAX_TEXT_BYTES)
         )
-    return whose, Failure(request.reason, message), output
+    return held, Failure(request.reason, message), output
 
 
 def claimed_job_to_proto(lease: Lease, lease_seconds: float) -> pb.ClaimedJob:
-    """Write a job that was given to a coordinator."""
+    """Write a job that a coordinator has claimed."""
     return pb.ClaimedJob(
         lease=pb.Lease(job_id=lease.job_id, fence=lease.fence),
         attempt=lease.attempt,
@@ -154,7 +156,7 @@ def claimed_job_to_proto(lease: Lease, lease_seconds: float) -> pb.ClaimedJob:
 
 
 def renewal_to_proto(beat: Beat, lease_seconds: float) -> pb.RenewLeaseResponse:
-    """Write what became of leases."""
+    """Write which leases still hold, and which jobs are to be cancelled."""
     return pb.RenewLeaseResponse(
         held_job_ids=sorted(beat.held),
         cancel_requested_job_ids=sorted(beat.cancel_requested),
@@ -164,18 +166,18 @@ def renewal_to_proto(beat: Beat, lease_seconds: float) -> pb.RenewLeaseResponse:
 
 def _lease_from_proto(check: Validator, field: str, lease: pb.Lease) -> tuple[str, int]:
     if lease.fence < 1:
-        check.add(f"{field}.fence", "must be a number from 1")
+        check.add(f"{field}.fence", "must be at least 1")
     return check.required_id(f"{field}.job_id", lease.job_id), lease.fence
 
 
 def _usage_from_proto(check: Validator, usage: pb.Usage) -> Output:
-    known = {field.name: number for field, number in usage.ListFields()}
-    for name, number in known.items():
+    counts = {field.name: number for field, number in usage.ListFields()}
+    for name, number in counts.items():
         if not 0 <= number < 1 << 62:
             check.add(f"usage.{name}", "must not be negative")
     return Output(
-        tokens_used=known.get("tokens_used"),
-        cost_usd=known.get("cost_usd"),
-        tool_calls=known.get("tool_calls"),
-        turns=known.get("turns"),
+        tokens_used=counts.get("tokens_used"),
+        cost_usd=counts.get("cost_usd"),
+        tool_calls=counts.get("tool_calls"),
+        turns=counts.get("turns"),
     )

@@ -1,5 +1,5 @@
-"""Owns what is to be called in the life of a job, and what was.
+"""Owns the hooks, which are called in the life of a job, and the history of their calls.
 
-Promises the order in which hooks are called, that a removed or disabled one is called by no job that is taken later,
-and one record a call, however often the call was tried, or begun again.
+Guarantees the order in which hooks are called, that no job which is claimed later calls a removed or disabled hook, and
+one record for each call, however often the call was tried or begun again.
 """

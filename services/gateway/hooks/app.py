@@ -1,4 +1,4 @@
-"""Puts hooks together."""
+"""Assembles the service for hooks."""
 
 from boatyard.gateway.v1 import hook_pb2
 from boatyard.gateway.v1.hook_pb2_grpc import add_HookServiceServicer_to_server
@@ -14,7 +14,7 @@ from services.lifecycle.webhooks import AllowList, Webhooks
 
 
 def registration(engine: AsyncEngine, document_of: DocumentOf, nodes: Nodes, allowed: AllowList) -> Registration:
-    """Return HookService, which calls what `allowed` admits, and runs commands on these nodes."""
+    """Return HookService; its dry runs call the addresses that `allowed` admits, and run commands on `nodes`."""
     return Registration(
         hook_pb2.DESCRIPTOR.services_by_name["HookService"].full_name,
         add_HookServiceServicer_to_server,

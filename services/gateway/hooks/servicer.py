@@ -1,4 +1,4 @@
-"""The RPCs of hooks: from the wire to the store and back."""
+"""The RPCs of HookService: they translate between messages and the stores."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from services.lifecycle.hook_dry_run import HookDryRun
 from services.lifecycle.webhooks import AllowList
 
 DocumentOf = Callable[[str], Awaitable[bytes]]
-"""Returns a job, by its id, as hooks get it. Raises NotFound."""
+"""Returns the document that hooks get of the job with this id. Raises NotFound."""
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -25,16 +25,15 @@ class HookServicer(HookServiceServicer):
     """Serves boatyard.gateway.v1.HookService."""
 
     def __init__(
-        self, hooks: HookStore, calls: CallStore, allowed: AllowList, rehearsal: HookDryRun, document_of: DocumentOf
+        self, hooks: HookStore, calls: CallStore, allowed: AllowList, dry_run: HookDryRun, document_of: DocumentOf
     ) -> None:
         self._hooks = hooks
         self._calls = calls
         self._allowed = allowed
-        self._rehearsal = rehearsal
+        self._dry_run = dry_run
         self._document_of = document_of
 
     async def RegisterHook(self, request: pb.RegisterHookRequest, context: Context) -> pb.RegisterHookResponse:
-        """See the contract."""
         with Validator() as check:
             check.part(request, "hook")
             hook = wire.hook_from_proto(check, request.hook, self._allowed)
@@ -43,7 +42,6 @@ class HookServicer(HookServiceServicer):
         return pb.RegisterHookResponse(hook=wire.hook_to_proto(hook, with_secret=True))
 
     async def ListHooks(self, request: pb.ListHooksRequest, context: Context) -> pb.ListHooksResponse:
-        """See the contract."""
         with Validator() as check:
             project_id = check.optional_id("project_id", request.project_id)
             page = check.page(request, request.page_size, request.page_token)
@@ -51,35 +49,30 @@ class HookServicer(HookServiceServicer):
         return pb.ListHooksResponse(hooks=map(wire.hook_to_proto, hooks), next_page_token=token)
 
     async def GetHook(self, request: pb.GetHookRequest, context: Context) -> pb.GetHookResponse:
-        """See the contract."""
         with Validator() as check:
             hook_id = check.required_id("hook_id", request.hook_id)
         return pb.GetHookResponse(hook=wire.hook_to_proto(await self._hooks.get(hook_id)))
 
     async def UpdateHook(self, request: pb.UpdateHookRequest, context: Context) -> pb.UpdateHookResponse:
-        """See the contract."""
         with Validator() as check:
             hook_id, change, has_secret = wire.hook_change_from_proto(check, request, self._allowed)
         hook = await self._hooks.update(hook_id, change)
         return pb.UpdateHookResponse(hook=wire.hook_to_proto(hook, with_secret=has_secret))
 
     async def UnregisterHook(self, request: pb.UnregisterHookRequest, context: Context) -> pb.UnregisterHookResponse:
-        """See the contract."""
         with Validator() as check:
             hook_id = check.required_id("hook_id", request.hook_id)
         await self._hooks.unregister(hook_id, datetime.now(UTC))
         return pb.UnregisterHookResponse()
 
     async def ListHookCalls(self, request: pb.ListHookCallsRequest, context: Context) -> pb.ListHookCallsResponse:
-        """See the contract."""
         calls, token = await self._calls.page(*wire.list_hook_calls_from_proto(request))
         return pb.ListHookCallsResponse(calls=map(wire.call_to_proto, calls), next_page_token=token)
 
     async def DryRunHook(self, request: pb.DryRunHookRequest, context: Context) -> pb.DryRunHookResponse:
-        """See the contract."""
         with Validator() as check:
             hook_id = check.required_id("hook_id", request.hook_id)
             job_id = check.optional_id("job_id", request.job_id)
         hook, key = await self._hooks.get_with_key(hook_id)
         document = await self._document_of(job_id) if job_id else wire.sample_document(hook)
-        return wire.dry_run_to_proto(await self._rehearsal.call(hook.to_call(), key, document))
+        return wire.dry_run_to_proto(await self._dry_run.call(hook.to_call(), key, document))

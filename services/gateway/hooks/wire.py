@@ -1,4 +1,4 @@
-"""Between the contract's messages and hooks. Checks everything that a request can get wrong."""
+"""Convert hooks and their calls between messages and values, and check everything that a request can get wrong."""
 
 import re
 import secrets
@@ -16,7 +16,7 @@ from services.common.ids import new_id
 from services.gateway import scope
 from services.gateway.catalog.update_wire import Form
 from services.gateway.catalog.wire import project_id_from_proto
-from services.gateway.hooks.store import FIXED
+from services.gateway.hooks.store import IMMUTABLE
 from services.gateway.values.catalog import DEFAULT_PROJECT_ID
 from services.gateway.values.hooks import (
     DEFAULT_TIMEOUT,
@@ -43,13 +43,13 @@ _POLICIES: Final = {
     pb.Hook.FAILURE_POLICY_FAIL: FailurePolicy.FAIL,
     pb.Hook.FAILURE_POLICY_IGNORE: FailurePolicy.IGNORE,
 }
-_WITH_SECRET: Final = frozenset({"webhook", "webhook.secret", "callback", "callback.token"})
-_TOKEN: Final = re.compile(r"[\x21-\x7e]{16,1024}")
+_SECRET_PATHS: Final = frozenset({"webhook", "webhook.secret", "callback", "callback.token"})
+_TOKEN_PATTERN: Final = re.compile(r"[\x21-\x7e]{16,1024}")
 _POLICY_NUMBERS: Final = {policy: number for number, policy in _POLICIES.items()}
 
 
 def hook_from_proto(check: Validator, message: pb.Hook, allowed: AllowList) -> Hook:
-    """Read a hook that is to be registered; a server without a secret gets one."""
+    """Read a hook that is to be registered; make a secret for a webhook or callback without one."""
     timeout = DEFAULT_TIMEOUT
     if message.HasField("timeout"):
         timeout = check.duration("hook.timeout", message.timeout, MAX_TIMEOUT)
@@ -65,7 +65,7 @@ def hook_from_proto(check: Validator, message: pb.Hook, allowed: AllowList) -> H
     if message.all_projects:
         scope.check_all()
     if message.all_projects and message.project_id:
-        check.add("hook.all_projects", "excludes `project_id`: one of them alone")
+        check.add("hook.all_projects", "excludes `project_id`: set only one of them")
     return Hook(
         hook_id=new_id("hook"),
         project_id="" if message.all_projects else project_id_from_proto(check, "hook.project_id", message.project_id),
@@ -86,7 +86,7 @@ def hook_from_proto(check: Validator, message: pb.Hook, allowed: AllowList) -> H
 
 
 def list_hook_calls_from_proto(request: pb.ListHookCallsRequest) -> tuple[CallFilter, Page]:
-    """Read which calls to list. Raises Invalid with all violations."""
+    """Read the filter and the page for listing calls. Raises Invalid with all violations."""
     with Validator() as check:
         filters = CallFilter(
             project_id=check.optional_id("project_id", request.project_id),
@@ -118,7 +118,7 @@ def call_to_proto(value: CallView) -> pb.HookCall:
 
 
 def sample_document(hook: Hook) -> bytes:
-    """Make up a job, as hooks get it, where nobody has named one: as it would be when this hook is called."""
+    """Make up the document of a job, for a dry run without one, in the state in which this hook would be called."""
     ends = {HookEvent.POST: job_pb2.Job.STATE_SUCCEEDED, HookEvent.ERROR: job_pb2.Job.STATE_FAILED}
     job = job_pb2.Job(
         job_id="job-sample",
@@ -135,7 +135,7 @@ def sample_document(hook: Hook) -> bytes:
 
 
 def dry_run_to_proto(value: DryRunResult) -> pb.DryRunHookResponse:
-    """Write what came of trying a hook out."""
+    """Write the result of a dry run."""
     return pb.DryRunHookResponse(
         call_id=value.call_id,
         outcome=_CALL_STATE_NUMBERS[value.state],
@@ -150,7 +150,7 @@ def dry_run_to_proto(value: DryRunResult) -> pb.DryRunHookResponse:
 
 
 def hook_to_proto(value: Hook, *, with_secret: bool = False) -> pb.Hook:
-    """Write a hook."""
+    """Write a hook; its secret or token only `with_secret`."""
     message = pb.Hook(
         hook_id=value.hook_id,
         project_id=value.project_id,
@@ -179,20 +179,24 @@ def hook_to_proto(value: Hook, *, with_secret: bool = False) -> pb.Hook:
 def hook_change_from_proto(
     check: Validator, request: pb.UpdateHookRequest, allowed: AllowList
 ) -> tuple[str, Callable[[Hook], Hook], bool]:
-    """Read an update: of which hook it is, what it makes of that (raising Invalid, too), and whether of its secret."""
+    """Read an update.
+
+    Return the hook's id, a function that applies the update (which may raise Invalid, too), and True when the update
+    may change the secret.
+    """
     form = Form(
         "hook",
         partial(hook_to_proto, with_secret=True),
-        lambda inner, message: hook_from_proto(inner, message, allowed),
-        fixed=frozenset({*FIXED, "all_projects"}),
-        entered=frozenset({"webhook", "callback"}),
+        lambda result_check, message: hook_from_proto(result_check, message, allowed),
+        immutable=frozenset({*IMMUTABLE, "all_projects"}),
+        nested=frozenset({"webhook", "callback"}),
     )
-    hook_id, change = form.change(check, request)
-    return hook_id, change, not _WITH_SECRET.isdisjoint(request.update_mask.paths)
+    hook_id, change = form.change_from_proto(check, request)
+    return hook_id, change, not _SECRET_PATHS.isdisjoint(request.update_mask.paths)
 
 
 def _webhook_from_proto(check: Validator, message: pb.Webhook, allowed: AllowList) -> tuple[str, str]:
-    """Read a webhook's URL and secret; without one it gets one."""
+    """Read a webhook's URL and secret; make a secret when there is none."""
     if complaint := url_complaint(message.url, allowed):
         check.add("hook.webhook.url", complaint)
     if message.secret and (complaint := secret_complaint(message.secret)):
@@ -201,10 +205,10 @@ def _webhook_from_proto(check: Validator, message: pb.Webhook, allowed: AllowLis
 
 
 def _callback_from_proto(check: Validator, message: pb.Callback, allowed: AllowList) -> tuple[str, str]:
-    """Read a callback's URL and token; without one it gets one."""
+    """Read a callback's URL and token; make a token when there is none."""
     if complaint := callback_complaint(message.url, allowed):
         check.add("hook.callback.url", complaint)
-    if message.token and not _TOKEN.fullmatch(message.token):
+    if message.token and not _TOKEN_PATTERN.fullmatch(message.token):
         check.add("hook.callback.token", "must be 16 to 1024 visible ASCII characters")
     return message.url, message.token or secrets.token_urlsafe(32)
 
@@ -216,10 +220,11 @@ def _scope_from_proto(check: Validator, field: str, values: Sequence[str]) -> tu
 
 
 def _stage_from_proto(check: Validator, stage: str, event: HookEvent) -> str:
-    known = STAGES.get(event, ("",))
-    if stage not in known:
+    allowed_stages = STAGES.get(event, ("",))
+    if stage not in allowed_stages:
         check.add(
-            "hook.stage", f"must be {' or '.join(known)} for {event}" if event in STAGES else f"is not for {event}"
+            "hook.stage",
+            f"must be {' or '.join(allowed_stages)} for {event}" if event in STAGES else f"is not for {event}",
         )
     return stage
 

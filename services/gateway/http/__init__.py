@@ -1,1 +1,1 @@
-"""What the gateway serves over HTTP, beside its RPCs: its cell's metrics, for Prometheus, and whether it is well."""
+"""What the gateway serves over HTTP, besides its RPCs: its cell's metrics, for Prometheus, and its health."""

@@ -1,4 +1,4 @@
-"""Who may see a page: whoever shows a bearer token that the RPCs take too, of the role that the page is for."""
+"""Access to pages: for callers with a bearer token that the RPCs accept too, and with the role that a page requires."""
 
 import math
 from typing import Final
@@ -21,25 +21,25 @@ _CODES: Final = {
 
 
 class PageAccess:
-    """Asks the gateway's one authenticator, for which a page's path is a method."""
+    """Checks callers with the gateway's authenticator, to which a page's path is a method."""
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
 
     async def to_all_projects(self, request: Request) -> None:
-        """Let a caller in to a page that is about all projects.
+        """Admit a caller to a page that is about all projects.
 
         Raises Unauthenticated (TOKEN_REQUIRED), PermissionDenied (ROLE_REQUIRED, PROJECT_NOT_ALLOWED), Exhausted
-        (TOO_MANY_FAILURES), or Unavailable while the database, which knows the tokens, is away.
+        (TOO_MANY_FAILURES), or Unavailable while the database, which holds the tokens, is unreachable.
         """
         token = bearer(request.headers.get(AUTHORIZATION_METADATA_KEY, ""))
-        shown = Credentials(token, request.url.path, _peer(request), dict(request.headers))
-        structlog.contextvars.bind_contextvars(**{CALLER: await self._authenticator.authenticate(shown)})
+        credentials = Credentials(token, request.url.path, _peer(request), dict(request.headers))
+        structlog.contextvars.bind_contextvars(**{CALLER: await self._authenticator.authenticate(credentials)})
         scope.check_all()
 
 
 async def refuse(request: Request, error: Exception) -> Response:  # noqa: ARG001 - as Starlette calls it
-    """Say in a sentence why a page is not shown. What callers are not to see becomes 500, in Starlette's words."""
+    """Answer with the reason why a page is refused; raise any other error, which Starlette answers with a bare 500."""
     if not isinstance(error, ServiceError) or error.status not in _CODES:
         raise error
     headers = {"WWW-Authenticate": "Bearer"} if error.status is Status.UNAUTHENTICATED else {}
@@ -49,7 +49,7 @@ async def refuse(request: Request, error: Exception) -> Response:  # noqa: ARG00
 
 
 def _peer(request: Request) -> str:
-    """Return where a request comes from, in gRPC's words, as records have it."""
+    """Return a request's address in gRPC's form, as audit records have it."""
     if request.client is None:
         return ""
     host, port = request.client

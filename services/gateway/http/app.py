@@ -1,4 +1,4 @@
-"""Puts together what the gateway serves over HTTP."""
+"""Assembles what the gateway serves over HTTP."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -21,15 +21,15 @@ from services.gateway.values.principal import Role
 METRICS: Final = "/metrics"
 HEALTH: Final = "/healthz"
 PAGES: Final = {METRICS: Role.VIEWER}
-"""What a caller's token must be for, by path. What is not here is open to everybody."""
+"""The role that a caller's token must have, by path. Other paths are open to everybody."""
 
 
 def http_app(meters: Meters, nodes: Sequence[Node], authenticator: Authenticator, draining: Draining) -> ASGIApp:
-    """Make what is served. `authenticator` has to know PAGES, as methods."""
-    admitting = PageAccess(authenticator)
+    """Return the ASGI application. `authenticator` has to know the paths of PAGES, as methods."""
+    access = PageAccess(authenticator)
 
     async def metrics(request: Request) -> Response:
-        await admitting.to_all_projects(request)
+        await access.to_all_projects(request)
         return Response(await scrape(meters, nodes), media_type=CONTENT_TYPE)
 
     async def health(request: Request) -> Response:  # noqa: ARG001 - a handler's signature

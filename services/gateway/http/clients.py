@@ -1,4 +1,4 @@
-"""The cell's node services, asked for their metrics."""
+"""Clients that read the metrics of the cell's node services."""
 
 from typing import Final
 
@@ -10,25 +10,25 @@ from prometheus_client.metrics_core import Metric
 from services.common.metrics import wire
 from services.lifecycle.nodes import Nodes
 
-_PATIENCE_SECONDS: Final = 2.0
+_TIMEOUT_SECONDS: Final = 2.0
 
 
 def node_metrics(nodes: Nodes) -> list["NodeMetrics"]:
-    """Return what asks each of a cell's nodes."""
+    """Return a client for each of a cell's node services."""
     channels = {"workspace": nodes.workspace, "git": nodes.git, "execution": nodes.execution}
     return [NodeMetrics(service, channel) for service, channel in channels.items()]
 
 
 class NodeMetrics:
-    """The metrics of one node service."""
+    """Reads the metrics of one node service."""
 
     def __init__(self, service: str, channel: grpc.aio.Channel) -> None:
         self.service = service
         self._stub = MetricsServiceStub(channel)
 
     async def read(self) -> list[Metric] | None:
-        """Return its metrics; None where it does not answer in time."""
+        """Return its metrics; None when it does not answer in time."""
         try:
-            return wire.metrics(await self._stub.ReadMetrics(pb.ReadMetricsRequest(), timeout=_PATIENCE_SECONDS))
+            return wire.metrics(await self._stub.ReadMetrics(pb.ReadMetricsRequest(), timeout=_TIMEOUT_SECONDS))
         except grpc.aio.AioRpcError:
             return None

@@ -1,4 +1,4 @@
-"""/metrics: all that a cell counts and measures, as Prometheus reads it."""
+"""The page /metrics: everything that a cell counts and measures, in Prometheus' format."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -15,32 +15,32 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Node(Protocol):
-    """A node service that tells its metrics, or None where it does not answer."""
+    """A node service whose metrics can be read."""
 
     service: str
 
     async def read(self) -> list[Metric] | None:
-        """Ask it."""
+        """Return its metrics; None when it does not answer."""
         ...
 
 
 class Scrape(Collector):
-    """The metrics of a gateway and of its nodes, as they were at one moment."""
+    """The metrics of a gateway and its nodes at one moment."""
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        """See Collector."""
+        """Yield the metrics, for Prometheus' client library."""
         yield from self._metrics
 
 
 async def scrape(gateway: Meters, nodes: Sequence[Node]) -> bytes:
-    """Ask everybody at once, and write what they say. A node that is away is told of as such, and no more."""
+    """Read all metrics concurrently and write them out; a node that does not answer has only `boatyard_up` 0."""
     own, *answers = await asyncio.gather(gateway.read(), *(node.read() for node in nodes))
     up = GaugeMetricFamily(
         "boatyard_up",
-        "Whether a service of the cell answers: 1, or 0 where its metrics are missing.",
+        "1 when a service of the cell answers, 0 when its metrics are missing.",
         labels=["service"],
     )
     up.add_metric(["gateway"], 1)

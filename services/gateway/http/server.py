@@ -1,6 +1,6 @@
-"""An HTTP server in the gateway's own event loop, that ends with it.
+"""An HTTP server that runs in the gateway's event loop, and ends with it.
 
-It serves TLS by the gateway's own certificate, which is followed when it is renewed, as gRPC's server does.
+It serves TLS with the gateway's certificate and, like the gRPC server, takes up a renewed certificate by itself.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from starlette.types import ASGIApp
 from services.common.errors import StartError
 from services.common.rpc.tls import Followed, ServerTls, check_pair
 
-_AT_ONCE: Final = 100  # more are answered with 503
-_WAITING: Final = 128
-_END_SECONDS: Final = 2
+_MAX_CONCURRENT: Final = 100  # more are answered with 503
+_BACKLOG: Final = 128
+_SHUTDOWN_SECONDS: Final = 2
 
 
 class _Server(uvicorn.Server):
@@ -30,7 +30,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def http_server(app: ASGIApp, listen: str, tls: ServerTls | None) -> AsyncIterator[str]:
-    """Serve `app` at `listen` (host:port; port 0 takes any free one) as long as inside; give the real address.
+    """Serve `app` at `listen` (host:port; port 0 takes a free port) inside the block; yield the actual address.
 
     Raises StartError when the port is taken, or the certificate cannot be used.
     """
@@ -45,12 +45,12 @@ async def http_server(app: ASGIApp, listen: str, tls: ServerTls | None) -> Async
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=_AT_ONCE,
-        timeout_graceful_shutdown=_END_SECONDS,
-        ssl_context_factory=None if tls is None else _always(_context_of(tls)),
+        limit_concurrency=_MAX_CONCURRENT,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        ssl_context_factory=None if tls is None else _factory_of(_following_context(tls)),
     )
     server = _Server(config)
-    # Whoever connects before the server has begun waits at the socket.
+    # A client that connects before the server has started waits in the socket's backlog.
     serving = asyncio.create_task(server.serve([listener]), name="http")
     try:
         yield f"{listen.rpartition(':')[0]}:{listener.getsockname()[1]}"
@@ -59,7 +59,7 @@ async def http_server(app: ASGIApp, listen: str, tls: ServerTls | None) -> Async
         await serving
 
 
-def _always(context: ssl.SSLContext) -> Callable[..., ssl.SSLContext]:
+def _factory_of(context: ssl.SSLContext) -> Callable[..., ssl.SSLContext]:
     return lambda *_: context
 
 
@@ -67,7 +67,7 @@ def _listener(listen: str) -> socket.socket:
     host, _, port = listen.rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     try:
-        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_WAITING)
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise StartError(
             f"cannot listen on {listen} for HTTP ({error.strerror}): is another service running there?"
@@ -75,20 +75,20 @@ def _listener(listen: str) -> socket.socket:
         ) from error
 
 
-def _context_of(tls: ServerTls) -> ssl.SSLContext:
-    """Return the context to serve with. Raises StartError where the files are not there or do not fit.
+def _following_context(tls: ServerTls) -> ssl.SSLContext:
+    """Return the context to serve with. Raises StartError when the files are missing or do not fit together.
 
-    At each new connection it is asked whether they have changed; until the new ones fit, the old ones serve on.
+    At each new connection the files are checked for changes; until the new ones fit together, the old ones stay in use.
     """
     files = Followed(tls, lambda: _read_context(tls))
-    first = files.now
+    context = files.now
 
     def follow(connection: ssl.SSLObject | ssl.SSLSocket, *_: Any) -> None:  # noqa: ANN401 - OpenSSL's callback
         files.look()
         connection.context = files.now
 
-    first.sni_callback = follow
-    return first
+    context.sni_callback = follow
+    return context
 
 
 def _read_context(tls: ServerTls) -> ssl.SSLContext:

@@ -1,5 +1,5 @@
-"""What the gateway counts of jobs, and what it looks up of them when somebody asks.
+"""The gateway's metrics of jobs: counters of what it writes, and gauges that it reads from the database on request.
 
-What is counted is what this gateway has written, from its start on: the sum over cells is that of all. What is looked
-up in the database is, but where it says otherwise, everybody's: each cell tells the same.
+Counters count what this gateway has written since its start, so that the total is the sum over cells. Gauges, unless
+their help text says otherwise, are about all cells: each cell reports the same value.
 """

@@ -1,4 +1,4 @@
-"""Puts the gateway's metrics together."""
+"""Assembles the gateway's metrics."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -11,9 +11,9 @@ from services.gateway.metrics.store import GaugeStore
 from services.gateway.values.cells import Cell
 
 
-def gateway_meters(engine: AsyncEngine, cells: CellStore, here: Cell) -> Meters:
-    """Count what is written by way of `engine` from now on."""
+def gateway_meters(engine: AsyncEngine, cells: CellStore, own_cell: Cell) -> Meters:
+    """Return the meters; they count what is written through `engine` from now on."""
     meters = Meters("gateway")
-    on_commit(engine, JobCounters(meters.registry).hear)
-    meters.add(JobGauges(GaugeStore(engine, here.cell_id), cells, here))
+    on_commit(engine, JobCounters(meters.registry).count)
+    meters.add(JobGauges(GaugeStore(engine, own_cell.cell_id), cells, own_cell))
     return meters

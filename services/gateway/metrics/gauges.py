@@ -1,4 +1,4 @@
-"""How jobs and cells stand, as metrics."""
+"""The current number and state of jobs and cells, as metrics."""
 
 import asyncio
 import time
@@ -14,36 +14,38 @@ from services.gateway.metrics.store import GaugeStore
 from services.gateway.values.cells import Cell, CellState
 
 _FRESH_SECONDS: Final = 2.0
-_EVERYBODYS: Final = "Each cell on one database tells the same: take the max, not the sum."
+_SAME_ON_ALL_CELLS: Final = "Every cell on one database reports the same value: take the max, not the sum."
 
 
 class JobGauges:
-    """Looks them up, at most every 2 s, however often it is asked."""
+    """Reads the gauges from the database at most every 2 s, however often they are requested."""
 
-    def __init__(self, store: GaugeStore, cells: CellStore, here: Cell) -> None:
+    def __init__(self, store: GaugeStore, cells: CellStore, own_cell: Cell) -> None:
         self._store = store
         self._cells = cells
-        self._here = here
-        self._known: list[Metric] = []
-        self._until = float("-inf")  # monotonic
-        self._looking = asyncio.Lock()
+        self._own_cell = own_cell
+        self._metrics: list[Metric] = []
+        self._fresh_until = float("-inf")  # monotonic seconds
+        self._lock = asyncio.Lock()
 
     async def __call__(self) -> Iterable[Metric]:
-        """See `Meters.add`."""
-        async with self._looking:
-            if time.monotonic() > self._until:
-                self._known = await self._look()
-                self._until = time.monotonic() + _FRESH_SECONDS
-            return self._known
+        """Return the gauges, for `Meters.add`."""
+        async with self._lock:
+            if time.monotonic() > self._fresh_until:
+                self._metrics = await self._read()
+                self._fresh_until = time.monotonic() + _FRESH_SECONDS
+            return self._metrics
 
-    async def _look(self) -> list[Metric]:
-        readings = await self._store.look()
+    async def _read(self) -> list[Metric]:
+        readings = await self._store.read()
         jobs = GaugeMetricFamily(
-            "boatyard_jobs", f"Jobs that have not ended, by kind and state. {_EVERYBODYS}", labels=["kind", "state"]
+            "boatyard_jobs",
+            f"Jobs that have not ended, by kind and state. {_SAME_ON_ALL_CELLS}",
+            labels=["kind", "state"],
         )
         for (kind, state), count in sorted(readings.jobs.items()):
             jobs.add_metric([kind, state], count)
-        cells = GaugeMetricFamily("boatyard_cells", f"Cells that are known, by state. {_EVERYBODYS}", labels=["state"])
+        cells = GaugeMetricFamily("boatyard_cells", f"Known cells, by state. {_SAME_ON_ALL_CELLS}", labels=["state"])
         states = Counter(cell.state for cell in await self._cells.all())
         for state in CellState:
             cells.add_metric([state], states[state])
@@ -52,24 +54,24 @@ class JobGauges:
             cells,
             _gauge(
                 "boatyard_queue_jobs",
-                f"Jobs that could begin now, and wait for a slot. {_EVERYBODYS}",
+                f"Jobs that could begin now, but wait for a slot. {_SAME_ON_ALL_CELLS}",
                 readings.waiting,
             ),
             _gauge(
                 "boatyard_queue_oldest_seconds",
-                f"How long the job has waited for a slot that has waited longest. {_EVERYBODYS}",
+                f"Longest time that a job has been waiting for a slot. {_SAME_ON_ALL_CELLS}",
                 readings.longest_wait_seconds,
             ),
             _gauge(
                 "agent_checkpoints_pending",
-                f"Checkpoints that wait for a person. {_EVERYBODYS}",
+                f"Checkpoints that wait for a person's decision. {_SAME_ON_ALL_CELLS}",
                 readings.open_questions,
             ),
-            _gauge("agent_worker_active_jobs", "Jobs that this cell carries now.", readings.running_here),
-            _gauge("boatyard_cell_capacity_jobs", "Jobs that this cell carries at once, at most.", self._here.capacity),
+            _gauge("agent_worker_active_jobs", "Jobs that this cell is running now.", readings.running_here),
+            _gauge("boatyard_cell_capacity_jobs", "Most jobs that this cell runs at once.", self._own_cell.capacity),
             _gauge(
                 "boatyard_cell_beat_age_seconds",
-                "How long ago this cell has told the database that it is alive; at a lease's length it loses its jobs.",
+                "Time since this cell's last heartbeat in the database; at the length of a lease it loses its jobs.",
                 readings.beat_age_seconds,
             ),
         ]

@@ -1,4 +1,4 @@
-"""What the database says of all jobs, in SQL that looks at those alone that have not ended."""
+"""The values of gauges in SQL, which looks only at jobs that have not ended."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ _SECOND = 1e6
 
 @dataclass(frozen=True, slots=True)
 class GaugeReadings:
-    """How things stand. Jobs are counted by kind and state; seconds are 0.0 where nothing waits."""
+    """The values of all gauges. Jobs are counted by kind and state; seconds are 0.0 when nothing waits."""
 
     jobs: dict[tuple[str, str], int]
     waiting: int
@@ -28,27 +28,27 @@ class GaugeReadings:
 
 
 class GaugeStore:
-    """Looks for one cell."""
+    """Reads the values for one cell."""
 
     def __init__(self, engine: AsyncEngine, cell_id: str) -> None:
         self._engine = engine
         self._cell_id = cell_id
 
-    async def look(self) -> GaugeReadings:
-        """Look at everything, in one transaction."""
+    async def read(self) -> GaugeReadings:
+        """Read all values in one transaction."""
         by_kind = select(jobs.c.kind, jobs.c.state, func.count()).where(IS_LIVE).group_by(jobs.c.kind, jobs.c.state)
-        made = as_number(jobs.c.create_time)
-        since = case((jobs.c.wake_time > made, jobs.c.wake_time), else_=made)
-        ready = select(func.count(), now() - func.min(since)).where(
+        created = as_number(jobs.c.create_time)
+        ready_since = case((jobs.c.wake_time > created, jobs.c.wake_time), else_=created)
+        ready = select(func.count(), now() - func.min(ready_since)).where(
             IS_LIVE, jobs.c.state == PENDING, jobs.c.wake_time <= now()
         )
-        here = select(func.count()).where(IS_RUNNING, jobs.c.cell_id == self._cell_id)
-        asked = select(func.count()).select_from(checkpoints).where(IS_OPEN)
-        beat = select(now() - as_number(cells.c.beat_time)).where(cells.c.cell_id == self._cell_id)
+        running_here = select(func.count()).where(IS_RUNNING, jobs.c.cell_id == self._cell_id)
+        open_questions = select(func.count()).select_from(checkpoints).where(IS_OPEN)
+        beat_age = select(now() - as_number(cells.c.beat_time)).where(cells.c.cell_id == self._cell_id)
         async with self._engine.begin() as connection:
             live = {(kind, state): int(count) for kind, state, count in (await connection.execute(by_kind)).all()}
             waiting, longest = (await connection.execute(ready)).one()
-            running = (await connection.execute(here)).scalar_one()
-            questions = (await connection.execute(asked)).scalar_one()
-            age = (await connection.execute(beat)).scalar_one_or_none()
+            running = (await connection.execute(running_here)).scalar_one()
+            questions = (await connection.execute(open_questions)).scalar_one()
+            age = (await connection.execute(beat_age)).scalar_one_or_none()
         return GaugeReadings(live, waiting, (longest or 0) / _SECOND, running, questions, (age or 0) / _SECOND)

@@ -1,4 +1,4 @@
-"""The RPCs of LedgerService: each is one method of the lifecycle's `Ledger`."""
+"""The RPCs of LedgerService: each calls one method of the lifecycle's `Ledger`."""
 
 from typing import Any
 
@@ -25,7 +25,6 @@ class LedgerServicer(LedgerServiceServicer):
         self._ledgers = ledgers
 
     async def ReadAttempt(self, request: pb.ReadAttemptRequest, context: Context) -> pb.ReadAttemptResponse:
-        """See the contract."""
         with Validator() as check:
             held = wire.holder_from_proto(check, request.holder)
         async with self._ledgers.holding(held) as (ledger, lease):
@@ -36,21 +35,18 @@ class LedgerServicer(LedgerServiceServicer):
     async def ReadSurroundings(
         self, request: pb.ReadSurroundingsRequest, context: Context
     ) -> pb.ReadSurroundingsResponse:
-        """See the contract."""
         with Validator() as check:
             held = wire.holder_from_proto(check, request.holder)
         async with self._ledgers.holding(held) as (ledger, lease):
             return pb.ReadSurroundingsResponse(surroundings=pack(await ledger.surroundings(lease)))
 
     async def ReadDocument(self, request: pb.ReadDocumentRequest, context: Context) -> pb.ReadDocumentResponse:
-        """See the contract."""
         held, stage, outcome = wire.document_request_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
             document = await ledger.document(lease, stage, outcome)
         return pb.ReadDocumentResponse(document=document.data, time=timestamp_to_proto(document.time))
 
     async def ReadSigningKey(self, request: pb.ReadSigningKeyRequest, context: Context) -> pb.ReadSigningKeyResponse:
-        """See the contract."""
         with Validator() as check:
             held = wire.holder_from_proto(check, request.holder)
             hook_id = check.required_id("hook_id", request.hook_id)
@@ -58,14 +54,12 @@ class LedgerServicer(LedgerServiceServicer):
             return pb.ReadSigningKeyResponse(key=await ledger.signing_key(lease, hook_id))
 
     async def RecordHookCall(self, request: pb.RecordHookCallRequest, context: Context) -> pb.RecordHookCallResponse:
-        """See the contract."""
         held, call = wire.hook_call_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.record_call(lease, call)
         return pb.RecordHookCallResponse()
 
     async def BeginStage(self, request: pb.BeginStageRequest, context: Context) -> pb.BeginStageResponse:
-        """See the contract."""
         with Validator() as check:
             held = wire.holder_from_proto(check, request.holder)
             name = wire.name_from_proto(check, "name", request.name)
@@ -74,28 +68,24 @@ class LedgerServicer(LedgerServiceServicer):
         return pb.BeginStageResponse()
 
     async def EndStage(self, request: pb.EndStageRequest, context: Context) -> pb.EndStageResponse:
-        """See the contract."""
         held, stage, notes = wire.ended_stage_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.end_stage(lease, stage, notes)
         return pb.EndStageResponse()
 
     async def NoteExecution(self, request: pb.NoteExecutionRequest, context: Context) -> pb.NoteExecutionResponse:
-        """See the contract."""
         held, note = wire.note_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.note(lease, note)
         return pb.NoteExecutionResponse()
 
     async def ParkJob(self, request: pb.ParkJobRequest, context: Context) -> pb.ParkJobResponse:
-        """See the contract."""
         held, question = wire.question_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.park(lease, question)
         return pb.ParkJobResponse()
 
     async def ReadDecision(self, request: pb.ReadDecisionRequest, context: Context) -> pb.ReadDecisionResponse:
-        """See the contract."""
         with Validator() as check:
             held = wire.holder_from_proto(check, request.holder)
             name = wire.name_from_proto(check, "name", request.name)
@@ -104,24 +94,21 @@ class LedgerServicer(LedgerServiceServicer):
         return pb.ReadDecisionResponse(decision=b"" if decision is None else pack(decision))
 
     async def RetryLater(self, request: pb.RetryLaterRequest, context: Context) -> pb.RetryLaterResponse:
-        """See the contract."""
         held, retry = wire.retry_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.retry(lease, retry)
         return pb.RetryLaterResponse()
 
     async def FinishJob(self, request: pb.FinishJobRequest, context: Context) -> pb.FinishJobResponse:
-        """See the contract."""
         held, outcome = wire.outcome_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
             await ledger.finish(lease, outcome)
         return pb.FinishJobResponse()
 
     async def ReadStandings(self, request: pb.ReadStandingsRequest, context: Context) -> pb.ReadStandingsResponse:
-        """See the contract."""
-        coordinator_id, job_ids = wire.standings_request_from_proto(request)
+        coordinator_id, job_ids = wire.job_statuses_request_from_proto(request)
         await self._store.enrol(coordinator_cell(coordinator_id))
-        standings = await self._store.standings(coordinator_id, job_ids)
+        statuses = await self._store.job_statuses(coordinator_id, job_ids)
         return pb.ReadStandingsResponse(
-            standings=[wire.standing_to_proto(job_id, each) for job_id, each in standings.items()]
+            standings=[wire.job_status_to_proto(job_id, status) for job_id, status in statuses.items()]
         )

@@ -1,4 +1,4 @@
-"""What a driver tells its ledger, and reads in it, between messages and values."""
+"""Convert what a driver writes to its ledger and reads from it, between messages and values."""
 
 from collections.abc import Sequence
 from typing import Final, TypeVar
@@ -35,12 +35,12 @@ _STATE_NUMBERS: Final = {state: job_pb2.StageRecord.State.Value(f"STATE_{state}"
 
 
 def holder_from_proto(check: Validator, holder: pb.Holder) -> HeldLease:
-    """Read whose lease a call is made under."""
+    """Read the lease under which a call is made."""
     return wire.held_lease_from_proto(check, holder.coordinator_id, holder.lease, "holder.")
 
 
 def name_from_proto(check: Validator, field: str, name: str) -> str:
-    """Read what a stage or a question is called."""
+    """Read the name of a stage or a question."""
     if not 0 < len(name) <= _MAX_NAME_CHARACTERS or not name.isprintable():
         check.add(field, f"must be 1 to {_MAX_NAME_CHARACTERS} characters")
     return name
@@ -54,9 +54,9 @@ def stage_to_proto(stage: Stage) -> pb.RecordedStage:
 
 
 def ended_stage_from_proto(request: pb.EndStageRequest) -> tuple[HeldLease, Stage, list[ExecutionNote]]:
-    """Read how a stage went. Raises Invalid."""
+    """Read a stage that has ended, and the executions to record with it. Raises Invalid."""
     with Validator() as check:
-        whose = holder_from_proto(check, request.holder)
+        held = holder_from_proto(check, request.holder)
         check.part(request, "stage")
         if len(request.stage.result) > _MAX_RESULT_BYTES or not request.stage.result.isascii():
             check.add("stage.result", f"must be at most {_MAX_RESULT_BYTES // KIB} KiB of ASCII")
@@ -66,63 +66,63 @@ def ended_stage_from_proto(request: pb.EndStageRequest) -> tuple[HeldLease, Stag
             request.stage.result.decode("ascii", "replace"),
             check.text("stage.message", request.stage.message.replace("\0", "�"), _MAX_MESSAGE_BYTES),
         )
-    notes = [_unpacked(f"notes[{number}]", ExecutionNote, each) for number, each in enumerate(request.notes)]
-    return whose, stage, notes
+    notes = [_unpacked(f"notes[{number}]", ExecutionNote, packed) for number, packed in enumerate(request.notes)]
+    return held, stage, notes
 
 
 def note_from_proto(request: pb.NoteExecutionRequest) -> tuple[HeldLease, ExecutionNote]:
-    """Read an execution as it is now. Raises Invalid."""
+    """Read the current state of an execution. Raises Invalid."""
     with Validator() as check:
-        whose = holder_from_proto(check, request.holder)
-    return whose, _unpacked("note", ExecutionNote, request.note)
+        held = holder_from_proto(check, request.holder)
+    return held, _unpacked("note", ExecutionNote, request.note)
 
 
 def hook_call_from_proto(request: pb.RecordHookCallRequest) -> tuple[HeldLease, HookCall]:
-    """Read how a call of a hook goes. Raises Invalid."""
+    """Read the record of a hook's call. Raises Invalid."""
     with Validator() as check:
-        whose = holder_from_proto(check, request.holder)
-    return whose, _unpacked("call", HookCall, request.call)
+        held = holder_from_proto(check, request.holder)
+    return held, _unpacked("call", HookCall, request.call)
 
 
 def question_from_proto(request: pb.ParkJobRequest) -> tuple[HeldLease, Question]:
-    """Read what a person is asked. Raises Invalid."""
+    """Read the question to a person. Raises Invalid."""
     with Validator() as check:
-        whose = holder_from_proto(check, request.holder)
-    return whose, _unpacked("question", Question, request.question)
+        held = holder_from_proto(check, request.holder)
+    return held, _unpacked("question", Question, request.question)
 
 
 def retry_from_proto(request: pb.RetryLaterRequest) -> tuple[HeldLease, Retry]:
-    """Read how a job goes on. Raises Invalid."""
+    """Read when and why a job is tried again. Raises Invalid."""
     with Validator() as check:
-        whose = holder_from_proto(check, request.holder)
+        held = holder_from_proto(check, request.holder)
     retry = _unpacked("retry", Retry, request.retry)
     with Validator() as check:
         if not 0 <= retry.seconds <= _MAX_RETRY_SECONDS:
             check.add("retry", f"must wait for at most {_MAX_RETRY_SECONDS} s")
-    return whose, retry
+    return held, retry
 
 
 def outcome_from_proto(request: pb.FinishJobRequest) -> tuple[HeldLease, Outcome]:
-    """Read how a job ends. Raises Invalid."""
+    """Read the outcome of a job. Raises Invalid."""
     with Validator() as check:
-        whose = holder_from_proto(check, request.holder)
+        held = holder_from_proto(check, request.holder)
     outcome = _unpacked("outcome", Outcome, request.outcome)
     with Validator() as check:
         if not outcome.state.is_final:
-            check.add("outcome", "must be an end")
-    return whose, outcome
+            check.add("outcome", "must be final")
+    return held, outcome
 
 
 def document_request_from_proto(request: pb.ReadDocumentRequest) -> tuple[HeldLease, str, Outcome | None]:
-    """Read which document is wanted: of which stage, and for which end. Raises Invalid."""
+    """Read which document is requested: of which stage, and for which outcome. Raises Invalid."""
     with Validator() as check:
-        whose = holder_from_proto(check, request.holder)
+        held = holder_from_proto(check, request.holder)
         stage = name_from_proto(check, "stage", request.stage)
-    return whose, stage, _unpacked("outcome", Outcome, request.outcome) if request.outcome else None
+    return held, stage, _unpacked("outcome", Outcome, request.outcome) if request.outcome else None
 
 
-def standings_request_from_proto(request: pb.ReadStandingsRequest) -> tuple[str, Sequence[str]]:
-    """Read whose jobs are asked for. Raises Invalid with all violations."""
+def job_statuses_request_from_proto(request: pb.ReadStandingsRequest) -> tuple[str, Sequence[str]]:
+    """Read the coordinator, and the jobs whose status it requests. Raises Invalid with all violations."""
     with Validator() as check:
         if len(request.jobs) > _MAX_JOBS:
             check.add("jobs", f"must be at most {_MAX_JOBS}")
@@ -131,15 +131,15 @@ def standings_request_from_proto(request: pb.ReadStandingsRequest) -> tuple[str,
         return check.required_id("coordinator_id", request.coordinator_id), request.jobs
 
 
-def standing_to_proto(job_id: str, value: JobStatus) -> pb.Standing:
-    """Write how a coordinator stands to a job."""
+def job_status_to_proto(job_id: str, value: JobStatus) -> pb.Standing:
+    """Write the status of a job on a coordinator."""
     retention = agent_pb2.Policy.Retention.Value(f"RETENTION_{value.retention}")
     return pb.Standing(job_id=job_id, execution_id=value.execution_id, retention=retention)
 
 
 def _unpacked(field: str, kind: type[Value], data: bytes) -> Value:
-    """Read a value of the driver's own. Raises Invalid."""
+    """Read a value that the driver has packed. Raises Invalid."""
     try:
         return unpack(kind, data)
     except ValueError:
-        raise Invalid([(field, f"must be what a driver of this version packs: {kind.__name__}")]) from None
+        raise Invalid([(field, f"must be {kind.__name__}, as a driver of this version packs it")]) from None

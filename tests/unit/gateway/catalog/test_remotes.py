@@ -26,7 +26,7 @@ def test_a_remote_that_git_can_reach_is_taken(url):
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("", "required"),
         ("https://user:hunter2@example.com/p", "password"),
@@ -57,10 +57,10 @@ def test_a_remote_that_git_can_reach_is_taken(url):
         ("https://example.com/" + "hunter2" * 300, "2048"),
     ],
 )
-def test_a_refusal_says_why_and_repeats_nothing(url, said):
+def test_a_refusal_says_why_and_repeats_nothing(url, expected):
     complaint = url_complaint(url)
     assert complaint is not None
-    assert said in complaint
+    assert expected in complaint
     assert "hunter2" not in complaint
 
 
