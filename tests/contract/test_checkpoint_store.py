@@ -18,7 +18,7 @@ from services.lifecycle.model.checkpoint import CheckpointState, Decision
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.output import DiffSummary, FileChange, Output
 from services.lifecycle.model.states import JobState, StageState
-from tests.kit.ledger import Books, claimed, clear, expire, go_away, let_expire, question, set_job
+from tests.kit.ledger import Books, age_heartbeat, claimed, clear, expire_checkpoints, expire_leases, question, set_job
 
 STATE = CheckpointState
 ANN = Decider(name="ann", peer="ipv4:192.0.2.1:9", via="grpc-test/1")
@@ -95,7 +95,7 @@ async def test_of_many_answers_at_once_one_holds(book: Books) -> None:
 async def test_what_nobody_answers_expires_by_the_databases_clock(book: Books) -> None:
     cell = await book.cell("cell")
     lease, asked = await asking(book, cell)
-    await let_expire(book)
+    await expire_checkpoints(book)
     expired = await book.checkpoints.get(asked.checkpoint_id)
     assert (expired.state, expired.decide_time) == (STATE.EXPIRED, expired.expire_time), "though nobody came by"
     assert await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED)) == (expired, False)
@@ -131,7 +131,7 @@ async def test_a_cancel_wakes_what_waits_and_what_is_about_to(book: Books) -> No
 async def test_a_lost_cells_question_is_asked_anew(book: Books) -> None:
     first, second = await book.cell("first"), await book.cell("second")
     lease, asked = await asking(book, first)
-    await go_away(book, "first", 60.0 * AWAY_LEASES + 5)
+    await age_heartbeat(book, "first", 60.0 * AWAY_LEASES + 5)
     assert await second.claim() is None, "nobody needs it before it is answered"
     await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED))
     taken = await claimed(second)
@@ -151,7 +151,7 @@ async def test_a_question_after_the_push_is_the_same_on_another_cell(book: Books
     await first.park(lease, question(lease, "end"))
     (asked,) = (await book.store.job(lease.job_id)).checkpoints
     await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED))
-    await go_away(book, "first", 60.0 * AWAY_LEASES + 5)
+    await age_heartbeat(book, "first", 60.0 * AWAY_LEASES + 5)
     taken = await claimed(second)
     assert (taken.attempt, taken.is_moved) == (1, True)
     assert await second.decision(taken, "end") == Decision(STATE.APPROVED, "because", "ann")
@@ -189,7 +189,7 @@ async def test_filters_and_pages(book: Books) -> None:
     assert await found(states=frozenset({STATE.APPROVED, STATE.REJECTED})) == newest[3:]
     assert await found(job_id=asked[2].job_id) == [asked[2].checkpoint_id]
     assert await found(project_id="other") == await found(states=frozenset({STATE.EXPIRED})) == []
-    await let_expire(book)
+    await expire_checkpoints(book)
     assert await found(states=frozenset({STATE.PENDING})) == []
     assert await found(states=frozenset({STATE.EXPIRED, STATE.REJECTED})) == newest[:4]
 
@@ -232,11 +232,11 @@ async def test_no_order_of_things_changes_an_answer_or_loses_a_job(book: Books, 
                 except LeaseLost:
                     pytest.fail("the newest lease is the job's")
             case ["overdue"]:
-                await let_expire(book)
+                await expire_checkpoints(book)
             case ["cancel"]:
                 await book.store.cancel_job(job_id)
             case ["lost"]:
-                await expire(book)
+                await expire_leases(book)
             case [word] if asked:
                 _, holds = await book.checkpoints.decide(asked[-1].checkpoint_id, says(answers[word]))
                 assert holds is (asked[-1].state is STATE.PENDING)

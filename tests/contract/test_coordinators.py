@@ -27,7 +27,7 @@ from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import DiffSummary, ExecutionNote, FileChange, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from tests.kit.coordinators import LEASE_SECONDS, Api, coordinator_api, remote_ledger
-from tests.kit.ledger import Books, expire
+from tests.kit.ledger import Books, expire_leases
 from tests.kit.servers import TOKEN
 
 FAILED = Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it broke"))
@@ -112,7 +112,7 @@ async def test_whoever_lost_the_lease_is_told_so_by_every_call(book: Books, remo
     await book.admit()
     lease = await claimed(remote)
     await remote.begin_stage(lease, "base")
-    await expire(book)
+    await expire_leases(book)
     new = await claimed(await book.cell("other"))
     before = await book.store.job(lease.job_id)
     note = ExecutionNote(lease.execution_id, Purpose.AGENT, state=ExecutionState.SUCCEEDED)
@@ -146,7 +146,7 @@ async def test_a_claim_whose_answer_was_lost_is_given_again(book: Books, api: Ap
         pb.ClaimJobRequest(request_id="claim-2", coordinator_id="simple", capacity=2)
     )
     assert other.job.lease.job_id not in {"", first.job.lease.job_id}
-    await expire(book)
+    await expire_leases(book)
     await claimed(await book.cell("other"))
     await claimed(await book.cell("other"))
     assert not (await api.coordinator.ClaimJob(request, timeout=1.1)).HasField("job"), (
@@ -189,7 +189,7 @@ async def test_a_coordinator_that_was_cut_off_has_room_for_what_it_lost(book: Bo
     await book.admit()
     async with remote_ledger(api.address, claim_filter=ClaimFilter(capacity=1)) as remote:
         lease = await claimed(remote)
-        await expire(book)
+        await expire_leases(book)
         again = await claimed(remote)
     assert (again.job_id, again.attempt, again.fence) == (lease.job_id, 1, lease.fence + 1)
 
@@ -299,7 +299,7 @@ async def test_events_of_others_are_not_taken(book: Books, api: Api, remote: Rem
     with pytest.raises(ServiceError) as error:
         await append(api, lease, [output(1)], execution_id=other.executions[-1].execution_id)
     assert error.value.reason == "EXECUTION_NOT_FOUND"
-    await expire(book)
+    await expire_leases(book)
     await claimed(await book.cell("other"))
     with pytest.raises(Aborted):
         await append(api, lease, [output(1)])
@@ -331,7 +331,7 @@ async def test_what_is_still_ones_own_is_told(book: Books, api: Api, remote: Rem
         return found
 
     assert (await standing()).execution_id == lease.execution_id
-    await expire(book)
+    await expire_leases(book)
     assert (await standing()).execution_id == lease.execution_id, "nobody has taken it over yet"
     await claimed(await book.cell("other"))
     assert (await standing()).execution_id == ""

@@ -24,7 +24,7 @@ from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose
-from tests.kit.ledger import Books, clear, expire
+from tests.kit.ledger import Books, clear, expire_leases
 
 LIMIT = 2
 PROJECT = "limited"
@@ -49,7 +49,7 @@ class Model:
             case ["admit"]:
                 await self.book.admit(project_id=PROJECT)
             case ["expire"]:
-                await expire(self.book)
+                await expire_leases(self.book)
             case ["wake"]:
                 async with self.book.engine.begin() as connection:
                     await connection.execute(update(jobs).where(IS_QUEUED).values(wake_time=0))

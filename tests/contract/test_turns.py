@@ -19,7 +19,7 @@ from services.gateway.values.catalog import Project, Repository, Worker
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
-from tests.kit.ledger import Books, claimed, expire, park, set_job
+from tests.kit.ledger import Books, claimed, expire_leases, park, set_job
 
 NOW = datetime.now(UTC)
 MINUTE = 60_000_000
@@ -122,7 +122,7 @@ async def test_a_lost_job_keeps_its_place(book: Books) -> None:
     lost = (await book.admit("lost", **fields)).order.job_id
     await claimed(await book.cell("cell"))
     await book.admit("more urgent", priority=100, **fields)
-    await expire(book)
+    await expire_leases(book)
     other = await book.cell("other")
     assert (await claimed(other)).job_id == lost
     assert await other.claim() is None

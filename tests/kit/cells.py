@@ -49,14 +49,14 @@ class SharingCell(Cell):
             return not self.pids()
 
         eventually(gone, "the cell is gone")
-        self.forget_process()
+        self.reap()
 
     def stop(self) -> None:
         """Stop the services in order, as a machine that is shut down for a while; agents go on."""
         assert self.process
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(timeout=60) == 0
-        self.forget_process()
+        self.reap()
 
     def freeze(self) -> None:
         """Stop the whole cell where it is."""
@@ -65,7 +65,7 @@ class SharingCell(Cell):
     def thaw(self) -> None:
         self.signal(signal.SIGCONT)
 
-    def forget_process(self) -> None:
+    def reap(self) -> None:
         """Take leave of a supervisor that has ended."""
         if self.process:
             self.process.wait(timeout=30)

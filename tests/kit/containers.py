@@ -32,7 +32,7 @@ _PROGRAMS = (
 )
 
 
-def answering() -> dict[str, Engine]:
+def available_engines() -> dict[str, Engine]:
     """The engines that answer here, by the names of their clients."""
     found = {}
     for name in container_engines.KNOWN:

@@ -86,7 +86,7 @@ async def clear(book: Books) -> None:
         await connection.execute(update(projects).values(max_running_jobs=0))
 
 
-async def expire(book: Books) -> None:
+async def expire_leases(book: Books) -> None:
     """Let every lease run out."""
     async with book.engine.begin() as connection:
         await connection.execute(update(jobs).values(lease_until=now() - 1))
@@ -109,7 +109,7 @@ async def park(book: Books, lease: Lease, seconds: float) -> None:
     await set_job(book, lease.job_id, state=JobState.AWAITING_APPROVAL, held=False, lease_until=0, wake_time=until)
 
 
-async def let_expire(book: Books) -> None:
+async def expire_checkpoints(book: Books) -> None:
     """Let the time of every question be over."""
     over = type_coerce(now() - 1, Moment)
     async with book.engine.begin() as connection:
@@ -117,14 +117,14 @@ async def let_expire(book: Books) -> None:
         await connection.execute(update(jobs).where(jobs.c.state == JobState.AWAITING_APPROVAL).values(wake_time=now()))
 
 
-async def go_away(book: Books, cell_id: str, seconds: float) -> None:
+async def age_heartbeat(book: Books, cell_id: str, seconds: float) -> None:
     """Let a cell not have beaten for so long."""
     since = type_coerce(now() - round(seconds * 1e6), Moment)
     async with book.engine.begin() as connection:
         await connection.execute(update(cells).where(cells.c.cell_id == cell_id).values(beat_time=since))
 
 
-async def end_given_up(ledger: SqlLedger) -> None:
+async def finish_given_up(ledger: SqlLedger) -> None:
     """Claim a job that cannot be begun anew, and end it as is written down, as a driver does."""
     lease = await claimed(ledger)
     await ledger.finish(lease, load(Outcome, (await ledger.stages(lease))["error"].result))

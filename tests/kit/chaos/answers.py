@@ -7,7 +7,7 @@ from typing import Any
 from boatyard.gateway.v1 import checkpoint_pb2 as pb
 
 from tests.kit.chaos.fleet import Fleet
-from tests.kit.chaos.orders import Order
+from tests.kit.chaos.submissions import Submission
 
 _AT_ONCE = 0.3
 """How often two people say the same at once."""
@@ -17,7 +17,7 @@ _THOUGHT_SECONDS = 3.0
 class Answers:
     """Answers each question once, in a while, as its job's order says."""
 
-    def __init__(self, fleet: Fleet, orders: list[Order], rng: random.Random) -> None:
+    def __init__(self, fleet: Fleet, orders: list[Submission], rng: random.Random) -> None:
         self.complaints: list[str] = []
         self._fleet = fleet
         self._orders = orders

@@ -18,7 +18,7 @@ from services.common.rpc.streaming import streaming
 from tests.kit import processes
 from tests.kit.chaos.fleet import Fleet
 from tests.kit.chaos.machines import FleetCell
-from tests.kit.chaos.works import MARK
+from tests.kit.chaos.workloads import MARK
 from tests.kit.receiver import Received
 
 FINAL = {job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED}

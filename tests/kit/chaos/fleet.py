@@ -127,9 +127,9 @@ class Fleet:
         """Put all up; in the end end all of it."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.receiver.serving())
-            await asyncio.to_thread(self.cells[0].put_up)  # which makes the tables
+            await asyncio.to_thread(self.cells[0].bring_up)  # which makes the tables
             try:
-                await asyncio.gather(*(asyncio.to_thread(cell.put_up) for cell in self.machines[1:]))
+                await asyncio.gather(*(asyncio.to_thread(cell.bring_up) for cell in self.machines[1:]))
                 for cell in self.machines:
                     self._stubs[cell.name] = await _stubs(stack, cell, self.token)
                 await self._furnish()

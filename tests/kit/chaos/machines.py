@@ -32,10 +32,10 @@ class FleetCell(Cell):
     def name(self) -> str:
         return self.home.parent.name
 
-    def put_up(self) -> None:
+    def bring_up(self) -> None:
         """Start it, as often as whoever keeps it alive would: its database may be away."""
         for left in reversed(range(_UPS)):
-            self.bury()
+            self.reap()
             try:
                 self.up()
             except AssertionError:
@@ -44,7 +44,7 @@ class FleetCell(Cell):
             else:
                 return
 
-    def bury(self) -> None:
+    def reap(self) -> None:
         """Take note of the end of what was put up."""
         if self.process and self.process.stdout:
             self.process.wait(timeout=90)
@@ -62,7 +62,7 @@ class FleetCell(Cell):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
-        self.bury()
+        self.reap()
 
     def pid(self, service: str) -> int | None:
         """Return the process of a service, or None while there is none."""
@@ -112,7 +112,7 @@ def end(cell: FleetCell) -> None:
             link.close()
 
 
-def paused(pid: int, seconds: float) -> None:
+def pause(pid: int, seconds: float) -> None:
     """Stop a process for a while."""
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -122,9 +122,9 @@ def paused(pid: int, seconds: float) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
-def put_down(cell: FleetCell) -> None:
+def bring_down(cell: FleetCell) -> None:
     """Tell `up` to end, and wait for it."""
     if cell.process is not None:
         cell.process.terminate()
         eventually(lambda: cell.process.poll() is not None, "`up` ends when told", timeout=90)
-        cell.bury()
+        cell.reap()

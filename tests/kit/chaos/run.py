@@ -12,11 +12,11 @@ from boatyard.gateway.v1 import job_pb2
 
 from tests.kit import processes
 from tests.kit.chaos.answers import Answers
-from tests.kit.chaos.blows import Blows, Record
+from tests.kit.chaos.checks import Checks, state_of
 from tests.kit.chaos.facts import gather, leftovers, live_jobs, rows
+from tests.kit.chaos.faults import FaultInjector, FaultRecord
 from tests.kit.chaos.fleet import Fleet
-from tests.kit.chaos.orders import Order, drawn_orders, place
-from tests.kit.chaos.proofs import Proofs, state_of
+from tests.kit.chaos.submissions import Submission, draw_submissions, submit_all
 from tests.kit.postgres import OwnPostgres
 
 _CLEAN_WITHIN_SECONDS = 90.0
@@ -42,7 +42,7 @@ class Report:
     """What came of it."""
 
     plan: Plan
-    record: Record
+    record: FaultRecord
     complaints: list[str]
     ends: Counter[str]
     attempts: Counter[int]
@@ -66,13 +66,13 @@ class Report:
         )
 
 
-async def wreak(plan: Plan, directory: Path, database: OwnPostgres | None = None) -> Report:
+async def run_chaos(plan: Plan, directory: Path, database: OwnPostgres | None = None) -> Report:
     """Make chaos below `directory`, and say what it has left of the promises."""
     rng = random.Random(plan.seed)
     fleet = Fleet(directory, plan.cells, plan.coordinators, database, rng)
     async with fleet.running():
-        orders = drawn_orders(rng, fleet, plan.jobs, plan.seconds * 0.9)
-        blows = Blows(fleet, rng, every_seconds=plan.every_seconds)
+        orders = draw_submissions(rng, fleet, plan.jobs, plan.seconds * 0.9)
+        blows = FaultInjector(fleet, rng, every_seconds=plan.every_seconds)
         answers = Answers(fleet, orders, rng)
         answering = asyncio.create_task(answers.give())
         await _storm(plan, fleet, orders, blows, rng)
@@ -86,7 +86,7 @@ async def wreak(plan: Plan, directory: Path, database: OwnPostgres | None = None
         if not complaints:
             complaints = await _clean(fleet)
         facts = await gather(fleet)
-        complaints += Proofs(fleet, orders, facts, blows.record).complaints()
+        complaints += Checks(fleet, orders, facts, blows.record).complaints()
         complaints += await _ended(fleet)
         return Report(
             plan,
@@ -99,8 +99,8 @@ async def wreak(plan: Plan, directory: Path, database: OwnPostgres | None = None
         )
 
 
-async def _storm(plan: Plan, fleet: Fleet, orders: list[Order], blows: Blows, rng: random.Random) -> None:
-    placing = asyncio.create_task(place(orders, fleet, rng))
+async def _storm(plan: Plan, fleet: Fleet, orders: list[Submission], blows: FaultInjector, rng: random.Random) -> None:
+    placing = asyncio.create_task(submit_all(orders, fleet, rng))
     raining = [asyncio.create_task(blows.rain())]
     if plan.outages:
         raining.append(asyncio.create_task(blows.cut_off_the_database(plan.outages, plan.seconds)))
@@ -152,7 +152,7 @@ async def _ended(fleet: Fleet) -> list[str]:
     ]
 
 
-def _taken_over(fleet: Fleet, record: Record) -> list[str]:
+def _taken_over(fleet: Fleet, record: FaultRecord) -> list[str]:
     """Say how long it took until others had what a lost machine worked on, and until it was done."""
     lines = []
     for cell_id, when in record.lost_for_good.items():

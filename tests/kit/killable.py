@@ -1,6 +1,6 @@
 """The git service's parts hard at work, to be killed.
 
-`python -m tests.kit.mortal` reads one JSON order a line, forks a process that carries it out for ever, and says its
+`python -m tests.kit.killable` reads one JSON order a line, forks a process that carries it out for ever, and says its
 pid, then `ended`. Forked, for a start of the interpreter takes longer than most of what is to be killed.
 """
 
@@ -24,11 +24,11 @@ from tests.kit.gitservice import GitParts, git_parts
 SETTINGS = {"base_grace_seconds": 0, "lock_seconds": 20}
 
 
-class Mortals:
+class KillableWorkers:
     """Starts and kills such processes, one at a time."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.kit.mortal"]
+        command = [sys.executable, "-m", "tests.kit.killable"]
         self._mother = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, order: dict[str, Any]) -> int:

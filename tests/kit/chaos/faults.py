@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.kit.chaos.fleet import LEASE_SECONDS, Fleet
-from tests.kit.chaos.machines import FleetCell, FleetCoordinator, paused, put_down
+from tests.kit.chaos.machines import FleetCell, FleetCoordinator, bring_down, pause
 from tests.kit.link import Link
 
 OUTAGE_SECONDS = 20.0
 
 
 @dataclass
-class Record:
+class FaultRecord:
     """What was done."""
 
     began: float = field(default_factory=time.monotonic)
@@ -35,11 +35,11 @@ class Record:
         self.lines.append(f"{time.monotonic() - self.began:7.1f} s  {where:8} {what} {more}".rstrip())
 
 
-class Blows:
+class FaultInjector:
     """Deals blows, each cell's one after the other, until cancelled; what was begun is mended first."""
 
     def __init__(self, fleet: Fleet, rng: random.Random, *, every_seconds: float) -> None:
-        self.record = Record()
+        self.record = FaultRecord()
         self._fleet = fleet
         self._rng = rng
         self._every_seconds = every_seconds
@@ -101,7 +101,7 @@ class Blows:
                     await asyncio.to_thread(blow, cell, rng)
                 if cell.has_given_up():
                     self.record.note(cell, "`up` gave up")
-                    await asyncio.to_thread(cell.put_up)
+                    await asyncio.to_thread(cell.bring_up)
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -133,13 +133,13 @@ class Blows:
         if (pid := cell.pid(service)) is not None:
             past = " past its lease" if service == cell.driver and seconds > LEASE_SECONDS else ""
             self.record.note(cell, f"pause {service}{past}", f"for {seconds:.1f} s")
-            paused(pid, seconds)
+            pause(pid, seconds)
 
     def _pause_runner(self, cell: FleetCell, rng: random.Random) -> None:
         if runners := sorted(cell.runners().items()):
             pid, execution_id = rng.choice(runners)
             self.record.note(cell, "pause runner", execution_id)
-            paused(pid, rng.uniform(1, 5))
+            pause(pid, rng.uniform(1, 5))
 
     def _break_links(self, cell: FleetCell, rng: random.Random) -> None:
         """Cut a coordinator off, with or without a word, for less than its lease or for more; or one link of it."""
@@ -159,19 +159,19 @@ class Blows:
         self.record.note(cell, "kill up")
         cell.process.kill()
         time.sleep(rng.uniform(0, 8))  # its services end by themselves, some of them before the next one comes
-        cell.put_up()
+        cell.bring_up()
 
     def _restart(self, cell: FleetCell, rng: random.Random) -> None:
         self.record.note(cell, "restart up")
-        put_down(cell)
+        bring_down(cell)
         time.sleep(rng.uniform(0, 2))
-        cell.put_up()
+        cell.bring_up()
 
     def _lose_and_mend(self, cell: FleetCell, rng: random.Random) -> None:
         self.record.note(cell, "kill all of the machine")
         self._lose(cell)
         time.sleep(rng.uniform(0, 2 * LEASE_SECONDS))
-        cell.put_up()
+        cell.bring_up()
 
     def _lose(self, cell: FleetCell) -> None:
         for _ in range(2):  # one may have begun meanwhile

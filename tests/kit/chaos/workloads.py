@@ -26,7 +26,7 @@ _DAEMON = "setsid -f sh -c \"trap '' TERM HUP; exec 0</dev/null 1>/dev/null 2>/d
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """One sort of job. `output` is all that its agent writes, in each of its attempts that was not lost."""
 
     name: str
@@ -57,8 +57,8 @@ class Work:
     """What its branch has of what it wrote."""
 
 
-WORKS: Sequence[Work] = (
-    Work(
+WORKLOADS: Sequence[Workload] = (
+    Workload(
         "edit",
         f"{_NOTED}; echo done",
         weight=4,
@@ -66,10 +66,10 @@ WORKS: Sequence[Work] = (
         output=b"done\n",
         files={"starts.txt": "started"},
     ),
-    Work("count", f"{_NOTED}; {_COUNTED}", weight=5, pushes=True, output=_COUNT, files={"starts.txt": "started"}),
+    Workload("count", f"{_NOTED}; {_COUNTED}", weight=5, pushes=True, output=_COUNT, files={"starts.txt": "started"}),
     # What a model writes is never the same twice: another attempt has another result.
-    Work("fickle", f"{_NOTED}; {_FICKLE}; echo x", weight=3, pushes=True, output=b"x\n"),
-    Work(
+    Workload("fickle", f"{_NOTED}; {_FICKLE}; echo x", weight=3, pushes=True, output=b"x\n"),
+    Workload(
         "checked",
         f"{_NOTED}; echo done",
         pushes=True,
@@ -77,12 +77,16 @@ WORKS: Sequence[Work] = (
         verify="grep -qx started starts.txt; sleep 0.5",
         files={"starts.txt": "started"},
     ),
-    Work("daemon", f"{_DAEMON}; {_NOTED}; echo done", pushes=True, output=b"done\n", files={"starts.txt": "started"}),
-    Work("nothing", "echo looked around", output=b"looked around\n"),
-    Work("empty", "cat > prompt.txt; echo done", output=b"done\n", has_repository=False),
-    Work("fed", "cat .boatyard/input/in/numbers.txt $BOATYARD_INPUT", output=b"1 2 3\n{}", is_fed=True),
-    Work("delayed", f"{_NOTED}; echo done", pushes=True, output=b"done\n", delay=5, files={"starts.txt": "started"}),
-    Work(
+    Workload(
+        "daemon", f"{_DAEMON}; {_NOTED}; echo done", pushes=True, output=b"done\n", files={"starts.txt": "started"}
+    ),
+    Workload("nothing", "echo looked around", output=b"looked around\n"),
+    Workload("empty", "cat > prompt.txt; echo done", output=b"done\n", has_repository=False),
+    Workload("fed", "cat .boatyard/input/in/numbers.txt $BOATYARD_INPUT", output=b"1 2 3\n{}", is_fed=True),
+    Workload(
+        "delayed", f"{_NOTED}; echo done", pushes=True, output=b"done\n", delay=5, files={"starts.txt": "started"}
+    ),
+    Workload(
         "approved",
         f"{_NOTED}; echo done",
         kind="code-generation",
@@ -91,7 +95,7 @@ WORKS: Sequence[Work] = (
         output=b"done\n",
         files={"starts.txt": "started"},
     ),
-    Work(
+    Workload(
         "processed",
         f"{_NOTED}; {_FICKLE}; echo x",
         kind="data-processing",
@@ -100,7 +104,7 @@ WORKS: Sequence[Work] = (
         output=b"x\n",
         files={"starts.txt": "started"},
     ),
-    Work(
+    Workload(
         "revised",
         f"{_NOTED}; echo done",
         kind="code-generation",
@@ -109,29 +113,33 @@ WORKS: Sequence[Work] = (
         output=b"done\n",
         files={"starts.txt": "started\nstarted"},
     ),
-    Work("rejected", _NOTED, kind="code-generation", answer="reject", state="FAILED", reason="REJECTED", output=b""),
-    Work("expired", _NOTED, kind="code-generation", expires=2, state="FAILED", reason="EXPIRED", output=b""),
-    Work("withdrawn", _NOTED, kind="code-generation", state="CANCELLED", cancelled_within=10),
-    Work("fails", "echo trying; exit 3", state="FAILED", reason="AGENT_FAILED", output=b"trying\n", keeps=True),
-    Work("unchecked", _NOTED, state="FAILED", reason="VERIFY_FAILED", output=b"", verify="echo no; exit 1"),
-    Work("slow", "echo waiting; sleep 600", state="FAILED", reason="TIMED_OUT", output=b"waiting\n", timeout=2),
-    Work("flood", "yes | head -c 1000000", state="FAILED", reason="OUTPUT_LIMIT", output_bytes=4096),
-    Work("vetoed", _NOTED, state="FAILED", reason="VETOED", project_id="guarded", has_repository=False, is_vetoed=True),
-    Work("cancelled", "echo waiting; sleep 600", weight=3, state="CANCELLED", cancelled_within=8),
-    Work("raced", f"{_NOTED}; {_COUNTED}", pushes=True, cancelled_within=6, may_outrun_cancel=True),
+    Workload(
+        "rejected", _NOTED, kind="code-generation", answer="reject", state="FAILED", reason="REJECTED", output=b""
+    ),
+    Workload("expired", _NOTED, kind="code-generation", expires=2, state="FAILED", reason="EXPIRED", output=b""),
+    Workload("withdrawn", _NOTED, kind="code-generation", state="CANCELLED", cancelled_within=10),
+    Workload("fails", "echo trying; exit 3", state="FAILED", reason="AGENT_FAILED", output=b"trying\n", keeps=True),
+    Workload("unchecked", _NOTED, state="FAILED", reason="VERIFY_FAILED", output=b"", verify="echo no; exit 1"),
+    Workload("slow", "echo waiting; sleep 600", state="FAILED", reason="TIMED_OUT", output=b"waiting\n", timeout=2),
+    Workload("flood", "yes | head -c 1000000", state="FAILED", reason="OUTPUT_LIMIT", output_bytes=4096),
+    Workload(
+        "vetoed", _NOTED, state="FAILED", reason="VETOED", project_id="guarded", has_repository=False, is_vetoed=True
+    ),
+    Workload("cancelled", "echo waiting; sleep 600", weight=3, state="CANCELLED", cancelled_within=8),
+    Workload("raced", f"{_NOTED}; {_COUNTED}", pushes=True, cancelled_within=6, may_outrun_cancel=True),
 )
 
 
-def chosen(rng: random.Random, count: int) -> list[Work]:
+def draw_workloads(rng: random.Random, count: int) -> list[Workload]:
     """Return so many works: each at least once where there is room, the rest by weight."""
-    first = list(WORKS[:count])
-    rest = rng.choices(WORKS, [work.weight for work in WORKS], k=count - len(first))
+    first = list(WORKLOADS[:count])
+    rest = rng.choices(WORKLOADS, [work.weight for work in WORKLOADS], k=count - len(first))
     drawn = [*first, *rest]
     rng.shuffle(drawn)
     return drawn
 
 
-def spec(work: Work, number: int, mark: str, repository_id: str, priority: int) -> job_pb2.JobSpec:
+def job_spec(work: Workload, number: int, mark: str, repository_id: str, priority: int) -> job_pb2.JobSpec:
     """Return what is asked for."""
     agent = agent_pb2.AgentSettings(command=work.command, environment={MARK: mark})
     if work.timeout:

@@ -9,21 +9,21 @@ from itertools import pairwise
 
 from boatyard.gateway.v1 import job_pb2
 
-from tests.kit.chaos.blows import Record
 from tests.kit.chaos.facts import Facts, Log
+from tests.kit.chaos.faults import FaultRecord
 from tests.kit.chaos.fleet import Fleet
-from tests.kit.chaos.orders import Order
-from tests.kit.chaos.works import CAN_BE_LOST, MAX_ATTEMPTS, NUMBER
+from tests.kit.chaos.submissions import Submission
+from tests.kit.chaos.workloads import CAN_BE_LOST, MAX_ATTEMPTS, NUMBER
 
 
 def state_of(job: job_pb2.Job) -> str:
     return job_pb2.Job.State.Name(job.state).removeprefix("STATE_")
 
 
-class Proofs:
+class Checks:
     """Holds orders and facts against one another."""
 
-    def __init__(self, fleet: Fleet, orders: list[Order], facts: Facts, record: Record) -> None:
+    def __init__(self, fleet: Fleet, orders: list[Submission], facts: Facts, record: FaultRecord) -> None:
         self._fleet = fleet
         self._facts = facts
         self._record = record
@@ -146,7 +146,7 @@ class Proofs:
                 elif wanted is False and counts:
                     yield f"{where} was told, and there was no such event"
 
-    def _events(self, order: Order, job: job_pb2.Job) -> dict[str, bool | None]:
+    def _events(self, order: Submission, job: job_pb2.Job) -> dict[str, bool | None]:
         """Say of each event whether it was to be told; None where it may have been."""
         lost = job.state == job.STATE_FAILED and job.reason in CAN_BE_LOST
         succeeded = job.state == job.STATE_SUCCEEDED
@@ -205,7 +205,7 @@ def _broken(log: Log) -> str:
     return "" if log.last_state in {"SUCCEEDED", "FAILED", "CANCELLED"} else f"its last state is {log.last_state!r}"
 
 
-def _other(order: Order, reason: str, job: job_pb2.Job, log: Log) -> str:
+def _other(order: Submission, reason: str, job: job_pb2.Job, log: Log) -> str:
     expected = order.work.output
     if expected is None:
         return ""
