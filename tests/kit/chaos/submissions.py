@@ -1,4 +1,4 @@
-"""Jobs as they were asked for: submitted and cancelled over gateways that come and go, each call until answered."""
+"""Submits and cancels jobs over gateways that come and go; each call is repeated until it is answered."""
 
 import asyncio
 import random
@@ -10,16 +10,16 @@ from boatyard.gateway.v1 import job_pb2
 from tests.kit.chaos.fleet import Fleet
 from tests.kit.chaos.workloads import Workload, draw_workloads, job_spec
 
-_AGAIN = 0.1
-"""How often a submission that was answered is made once more, as by somebody who had not heard the answer."""
+_REPEATED = 0.1
+"""The probability that an answered submission is made once more, as by a client that did not get the answer."""
 
 
 @dataclass
 class Submission:
-    """One wish, and what was answered to it."""
+    """A job to submit, and the job ids that were answered."""
 
     number: int
-    work: Workload
+    workload: Workload
     request_id: str
     begins: float
     spec: job_pb2.JobSpec
@@ -33,35 +33,35 @@ class Submission:
 
 
 def draw_submissions(rng: random.Random, fleet: Fleet, count: int, seconds: float) -> list[Submission]:
-    """Draw `count` orders, spread over `seconds`."""
-    orders = []
-    for number, work in enumerate(draw_workloads(rng, count)):
+    """Draw `count` submissions, spread over `seconds`."""
+    submissions = []
+    for number, workload in enumerate(draw_workloads(rng, count)):
         priority = rng.choice((0, 0, 0, 5, -5))
-        wanted = job_spec(work, number, fleet.mark, rng.choice(fleet.repositories), priority)
-        order = Submission(number, work, f"{fleet.mark}-{number}", rng.uniform(0, seconds), wanted)
-        if work.cancelled_within:
-            order.cancel_after = rng.uniform(0, work.cancelled_within)
-        orders.append(order)
-    return orders
+        spec = job_spec(workload, number, fleet.mark, rng.choice(fleet.repositories), priority)
+        submission = Submission(number, workload, f"{fleet.mark}-{number}", rng.uniform(0, seconds), spec)
+        if workload.cancelled_within:
+            submission.cancel_after = rng.uniform(0, workload.cancelled_within)
+        submissions.append(submission)
+    return submissions
 
 
-async def submit_all(orders: list[Submission], fleet: Fleet, rng: random.Random) -> None:
-    """Submit every order in its time, and cancel those that are to be cancelled."""
+async def submit_all(submissions: list[Submission], fleet: Fleet, rng: random.Random) -> None:
+    """Submit each job at its time, and cancel those that are to be cancelled."""
     async with asyncio.TaskGroup() as tasks:
-        for order in orders:
-            tasks.create_task(_see_to(order, fleet, rng.random() < _AGAIN))
+        for submission in submissions:
+            tasks.create_task(_submit(submission, fleet, rng.random() < _REPEATED))
 
 
-async def _see_to(order: Submission, fleet: Fleet, again: bool) -> None:
-    await asyncio.sleep(order.begins)
-    request = job_pb2.CreateJobRequest(request_id=order.request_id, spec=order.spec)
-    for _ in range(1 + again):
+async def _submit(submission: Submission, fleet: Fleet, repeat: bool) -> None:
+    await asyncio.sleep(submission.begins)
+    request = job_pb2.CreateJobRequest(request_id=submission.request_id, spec=submission.spec)
+    for _ in range(1 + repeat):
         answer = await fleet.ask("jobs", "CreateJob", request)
-        order.job_ids.add(answer.job.job_id)
-    if order.cancel_after is not None:
-        await asyncio.sleep(order.cancel_after)
+        submission.job_ids.add(answer.job.job_id)
+    if submission.cancel_after is not None:
+        await asyncio.sleep(submission.cancel_after)
         try:
-            await fleet.ask("jobs", "CancelJob", job_pb2.CancelJobRequest(job_id=order.job_id))
+            await fleet.ask("jobs", "CancelJob", job_pb2.CancelJobRequest(job_id=submission.job_id))
         except grpc.aio.AioRpcError as error:  # it has ended already
             if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
                 raise

@@ -1,4 +1,4 @@
-"""What jobs are asked to do, and how each must end. An agent is a line for /bin/sh of known behaviour."""
+"""What jobs are asked to do, and how each must end. An agent is a line for /bin/sh with known behaviour."""
 
 import random
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from boatyard.gateway.v1 import agent_pb2, job_pb2
 from google.protobuf.duration_pb2 import Duration
 
 MARK = "BOATYARD_CHAOS"
-"""A variable of every agent's environment, and so of all that it starts."""
+"""A variable in the environment of every agent, and so of everything that it starts."""
 NUMBER = "chaos-number"
-"""The label by which a job is known, whatever its id."""
+"""The label that identifies a job, whatever its id."""
 CAN_BE_LOST = frozenset({"NODE_LOST", "RUNNER_LOST", "SANDBOX_FAILED"})
-"""Why a job may fail that nobody wanted to: only when all its attempts were lost so."""
+"""Why a job may fail that should not: only if all of its attempts were lost for these reasons."""
 MAX_ATTEMPTS = 3
 
 _NOTED = "echo started >> starts.txt"
@@ -21,13 +21,13 @@ _LINES = 60
 _COUNTED = f"for i in $(seq {_LINES}); do echo line $i; sleep 0.03; done"
 _COUNT = b"".join(b"line %d\n" % number for number in range(1, _LINES + 1))
 _FICKLE = "od -An -N8 -tx1 /dev/urandom > fickle.txt"
-# It has left its session, closed what it had open, and ignores what it is told.
+# It leaves its session, closes its standard streams, and ignores TERM and HUP.
 _DAEMON = "setsid -f sh -c \"trap '' TERM HUP; exec 0</dev/null 1>/dev/null 2>/dev/null; sleep 600\""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One sort of job. `output` is all that its agent writes, in each of its attempts that was not lost."""
+    """One sort of job. `output` is all that its agent writes, in each attempt that was not lost."""
 
     name: str
     command: str
@@ -45,16 +45,16 @@ class Workload:
     keeps: bool = False
     kind: str = "task"
     answer: str = ""
-    """What people say to its questions: `approve`, `reject`, `revise` (once, and then `approve`), or nothing."""
+    """What people answer to its questions: `approve`, `reject`, `revise` (once, then `approve`), or nothing."""
     expires: int = 0
     delay: int = 0
     is_fed: bool = False
-    """Whether it gets a file and data to work on."""
+    """True when it gets a file and data to work on."""
     cancelled_within: float = 0.0
-    """Seconds after its submission in which somebody cancels it."""
+    """It is cancelled within so many seconds after its submission; 0 means never."""
     may_outrun_cancel: bool = False
     files: dict[str, str] = field(default_factory=dict)
-    """What its branch has of what it wrote."""
+    """Files, with their content, that must be on its branch."""
 
 
 WORKLOADS: Sequence[Workload] = (
@@ -131,37 +131,37 @@ WORKLOADS: Sequence[Workload] = (
 
 
 def draw_workloads(rng: random.Random, count: int) -> list[Workload]:
-    """Return so many works: each at least once where there is room, the rest by weight."""
+    """Return `count` workloads: each at least once if there is room, the rest by weight."""
     first = list(WORKLOADS[:count])
-    rest = rng.choices(WORKLOADS, [work.weight for work in WORKLOADS], k=count - len(first))
+    rest = rng.choices(WORKLOADS, [workload.weight for workload in WORKLOADS], k=count - len(first))
     drawn = [*first, *rest]
     rng.shuffle(drawn)
     return drawn
 
 
-def job_spec(work: Workload, number: int, mark: str, repository_id: str, priority: int) -> job_pb2.JobSpec:
-    """Return what is asked for."""
-    agent = agent_pb2.AgentSettings(command=work.command, environment={MARK: mark})
-    if work.timeout:
-        agent.timeout.CopyFrom(Duration(seconds=work.timeout))
-    if work.output_bytes:
-        agent.output_bytes = work.output_bytes
+def job_spec(workload: Workload, number: int, mark: str, repository_id: str, priority: int) -> job_pb2.JobSpec:
+    """Return the spec of a job with this workload."""
+    agent = agent_pb2.AgentSettings(command=workload.command, environment={MARK: mark})
+    if workload.timeout:
+        agent.timeout.CopyFrom(Duration(seconds=workload.timeout))
+    if workload.output_bytes:
+        agent.output_bytes = workload.output_bytes
     policy = agent_pb2.Policy()
-    if not work.keeps:
+    if not workload.keeps:
         policy.retention = agent_pb2.Policy.RETENTION_REMOVE
-    if work.expires:
-        policy.checkpoint_timeout.CopyFrom(Duration(seconds=work.expires))
-    if work.verify:
-        policy.verify_command = work.verify
-    more: dict[str, Any] = {"repository_id": repository_id} if work.has_repository else {}
-    if work.is_fed:
+    if workload.expires:
+        policy.checkpoint_timeout.CopyFrom(Duration(seconds=workload.expires))
+    if workload.verify:
+        policy.verify_command = workload.verify
+    more: dict[str, Any] = {"repository_id": repository_id} if workload.has_repository else {}
+    if workload.is_fed:
         more |= {"files": [job_pb2.InputFile(name="in/numbers.txt", content=b"1 2 3\n")], "data": b"{}"}
-    if work.delay:
-        more["delay"] = Duration(seconds=work.delay)
+    if workload.delay:
+        more["delay"] = Duration(seconds=workload.delay)
     return job_pb2.JobSpec(
-        project_id=work.project_id,
-        kind=work.kind,
-        prompt=f"{work.name} {number}",
+        project_id=workload.project_id,
+        kind=workload.kind,
+        prompt=f"{workload.name} {number}",
         priority=priority,
         agent=agent,
         policy=policy,
