@@ -1,4 +1,4 @@
-"""Trying again: each attempt has an execution of its own, they are counted, and nobody writes for an earlier one."""
+"""Retries: each attempt has an execution of its own, attempts are counted, and nobody can write for an earlier one."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ async def test_the_next_attempt_waits_and_is_another_execution(book: Books) -> N
     first = await claimed(cell)
     await cell.begin_stage(first, "agent")
     await cell.retry(first, Retry(FAILURE, seconds=3600))
-    await cell.retry(first, Retry(FAILURE, seconds=3600))  # the answer to the first was lost
+    await cell.retry(first, Retry(FAILURE, seconds=3600))  # again, as if the first answer had been lost
     job = await book.store.job(first.job_id)
     assert (job.state, job.reason, job.end_time) == (JobState.PENDING, "", None)
     ended, fresh = job.executions

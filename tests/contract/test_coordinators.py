@@ -1,4 +1,4 @@
-"""What a driver far from the database may rely on, and what nobody can do who does not hold a job."""
+"""What a driver without the database can rely on, and what nobody can do without holding a job."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -67,29 +67,29 @@ async def refusal(call: "grpc.aio.UnaryUnaryCall[object, object]") -> ServiceErr
 
 
 async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) -> None:
-    """Whatever a driver writes there is what it, and everybody else, reads."""
+    """What a driver writes over the API is what it, and everybody else, reads."""
     await HookStore(book.engine).register(WEBHOOK)
     view = await book.admit("Mend it.\N{ROCKET}", labels={"team": "é"})
     lease = await claimed(remote)
-    here = await book.cell("elsewhere")
+    local = await book.cell("elsewhere")
     assert remote.lease_seconds == LEASE_SECONDS
     assert (lease.order, lease.attempt, lease.fence) == (view.order, 1, 1)
     await remote.begin_stage(lease, "base")
     output = Output(summary="é\0", changes=BYTES, log_tail=b"\x80")
     note = ExecutionNote(lease.execution_id, Purpose.AGENT, "ws-1", ExecutionState.RUNNING, output=output)
     done = Stage("base", StageState.DONE, '{"a": 1}', "done")
-    for _ in range(2):  # the answer to the first try was lost
+    for _ in range(2):  # again, as if the first answer had been lost
         await remote.end_stage(lease, done, [note])
     await remote.note(lease, ExecutionNote("exec-verify", Purpose.VERIFY, state=ExecutionState.RUNNING))
-    assert await remote.stages(lease) == await here.stages(lease) == {"base": done}
-    assert await remote.execution(lease) == await here.execution(lease) == note
+    assert await remote.stages(lease) == await local.stages(lease) == {"base": done}
+    assert await remote.execution(lease) == await local.execution(lease) == note
     surroundings = await remote.surroundings(lease)
-    assert surroundings == await here.surroundings(lease)
+    assert surroundings == await local.surroundings(lease)
     assert [hook.hook_id for hook in surroundings.hooks] == ["hook-1"]
     await remote.begin_stage(lease, "error-hook-1")
     told = await remote.document(lease, "error-hook-1", FAILED)
-    assert told == await here.document(lease, "error-hook-1", FAILED)
-    assert await remote.signing_key(lease, "hook-1") == await here.signing_key(lease, "hook-1")
+    assert told == await local.document(lease, "error-hook-1", FAILED)
+    assert await remote.signing_key(lease, "hook-1") == await local.signing_key(lease, "hook-1")
     for _ in range(2):
         await remote.finish(lease, FAILED)
     job = await book.store.job(lease.job_id)
@@ -185,7 +185,7 @@ async def test_a_wish_to_end_comes_with_the_beat_and_at_once(book: Books, api: A
 
 
 async def test_a_coordinator_that_was_cut_off_has_room_for_what_it_lost(book: Books, api: Api) -> None:
-    """Its place was taken for ever by leases that had run out, and that it no longer knew of."""
+    """Expired leases that it no longer knew of used to take its capacity for ever."""
     await book.admit()
     async with remote_ledger(api.address, claim_filter=ClaimFilter(capacity=1)) as remote:
         lease = await claimed(remote)

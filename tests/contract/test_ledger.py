@@ -1,4 +1,4 @@
-"""What the driver may rely on, whatever the ledger's database: one owner a job, and nothing written by another."""
+"""What a driver can rely on with every kind of database: each job has one owner, and nobody else writes."""
 
 import asyncio
 from dataclasses import replace
@@ -93,7 +93,7 @@ async def test_a_lease_lasts_as_long_as_it_is_prolonged(book: Books) -> None:
     owner, other = await book.cell("owner"), await book.cell("other")
     lease = await claimed(owner)
     for _ in range(3):
-        await expire_leases(book)  # whoever beats late has it still, unless somebody has taken it
+        await expire_leases(book)  # a late heartbeat keeps the lease, unless somebody else has claimed the job
         assert (await owner.beat([lease])).held == {lease.job_id}
         assert await other.claim() is None
     await expire_leases(book)
@@ -122,7 +122,7 @@ async def test_a_job_that_no_cell_survives_is_given_up(book: Books) -> None:
     for number in range(admitted.order.policy.max_attempts):
         assert (await claimed(await book.cell(f"cell-{number}"))).attempt == number + 1
         await expire_leases(book)
-    lease = await claimed(await book.cell("last"))  # which is lost too
+    lease = await claimed(await book.cell("last"))  # this cell is lost too
     assert (lease.attempt, lease.is_moved) == (admitted.order.policy.max_attempts, True)
     await expire_leases(book)
     await finish_given_up(await book.cell("very last"))
@@ -220,7 +220,7 @@ async def test_stages_are_replayed_as_they_were_written(book: Books) -> None:
     cell = await book.cell("cell")
     lease = await claimed(cell)
     await cell.begin_stage(lease, "base")
-    await cell.begin_stage(lease, "base")  # the answer to the first was lost
+    await cell.begin_stage(lease, "base")  # again, as if the first answer had been lost
     done = Stage("base", StageState.DONE, '{"commit_id": "c0ffee"}')
     output = Output(base_commit_id="c0ffee", log_tail=b"\xff\x00")
     note = ExecutionNote(lease.execution_id, Purpose.AGENT, "ws-1", ExecutionState.RUNNING, output=output)
@@ -257,7 +257,7 @@ async def test_the_end_of_a_job_is_the_end_of_all_of_it(book: Books, outcome: Ou
     lease = await claimed(cell)
     await cell.begin_stage(lease, "base")
     await cell.finish(lease, outcome)
-    await cell.finish(lease, outcome)  # the answer to the first was lost
+    await cell.finish(lease, outcome)  # again, as if the first answer had been lost
     job = await book.store.job(lease.job_id)
     assert job.state is outcome.state
     assert job.reason == (outcome.failure.reason if outcome.failure else "")
@@ -335,7 +335,7 @@ ACTIONS = st.lists(
 )
 @given(actions=ACTIONS)
 async def test_only_the_last_owner_of_a_job_is_heard(book: Books, actions: list[str]) -> None:
-    """Whatever happens in whatever order, the highest fence given out for a job is the only one that counts."""
+    """Whatever happens, in any order, only the highest fence that was given out for a job counts."""
     await clear(book)
     owners = {"a": await book.cell("a"), "b": await book.cell("b")}
     leases: list[tuple[str, Lease]] = []

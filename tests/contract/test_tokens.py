@@ -1,4 +1,4 @@
-"""What every database must hold of tokens: one suite on SQLite and PostgreSQL."""
+"""Tokens on every kind of database: one suite for SQLite and PostgreSQL."""
 
 import asyncio
 from dataclasses import replace
