@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.kit.options import options
 from bench.kit.postgres import postgres
-from tests.kit.chaos.run import Plan, Report, wreak
+from tests.kit.chaos.run import Plan, Report, run_chaos
 
 
 def main() -> int:
@@ -58,7 +58,7 @@ def _run(wanted: argparse.Namespace, directory: Path) -> Report:
             outages=wanted.outages if database else 0,
             lose_a_cell=wanted.lose_a_cell,
         )
-        return asyncio.run(wreak(plan, directory, database))
+        return asyncio.run(run_chaos(plan, directory, database))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The gateway's tables on each kind of database: empty, or with books for the tests of what the ledger promises."""
+"""The gateway's tables on each kind of database: empty, or with ledgers and stores for the tests of the ledger."""
 
 from collections.abc import AsyncIterator
 
@@ -14,7 +14,7 @@ from tests.kit.ledger import Books, books, clear
 
 @pytest_asyncio.fixture(scope="module", params=["sqlite", "postgres"])
 async def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Books]:
-    """One database of each kind for all tests of a module: making one on PostgreSQL takes longer than they do."""
+    """One database of each kind for all tests of a module: making one on PostgreSQL takes longer than the tests."""
     url = f"sqlite:///{tmp_path_factory.mktemp('ledger')}/test.db"
     if request.param == "postgres":
         url = request.getfixturevalue("postgres_server").get_uri()
@@ -30,7 +30,7 @@ async def book(opened: Books) -> Books:
 
 @pytest_asyncio.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """A database of its own, with the gateway's tables."""
+    """A database of the test's own, with the gateway's tables."""
     engine = open_database(database_url)
     await migrate(engine, MIGRATIONS)
     yield engine

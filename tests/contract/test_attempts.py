@@ -1,4 +1,4 @@
-"""Trying again: each attempt has an execution of its own, they are counted, and nobody writes for an earlier one."""
+"""Retries: each attempt has an execution of its own, attempts are counted, and nobody can write for an earlier one."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from services.lifecycle.model.value import dump
-from tests.kit.ledger import Books, claimed, end_given_up, expire, go_away, set_job
+from tests.kit.ledger import Books, age_heartbeat, claimed, expire_leases, finish_given_up, set_job
 
 FAILURE = Failure("AGENT_FAILED", "it broke\0")
 FAILED = Outcome(JobState.FAILED, FAILURE)
@@ -29,7 +29,7 @@ async def test_the_next_attempt_waits_and_is_another_execution(book: Books) -> N
     first = await claimed(cell)
     await cell.begin_stage(first, "agent")
     await cell.retry(first, Retry(FAILURE, seconds=3600))
-    await cell.retry(first, Retry(FAILURE, seconds=3600))  # the answer to the first was lost
+    await cell.retry(first, Retry(FAILURE, seconds=3600))  # again, as if the first answer had been lost
     job = await book.store.job(first.job_id)
     assert (job.state, job.reason, job.end_time) == (JobState.PENDING, "", None)
     ended, fresh = job.executions
@@ -79,10 +79,10 @@ async def test_failures_and_lost_cells_are_counted_together(book: Books) -> None
     assert (first.attempt, first.last_attempt) == (1, 3)
     await cell.retry(first, SOON)
     assert (await claimed(cell)).attempt == 2
-    await expire(book)
+    await expire_leases(book)
     assert (await claimed(other)).attempt == 3
-    await expire(book)
-    await end_given_up(cell)
+    await expire_leases(book)
+    await finish_given_up(cell)
     job = await book.store.job(view.order.job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
     assert "attempt 3" in job.message
@@ -92,8 +92,8 @@ async def test_failures_and_lost_cells_are_counted_together(book: Books) -> None
 async def test_a_lost_cell_ends_a_job_whose_policy_says_so(book: Books) -> None:
     view = await book.admit(policy=JobPolicySettings(retry_on=("AGENT_FAILED",)))
     await claimed(await book.cell("cell"))
-    await expire(book)
-    await end_given_up(await book.cell("other"))
+    await expire_leases(book)
+    await finish_given_up(await book.cell("other"))
     assert (await book.store.job(view.order.job_id)).reason == "NODE_LOST"
 
 
@@ -105,7 +105,7 @@ async def test_an_attempt_begins_from_a_snapshot_on_its_cell_or_without_one_else
     lease = await claimed(cell)
     assert lease.snapshot_id == "snap-1"
     await cell.retry(lease, replace(SOON, snapshot_id="snap-2"))
-    await go_away(book, "cell", 61)
+    await age_heartbeat(book, "cell", 61)
     lease = await claimed(other)
     assert (lease.attempt, lease.snapshot_id) == (3, "")
 
@@ -116,10 +116,10 @@ async def test_what_was_ordered_to_begin_from_a_lost_snapshot_fails(book: Books)
     await book.cell("cell")
     from_it = replace(view.order, snapshot_id="snap-1")
     await set_job(book, view.order.job_id, bound_cell_id="cell", definition=dump(from_it))
-    await go_away(book, "cell", 600)
+    await age_heartbeat(book, "cell", 600)
     assert await other.claim() is None, "it may yet come back"
-    await go_away(book, "cell", 3601)
-    await end_given_up(other)
+    await age_heartbeat(book, "cell", 3601)
+    await finish_given_up(other)
     job = await book.store.job(view.order.job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
 

@@ -1,4 +1,4 @@
-"""What every database must hold of the record of calls: one suite on SQLite and PostgreSQL."""
+"""The audit record on every kind of database: one suite for SQLite and PostgreSQL."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ OTHERS = [
 async def test_records_are_found_again(engine: AsyncEngine) -> None:
     store = AuditStore(engine)
     await store.add([RECORD, *OTHERS])
-    await store.add([RECORD])  # again, as after an answer that was lost
+    await store.add([RECORD])  # again, as if the first answer had been lost
     newest_first = [*reversed(OTHERS), RECORD]
     assert await store.page(AuditFilter(), Page()) == (newest_first, "")
     for wanted, ids in (

@@ -1,4 +1,4 @@
-"""What every database must hold of changed and deleted things of the catalogue: one suite on SQLite and PostgreSQL."""
+"""Changes and deletions in the catalogue on every kind of database: one suite for SQLite and PostgreSQL."""
 
 import asyncio
 from dataclasses import replace
@@ -114,7 +114,7 @@ async def test_a_change_that_fails_changes_nothing(catalog: CatalogStore) -> Non
 async def test_what_is_deleted_is_found_no_more_and_gives_its_id_away(catalog: CatalogStore) -> None:
     for kind, thing in reversed(THINGS):
         thing_id = kind.id_of(thing)
-        for _ in range(2):  # the second changes nothing, as a retry after a lost answer must not
+        for _ in range(2):  # the second time, a retry after a lost answer, must change nothing
             await catalog.delete(kind, thing_id, NOW)
         with pytest.raises(NotFound):
             await catalog.get(kind, thing_id)
@@ -148,7 +148,7 @@ async def test_what_was_made_by_a_request_is_its_answer_even_when_it_is_deleted(
 
 
 async def refused(catalog: CatalogStore, kind: ResourceTable[Any], thing_id: str) -> tuple[str, set[str]]:
-    """Return why a thing cannot be deleted, and who needs it."""
+    """Return the reason why a resource cannot be deleted, and what needs it."""
     with pytest.raises(FailedPrecondition) as caught:
         await catalog.delete(kind, thing_id, NOW)
     assert await catalog.get(kind, thing_id)

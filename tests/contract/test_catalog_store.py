@@ -1,4 +1,4 @@
-"""What every database must hold of the catalogue, hooks and request ids: one suite on SQLite and PostgreSQL."""
+"""The catalogue, hooks and request ids on every kind of database: one suite for SQLite and PostgreSQL."""
 
 import asyncio
 from dataclasses import replace
@@ -242,7 +242,7 @@ async def test_a_request_answers_with_its_hook_even_when_that_is_removed(engine:
 async def test_pages_stay_right_while_rows_come_and_go(
     engine: AsyncEngine, size: int, times: list[int], changes: list[tuple[int, bool]]
 ) -> None:
-    """Whatever is there from the first page to the last is listed once, in order, whatever comes and goes between."""
+    """What exists from the first page to the last is listed once, in order, whatever is made or deleted in between."""
     catalog = CatalogStore(engine)
 
     def template(name: str, number: int) -> Template:
@@ -267,7 +267,7 @@ async def test_pages_stay_right_while_rows_come_and_go(
         if pending:
             index, (number, goes) = pending.pop(0)
             if goes and listed:
-                gone = listed[-1].template_id  # the very row that the token points at
+                gone = listed[-1].template_id  # the row that the token points at
                 stays.pop(gone, None)
                 async with engine.begin() as connection:
                     await connection.execute(text("DELETE FROM templates WHERE template_id = :id"), {"id": gone})

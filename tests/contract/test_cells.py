@@ -1,4 +1,4 @@
-"""What a cell takes, and what it leaves, whatever the database: a pause, an outage."""
+"""Which jobs a cell claims, and what becomes of a cell that is paused or away, on every kind of database."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -34,7 +34,7 @@ async def book(database_url: str) -> AsyncIterator[Books]:
 
 
 async def expire(book: Books) -> None:
-    """Let every lease run out."""
+    """Make every lease expire."""
     async with book.engine.begin() as connection:
         await connection.execute(update(jobs).values(lease_until=now() - 1))
 
@@ -45,8 +45,8 @@ async def take(book: Books, cell_id: str, **how: Any) -> Lease | None:
 
 
 def a_cell(cell_id: str, **known: Any) -> Cell:
-    here = {"host": "host", "version": "1", "capacity": 4, "address": "127.0.0.1:1", "peer_token": "secret"}
-    return Cell(cell_id=cell_id, **{**here, **known})
+    defaults = {"host": "host", "version": "1", "capacity": 4, "address": "127.0.0.1:1", "peer_token": "secret"}
+    return Cell(cell_id=cell_id, **{**defaults, **known})
 
 
 async def test_a_paused_cell_takes_nothing_new_and_goes_on_with_its_own(book: Books) -> None:
@@ -112,8 +112,8 @@ async def test_a_job_starts_from_a_snapshot_where_that_is_and_fails_when_that_ce
         repository_id="repo", project_id="default", url="https://example.com/r", create_time=datetime.now(UTC)
     )
     await CatalogStore(book.engine).create(REPOSITORIES, repository)
-    wanted = {"repository_id": "repo", "snapshot_id": snapshot_of(lease.execution_id)}
-    job_id = (await book.admit(**wanted)).order.job_id
+    fields = {"repository_id": "repo", "snapshot_id": snapshot_of(lease.execution_id)}
+    job_id = (await book.admit(**fields)).order.job_id
 
     assert await two.claim() is None
     with pytest.raises(FailedPrecondition, match="not away"):
@@ -121,8 +121,8 @@ async def test_a_job_starts_from_a_snapshot_where_that_is_and_fails_when_that_ce
     async with book.engine.begin() as connection:
         await connection.execute(update(cells).where(cells.c.cell_id == "one").values(beat_time=from_microseconds(0)))
     await store.forget("one")
-    await store.forget("one")  # once more is a success
-    await store.register_if_absent(a_cell("one"))  # it had only been suspended
+    await store.forget("one")  # forgetting it again is a success
+    await store.register_if_absent(a_cell("one"))  # it was only frozen, and comes back
     assert await store.find("one") is not None
     job = await book.store.job(job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")

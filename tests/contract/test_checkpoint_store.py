@@ -1,4 +1,4 @@
-"""What askers and answerers may rely on, whatever the database: one answer a question, and none that waits for ever."""
+"""Checkpoints on every kind of database: each question has one answer, and none waits for ever."""
 
 import asyncio
 from dataclasses import replace
@@ -18,18 +18,18 @@ from services.lifecycle.model.checkpoint import CheckpointState, Decision
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.output import DiffSummary, FileChange, Output
 from services.lifecycle.model.states import JobState, StageState
-from tests.kit.ledger import Books, claimed, clear, expire, go_away, let_expire, question, set_job
+from tests.kit.ledger import Books, age_heartbeat, claimed, clear, expire_checkpoints, expire_leases, question, set_job
 
 STATE = CheckpointState
 ANN = Decider(name="ann", peer="ipv4:192.0.2.1:9", via="grpc-test/1")
 
 
-def says(state: CheckpointState, comment: str = "because") -> CheckpointDecision:
+def decision(state: CheckpointState, comment: str = "because") -> CheckpointDecision:
     return CheckpointDecision(state=state, comment=comment, decider=ANN)
 
 
 async def asking(book: Books, cell: SqlLedger, **fields: object) -> tuple[Lease, Checkpoint]:
-    """Have a job ask; return its last lease, and the question."""
+    """Make a job ask; return its last lease and the checkpoint."""
     await book.admit()
     lease = await claimed(cell)
     await cell.park(lease, replace(question(lease), **fields))  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ async def test_a_job_that_asks_is_nobodys_until_it_is_answered(book: Books) -> N
     lease, asked = await asking(book, cell)
     job = await book.store.job(lease.job_id)
     assert (job.state, job.checkpoints) == (JobState.AWAITING_APPROVAL, (asked,))
-    await cell.park(lease, question(lease))  # the answer to the first was lost
+    await cell.park(lease, question(lease))  # again, as if the first answer had been lost
     assert await book.store.job(lease.job_id) == job
     assert (await cell.beat([lease])).held == frozenset()
     for late in (cell.begin_stage(lease, "more"), cell.decision(lease, "push")):
@@ -63,7 +63,7 @@ async def test_a_job_that_asks_is_nobodys_until_it_is_answered(book: Books) -> N
             await late
     restarted = await book.cell("cell")
     assert await restarted.claim() is None
-    await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED))
+    await book.checkpoints.decide(asked.checkpoint_id, decision(STATE.APPROVED))
     again = await claimed(restarted)
     assert (again.job_id, again.attempt, again.execution_id) == (lease.job_id, 1, lease.execution_id)
     assert await restarted.decision(again, "push") == Decision(STATE.APPROVED, "because", "ann")
@@ -75,17 +75,17 @@ async def test_a_job_that_asks_is_nobodys_until_it_is_answered(book: Books) -> N
 @pytest.mark.parametrize("first", [STATE.APPROVED, STATE.REJECTED, STATE.CHANGES_REQUESTED])
 async def test_the_first_answer_holds(book: Books, first: CheckpointState) -> None:
     _, asked = await asking(book, await book.cell("cell"))
-    decided, holds = await book.checkpoints.decide(asked.checkpoint_id, says(first))
+    decided, holds = await book.checkpoints.decide(asked.checkpoint_id, decision(first))
     assert holds
     assert (decided.state, decided.comment, decided.decider) == (first, "because", ANN)
     assert decided.decide_time
     for late in (STATE.APPROVED, STATE.REJECTED, STATE.CHANGES_REQUESTED, first):
-        assert await book.checkpoints.decide(asked.checkpoint_id, says(late, "too late")) == (decided, False)
+        assert await book.checkpoints.decide(asked.checkpoint_id, decision(late, "too late")) == (decided, False)
 
 
 async def test_of_many_answers_at_once_one_holds(book: Books) -> None:
     _, asked = await asking(book, await book.cell("cell"))
-    given = [says(STATE.REJECTED if number % 2 else STATE.APPROVED, f"{number}") for number in range(8)]
+    given = [decision(STATE.REJECTED if number % 2 else STATE.APPROVED, f"{number}") for number in range(8)]
     answers = await asyncio.gather(*(book.checkpoints.decide(asked.checkpoint_id, answer) for answer in given))
     ((held, winner),) = [(checkpoint, own) for own, (checkpoint, holds) in zip(given, answers, strict=True) if holds]
     assert (held.state, held.comment) == (winner.state, winner.comment)
@@ -95,10 +95,10 @@ async def test_of_many_answers_at_once_one_holds(book: Books) -> None:
 async def test_what_nobody_answers_expires_by_the_databases_clock(book: Books) -> None:
     cell = await book.cell("cell")
     lease, asked = await asking(book, cell)
-    await let_expire(book)
+    await expire_checkpoints(book)
     expired = await book.checkpoints.get(asked.checkpoint_id)
     assert (expired.state, expired.decide_time) == (STATE.EXPIRED, expired.expire_time), "though nobody came by"
-    assert await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED)) == (expired, False)
+    assert await book.checkpoints.decide(asked.checkpoint_id, decision(STATE.APPROVED)) == (expired, False)
     again = await claimed(cell)
     assert again.job_id == lease.job_id
     assert await cell.decision(again, "push") == Decision(STATE.EXPIRED)
@@ -107,10 +107,10 @@ async def test_what_nobody_answers_expires_by_the_databases_clock(book: Books) -
 async def test_changes_cannot_be_asked_for_everywhere(book: Books) -> None:
     _, asked = await asking(book, await book.cell("cell"), takes_changes=False)
     with pytest.raises(FailedPrecondition) as refused:
-        await book.checkpoints.decide(asked.checkpoint_id, says(STATE.CHANGES_REQUESTED))
+        await book.checkpoints.decide(asked.checkpoint_id, decision(STATE.CHANGES_REQUESTED))
     assert refused.value.reason == "CHANGES_NOT_POSSIBLE"
     assert (await book.checkpoints.get(asked.checkpoint_id)).state is STATE.PENDING
-    assert (await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED)))[1]
+    assert (await book.checkpoints.decide(asked.checkpoint_id, decision(STATE.APPROVED)))[1]
 
 
 async def test_a_cancel_wakes_what_waits_and_what_is_about_to(book: Books) -> None:
@@ -119,21 +119,21 @@ async def test_a_cancel_wakes_what_waits_and_what_is_about_to(book: Books) -> No
     assert (await book.store.cancel_job(lease.job_id)).state is JobState.AWAITING_APPROVAL
     again = await claimed(cell)
     assert again.cancel_requested
-    await cell.park(again, question(again, "another"))  # it had not heard of it yet
+    await cell.park(again, question(again, "another"))  # its driver had not heard of the cancellation yet
     last = await claimed(cell)
     await cell.finish(last, Outcome(JobState.CANCELLED))
     states = {one.name: one.state for one in (await book.store.job(lease.job_id)).checkpoints}
     assert states == {"push": STATE.WITHDRAWN, "another": STATE.WITHDRAWN}
-    withdrawn, holds = await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED))
+    withdrawn, holds = await book.checkpoints.decide(asked.checkpoint_id, decision(STATE.APPROVED))
     assert (withdrawn.state, holds) == (STATE.WITHDRAWN, False)
 
 
 async def test_a_lost_cells_question_is_asked_anew(book: Books) -> None:
     first, second = await book.cell("first"), await book.cell("second")
     lease, asked = await asking(book, first)
-    await go_away(book, "first", 60.0 * AWAY_LEASES + 5)
+    await age_heartbeat(book, "first", 60.0 * AWAY_LEASES + 5)
     assert await second.claim() is None, "nobody needs it before it is answered"
-    await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED))
+    await book.checkpoints.decide(asked.checkpoint_id, decision(STATE.APPROVED))
     taken = await claimed(second)
     assert (taken.attempt, await second.decision(taken, "push")) == (2, None)
     await second.park(taken, question(taken))
@@ -150,8 +150,8 @@ async def test_a_question_after_the_push_is_the_same_on_another_cell(book: Books
     await first.end_stage(lease, Stage("push", StageState.DONE, "{}"))
     await first.park(lease, question(lease, "end"))
     (asked,) = (await book.store.job(lease.job_id)).checkpoints
-    await book.checkpoints.decide(asked.checkpoint_id, says(STATE.APPROVED))
-    await go_away(book, "first", 60.0 * AWAY_LEASES + 5)
+    await book.checkpoints.decide(asked.checkpoint_id, decision(STATE.APPROVED))
+    await age_heartbeat(book, "first", 60.0 * AWAY_LEASES + 5)
     taken = await claimed(second)
     assert (taken.attempt, taken.is_moved) == (1, True)
     assert await second.decision(taken, "end") == Decision(STATE.APPROVED, "because", "ann")
@@ -171,27 +171,27 @@ async def test_what_is_carried_no_more_is_not_parked(book: Books, state: JobStat
 async def test_filters_and_pages(book: Books) -> None:
     cell = await book.cell("cell")
     asked = [(await asking(book, cell))[1] for _ in range(5)]
-    await book.checkpoints.decide(asked[0].checkpoint_id, says(STATE.APPROVED))
-    await book.checkpoints.decide(asked[1].checkpoint_id, says(STATE.REJECTED))
+    await book.checkpoints.decide(asked[0].checkpoint_id, decision(STATE.APPROVED))
+    await book.checkpoints.decide(asked[1].checkpoint_id, decision(STATE.REJECTED))
 
-    async def found(size: int = 50, **wanted: object) -> list[str]:
+    async def checkpoint_ids(size: int = 50, **fields: object) -> list[str]:
         page, ids = Page(size), []
         while True:
-            rows = await book.checkpoints.page(CheckpointFilter(**wanted), page)  # type: ignore[arg-type]
+            rows = await book.checkpoints.page(CheckpointFilter(**fields), page)  # type: ignore[arg-type]
             ids += [row.checkpoint_id for row in rows[:size]]
             if len(rows) <= size:
                 return ids
             page = replace(page, after=checkpoint_key(rows[size - 1]))
 
     newest = [one.checkpoint_id for one in reversed(asked)]
-    assert await found() == await found(2) == newest
-    assert await found(1, states=frozenset({STATE.PENDING})) == newest[:3]
-    assert await found(states=frozenset({STATE.APPROVED, STATE.REJECTED})) == newest[3:]
-    assert await found(job_id=asked[2].job_id) == [asked[2].checkpoint_id]
-    assert await found(project_id="other") == await found(states=frozenset({STATE.EXPIRED})) == []
-    await let_expire(book)
-    assert await found(states=frozenset({STATE.PENDING})) == []
-    assert await found(states=frozenset({STATE.EXPIRED, STATE.REJECTED})) == newest[:4]
+    assert await checkpoint_ids() == await checkpoint_ids(2) == newest
+    assert await checkpoint_ids(1, states=frozenset({STATE.PENDING})) == newest[:3]
+    assert await checkpoint_ids(states=frozenset({STATE.APPROVED, STATE.REJECTED})) == newest[3:]
+    assert await checkpoint_ids(job_id=asked[2].job_id) == [asked[2].checkpoint_id]
+    assert await checkpoint_ids(project_id="other") == await checkpoint_ids(states=frozenset({STATE.EXPIRED})) == []
+    await expire_checkpoints(book)
+    assert await checkpoint_ids(states=frozenset({STATE.PENDING})) == []
+    assert await checkpoint_ids(states=frozenset({STATE.EXPIRED, STATE.REJECTED})) == newest[:4]
 
 
 ACTIONS = st.lists(
@@ -207,7 +207,7 @@ ACTIONS = st.lists(
 )
 @given(actions=ACTIONS)
 async def test_no_order_of_things_changes_an_answer_or_loses_a_job(book: Books, actions: list[str]) -> None:
-    """A question that was decided stays so; and a job waits only while its newest question does."""
+    """A question that was decided stays decided, and a job waits only while its newest question does."""
     await clear(book)
     job_id = (await book.admit()).order.job_id
     cells = {"a": await book.cell("a"), "b": await book.cell("b")}
@@ -216,7 +216,7 @@ async def test_no_order_of_things_changes_an_answer_or_loses_a_job(book: Books, 
     for number, action in enumerate(actions):
         job = await book.store.job(job_id)
         if job.state.is_final or job.state is JobState.PENDING:
-            return  # too many cells were lost over it, or it waits to be tried again
+            return  # the job was lost with too many cells, or waits for another attempt
         asked = job.checkpoints
         match action.split():
             case ["claim", name]:
@@ -232,13 +232,13 @@ async def test_no_order_of_things_changes_an_answer_or_loses_a_job(book: Books, 
                 except LeaseLost:
                     pytest.fail("the newest lease is the job's")
             case ["overdue"]:
-                await let_expire(book)
+                await expire_checkpoints(book)
             case ["cancel"]:
                 await book.store.cancel_job(job_id)
             case ["lost"]:
-                await expire(book)
+                await expire_leases(book)
             case [word] if asked:
-                _, holds = await book.checkpoints.decide(asked[-1].checkpoint_id, says(answers[word]))
+                _, holds = await book.checkpoints.decide(asked[-1].checkpoint_id, decision(answers[word]))
                 assert holds is (asked[-1].state is STATE.PENDING)
         job = await book.store.job(job_id)
         for one in job.checkpoints:

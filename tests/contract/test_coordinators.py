@@ -1,4 +1,4 @@
-"""What a driver far from the database may rely on, and what nobody can do who does not hold a job."""
+"""What a driver without the database can rely on, and what nobody can do without holding a job."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import DiffSummary, ExecutionNote, FileChange, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from tests.kit.coordinators import LEASE_SECONDS, Api, coordinator_api, remote_ledger
-from tests.kit.ledger import Books, expire
+from tests.kit.ledger import Books, expire_leases
 from tests.kit.servers import TOKEN
 
 FAILED = Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it broke"))
@@ -67,29 +67,29 @@ async def refusal(call: "grpc.aio.UnaryUnaryCall[object, object]") -> ServiceErr
 
 
 async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) -> None:
-    """Whatever a driver writes there is what it, and everybody else, reads."""
+    """What a driver writes over the API is what it, and everybody else, reads."""
     await HookStore(book.engine).register(WEBHOOK)
     view = await book.admit("Mend it.\N{ROCKET}", labels={"team": "é"})
     lease = await claimed(remote)
-    here = await book.cell("elsewhere")
+    local = await book.cell("elsewhere")
     assert remote.lease_seconds == LEASE_SECONDS
     assert (lease.order, lease.attempt, lease.fence) == (view.order, 1, 1)
     await remote.begin_stage(lease, "base")
     output = Output(summary="é\0", changes=BYTES, log_tail=b"\x80")
     note = ExecutionNote(lease.execution_id, Purpose.AGENT, "ws-1", ExecutionState.RUNNING, output=output)
     done = Stage("base", StageState.DONE, '{"a": 1}', "done")
-    for _ in range(2):  # the answer to the first try was lost
+    for _ in range(2):  # again, as if the first answer had been lost
         await remote.end_stage(lease, done, [note])
     await remote.note(lease, ExecutionNote("exec-verify", Purpose.VERIFY, state=ExecutionState.RUNNING))
-    assert await remote.stages(lease) == await here.stages(lease) == {"base": done}
-    assert await remote.execution(lease) == await here.execution(lease) == note
+    assert await remote.stages(lease) == await local.stages(lease) == {"base": done}
+    assert await remote.execution(lease) == await local.execution(lease) == note
     surroundings = await remote.surroundings(lease)
-    assert surroundings == await here.surroundings(lease)
+    assert surroundings == await local.surroundings(lease)
     assert [hook.hook_id for hook in surroundings.hooks] == ["hook-1"]
     await remote.begin_stage(lease, "error-hook-1")
     told = await remote.document(lease, "error-hook-1", FAILED)
-    assert told == await here.document(lease, "error-hook-1", FAILED)
-    assert await remote.signing_key(lease, "hook-1") == await here.signing_key(lease, "hook-1")
+    assert told == await local.document(lease, "error-hook-1", FAILED)
+    assert await remote.signing_key(lease, "hook-1") == await local.signing_key(lease, "hook-1")
     for _ in range(2):
         await remote.finish(lease, FAILED)
     job = await book.store.job(lease.job_id)
@@ -112,7 +112,7 @@ async def test_whoever_lost_the_lease_is_told_so_by_every_call(book: Books, remo
     await book.admit()
     lease = await claimed(remote)
     await remote.begin_stage(lease, "base")
-    await expire(book)
+    await expire_leases(book)
     new = await claimed(await book.cell("other"))
     before = await book.store.job(lease.job_id)
     note = ExecutionNote(lease.execution_id, Purpose.AGENT, state=ExecutionState.SUCCEEDED)
@@ -146,7 +146,7 @@ async def test_a_claim_whose_answer_was_lost_is_given_again(book: Books, api: Ap
         pb.ClaimJobRequest(request_id="claim-2", coordinator_id="simple", capacity=2)
     )
     assert other.job.lease.job_id not in {"", first.job.lease.job_id}
-    await expire(book)
+    await expire_leases(book)
     await claimed(await book.cell("other"))
     await claimed(await book.cell("other"))
     assert not (await api.coordinator.ClaimJob(request, timeout=1.1)).HasField("job"), (
@@ -185,11 +185,11 @@ async def test_a_wish_to_end_comes_with_the_beat_and_at_once(book: Books, api: A
 
 
 async def test_a_coordinator_that_was_cut_off_has_room_for_what_it_lost(book: Books, api: Api) -> None:
-    """Its place was taken for ever by leases that had run out, and that it no longer knew of."""
+    """Expired leases that it no longer knew of used to take its capacity for ever."""
     await book.admit()
     async with remote_ledger(api.address, claim_filter=ClaimFilter(capacity=1)) as remote:
         lease = await claimed(remote)
-        await expire(book)
+        await expire_leases(book)
         again = await claimed(remote)
     assert (again.job_id, again.attempt, again.fence) == (lease.job_id, 1, lease.fence + 1)
 
@@ -299,7 +299,7 @@ async def test_events_of_others_are_not_taken(book: Books, api: Api, remote: Rem
     with pytest.raises(ServiceError) as error:
         await append(api, lease, [output(1)], execution_id=other.executions[-1].execution_id)
     assert error.value.reason == "EXECUTION_NOT_FOUND"
-    await expire(book)
+    await expire_leases(book)
     await claimed(await book.cell("other"))
     with pytest.raises(Aborted):
         await append(api, lease, [output(1)])
@@ -331,7 +331,7 @@ async def test_what_is_still_ones_own_is_told(book: Books, api: Api, remote: Rem
         return found
 
     assert (await standing()).execution_id == lease.execution_id
-    await expire(book)
+    await expire_leases(book)
     assert (await standing()).execution_id == lease.execution_id, "nobody has taken it over yet"
     await claimed(await book.cell("other"))
     assert (await standing()).execution_id == ""

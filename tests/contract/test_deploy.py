@@ -1,4 +1,4 @@
-"""What deploy/ says agrees with the code: variables that exist, ports that are served, files where they are mounted.
+"""deploy/ agrees with the code: its variables exist, its ports are served, and its files are where they are mounted.
 
 Nothing of it is run: that takes a container engine (deploy/try.sh), or a cluster.
 """
@@ -23,21 +23,21 @@ from tests.kit.contract import ROOT
 
 DEPLOY = ROOT / "deploy"
 SETTINGS: tuple[type[ServiceSettings], ...] = (GatewaySettings, WorkspaceSettings, GitSettings, ExecutionSettings)
-OURS = {"POD_NAME", "POD_NAMESPACE"}
-"""Variables that other values are made of."""
+AUXILIARY = {"POD_NAME", "POD_NAMESPACE"}
+"""Variables that other values are composed of."""
 
 
 def variables() -> set[str]:
     """Return every variable that a service reads."""
-    found = set()
+    names_read = set()
     for kind in SETTINGS:
         for name, field in kind.model_fields.items():
             alias = field.validation_alias
             names = (
                 alias.choices if isinstance(alias, AliasChoices) else [alias or kind.model_config["env_prefix"] + name]
             )
-            found |= {str(name).upper() for name in names}
-    return found
+            names_read |= {str(name).upper() for name in names}
+    return names_read
 
 
 def documents(path: str) -> list[Any]:
@@ -45,14 +45,14 @@ def documents(path: str) -> list[Any]:
 
 
 def manifests() -> dict[tuple[str, str], Any]:
-    """Return what `kubectl apply -k` would, by kind and name."""
+    """Return the manifests that `kubectl apply -k` would apply, by kind and name."""
     (kustomization,) = documents("kubernetes/kustomization.yaml")
-    found = [one for file in kustomization["resources"] for one in documents(f"kubernetes/{file}")]
-    return {(one["kind"], one["metadata"]["name"]): one for one in found}
+    manifests = [one for file in kustomization["resources"] for one in documents(f"kubernetes/{file}")]
+    return {(one["kind"], one["metadata"]["name"]): one for one in manifests}
 
 
 def cells() -> dict[str, dict[str, str]]:
-    """Return the variables of each kind of cell that is described."""
+    """Return the variables of each cell that compose or Kubernetes describes."""
     (compose,) = documents("compose/compose.yaml")
     pod = manifests()["StatefulSet", "cell"]["spec"]["template"]["spec"]
     kubernetes = {one["name"]: one.get("value", "") for one in pod["containers"][0]["env"]}
@@ -63,14 +63,14 @@ def cells() -> dict[str, dict[str, str]]:
 
 
 def _default(variable: tuple[str, str]) -> tuple[str, str]:
-    """Put in what compose does where .env says nothing."""
+    """Replace variables by their defaults, as compose does without an .env."""
     name, value = variable
     return name, re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
 
 
 @pytest.mark.parametrize("where", cells())
 def test_every_variable_is_one_that_a_service_reads(where: str) -> None:
-    assert set(cells()[where]) - OURS - variables() == set()
+    assert set(cells()[where]) - AUXILIARY - variables() == set()
 
 
 @pytest.mark.parametrize("where", cells())
@@ -113,18 +113,20 @@ def test_the_manifests_name_one_another_rightly() -> None:
     ]
     assert all(selector.items() <= labels.items() for selector in selectors)
     pod = cell["template"]["spec"]
-    given = {one["name"] for one in pod["volumes"]} | {one["metadata"]["name"] for one in cell["volumeClaimTemplates"]}
+    volumes = {one["name"] for one in pod["volumes"]} | {
+        one["metadata"]["name"] for one in cell["volumeClaimTemplates"]
+    }
     mounted = {
         one["name"] for container in pod["containers"] + pod["initContainers"] for one in container["volumeMounts"]
     }
-    assert mounted == given
+    assert mounted == volumes
     (example,) = documents("kubernetes/secret.example.yaml")
-    wanted = {
+    required = {
         one["valueFrom"]["secretKeyRef"]["key"]
         for one in pod["containers"][0]["env"]
         if "secretKeyRef" in one.get("valueFrom", {})
     }
-    assert wanted == set(example["stringData"])
+    assert required == set(example["stringData"])
 
 
 def test_a_pod_may_make_sandboxes_and_nothing_else() -> None:
@@ -142,11 +144,11 @@ def test_a_pod_may_make_sandboxes_and_nothing_else() -> None:
 @pytest.mark.parametrize("where", ["README.md", "try.sh"])
 def test_a_cell_may_do_the_same_however_it_is_started(where: str) -> None:
     (compose,) = documents("compose/compose.yaml")
-    said = (DEPLOY / where).read_text()
+    text = (DEPLOY / where).read_text()
     options = {option.removesuffix(":true") for option in compose["services"]["cell-1"]["security_opt"]}
-    assert set(re.findall(r"--security-opt ([\w=-]+)", said)) == options
-    assert "--cap-drop ALL" in said
-    assert "--restart unless-stopped --stop-timeout 60" in said
+    assert set(re.findall(r"--security-opt ([\w=-]+)", text)) == options
+    assert "--cap-drop ALL" in text
+    assert "--restart unless-stopped --stop-timeout 60" in text
     assert compose["services"]["cell-1"]["stop_grace_period"] == "60s"
 
 
@@ -172,18 +174,20 @@ def test_the_image_is_built_of_what_is_there() -> None:
 
 def test_the_certificates_are_good_for_servers_and_clients(tmp_path: Path) -> None:
     command = [DEPLOY / "certificates.sh", tmp_path / "made", "cell-1", "*.cells.boatyard.svc"]
-    for _ in range(2):  # the second time it renews
+    for _ in range(2):  # the second run renews the certificates
         subprocess.run(command, check=True, capture_output=True)
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"ca.key", "ca.srl", "cells"}
-    made = tmp_path / "made" / "cells"
-    assert made.stat().st_mode & 0o777 == 0o755, "cells are another user"
-    assert {path.name: path.stat().st_mode & 0o777 for path in made.iterdir()} == {
+    cells_directory = tmp_path / "made" / "cells"
+    assert cells_directory.stat().st_mode & 0o777 == 0o755, "cells are another user"
+    assert {path.name: path.stat().st_mode & 0o777 for path in cells_directory.iterdir()} == {
         "ca.crt": 0o644,
         "gateway.crt": 0o644,
         "gateway.key": 0o600,
     }
-    ServerTls(made / "gateway.crt", made / "gateway.key").credentials()
-    ClientTls(made / "ca.crt").credentials()
-    verify = ["openssl", "verify", "-CAfile", made / "ca.crt"]
+    ServerTls(cells_directory / "gateway.crt", cells_directory / "gateway.key").credentials()
+    ClientTls(cells_directory / "ca.crt").credentials()
+    verify = ["openssl", "verify", "-CAfile", cells_directory / "ca.crt"]
     for name in ("cell-1", "localhost", "cell-2.cells.boatyard.svc"):
-        subprocess.run([*verify, "-verify_hostname", name, made / "gateway.crt"], check=True, capture_output=True)
+        subprocess.run(
+            [*verify, "-verify_hostname", name, cells_directory / "gateway.crt"], check=True, capture_output=True
+        )

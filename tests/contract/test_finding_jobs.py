@@ -1,4 +1,4 @@
-"""Finding jobs among others, whatever the database: by filters, page by page, and as they change."""
+"""Finding jobs on every kind of database: by filters, page by page, and as they change."""
 
 import asyncio
 from contextlib import aclosing
@@ -30,25 +30,26 @@ async def remove(book: Books, job_id: str) -> None:
 
 
 async def reach(book: Books, view: JobView, state: JobState) -> None:
-    """Bring a job to a state, that comes before all others that are PENDING."""
+    """Bring a job to a state; it must be claimed before all others that are PENDING."""
     if state is JobState.CANCELLED:
         await book.store.cancel_job(view.order.job_id)
     elif state is not JobState.PENDING:
-        cell = await book.cell(f"of-{view.order.job_id}")  # one that starts anew has its own jobs back
+        # A cell of its own for each job, because a cell that restarts gets its own jobs back.
+        cell = await book.cell(f"of-{view.order.job_id}")
         lease = await claimed(cell)
         assert lease.job_id == view.order.job_id
         if state is JobState.SUCCEEDED:
             await cell.finish(lease, Outcome(JobState.SUCCEEDED))
 
 
-async def listed(book: Books, wanted: JobFilter, size: int = 3) -> list[str]:
-    found, token = [], ""
+async def listed(book: Books, job_filter: JobFilter, size: int = 3) -> list[str]:
+    job_ids, token = [], ""
     while True:
-        views, page = await book.store.jobs(wanted, Page.parse(size, token))
+        views, page = await book.store.jobs(job_filter, Page.parse(size, token))
         views, token = page.cut(views, job_key)
-        found += [view.order.job_id for view in views]
+        job_ids += [view.order.job_id for view in views]
         if not token:
-            return found
+            return job_ids
 
 
 SELECTORS = st.builds(
@@ -68,41 +69,41 @@ FILTERS = st.fixed_dictionaries(
 )
 
 
-def matches(wanted: JobFilter, state: JobState, kind: str, labels: dict[str, str]) -> bool:
-    """Say of a job of the default project what the contract says."""
+def matches(job_filter: JobFilter, state: JobState, kind: str, labels: dict[str, str]) -> bool:
+    """True when a job of the default project passes a filter, as the contract defines it."""
 
     def selected(by: LabelSelector) -> bool:
         return (by.key in labels and (not by.values or labels[by.key] in by.values)) != by.lacks
 
     return (
-        wanted.project_id in {"", "default"}
-        and (wanted.visible is None or "default" in wanted.visible)
-        and (not wanted.states or state in wanted.states)
-        and (not wanted.kinds or kind in wanted.kinds)
-        and all(map(selected, wanted.labels))
+        job_filter.project_id in {"", "default"}
+        and (job_filter.visible is None or "default" in job_filter.visible)
+        and (not job_filter.states or state in job_filter.states)
+        and (not job_filter.kinds or kind in job_filter.kinds)
+        and all(map(selected, job_filter.labels))
     )
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    wishes=st.lists(
+    job_facts=st.lists(
         st.tuples(st.sampled_from(STATES), st.sampled_from(KINDS), st.sampled_from(LABELS)), min_size=1, max_size=6
     ),
     filters=st.lists(FILTERS, min_size=1, max_size=6),
 )
 async def test_a_filter_means_the_jobs_that_it_says(
-    opened: Books, wishes: list[tuple[JobState, str, dict[str, str]]], filters: list[dict[str, object]]
+    opened: Books, job_facts: list[tuple[JobState, str, dict[str, str]]], filters: list[dict[str, object]]
 ) -> None:
     await clear(opened)
     made = []
-    for state, kind, labels in wishes:
+    for state, kind, labels in job_facts:
         view = await opened.admit(kind=kind, labels=labels, priority=0 if state is JobState.PENDING else 1)
         await reach(opened, view, state)
         made.append((view, (state, kind, labels)))
     for fields in filters:
-        wanted = JobFilter(**fields)  # type: ignore[arg-type]
-        expected = [view.order.job_id for view, facts in reversed(made) if matches(wanted, *facts)]
-        assert await listed(opened, wanted) == expected
+        job_filter = JobFilter(**fields)  # type: ignore[arg-type]
+        expected = [view.order.job_id for view, facts in reversed(made) if matches(job_filter, *facts)]
+        assert await listed(opened, job_filter) == expected
     middle = made[len(made) // 2][0].create_time
     newer = [view.order.job_id for view, _ in reversed(made) if view.create_time >= middle]
     assert await listed(opened, JobFilter(created_after=middle)) == newer
@@ -120,13 +121,13 @@ async def test_a_filter_means_the_jobs_that_it_says(
 async def test_pages_stay_right_while_jobs_come_and_go(
     opened: Books, size: int, count: int, events: list[tuple[str, int]], live: bool
 ) -> None:
-    """What matches from the first page to the last is listed exactly once, in order, whatever happens between."""
+    """What matches from the first page to the last is listed exactly once, in order, whatever happens in between."""
     await clear(opened)
-    wanted = JobFilter(states=frozenset({JobState.PENDING}) if live else frozenset())
+    job_filter = JobFilter(states=frozenset({JobState.PENDING}) if live else frozenset())
     stays = [(await opened.admit()).order.job_id for _ in range(count)]
     keys, token = [], ""
     while True:
-        views, page = await opened.store.jobs(wanted, Page.parse(size, token))
+        views, page = await opened.store.jobs(job_filter, Page.parse(size, token))
         views, token = page.cut(views, job_key)
         keys += [job_key(view) for view in views]
         if not token:
@@ -144,42 +145,42 @@ async def test_pages_stay_right_while_jobs_come_and_go(
 
 
 class Watcher:
-    """One that watches, in a task of its own, as a client's stream has it."""
+    """Watches jobs in a task of its own, like the stream of a client."""
 
-    def __init__(self, book: Books, position: int = 0, **wanted: object) -> None:
-        self.told: list[JobUpdate] = []
-        self._heard = asyncio.Condition()
-        self._task = asyncio.create_task(self._watch(book, JobFilter(**wanted), position))  # type: ignore[arg-type]
+    def __init__(self, book: Books, position: int = 0, **fields: object) -> None:
+        self.updates: list[JobUpdate] = []
+        self._changed = asyncio.Condition()
+        self._task = asyncio.create_task(self._watch(book, JobFilter(**fields), position))  # type: ignore[arg-type]
 
-    async def _watch(self, book: Books, wanted: JobFilter, position: int) -> None:
-        async with aclosing(watch_jobs(book.store, book.notifier, wanted, position)) as found:
-            async for told in found:
-                async with self._heard:
-                    self.told.append(told)
-                    self._heard.notify_all()
+    async def _watch(self, book: Books, job_filter: JobFilter, position: int) -> None:
+        async with aclosing(watch_jobs(book.store, book.notifier, job_filter, position)) as updates:
+            async for update in updates:
+                async with self._changed:
+                    self.updates.append(update)
+                    self._changed.notify_all()
 
-    async def until_told(self, job_id: str, state: JobState) -> JobView:
-        """Wait until a job was told in a state."""
+    async def until_shown(self, job_id: str, state: JobState) -> JobView:
+        """Wait until an update has shown a job in a state; return the job."""
 
         def last() -> JobView | None:
-            views = [told.view for told in self.told if told.view and told.view.order.job_id == job_id]
+            views = [update.view for update in self.updates if update.view and update.view.order.job_id == job_id]
             return views[-1] if views and views[-1].state is state else None
 
-        async with self._heard, asyncio.timeout(30):
-            await self._heard.wait_for(last)
-        found = last()
-        assert found
-        return found
+        async with self._changed, asyncio.timeout(30):
+            await self._changed.wait_for(last)
+        view = last()
+        assert view
+        return view
 
     async def caught_up(self) -> int:
-        """Wait until all that there was has been told; return the position."""
-        async with self._heard, asyncio.timeout(30):
-            await self._heard.wait_for(lambda: any(told.view is None for told in self.told))
-        return self.told[-1].position
+        """Wait until all existing jobs have been shown; return the position."""
+        async with self._changed, asyncio.timeout(30):
+            await self._changed.wait_for(lambda: any(update.view is None for update in self.updates))
+        return self.updates[-1].position
 
     @property
     def jobs(self) -> list[str]:
-        return [told.view.order.job_id for told in self.told if told.view]
+        return [update.view.order.job_id for update in self.updates if update.view]
 
     async def leave(self) -> None:
         self._task.cancel()
@@ -195,12 +196,12 @@ async def test_who_watches_is_told_what_there_is_and_what_becomes_of_it(book: Bo
     try:
         position = await watcher.caught_up()
         assert watcher.jobs == [pending.order.job_id, ended.order.job_id], "all that match, the newest first"
-        assert [told.position for told in watcher.told] == [0, 0, position]
+        assert [update.position for update in watcher.updates] == [0, 0, position]
         assert position > 0
         await book.store.cancel_job(pending.order.job_id)
-        await watcher.until_told(pending.order.job_id, JobState.CANCELLED)
+        await watcher.until_shown(pending.order.job_id, JobState.CANCELLED)
         new = await book.admit(labels={"mine": "yes"})
-        assert (await watcher.until_told(new.order.job_id, JobState.PENDING)).order.labels == {"mine": "yes"}
+        assert (await watcher.until_shown(new.order.job_id, JobState.PENDING)).order.labels == {"mine": "yes"}
     finally:
         await watcher.leave()
 
@@ -212,17 +213,17 @@ async def test_a_job_that_matches_no_more_is_told_once_more(book: Books) -> None
         await watcher.caught_up()
         cell = await book.cell("cell")
         lease = await claimed(cell)
-        await watcher.until_told(view.order.job_id, JobState.RUNNING)
+        await watcher.until_shown(view.order.job_id, JobState.RUNNING)
         await cell.finish(lease, Outcome(JobState.SUCCEEDED))
         other = await book.admit()
-        await watcher.until_told(other.order.job_id, JobState.PENDING)
+        await watcher.until_shown(other.order.job_id, JobState.PENDING)
         assert watcher.jobs == [view.order.job_id] * 2 + [other.order.job_id]
     finally:
         await watcher.leave()
 
 
 async def test_from_a_position_on_nothing_is_missed(book: Books) -> None:
-    """Whoever was away is told what lives and what has ended meanwhile, and nothing of old."""
+    """A watcher that returns gets the live jobs and those that ended meanwhile, and none that ended before."""
     old = await book.admit()
     await book.store.cancel_job(old.order.job_id)
     async with book.engine.begin() as connection:
@@ -236,7 +237,7 @@ async def test_from_a_position_on_nothing_is_missed(book: Books) -> None:
     made = await book.admit()
     again = Watcher(book, position)
     try:
-        await again.until_told(ends.order.job_id, JobState.CANCELLED)
+        await again.until_shown(ends.order.job_id, JobState.CANCELLED)
         await again.caught_up()
         assert set(again.jobs) == {view.order.job_id for view in (ends, lives, made)}
     finally:

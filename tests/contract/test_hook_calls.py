@@ -1,4 +1,4 @@
-"""The history of calls, whatever the ledger's database: one record a call, and no call without its end."""
+"""The history of hook calls on every kind of database: one record for each call, and no call without its end."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -36,7 +36,7 @@ async def test_a_call_is_one_record_however_often_it_is_recorded(book: Books) ->
     await book.admit(labels={"mine": "1"})
     cell = await book.cell("cell")
     lease = await claimed(cell)
-    for call in (CALL, CALL):  # the answer to the first was lost
+    for call in (CALL, CALL):  # again, as if the first answer had been lost
         await cell.record_call(lease, call)
         (view,) = await listed(book)
         assert (view.state, view.begun, view.tries, view.end_time) == (CallState.RUNNING, 1, 0, None)
@@ -64,7 +64,7 @@ async def test_a_call_that_another_lease_begins_again_says_so(book: Books) -> No
     (view,) = await listed(book)
     assert (view.state, view.begun) == (CallState.RUNNING, 2)
     await cell.record_call(new, DONE)
-    newest = await claimed(await book.cell("cell"))  # killed before its stage was recorded
+    newest = await claimed(await book.cell("cell"))  # the driver was killed before the stage was recorded
     await cell.record_call(newest, CALL)
     (view,) = await listed(book)
     assert (view.state, view.begun, view.status, view.end_time) == (CallState.RUNNING, 3, "", None)
@@ -80,7 +80,7 @@ async def test_a_call_that_is_under_way_when_its_attempt_ends_was_interrupted(bo
     await cell.record_call(lease, replace(CALL, call_id="call-3"))
     await cell.finish(lease, Outcome(JobState.CANCELLED))
     await expire(book)
-    await claimed(await book.cell("other"))  # a new attempt of the first
+    await claimed(await book.cell("other"))  # a new attempt of the first job
     states = {view.call_id: view.state for view in await listed(book)}
     assert states == {
         "call-1": CallState.INTERRUPTED,

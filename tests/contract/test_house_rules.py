@@ -1,4 +1,4 @@
-"""The rules of the house (STYLE, section 2) that no linter has."""
+"""The rules of the code (STYLE, section 2) that no linter has."""
 
 import ast
 import os
@@ -18,7 +18,7 @@ MAX_LINES = 500
 SOURCES = sorted((ROOT / "services").rglob("*.py"))
 REASON_FIRST = {"FailedPrecondition", "Aborted", "Exhausted", "Unavailable", "peer_unavailable"}
 SUFFIXES = {"NotFound": "_NOT_FOUND", "AlreadyExists": "_EXISTS"}
-# gRPC's own client raises it before any service of ours could have documented it.
+# The gRPC client raises it by itself, so no service documents it.
 WITHOUT_PROTO = {"DEADLINE_EXCEEDED"}
 
 
@@ -28,7 +28,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
-    """Give each call with the last part of the called name."""
+    """Yield each call with the last part of the called name."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Call):
             function = node.func
@@ -36,7 +36,7 @@ def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
             yield name, node
 
 
-def place(path: Path, node: ast.AST) -> str:
+def location(path: Path, node: ast.AST) -> str:
     return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
 
 
@@ -51,16 +51,20 @@ def test_no_module_is_too_long() -> None:
 
 def test_only_shared_code_says_unavailable_or_aborts() -> None:
     forbidden = {"Unavailable", "abort", "abort_with_status", "set_code"}
-    found = [
-        place(path, node) for path in SOURCES if not is_common(path) for name, node in calls(path) if name in forbidden
+    violations = [
+        location(path, node)
+        for path in SOURCES
+        if not is_common(path)
+        for name, node in calls(path)
+        if name in forbidden
     ]
-    assert found == []
+    assert violations == []
 
 
 def test_every_rpc_is_served_by_a_coroutine_or_an_async_generator() -> None:
-    """The gate refuses a plain function, even one that returns an async generator, but only when it is called."""
+    """The server refuses a plain function, even one that returns an async generator, but only when it is called."""
     plain = [
-        place(path, method)
+        location(path, method)
         for path in SOURCES
         if "servicer" in path.relative_to(ROOT).with_suffix("").parts
         for method in ast.walk(tree(path))
@@ -70,14 +74,14 @@ def test_every_rpc_is_served_by_a_coroutine_or_an_async_generator() -> None:
 
 
 def test_nothing_runs_between_fork_and_exec_of_a_child() -> None:
-    found = [
-        place(path, node)
+    violations = [
+        location(path, node)
         for path in SOURCES
         for _, node in calls(path)
         if {keyword.arg for keyword in node.keywords} & {"preexec_fn", "user", "group", "extra_groups"}
         and "subprocess" in ast.unparse(node.func)
     ]
-    assert found == []
+    assert violations == []
 
 
 def test_fork_support_is_off_before_grpc_is_imported() -> None:
@@ -91,13 +95,13 @@ def test_every_folder_of_tests_is_a_package() -> None:
 
 
 def test_only_the_edge_speaks_grpc_and_protobuf() -> None:
-    """The same modules that import-linter lets touch the stubs, and the shared code made for it."""
+    """The edge are the modules that import-linter lets import the stubs, and the shared code made for them."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     (edge,) = [
         one["allowed_importers"] for one in settings["contracts"] if one["name"] == "only the edge touches stubs"
     ]
-    found = [
-        place(path, node)
+    violations = [
+        location(path, node)
         for path in SOURCES
         for module in [".".join(path.relative_to(ROOT).with_suffix("").parts)]
         if not any(fnmatchcase(module, pattern) for pattern in [*edge, "services.common.rpc.*"])
@@ -105,25 +109,25 @@ def test_only_the_edge_speaks_grpc_and_protobuf() -> None:
         if isinstance(node, ast.ImportFrom | ast.Import)
         if ast.unparse(node).split()[1].split(".")[0] in {"grpc", "google"}
     ]
-    assert found == []
+    assert violations == []
 
 
 @pytest.mark.parametrize("node", ["workspace", "git", "execution"])
 def test_node_services_call_nobody(node: str) -> None:
-    """They may speak each other's types, such as a layout; a stub to call another is the gateway's alone."""
+    """They may use each other's message types, such as a layout; only the gateway has stubs to call others."""
     calling = [
-        place(path, found)
+        location(path, statement)
         for path in (ROOT / "services" / node).rglob("*.py")
-        for found in ast.walk(tree(path))
-        if isinstance(found, ast.ImportFrom | ast.Import)
-        for text in [ast.unparse(found)]
+        for statement in ast.walk(tree(path))
+        if isinstance(statement, ast.ImportFrom | ast.Import)
+        for text in [ast.unparse(statement)]
         if "_pb2_grpc" in text and f"boatyard.{node}." not in text
     ]
     assert calling == []
 
 
 def asks_which_engine(node: ast.AST) -> bool:
-    """Whether a piece of code compares something with an engine's name."""
+    """True when a piece of code compares something with an engine's name."""
     match node:
         case ast.Compare():
             operands = [node.left, *node.comparators]
@@ -140,10 +144,10 @@ def asks_which_engine(node: ast.AST) -> bool:
 
 
 def test_only_an_engines_own_room_asks_which_engine_it_is() -> None:
-    """Others ask for its traits (`services.common.engines`), so that a new engine is a row there, and a room."""
+    """Others ask for its traits (`services.common.engines`), so that a new engine is a row there and a package."""
     rooms = ROOT / "services" / "execution" / "engines"
-    found = [
-        place(path, node)
+    violations = [
+        location(path, node)
         for path in SOURCES
         if not path.is_relative_to(rooms)
         for node in ast.walk(tree(path))
@@ -151,29 +155,29 @@ def test_only_an_engines_own_room_asks_which_engine_it_is() -> None:
         or {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
         & {"is_model", "is_command", "MODEL_ENGINE"}
     ]
-    assert found == []
+    assert violations == []
 
 
 def raised_reasons() -> Iterator[tuple[str, str, str]]:
-    """Give (place, status, reason) of each error that a service makes with a reason written in the code."""
+    """Yield (location, status, reason) of each error that a service makes with a reason written in the code."""
     for path in [path for path in SOURCES if not path.is_relative_to(ROOT / "services" / "cli")]:
         for name, node in calls(path):
-            if name == "ResourceTable" and isinstance(node.args[0], ast.Constant):  # of the catalogue: it raises both
+            if name == "ResourceTable" and isinstance(node.args[0], ast.Constant):  # a catalogue table raises both
                 noun = str(node.args[0].value).upper().replace(" ", "_")
-                yield place(path, node), errors.NotFound.status.value, f"{noun}_NOT_FOUND"
-                yield place(path, node), errors.AlreadyExists.status.value, f"{noun}_EXISTS"
+                yield location(path, node), errors.NotFound.status.value, f"{noun}_NOT_FOUND"
+                yield location(path, node), errors.AlreadyExists.status.value, f"{noun}_EXISTS"
             kind = getattr(errors, name, None)
             if not (isinstance(kind, type) and issubclass(kind, errors.ServiceError)):
                 continue
-            given = {keyword.arg: keyword.value for keyword in node.keywords}
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords}
             first = node.args[0] if node.args else None
-            reason = given.get("reason", first if name in REASON_FIRST else None)
+            reason = keywords.get("reason", first if name in REASON_FIRST else None)
             suffix = ""
             if reason is None and name in SUFFIXES:
                 reason, suffix = first, SUFFIXES[name]
             if isinstance(reason, ast.Constant) and isinstance(reason.value, str):
                 text = reason.value.upper().replace(" ", "_").replace("-", "_") if suffix else reason.value
-                yield place(path, node), kind.status.value, text + suffix
+                yield location(path, node), kind.status.value, text + suffix
 
 
 def test_every_reason_is_documented_with_its_status() -> None:
@@ -193,5 +197,5 @@ def test_every_documented_reason_can_happen() -> None:
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    made = {reason for _, _, reason in raised_reasons()} | written
-    assert {reason for reason in documented_reasons() if reason not in made} == set()
+    possible = {reason for _, _, reason in raised_reasons()} | written
+    assert {reason for reason in documented_reasons() if reason not in possible} == set()

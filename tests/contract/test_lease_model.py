@@ -1,7 +1,7 @@
 """The lease as a model (docs/decisions/0015): whatever happens in whatever order, its invariants hold.
 
-Two cells take, lose, park, retry and end the jobs of a project that may have two running at once, while others cancel
-and retry them. After each step the rows are compared with the model: what no step may ever do.
+Two cells claim, lose, park, retry and end the jobs of a project that may have two running at once, while others cancel
+and retry them. After each step the rows are compared with the model, which says what no step may ever do.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose
-from tests.kit.ledger import Books, clear, expire
+from tests.kit.ledger import Books, clear, expire_leases
 
 LIMIT = 2
 PROJECT = "limited"
@@ -35,7 +35,7 @@ OWNER = ("begin", "note", "park", "retry", "finish", "fail")
 
 @dataclass
 class Model:
-    """What was seen of each job: its rows may only move on from there. `leases` are all that were ever given."""
+    """What was last seen of each job, from which its rows may only advance. `leases` are all that were ever granted."""
 
     book: Books
     cells: dict[str, SqlLedger] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Model:
             case ["admit"]:
                 await self.book.admit(project_id=PROJECT)
             case ["expire"]:
-                await expire(self.book)
+                await expire_leases(self.book)
             case ["wake"]:
                 async with self.book.engine.begin() as connection:
                     await connection.execute(update(jobs).where(IS_QUEUED).values(wake_time=0))
@@ -62,13 +62,13 @@ class Model:
                     self.fences[lease.job_id] = lease.fence
                     self.leases.append((name, lease))
             case ["cancel"] if self.leases:
-                await _allowed(self.book.store.cancel_job(self.leases[0][1].job_id))
+                await _may_be_refused(self.book.store.cancel_job(self.leases[0][1].job_id))
             case ["retry", *_] if self.leases:
                 retries = Retries(self.book.engine, self.book.notifier)
-                await _allowed(retries.retry(self.leases[-1][1].job_id, from_snapshot=False, key=None))
+                await _may_be_refused(retries.retry(self.leases[-1][1].job_id, from_snapshot=False, key=None))
 
     async def owner(self, action: str, which: int) -> None:
-        """Have somebody write who holds a lease, or thinks so."""
+        """Write as a holder of a lease, or as one that has lost it without knowing."""
         if not self.leases:
             return
         name, lease = self.leases[which % len(self.leases)]
@@ -91,7 +91,7 @@ class Model:
             assert not holds, f"{action}: the owner was refused"
             assert await self._row(lease.job_id) == before
             return
-        if not holds:  # what it has given back already may be given back again, and changes nothing
+        if not holds:  # it may give back again what it has already given back, which changes nothing
             assert action not in {"begin", "note"}, f"{action}: somebody wrote who holds no lease"
             assert before.fence == lease.fence
             assert await self._row(lease.job_id) == before
@@ -130,7 +130,7 @@ ACTIONS = st.lists(
 @settings(
     max_examples=12,
     deadline=None,
-    phases=[Phase.explicit, Phase.generate],  # shrinking takes minutes, for each step is a transaction
+    phases=[Phase.explicit, Phase.generate],  # shrinking takes minutes, because each step is a transaction
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(actions=ACTIONS)
@@ -153,7 +153,7 @@ async def test_the_invariants_of_the_lease_hold_after_every_step(
         await model.check()
 
 
-async def _allowed(asked) -> None:  # type: ignore[no-untyped-def] # an awaitable
-    """Ask for what may be refused, because of the state that a job is in."""
+async def _may_be_refused(call) -> None:  # type: ignore[no-untyped-def] # an awaitable
+    """Await a call that may be refused because of the state of the job."""
     with suppress(FailedPrecondition):
-        await asked
+        await call

@@ -1,4 +1,4 @@
-"""What the driver may rely on, whatever the ledger's database: one owner a job, and nothing written by another."""
+"""What a driver can rely on with every kind of database: each job has one owner, and nobody else writes."""
 
 import asyncio
 from dataclasses import replace
@@ -18,7 +18,7 @@ from services.lifecycle.ledger import Lease, LeaseLost, Stage
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
-from tests.kit.ledger import Books, claimed, clear, end_given_up, expire, go_away, park, set_job
+from tests.kit.ledger import Books, age_heartbeat, claimed, clear, expire_leases, finish_given_up, park, set_job
 
 SUCCEEDED = Outcome(JobState.SUCCEEDED)
 FAILED = Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it broke\0"))
@@ -67,7 +67,7 @@ async def test_whoever_lost_the_lease_writes_nothing(book: Books) -> None:
     cell = await book.cell("cell")
     old = await claimed(cell)
     await cell.begin_stage(old, "base")
-    await expire(book)
+    await expire_leases(book)
     new = await claimed(cell)
     assert new.fence > old.fence
     before = await book.store.job(old.job_id)
@@ -93,10 +93,10 @@ async def test_a_lease_lasts_as_long_as_it_is_prolonged(book: Books) -> None:
     owner, other = await book.cell("owner"), await book.cell("other")
     lease = await claimed(owner)
     for _ in range(3):
-        await expire(book)  # whoever beats late has it still, unless somebody has taken it
+        await expire_leases(book)  # a late heartbeat keeps the lease, unless somebody else has claimed the job
         assert (await owner.beat([lease])).held == {lease.job_id}
         assert await other.claim() is None
-    await expire(book)
+    await expire_leases(book)
     assert (await claimed(other)).job_id == lease.job_id
     assert (await owner.beat([lease])).held == frozenset()
 
@@ -106,7 +106,7 @@ async def test_another_cell_begins_a_new_attempt(book: Books) -> None:
     first = await book.cell("first")
     lost = await claimed(first)
     await first.begin_stage(lost, "base")
-    await expire(book)
+    await expire_leases(book)
     second = await book.cell("second")
     lease = await claimed(second)
     assert (lease.attempt, lease.fence) == (2, lost.fence + 1)
@@ -121,11 +121,11 @@ async def test_a_job_that_no_cell_survives_is_given_up(book: Books) -> None:
     admitted = await book.admit()
     for number in range(admitted.order.policy.max_attempts):
         assert (await claimed(await book.cell(f"cell-{number}"))).attempt == number + 1
-        await expire(book)
-    lease = await claimed(await book.cell("last"))  # which is lost too
+        await expire_leases(book)
+    lease = await claimed(await book.cell("last"))  # this cell is lost too
     assert (lease.attempt, lease.is_moved) == (admitted.order.policy.max_attempts, True)
-    await expire(book)
-    await end_given_up(await book.cell("very last"))
+    await expire_leases(book)
+    await finish_given_up(await book.cell("very last"))
     job = await book.store.job(admitted.order.job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
     assert {execution.state for execution in job.executions} == {ExecutionState.FAILED}
@@ -174,12 +174,12 @@ async def test_a_parked_job_of_a_cell_that_is_away_begins_anew_when_it_is_awake(
     cell, other = await book.cell("cell"), await book.cell("other", lease_seconds=20)
     parked = await claimed(cell)
     await park(book, parked, 3600)
-    await go_away(book, "cell", AWAY_LEASES * 20 + 1)
+    await age_heartbeat(book, "cell", AWAY_LEASES * 20 + 1)
     assert await other.claim() is None, "nobody has answered: the cell may yet come back"
     await park(book, parked, -1)
-    await go_away(book, "cell", AWAY_LEASES * 20 - 10)
+    await age_heartbeat(book, "cell", AWAY_LEASES * 20 - 10)
     assert await other.claim() is None
-    await go_away(book, "cell", AWAY_LEASES * 20 + 1)
+    await age_heartbeat(book, "cell", AWAY_LEASES * 20 + 1)
     lease = await claimed(other)
     assert (lease.attempt, lease.fence) == (2, parked.fence + 1)
     first, second = (await book.store.job(lease.job_id)).executions
@@ -220,7 +220,7 @@ async def test_stages_are_replayed_as_they_were_written(book: Books) -> None:
     cell = await book.cell("cell")
     lease = await claimed(cell)
     await cell.begin_stage(lease, "base")
-    await cell.begin_stage(lease, "base")  # the answer to the first was lost
+    await cell.begin_stage(lease, "base")  # again, as if the first answer had been lost
     done = Stage("base", StageState.DONE, '{"commit_id": "c0ffee"}')
     output = Output(base_commit_id="c0ffee", log_tail=b"\xff\x00")
     note = ExecutionNote(lease.execution_id, Purpose.AGENT, "ws-1", ExecutionState.RUNNING, output=output)
@@ -257,7 +257,7 @@ async def test_the_end_of_a_job_is_the_end_of_all_of_it(book: Books, outcome: Ou
     lease = await claimed(cell)
     await cell.begin_stage(lease, "base")
     await cell.finish(lease, outcome)
-    await cell.finish(lease, outcome)  # the answer to the first was lost
+    await cell.finish(lease, outcome)  # again, as if the first answer had been lost
     job = await book.store.job(lease.job_id)
     assert job.state is outcome.state
     assert job.reason == (outcome.failure.reason if outcome.failure else "")
@@ -281,7 +281,7 @@ async def test_a_wish_to_end_reaches_the_owner_and_the_next_one(book: Books) -> 
     assert asked.state is ExecutionState.PENDING
     assert (await book.store.cancel_job(lease.job_id)).cancel_requested, "twice is fine"
     assert (await cell.beat([lease])).cancel_requested == {lease.job_id}
-    await expire(book)
+    await expire_leases(book)
     assert (await claimed(cell)).cancel_requested
 
 
@@ -335,7 +335,7 @@ ACTIONS = st.lists(
 )
 @given(actions=ACTIONS)
 async def test_only_the_last_owner_of_a_job_is_heard(book: Books, actions: list[str]) -> None:
-    """Whatever happens in whatever order, the highest fence given out for a job is the only one that counts."""
+    """Whatever happens, in any order, only the highest fence that was given out for a job counts."""
     await clear(book)
     owners = {"a": await book.cell("a"), "b": await book.cell("b")}
     leases: list[tuple[str, Lease]] = []
@@ -352,7 +352,7 @@ async def test_only_the_last_owner_of_a_job_is_heard(book: Books, actions: list[
             case ["restart", name]:
                 owners[name] = await book.cell(name)
             case ["expire"]:
-                await expire(book)
+                await expire_leases(book)
             case ["cancel"] if leases and await _runs(book, leases[0][1].job_id):
                 await book.store.cancel_job(leases[0][1].job_id)
             case [word]:
@@ -389,7 +389,7 @@ async def test_a_claimer_gets_what_it_wants_up_to_its_capacity(book: Books) -> N
     assert lease
     assert lease.job_id == mine.order.job_id
     assert await claimed_by(ClaimFilter(capacity=1)) is None
-    await expire(book)
+    await expire_leases(book)
     again = await claimed_by(ClaimFilter(kinds=frozenset({"review"})))
     assert again is None, "what ran out is wanted, or not"
     found = [await claimed_by(ClaimFilter(capacity=2)), await claimed_by(ClaimFilter(capacity=2))]

@@ -1,4 +1,4 @@
-"""What is counted of jobs is what was committed, and what is looked up is everybody's, on each kind of database."""
+"""Counters of jobs count what was committed, and gauges cover all cells, on each kind of database."""
 
 from prometheus_client import CollectorRegistry
 
@@ -37,7 +37,7 @@ async def test_a_job_is_counted_where_it_ends_and_once(book: Books) -> None:
     await book.admit()
     lease = await claimed(cell)
     await cell.finish(lease, FAILED)
-    await cell.finish(lease, FAILED)  # the answer to the first was lost
+    await cell.finish(lease, FAILED)  # again, as if the first answer had been lost
     (ended,) = [fact for fact in heard if isinstance(fact, JobEnded)]
     assert (ended.state, ended.reason) == (JobState.FAILED, "AGENT_FAILED")
     assert ended.seconds is not None

@@ -1,4 +1,4 @@
-"""Data outlives the program that wrote it: what has landed of a schema's history stays, what comes next only adds."""
+"""Data outlives the program that wrote it: migrations that have landed never change, and later ones only add."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ from tests.kit.ledger import Books, claimed
 LANDED = Path(__file__).with_name("landed_migrations.txt")
 SERVICES = sorted(path.parent.name for path in (ROOT / "services").glob("*/migrations"))
 TABLES = {"execution": "executions", "gateway": "jobs", "git": "snapshots", "workspace": "workspaces"}
-"""One table of each service."""
+"""A table of each service."""
 VALUES: dict[type, object] = {
     int: 7,
     bool: True,
@@ -34,7 +34,7 @@ VALUES: dict[type, object] = {
     bytes: b"7",
     dict: {"seven": 7},
     timedelta: timedelta(seconds=7),
-    datetime: datetime(1970, 1, 1, 0, 0, 7),  # noqa: DTZ001 - as SQLite has it
+    datetime: datetime(1970, 1, 1, 0, 0, 7),  # noqa: DTZ001 - SQLite has no time zones
 }
 
 
@@ -48,7 +48,7 @@ DATABASES = [*((service, "sqlite") for service in SERVICES), ("gateway", "postgr
 
 @pytest.fixture(params=DATABASES, ids="-".join)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
-    """Give each service's name with the URL of an empty database of each kind that it may have."""
+    """Return each service's name with the URL of an empty database, for each kind of database that it may use."""
     service, kind = request.param
     return service, sqlite_url(tmp_path / "x.db") if kind == "sqlite" else request.getfixturevalue("postgres_url")
 
@@ -68,38 +68,38 @@ async def engine(database: tuple[str, str]) -> AsyncIterator[AsyncEngine]:
 
 
 def test_a_landed_migration_never_changes() -> None:
-    """Databases have been made by it: in them a change of it would never happen."""
+    """Existing databases were made by it, so a change to it would never reach them."""
     landed = LANDED.read_text().splitlines()
-    there = [
+    present = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(ROOT)}"
         for service in SERVICES
         for path in versions(service)
     ]
     paths = {line.split()[1] for line in landed}
-    changed = [line.split()[1] for line in there if line not in landed and line.split()[1] in paths]
-    gone = sorted(paths - {line.split()[1] for line in there})
+    changed = [line.split()[1] for line in present if line not in landed and line.split()[1] in paths]
+    gone = sorted(paths - {line.split()[1] for line in present})
     assert (changed, gone) == ([], []), (
         "put them back, and write what you need as a new version: services/common/db/migrate.py"
     )
-    new = [line for line in there if line not in landed]
+    new = [line for line in present if line not in landed]
     assert new == [], f"if these are what you want for ever, add them to {LANDED.relative_to(ROOT)}"
 
 
 def shapes(connection: Connection) -> dict[str, dict[str, tuple[str, bool, bool]]]:
-    """Of each column: its type, whether it may be null, and whether an INSERT may leave it out."""
-    found = inspect(connection)
+    """Return for each column its type, whether it may be null, and whether an INSERT may leave it out."""
+    inspector = inspect(connection)
     return {
         table: {
             each["name"]: (str(each["type"]), each["nullable"], each["nullable"] or each["default"] is not None)
-            for each in found.get_columns(table)
+            for each in inspector.get_columns(table)
         }
-        for table in found.get_table_names()
+        for table in inspector.get_table_names()
         if table != "alembic_version"
     }
 
 
 async def test_each_version_only_adds(service: str, histories: Histories, engine: AsyncEngine) -> None:
-    """A cell that has not been upgraded yet goes on with the SQL of its own version."""
+    """A cell that has not been upgraded yet continues with the SQL of its own version."""
     before: dict[str, dict[str, tuple[str, bool, bool]]] = {}
     for path in versions(service):
         await migrate(engine, histories.until(service, path.name[1:5]))
@@ -132,7 +132,7 @@ def rows(connection: Connection, metadata: MetaData) -> dict[str, list[dict[str,
 
 
 def older_versions() -> Iterator[Any]:
-    """Each service's databases with each version before the newest; from the last but one is enough for every day."""
+    """Yield each service's databases with each version before the newest; only the last but one is not marked slow."""
     for service, kind in DATABASES:
         for path in reversed(versions(service)[:-1]):
             marks = () if path == versions(service)[-2] else (pytest.mark.slow,)
@@ -151,13 +151,13 @@ async def test_what_an_older_version_kept_is_there_in_the_newest(
     async with engine.connect() as connection:
         await connection.run_sync(metadata.reflect)
         after = await connection.run_sync(rows, metadata)
-    for table, kept in before.items():
-        found = [{name: value for name, value in row.items() if name in kept[0]} for row in after[table]]
-        assert found == kept, table
+    for table, old_rows in before.items():
+        new_rows = [{name: value for name, value in row.items() if name in old_rows[0]} for row in after[table]]
+        assert new_rows == old_rows, table
 
 
 async def test_a_database_of_an_unreleased_commit_is_refused(service: str, engine: AsyncEngine, tmp_path: Path) -> None:
-    """It says which, in what it differs, and what to do; and it is left as it was."""
+    """The error says which database it is, how it differs, and what to do; the database is left as it was."""
     history = f"services.{service}.migrations"
     await migrate(engine, history)
     async with engine.begin() as connection:
@@ -178,7 +178,7 @@ async def test_a_database_of_an_unreleased_commit_is_refused(service: str, engin
 async def test_an_upgrade_that_comes_to_something_else_is_taken_back(
     service: str, histories: Histories, engine: AsyncEngine
 ) -> None:
-    """The version before was made by an unreleased commit; that shows only when its successor has been tried."""
+    """The previous version was made by an unreleased commit, which shows only after the next one has been tried."""
     history, table = f"services.{service}.migrations", TABLES[service]
     await migrate(engine, history)
     async with engine.begin() as connection:
@@ -216,11 +216,11 @@ async def test_an_index_or_a_table_of_the_operators_own_is_no_fault(service: str
 
 
 ROUNDS = 8
-"""More than it takes until the driver prepares a statement, whose plan the upgrade makes void."""
+"""More than it takes until the database driver prepares a statement, whose plan the upgrade invalidates."""
 
 
-async def carry(book: Books, cell: SqlLedger, upgraded: asyncio.Event) -> None:
-    """Carry jobs as a driver does, until some have been carried after the upgrade."""
+async def run_jobs(book: Books, cell: SqlLedger, upgraded: asyncio.Event) -> None:
+    """Run jobs as a driver does, until enough have been run after the upgrade."""
     rounds = 0
     while rounds < ROUNDS:
         rounds += upgraded.is_set()
@@ -234,7 +234,7 @@ async def carry(book: Books, cell: SqlLedger, upgraded: asyncio.Event) -> None:
 async def test_cells_of_the_version_before_go_on_while_one_is_upgraded_and_after(
     postgres_url: str, histories: Histories
 ) -> None:
-    """A rolling upgrade: a new program changes the schema under old ones, which carry jobs all the while."""
+    """A rolling upgrade: a new program changes the schema while old ones run jobs."""
     older, newer = open_database(postgres_url), open_database(postgres_url)
     next_history = histories.next("gateway", "jobs")
     upgraded = asyncio.Event()
@@ -250,14 +250,16 @@ async def test_cells_of_the_version_before_go_on_while_one_is_upgraded_and_after
             upgraded.set()
 
         upgraded.set()
-        await asyncio.gather(*(carry(book, cell, upgraded) for cell in cells))
+        await asyncio.gather(*(run_jobs(book, cell, upgraded) for cell in cells))
         upgraded.clear()
-        await asyncio.gather(*(carry(book, cell, upgraded) for cell in cells), upgrade())
+        await asyncio.gather(*(run_jobs(book, cell, upgraded) for cell in cells), upgrade())
         await cells[0].finish(held, Outcome(JobState.SUCCEEDED))
-        shown, _ = await book.store.jobs(JobFilter(), Page(1000))
-        assert {view.state for view in shown} == {JobState.SUCCEEDED}
-        assert len(shown) > 4 * ROUNDS
-        with pytest.raises(StartError, match="made by a newer Boatyard"):  # so the last to be upgraded is not restarted
+        views, _ = await book.store.jobs(JobFilter(), Page(1000))
+        assert {view.state for view in views} == {JobState.SUCCEEDED}
+        assert len(views) > 4 * ROUNDS
+        with pytest.raises(
+            StartError, match="made by a newer Boatyard"
+        ):  # an old program must not be restarted after that
             await migrate(older, "services.gateway.migrations")
         await migrate(newer, next_history)
         async with newer.begin() as connection:

@@ -1,4 +1,4 @@
-"""What one gateway changes another one hears of at once, on PostgreSQL; also after their connection was lost."""
+"""On PostgreSQL a gateway hears at once of what another one changes, also after their connection was lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ LONG = 60.0
 
 @asynccontextmanager
 async def gateway(url: str) -> AsyncIterator[tuple[Books, asyncio.Event]]:
-    """One gateway's books; the event is set when it hears that it may have missed something."""
+    """Yield a gateway's ledger database, and an event that is set when the gateway may have missed something."""
     async with books(url) as book:
         connected = asyncio.Event()
         book.notifier.call_on_work(connected.set)
@@ -31,7 +31,7 @@ async def gateway(url: str) -> AsyncIterator[tuple[Books, asyncio.Event]]:
 
 
 async def woken(notifier: JobNotifier, what: str, act) -> None:  # type: ignore[no-untyped-def]
-    """Do something elsewhere, and be woken by it."""
+    """Do something on another gateway, and check that it wakes a waiter on this one."""
     with notifier.subscribe(what) as subscription:
         await act
         async with asyncio.timeout(LONG):
@@ -39,23 +39,23 @@ async def woken(notifier: JobNotifier, what: str, act) -> None:  # type: ignore[
 
 
 async def test_waiters_and_drivers_of_another_gateway_are_woken(postgres_url: str) -> None:
-    async with gateway(postgres_url) as (here, _), gateway(postgres_url) as (there, poked):
-        await woken(there.notifier, WORK, here.admit())
+    async with gateway(postgres_url) as (one, _), gateway(postgres_url) as (other, woken_up):
+        await woken(other.notifier, WORK, one.admit())
         async with asyncio.timeout(LONG):
-            await poked.wait()
-        poked.clear()
-        job_id = (await here.admit()).order.job_id
-        await woken(there.notifier, job_id, here.store.cancel_job(job_id))
-        await woken(there.notifier, ALL, here.admit())
+            await woken_up.wait()
+        woken_up.clear()
+        job_id = (await one.admit()).order.job_id
+        await woken(other.notifier, job_id, one.store.cancel_job(job_id))
+        await woken(other.notifier, ALL, one.admit())
 
 
 async def test_a_lost_connection_is_made_anew_and_what_was_missed_is_looked_for(postgres_url: str) -> None:
-    async with gateway(postgres_url) as (here, _), gateway(postgres_url) as (there, poked):
-        with there.notifier.subscribe("job-any") as subscription:
+    async with gateway(postgres_url) as (one, _), gateway(postgres_url) as (other, woken_up):
+        with other.notifier.subscribe("job-any") as subscription:
             cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'"
             async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as admin:
                 assert (await admin.execute(cut)).rowcount == 2
             async with asyncio.timeout(LONG):
-                await poked.wait()
+                await woken_up.wait()
                 await subscription.wait(LONG * 2)
-        await woken(there.notifier, WORK, here.admit())
+        await woken(other.notifier, WORK, one.admit())

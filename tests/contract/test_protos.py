@@ -42,7 +42,7 @@ def test_every_rpc_of_the_gateway_says_who_may_call_it(method: Method) -> None:
 
 
 def test_whose_every_id_is_can_be_said() -> None:
-    """Of what a request of the gateway may name: else a token of one project could name another one's."""
+    """For all that a request to the gateway can name: otherwise a token of one project could name another's."""
     nobodys = [
         f"{name}.{field.name}"
         for name, message in messages().items()
@@ -56,7 +56,7 @@ def test_whose_every_id_is_can_be_said() -> None:
 
 
 def test_every_rpc_of_coordinators_says_which_one_calls() -> None:
-    """Else its token could not be held to being one coordinator's."""
+    """Otherwise its token could not be bound to one coordinator."""
     for method in methods():
         if method.proto.options.Extensions[access_pb2.required_role] == access_pb2.ROLE_COORDINATOR:
             request = {field.name for field in messages()[method.proto.input_type.lstrip(".")].field}

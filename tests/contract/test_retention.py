@@ -1,4 +1,4 @@
-"""What ended long ago is forgotten with all that is its, and nothing else is."""
+"""Jobs that ended long ago are removed with everything that belongs to them, and nothing else is."""
 
 import pytest
 from sqlalchemy import func, select, type_coerce
@@ -19,12 +19,12 @@ FAILURE = Failure("AGENT_FAILED", "it broke")
 
 
 async def age(book: Books, job_id: str, days: float) -> None:
-    """Let a job have ended so long ago."""
+    """Set a job's end to so long ago."""
     await set_job(book, job_id, end_time=type_coerce(now() - round(days * DAY), Moment))
 
 
 async def rows(book: Books) -> int:
-    """Count everything."""
+    """Count the rows of every table."""
     async with book.engine.begin() as connection:
         return sum(
             [
@@ -64,7 +64,7 @@ async def test_what_lives_is_not_forgotten_however_old_it_is(book: Books) -> Non
     await cell.finish(again, Outcome(JobState.FAILED, FAILURE))
     await age(book, again.job_id, 1000)
     await Retries(book.engine, book.notifier).retry(again.job_id, from_snapshot=False, key=None)
-    await age(book, lease.job_id, 1000)  # which cannot be, and would not count
+    await age(book, lease.job_id, 1000)  # this cannot happen, and would not count
     assert await remove_expired(book.engine, 1) == 0
     assert (await cell.beat([lease])).held == {lease.job_id}
 

@@ -40,7 +40,7 @@ async def test_migrations_and_metadata_agree(service: str, database_url: str) ->
             )
     finally:
         await engine.dispose()
-    # An index may stand in a migration alone: no statement of a store names it.
+    # An index may exist in a migration only, because no statement of a store names it.
     assert [change for change in difference if change[0] != "remove_index"] == []
 
 

@@ -1,4 +1,4 @@
-"""What every database must hold of tokens: one suite on SQLite and PostgreSQL."""
+"""Tokens on every kind of database: one suite for SQLite and PostgreSQL."""
 
 import asyncio
 from dataclasses import replace
@@ -31,9 +31,9 @@ def store(engine: AsyncEngine) -> TokenStore:
 async def test_a_token_is_known_by_its_secret_which_is_nowhere(store: TokenStore, engine: AsyncEngine) -> None:
     secret = new_secret()
     assert await store.create(TOKEN, secret) == TOKEN
-    assert await store.shown(secret) == TOKEN
+    assert await store.find_valid(secret) == TOKEN
     assert TOKEN.principal == Principal("ci", Role.OPERATOR, frozenset({"default"}), token_id="token-1")
-    assert await store.shown(secret + "x") is None
+    assert await store.find_valid(secret + "x") is None
     async with engine.begin() as connection:
         (row,) = (await connection.execute(text("SELECT * FROM tokens"))).all()
     assert secret not in str(row)
@@ -53,7 +53,7 @@ async def test_what_ended_is_good_no_more_and_listed_only_when_asked_for(store: 
     revoked = await store.revoke("revoked")
     assert revoked.revoke_time is not None
     assert await store.revoke("revoked") == revoked, "once more does nothing"
-    good = {name for name in (*ends, "revoked") if await store.shown(f"boatyard_{name}")}
+    good = {name for name in (*ends, "revoked") if await store.find_valid(f"boatyard_{name}")}
     assert good == {"lasts", "to-come"}
     listed, _ = await store.page(Page(), ended=False)
     assert {token.token_id for token in listed} == good
@@ -70,14 +70,14 @@ async def test_the_last_use_is_kept_but_not_written_at_each(store: TokenStore, e
         return token.last_use_time
 
     await store.create(TOKEN, "boatyard_x")
-    await store.shown("boatyard_x")
+    await store.find_valid("boatyard_x")
     first = await last_use()
     assert abs(datetime.now(UTC) - first) < timedelta(minutes=1)
-    await store.shown("boatyard_x")
+    await store.find_valid("boatyard_x")
     assert await last_use() == first
     async with engine.begin() as connection:
         await connection.execute(update(tokens).values(last_use_time=first - timedelta(minutes=6)))
-    await store.shown("boatyard_x")
+    await store.find_valid("boatyard_x")
     assert await last_use() > first
 
 
@@ -85,8 +85,8 @@ async def test_the_same_request_is_the_same_token_with_the_last_secret(store: To
     request = IdempotencyKey("r", "CreateToken", b"digest")
     await store.create(TOKEN, "boatyard_lost", request)
     assert await store.create(replace(TOKEN, token_id="token-2"), "boatyard_new", request) == TOKEN
-    assert await store.shown("boatyard_lost") is None, "whoever read the lost answer has nothing"
-    assert await store.shown("boatyard_new") is not None
+    assert await store.find_valid("boatyard_lost") is None, "whoever read the lost answer has nothing"
+    assert await store.find_valid("boatyard_new") is not None
     with pytest.raises(NotFound) as refused:
         await store.create(replace(TOKEN, token_id="token-3", projects=("nowhere",)), "boatyard_3")
     assert refused.value.reason == "PROJECT_NOT_FOUND"
@@ -116,9 +116,9 @@ async def test_a_coordinators_token_is_the_first_ones_that_shows_it(store: Token
     await store.revoke("one")
     assert await store.bind("two", "barge") == "barge", "and now has none"
     await store.create(coordinators_token("three", coordinator_id="barge"), "boatyard_three")
-    shown = await store.shown("boatyard_three")
-    assert shown is not None
-    assert shown.principal.coordinator_id == "barge", "an administrator may make a second one"
+    token = await store.find_valid("boatyard_three")
+    assert token is not None
+    assert token.principal.coordinator_id == "barge", "an administrator may make a second one"
 
 
 async def test_of_two_tokens_that_are_shown_as_one_coordinator_at_once_one_is_its(store: TokenStore) -> None:

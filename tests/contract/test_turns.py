@@ -1,4 +1,4 @@
-"""Whose turn it is: limits that hold exactly, projects that get their share, and nothing that waits for ever."""
+"""The order of claims: limits hold exactly, projects get their share, and no job waits for ever."""
 
 import asyncio
 from collections import Counter
@@ -19,7 +19,7 @@ from services.gateway.values.catalog import Project, Repository, Worker
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
-from tests.kit.ledger import Books, claimed, expire, park, set_job
+from tests.kit.ledger import Books, claimed, expire_leases, park, set_job
 
 NOW = datetime.now(UTC)
 MINUTE = 60_000_000
@@ -32,7 +32,7 @@ async def project(book: Books, **fields: int) -> str:
 
 
 async def taken(cell: SqlLedger) -> list[Lease]:
-    """Claim all that there is to claim."""
+    """Claim every job that can be claimed."""
     leases = []
     while (lease := await cell.claim()) is not None:
         leases.append(lease)
@@ -40,13 +40,13 @@ async def taken(cell: SqlLedger) -> list[Lease]:
 
 
 async def make_older(book: Books, job_id: str, minutes: int) -> None:
-    """Let a job have been admitted so long before."""
+    """Set the time of a job's admission back."""
     earlier = type_coerce(as_number(jobs.c.create_time) - minutes * MINUTE, Moment)
     await set_job(book, job_id, create_time=earlier, turn=jobs.c.turn - minutes * MINUTE)
 
 
 async def limited(book: Books, kind: str, limit: int) -> dict[str, str]:
-    """Make a thing with a limit, and return what jobs need to be its."""
+    """Make a resource with a limit; return the fields that make a job count against it."""
     catalog = CatalogStore(book.engine)
     match kind:
         case "project":
@@ -68,7 +68,7 @@ async def limited(book: Books, kind: str, limit: int) -> dict[str, str]:
 
 
 async def of_kind(book: Books, kind: str, **fields: str) -> str:
-    """Admit a job, and let it be of any kind."""
+    """Admit a job, and set its kind, which need not exist."""
     job_id = (await book.admit(**fields)).order.job_id
     await set_job(book, job_id, kind=kind)
     return job_id
@@ -76,7 +76,7 @@ async def of_kind(book: Books, kind: str, **fields: str) -> str:
 
 @pytest.mark.parametrize("kind", ["project", "repository", "worker"])
 async def test_a_limit_holds_however_many_claim_at_once(book: Books, kind: str) -> None:
-    """Also where claimers want different jobs, so that they do not meet at the same row."""
+    """Also when claims are for different kinds of jobs, so that they do not wait for the same row."""
     fields = await limited(book, kind, 2)
     abilities = ["task", "review", "ticket"]
     admitted = [await of_kind(book, ability, **fields) for _ in range(3) for ability in abilities]
@@ -122,7 +122,7 @@ async def test_a_lost_job_keeps_its_place(book: Books) -> None:
     lost = (await book.admit("lost", **fields)).order.job_id
     await claimed(await book.cell("cell"))
     await book.admit("more urgent", priority=100, **fields)
-    await expire(book)
+    await expire_leases(book)
     other = await book.cell("other")
     assert (await claimed(other)).job_id == lost
     assert await other.claim() is None
@@ -195,7 +195,7 @@ async def test_priority_counts_between_projects_too(book: Books) -> None:
 async def test_what_waits_long_overtakes_what_is_more_urgent(
     book: Books, minutes: int, ageing: float, first: str, *, same_project: bool
 ) -> None:
-    """Of two that are 5 points apart."""
+    """For two jobs whose priorities differ by 5."""
     projects = [await project(book), await project(book)]
     old = await book.admit("old", project_id=projects[0])
     urgent = await book.admit("urgent", priority=5, project_id=projects[0 if same_project else 1])

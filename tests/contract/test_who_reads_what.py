@@ -1,6 +1,6 @@
-"""What a token that only looks is told: every text, and every blob, that an RPC for VIEWER may answer with.
+"""What a VIEWER can read: every text and every blob in the answers of RPCs for VIEWER.
 
-A new one fails here, until somebody has thought of who may read it: it is listed, or its field is `readable_by` others.
+A new one fails here until somebody has decided who may read it: it is listed, or its field is `readable_by` others.
 """
 
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable, withheld_from
 from tests.kit.contract import messages, methods
 
-KEPT = {
-    "gateway.v1.AgentSettings.environment": "people put keys there, whatever they are told",
-    "gateway.v1.Webhook.url": "many servers know their callers by nothing but the path",
+WITHHELD = {
+    "gateway.v1.AgentSettings.environment": "people put keys there, even if they are told not to",
+    "gateway.v1.Webhook.url": "many servers authenticate their callers by the path alone",
 }
 
 NEVER_WRITTEN = {
@@ -25,8 +25,8 @@ NEVER_WRITTEN = {
     "gateway.v1.InputFile.content",
 }
 
-TOLD = {
-    "what is to be done, by the words of those who want it": """
+READABLE = {
+    "what is to be done, in the words of those who ask for it": """
         gateway.v1.JobSpec prompt data labels branch revision kind
         gateway.v1.WorkItem title description notes
         gateway.v1.Document name content
@@ -36,12 +36,12 @@ TOLD = {
         gateway.v1.Worker display_name
         gateway.v1.JobKind kind description required_fields required_data
         gateway.v1.Repository default_revision""",
-    "how it is done, of which the contract says that every VIEWER reads it": """
+    "how it is done, which the contract says that every VIEWER can read": """
         gateway.v1.AgentSettings engine command system_prompt model ask_before allowed_hosts image
         gateway.v1.Policy verify_command retry_on
         gateway.v1.Checkpoints before
         gateway.v1.Hook command stage kinds""",
-    "addresses in which nothing secret is taken: user, password and query are refused, or there is no path": """
+    "addresses that cannot hold a secret: user, password and query are refused, or there is no path": """
         gateway.v1.Repository url
         gateway.v1.Callback url
         gateway.v1.Output pull_request_url
@@ -65,14 +65,14 @@ TOLD = {
         gateway.v1.ReadDiffResponse data
         gateway.v1.Verification reason
         git.v1.Snapshot message""",
-    "what became of it": """
+    "what happened to it": """
         gateway.v1.Job reason message
         gateway.v1.Execution reason message
         gateway.v1.StageRecord name message prompt_addition labels
         gateway.v1.HookCall stage status answer
         gateway.v1.Checkpoint name question comment
         gateway.v1.Decider name peer via""",
-    "where it lies, and how things stand": """
+    "where it is, and its state": """
         gateway.v1.GetStatusResponse version jobs
         gateway.v1.CellUsage driver
         gateway.v1.ListSnapshotsResponse cell_ids
@@ -88,47 +88,47 @@ _FREE = {FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_BYTES}
 _NO_TEXT = ("_id", "_ids", "page_token")
 
 
-def told_to_viewers() -> set[str]:
-    """Return the fields of free text that stand in answers of RPCs for VIEWER."""
-    found: dict[str, set[str]] = {}
+def readable_by_viewers() -> set[str]:
+    """Return the fields with free text in the answers of RPCs for VIEWER."""
+    fields_by_message: dict[str, set[str]] = {}
     for method in methods():
         if method.proto.options.Extensions[access_pb2.required_role] == access_pb2.ROLE_VIEWER:
-            _look_below(method.proto.output_type.lstrip("."), found)
-    return {one.removeprefix("boatyard.") for fields in found.values() for one in fields}
+            _collect_below(method.proto.output_type.lstrip("."), fields_by_message)
+    return {one.removeprefix("boatyard.") for fields in fields_by_message.values() for one in fields}
 
 
-def _look_below(name: str, found: dict[str, set[str]]) -> None:
-    if name in found or name not in messages():
+def _collect_below(name: str, fields_by_message: dict[str, set[str]]) -> None:
+    if name in fields_by_message or name not in messages():
         return
-    found[name] = set()
+    fields_by_message[name] = set()
     for field in messages()[name].field:
         inner = messages().get(field.type_name.lstrip("."))
         is_map = inner is not None and inner.options.map_entry
         if is_map or (field.type in _FREE and not field.name.endswith(_NO_TEXT)):
-            found[name].add(f"{name}.{field.name}")
+            fields_by_message[name].add(f"{name}.{field.name}")
         elif field.type == FieldDescriptorProto.TYPE_MESSAGE:
-            _look_below(field.type_name.lstrip("."), found)
+            _collect_below(field.type_name.lstrip("."), fields_by_message)
 
 
 def listed() -> Iterator[str]:
-    for lines in TOLD.values():
+    for lines in READABLE.values():
         for line in lines.strip().splitlines():
             message, *fields = line.split()
             yield from (f"{message}.{field}" for field in fields)
 
 
 def test_of_every_text_that_viewers_get_somebody_has_said_why() -> None:
-    assert told_to_viewers() == {*listed(), *KEPT, *NEVER_WRITTEN}
+    assert readable_by_viewers() == {*listed(), *WITHHELD, *NEVER_WRITTEN}
 
 
 def test_what_is_for_others_is_said_so_in_the_contract() -> None:
-    kept = {
+    withheld = {
         f"{name}.{field.name}".removeprefix("boatyard.")
         for name, message in messages().items()
         for field in message.field
         if field.options.HasExtension(access_pb2.readable_by)
     }
-    assert kept == set(KEPT)
+    assert withheld == set(WITHHELD)
 
 
 def test_a_viewer_is_told_the_names_of_an_environment_and_not_its_values() -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.chaos.run import Plan, wreak
+from tests.kit.chaos.run import Plan, run_chaos
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)  # it waits long for jobs that do not end, to say which
 async def test_a_cell_and_a_coordinator_in_chaos(scratch: Path) -> None:
     plan = Plan(seed=4, jobs=24, seconds=12, coordinators=1, every_seconds=1.2)
-    report = await wreak(plan, scratch)
+    report = await run_chaos(plan, scratch)
 
     assert not report.complaints, report

@@ -1,4 +1,4 @@
-"""A server of a user's that is called by gRPC, on loopback: its replies one by one, and the last for ever."""
+"""A user's gRPC callback server on loopback: it gives its replies one by one, and then repeats the last."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from boatyard.hook.v1 import callback_pb2 as pb
 from boatyard.hook.v1 import callback_pb2_grpc
 
 Reply = pb.CallHookResponse | grpc.StatusCode | None
-"""What is answered: a message, a status, or (None) nothing, for as long as the caller waits."""
+"""A message, a status, or None for no reply for as long as the caller waits."""
 
 TOKEN = "a-token-of-the-test-s-own"
 
@@ -27,7 +27,7 @@ class CallbackServer(callback_pb2_grpc.HookCallbackServiceServicer):
         return f"http://127.0.0.1:{self.port}"
 
     async def until(self, count: int, timeout: float = 30) -> None:
-        """Wait until so many calls have come."""
+        """Wait until `count` calls have come."""
         async with asyncio.timeout(timeout):
             while len(self.calls) < count:
                 await asyncio.sleep(0.01)
@@ -50,7 +50,7 @@ class CallbackServer(callback_pb2_grpc.HookCallbackServiceServicer):
 async def callback_server(
     *replies: Reply, credentials: grpc.ServerCredentials | None = None
 ) -> AsyncIterator[CallbackServer]:
-    """Serve; an empty answer unless told otherwise."""
+    """Serve inside of the block; without `replies` every call gets an empty response."""
     server, servicer = grpc.aio.server(), CallbackServer([*(replies or [pb.CallHookResponse()])])
     callback_pb2_grpc.add_HookCallbackServiceServicer_to_server(servicer, server)
     if credentials is None:

@@ -1,4 +1,4 @@
-"""The gateway's catalogue, hooks and jobs that nobody carries behind a real server, on a database of their own."""
+"""The gateway's catalogue, hooks and jobs (which no driver runs) behind a real server, on a database of their own."""
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -82,7 +82,7 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
 
 
 async def refusal(call: Awaitable[object], kind: type[Error]) -> Error:
-    """Make a call that must fail; return what it failed with, as the class that it must be of."""
+    """Make a call that must fail; return its error, which must be of the class `kind`."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     error = service_error(caught.value)

@@ -23,33 +23,35 @@ _RESERVED: list[socket.socket] = []
 
 
 def free_port_base() -> int:
-    """Return a base from which every port of a cell is free, and that no other test of this machine is given."""
+    """Return a base for a cell's ports: all of them are free, and no other test on this machine gets the same base."""
     while True:
         base = random.randrange(20000, 30000, 32)
         with contextlib.ExitStack() as stack:
-            mark = stack.enter_context(socket.socket(socket.AF_UNIX))
+            lock = stack.enter_context(socket.socket(socket.AF_UNIX))
             try:
-                mark.bind(f"\0boatyard-test-ports-{base}")  # a name without a file: it is free again when we end
+                lock.bind(
+                    f"\0boatyard-test-ports-{base}"
+                )  # an abstract socket: the kernel frees the name when this process ends
                 for offset in OFFSETS.values():
                     stack.enter_context(socket.socket()).bind(("127.0.0.1", base + offset))
             except OSError:
                 continue
-            _RESERVED.append(mark.dup())
+            _RESERVED.append(lock.dup())
             return base
 
 
-def eventually(holds: Callable[[], object], what: str, timeout: float = 60) -> object:
-    """Return the first true answer of `holds`; fail with `what` when there is none in time."""
+def eventually(condition: Callable[[], object], what: str, timeout: float = 60) -> object:
+    """Return the first true answer of `condition`; fail with `what` if there is none in time."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if answer := holds():
+        if answer := condition():
             return answer
         time.sleep(0.05)
     raise AssertionError(f"not within {timeout} s: {what}")
 
 
 class Cell:
-    """A running cell. Every command is a real process; nothing of the product is imported."""
+    """A running cell. Every command is a real process; the product is not imported."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -117,7 +119,7 @@ class Cell:
         return result.stdout
 
     def lines(self, *arguments: object, code: int | None = 0, timeout: float = 60) -> list[dict]:
-        """Run a command with --json; return the objects it printed."""
+        """Run a command with --json; return the objects that it printed."""
         output = self.boatyard(*arguments, "--json", code=code, timeout=timeout)
         return [json.loads(line) for line in output.splitlines()]
 
@@ -130,21 +132,21 @@ class Cell:
         return lines[-1]
 
     def submit(self, repository: Path, command: str, *arguments: object) -> dict:
-        """Submit a job and return at once: {"kind", "job_id", "execution_id"}."""
+        """Submit a job without waiting; return {"kind", "job_id", "execution_id"}."""
         (line,) = self.lines("run", "--repo", repository, "--command", command, "--detach", *arguments, "Do it.")
         return line
 
     def output(self, execution_id: str) -> bytes:
-        """Return all that an ended execution wrote to standard output, joined from its events."""
+        """Return all that an execution that has ended wrote to standard output, joined from its events."""
         parts = []
         for expected, event in enumerate(self.lines("logs", execution_id), start=1):
-            assert event["sequence"] == expected, "events have a gap or stand twice"
+            assert event["sequence"] == expected, "events have gaps or duplicates"
             if event["kind"] == "output" and event["stream"] == "stdout":
                 parts.append(processes.event_bytes(event))
         return b"".join(parts)
 
     def result(self, job_id: str, timeout: float = 60) -> dict:
-        """Wait for a job's end; return it as `show --json` has it."""
+        """Wait until a job has ended; return it as `show --json` prints it."""
 
         def ended() -> dict | None:
             (job,) = self.lines("show", job_id)
@@ -155,26 +157,26 @@ class Cell:
         return answer
 
     def service_pid(self, service: str) -> int:
-        """Return the process of one of the cell's services."""
+        """Return the pid of one of the cell's services."""
         (pid,) = self._pids(service)
         return pid
 
     def kill_service(self, service: str) -> int:
-        """Kill a service with -9; return the pid that is gone."""
+        """Kill a service with -9; return the pid that it had."""
         pid = self.service_pid(service)
         os.kill(pid, signal.SIGKILL)
         return pid
 
     def await_restart(self, service: str, old_pid: int) -> None:
-        """Wait until the supervisor has put a new process in the place of the old one, and it listens."""
+        """Wait until the supervisor has replaced the old process, and the new one listens."""
 
         def listens() -> bool:
             with socket.socket() as probe:
-                # A killed process loses its name before its port.
-                there = self._pids(service) not in ([], [old_pid])
-                return there and probe.connect_ex(("127.0.0.1", self.base + OFFSETS[service])) == 0
+                # A killed process loses its command line before its port.
+                is_new = self._pids(service) not in ([], [old_pid])
+                return is_new and probe.connect_ex(("127.0.0.1", self.base + OFFSETS[service])) == 0
 
-        eventually(listens, f"{service} is there again")
+        eventually(listens, f"{service} listens again")
 
     def _pids(self, service: str) -> list[int]:
         assert self.process
@@ -183,13 +185,13 @@ class Cell:
 
 @contextlib.contextmanager
 def running_cell(directory: Path, **environment: str) -> Iterator[Cell]:
-    """Start a cell under `directory`; end it and prove that nothing of it is left."""
+    """Start a cell under `directory`; end it and check that nothing of it is left."""
     cell = Cell(directory / "home")
     cell.up(**environment)
     try:
         yield cell
     finally:
         cell.down()
-        unmount_below(cell.home)  # where a test killed what would have
+        unmount_below(cell.home)  # in case a test killed the service that would have unmounted it
     left = processes.with_environment({"BOATYARD_HOME": str(cell.home)})
     assert not left, f"processes left behind: {left}"

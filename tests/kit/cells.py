@@ -1,7 +1,7 @@
-"""Several cells on one PostgreSQL, each as a machine of its own would have it: `boatyard up` on a home of its own.
+"""Several cells on one PostgreSQL, each with `boatyard up` on a home of its own, as if on its own machine.
 
-A cell is killed, frozen and brought back as a whole: supervisor, services, runners and agents, as a machine that loses
-its power, stands still, or starts again.
+A cell is killed, frozen and restarted as a whole (supervisor, services, runners and agents), like a machine that loses
+its power, freezes, or boots again.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ LEASE_SECONDS = 3.0
 
 
 class SharingCell(Cell):
-    """A cell of several."""
+    """A cell that shares its database with others."""
 
     def __init__(self, home: Path, database_url: str, **environment: str) -> None:
         super().__init__(home)
@@ -32,41 +32,41 @@ class SharingCell(Cell):
         return (self.home / "gateway" / "cell-id").read_text().strip()
 
     def pids(self) -> list[int]:
-        """Return every process of the cell, and what it has started: agents do not have the cell's environment."""
+        """Return the cell's processes and their descendants: agents do not have the cell's environment."""
         return processes.with_descendants(processes.with_environment({"BOATYARD_HOME": str(self.home)}))
 
     def signal(self, number: signal.Signals) -> None:
-        """Send all of the cell's processes a signal."""
+        """Send a signal to all processes of the cell."""
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def kill(self) -> None:
-        """Kill the whole cell with -9, as a loss of power would; return when nothing of it is left."""
+        """Kill the whole cell with -9, as a power failure would; return when nothing of it is left."""
 
         def gone() -> bool:
-            self.signal(signal.SIGKILL)  # again, for one may have started another meanwhile
+            self.signal(signal.SIGKILL)  # again, because a process may have started another meanwhile
             return not self.pids()
 
         eventually(gone, "the cell is gone")
-        self.forget_process()
+        self.reap()
 
     def stop(self) -> None:
-        """Stop the services in order, as a machine that is shut down for a while; agents go on."""
+        """Stop the services in order, like a machine that is shut down for a while; agents go on."""
         assert self.process
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(timeout=60) == 0
-        self.forget_process()
+        self.reap()
 
     def freeze(self) -> None:
-        """Stop the whole cell where it is."""
+        """Pause the whole cell."""
         self.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self.signal(signal.SIGCONT)
 
-    def forget_process(self) -> None:
-        """Take leave of a supervisor that has ended."""
+    def reap(self) -> None:
+        """Wait for a supervisor that is ending, and let go of it."""
         if self.process:
             self.process.wait(timeout=30)
             assert self.process.stdout
@@ -78,7 +78,7 @@ class SharingCell(Cell):
 def running_cells(
     directory: Path, count: int, database_url: str, *, lease_seconds: float = LEASE_SECONDS, **environment: str
 ) -> Iterator[list[SharingCell]]:
-    """Start cells below `directory` on one database; end them and prove that nothing of them is left."""
+    """Start cells below `directory` on one database; end them and check that nothing of them is left."""
     settings = {"BOATYARD_GATEWAY_LEASE_SECONDS": str(lease_seconds), **environment}
     cells = []
     with contextlib.ExitStack() as stack:

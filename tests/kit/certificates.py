@@ -1,4 +1,4 @@
-"""Certificates of CAs that a test makes for itself."""
+"""CAs that a test makes for itself, and their certificates."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +8,14 @@ import trustme
 
 @dataclass(frozen=True)
 class Files:
-    """Where the files of a certificate stand."""
+    """The paths of a certificate's files."""
 
     certificate: Path
     key: Path
 
 
 class Authority:
-    """A CA, and what it has signed, under a directory of its own."""
+    """A CA and the certificates that it has signed, in a directory of its own."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ class Authority:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Put a file in the place of another at once, as who renews certificates should."""
-    aside = path.with_suffix(".new")
-    aside.write_bytes(content)
-    aside.rename(path)
+    """Replace a file atomically, as a renewal of certificates should."""
+    new = path.with_suffix(".new")
+    new.write_bytes(content)
+    new.rename(path)

@@ -1,4 +1,4 @@
-"""Container engines for tests: those that answer here, and an image of a few of the host's own programs."""
+"""Container engines for tests: those that work on this machine, and an image of a few of the host's programs."""
 
 import contextlib
 import io
@@ -32,13 +32,13 @@ _PROGRAMS = (
 )
 
 
-def answering() -> dict[str, Engine]:
-    """The engines that answer here, by the names of their clients."""
-    found = {}
+def available_engines() -> dict[str, Engine]:
+    """Return the engines that work on this machine, by the names of their clients."""
+    engines = {}
     for name in container_engines.KNOWN:
         with contextlib.suppress(SandboxUnavailableError):
-            found[name] = container_engines.find(name)
-    return found
+            engines[name] = container_engines.find(name)
+    return engines
 
 
 @contextlib.contextmanager
@@ -53,18 +53,18 @@ def image(engine: Engine, name: str) -> Iterator[str]:
 
 
 def names(engine: Engine) -> set[str]:
-    """What its containers are called, ended ones too."""
+    """Return the names of its containers, including those that have ended."""
     command = [engine.program, "ps", "--all", "--format", "{{.Names}}"]
     return set(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.split())
 
 
 def _archive() -> bytes:
-    """Pack some programs and their libraries; `python3` is ours, and needs `sys.base_prefix` shown to the container."""
+    """Pack some programs and their libraries; `python3` is this one, and needs `sys.base_prefix` mounted."""
     python = Path(sys.executable).resolve()
     files = {f"bin/{program}": _path(program) for program in _PROGRAMS}
     for program in [*files.values(), python]:
-        said = subprocess.run(["ldd", program], check=False, capture_output=True, text=True, timeout=30).stdout
-        files |= {word.lstrip("/"): Path(word) for word in said.split() if word.startswith("/")}
+        output = subprocess.run(["ldd", program], check=False, capture_output=True, text=True, timeout=30).stdout
+        files |= {word.lstrip("/"): Path(word) for word in output.split() if word.startswith("/")}
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, path in files.items():
@@ -77,7 +77,7 @@ def _archive() -> bytes:
 
 
 def _path(program: str) -> Path:
-    found = shutil.which(program)
-    if found is None:
+    path = shutil.which(program)
+    if path is None:
         raise RuntimeError(f"the host has no {program}, which test images are made of")
-    return Path(found)
+    return Path(path)

@@ -1,4 +1,4 @@
-"""The protos as data, comments included, for the tests of the contract."""
+"""The protos as data, with their comments, for the contract tests."""
 
 import re
 import tempfile
@@ -32,13 +32,13 @@ STATUSES = (
     "INTERNAL",
 )
 
-_NAMED = re.compile(rf"\b({'|'.join(STATUSES)})\s+\(([A-Z0-9_]+(?:,\s+[A-Z0-9_]+)*)\)")
+_STATUS_AND_REASONS = re.compile(rf"\b({'|'.join(STATUSES)})\s+\(([A-Z0-9_]+(?:,\s+[A-Z0-9_]+)*)\)")
 _SERVICE_PATH, _METHOD_PATH = 6, 2  # field numbers of FileDescriptorProto.service and ServiceDescriptorProto.method
 
 
 @dataclass(frozen=True)
 class Method:
-    """One RPC, and what stands above it and above its service."""
+    """One RPC, with its comment and its service's comment."""
 
     file: FileDescriptorProto
     service: str
@@ -56,7 +56,7 @@ class Method:
 
 @cache
 def files() -> tuple[FileDescriptorProto, ...]:
-    """Compile our protos, comments included."""
+    """Compile the protos, with their comments."""
     protos = sorted(str(path.relative_to(ROOT / "protos")) for path in (ROOT / "protos").rglob("*.proto"))
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "all"
@@ -74,18 +74,18 @@ def methods() -> tuple[Method, ...]:
             file,
             service.name,
             method,
-            _comment(file, _SERVICE_PATH, number, _METHOD_PATH, place),
-            _comment(file, _SERVICE_PATH, number),
+            _comment(file, _SERVICE_PATH, service_index, _METHOD_PATH, method_index),
+            _comment(file, _SERVICE_PATH, service_index),
         )
         for file in files()
-        for number, service in enumerate(file.service)
-        for place, method in enumerate(service.method)
+        for service_index, service in enumerate(file.service)
+        for method_index, method in enumerate(service.method)
     )
 
 
 @cache
 def messages() -> dict[str, DescriptorProto]:
-    """Return every message by its full name, nested ones too."""
+    """Return every message by its full name, including nested ones."""
 
     def below(prefix: str, message: DescriptorProto) -> Iterator[tuple[str, DescriptorProto]]:
         name = f"{prefix}.{message.name}"
@@ -94,16 +94,16 @@ def messages() -> dict[str, DescriptorProto]:
             yield from below(name, nested)
 
     return {
-        name: found for file in files() for message in file.message_type for name, found in below(file.package, message)
+        name: each for file in files() for message in file.message_type for name, each in below(file.package, message)
     }
 
 
 def documented_reasons() -> dict[str, set[str]]:
-    """Return each reason that a comment names, with the statuses that it is named with."""
+    """Return each reason that a comment names, with the statuses next to it."""
     reasons: dict[str, set[str]] = {}
     for file in files():
         for location in file.source_code_info.location:
-            for status, listed in _NAMED.findall(location.leading_comments):
+            for status, listed in _STATUS_AND_REASONS.findall(location.leading_comments):
                 for reason in re.split(r",\s+", listed):
                     reasons.setdefault(reason, set()).add(status)
     return reasons

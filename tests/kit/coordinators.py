@@ -1,4 +1,4 @@
-"""The API for coordinators, served in this process on a database, and remote ledgers that call it."""
+"""The coordinators' API, served by this process on a database, and remote ledgers that call it."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ LEASE_SECONDS = 60.0
 
 @dataclass
 class Api:
-    """Where it is served, and stubs of it."""
+    """The address of the API, and stubs for it."""
 
     address: str
     coordinator: CoordinatorServiceStub
@@ -33,7 +33,7 @@ class Api:
 
 @asynccontextmanager
 async def coordinator_api(book: Books) -> AsyncIterator[Api]:
-    """Serve it on a ledger's database."""
+    """Serve the API on a ledger's database."""
     draining = Draining()
     served = registrations(
         book.engine,
@@ -51,13 +51,13 @@ async def coordinator_api(book: Books) -> AsyncIterator[Api]:
 
 
 class NoEvents:
-    """What runs nowhere has no events."""
+    """A source of events that has none, because nothing runs."""
 
     async def of(self, execution_id: str, first: int) -> AsyncGenerator[EventBatch, None]:
         yield EventBatch((), is_last=True)
 
 
-async def _nowhere(lease: Lease, execution_id: str, events: EventBatch) -> int:
+async def _discard(lease: Lease, execution_id: str, events: EventBatch) -> int:
     return 1
 
 
@@ -65,8 +65,8 @@ async def _nowhere(lease: Lease, execution_id: str, events: EventBatch) -> int:
 async def remote_ledger(
     address: str, name: str = "remote", claim_filter: ClaimFilter | None = None
 ) -> AsyncIterator[RemoteLedger]:
-    """Give the ledger of a coordinator that has just been started, with events of nothing."""
-    forwarder = EventForwarder(_nowhere, NoEvents())
+    """Yield the ledger of a coordinator that has just started, without any events."""
+    forwarder = EventForwarder(_discard, NoEvents())
     async with Upstream([address], TOKEN) as upstream:
         ledger = RemoteLedger(upstream, name, claim_filter or ClaimFilter(capacity=10), forwarder)
         await ledger.register("host")

@@ -1,4 +1,4 @@
-"""The workspace drivers that work on this machine, as the service itself finds out."""
+"""The workspace drivers that work on this machine, by the service's own test."""
 
 import asyncio
 import tempfile
@@ -14,4 +14,4 @@ def _choice() -> Choice:
 
 
 WORKING = [name for name, complaint in _choice().complaints.items() if complaint is None]
-"""Their names, the best first. What a test promises of every driver it promises of each of these."""
+"""Their names, the best first. A test of what holds for every driver runs for each of them."""

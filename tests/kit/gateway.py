@@ -36,14 +36,14 @@ METHODS: dict[str, MethodDescriptor] = {
 }
 
 ENDLESS = {"boatyard.gateway.v1.JobService.WatchJobs"}
-"""Streams that never end by themselves: the first message is all that is read of them."""
+"""Streams that never end by themselves: only their first message is read."""
 
 
 @contextmanager
 def running_gateway(directory: Path, **environment: str) -> Iterator[tuple[str, str]]:
-    """Run a gateway and give its address and token.
+    """Run a gateway, and yield its address and token.
 
-    Of the node services those are there that read requests of the public API themselves: workspace and git.
+    Only those node services run that read requests of the public API themselves: workspace and git.
     """
     home = Home(directory / "home")
     base = free_port_base()
@@ -79,17 +79,17 @@ def running_gateway(directory: Path, **environment: str) -> Iterator[tuple[str, 
 
 
 async def answers(channel: grpc.aio.Channel, method: MethodDescriptor, request: Message) -> list[Message]:
-    """Call a method; return all that it answers."""
+    """Call a method; return all of its responses."""
     path = f"/{method.containing_service.full_name}/{method.name}"
-    make = channel.unary_stream if method.server_streaming else channel.unary_unary
+    multicallable = channel.unary_stream if method.server_streaming else channel.unary_unary
     read = GetMessageClass(method.output_type).FromString
     if method.client_streaming and not method.server_streaming:
-        made = channel.stream_unary(path, type(request).SerializeToString, read)
-        return [await made(iter([request]), timeout=20)]
+        call = channel.stream_unary(path, type(request).SerializeToString, read)
+        return [await call(iter([request]), timeout=20)]
     if method.client_streaming:
         call = channel.stream_stream(path, type(request).SerializeToString, read)(iter([request]), timeout=20)
     else:
-        call = make(path, type(request).SerializeToString, read)(request, timeout=20)
+        call = multicallable(path, type(request).SerializeToString, read)(request, timeout=20)
     if not method.server_streaming:
         return [await call]
     async with streaming(call) as stream:

@@ -1,6 +1,6 @@
-"""A git server over HTTP on this machine, by git's own `http-backend`, that wants a token and looks around.
+"""A git server over HTTP on this machine, by git's own `http-backend`, that requires a token.
 
-For each request it notes the command lines of all processes: what stands in argv, everybody can read.
+At each request it records the command lines of all processes, because everybody can read what is in argv.
 """
 
 import base64
@@ -14,9 +14,9 @@ from pathlib import Path
 
 
 class GitServer:
-    """Serves the bare repositories under `root` at `url(name)`, to whoever shows `token`.
+    """Serves the bare repositories under `root` at `url(name)`, to callers with `token`.
 
-    `holders` are the programs that had it in their environment.
+    `holders` are the programs that had the token in their environment.
     """
 
     def __init__(self, root: Path, token: str) -> None:
@@ -28,7 +28,7 @@ class GitServer:
         self.asked = threading.Event()
         self.may_answer = threading.Event()
         self.may_answer.set()
-        # Which requests wait until the server may answer: of this method, or all.
+        # Requests with this method, or all if it is empty, wait until the server may answer.
         self.held_method = ""
         self.port = 0
 
@@ -37,14 +37,14 @@ class GitServer:
 
     @property
     def secrets(self) -> tuple[bytes, bytes]:
-        """The token as it is and as it travels."""
+        """The token as it is, and as it is sent."""
         return self.token.encode(), base64.b64encode(f"x-access-token:{self.token}".encode())
 
     def admits(self, header: str | None) -> bool:
         encoded = base64.b64encode(f"x-access-token:{self.token}".encode()).decode()
         return header == f"Basic {encoded}"
 
-    def look_around(self, path: str) -> None:
+    def record_processes(self, path: str) -> None:
         self.requests.append(path)
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, body: bytes) -> None:
         server = self.git_server
-        server.look_around(self.path)
+        server.record_processes(self.path)
         if server.held_method in {"", self.command}:
             server.asked.set()
             server.may_answer.wait(timeout=60)
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         path, _, query = self.path.partition("?")
-        answer = subprocess.run(
+        response = subprocess.run(
             ["git", "http-backend"],
             input=body,
             capture_output=True,
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
             },
         ).stdout
-        headers, _, content = answer.partition(b"\r\n\r\n")
+        headers, _, content = response.partition(b"\r\n\r\n")
         fields = dict(line.split(": ", 1) for line in headers.decode().split("\r\n"))
         self.send_response(int(fields.pop("Status", "200").split()[0]))
         for name, value in fields.items():

@@ -31,7 +31,7 @@ SIGNATURE = Signature("Boatyard", "boatyard@example.com", 1_800_000_000)
 
 
 class CountingGit(Git):
-    """Real git that remembers what it was asked for, outside of sandboxes."""
+    """Real git that counts the commands that it runs outside of sandboxes."""
 
     def __init__(self, executable: Path, home: Path) -> None:
         super().__init__(executable, home)
@@ -44,7 +44,7 @@ class CountingGit(Git):
 
 @dataclass
 class GitParts:
-    """A manager, and what stands around it."""
+    """A manager and what it is built from."""
 
     manager: GitManager
     paths: GitPaths
@@ -67,9 +67,9 @@ class GitParts:
         return Workspace(WorkingTree(path, base.read_only_paths), Repo(path), base)
 
     async def layered(self, base: Base, *, mounted: bool) -> "LayeredWorkspace":
-        """Stack a workspace on a base, as the workspace service does; `mounted` is its way where it is root."""
-        place = workspace_trees(self.paths.home) / new_id("workspace")
-        upper, work, tree = place / "upper", place / "work", place / "tree"
+        """Layer a workspace on a base, as the workspace service does; `mounted` is how it does it as root."""
+        root = workspace_trees(self.paths.home) / new_id("workspace")
+        upper, work, tree = root / "upper", root / "work", root / "tree"
         for directory in (upper, work, tree):
             directory.mkdir(parents=True)
         if mounted:
@@ -81,13 +81,13 @@ class GitParts:
 
 @dataclass
 class LayeredWorkspace:
-    """A stacked working copy. The agent's part is played by shell scripts in a sandbox, one after another."""
+    """A layered working copy. Shell scripts in a sandbox, one after another, play the agent."""
 
     tree: WorkingTree
     base: Base
 
     async def agent(self, script: str) -> str:
-        """Run a script at the top of the tree, and return what it wrote."""
+        """Run a script at the root of the tree; return what it wrote."""
         view = TreeView.of(self.tree, MountAccess.READ_WRITE)
         identity = {"GIT_AUTHOR_NAME": b"Ada", "GIT_AUTHOR_EMAIL": b"a@b", "GIT_COMMITTER_NAME": b"Ada"}
         identity |= {"GIT_COMMITTER_EMAIL": b"a@b", "GIT_CONFIG_NOSYSTEM": b"1"}
@@ -102,25 +102,25 @@ class LayeredWorkspace:
         return done.stdout.decode(errors="surrogateescape")
 
     def take_spec(self, message: str = "the work") -> TakeSpec:
-        """Return what to take."""
+        """Return the request to take this tree's result."""
         return TakeSpec(self.tree, self.base.commit_id, message, SIGNATURE)
 
     def unmount(self) -> None:
-        """Let go of the mount, where there is one."""
+        """Unmount the tree, if it is mounted."""
         if self.tree.layers and self.tree.layers.mounted_path:
             subprocess.run(["umount", self.tree.layers.mounted_path], check=True)
 
 
 @dataclass
 class Workspace:
-    """A working copy that a test plays the agent in."""
+    """A working copy in which the test plays the agent."""
 
     tree: WorkingTree
     agent: Repo
     base: Base
 
     def take_spec(self, message: str = "the work") -> TakeSpec:
-        """Return what to take."""
+        """Return the request to take this tree's result."""
         return TakeSpec(self.tree, self.base.commit_id, message, SIGNATURE)
 
 

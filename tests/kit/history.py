@@ -1,4 +1,4 @@
-"""Schemas of other times: a service's history up to a version, or with a next version that nobody has written."""
+"""Older and newer schemas: a service's history up to a version, or with a next version that does not exist yet."""
 
 import importlib
 import itertools
@@ -37,19 +37,19 @@ def upgrade():
 
 
 class Histories:
-    """Makes packages for `migrate`."""
+    """Makes packages of migrations for `migrate`."""
 
     def __init__(self, directory: Path, patch: pytest.MonkeyPatch) -> None:
         self._directory = directory
         patch.syspath_prepend(directory)
 
     def until(self, service: str, version: str) -> str:
-        """Return the history up to a version, as a program of that time had it."""
+        """Return the history up to a version, as the program had it then."""
         files = [path for path in versions(service) if path.name[1:5] <= version]
         return self._package(files, _NOTHING_CHECKED)
 
     def next(self, service: str, table: str) -> str:
-        """Return the history with one version more: a column for a table, a table, an index."""
+        """Return the history with one more version, which adds a column to a table, a table, and an index."""
         files = versions(service)
         newest = files[-1].name[1:5]
         number = int(newest) + 1
@@ -69,5 +69,5 @@ class Histories:
 
 
 def versions(service: str) -> list[Path]:
-    """Return the files of a service's history, the oldest first."""
+    """Return the files of a service's migrations, the oldest first."""
     return sorted((ROOT / "services" / service / "migrations").glob("v[0-9]*.py"))

@@ -1,4 +1,4 @@
-"""Hooks of a project of a test's own, and what became of their calls."""
+"""Hooks of a test's own project, and the outcomes of their calls."""
 
 import signal
 from dataclasses import dataclass
@@ -35,14 +35,16 @@ class Hooks:
         return await self(event, webhook={"url": url, "secret": SECRET}, **fields)
 
     async def spec(self, remote: Repo) -> dict[str, str]:
-        """Return what a job on a repository of the project is asked for with."""
-        made = catalog_pb2.Repository(project_id=self.project, url=str(remote.path))
-        answer = await self.services.catalog.CreateRepository(catalog_pb2.CreateRepositoryRequest(repository=made))
+        """Return the fields of a job's spec for a new repository of the project."""
+        repository = catalog_pb2.Repository(project_id=self.project, url=str(remote.path))
+        answer = await self.services.catalog.CreateRepository(
+            catalog_pb2.CreateRepositoryRequest(repository=repository)
+        )
         return {"project_id": self.project, "repository_id": answer.repository.repository_id}
 
 
 def hook_calls(job: job_pb2.Job) -> dict[str, tuple[int, str]]:
-    """Return how the calls of hooks went, and what the timeline says of each."""
+    """Return {stage name: (state, message)} of the calls of hooks in a job's timeline."""
     return {stage.name: (stage.state, stage.message) for stage in job.timeline if "-hook-" in stage.name}
 
 

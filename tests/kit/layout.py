@@ -1,4 +1,4 @@
-"""Where a cell's services keep their files below the data directory: written out, so that a test notices a move."""
+"""Where a cell's services store files below the data directory; spelled out here so that a test notices a change."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from services.common.settings import Home
 
 
 def workspace_trees(home: Home) -> Path:
-    """One directory a workspace, by its id."""
+    """One directory for each workspace, named by its id."""
     return home.root / "workspace" / "trees"
 
 
@@ -21,5 +21,5 @@ def execution_directory(home: Home) -> Path:
 
 
 def execution_runs(home: Home) -> Path:
-    """One directory an execution, by its id."""
+    """One directory for each execution, named by its id."""
     return execution_directory(home) / "runs"

@@ -1,7 +1,7 @@
 """What a test process must not leave behind: tasks, processes, mounts, temporary files.
 
-One test's leak would show as another's failure, or on somebody's machine after a year. So the process is looked at
-once, when its last test and all fixtures are done, and what is found is an error of the run.
+One test's leak would show as a failure of another, or on somebody's machine after a year. So the process is checked
+once, after its last test and all fixtures, and whatever is left is an error of the run.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ _MARK = "BOATYARD_TEST_SESSION"
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Give the session a temporary directory and a mark of its own, and look at its end for what bears them."""
-    kept = tmp_path_factory.getbasetemp()  # pytest's own directory stays where people look for it
+    """Give the session its own temporary directory and mark, and look for what is left with them at its end."""
+    base = tmp_path_factory.getbasetemp()  # pytest's own directory stays where people look for it
     mark = secrets.token_hex(8)
     temporary = Path(tempfile.mkdtemp(prefix="boatyard-test-"))
     before = {name: os.environ.get(name) for name in ("TMPDIR", _MARK)}
@@ -36,7 +36,7 @@ def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         if value is not None:
             os.environ[name] = value
     tempfile.tempdir = None
-    left = _patiently(lambda: [*_processes(mark), *_mounts_below(temporary, kept), *map(str, temporary.iterdir())])
+    left = _patiently(lambda: [*_processes(mark), *_mounts_below(temporary, base), *map(str, temporary.iterdir())])
     if left:
         pytest.fail("the tests left behind:\n  " + "\n  ".join(left), pytrace=False)
     shutil.rmtree(temporary)
@@ -44,7 +44,7 @@ def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
 async def no_task_left(nothing_left: None) -> AsyncIterator[None]:
-    """Look for tasks before the session's loop is closed, which would cancel them in silence."""
+    """Look for tasks before the session's loop is closed, which would cancel them silently."""
     yield
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while left := asyncio.all_tasks() - {asyncio.current_task()}:
@@ -54,38 +54,40 @@ async def no_task_left(nothing_left: None) -> AsyncIterator[None]:
 
 
 def _patiently(look: Callable[[], list[str]]) -> list[str]:
-    """Look until nothing is found or the time is over: what was told to end may be ending."""
+    """Look until nothing is left or the time is over: a process may still be ending."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while (found := look()) and time.monotonic() < deadline:
+    while (leaks := look()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return found
+    return leaks
 
 
 def _processes(mark: str) -> list[str]:
-    """Name our children, and whatever inherited our mark before it left us."""
+    """Describe this process's children, and every process that inherited the mark."""
     children = _children()
-    found = []
+    leaks = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 marked = f"{_MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0")
                 if marked or entry.name in children:
                     command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    found.append(f"process {entry.name}: {command or '(a zombie)'}")
+                    leaks.append(f"process {entry.name}: {command or '(a zombie)'}")
             except OSError:
                 continue  # it is gone, or somebody else's
-    return found
+    return leaks
 
 
 def _children() -> set[str]:
     pids: set[str] = set()
     for thread in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the thread has just ended; its children are another's now
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # the thread has just ended; its children belong to another thread now
             pids.update((thread / "children").read_text().split())
     return pids
 
 
 def _mounts_below(*roots: Path) -> list[str]:
-    """Name what is mounted in our directories."""
+    """Describe what is mounted below some directories."""
     points = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return [f"mount {point}" for point in points if any(point.is_relative_to(root) for root in roots)]

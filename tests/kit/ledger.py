@@ -1,4 +1,4 @@
-"""Ledgers of several cells on one database, and jobs in it."""
+"""Ledgers of several cells on one database, and helpers for the jobs in it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,7 +34,7 @@ from services.lifecycle.model.value import load
 
 @dataclass
 class Books:
-    """One database, as its users have it."""
+    """One database, and the stores and ledgers that use it."""
 
     engine: AsyncEngine
     notifier: JobNotifier = field(default_factory=JobNotifier)
@@ -48,14 +48,14 @@ class Books:
         return CheckpointStore(self.engine, self.notifier)
 
     async def cell(self, name: str, lease_seconds: float = 60.0, **settings: float) -> SqlLedger:
-        """Return the ledger of a cell that has just been started."""
+        """Return the ledger of a cell that has just started."""
         ledger = SqlLedger(self.engine, name, self.notifier, job_document, lease_seconds=lease_seconds, **settings)
         await ledger.take_over_own("host")
         return ledger
 
     async def admit(self, prompt: str = "Do it.", **fields: object) -> JobView:
-        draft = JobSubmission(**{"project_id": "default", "prompt": prompt, **fields})  # type: ignore[arg-type]
-        return await Admission(self.engine, self.notifier, "true").admit(draft, None)
+        submission = JobSubmission(**{"project_id": "default", "prompt": prompt, **fields})  # type: ignore[arg-type]
+        return await Admission(self.engine, self.notifier, "true").admit(submission, None)
 
 
 @asynccontextmanager
@@ -70,14 +70,14 @@ async def books(url: str) -> AsyncIterator[Books]:
 
 
 async def claimed(ledger: SqlLedger) -> Lease:
-    """Claim a job that must be there."""
+    """Claim a job, which must exist."""
     lease = await ledger.claim()
     assert lease is not None
     return lease
 
 
 async def clear(book: Books) -> None:
-    """Leave nothing but the project that is always there."""
+    """Delete everything but the default project."""
     async with book.engine.begin() as connection:
         for table in reversed(metadata.sorted_tables):
             if table is not projects:
@@ -86,45 +86,45 @@ async def clear(book: Books) -> None:
         await connection.execute(update(projects).values(max_running_jobs=0))
 
 
-async def expire(book: Books) -> None:
-    """Let every lease run out."""
+async def expire_leases(book: Books) -> None:
+    """Make every lease expire."""
     async with book.engine.begin() as connection:
         await connection.execute(update(jobs).values(lease_until=now() - 1))
 
 
 async def set_job(book: Books, job_id: str, **values: object) -> None:
-    """Write into a job's row."""
+    """Set columns of a job's row."""
     async with book.engine.begin() as connection:
         await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(**values))
 
 
 def question(lease: Lease, name: str = "push", seconds: float = 3600, *, takes_changes: bool = True) -> Question:
-    """Make a question about a lease's agent, which waits for so long."""
+    """Make a question about a lease's execution, with a time limit in seconds."""
     return Question(name, Origin.POLICY, "May it go on?\0", lease.execution_id, seconds, takes_changes=takes_changes)
 
 
 async def park(book: Books, lease: Lease, seconds: float) -> None:
-    """Have a job wait for an answer, for so long."""
+    """Make a job wait for an answer, for `seconds`."""
     until = now() + round(seconds * 1e6)
     await set_job(book, lease.job_id, state=JobState.AWAITING_APPROVAL, held=False, lease_until=0, wake_time=until)
 
 
-async def let_expire(book: Books) -> None:
-    """Let the time of every question be over."""
-    over = type_coerce(now() - 1, Moment)
+async def expire_checkpoints(book: Books) -> None:
+    """Make every question expire."""
+    past = type_coerce(now() - 1, Moment)
     async with book.engine.begin() as connection:
-        await connection.execute(update(checkpoints).values(expire_time=over))
+        await connection.execute(update(checkpoints).values(expire_time=past))
         await connection.execute(update(jobs).where(jobs.c.state == JobState.AWAITING_APPROVAL).values(wake_time=now()))
 
 
-async def go_away(book: Books, cell_id: str, seconds: float) -> None:
-    """Let a cell not have beaten for so long."""
+async def age_heartbeat(book: Books, cell_id: str, seconds: float) -> None:
+    """Set a cell's last heartbeat to `seconds` ago."""
     since = type_coerce(now() - round(seconds * 1e6), Moment)
     async with book.engine.begin() as connection:
         await connection.execute(update(cells).where(cells.c.cell_id == cell_id).values(beat_time=since))
 
 
-async def end_given_up(ledger: SqlLedger) -> None:
-    """Claim a job that cannot be begun anew, and end it as is written down, as a driver does."""
+async def finish_given_up(ledger: SqlLedger) -> None:
+    """Claim a job that cannot be tried again, and end it with its recorded outcome, as a driver does."""
     lease = await claimed(ledger)
     await ledger.finish(lease, load(Outcome, (await ledger.stages(lease))["error"].result))

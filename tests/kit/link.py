@@ -1,4 +1,4 @@
-"""A link between machines that can be cut, or swallow what it is to carry: a TCP proxy in a thread of this process."""
+"""A link between machines that can be cut, or can drop data silently: a TCP proxy in a thread of this process."""
 
 import asyncio
 import contextlib
@@ -8,15 +8,15 @@ from typing import Any
 
 
 class Link:
-    """Passes connections on to `target` (host:port). While it is cut nothing passes, and nobody can connect.
+    """Forwards connections to `target` (host:port). While it is cut, nothing passes, and nobody can connect.
 
-    While it is silent nothing passes either, and nobody is told: connections stay open, and new ones are let in.
+    While it is silent, nothing passes either, but nobody notices: connections stay open, and new ones are accepted.
     """
 
     def __init__(self, target: str) -> None:
         self._target = target
         self._server: asyncio.Server | None = None
-        self._passing: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
         self._gates: set[asyncio.Event] = set()
         self._is_silent = False
         self._loop = asyncio.new_event_loop()
@@ -26,20 +26,20 @@ class Link:
         self.mend()
 
     def mend(self) -> None:
-        """Let connections in, at the same address as before, and let pass what was kept in silence."""
-        self._do(self._open())
+        """Accept connections at the same address as before, and forward what was held back."""
+        self._run(self._open())
 
     def cut(self) -> None:
-        """End every connection, and let nobody in any more."""
-        self._do(self._close())
+        """End every connection, and accept no more."""
+        self._run(self._close())
 
     def silence(self) -> None:
-        """Pass nothing on until it is mended, and tell nobody."""
-        self._do(self._close_gates())
+        """Forward nothing until it is mended, without ending any connection."""
+        self._run(self._close_gates())
 
     def forget(self) -> None:
-        """Swallow the connections that there are, for ever, and carry new ones: a firewall that lost its table."""
-        self._do(self._forget())
+        """Drop all data of existing connections for ever, but forward new ones, like a firewall that lost its state."""
+        self._run(self._forget())
 
     def close(self) -> None:
         self.cut()
@@ -47,8 +47,8 @@ class Link:
         self._thread.join()
         self._loop.close()
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=20)
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=20)
 
     async def _close_gates(self) -> None:
         self._is_silent = True
@@ -74,41 +74,41 @@ class Link:
         if self._server is None:
             return
         self._server.close()
-        for task in self._passing:
+        for task in self._connections:
             task.cancel()
-        await asyncio.gather(*self._passing, return_exceptions=True)
+        await asyncio.gather(*self._connections, return_exceptions=True)
         await self._server.wait_closed()
         self._server = None
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task
-        self._passing.add(task)
+        self._connections.add(task)
         gate = asyncio.Event()
         self._gates.add(gate)
         if not self._is_silent:
             gate.set()
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):
-                await self._pass_on(reader, writer, gate)
+                await self._forward(reader, writer, gate)
         finally:
-            self._passing.discard(task)
+            self._connections.discard(task)
             self._gates.discard(gate)
             writer.transport.abort()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
         host, _, port = self._target.rpartition(":")
         onward_reader, onward_writer = await asyncio.open_connection(host, int(port))
-        both = [
+        pumps = [
             asyncio.ensure_future(_pump(reader, onward_writer, gate)),
             asyncio.ensure_future(_pump(onward_reader, writer, gate)),
         ]
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for each in both:
-                each.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
             onward_writer.transport.abort()
 
 
@@ -118,12 +118,12 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate
             await gate.wait()
             writer.write(data)
             await writer.drain()
-    await gate.wait()  # nor is an end passed on
+    await gate.wait()  # while it is silent, the end of the stream is held back too
 
 
 @contextlib.contextmanager
 def linked(target: str) -> Iterator[Link]:
-    """Give a link to an address, which holds until it is cut."""
+    """Yield a link to an address."""
     link = Link(target)
     try:
         yield link

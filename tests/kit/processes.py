@@ -1,4 +1,4 @@
-"""What of the host's processes a test may see: found in /proc, from outside."""
+"""The host's processes, read from /proc."""
 
 import base64
 from collections.abc import Iterable
@@ -16,9 +16,9 @@ def _pids() -> list[str]:
     return [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
-def with_environment(wanted: dict[str, str]) -> dict[int, str]:
-    """Return {pid: command line} of the processes whose environment holds all of `wanted`."""
-    entries = {f"{key}={value}".encode() for key, value in wanted.items()}
+def with_environment(variables: dict[str, str]) -> dict[int, str]:
+    """Return {pid: command line} of the processes whose environment has all of `variables`."""
+    entries = {f"{key}={value}".encode() for key, value in variables.items()}
     return {
         int(pid): _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace")
         for pid in _pids()
@@ -27,14 +27,14 @@ def with_environment(wanted: dict[str, str]) -> dict[int, str]:
 
 
 def matching(module: str, environment: dict[str, str]) -> list[int]:
-    """Return the processes that run `python -m MODULE` with this environment, or seem to: see `children`."""
+    """Return the processes that run `python -m MODULE` with this environment, or seem to (see `children`)."""
     return [pid for pid, line in with_environment(environment).items() if line.rstrip().endswith(f"-m {module}")]
 
 
 def children(parent: int, module: str) -> list[int]:
     """Return the children of `parent` that run `python -m MODULE`.
 
-    Others may seem to: between vfork and exec, whatever a service starts has the service's command line.
+    Others may seem to: between vfork and exec, a process that a service starts has the service's command line.
     """
     return [
         int(pid)
@@ -45,20 +45,20 @@ def children(parent: int, module: str) -> list[int]:
 
 
 def with_descendants(roots: Iterable[int]) -> list[int]:
-    """Return processes and all that they, or their children, have started and that has not left them."""
+    """Return processes and all of their descendants that have not been reparented."""
     children: dict[int, list[int]] = {}
     for pid in _pids():
         parent = _read(pid, "stat").rpartition(b")")[2].split()[1:2]
         if parent:
             children.setdefault(int(parent[0]), []).append(int(pid))
-    found: dict[int, None] = {}
-    wanted = list(roots)
-    while wanted:
-        pid = wanted.pop()
-        if pid not in found:
-            found[pid] = None
-            wanted += children.get(pid, ())
-    return list(found)
+    visited: dict[int, None] = {}
+    pending = list(roots)
+    while pending:
+        pid = pending.pop()
+        if pid not in visited:
+            visited[pid] = None
+            pending += children.get(pid, ())
+    return list(visited)
 
 
 def with_marker(marker: str) -> list[int]:
@@ -74,6 +74,6 @@ def event_bytes(event: dict) -> bytes:
 
 
 def environment(pid: int) -> dict[str, str]:
-    """Return what a process was started with."""
+    """Return the environment that a process was started with."""
     entries = _read(str(pid), "environ").decode(errors="replace").split("\0")
     return {name: value for name, _, value in (entry.partition("=") for entry in entries if entry)}

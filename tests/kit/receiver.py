@@ -1,4 +1,4 @@
-"""A server that webhooks are sent to, on loopback; it knows how calls are signed from the specification alone."""
+"""A server for webhooks on loopback; it checks signatures by the specification, without the product's code."""
 
 import asyncio
 import base64
@@ -32,7 +32,7 @@ class Received:
         return json.loads(self.body)
 
     def check(self, secret: str = SECRET) -> None:
-        """Check the signature, as https://github.com/standard-webhooks/standard-webhooks says it."""
+        """Check the signature as https://github.com/standard-webhooks/standard-webhooks specifies it."""
         timestamp = self.headers["webhook-timestamp"]
         assert abs(time.time() - int(timestamp)) < 60
         content = self.message_id.encode() + b"." + timestamp.encode() + b"." + self.body
@@ -43,7 +43,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered: a status, headers and a body; or nothing, for as long as the server is there."""
+    """A status, headers and a body; with `is_silent` there is no reply for as long as the server runs."""
 
     status: int = 204
     body: bytes = b""
@@ -52,7 +52,7 @@ class Reply:
 
 
 class Receiver:
-    """Answers the first replies one by one, and the last for ever."""
+    """Gives the replies one by one, and then repeats the last."""
 
     def __init__(self, replies: Iterable[Reply]) -> None:
         self.replies = list(replies)
@@ -76,7 +76,7 @@ class Receiver:
             await server.wait_closed()
 
     async def until(self, count: int, timeout: float = 30) -> None:
-        """Wait until so many requests have come."""
+        """Wait until `count` requests have come."""
         async with asyncio.timeout(timeout):
             while len(self.received) < count:
                 await asyncio.sleep(0.01)
@@ -112,6 +112,6 @@ class Receiver:
 
 @asynccontextmanager
 async def receiver(*replies: Reply) -> AsyncIterator[Receiver]:
-    """Serve, answering 204 unless told otherwise."""
+    """Serve inside of the block; without `replies` every request gets a 204."""
     async with Receiver(replies or [Reply()]).serving() as serving:
         yield serving

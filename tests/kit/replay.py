@@ -1,4 +1,4 @@
-"""The replay server as a process of its own, playing what a test has written."""
+"""The replay server as a process of its own, which plays the scripts of a test."""
 
 import json
 import subprocess
@@ -16,13 +16,13 @@ class Replay:
     process: subprocess.Popen[bytes]
 
     def requests(self) -> list[dict]:
-        """What it was asked, in order: {"reply", "attempt", "fault", "message_id", "time"}."""
+        """Return its requests in order: {"reply", "attempt", "fault", "message_id", "time"}."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
-def bash(command: str, **given: object) -> dict:
-    """Return a call of the shell."""
-    return {"name": "bash", "input": {"command": command, **given}}
+def bash(command: str, **arguments: object) -> dict:
+    """Return a call of the shell tool."""
+    return {"name": "bash", "input": {"command": command, **arguments}}
 
 
 def write_script(path: Path, replies: Sequence[dict], **head: object) -> Path:

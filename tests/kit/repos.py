@@ -11,7 +11,7 @@ _EPOCH = 1_700_000_000
 
 
 class Repo:
-    """A repository with a working tree. Its clock moves by a minute with each commit."""
+    """A repository with a working tree. Its clock advances by a minute with each commit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,7 +80,7 @@ class Repo:
         return self.git("rev-parse", "--verify", f"{revision}^{{commit}}")
 
     def bare_clone(self, path: Path) -> "Repo":
-        """Make a bare copy, as a remote has it."""
+        """Make a bare clone, to be a remote."""
         self.git("clone", "--quiet", "--bare", str(self.path), str(path))
         return Repo(path)
 

@@ -1,4 +1,4 @@
-"""Real servers in this process, on a free port, with all that stands before a servicer in production."""
+"""Real servers in this process, on a free port, with all the layers that a servicer has in production."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +20,7 @@ async def serving(
     reflection: bool = True,
     tls: ServerTls | None = None,
 ) -> AsyncIterator[RunningServer]:
-    """Serve inside of the block; callers show TOKEN unless another authenticator is given."""
+    """Serve inside of the block; callers need TOKEN unless another authenticator is given."""
     server = await start_server(
         listen="127.0.0.1:0",
         registrations=registrations,

@@ -1,4 +1,4 @@
-"""The four services as real processes on a home of their own, without supervisor and command line."""
+"""The four services as real processes on a home of their own, without the supervisor and the command line."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ FINAL = {job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STAT
 
 
 class Services:
-    """The processes, and stubs of the gateway."""
+    """The processes, and stubs for the gateway."""
 
     def __init__(self, root: Path, **environment: str) -> None:
         self.root = root
@@ -88,22 +88,22 @@ class Services:
         return (self.root / f"{name}.log").read_text()
 
     async def repository(self, remote: Path | Repo) -> str:
-        """Put a repository into the catalogue; return its id."""
+        """Add a repository to the catalogue; return its id."""
         url = str(remote.path if isinstance(remote, Repo) else remote)
         request = catalog_pb2.CreateRepositoryRequest(repository=catalog_pb2.Repository(url=url))
         return (await self.catalog.CreateRepository(request)).repository.repository_id
 
     async def submit(self, command: str, **spec: Any) -> job_pb2.Job:
-        """Ask for a job whose agent is a line for /bin/sh."""
+        """Submit a job whose agent is a line for /bin/sh."""
         settings = {"command": command, **spec.pop("agent", {})}
-        wanted = job_pb2.JobSpec(**{"prompt": "Do it.", **spec, "agent": settings})
-        return (await self.jobs.CreateJob(job_pb2.CreateJobRequest(spec=wanted))).job
+        job_spec = job_pb2.JobSpec(**{"prompt": "Do it.", **spec, "agent": settings})
+        return (await self.jobs.CreateJob(job_pb2.CreateJobRequest(spec=job_spec))).job
 
     async def job(self, job_id: str) -> job_pb2.Job:
         return (await self.jobs.GetJob(job_pb2.GetJobRequest(job_id=job_id))).job
 
     async def ended(self, job_id: str, timeout: float = 90) -> job_pb2.Job:
-        """Watch a job to its end, over a gateway that is away for a while."""
+        """Watch a job to its end, also while the gateway is away; return it."""
         async with asyncio.timeout(timeout):
             while True:
                 try:
@@ -117,7 +117,7 @@ class Services:
                 await asyncio.sleep(0.05)
 
     async def run(self, command: str, **spec: Any) -> job_pb2.Job:
-        """Run a job to its end."""
+        """Run a job to its end; return it."""
         return await self.ended((await self.submit(command, **spec)).job_id)
 
     async def asked(self, job_id: str) -> checkpoint_pb2.Checkpoint:
@@ -126,15 +126,15 @@ class Services:
         assert job.state == job_pb2.Job.STATE_AWAITING_APPROVAL, job
         return job.checkpoints[-1]
 
-    async def until(self, job_id: str, holds: Callable[[job_pb2.Job], bool], timeout: float = 60) -> job_pb2.Job:
-        """Wait until something holds of a job."""
+    async def until(self, job_id: str, condition: Callable[[job_pb2.Job], bool], timeout: float = 60) -> job_pb2.Job:
+        """Wait until a condition holds for a job; return it."""
         async with asyncio.timeout(timeout):
-            while not holds(job := await self.job(job_id)):
+            while not condition(job := await self.job(job_id)):
                 await asyncio.sleep(0.02)
         return job
 
     async def output(self, execution_id: str, *, follow: bool = True) -> bytes:
-        """Return what an execution wrote; its events have neither gap nor doubling."""
+        """Return what an execution wrote; check that its events have neither gaps nor duplicates."""
         request = runtime_pb2.WatchExecutionRequest(execution_id=execution_id, follow=follow)
         parts, expected = [], 1
         async with streaming(self.runtime.WatchExecution(request)) as messages:
@@ -148,7 +148,7 @@ class Services:
 
 @asynccontextmanager
 async def running_services(root: Path, **environment: str) -> AsyncIterator[Services]:
-    """Start all four, and end them."""
+    """Start all four services, and end them after the block."""
     services = Services(root, **environment)
     services.home.directory()
     names = ("workspace", "git", "execution", "gateway")
@@ -167,7 +167,7 @@ async def running_services(root: Path, **environment: str) -> AsyncIterator[Serv
             services.hooks = hook_pb2_grpc.HookServiceStub(channel)
             yield services
     finally:
-        # In threads: what a service talks to at its end may be a part of the test, and run in this loop.
+        # In threads: a service may talk to a part of the test while it ends, which runs in this event loop.
         for name in list(services.processes):
             await asyncio.to_thread(services.end, name)
         unmount_below(root)

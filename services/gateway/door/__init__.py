@@ -1,5 +1,5 @@
-"""Owns who is let in, to what, and what is recorded of it.
+"""Authentication, authorization and audit: who is let in, what they may do, and what is recorded of it.
 
-Promises that nothing of a request is looked at, and nothing of what it names, before its caller is known to be allowed.
-Whose a thing is it asks the packages that own things; it knows none of their tables.
+Promises that neither a request nor anything that it names is looked at before its caller is known to be allowed.
+It asks the packages that own resources which project each belongs to, and knows none of their tables.
 """

@@ -1,4 +1,4 @@
-"""Puts the gateway's door together: who is let in, to what, and what is recorded of it."""
+"""Puts the gateway's door together: who is let in, what they may do, and what is recorded of it."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ from services.gateway.wire.access import for_caller
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What stands before every RPC of the gateway: before `registrations`, which are all of them."""
+    """What every call passes before it reaches an RPC of the gateway; `registrations` are all of the RPCs."""
 
     registrations: Sequence[Registration]
     authenticator: GatewayAuthenticator
@@ -45,7 +45,7 @@ class Door:
     keep_records: timedelta
 
     async def run(self) -> None:
-        """Write what is recorded, and forget what is old, until cancelled."""
+        """Write the audit records, and remove what is old, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.trail.run())
             tasks.create_task(_run_retention(self.engine, self.keep_records))
@@ -62,20 +62,20 @@ def door(
     others: Sequence[TokenSource] = (),
     pages: Mapping[str, Role],
 ) -> Door:
-    """Make the door before `services`, and before those by which people change who comes through.
+    """Make the door for `services`, and for the services of tokens and audit records, which it adds.
 
-    `owners` says whose the things are that requests to `services` name.
-    `others` know tokens that are neither the first administrator's nor in the database, such as another cell's. `pages`
-    are served over HTTP, and say by path who may see them.
+    `owners` says which project each resource belongs to that a request to `services` names. `others` know tokens that
+    are neither the first administrator's nor in the database, such as another cell's. `pages` has the role that each
+    page served over HTTP requires, by its path.
     """
     tokens, records = TokenStore(engine), AuditStore(engine)
-    known, trail = CachedTokens(tokens), AuditTrail(records)
-    everything = [
+    cached_tokens, trail = CachedTokens(tokens), AuditTrail(records)
+    registrations = [
         *services,
         Registration(
             auth_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name,
             add_TokenServiceServicer_to_server,
-            TokenServicer(tokens, known),
+            TokenServicer(tokens, cached_tokens),
         ),
         Registration(
             audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
@@ -83,11 +83,11 @@ def door(
             AuditServicer(records),
         ),
     ]
-    names = [served.name for served in everything]
+    names = [registration.name for registration in registrations]
     return Door(
-        registrations=everything,
+        registrations=registrations,
         authenticator=GatewayAuthenticator(
-            [AdminToken(admin_token), *others, known], {**required_roles(names), **pages}
+            [AdminToken(admin_token), *others, cached_tokens], {**required_roles(names), **pages}
         ),
         inspect=ScopeCheck(engine, tokens, owners),
         screen=for_caller,
@@ -99,13 +99,13 @@ def door(
 
 
 async def _run_retention(engine: AsyncEngine, keep: timedelta) -> None:
-    """Forget every hour what is older than it is kept, until cancelled."""
+    """Remove every hour the audit records and tokens whose retention is over, until cancelled."""
 
-    async def old() -> bool:
+    async def remove_old() -> bool:
         now = datetime.now(UTC)
         async with engine.begin() as connection:
             await audit_store.remove_expired(connection, now - keep)
             await token_store.remove_expired(connection, now - token_store.ENDED_RETENTION)
         return False
 
-    await every_hour("records of calls", old)
+    await every_hour("records of calls", remove_old)

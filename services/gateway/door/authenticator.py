@@ -1,4 +1,4 @@
-"""The gateway's authenticator: a chain of those who know tokens, then the role that the called RPC requires."""
+"""The gateway's authenticator: asks a chain of token sources, then checks the role that the called RPC requires."""
 
 import hmac
 from collections.abc import Mapping, Sequence
@@ -14,49 +14,49 @@ _HINT = "the first administrator's is in $BOATYARD_HOME/token, for its owner"
 
 
 class TokenSource(Protocol):
-    """Somebody who knows tokens of one kind."""
+    """Knows the tokens of one kind."""
 
     def is_at_hand(self, token: str) -> bool:
-        """Whether it costs nothing to say what a token allows, or is worth it: it has opened before."""
+        """True when looking up a token costs nothing, or is worth it because the token has been valid before."""
         ...
 
     async def principal(self, token: str, shown: Credentials) -> Principal | None:
-        """Return what a token allows; None for one that is not known here. `shown` is the whole of the call's words."""
+        """Return whom a token stands for; None if it is not known. `shown` is all that the call presents."""
         ...
 
 
 class AdminToken:
-    """Knows the first administrator's token, of the data directory's owner."""
+    """Knows the token of the first administrator, the owner of the data directory."""
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
-    def is_at_hand(self, token: str) -> bool:  # noqa: ARG002 - it is only compared
-        """See TokenSource."""
+    def is_at_hand(self, token: str) -> bool:  # noqa: ARG002 - the token is only compared
+        """Return True: comparing costs nothing."""
         return True
 
-    async def principal(self, token: str, shown: Credentials) -> Principal | None:  # noqa: ARG002 - one token opens all methods
-        """See TokenSource."""
+    async def principal(self, token: str, shown: Credentials) -> Principal | None:  # noqa: ARG002 - the method does not matter
+        """Return the first administrator for the right token."""
         return Principal(FIRST_ADMINISTRATOR, Role.ADMIN) if hmac.compare_digest(token.encode(), self._token) else None
 
 
 class GatewayAuthenticator:
-    """Asks each of `known` in turn. `required` has the role of each RPC by its full name; others are for ADMIN.
+    """Asks each of `sources` in turn. `required` has the role of each RPC by its path; others are for ADMIN.
 
-    Where too many tokens were not known of late, those that are not at hand are not asked about.
+    After too many unknown tokens from a peer, only tokens that are at hand are looked up for it.
     """
 
     forgets = True
 
     def __init__(
-        self, known: Sequence[TokenSource], required: Mapping[str, Role], failures: FailureLimiter | None = None
+        self, sources: Sequence[TokenSource], required: Mapping[str, Role], failures: FailureLimiter | None = None
     ) -> None:
-        self._known = known
+        self._sources = sources
         self._required = required
         self._failures = failures or FailureLimiter()
 
     async def authenticate(self, shown: Credentials) -> str:
-        """See Authenticator; what the caller is allowed is then `current_principal()`."""
+        """Return the caller's name, as `Authenticator` says, and make the caller the `current_principal()`."""
         principal = await self._principal(shown)
         set_current_principal(principal)
         required = self._required.get(shown.method, Role.ADMIN)
@@ -73,10 +73,10 @@ class GatewayAuthenticator:
         if shown.token is None:
             self._failures.note(shown.peer)
             raise Unauthenticated(f"a bearer token is needed: {_HINT}", reason="TOKEN_REQUIRED")
-        for known in self._known:
-            if not (shown.is_again or known.is_at_hand(shown.token)):
+        for source in self._sources:
+            if not (shown.is_again or source.is_at_hand(shown.token)):
                 self._failures.check(shown.peer)
-            principal = await known.principal(shown.token, shown)
+            principal = await source.principal(shown.token, shown)
             if principal is not None:
                 return principal if principal.origin else replace(principal, origin=shown.peer)
         if not shown.is_again:

@@ -1,6 +1,7 @@
-"""Looks at what a request names before it is served: permission before existence, for every RPC in one place.
+"""Checks what a request names before it is served: permission comes before existence, for every RPC.
 
-And at whom it names: a coordinator's token is one coordinator's, which it was made for or which has shown it first.
+It also checks which coordinator a request names: a coordinator's token belongs to one coordinator, the one that it was
+made for or else the first one that used it.
 """
 
 from typing import Final
@@ -18,16 +19,16 @@ from services.gateway.values.principal import Principal, Role, current_principal
 
 CHECKED_BY_THE_SERVICE: Final = frozenset(
     {
-        # It leaves out what it does not know and what the caller does not see.
+        # It leaves out jobs that do not exist or that the caller may not see.
         "/boatyard.gateway.v1.LedgerService/ReadStandings",
-        # The hook is the job's, as the lease says, and may be one for all projects.
+        # The lease says which job the hook is for, and the hook may be one for all projects.
         "/boatyard.gateway.v1.LedgerService/ReadSigningKey",
     }
 )
 
 
 class ScopeCheck:
-    """Refuses what a token of some projects names of others. See `call.Inspect`."""
+    """Refuses requests whose token is for some projects and that name resources of others; see `call.Inspect`."""
 
     def __init__(self, engine: AsyncEngine, tokens: TokenStore, owners: Owners) -> None:
         self._engine = engine
@@ -35,7 +36,7 @@ class ScopeCheck:
         self._tokens = tokens
 
     async def __call__(self, call: RpcCall) -> None:
-        """Raise PermissionDenied (COORDINATOR_NOT_ALLOWED; PROJECT_NOT_ALLOWED, the same for what is not there)."""
+        """Raise PermissionDenied (COORDINATOR_NOT_ALLOWED; PROJECT_NOT_ALLOWED, also for what does not exist)."""
         principal = current_principal()
         if principal.role is Role.COORDINATOR:
             await self._check_coordinator(principal, wire.coordinator_in(call.request))
@@ -51,14 +52,16 @@ class ScopeCheck:
             raise scope.not_allowed()
 
     async def _check_coordinator(self, principal: Principal, coordinator_id: str) -> None:
-        if not is_id(coordinator_id) or coordinator_id == principal.coordinator_id:  # what is no id the RPC refuses
+        if (
+            not is_id(coordinator_id) or coordinator_id == principal.coordinator_id
+        ):  # the RPC itself refuses a malformed id
             return
         owner = principal.coordinator_id or await self._tokens.bind(principal.token_id, coordinator_id)
         if owner == coordinator_id:
             return
-        why = f"this token is {owner!r}'s" if owner else "another token is that one's"
+        why = f"this token is {owner!r}'s" if owner else "that coordinator has another token"
         raise PermissionDenied(
-            f"the call is of coordinator {coordinator_id!r}, and {why}: make one for it, by "
+            f"the call is from coordinator {coordinator_id!r}, and {why}: make a token for it with "
             f"`boatyard token create --role coordinator --coordinator {coordinator_id}`",
             reason="COORDINATOR_NOT_ALLOWED",
             metadata={"coordinator_id": coordinator_id, "coordinator_id_of_token": owner},

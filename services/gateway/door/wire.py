@@ -1,4 +1,4 @@
-"""What the contract says of who may call an RPC, and what a request names."""
+"""Reads from the contract who may call an RPC, and from a request which resources it names."""
 
 import re
 from collections.abc import Container, Iterable, Iterator
@@ -9,11 +9,11 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 
 from services.common.ids import is_id
-from services.gateway.door.owners import PROJECT, Named
+from services.gateway.door.owners import PROJECT, NamedResource
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import ROLES
 
-_MAKING: Final = re.compile(r"(?:Create|Register)(\w+)Request")
+_CREATE_REQUEST: Final = re.compile(r"(?:Create|Register)(\w+)Request")
 _ID_FIELD: Final = re.compile(r"(\w+)_ids?")
 
 
@@ -27,24 +27,24 @@ def required_roles(services: Iterable[str]) -> dict[str, Role]:
     }
 
 
-def named_in(message: Message, kinds: Container[str]) -> list[Named]:
-    """Return all of some kinds, and all projects, that a request names by well-formed ids.
+def named_in(message: Message, kinds: Container[str]) -> list[NamedResource]:
+    """Return all resources of some kinds, and all projects, that a request names by well-formed ids.
 
-    Ids that are not well-formed are refused by whoever serves the request.
+    The RPC that serves the request refuses ids that are not well-formed.
     """
-    made = _MAKING.match(message.DESCRIPTOR.name)
+    made = _CREATE_REQUEST.match(message.DESCRIPTOR.name)
     own = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", made[1]).lower() if made else ""
     return list(_named_below(message, kinds, own, ""))
 
 
 def coordinator_in(request: Message) -> str:
-    """Return the coordinator that calls, as it says in a request to one of its services; empty where it does not."""
+    """Return the coordinator that a request to one of its services says it comes from; empty if it says none."""
     holder = getattr(request, "holder", request)
     return str(getattr(holder, "coordinator_id", ""))
 
 
 def kind_of(field: str, kinds: Container[str]) -> str | None:
-    """Return which of the kinds, or project, a field of this name names: work_item for related_work_item_ids."""
+    """Return the kind of resource (or project) that a field names, such as work_item for related_work_item_ids."""
     id_field = _ID_FIELD.fullmatch(field)
     if id_field is None:
         return None
@@ -53,7 +53,7 @@ def kind_of(field: str, kinds: Container[str]) -> str | None:
     return next((stem for stem in stems if stem == PROJECT or stem in kinds), None)
 
 
-def _named_below(message: Message, kinds: Container[str], own: str, path: str) -> Iterator[Named]:
+def _named_below(message: Message, kinds: Container[str], own: str, path: str) -> Iterator[NamedResource]:
     for field, value in message.ListFields():
         if field.message_type is not None:
             if field.message_type.GetOptions().map_entry:
@@ -62,6 +62,6 @@ def _named_below(message: Message, kinds: Container[str], own: str, path: str) -
                 yield from _named_below(part, kinds, own, f"{path}{field.name}.")
         elif kind := kind_of(field.name, kinds):
             is_new = path + field.name == f"{own}.{own}_id"
-            for thing_id in value if field.is_repeated else (value,):
-                if is_id(thing_id):
-                    yield Named(kind, thing_id, is_new)
+            for resource_id in value if field.is_repeated else (value,):
+                if is_id(resource_id):
+                    yield NamedResource(kind, resource_id, is_new)

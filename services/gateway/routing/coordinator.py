@@ -1,4 +1,4 @@
-"""A coordinator's machine, as far as a gateway can answer for it: with events that it sent, and kept results."""
+"""A coordinator's machine, as far as a gateway can answer for it: from the events that it sent, and stored results."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -15,11 +15,11 @@ from services.gateway.values.cells import Cell
 from services.gateway.wire.events import events_from_bytes
 
 LAST_EVENTS_SECONDS = 10.0
-"""How long the last events of an execution are waited for that has ended: its machine may never send them."""
+"""How long to wait for the last events of an execution that has ended: its machine may never send them."""
 
 
 class CoordinatorCells:
-    """Knows the machines of coordinators."""
+    """Makes the clients for the machines of coordinators."""
 
     def __init__(self, jobs: JobStore, events: EventStore, notifier: JobNotifier) -> None:
         self._jobs = jobs
@@ -27,12 +27,12 @@ class CoordinatorCells:
         self._notifier = notifier
 
     def of_cell(self, cell: Cell) -> "CoordinatorCellClient":
-        """Return one of them."""
+        """Return the client for one of them."""
         return CoordinatorCellClient(cell, self._jobs, self._events, self._notifier)
 
 
 class CoordinatorCellClient:
-    """Implements CellClient for one. It cannot be called, so most is refused: FAILED_PRECONDITION (ON_COORDINATOR)."""
+    """CellClient for one machine. It cannot be called, so most is refused: FAILED_PRECONDITION (ON_COORDINATOR)."""
 
     def __init__(self, cell: Cell, jobs: JobStore, events: EventStore, notifier: JobNotifier) -> None:
         self._cell = cell
@@ -42,18 +42,17 @@ class CoordinatorCellClient:
 
     @property
     def cell_id(self) -> str:
-        """See CellClient."""
         return self._cell.cell_id
 
     async def events(
         self, execution_id: str, first: int, *, follow: bool, kinds: EventKinds = ()
     ) -> AsyncGenerator[EventBatch, None]:
-        """See CellClient: those that the coordinator has sent, as they come.
+        """Yield the events that the coordinator has sent, as they arrive.
 
         Raises OutOfRange (EVENTS_TRIMMED, EVENTS_OUT_OF_RANGE).
         """
         clock = asyncio.get_running_loop().time
-        position, spoke, ended = first, clock(), float("inf")
+        position, last_yield, ended = first, clock(), float("inf")
         try:
             job_id = (await self._jobs.execution(execution_id)).job_id
             with self._notifier.subscribe(job_id) as subscription:
@@ -65,8 +64,8 @@ class CoordinatorCellClient:
                             batch = EventBatch((), is_last=True)
                     if batch is None and not follow:
                         return
-                    if batch is not None or clock() - spoke > HEARTBEAT_SECONDS:
-                        spoke = clock()
+                    if batch is not None or clock() - last_yield > HEARTBEAT_SECONDS:
+                        last_yield = clock()
                         yield batch or EventBatch((), is_last=False)
                     if batch is None:
                         await subscription.wait(POLL_SECONDS)
@@ -78,7 +77,7 @@ class CoordinatorCellClient:
             raise CellUnreachable(error) from error
 
     async def _next(self, execution_id: str, position: int, kinds: EventKinds) -> EventBatch | None:
-        """Return what is held from a position on, or that there is no more; None when that is not known yet."""
+        """Return what has been received from `position` on, or an empty last batch; None while neither is known."""
         log = await self._events.log(execution_id)
         if log is None:
             return None
@@ -94,65 +93,56 @@ class CoordinatorCellClient:
         return EventBatch((), is_last=True)
 
     async def diff(self, request: pb.ReadDiffRequest, compared: CommitRange) -> AsyncGenerator[bytes, None]:
-        """See CellClient: a diff that was small enough to be kept whole."""
+        """Yield a diff that was small enough to be stored whole."""
         changes = (await self._jobs.execution(request.execution_id)).output.changes if request.execution_id else None
         if changes is None or changes.diff_truncated:
             raise self._refusal()
         yield changes.diff
 
     async def send_message(self, request: pb.SendMessageRequest) -> None:
-        """See CellClient."""
         raise self._refusal()
 
     async def resolve_permission(
         self,
         request: pb.ResolvePermissionRequest,
     ) -> pb.ResolvePermissionResponse:
-        """See CellClient."""
         raise self._refusal()
 
     async def attach(
         self,
         requests: AsyncIterator[pb.AttachExecutionRequest],
     ) -> AsyncGenerator[pb.AttachExecutionResponse, None]:
-        """See CellClient."""
         raise self._refusal()
-        yield pb.AttachExecutionResponse()  # which makes it the generator that it has to be
+        yield pb.AttachExecutionResponse()  # never reached; the yield makes this an async generator
 
     async def snapshot(self, request: pb.GetSnapshotRequest) -> pb.GetSnapshotResponse:
-        """See CellClient."""
         raise self._refusal()
 
     async def list_snapshots(self, request: pb.ListSnapshotsRequest) -> pb.ListSnapshotsResponse:
-        """See CellClient."""
         raise self._refusal()
 
     async def delete_snapshot(self, request: pb.DeleteSnapshotRequest) -> None:
-        """See CellClient."""
         raise self._refusal()
 
     async def list_workspaces(
         self,
         request: pb.ListWorkspacesRequest,
     ) -> pb.ListWorkspacesResponse:
-        """See CellClient."""
         raise self._refusal()
 
     async def workspace_usage(
         self,
         request: pb.UsageOfWorkspacesRequest,
     ) -> pb.UsageOfWorkspacesResponse:
-        """See CellClient."""
         raise self._refusal()
 
     async def delete_workspace(self, request: pb.DeleteWorkspaceRequest) -> None:
-        """See CellClient."""
         raise self._refusal()
 
     def _refusal(self) -> FailedPrecondition:
         where = f"{self._cell.cell_id} on {self._cell.host}" if self._cell.host else self._cell.cell_id
         return FailedPrecondition(
             "ON_COORDINATOR",
-            f"it is on the machine of coordinator {where}, which gateways cannot call: ask there",
+            f"it is on the machine of coordinator {where}, which gateways cannot call: ask on that machine",
             self._cell.cell_id,
         )

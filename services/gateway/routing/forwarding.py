@@ -1,8 +1,8 @@
-"""Calls that one gateway makes to another for its own caller: what that caller is allowed goes with them.
+"""Calls that one gateway makes to another on behalf of its own caller, and that carry what this caller is allowed.
 
-The first gateway has checked the caller's token; the second checks role and projects again, as if the caller had come
-to it. What makes it believe the first one is the token of the call: the second cell's own, which stands in the database
-that the gateways share, and nowhere else.
+The first gateway has checked the caller's token; the second checks role and projects again, as if it had been called
+directly. It trusts the first one because of the token of the call: the second cell's own token, which is stored in the
+database that the gateways share, and nowhere else.
 """
 
 import hmac
@@ -17,7 +17,7 @@ FORWARDED_METADATA_KEY: Final = "boatyard-forwarded"
 
 
 def forwarded_metadata(cell_id: str) -> tuple[tuple[str, str], ...]:
-    """Return the metadata of a call that this cell makes for the caller of the RPC being served."""
+    """Return the metadata of a call that this cell makes on behalf of the caller of the current RPC."""
     principal = current_principal()
     caller = {
         "name": principal.name,
@@ -31,17 +31,17 @@ def forwarded_metadata(cell_id: str) -> tuple[tuple[str, str], ...]:
 
 
 class PeerToken:
-    """Knows the token by which other cells' gateways call this one; see `authenticator.TokenSource`."""
+    """Knows the token that other cells' gateways call this one with; implements `authenticator.TokenSource`."""
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
-    def is_at_hand(self, token: str) -> bool:  # noqa: ARG002 - it is only compared
-        """See TokenSource."""
+    def is_at_hand(self, token: str) -> bool:  # noqa: ARG002 - the token is only compared
+        """Return True: comparing costs nothing."""
         return True
 
     async def principal(self, token: str, shown: Credentials) -> Principal | None:
-        """Return what the caller is allowed for whom the other gateway calls. Raises Unauthenticated without one."""
+        """Return what the other gateway's caller is allowed. Raises Unauthenticated if the call names no caller."""
         if not hmac.compare_digest(token.encode(), self._token):
             return None
         try:
@@ -57,5 +57,6 @@ class PeerToken:
             )
         except (ValueError, TypeError, KeyError):
             raise Unauthenticated(
-                f"a cell's token needs {FORWARDED_METADATA_KEY}, with whom the call is for", reason="TOKEN_REQUIRED"
+                f"a cell's token needs {FORWARDED_METADATA_KEY}, which says whom the call is for",
+                reason="TOKEN_REQUIRED",
             ) from None

@@ -1,4 +1,4 @@
-"""Lists of what all cells have: cell by cell, by id, so that a page's end is one cell's own page's end."""
+"""Lists over all cells: cell by cell, by id, so that the end of a page is the end of one cell's own page."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ Response = TypeVar("Response")
 
 @dataclass(frozen=True, slots=True)
 class CellPage(Generic[Response]):
-    """What one cell has answered: how many things, and the token of its next page."""
+    """The answer of one cell, how many resources it has, and the token of the cell's next page."""
 
     answer: Response
     count: int
@@ -23,7 +23,7 @@ class CellPage(Generic[Response]):
 
 @dataclass(slots=True)
 class PartialResult(Generic[Response]):
-    """One page: what the cells have answered, by cell, and which did not."""
+    """One page: the answers by cell id, and the ids of the cells that did not answer."""
 
     answers: list[tuple[str, Response]] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
@@ -33,21 +33,21 @@ class PartialResult(Generic[Response]):
 async def gather(
     router: CellRouter, page: Page, ask: Callable[[CellClient, int, str], Awaitable[CellPage[Response]]]
 ) -> PartialResult[Response]:
-    """Ask cells for as many things as a page has room for. `ask` is given the cell, how many, and its own token.
+    """Ask cells for as many resources as fit on a page. `ask` gets the cell, the number, and the cell's own token.
 
-    Raises what a cell's own services are away with when no cell answers at all, and Invalid for a foreign token.
+    Raises CellUnreachable when a call fails and no cell answers, and Invalid for a page token of another list.
     """
     cell_id, token = _position(page)
     cells = [(name, client) for name, client in await router.all_cells() if name >= cell_id]
     result: PartialResult[Response] = PartialResult()
-    room, problem = page.size, None
-    for number, (name, client) in enumerate(cells):
+    room, failure = page.size, None
+    for index, (name, client) in enumerate(cells):
         try:
             part = None if client is None else await ask(client, room, token if name == cell_id else "")
-        except CellUnreachable as away:
-            part, problem = None, away
+        except CellUnreachable as unreachable:
+            part, failure = None, unreachable
         except Unavailable as error:
-            part, problem = None, CellUnreachable(error)
+            part, failure = None, CellUnreachable(error)
         if part is None:
             result.unreachable.append(name)
             continue
@@ -56,11 +56,11 @@ async def gather(
         if part.token:
             result.next_page_token = page.token_after((name, part.token))
             break
-        if room <= 0 and number + 1 < len(cells):
-            result.next_page_token = page.token_after((cells[number + 1][0], ""))
+        if room <= 0 and index + 1 < len(cells):
+            result.next_page_token = page.token_after((cells[index + 1][0], ""))
             break
-    if problem is not None and not result.answers:
-        raise problem
+    if failure is not None and not result.answers:
+        raise failure
     return result
 
 

@@ -1,4 +1,4 @@
-"""This cell's node services, asked on a caller's behalf: without any job's fence."""
+"""This cell's node services, called on behalf of a caller, without the fence of a job."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +22,8 @@ from services.gateway.routing.cell_client import CellUnreachable, CommitRange, E
 T = TypeVar("T")
 
 LONG_SECONDS: Final = 300.0
-"""How long the removal of much, or the measuring of all, may take."""
-_AWAY: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+"""How long it may take to remove a large tree, or to measure all of them."""
+_UNREACHABLE: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
 class LocalCellClient:
@@ -39,31 +39,27 @@ class LocalCellClient:
 
     @property
     def cell_id(self) -> str:
-        """See CellClient."""
         return self._cell_id
 
     async def events(
         self, execution_id: str, first: int, *, follow: bool, kinds: EventKinds = ()
     ) -> AsyncGenerator[EventBatch, None]:
-        """See CellClient."""
         request = execution_pb2.WatchEventsRequest(
             execution_id=execution_id, from_sequence=first, follow=follow, kinds=kinds
         )
-        with _refusals():
+        with _translated_errors():
             async with streaming(self._execution.WatchEvents(request)) as messages:
                 async for message in messages:
                     following = message.events[-1].sequence + 1 if message.events else None
                     yield EventBatch(tuple(message.events), message.HasField("end"), message.next_sequence or following)
 
     async def send_message(self, request: pb.SendMessageRequest) -> None:
-        """See CellClient."""
         forwarded = execution_pb2.SendMessageRequest(
             execution_id=request.execution_id, message_id=request.message_id, text=request.text
         )
         await _answer(lambda: self._execution.SendMessage(forwarded))
 
     async def resolve_permission(self, request: pb.ResolvePermissionRequest) -> pb.ResolvePermissionResponse:
-        """See CellClient."""
         answer = execution_pb2.ResolvePermissionRequest(
             execution_id=request.execution_id,
             permission_id=request.permission_id,
@@ -71,28 +67,26 @@ class LocalCellClient:
             reason=request.reason,
             decided_by=current_caller(),
         )
-        holds = await _answer(lambda: self._execution.ResolvePermission(answer))
-        return pb.ResolvePermissionResponse(answer=holds.answer)
+        resolved = await _answer(lambda: self._execution.ResolvePermission(answer))
+        return pb.ResolvePermissionResponse(answer=resolved.answer)
 
     async def attach(
         self, requests: AsyncIterator[pb.AttachExecutionRequest]
     ) -> AsyncGenerator[pb.AttachExecutionResponse, None]:
-        """See CellClient."""
         typed = (_attach_request_to_proto(request) async for request in requests)
-        with _refusals():
+        with _translated_errors():
             async with streaming(self._execution.AttachExecution(typed)) as messages:
                 async for message in messages:
                     yield pb.AttachExecutionResponse(taken_bytes=message.taken_bytes, ended=message.HasField("end"))
 
     async def diff(self, request: pb.ReadDiffRequest, compared: CommitRange) -> AsyncGenerator[bytes, None]:
-        """See CellClient."""
         forwarded = git_pb2.GetDiffRequest(
             repository_id=compared.repository_id,
             base_commit_id=compared.base_commit_id,
             commit_id=compared.commit_id,
         )
         try:
-            with _refusals():
+            with _translated_errors():
                 async with streaming(self._git.GetDiff(forwarded)) as messages:
                     async for message in messages:
                         yield message.data
@@ -102,12 +96,10 @@ class LocalCellClient:
             raise _result_expired(request.execution_id, compared.commit_id) from error
 
     async def snapshot(self, request: pb.GetSnapshotRequest) -> pb.GetSnapshotResponse:
-        """See CellClient."""
         forwarded = git_pb2.GetSnapshotRequest(snapshot_id=request.snapshot_id)
         return pb.GetSnapshotResponse(snapshot=(await _answer(lambda: self._git.GetSnapshot(forwarded))).snapshot)
 
     async def list_snapshots(self, request: pb.ListSnapshotsRequest) -> pb.ListSnapshotsResponse:
-        """See CellClient."""
         forwarded = git_pb2.ListSnapshotsRequest(
             repository_id=request.repository_id, page_size=request.page_size, page_token=request.page_token
         )
@@ -115,12 +107,10 @@ class LocalCellClient:
         return pb.ListSnapshotsResponse(snapshots=answer.snapshots, next_page_token=answer.next_page_token)
 
     async def delete_snapshot(self, request: pb.DeleteSnapshotRequest) -> None:
-        """See CellClient."""
         forwarded = git_pb2.DeleteSnapshotRequest(snapshot_id=request.snapshot_id)
         await _answer(lambda: self._git.DeleteSnapshot(forwarded, timeout=LONG_SECONDS))
 
     async def list_workspaces(self, request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesResponse:
-        """See CellClient."""
         forwarded = workspace_pb2.ListWorkspacesRequest(
             states=request.states,
             project_id=request.project_id,
@@ -132,7 +122,6 @@ class LocalCellClient:
         return pb.ListWorkspacesResponse(workspaces=answer.workspaces, next_page_token=answer.next_page_token)
 
     async def workspace_usage(self, request: pb.UsageOfWorkspacesRequest) -> pb.UsageOfWorkspacesResponse:
-        """See CellClient."""
         forwarded = workspace_pb2.UsageOfWorkspacesRequest(page_size=request.page_size, page_token=request.page_token)
         answer = await _answer(lambda: self._workspace.UsageOfWorkspaces(forwarded, timeout=LONG_SECONDS))
         usage = pb.CellUsage(
@@ -147,28 +136,27 @@ class LocalCellClient:
         return pb.UsageOfWorkspacesResponse(cells=[usage], next_page_token=answer.next_page_token)
 
     async def delete_workspace(self, request: pb.DeleteWorkspaceRequest) -> None:
-        """See CellClient."""
         forwarded = workspace_pb2.DeleteWorkspaceRequest(workspace_id=request.workspace_id)
         await _answer(lambda: self._workspace.DeleteWorkspace(forwarded, timeout=LONG_SECONDS))
 
 
 async def _answer(call: Callable[[], Awaitable[T]]) -> T:
-    with _refusals():
+    with _translated_errors():
         return await call()
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        if error.code() in _AWAY:
+        if error.code() in _UNREACHABLE:
             raise CellUnreachable(error) from error
         raise service_error(error) from error
 
 
 def _attach_request_to_proto(request: pb.AttachExecutionRequest) -> execution_pb2.AttachExecutionRequest:
-    """Pass on what somebody does at a terminal; the execution service says what is wrong with it."""
+    """Convert a message from a terminal; the execution service reports what is wrong with it."""
     match request.WhichOneof("kind"):
         case "input":
             return execution_pb2.AttachExecutionRequest(input=request.input)
@@ -179,7 +167,7 @@ def _attach_request_to_proto(request: pb.AttachExecutionRequest) -> execution_pb
 
 
 def _result_expired(execution_id: str, commit_id: str) -> FailedPrecondition:
-    """Say that a result is gone from its cell, and what is left of it."""
+    """Return the error that says that a result is gone from its cell, and what remains of it."""
     return FailedPrecondition(
         "RESULT_EXPIRED",
         f"the result of execution {execution_id!r} is not kept any more (BOATYARD_GIT_RESULT_KEEP_HOURS): what was"

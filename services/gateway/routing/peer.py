@@ -1,4 +1,4 @@
-"""Another cell's gateway, asked the same as we were, in our caller's name."""
+"""Another cell's gateway, which gets the same request as this one, in the name of the same caller."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
@@ -20,13 +20,13 @@ T = TypeVar("T")
 Metadata = tuple[tuple[str, str], ...]
 
 _SILENCE_SECONDS: Final = 14.0
-"""How long a stream with heartbeats, which come every 10 s, may be silent: a machine that stands still says nothing.
+"""How long a stream with heartbeats, one every 10 s, may be silent: a frozen machine sends nothing at all.
 
-Our own viewers are to hear from us every 15 s, and to ask again costs nothing.
+This gateway's own viewers must hear from it every 15 s, and asking again costs nothing.
 """
-# Its own refusals are the caller's answer. With these it does not answer, or not as one of our peers: it may have
-# been started anew, with another secret, or be of another version.
-_AWAY: Final = {
+# Any other status is the peer's own refusal, which the caller gets. With one of these it does not answer, or does not
+# answer as a peer of this cell: it may have been restarted with another secret, or have another version.
+_UNREACHABLE: Final = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -36,7 +36,7 @@ _AWAY: Final = {
 
 
 class PeerCellClient:
-    """Implements CellClient for another cell; `metadata` goes with every call."""
+    """Implements CellClient for another cell; `metadata` is sent with every call."""
 
     def __init__(self, cell: Cell, channel: grpc.aio.Channel, metadata: Metadata) -> None:
         self._cell = cell
@@ -45,87 +45,76 @@ class PeerCellClient:
 
     @property
     def cell_id(self) -> str:
-        """See CellClient."""
         return self._cell.cell_id
 
     async def events(
         self, execution_id: str, first: int, *, follow: bool, kinds: EventKinds = ()
     ) -> AsyncGenerator[EventBatch, None]:
-        """See CellClient; `is_last` comes when the end is written down."""
+        """Yield the events that the peer relays; `is_last` comes once the end is recorded in the ledger."""
         request = pb.WatchExecutionRequest(execution_id=execution_id, from_sequence=first, follow=follow, kinds=kinds)
-        with self._refusals():
+        with self._translated_errors():
             async with streaming(self._stub.WatchExecution(request, metadata=self._metadata)) as messages:
                 while True:
                     async with asyncio.timeout(_SILENCE_SECONDS):
                         message = await messages.read()
-                    if not isinstance(message, pb.WatchExecutionResponse):  # gRPC's word for the end
+                    if not isinstance(message, pb.WatchExecutionResponse):  # gRPC's mark for the end of the stream
                         return
                     yield EventBatch(tuple(message.events), message.HasField("end"), message.next_sequence or None)
 
     async def send_message(self, request: pb.SendMessageRequest) -> None:
-        """See CellClient."""
         await self._answer(self._stub.SendMessage(request, metadata=self._metadata))
 
     async def resolve_permission(self, request: pb.ResolvePermissionRequest) -> pb.ResolvePermissionResponse:
-        """See CellClient."""
         return await self._answer(self._stub.ResolvePermission(request, metadata=self._metadata))
 
     async def attach(
         self, requests: AsyncIterator[pb.AttachExecutionRequest]
     ) -> AsyncGenerator[pb.AttachExecutionResponse, None]:
-        """See CellClient."""
-        with self._refusals():
+        with self._translated_errors():
             async with streaming(self._stub.AttachExecution(requests, metadata=self._metadata)) as messages:
                 async for message in messages:
                     yield message
 
-    async def diff(self, request: pb.ReadDiffRequest, compared: CommitRange) -> AsyncGenerator[bytes, None]:  # noqa: ARG002 - see CellClient
-        """See CellClient."""
-        with self._refusals():
+    async def diff(self, request: pb.ReadDiffRequest, compared: CommitRange) -> AsyncGenerator[bytes, None]:  # noqa: ARG002 - the peer finds the commits itself
+        with self._translated_errors():
             async with streaming(self._stub.ReadDiff(request, metadata=self._metadata)) as messages:
                 async for message in messages:
                     yield message.data
 
     async def snapshot(self, request: pb.GetSnapshotRequest) -> pb.GetSnapshotResponse:
-        """See CellClient."""
         return await self._answer(self._stub.GetSnapshot(request, metadata=self._metadata))
 
     async def list_snapshots(self, request: pb.ListSnapshotsRequest) -> pb.ListSnapshotsResponse:
-        """See CellClient."""
         return await self._answer(self._stub.ListSnapshots(request, metadata=self._metadata))
 
     async def delete_snapshot(self, request: pb.DeleteSnapshotRequest) -> None:
-        """See CellClient."""
         await self._answer(self._stub.DeleteSnapshot(request, timeout=LONG_SECONDS, metadata=self._metadata))
 
     async def list_workspaces(self, request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesResponse:
-        """See CellClient."""
         return await self._answer(self._stub.ListWorkspaces(request, metadata=self._metadata))
 
     async def workspace_usage(self, request: pb.UsageOfWorkspacesRequest) -> pb.UsageOfWorkspacesResponse:
-        """See CellClient."""
         return await self._answer(self._stub.UsageOfWorkspaces(request, timeout=LONG_SECONDS, metadata=self._metadata))
 
     async def delete_workspace(self, request: pb.DeleteWorkspaceRequest) -> None:
-        """See CellClient."""
         await self._answer(self._stub.DeleteWorkspace(request, timeout=LONG_SECONDS, metadata=self._metadata))
 
     async def _answer(self, call: Awaitable[T]) -> T:
-        with self._refusals():
+        with self._translated_errors():
             return await call
 
     @contextmanager
-    def _refusals(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except TimeoutError as error:
-            raise self._away() from error
+            raise self._unreachable() from error
         except grpc.aio.AioRpcError as error:
-            if error.code() not in _AWAY:
+            if error.code() not in _UNREACHABLE:
                 raise service_error(error) from error
             described = service_error(error)
             is_explained = error.code() is grpc.StatusCode.UNAVAILABLE and described.reason != described.status
-            raise (CellUnreachable(described) if is_explained else self._away()) from error
+            raise (CellUnreachable(described) if is_explained else self._unreachable()) from error
 
-    def _away(self) -> CellUnreachable:
+    def _unreachable(self) -> CellUnreachable:
         return CellUnreachable(cell_unavailable(self._cell.cell_id, self._cell.host))

@@ -1,6 +1,7 @@
-"""Finds who has an execution, a workspace or a snapshot: this cell, or the gateway of another.
+"""Finds the cell that has an execution, a workspace or a snapshot: this one, or another through its gateway.
 
-A call that another gateway has passed on is answered here, whoever has what it asks for: it is passed on no further.
+A call that another gateway has forwarded is answered by this cell, whichever cell has what it asks for: it is not
+forwarded again.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -26,25 +27,25 @@ _SERVICE: Final = runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"]
 
 
 class CoordinatorClients(Protocol):
-    """Answers for machines whose gateway nobody can ask, as far as that can be done."""
+    """Makes clients for machines that have no gateway to ask; they answer as far as that is possible."""
 
     def of_cell(self, cell: Cell) -> CellClient:
-        """Return what is known of such a cell."""
+        """Return the client for such a cell."""
         ...
 
 
 class CellRouter:
-    """Knows this cell, and a channel to each other one. Made by `cell_router`, which closes the channels."""
+    """Has this cell's client, and a channel to each other cell. Made by `cell_router`, which closes the channels."""
 
     def __init__(
         self,
-        here: CellClient,
+        local: CellClient,
         coordinators: CoordinatorClients,
         cells: CellStore,
         jobs: JobStore,
         tls: ClientTls | None = None,
     ) -> None:
-        self._here = here
+        self._local = local
         self._tls = tls
         self._coordinators = coordinators
         self._cells = cells
@@ -52,9 +53,9 @@ class CellRouter:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def of_cell(self, cell_id: str) -> CellClient:
-        """Return a cell; of none ("") it is this one. Raises Unavailable (CELL_UNAVAILABLE) for one that is away."""
-        if cell_id in {"", self._here.cell_id} or current_principal().forwarded_by:
-            return self._here
+        """Return a cell's client; "" means this cell. Raises Unavailable (CELL_UNAVAILABLE) when the cell is away."""
+        if cell_id in {"", self._local.cell_id} or current_principal().forwarded_by:
+            return self._local
         cell = await self._cells.find(cell_id)
         if cell is not None and cell.kind is CellKind.COORDINATOR:
             return self._coordinators.of_cell(cell)
@@ -63,19 +64,19 @@ class CellRouter:
         return self._peer(cell)
 
     async def of_workspace(self, workspace_id: str) -> Sequence[CellClient]:
-        """Return the cell that a workspace is on; where that is not known, all. Raises as `of_cell`."""
+        """Return the cell that a workspace is on, or all cells if that is not known. Raises as `of_cell` does."""
         return await self._of(await self._jobs.cell_of_workspace(workspace_id))
 
     async def of_snapshot(self, snapshot_id: str) -> Sequence[CellClient]:
-        """Return the cell that a snapshot is on; where that is not known, all. Raises as `of_cell`."""
+        """Return the cell that a snapshot is on, or all cells if that is not known. Raises as `of_cell` does."""
         return await self._of(await self._jobs.cell_of_execution(execution_of_snapshot(snapshot_id)))
 
     async def all_cells(self) -> Sequence[tuple[str, CellClient | None]]:
-        """Return every cell with node services by its id, in order; None for one that is away."""
+        """Return (id, client) of every cell that has node services, by id; the client is None for one that is away."""
         if current_principal().forwarded_by:
-            return [(self._here.cell_id, self._here)]
+            return [(self._local.cell_id, self._local)]
         return [
-            (cell.cell_id, self._here if cell.cell_id == self._here.cell_id else self._peer_if_here(cell))
+            (cell.cell_id, self._local if cell.cell_id == self._local.cell_id else self._peer_or_none(cell))
             for cell in await self._cells.all()
             if cell.kind is CellKind.GATEWAY
         ]
@@ -90,12 +91,12 @@ class CellRouter:
             return [await self.of_cell(cell_id)]
         clients = []
         for name, client in await self.all_cells():
-            if client is None:  # it may be the one
+            if client is None:  # this may be the cell that has it
                 raise cell_unavailable(name)
             clients.append(client)
         return clients
 
-    def _peer_if_here(self, cell: CellView) -> CellClient | None:
+    def _peer_or_none(self, cell: CellView) -> CellClient | None:
         return self._peer(cell) if _answers(cell) else None
 
     def _peer(self, cell: CellView) -> CellClient:
@@ -103,15 +104,15 @@ class CellRouter:
         if channel is None:
             channel = self._channels[cell.address] = open_channel(cell.address, services=[_SERVICE], tls=self._tls)
         token = (AUTHORIZATION_METADATA_KEY, f"Bearer {cell.peer_token}")
-        return PeerCellClient(cell, channel, (token, *forwarded_metadata(self._here.cell_id)))
+        return PeerCellClient(cell, channel, (token, *forwarded_metadata(self._local.cell_id)))
 
 
 @asynccontextmanager
 async def cell_router(
-    here: CellClient, coordinators: CoordinatorClients, cells: CellStore, jobs: JobStore, tls: ClientTls | None
+    local: CellClient, coordinators: CoordinatorClients, cells: CellStore, jobs: JobStore, tls: ClientTls | None
 ) -> AsyncIterator[CellRouter]:
-    """Give the router, and close its channels. Without `tls` they are in the clear: to loopback addresses alone."""
-    router = CellRouter(here, coordinators, cells, jobs, tls)
+    """Yield the router; close its channels at the end. Without `tls` they are plaintext, to loopback addresses only."""
+    router = CellRouter(local, coordinators, cells, jobs, tls)
     try:
         yield router
     finally:

@@ -1,8 +1,8 @@
-"""An execution's events, passed on from the cell that has them.
+"""Passes on an execution's events from the cell that has them.
 
-Nothing is kept here: one batch is in hand at a time, and the next is asked for when the viewer has taken it. When the
-cell's execution service, or its gateway, goes away, it is asked again from the next sequence, so a viewer sees neither
-gap nor doubling.
+The relay holds one batch at a time, and asks for the next when the viewer has taken it. When the cell's execution
+service, or its gateway, goes away, the relay asks it again from the next sequence, so that a viewer sees neither gaps
+nor duplicates.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from services.lifecycle.model.states import ExecutionState
 
 _PATIENCE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.3
-_LOST: Final = "NODE_LOST"
+_NODE_LOST: Final = "NODE_LOST"
 
 _NO_EVENTS: Final = EventBatch((), is_last=False)
 
@@ -32,7 +32,7 @@ Condition = Callable[[ExecutionView], bool]
 
 @dataclass(frozen=True, slots=True)
 class ExecutionUpdate:
-    """Some events; or the end of the execution; or neither: a heartbeat."""
+    """Some events, or the end of the execution; a heartbeat has neither."""
 
     events: EventBatch = _NO_EVENTS
     end: ExecutionView | None = None
@@ -49,18 +49,18 @@ class Relay:
     async def batches(
         self, execution_id: str, first: int, *, follow: bool, kinds: EventKinds = ()
     ) -> AsyncGenerator[ExecutionUpdate, None]:
-        """Yield events from the sequence `first` on, of some kinds or all; with `follow` the end too.
+        """Yield events from the sequence `first` on, of some kinds or all; with `follow` also the execution's end.
 
-        Raises NotFound, OutOfRange (EVENTS_OUT_OF_RANGE), Unavailable (CELL_UNAVAILABLE), and what gRPC says of a node
+        Raises NotFound, OutOfRange (EVENTS_OUT_OF_RANGE), Unavailable (CELL_UNAVAILABLE), and gRPC's error for a node
         that stays away.
         """
         view = await self._store.execution(execution_id)
         if not _has_begun(view):
             if not follow:
                 return
-            async with aclosing(self._until(view, _has_begun)) as beginnings:
-                async for beginning in beginnings:
-                    view = beginning or view
+            async with aclosing(self._until(view, _has_begun)) as updates:
+                async for update in updates:
+                    view = update or view
                     yield ExecutionUpdate()
         if view.state.is_final and view.start_time is None:  # it never began, so there are no events
             if first > 1:
@@ -72,20 +72,20 @@ class Relay:
             async for batch in batches:
                 yield batch
         if follow:
-            # The node knows of the end; here it is known when the driver has written it down.
-            async with aclosing(self._until(view, lambda current: current.state.is_final)) as ends:
-                async for ended in ends:
+            # The node already knows of the end; the gateway does when the driver has recorded it.
+            async with aclosing(self._until(view, lambda current: current.state.is_final)) as updates:
+                async for ended in updates:
                     yield ExecutionUpdate(end=ended)
 
-    async def _until(self, view: ExecutionView, done: Condition) -> AsyncGenerator[ExecutionView | None, None]:
-        """Yield heartbeats, and last the execution when it is as wanted."""
+    async def _until(self, view: ExecutionView, condition: Condition) -> AsyncGenerator[ExecutionView | None, None]:
+        """Yield None as heartbeats, and finally the execution, once it meets the condition."""
 
         async def look() -> ExecutionView | None:
             current = await self._store.execution(view.execution_id)
-            return current if done(current) else None
+            return current if condition(current) else None
 
-        async with aclosing(looks(self._notifier, view.job_id, look)) as currents:
-            async for current in currents:
+        async with aclosing(looks(self._notifier, view.job_id, look)) as updates:
+            async for current in updates:
                 yield current
                 if current is not None:
                     return
@@ -93,7 +93,7 @@ class Relay:
     async def _events(
         self, view: ExecutionView, first: int, *, follow: bool, kinds: EventKinds
     ) -> AsyncGenerator[ExecutionUpdate, None]:
-        position, seen = first, time.monotonic()
+        position, last_contact = first, time.monotonic()
         while True:
             try:
                 client = await self._client_of(view, patient=follow)
@@ -102,16 +102,16 @@ class Relay:
                         position = events.next_sequence or position
                         if events.events or not events.is_last:
                             yield ExecutionUpdate(events)
-                        seen = time.monotonic()
+                        last_contact = time.monotonic()
                         if events.is_last:
                             return
-            except CellUnreachable as away:
-                if await self._is_given_up(view, away, seen, follow=follow):
+            except CellUnreachable as unreachable:
+                if await self._is_given_up(view, unreachable, last_contact, follow=follow):
                     return
             else:
                 if not follow:
                     return
-            if time.monotonic() - seen > HEARTBEAT_SECONDS:
+            if time.monotonic() - last_contact > HEARTBEAT_SECONDS:
                 yield ExecutionUpdate()
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -123,18 +123,20 @@ class Relay:
                 raise
             raise CellUnreachable(error) from error
 
-    async def _is_given_up(self, view: ExecutionView, away: CellUnreachable, seen: float, *, follow: bool) -> bool:
-        """Whether a followed execution has ended with its cell, and nobody can say more of it.
+    async def _is_given_up(
+        self, view: ExecutionView, unreachable: CellUnreachable, last_contact: float, *, follow: bool
+    ) -> bool:
+        """True when a followed execution was lost with its cell, so that no more events can come.
 
-        Raises why it cannot be seen when that has been so for too long.
+        Raises the cause of `unreachable` once the cell has not been reached for too long.
         """
         if follow:
             with suppress(Unavailable):
                 current = await self._store.execution(view.execution_id)
-                if current.state.is_final and current.reason == _LOST:
+                if current.state.is_final and current.reason == _NODE_LOST:
                     return True
-        if time.monotonic() - seen > _PATIENCE_SECONDS:
-            raise away.cause from away
+        if time.monotonic() - last_contact > _PATIENCE_SECONDS:
+            raise unreachable.cause from unreachable
         return False
 
 

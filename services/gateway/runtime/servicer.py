@@ -37,31 +37,26 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         self._draining = draining
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
-        """See the contract."""
         view = await self._admission.admit(*wire.submission_from_proto(request))
         return pb.ExecuteResponse(execution_id=view.executions[0].execution_id, job_id=view.order.job_id)
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
-        """See the contract."""
         view = await self._store.execution(required_id("execution_id", request.execution_id))
         return pb.GetExecutionResponse(execution=wire.execution_to_proto(view))
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
-        """See the contract."""
         filters, page = wire.list_executions_from_proto(request)
         views = await self._store.executions(filters, page)
         executions, token = fitted(views, page, wire.execution_to_proto, execution_key)
         return pb.ListExecutionsResponse(executions=executions, next_page_token=token)
 
     async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Context) -> pb.CancelExecutionResponse:
-        """See the contract."""
         view = await self._store.cancel_execution(required_id("execution_id", request.execution_id))
         return pb.CancelExecutionResponse(execution=wire.execution_to_proto(view))
 
     async def WatchExecution(
         self, request: pb.WatchExecutionRequest, context: Context
     ) -> AsyncIterator[pb.WatchExecutionResponse]:
-        """See the contract."""
         execution_id, position = wire.watch_from_proto(request)
 
         def position_after(batch: ExecutionUpdate) -> int:
@@ -76,26 +71,23 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
             yield pb.WatchExecutionResponse(events=batch.events.events, end=end, next_sequence=following)
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
-        """See the contract."""
         wire.check_message(request)
         with _node_errors():
-            await (await self._begun(request.execution_id)).send_message(request)
+            await (await self._cell_of_begun(request.execution_id)).send_message(request)
         return pb.SendMessageResponse()
 
     async def ResolvePermission(
         self, request: pb.ResolvePermissionRequest, context: Context
     ) -> pb.ResolvePermissionResponse:
-        """See the contract."""
         wire.check_permission(request)
         with _node_errors():
-            return await (await self._begun(request.execution_id)).resolve_permission(request)
+            return await (await self._cell_of_begun(request.execution_id)).resolve_permission(request)
 
     async def AttachExecution(
         self, request_iterator: AsyncIterator[pb.AttachExecutionRequest], context: Context
     ) -> AsyncIterator[pb.AttachExecutionResponse]:
-        """See the contract."""
         first = await anext(aiter(request_iterator), None)
-        client = await self._begun(wire.attached_execution_from_proto(first))
+        client = await self._cell_of_begun(wire.attached_execution_from_proto(first))
 
         async def typed() -> AsyncIterator[pb.AttachExecutionRequest]:
             assert first is not None  # noqa: S101 - its absence was refused above
@@ -110,8 +102,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
                 yield answer
 
     async def ReadDiff(self, request: pb.ReadDiffRequest, context: Context) -> AsyncIterator[pb.ReadDiffResponse]:
-        """See the contract."""
-        wire.check_diff_wanted(request)
+        wire.check_diff_request(request)
         with _node_errors():
             client, compared = await self._compared(request)
             if compared.base_commit_id == compared.commit_id:
@@ -121,11 +112,10 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
                     yield pb.ReadDiffResponse(data=piece)
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
-        """See the contract."""
-        request = wire.visible_workspaces(request)
+        request = wire.limited_to_visible(request)
 
         async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.ListWorkspacesResponse]:
-            answer = await client.list_workspaces(wire.part_of(request, size, token))
+            answer = await client.list_workspaces(wire.page_request(request, size, token))
             return CellPage(answer, len(answer.workspaces), answer.next_page_token)
 
         page = wire.list_workspaces_from_proto(request)
@@ -135,11 +125,10 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     async def UsageOfWorkspaces(
         self, request: pb.UsageOfWorkspacesRequest, context: Context
     ) -> pb.UsageOfWorkspacesResponse:
-        """See the contract."""
         scope.check_all()
 
         async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.UsageOfWorkspacesResponse]:
-            answer = await client.workspace_usage(wire.part_of(request, size, token))
+            answer = await client.workspace_usage(wire.page_request(request, size, token))
             return CellPage(answer, sum(len(cell.workspaces) for cell in answer.cells), answer.next_page_token)
 
         with Validator() as check:
@@ -148,7 +137,6 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
             return wire.usage_to_proto(await gather(self._router, page, ask))
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
-        """See the contract."""
         workspace_id = required_id("workspace_id", request.workspace_id)
         await self._store.check_unused(workspace_id)
         with _node_errors():
@@ -157,10 +145,9 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         return pb.DeleteWorkspaceResponse()
 
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
-        """See the contract."""
 
         async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.ListSnapshotsResponse]:
-            answer = await client.list_snapshots(wire.part_of(request, size, token))
+            answer = await client.list_snapshots(wire.page_request(request, size, token))
             return CellPage(answer, len(answer.snapshots), answer.next_page_token)
 
         page = wire.list_snapshots_from_proto(request)
@@ -168,46 +155,44 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
             return wire.snapshots_to_proto(await gather(self._router, page, ask))
 
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.GetSnapshotResponse:
-        """See the contract."""
         with _node_errors():
             _, answer = await self._snapshot(required_id("snapshot_id", request.snapshot_id))
         return answer
 
     async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
-        """See the contract."""
         with _node_errors():
             for client in await self._router.of_snapshot(required_id("snapshot_id", request.snapshot_id)):
                 await client.delete_snapshot(request)
         return pb.DeleteSnapshotResponse()
 
-    async def _begun(self, execution_id: str) -> CellClient:
-        """Return where an execution is that can be talked to. Raises NotFound, FailedPrecondition (EXECUTION_STATE)."""
+    async def _cell_of_begun(self, execution_id: str) -> CellClient:
+        """Return the cell of an execution that has begun. Raises NotFound, FailedPrecondition (EXECUTION_STATE)."""
         view = await self._store.execution(execution_id)
         wire.check_begun(view)
         return await self._router.of_cell(view.cell_id)
 
     async def _snapshot(self, snapshot_id: str) -> tuple[CellClient, pb.GetSnapshotResponse]:
-        """Return a snapshot and who has it. Raises NotFound."""
+        """Return a snapshot and the cell that has it. Raises NotFound."""
         for client in await self._router.of_snapshot(snapshot_id):
             with suppress(NotFound):
                 return client, await client.snapshot(pb.GetSnapshotRequest(snapshot_id=snapshot_id))
         raise NotFound("snapshot", snapshot_id)
 
     async def _compared(self, request: pb.ReadDiffRequest) -> tuple[CellClient, CommitRange]:
-        """Return what a diff is wanted of, and who has it."""
+        """Return the commits that a diff compares, and the cell that has them."""
         if request.snapshot_id:
             client, answer = await self._snapshot(request.snapshot_id)
             snapshot = answer.snapshot
             return client, CommitRange(snapshot.repository_id, snapshot.base_commit_id, snapshot.commit_id)
         view = await self._store.execution(request.execution_id)
-        compared = CommitRange(view.repository_id, *wire.result_of(view))
+        compared = CommitRange(view.repository_id, *wire.result_commits(view))
         return await self._router.of_cell(view.cell_id), compared
 
 
 @contextmanager
 def _node_errors() -> Iterator[None]:
-    """Leave a node that is away to the server's layers, which tell it the same way for every RPC."""
+    """Leave an unreachable node to the server's layers, which report it in the same way for every RPC."""
     try:
         yield
-    except CellUnreachable as away:
-        raise away.cause from away
+    except CellUnreachable as unreachable:
+        raise unreachable.cause from unreachable

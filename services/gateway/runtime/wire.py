@@ -1,4 +1,4 @@
-"""Executions between messages and values."""
+"""Converts executions, and what is asked about them, between messages and values."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -28,12 +28,12 @@ _WORKSPACE_STATES: Final = {
 _KINDS: Final = {number: name.removeprefix("EVENT_KIND_") for name, number in event_pb2.EventKind.items() if number}
 MAX_MESSAGE_BYTES: Final = 64 << 10
 MAX_REASON_BYTES: Final = 4 << 10
-Listing = TypeVar("Listing", pb.ListWorkspacesRequest, pb.UsageOfWorkspacesRequest, pb.ListSnapshotsRequest)
+ListRequest = TypeVar("ListRequest", pb.ListWorkspacesRequest, pb.UsageOfWorkspacesRequest, pb.ListSnapshotsRequest)
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 
 def submission_from_proto(request: pb.ExecuteRequest) -> tuple[JobSubmission, IdempotencyKey | None]:
-    """Read what is wanted. Raises Invalid with all violations."""
+    """Read a submission. Raises Invalid with all violations."""
     with Validator() as check:
         timeout = None
         if request.HasField("timeout"):
@@ -64,7 +64,7 @@ def list_executions_from_proto(request: pb.ListExecutionsRequest) -> tuple[Execu
 
 
 def watch_from_proto(request: pb.WatchExecutionRequest) -> tuple[str, int]:
-    """Read which events are wanted: the execution, and the first sequence. Raises Invalid with all violations."""
+    """Read which events to watch: the execution, and the first sequence. Raises Invalid with all violations."""
     with Validator() as check:
         check.choices("kinds", request.kinds, _KINDS)
         if request.from_sequence < 0:
@@ -73,7 +73,7 @@ def watch_from_proto(request: pb.WatchExecutionRequest) -> tuple[str, int]:
 
 
 def check_message(request: pb.SendMessageRequest) -> None:
-    """Look at what a model is to be told. Raises Invalid with all violations."""
+    """Check a message to a model. Raises Invalid with all violations."""
     with Validator() as check:
         check.required_id("execution_id", request.execution_id)
         check.required_id("message_id", request.message_id)
@@ -81,7 +81,7 @@ def check_message(request: pb.SendMessageRequest) -> None:
 
 
 def check_permission(request: pb.ResolvePermissionRequest) -> None:
-    """Look at an answer to a model's question. Raises Invalid with all violations."""
+    """Check an answer to a model's question. Raises Invalid with all violations."""
     with Validator() as check:
         check.required_id("execution_id", request.execution_id)
         check.line("permission_id", request.permission_id, required=True)
@@ -89,12 +89,12 @@ def check_permission(request: pb.ResolvePermissionRequest) -> None:
 
 
 def attached_execution_from_proto(request: pb.AttachExecutionRequest | None) -> str:
-    """Read the first message of who attaches: the execution. Raises Invalid."""
+    """Read the execution from the first message of a caller that attaches. Raises Invalid."""
     return required_id("execution_id", "" if request is None else request.execution_id)
 
 
 def check_begun(view: ExecutionView) -> None:
-    """Raise FailedPrecondition (EXECUTION_STATE) for an execution that nobody can talk to yet."""
+    """Raise FailedPrecondition (EXECUTION_STATE) for an execution that cannot be sent anything yet."""
     if view.state is ExecutionState.PENDING:
         raise FailedPrecondition(
             "EXECUTION_STATE",
@@ -105,39 +105,39 @@ def check_begun(view: ExecutionView) -> None:
         )
 
 
-def check_diff_wanted(request: pb.ReadDiffRequest) -> None:
-    """Look at what a diff is wanted of. Raises Invalid with all violations."""
+def check_diff_request(request: pb.ReadDiffRequest) -> None:
+    """Check that a request names one thing to diff. Raises Invalid with all violations."""
     with Validator() as check:
         if bool(request.execution_id) == bool(request.snapshot_id):
-            check.add("execution_id", "is required, or else `snapshot_id`")
+            check.add("execution_id", "or `snapshot_id` is required, and not both")
         check.optional_id("execution_id", request.execution_id)
         check.optional_id("snapshot_id", request.snapshot_id)
 
 
 def list_snapshots_from_proto(request: pb.ListSnapshotsRequest) -> Page:
-    """Read which page is wanted, and what a git service would refuse in its own words. Raises Invalid."""
+    """Read which page to list, and check what a git service would refuse in its own words. Raises Invalid."""
     with Validator() as check:
         check.optional_id("repository_id", request.repository_id)
         if scope.visible() is not None and not request.repository_id:
-            check.add("repository_id", "is required: the token is for some projects alone")
+            check.add("repository_id", "is required: the token is for some projects only")
         return check.page(request, request.page_size, request.page_token)
 
 
-def visible_workspaces(request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesRequest:
-    """Return what a caller asks for who sees some projects alone: those of its only one. Raises Invalid."""
+def limited_to_visible(request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesRequest:
+    """Limit a request to the caller's project if it may see only one and names none. Raises Invalid for several."""
     projects = scope.visible()
     if projects is None or request.project_id or request.job_id:
         return request
     with Validator() as check:
         if len(projects) > 1:
-            check.add("project_id", "is required, or else `job_id`: the token is for several projects")
-    seen = pb.ListWorkspacesRequest(project_id=min(projects))
-    seen.MergeFrom(request)
-    return seen
+            check.add("project_id", "or `job_id` is required: the token is for several projects")
+    limited = pb.ListWorkspacesRequest(project_id=min(projects))
+    limited.MergeFrom(request)
+    return limited
 
 
 def list_workspaces_from_proto(request: pb.ListWorkspacesRequest) -> Page:
-    """Read which page is wanted, and what a workspace service would refuse in its own words. Raises Invalid."""
+    """Read which page to list, and check what a workspace service would refuse in its own words. Raises Invalid."""
     with Validator() as check:
         check.optional_id("project_id", request.project_id)
         check.optional_id("job_id", request.job_id)
@@ -145,16 +145,16 @@ def list_workspaces_from_proto(request: pb.ListWorkspacesRequest) -> Page:
         return check.page(request, request.page_size, request.page_token)
 
 
-def part_of(request: Listing, size: int, token: str) -> Listing:
-    """Return the same request for a part of the list."""
-    part = type(request)()
-    part.CopyFrom(request)
-    part.page_size, part.page_token = size, token
-    return part
+def page_request(request: ListRequest, size: int, token: str) -> ListRequest:
+    """Return the same request for another page of the list."""
+    copy = type(request)()
+    copy.CopyFrom(request)
+    copy.page_size, copy.page_token = size, token
+    return copy
 
 
 def workspaces_to_proto(result: PartialResult[pb.ListWorkspacesResponse]) -> pb.ListWorkspacesResponse:
-    """Write what cells have answered."""
+    """Merge the answers of cells into one."""
     response = pb.ListWorkspacesResponse(
         next_page_token=result.next_page_token, unreachable_cell_ids=result.unreachable
     )
@@ -165,7 +165,7 @@ def workspaces_to_proto(result: PartialResult[pb.ListWorkspacesResponse]) -> pb.
 
 
 def snapshots_to_proto(result: PartialResult[pb.ListSnapshotsResponse]) -> pb.ListSnapshotsResponse:
-    """Write what cells have answered."""
+    """Merge the answers of cells into one."""
     response = pb.ListSnapshotsResponse(next_page_token=result.next_page_token, unreachable_cell_ids=result.unreachable)
     for cell_id, answer in result.answers:
         response.snapshots.extend(answer.snapshots)
@@ -174,7 +174,7 @@ def snapshots_to_proto(result: PartialResult[pb.ListSnapshotsResponse]) -> pb.Li
 
 
 def usage_to_proto(result: PartialResult[pb.UsageOfWorkspacesResponse]) -> pb.UsageOfWorkspacesResponse:
-    """Write what cells have answered."""
+    """Merge the answers of cells into one."""
     return pb.UsageOfWorkspacesResponse(
         cells=[cell for _, answer in result.answers for cell in answer.cells],
         next_page_token=result.next_page_token,
@@ -182,18 +182,18 @@ def usage_to_proto(result: PartialResult[pb.UsageOfWorkspacesResponse]) -> pb.Us
     )
 
 
-def result_of(view: ExecutionView) -> tuple[str, str]:
-    """Return the commits from which and to which an execution has worked. Raises FailedPrecondition (NO_RESULT)."""
+def result_commits(view: ExecutionView) -> tuple[str, str]:
+    """Return the commit that an execution began with and its result's. Raises FailedPrecondition (NO_RESULT)."""
     output = view.output
     if not output.commit_id:
         raise FailedPrecondition(
-            "NO_RESULT", f"execution {view.execution_id!r} has no result, or not yet", view.execution_id
+            "NO_RESULT", f"execution {view.execution_id!r} has no result, or none yet", view.execution_id
         )
     return output.base_commit_id, output.commit_id
 
 
 def execution_to_proto(view: ExecutionView) -> pb.Execution:
-    """Write an execution."""
+    """Convert an execution into its message."""
     message = pb.Execution(
         execution_id=view.execution_id,
         job_id=view.job_id,

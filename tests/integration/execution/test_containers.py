@@ -29,7 +29,7 @@ from tests.kit.replay import bash
 
 pytestmark = [pytest.mark.slow]
 CONTAINER = sandbox_pb2.SANDBOX_TIER_CONTAINER
-_ENGINES = containers.answering()
+_ENGINES = containers.available_engines()
 
 
 @pytest.fixture(scope="module", params=sorted(_ENGINES) or [None])

@@ -11,7 +11,7 @@ import pytest
 from services.git.disk.base_cache import BaseCache
 from services.git.model import Remote, StartPoint
 from tests.kit.gitservice import GitParts, git_parts
-from tests.kit.mortal import SETTINGS, Mortals
+from tests.kit.killable import SETTINGS, KillableWorkers
 from tests.kit.repos import Repo
 
 KILLS = 100
@@ -75,19 +75,19 @@ async def test_killed_a_hundred_times(tmp_path: Path) -> None:
         "commits": [],
         "budget": 4 * size,
     }
-    mortals = Mortals()
+    workers = KillableWorkers()
     try:
         for number in range(1, KILLS + 1):
             advance(repos[number % 2], number)
             recent = [repos[0].head(f"HEAD~{back}") for back in range(min(1 + number // 2, 4))]
-            pid = mortals.start(order | {"seed": number, "commits": recent})
+            pid = workers.start(order | {"seed": number, "commits": recent})
             await asyncio.sleep(rng.uniform(0.1, 0.5))
-            mortals.kill(pid)
+            workers.kill(pid)
             if number % 20 == 0:
                 async with git_parts(home, tmp_path, **SETTINGS) as parts:
                     await check(parts, repos)
     finally:
-        mortals.close()
+        workers.close()
     await nothing_half_made(home, tmp_path)
 
 

@@ -1,12 +1,12 @@
-"""Chaos: jobs of every sort while processes of every kind are killed, stopped and restarted, and what must hold after.
+"""Chaos: jobs of every sort run while processes of every kind are killed, paused and restarted; what must hold then.
 
-works     what jobs are asked to do, and how each must end
-orders    jobs as they were asked for: submitted, cancelled and answered over gateways that come and go
-answers   what people say to what jobs ask them
-machines  cells and coordinators, which may be killed
-fleet     the cells, their database, their remotes and the server that webhooks are sent to
-blows     what befalls them, by a seed
-facts     what is there when all is over, read from outside of the product
-proofs    what must be true of it, each with words for whoever reads that it is not
-run       all of it together
+workloads    what jobs are asked to do, and how each must end
+submissions  the jobs, submitted and cancelled over gateways that come and go
+answers      what people answer to the questions that jobs ask
+machines     cells and coordinators, which may be killed
+fleet        the cells, their database, their remotes and the server that webhooks are sent to
+faults       what is done to them, chosen by a seed
+facts        what is there when all is over, read from outside of the product
+checks       what must be true of the facts, with a message for each violation
+run          all of it together
 """

@@ -1,4 +1,4 @@
-"""What is there when all is over: read from outside, by the public API, the node services, SQL, git and /proc."""
+"""What is there when all is over: read from outside, through the public API, node services, SQL, git and /proc."""
 
 import asyncio
 import sqlite3
@@ -18,30 +18,30 @@ from services.common.rpc.streaming import streaming
 from tests.kit import processes
 from tests.kit.chaos.fleet import Fleet
 from tests.kit.chaos.machines import FleetCell
-from tests.kit.chaos.works import MARK
+from tests.kit.chaos.workloads import MARK
 from tests.kit.receiver import Received
 
 FINAL = {job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED}
-_NOBODY = "0" * 40
+_NO_COMMIT = "0" * 40
 
 
 @dataclass(frozen=True)
 class Log:
-    """The events of one execution, as its node has them; `told` are those that any of the gateways tells."""
+    """The events of one execution, as its node has them; `relayed` are the sequences that a gateway relays."""
 
     sequences: list[int]
-    told: list[int]
+    relayed: list[int]
     stdout: bytes
     last_state: str
 
 
 @dataclass
 class Facts:
-    """All that was found."""
+    """Everything that was read."""
 
     jobs: list[job_pb2.Job] = field(default_factory=list)
     executions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Rows of the ledger, by job, the oldest first."""
+    """Rows of the ledger by job, the oldest first."""
     stages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     pushes: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """(old, new) of every change of a ref, by ref."""
@@ -54,39 +54,39 @@ class Facts:
 
 async def live_jobs(fleet: Fleet) -> list[job_pb2.Job]:
     """Return the jobs that have not ended."""
-    return [job for job in await _listed(fleet) if job.state not in FINAL]
+    return [job for job in await _all_jobs(fleet) if job.state not in FINAL]
 
 
 async def gather(fleet: Fleet) -> Facts:
-    """Look at everything."""
-    brief = await _listed(fleet)
+    """Read everything."""
+    listed = await _all_jobs(fleet)
     facts = Facts(received=list(fleet.receiver.received))
-    for job in brief:
+    for job in listed:
         facts.jobs.append((await fleet.ask("jobs", "GetJob", job_pb2.GetJobRequest(job_id=job.job_id))).job)
     facts.executions = _by_job(rows(fleet, "SELECT * FROM executions ORDER BY create_time, execution_id"))
     facts.stages = _by_job(rows(fleet, "SELECT * FROM stages ORDER BY job_id, attempt, number"))
     facts.pushes = _ref_changes(fleet)
-    for execution in (row for found in facts.executions.values() for row in found):
+    for execution in (row for rows_of_job in facts.executions.values() for row in rows_of_job):
         if (log := await _log(fleet, execution["execution_id"])) is not None:
             facts.logs[execution["execution_id"]] = log
     return facts
 
 
 def rows(fleet: Fleet, query: str) -> list[dict[str, Any]]:
-    """Ask the gateways' database."""
+    """Query the gateways' database."""
     url = fleet.database_url
     if url.startswith("sqlite:///"):
         with sqlite3.connect(url.removeprefix("sqlite:///"), timeout=20) as connection:
             connection.row_factory = sqlite3.Row
-            found = [dict(row) for row in connection.execute(query)]
+            result = [dict(row) for row in connection.execute(query)]
         connection.close()
-        return found
+        return result
     with psycopg.connect(url, row_factory=dict_row) as connection:
         return connection.execute(query).fetchall()
 
 
 async def leftovers(fleet: Fleet) -> list[str]:
-    """Name what is there that should be gone: slots, leases, processes, workspaces, holds, mounts."""
+    """Describe what should be gone and is not: slots, leases, processes, workspaces, holds, mounts."""
     left = [
         f"{what}: {row}"
         for what, query in (
@@ -97,12 +97,12 @@ async def leftovers(fleet: Fleet) -> list[str]:
         )
         for row in rows(fleet, query)
     ]
-    asked = checkpoint_pb2.ListCheckpointsRequest(states=[checkpoint_pb2.Checkpoint.STATE_PENDING])
-    questions = (await fleet.ask("checkpoints", "ListCheckpoints", asked)).checkpoints
+    pending = checkpoint_pb2.ListCheckpointsRequest(states=[checkpoint_pb2.Checkpoint.STATE_PENDING])
+    questions = (await fleet.ask("checkpoints", "ListCheckpoints", pending)).checkpoints
     left += [f"an open question: {each.checkpoint_id} of {each.job_id}" for each in questions]
-    kept = {job.job_id: job for job in await _listed(fleet)}
+    jobs = {job.job_id: job for job in await _all_jobs(fleet)}
     for cell in fleet.living:
-        left += [f"{cell.name}: {what}" for what in await _left_on(fleet, cell, kept)]
+        left += [f"{cell.name}: {what}" for what in await _left_on(fleet, cell, jobs)]
     left += [f"a process of an agent: {line}" for line in _agents(fleet)]
     return left
 
@@ -111,10 +111,10 @@ async def _left_on(fleet: Fleet, cell: FleetCell, jobs: dict[str, job_pb2.Job]) 
     left = []
     states = execution_pb2.Execution
     active = execution_pb2.ListExecutionsRequest(states=[states.STATE_PENDING, states.STATE_RUNNING], page_size=1000)
-    running = (await _patiently(fleet, cell, "executions", "ListExecutions", active)).executions
+    running = (await _call_until_up(fleet, cell, "executions", "ListExecutions", active)).executions
     left += [f"an active execution: {each.execution_id} of {each.job_id}" for each in running]
-    everything = workspace_pb2.ListWorkspacesRequest(page_size=1000)
-    workspaces = (await _patiently(fleet, cell, "workspaces", "ListWorkspaces", everything)).workspaces
+    request = workspace_pb2.ListWorkspacesRequest(page_size=1000)
+    workspaces = (await _call_until_up(fleet, cell, "workspaces", "ListWorkspaces", request)).workspaces
     allowed = set()
     for workspace in workspaces:
         job = jobs.get(workspace.purpose.job_id)
@@ -140,7 +140,7 @@ def _mounts(home: Path) -> list[Path]:
     return [point for point in points if point.is_relative_to(home)]
 
 
-async def _listed(fleet: Fleet) -> list[job_pb2.Job]:
+async def _all_jobs(fleet: Fleet) -> list[job_pb2.Job]:
     """Return all jobs, page by page."""
     jobs: list[job_pb2.Job] = []
     request = job_pb2.ListJobsRequest(page_size=100)
@@ -152,7 +152,7 @@ async def _listed(fleet: Fleet) -> list[job_pb2.Job]:
         request.page_token = page.next_page_token
 
 
-async def _patiently(fleet: Fleet, cell: FleetCell, service: str, method: str, request: Any) -> Any:
+async def _call_until_up(fleet: Fleet, cell: FleetCell, service: str, method: str, request: Any) -> Any:
     for _ in range(100):
         try:
             return await getattr(fleet.stub(cell, service), method)(request, timeout=10)
@@ -164,7 +164,7 @@ async def _patiently(fleet: Fleet, cell: FleetCell, service: str, method: str, r
 
 
 async def _log(fleet: Fleet, execution_id: str) -> Log | None:
-    """Return the events of an execution, from whichever machine has them; None where none has."""
+    """Return the events of an execution from the machine that has them; None if none has."""
     request = execution_pb2.WatchEventsRequest(execution_id=execution_id)
     for cell in fleet.living:
         events = []
@@ -176,18 +176,18 @@ async def _log(fleet: Fleet, execution_id: str) -> Log | None:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
             continue
-        said = [event.output for event in events if event.HasField("output")]
+        outputs = [event.output for event in events if event.HasField("output")]
         states = [event.state_change.state for event in events if event.HasField("state_change")]
         return Log(
             [event.sequence for event in events],
-            await _told(fleet, execution_id),
-            b"".join(output.data for output in said if output.stream == output.STREAM_STDOUT),
+            await _relayed(fleet, execution_id),
+            b"".join(output.data for output in outputs if output.stream == output.STREAM_STDOUT),
             states[-1] if states else "",
         )
     return None
 
 
-async def _told(fleet: Fleet, execution_id: str) -> list[int]:
+async def _relayed(fleet: Fleet, execution_id: str) -> list[int]:
     request = runtime_pb2.WatchExecutionRequest(execution_id=execution_id)
     async with streaming(fleet.stub(fleet.any_cell(), "runtime").WatchExecution(request)) as messages:
         return [event.sequence async for message in messages for event in message.events]
@@ -200,12 +200,12 @@ def _ref_changes(fleet: Fleet) -> dict[str, list[tuple[str, str]]]:
         for file in (path for path in logs.rglob("*") if path.is_file() and path.name != "HEAD"):
             for line in file.read_text().splitlines():
                 old, new = line.split(" ")[:2]
-                changes[str(file.relative_to(logs))].append(("" if old == _NOBODY else old, new))
+                changes[str(file.relative_to(logs))].append(("" if old == _NO_COMMIT else old, new))
     return dict(changes)
 
 
-def _by_job(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _by_job(all_rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     by_job = defaultdict(list)
-    for row in found:
+    for row in all_rows:
         by_job[row["job_id"]].append(row)
     return dict(by_job)

@@ -1,4 +1,4 @@
-"""The cells, their database, the remotes that they push to, and the server that is told of jobs."""
+"""The cells, their database, the remotes that they push to, and the server that webhooks are sent to."""
 
 import asyncio
 import random
@@ -32,12 +32,12 @@ LEASE_SECONDS = 6
 SERVICES = ("gateway", "workspace", "git", "execution")
 
 _PATIENCE_SECONDS = 120.0
-_AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+_UNREACHABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 _UNCLEAR = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
 
 
 class Fleet:
-    """What chaos is made in."""
+    """Everything that faults are injected into, and the stubs to call it."""
 
     def __init__(
         self, directory: Path, cells: int, coordinators: int, database: OwnPostgres | None, rng: random.Random
@@ -46,7 +46,7 @@ class Fleet:
         self.database = database
         self.mark = f"chaos-{secrets.token_hex(6)}"
         self.unclear: Counter[str] = Counter()
-        """Answers that say nothing to whoever gets them, and how often."""
+        """Errors that tell a caller nothing useful, with their counts."""
         self.receiver = Receiver([Reply(503) if rng.random() < 0.05 else Reply() for _ in range(3000)])
         self.remotes: dict[str, Repo] = {}
         self.token = secrets.token_urlsafe(24)
@@ -77,7 +77,7 @@ class Fleet:
         return f"sqlite:///{self.cells[0].home}/gateway/gateway.db"
 
     def _machine(self, name: str) -> tuple[Path, dict[str, str]]:
-        """Return the home and the environment of one."""
+        """Return the home and the environment of a machine."""
         directory = self.directory / name
         directory.mkdir()
         environment = {
@@ -95,7 +95,7 @@ class Fleet:
         return directory / "home", environment
 
     async def ask(self, service: str, method: str, request: Any, *, timeout: float = 10) -> Any:
-        """Ask any gateway, and again, until one answers. Raises what is a refusal."""
+        """Call any gateway, again and again until one answers. Raises the error of a refusal."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             cell = self.any_cell()
@@ -104,58 +104,58 @@ class Fleet:
             except grpc.aio.AioRpcError as error:
                 if error.code() in _UNCLEAR:
                     self.unclear[f"{method}: {error.code().name} {error.details()}"] += 1
-                elif error.code() not in _AWAY:
+                elif error.code() not in _UNREACHABLE:
                     raise
                 if time.monotonic() > deadline:
-                    raise AssertionError(f"nobody answers {method}: {service_error(error)}") from error
+                    raise AssertionError(f"no gateway answers {method}: {service_error(error)}") from error
             await asyncio.sleep(0.3)
 
     def any_cell(self) -> FleetCell:
-        """Return one with a gateway that has not been lost for good."""
+        """Return a cell with a gateway that has not been lost for good."""
         return self._rng.choice([cell for cell in self.cells if not cell.is_gone])
 
     def stub(self, cell: FleetCell, service: str) -> Any:
-        """Return what calls one service of one cell."""
+        """Return the stub of a service of a cell."""
         return self._stubs[cell.name][service]
 
     async def each(self, work: Callable[[FleetCell], object]) -> None:
-        """Do something blocking with every living cell at once."""
+        """Call a blocking function for every living machine at once."""
         await asyncio.gather(*(asyncio.to_thread(work, cell) for cell in self.living))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Fleet"]:
-        """Put all up; in the end end all of it."""
+        """Start everything, and end it afterwards."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.receiver.serving())
-            await asyncio.to_thread(self.cells[0].put_up)  # which makes the tables
+            await asyncio.to_thread(self.cells[0].bring_up)  # this one makes the tables
             try:
-                await asyncio.gather(*(asyncio.to_thread(cell.put_up) for cell in self.machines[1:]))
+                await asyncio.gather(*(asyncio.to_thread(cell.bring_up) for cell in self.machines[1:]))
                 for cell in self.machines:
                     self._stubs[cell.name] = await _stubs(stack, cell, self.token)
-                await self._furnish()
+                await self._fill_catalogue()
                 yield self
             finally:
                 await asyncio.gather(*(asyncio.to_thread(end, cell) for cell in self.machines))
 
-    async def _furnish(self) -> None:
-        """Fill the catalogue: remotes, a project whose guard says no, and servers that are told of every job."""
+    async def _fill_catalogue(self) -> None:
+        """Register the remotes, a project whose hook vetoes every job, and webhooks for the events of all jobs."""
         for number in (1, 2):
             remote = Repo.sample(self.directory / f"work-{number}").bare_clone(self.directory / f"remote-{number}.git")
             remote.git("config", "core.logAllRefUpdates", "always")
-            wanted = catalog_pb2.CreateRepositoryRequest(repository=catalog_pb2.Repository(url=str(remote.path)))
-            made = await self.ask("catalog", "CreateRepository", wanted)
+            request = catalog_pb2.CreateRepositoryRequest(repository=catalog_pb2.Repository(url=str(remote.path)))
+            made = await self.ask("catalog", "CreateRepository", request)
             self.remotes[made.repository.repository_id] = remote
         guarded = catalog_pb2.Project(project_id="guarded", display_name="Guarded")
         await self.ask("catalog", "CreateProject", catalog_pb2.CreateProjectRequest(project=guarded))
         events = hook_pb2.Hook
         webhook = hook_pb2.Webhook(url=self.receiver.url)
         guard = hook_pb2.Hook(project_id="guarded", event=events.EVENT_PRE, command="echo not here; exit 1")
-        told = [
+        webhooks = [
             hook_pb2.Hook(project_id=project_id, event=event, webhook=webhook)
             for project_id in ("default", "guarded")
             for event in (events.EVENT_PRE, events.EVENT_POST, events.EVENT_ERROR)
         ]
-        for hook in (guard, *told):
+        for hook in (guard, *webhooks):
             await self.ask("hooks", "RegisterHook", hook_pb2.RegisterHookRequest(hook=hook))
 
 
@@ -163,10 +163,10 @@ async def _stubs(stack: AsyncExitStack, cell: FleetCell, token: str) -> dict[str
     async def channel(service: str, token: str) -> grpc.aio.Channel:
         return await stack.enter_async_context(open_channel(cell.address(service), token))
 
-    of_nodes = Home(cell.home).cell_token()
+    node_token = Home(cell.home).cell_token()
     nodes = {
-        "workspaces": WorkspaceServiceStub(await channel("workspace", of_nodes)),
-        "executions": ExecutionServiceStub(await channel("execution", of_nodes)),
+        "workspaces": WorkspaceServiceStub(await channel("workspace", node_token)),
+        "executions": ExecutionServiceStub(await channel("execution", node_token)),
     }
     if cell.driver != "gateway":
         return nodes

@@ -1,4 +1,4 @@
-"""The machines: cells with a gateway, and coordinators, each of which may be killed, stopped and lost."""
+"""The machines: cells with a gateway, and coordinators, each of which may be killed, paused and lost."""
 
 import contextlib
 import os
@@ -13,14 +13,14 @@ from tests.kit.cell import Cell, eventually
 from tests.kit.link import Link
 from tests.kit.mounts import unmount_below
 
-_UPS = 6
+_START_TRIES = 6
 
 
 class FleetCell(Cell):
-    """A cell that is killed, and put up again, at will."""
+    """A cell that can be killed and started again at any time."""
 
     driver = "gateway"
-    """The service that carries jobs."""
+    """The service that drives jobs."""
     id_file = "cell-id"
 
     def __init__(self, home: Path, environment: dict[str, str]) -> None:
@@ -32,63 +32,63 @@ class FleetCell(Cell):
     def name(self) -> str:
         return self.home.parent.name
 
-    def put_up(self) -> None:
-        """Start it, as often as whoever keeps it alive would: its database may be away."""
-        for left in reversed(range(_UPS)):
-            self.bury()
+    def bring_up(self) -> None:
+        """Start it, with retries as a process manager would: its database may be away."""
+        for tries_left in reversed(range(_START_TRIES)):
+            self.reap()
             try:
                 self.up()
             except AssertionError:
-                if not left:
+                if not tries_left:
                     raise
             else:
                 return
 
-    def bury(self) -> None:
-        """Take note of the end of what was put up."""
+    def reap(self) -> None:
+        """Wait for the end of the process that was started, and let go of it."""
         if self.process and self.process.stdout:
             self.process.wait(timeout=90)
             self.process.stdout.close()
             self.process = None
 
     def has_given_up(self) -> bool:
-        """Whether `up` has ended by itself."""
+        """True when `up` has ended by itself."""
         return self.process is not None and self.process.poll() is not None
 
-    def lose(self) -> None:
-        """End every process of the machine at once, with -9."""
-        while found := processes.with_environment({"BOATYARD_HOME": str(self.home)}):
-            for pid in found:
+    def kill_all(self) -> None:
+        """Kill every process of the machine at once, with -9."""
+        while pids := processes.with_environment({"BOATYARD_HOME": str(self.home)}):
+            for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
-        self.bury()
+        self.reap()
 
     def pid(self, service: str) -> int | None:
         """Return the process of a service, or None while there is none."""
         if self.process is None:
             return None
-        found = processes.children(self.process.pid, f"services.{service}")
-        return found[0] if len(found) == 1 else None
+        pids = processes.children(self.process.pid, f"services.{service}")
+        return pids[0] if len(pids) == 1 else None
 
     def runners(self) -> dict[int, str]:
-        """Return {pid: execution id} of the runners that carry one."""
-        carrying = {}
+        """Return {pid: execution id} of the runners that run an execution."""
+        executions = {}
         for pid, line in processes.with_environment({"BOATYARD_HOME": str(self.home)}).items():
             if line.rstrip().endswith("-m services.execution.runner"):
                 with contextlib.suppress(OSError):
                     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
                         target = descriptor.readlink()
                         if target.name == "lock" and target.parent.parent.name == "runs":
-                            carrying[pid] = target.parent.name
-        return carrying
+                            executions[pid] = target.parent.name
+        return executions
 
     def cell_id(self) -> str:
         return (self.home / self.driver / self.id_file).read_text().strip()
 
 
 class FleetCoordinator(FleetCell):
-    """A machine that reaches the gateways by links of its own, and nothing of theirs but the public API."""
+    """A machine that reaches the gateways over links of its own, and only their public API."""
 
     driver = "coordinator"
     id_file = "coordinator-id"
@@ -101,19 +101,19 @@ class FleetCoordinator(FleetCell):
 
 
 def end(cell: FleetCell) -> None:
-    """End it, whatever state it is in."""
+    """End a machine, whatever state it is in."""
     if not cell.is_gone and cell.process is not None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             cell.boatyard("down", code=None, timeout=120)
-    cell.lose()  # where `down` could not; the proofs have looked before
+    cell.kill_all()  # if `down` could not; leftovers were checked before
     unmount_below(cell.home)
     if isinstance(cell, FleetCoordinator):
         for link in cell.links:
             link.close()
 
 
-def paused(pid: int, seconds: float) -> None:
-    """Stop a process for a while."""
+def pause(pid: int, seconds: float) -> None:
+    """Pause a process, and let it continue."""
     os.kill(pid, signal.SIGSTOP)
     try:
         time.sleep(seconds)
@@ -122,9 +122,9 @@ def paused(pid: int, seconds: float) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
-def put_down(cell: FleetCell) -> None:
+def bring_down(cell: FleetCell) -> None:
     """Tell `up` to end, and wait for it."""
     if cell.process is not None:
         cell.process.terminate()
         eventually(lambda: cell.process.poll() is not None, "`up` ends when told", timeout=90)
-        cell.bury()
+        cell.reap()

@@ -1,4 +1,4 @@
-"""Chaos from beginning to end: orders and blows for some time, then quiet, then the proofs."""
+"""Chaos from beginning to end: submissions and faults for some time, then quiet, then the checks."""
 
 import asyncio
 import contextlib
@@ -12,19 +12,19 @@ from boatyard.gateway.v1 import job_pb2
 
 from tests.kit import processes
 from tests.kit.chaos.answers import Answers
-from tests.kit.chaos.blows import Blows, Record
+from tests.kit.chaos.checks import Checks, state_of
 from tests.kit.chaos.facts import gather, leftovers, live_jobs, rows
+from tests.kit.chaos.faults import FaultInjector, FaultRecord
 from tests.kit.chaos.fleet import Fleet
-from tests.kit.chaos.orders import Order, drawn_orders, place
-from tests.kit.chaos.proofs import Proofs, state_of
+from tests.kit.chaos.submissions import Submission, draw_submissions, submit_all
 from tests.kit.postgres import OwnPostgres
 
-_CLEAN_WITHIN_SECONDS = 90.0
+_CLEANUP_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of it. Times in seconds; `settle` is how long jobs may take when it is quiet again."""
+    """The size of a run. Times are in seconds; `settle` is how long jobs may take after the last fault."""
 
     seed: int
     jobs: int
@@ -39,10 +39,10 @@ class Plan:
 
 @dataclass
 class Report:
-    """What came of it."""
+    """What happened, and what did not hold."""
 
     plan: Plan
-    record: Record
+    record: FaultRecord
     complaints: list[str]
     ends: Counter[str]
     attempts: Counter[int]
@@ -50,13 +50,13 @@ class Report:
     settled_in: float
 
     def __str__(self) -> str:
-        blows = ", ".join(f"{what} {count}" for what, count in sorted(self.record.counts.items()))
+        faults = ", ".join(f"{what} {count}" for what, count in sorted(self.record.counts.items()))
         return "\n".join(
             [
                 f"seed {self.plan.seed}: {self.plan.jobs} jobs for {self.plan.seconds:g} s",
                 f"on {self.plan.cells} cells and {self.plan.coordinators} coordinators",
-                f"all had ended {self.settled_in:.0f} s after the last blow",
-                f"blows: {blows}",
+                f"all had ended {self.settled_in:.0f} s after the last fault",
+                f"faults: {faults}",
                 "ends: " + ", ".join(f"{end} {count}" for end, count in sorted(self.ends.items())),
                 "attempts: " + ", ".join(f"{count} jobs {n}" for n, count in sorted(self.attempts.items())),
                 *self.taken_over,
@@ -66,58 +66,60 @@ class Report:
         )
 
 
-async def wreak(plan: Plan, directory: Path, database: OwnPostgres | None = None) -> Report:
-    """Make chaos below `directory`, and say what it has left of the promises."""
+async def run_chaos(plan: Plan, directory: Path, database: OwnPostgres | None = None) -> Report:
+    """Run the plan below `directory`, and report which promises did not hold."""
     rng = random.Random(plan.seed)
     fleet = Fleet(directory, plan.cells, plan.coordinators, database, rng)
     async with fleet.running():
-        orders = drawn_orders(rng, fleet, plan.jobs, plan.seconds * 0.9)
-        blows = Blows(fleet, rng, every_seconds=plan.every_seconds)
-        answers = Answers(fleet, orders, rng)
+        submissions = draw_submissions(rng, fleet, plan.jobs, plan.seconds * 0.9)
+        injector = FaultInjector(fleet, rng, every_seconds=plan.every_seconds)
+        answers = Answers(fleet, submissions, rng)
         answering = asyncio.create_task(answers.give())
-        await _storm(plan, fleet, orders, blows, rng)
+        await _inject_faults(plan, fleet, submissions, injector, rng)
         quiet = time.monotonic()
-        complaints = await _settled(fleet, plan.settle)
+        complaints = await _unfinished_jobs(fleet, plan.settle)
         answering.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await answering
         complaints += answers.complaints
         settled_in = time.monotonic() - quiet
         if not complaints:
-            complaints = await _clean(fleet)
+            complaints = await _leftovers(fleet)
         facts = await gather(fleet)
-        complaints += Proofs(fleet, orders, facts, blows.record).complaints()
-        complaints += await _ended(fleet)
+        complaints += Checks(fleet, submissions, facts, injector.record).complaints()
+        complaints += await _survivors(fleet)
         return Report(
             plan,
-            blows.record,
+            injector.record,
             complaints,
             Counter(f"{job.spec.prompt.split()[0]} {state_of(job)} {job.reason}".strip() for job in facts.jobs),
             Counter(facts.attempts(job.job_id) for job in facts.jobs),
-            _taken_over(fleet, blows.record),
+            _taken_over(fleet, injector.record),
             settled_in,
         )
 
 
-async def _storm(plan: Plan, fleet: Fleet, orders: list[Order], blows: Blows, rng: random.Random) -> None:
-    placing = asyncio.create_task(place(orders, fleet, rng))
-    raining = [asyncio.create_task(blows.rain())]
+async def _inject_faults(
+    plan: Plan, fleet: Fleet, submissions: list[Submission], injector: FaultInjector, rng: random.Random
+) -> None:
+    submitting = asyncio.create_task(submit_all(submissions, fleet, rng))
+    injecting = [asyncio.create_task(injector.run())]
     if plan.outages:
-        raining.append(asyncio.create_task(blows.cut_off_the_database(plan.outages, plan.seconds)))
+        injecting.append(asyncio.create_task(injector.interrupt_database(plan.outages, plan.seconds)))
     began = time.monotonic()
     try:
         if plan.lose_a_cell:
             await asyncio.sleep(plan.seconds * 0.6)
-            await blows.lose_for_good(fleet.cells[-1])
+            await injector.lose_for_good(fleet.cells[-1])
         await asyncio.sleep(plan.seconds - (time.monotonic() - began))
     finally:
-        blows.stop()
-        await asyncio.wait(raining)  # all of it: nothing is put up after all was ended
-    await asyncio.gather(placing, *raining)
+        injector.stop()
+        await asyncio.wait(injecting)  # wait for all of it, so that no cell is started after the fleet has ended
+    await asyncio.gather(submitting, *injecting)
 
 
-async def _settled(fleet: Fleet, seconds: float) -> list[str]:
-    """Wait until every job has ended; name those that do not."""
+async def _unfinished_jobs(fleet: Fleet, seconds: float) -> list[str]:
+    """Wait until every job has ended; describe those that do not end in time."""
     deadline = time.monotonic() + seconds
     while live := await live_jobs(fleet):
         if time.monotonic() > deadline:
@@ -132,9 +134,9 @@ async def _where(fleet: Fleet, job: job_pb2.Job) -> str:
     return f"{job.job_id} {job.spec.prompt!r} {state_of(job)} on {job.cell_id}: {' '.join(stages)}"
 
 
-async def _clean(fleet: Fleet) -> list[str]:
-    """Wait until nothing is left; name what stays."""
-    deadline = time.monotonic() + _CLEAN_WITHIN_SECONDS
+async def _leftovers(fleet: Fleet) -> list[str]:
+    """Wait until nothing is left behind; describe what stays."""
+    deadline = time.monotonic() + _CLEANUP_SECONDS
     while left := await leftovers(fleet):
         if time.monotonic() > deadline:
             return [f"left behind: {what}" for what in left]
@@ -142,8 +144,8 @@ async def _clean(fleet: Fleet) -> list[str]:
     return []
 
 
-async def _ended(fleet: Fleet) -> list[str]:
-    """End the cells, and name the processes that outlive that."""
+async def _survivors(fleet: Fleet) -> list[str]:
+    """End the cells, and describe the processes that outlive them."""
     await fleet.each(lambda cell: cell.down())
     return [
         f"outlives `down` of {cell.name}: {line}"
@@ -152,11 +154,11 @@ async def _ended(fleet: Fleet) -> list[str]:
     ]
 
 
-def _taken_over(fleet: Fleet, record: Record) -> list[str]:
-    """Say how long it took until others had what a lost machine worked on, and until it was done."""
+def _taken_over(fleet: Fleet, record: FaultRecord) -> list[str]:
+    """Say how long it took until others took over a lost machine's jobs, and until these ended."""
     lines = []
     for cell_id, when in record.lost_for_good.items():
-        found = rows(
+        taken_over = rows(
             fleet,
             "SELECT j.job_id, min(e.create_time) AS taken, max(j.end_time) AS ended FROM jobs j"
             " JOIN executions e ON e.job_id = j.job_id"
@@ -164,10 +166,10 @@ def _taken_over(fleet: Fleet, record: Record) -> list[str]:
             f" WHERE before.cell_id = '{cell_id}' AND e.purpose = 'AGENT' AND e.create_time >= {when * 1e6:.0f}"
             " GROUP BY j.job_id",
         )
-        taken = [row["taken"] / 1e6 - when for row in found]
-        ended = [row["ended"] / 1e6 - when for row in found if row["ended"]]
+        taken = [row["taken"] / 1e6 - when for row in taken_over]
+        ended = [row["ended"] / 1e6 - when for row in taken_over if row["ended"]]
         lines.append(
-            f"{cell_id} was lost for good: its jobs were begun anew elsewhere after {_seconds(taken)} s, and had ended"
+            f"{cell_id} was lost for good: its jobs were restarted elsewhere after {_seconds(taken)} s, and had ended"
             f" after {_seconds(ended)} s"
         )
     return lines

@@ -11,7 +11,7 @@ REFUSED = (Status.UNAUTHENTICATED, Status.PERMISSION_DENIED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
-    """One call. `role` is empty where the caller is not known; a resource is such as job/job-01kb2v."""
+    """One call. `role` is empty if the caller is not known; a resource is written like job/job-01kb2v."""
 
     record_id: str
     time: datetime
@@ -30,7 +30,7 @@ class AuditRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which records to list; what is empty or None does not narrow. `after` is the first moment, `before` the end."""
+    """Which records to list; a field that is empty or None matches all. `after` is inclusive, `before` exclusive."""
 
     caller: str = ""
     method: str = ""

@@ -1,4 +1,4 @@
-"""Where every call of the gateway passes by on its way out, whoever serves it and whatever came of it."""
+"""The server layer that records calls when they end, whichever service they are for and however they ended."""
 
 from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
@@ -13,11 +13,11 @@ from services.gateway.door.audit.model import OK, REFUSED, AuditRecord
 from services.gateway.door.audit.trail import AuditTrail
 from services.gateway.values.principal import current_principal
 
-_WORDS = 255
+_MAX_TEXT = 255
 
 
 def recording(trail: AuditTrail, cell_id: str, changing: Container[str]) -> Layer:
-    """Record the calls of `changing` RPCs (by their paths), and of all others those that are refused."""
+    """Make the layer that records all calls of `changing` RPCs (by path), and the refused calls of the others."""
 
     @asynccontextmanager
     async def layer(call: RpcCall) -> AsyncIterator[None]:
@@ -32,16 +32,16 @@ def recording(trail: AuditTrail, cell_id: str, changing: Container[str]) -> Laye
 
 
 def _record(call: RpcCall, cell_id: str) -> AuditRecord:
-    is_nobodys = call.status is Status.UNAUTHENTICATED or call.reason == TOO_MANY_FAILURES
-    principal = None if is_nobodys else current_principal()
+    is_anonymous = call.status is Status.UNAUTHENTICATED or call.reason == TOO_MANY_FAILURES
+    principal = None if is_anonymous else current_principal()
     origin = principal.origin if principal else call.context.peer()
     return AuditRecord(
         record_id=new_id("audit"),
         time=datetime.now(UTC),
-        caller=principal.name[:_WORDS] if principal else "",
+        caller=principal.name[:_MAX_TEXT] if principal else "",
         token_id=principal.token_id if principal else "",
         role=principal.role if principal else "",
-        origin=origin[:_WORDS],
+        origin=origin[:_MAX_TEXT],
         cell_id=cell_id,
         forwarded_by=principal.forwarded_by if principal else "",
         method=call.method.rpartition(".")[2],

@@ -1,4 +1,4 @@
-"""The RPC of records: from the wire to the store and back."""
+"""The RPC of audit records: from the wire to the store and back."""
 
 from typing import Any
 
@@ -23,7 +23,6 @@ class AuditServicer(AuditServiceServicer):
     async def ListAuditRecords(
         self, request: pb.ListAuditRecordsRequest, context: Context
     ) -> pb.ListAuditRecordsResponse:
-        """See the contract."""
         scope.check_all()
         with Validator() as check:
             audit_filter = wire.audit_filter_from_proto(check, request)

@@ -1,4 +1,4 @@
-"""Records in SQL: written in batches, read in pages, forgotten in time."""
+"""Audit records in SQL: written in batches, read in pages, removed when they are old."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -20,19 +20,19 @@ _KEY = (as_number(audit_records.c.time), audit_records.c.record_id)
 
 
 class AuditStore:
-    """Knows the records."""
+    """Writes and reads the records."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def add(self, records: Sequence[AuditRecord]) -> None:
-        """Keep some records; those that are there already, of a try whose answer was lost, are left alone."""
+        """Store records; those already there, from a try whose answer was lost, are left alone."""
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         async with self._engine.begin() as connection:
             await connection.execute(insert(audit_records).on_conflict_do_nothing(), list(map(_row, records)))
 
     async def page(self, audit_filter: AuditFilter, page: Page) -> tuple[list[AuditRecord], str]:
-        """Return a page of the records that are wanted, the newest first, and the token of the next."""
+        """Return a page of the records that pass the filter, the newest first, and the token of the next page."""
         statement = select(audit_records).where(*_conditions(audit_filter))
         async with self._engine.begin() as connection:
             return await read_page(
@@ -45,7 +45,7 @@ class AuditStore:
 
 
 async def remove_expired(connection: AsyncConnection, before: datetime) -> int:
-    """Forget the calls that ended before a moment; return how many."""
+    """Remove the records of calls that ended before a moment; return how many."""
     return (await connection.execute(delete(audit_records).where(audit_records.c.time < before))).rowcount
 
 

@@ -1,4 +1,4 @@
-"""Between the contract's messages and records."""
+"""Converts between messages and audit records, and finds what a call named."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ _NO_RESOURCES: Final = {"request", "message", "permission"}
 
 
 def recorded_methods(services: Iterable[str]) -> frozenset[str]:
-    """Return the paths of those RPCs of services (full names) that change something, and are not a coordinator's."""
+    """Return the paths of the RPCs of services (full names) that change something and are not for coordinators."""
     return frozenset(
         f"/{service.full_name}/{method.name}"
         for service in map(Default().FindServiceByName, services)
@@ -35,7 +35,7 @@ def recorded_methods(services: Iterable[str]) -> frozenset[str]:
 
 
 def resources_of(request: Message | None, answer: Message | None) -> tuple[str, ...]:
-    """Return what a call named, and what it made, such as job/job-01kb2v."""
+    """Return the resources that a call named, and those that it made, written like job/job-01kb2v."""
     named = [] if request is None else list(_ids(request))
     made = [] if answer is None else list(_made(answer))
     return tuple(dict.fromkeys(named + made))[:MAX_RESOURCES]
@@ -54,7 +54,7 @@ def audit_filter_from_proto(check: Validator, request: pb.ListAuditRecordsReques
 
 
 def record_to_proto(record: AuditRecord) -> pb.AuditRecord:
-    """Write a record."""
+    """Convert a record into its message."""
     return pb.AuditRecord(
         time=timestamp_to_proto(record.time),
         caller=record.caller,
@@ -78,18 +78,18 @@ def _ids(message: Message) -> Iterator[str]:
                 for part in value if field.is_repeated else (value,):
                     yield from _ids(part)
         elif (id_field := _ID_FIELD.fullmatch(field.name)) and id_field[1] not in _NO_RESOURCES:
-            for thing_id in value if field.is_repeated else (value,):
-                if isinstance(thing_id, str) and is_id(thing_id):
-                    yield f"{id_field[1]}/{thing_id}"
+            for resource_id in value if field.is_repeated else (value,):
+                if isinstance(resource_id, str) and is_id(resource_id):
+                    yield f"{id_field[1]}/{resource_id}"
 
 
 def _made(answer: Message) -> Iterator[str]:
-    """Give an answer's own ids and the first of each thing in it, as job_id in job: of that it tells more."""
+    """Yield the ids in an answer itself, and each resource's own id in it, such as job_id in `job`."""
     for field, value in answer.ListFields():
         if field.is_repeated:
             continue
         if field.message_type is None:
             if (id_field := _ID_FIELD.fullmatch(field.name)) and isinstance(value, str) and is_id(value):
                 yield f"{id_field[1]}/{value}"
-        elif thing_id := getattr(value, f"{field.name}_id", ""):
-            yield f"{field.name}/{thing_id}"
+        elif resource_id := getattr(value, f"{field.name}_id", ""):
+            yield f"{field.name}/{resource_id}"

@@ -1,4 +1,4 @@
-"""Tokens that were looked up just now, so that a caller of many calls does not ask the database at each."""
+"""Caches tokens that were looked up just now, so that not every call of a caller asks the database."""
 
 import asyncio
 import time
@@ -11,65 +11,65 @@ from services.gateway.door.tokens.store import SECRET_PREFIX, TokenStore, hash_o
 from services.gateway.values.principal import Principal
 
 FRESH_SECONDS = 2.0
-"""How long an answer of the database holds; and so how late, at most, a revocation is known on another cell."""
+"""How long an answer of the database is used; another cell learns of a revocation at most this much later."""
 
 _MAX_KNOWN = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Lookup:
     at: float
     answer: "asyncio.Task[Principal | None]"
 
 
 class CachedTokens:
-    """The database's tokens as a `TokenSource`. Those who ask for one at the same time share one look."""
+    """The database's tokens as a `TokenSource`. Calls that ask for one token at the same time share one lookup."""
 
     def __init__(self, store: TokenStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
-        self._looks: OrderedDict[bytes, _Look] = OrderedDict()
-        self._opened: OrderedDict[bytes, None] = OrderedDict()
+        self._lookups: OrderedDict[bytes, _Lookup] = OrderedDict()
+        self._valid: OrderedDict[bytes, None] = OrderedDict()
 
     def is_at_hand(self, token: str) -> bool:
-        """See TokenSource: it is none of these tokens, or has opened here, and not failed since."""
-        return not token.startswith(SECRET_PREFIX) or hash_of(token) in self._opened
+        """True when the token is not of this kind, or has been valid here and has not failed since."""
+        return not token.startswith(SECRET_PREFIX) or hash_of(token) in self._valid
 
-    async def principal(self, token: str, shown: Credentials) -> Principal | None:  # noqa: ARG002 - it knows a token by itself
-        """See TokenSource. Raises Unavailable while the database is away."""
+    async def principal(self, token: str, shown: Credentials) -> Principal | None:  # noqa: ARG002 - the token is enough
+        """Return whom a token stands for, if it is valid. Raises Unavailable while the database is away."""
         if not token.startswith(SECRET_PREFIX):
             return None
         key, now = hash_of(token), self._clock()
-        look = self._looks.get(key)
-        if look is None or now - look.at > FRESH_SECONDS:
-            look = self._looks[key] = _Look(now, asyncio.create_task(self._look(token)))
-            self._looks.move_to_end(key)
-            if len(self._looks) > _MAX_KNOWN:
-                self._looks.popitem(last=False)
+        lookup = self._lookups.get(key)
+        if lookup is None or now - lookup.at > FRESH_SECONDS:
+            lookup = self._lookups[key] = _Lookup(now, asyncio.create_task(self._look_up(token)))
+            self._lookups.move_to_end(key)
+            if len(self._lookups) > _MAX_KNOWN:
+                self._lookups.popitem(last=False)
         try:
-            # Shielded: one caller that leaves takes the answer from nobody.
-            principal = await asyncio.shield(look.answer)
+            # Shielded: a caller that is cancelled must not cancel the lookup that others wait for.
+            principal = await asyncio.shield(lookup.answer)
         except Exception:
-            self._drop(key, look)
+            self._drop(key, lookup)
             raise
-        if principal is None:  # whoever tries tokens fills nothing
-            self._drop(key, look)
-            self._opened.pop(key, None)
+        if principal is None:  # guessed tokens must not fill the cache
+            self._drop(key, lookup)
+            self._valid.pop(key, None)
         else:
-            self._opened[key] = None
-            self._opened.move_to_end(key)
-            if len(self._opened) > _MAX_KNOWN:
-                self._opened.popitem(last=False)
+            self._valid[key] = None
+            self._valid.move_to_end(key)
+            if len(self._valid) > _MAX_KNOWN:
+                self._valid.popitem(last=False)
         return principal
 
     def clear(self) -> None:
-        """Ask the database again from now on: a token was revoked here, or made."""
-        self._looks.clear()
+        """Ask the database again from now on: a token was revoked or made on this cell."""
+        self._lookups.clear()
 
-    async def _look(self, token: str) -> Principal | None:
-        stored = await self._store.shown(token)
+    async def _look_up(self, token: str) -> Principal | None:
+        stored = await self._store.find_valid(token)
         return None if stored is None else stored.principal
 
-    def _drop(self, key: bytes, look: _Look) -> None:
-        if self._looks.get(key) is look:
-            del self._looks[key]
+    def _drop(self, key: bytes, lookup: _Lookup) -> None:
+        if self._lookups.get(key) is lookup:
+            del self._lookups[key]

@@ -19,23 +19,21 @@ Context = aio.ServicerContext[Any, Any]
 class TokenServicer(TokenServiceServicer):
     """Serves boatyard.gateway.v1.TokenService."""
 
-    def __init__(self, tokens: TokenStore, known: CachedTokens) -> None:
+    def __init__(self, tokens: TokenStore, cache: CachedTokens) -> None:
         self._tokens = tokens
-        self._known = known
+        self._cache = cache
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenResponse:
-        """See the contract."""
         scope.check_all()
         with Validator() as check:
             token = wire.token_from_proto(check, request, current_principal().name)
             key = check.idempotency_key(request, request.request_id)
         secret = new_secret()
         token = await self._tokens.create(token, secret, key)
-        self._known.clear()
+        self._cache.clear()
         return pb.CreateTokenResponse(token=wire.token_to_proto(token), secret=secret)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
-        """See the contract."""
         scope.check_all()
         with Validator() as check:
             page = check.page(request, request.page_size, request.page_token)
@@ -43,10 +41,9 @@ class TokenServicer(TokenServiceServicer):
         return pb.ListTokensResponse(tokens=map(wire.token_to_proto, tokens), next_page_token=following)
 
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Context) -> pb.RevokeTokenResponse:
-        """See the contract."""
         scope.check_all()
         with Validator() as check:
             token_id = check.required_id("token_id", request.token_id)
         token = await self._tokens.revoke(token_id)
-        self._known.clear()
+        self._cache.clear()
         return pb.RevokeTokenResponse(token=wire.token_to_proto(token))

@@ -1,4 +1,4 @@
-"""Tokens in SQL: their hashes, never their secrets. Whether one is good now is the database's clock to say."""
+"""Tokens in SQL: their hashes, never their secrets. The database's clock decides which are valid now."""
 
 import hashlib
 import secrets
@@ -21,7 +21,7 @@ from services.gateway.schema.tokens import tokens
 from services.gateway.values.cells import CellKind
 from services.gateway.values.principal import Role, Token
 
-SECRET_PREFIX = "boatyard_"  # noqa: S105 - the part that is no secret: people and scanners know it by that
+SECRET_PREFIX = "boatyard_"  # noqa: S105 - not secret: people and scanners recognize a token by it
 ENDED_RETENTION = timedelta(days=90)
 _USE_STEP = timedelta(minutes=5)
 
@@ -30,31 +30,31 @@ _KEY = (as_number(tokens.c.create_time), tokens.c.token_id)
 
 
 def new_secret() -> str:
-    """Make what a caller will show: 256 random bits."""
+    """Make the secret that a caller will present: 256 random bits."""
     return SECRET_PREFIX + secrets.token_urlsafe(32)
 
 
 def hash_of(secret: str) -> bytes:
-    """Return what is kept of a secret."""
+    """Return the hash of a secret, which is all of it that is stored."""
     return hashlib.sha256(secret.encode()).digest()
 
 
 class TokenStore:
-    """Knows the tokens. Each method is one transaction."""
+    """Stores and finds tokens. Each method is one transaction."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def create(self, token: Token, secret: str, key: IdempotencyKey | None = None) -> Token:
-        """Keep a token; for a request that was made before, return what that one made, which `secret` now opens.
+        """Store a token; for a repeated request, return the token made before, whose secret is `secret` from now on.
 
         Raises NotFound for its projects, AlreadyExists (REQUEST_ID_REUSED).
         """
         async with self._engine.begin() as connection:
             earlier = await idempotency.claim(connection, key, token.token_id)
             if earlier is not None:
-                again = update(tokens).where(tokens.c.token_id == earlier).values(hash=hash_of(secret))
-                await connection.execute(again)
+                replace_secret = update(tokens).where(tokens.c.token_id == earlier).values(hash=hash_of(secret))
+                await connection.execute(replace_secret)
                 return await _get(connection, earlier)
             for project_id in token.projects:
                 await PROJECTS.get(connection, project_id, hold="share")
@@ -62,10 +62,10 @@ class TokenStore:
             await connection.execute(insert(tokens).values(values | {"hash": hash_of(secret)}))
             return token
 
-    async def shown(self, secret: str) -> Token | None:
-        """Return the token that a caller has shown, if it is good now; note its use, once in 5 minutes."""
+    async def find_valid(self, secret: str) -> Token | None:
+        """Return the token with this secret if it is valid now; record its use, at most once in 5 minutes."""
         async with self._engine.begin() as connection:
-            query = select(*_COLUMNS, NOW.label("now")).where(tokens.c.hash == hash_of(secret), _good())
+            query = select(*_COLUMNS, NOW.label("now")).where(tokens.c.hash == hash_of(secret), _is_valid())
             row = (await connection.execute(query)).mappings().first()
             if row is None:
                 return None
@@ -73,13 +73,13 @@ class TokenStore:
             now: datetime = values.pop("now")
             token = Token(**values)
             if token.last_use_time is None or now - token.last_use_time > _USE_STEP:
-                used = update(tokens).where(tokens.c.token_id == token.token_id)
-                await connection.execute(used.values(last_use_time=now))
+                record_use = update(tokens).where(tokens.c.token_id == token.token_id)
+                await connection.execute(record_use.values(last_use_time=now))
             return token
 
     async def page(self, page: Page, *, ended: bool) -> tuple[list[Token], str]:
-        """Return a page of tokens, the newest first: those that are good, or all of them."""
-        statement = select(*_COLUMNS) if ended else select(*_COLUMNS).where(_good())
+        """Return a page of tokens, the newest first: the valid ones, or with `ended` all of them."""
+        statement = select(*_COLUMNS) if ended else select(*_COLUMNS).where(_is_valid())
         async with self._engine.begin() as connection:
             return await read_page(
                 connection,
@@ -90,39 +90,42 @@ class TokenStore:
             )
 
     async def bind(self, token_id: str, coordinator_id: str) -> str:
-        """Make a coordinator's token that one's, if it is nobody's yet; return whose it is.
+        """Bind a token to a coordinator, if it is not bound yet; return the id of the coordinator that it is bound to.
 
-        Empty: it is nobody's, and does not become this one's, for another good token is, or the id is a gateway's cell.
+        The id is empty if the token stays unbound, because another valid token is bound to this coordinator, or the id
+        is that of a gateway's cell.
         """
         own, others = tokens.c.token_id == token_id, tokens.c.coordinator_id == coordinator_id
         cell = select(cells.c.cell_id).where(cells.c.cell_id == coordinator_id, cells.c.kind == CellKind.GATEWAY)
         async with self._engine.begin() as connection:
-            # One at a time, by the locks of all: of two tokens that are shown as one coordinator for the first time the
-            # second is to see the first.
-            every = select(tokens.c.token_id).where(tokens.c.role == Role.COORDINATOR).order_by(tokens.c.token_id)
-            await connection.execute(every.with_for_update())
-            free = ~select(tokens.c.token_id).where(others, _good()).exists() & ~cell.exists()
-            first = update(tokens).where(own, tokens.c.coordinator_id == "", free)
-            await connection.execute(first.values(coordinator_id=coordinator_id))
+            # Locking all coordinators' tokens makes this happen one at a time: when two tokens are used for the same
+            # coordinator for the first time, the second transaction has to see what the first one wrote.
+            all_tokens = select(tokens.c.token_id).where(tokens.c.role == Role.COORDINATOR).order_by(tokens.c.token_id)
+            await connection.execute(all_tokens.with_for_update())
+            free = ~select(tokens.c.token_id).where(others, _is_valid()).exists() & ~cell.exists()
+            bind = update(tokens).where(own, tokens.c.coordinator_id == "", free)
+            await connection.execute(bind.values(coordinator_id=coordinator_id))
             return (await _get(connection, token_id)).coordinator_id
 
     async def revoke(self, token_id: str) -> Token:
-        """Take a token back; once more does nothing. Raises NotFound."""
-        first = func.coalesce(tokens.c.revoke_time, NOW, type_=BigInteger)
+        """Revoke a token; revoking it again changes nothing. Raises NotFound."""
+        first_revocation = func.coalesce(tokens.c.revoke_time, NOW, type_=BigInteger)
         async with self._engine.begin() as connection:
-            await connection.execute(update(tokens).where(tokens.c.token_id == token_id).values(revoke_time=first))
+            await connection.execute(
+                update(tokens).where(tokens.c.token_id == token_id).values(revoke_time=first_revocation)
+            )
             return await _get(connection, token_id)
 
 
 async def remove_expired(connection: AsyncConnection, before: datetime) -> int:
-    """Forget the tokens that ended before a moment; return how many."""
+    """Remove the tokens that ended before a moment; return how many."""
     ended = or_(tokens.c.revoke_time < before, tokens.c.expire_time < before)
     return (await connection.execute(delete(tokens).where(ended))).rowcount
 
 
-def _good() -> ColumnElement[bool]:
-    lasting = or_(tokens.c.expire_time.is_(None), tokens.c.expire_time > NOW)
-    return lasting & tokens.c.revoke_time.is_(None)
+def _is_valid() -> ColumnElement[bool]:
+    unexpired = or_(tokens.c.expire_time.is_(None), tokens.c.expire_time > NOW)
+    return unexpired & tokens.c.revoke_time.is_(None)
 
 
 async def _get(connection: AsyncConnection, token_id: str) -> Token:

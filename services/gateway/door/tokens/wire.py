@@ -1,4 +1,4 @@
-"""Tokens between messages and values."""
+"""Converts tokens between messages and values."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -12,15 +12,15 @@ from services.gateway.wire.times import timestamp_to_proto
 from services.gateway.wire.validation import Validator
 
 _MAX_PROJECTS: Final = 100
-_LONGEST: Final = timedelta(days=3653)
+_MAX_LIFETIME: Final = timedelta(days=3653)
 
 
 def token_from_proto(check: Validator, request: auth_pb2.CreateTokenRequest, creator: str) -> Token:
-    """Read a token that is to be made."""
+    """Read the token that a request asks for, with a new id."""
     token_id, now = new_id("token"), datetime.now(UTC)
     name = check.line("name", request.name)
     if name.strip() == FIRST_ADMINISTRATOR:
-        check.add("name", f"must not be `{FIRST_ADMINISTRATOR}`, as the first administrator is called in records")
+        check.add("name", f"must not be `{FIRST_ADMINISTRATOR}`: records call the first administrator so")
     if len(request.project_ids) > _MAX_PROJECTS:
         check.add("project_ids", f"must be at most {_MAX_PROJECTS}")
     for index, project_id in enumerate(request.project_ids[:_MAX_PROJECTS]):
@@ -30,7 +30,7 @@ def token_from_proto(check: Validator, request: auth_pb2.CreateTokenRequest, cre
         check.add("coordinator_id", "is for a token of role COORDINATOR")
     expire_time = None
     if request.HasField("lifetime"):
-        expire_time = now + check.duration("lifetime", request.lifetime, _LONGEST)
+        expire_time = now + check.duration("lifetime", request.lifetime, _MAX_LIFETIME)
     return Token(
         token_id=token_id,
         name=name.strip() or token_id,
@@ -44,7 +44,7 @@ def token_from_proto(check: Validator, request: auth_pb2.CreateTokenRequest, cre
 
 
 def token_to_proto(token: Token) -> auth_pb2.Token:
-    """Write a token."""
+    """Convert a token into its message."""
     return auth_pb2.Token(
         token_id=token.token_id,
         name=token.name,

@@ -1,4 +1,4 @@
-"""Who is let in, to what: asked over a real server, as the gateway's callers are."""
+"""Who is let in, and to what: over a real server, as the gateway's callers see it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,8 +23,8 @@ TOKENS = {role.value: Principal(role.lower(), role) for role in Role} | {
 }
 
 
-class Known:
-    """Knows some tokens, and counts how often it was asked; who was let in is at hand."""
+class CountingSource:
+    """Knows some tokens, and records what it was asked; a token that was let in is at hand."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -43,8 +43,8 @@ async def whoami(_text: str) -> str:
 
 
 @asynccontextmanager
-async def asking(echo: Echo, token: str | None, required: dict[str, Role]) -> AsyncIterator[EchoStub]:
-    authenticator = GatewayAuthenticator([AdminToken("first"), Known()], required)
+async def echo_stub(echo: Echo, token: str | None, required: dict[str, Role]) -> AsyncIterator[EchoStub]:
+    authenticator = GatewayAuthenticator([AdminToken("first"), CountingSource()], required)
     async with (
         serving(echo.registration(), authenticator=authenticator) as server,
         open_channel(server.address, token) as channel,
@@ -53,7 +53,7 @@ async def asking(echo: Echo, token: str | None, required: dict[str, Role]) -> As
 
 
 async def answer(token: str | None, required: dict[str, Role], echo: Echo | None = None) -> str:
-    async with asking(echo or Echo(whoami), token, required) as stub:
+    async with echo_stub(echo or Echo(whoami), token, required) as stub:
         try:
             return (await stub.unary(b"x")).decode()
         except grpc.aio.AioRpcError as error:
@@ -99,7 +99,7 @@ async def test_a_token_of_one_project_sees_no_other() -> None:
         return ",".join(scope.visible() or ())
 
     required = {UNARY: Role.VIEWER}
-    async with asking(Echo(look), "of-a", required) as stub:
+    async with echo_stub(Echo(look), "of-a", required) as stub:
         assert await stub.unary(b"a") == b"a"
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.unary(b"b")
@@ -114,28 +114,28 @@ def test_work_of_our_own_sees_everything() -> None:
 
 async def test_tokens_that_come_in_a_flood_are_not_asked_about_and_who_was_let_in_stays_in() -> None:
     now = 0.0
-    known = Known()
+    source = CountingSource()
     authenticator = GatewayAuthenticator(
-        [AdminToken("first"), known], {"/a/B": Role.VIEWER}, FailureLimiter(lambda: now)
+        [AdminToken("first"), source], {"/a/B": Role.VIEWER}, FailureLimiter(lambda: now)
     )
 
-    async def show(token: str | None, peer: str = "ipv4:192.0.2.1:40000", *, is_again: bool = False) -> str:
+    async def authenticate(token: str | None, peer: str = "ipv4:192.0.2.1:40000", *, is_again: bool = False) -> str:
         return await authenticator.authenticate(Credentials(token, "/a/B", peer, {}, is_again=is_again))
 
-    await show("VIEWER")
+    await authenticate("VIEWER")
     for number in range(MAX_FAILURES):
         with pytest.raises(Unauthenticated):
-            await show(f"guess-{number}", f"ipv4:192.0.2.1:{number}")
-    asked = len(known.asked)
+            await authenticate(f"guess-{number}", f"ipv4:192.0.2.1:{number}")
+    asked = len(source.asked)
     for token in ("guess", None, "OPERATOR"):
         with pytest.raises(TooManyFailuresError) as refused:
-            await show(token)
+            await authenticate(token)
         assert refused.value.retry_after is not None
         assert 0 < refused.value.retry_after <= 1
-    assert len(known.asked) == asked, "nobody was asked"
-    assert [await show("first"), await show("VIEWER")] == ["admin", "viewer"]
-    assert await show("OPERATOR", "ipv4:192.0.2.2:1") == "operator", "from elsewhere"
-    with pytest.raises(Unauthenticated):  # and not put off: a stream whose token was revoked ends
-        await show("revoked", is_again=True)
+    assert len(source.asked) == asked, "nobody was asked"
+    assert [await authenticate("first"), await authenticate("VIEWER")] == ["admin", "viewer"]
+    assert await authenticate("OPERATOR", "ipv4:192.0.2.2:1") == "operator", "from elsewhere"
+    with pytest.raises(Unauthenticated):  # not TooManyFailures: a stream whose token was revoked ends
+        await authenticate("revoked", is_again=True)
     now += 1
-    assert await show("ADMIN") == "admin", "for the others it is a matter of waiting"
+    assert await authenticate("ADMIN") == "admin", "for the others it is a matter of waiting"

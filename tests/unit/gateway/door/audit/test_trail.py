@@ -1,4 +1,4 @@
-"""What becomes of records on their way to the database."""
+"""What happens to audit records on their way to the database."""
 
 import asyncio
 import contextlib
@@ -17,10 +17,10 @@ from tests.contract.test_audit import RECORD
 
 
 class Database(AuditStore):
-    """Stands in for the store where a test says when it is away."""
+    """Stands in for the store; a test says when it is away."""
 
     def __init__(self) -> None:
-        self.kept: list[str] = []
+        self.stored: list[str] = []
         self.away = False
         self.tries = 0
 
@@ -28,7 +28,7 @@ class Database(AuditStore):
         self.tries += 1
         if self.away:
             raise Unavailable("DATABASE_UNAVAILABLE", "away")
-        self.kept += [record.record_id for record in records]
+        self.stored += [record.record_id for record in records]
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +48,9 @@ async def running(trail: AuditTrail) -> AsyncIterator[None]:
             await task
 
 
-async def until(holds: Callable[[], object]) -> None:
+async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
-        while not holds():
+        while not condition():
             await asyncio.sleep(0.001)
 
 
@@ -67,8 +67,8 @@ async def test_an_outage_is_waited_out_in_order() -> None:
             trail.note(record)
         await until(lambda: database.tries > 2)
         database.away = False
-        await until(lambda: len(database.kept) == 1200)
-    assert database.kept == [record.record_id for record in records(1200)]
+        await until(lambda: len(database.stored) == 1200)
+    assert database.stored == [record.record_id for record in records(1200)]
 
 
 async def test_what_waits_at_the_end_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,8 +78,8 @@ async def test_what_waits_at_the_end_is_written(monkeypatch: pytest.MonkeyPatch)
     async with running(trail):
         trail.note(RECORD)
         await asyncio.sleep(0.01)
-        assert database.kept == []
-    assert database.kept == ["r0"]
+        assert database.stored == []
+    assert database.stored == ["r0"]
 
 
 async def test_memory_is_bounded_and_no_call_fails_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ async def test_memory_is_bounded_and_no_call_fails_for_it(monkeypatch: pytest.Mo
     for record in records(8):
         trail.note(record)
     async with running(trail):
-        await until(lambda: len(database.kept) == 5)
+        await until(lambda: len(database.stored) == 5)
 
 
 async def test_a_flood_of_calls_by_nobody_is_cut_and_everything_else_is_kept() -> None:
@@ -102,5 +102,5 @@ async def test_a_flood_of_calls_by_nobody_is_cut_and_everything_else_is_kept() -
     now = 6.5
     trail.note(replace(RECORD, record_id="later", caller=""))
     async with running(trail):
-        await until(lambda: "later" in database.kept)
-    assert database.kept == [*(f"r{number}" for number in range(10)), "somebody", "later"]
+        await until(lambda: "later" in database.stored)
+    assert database.stored == [*(f"r{number}" for number in range(10)), "somebody", "later"]

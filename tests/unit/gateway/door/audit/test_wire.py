@@ -1,4 +1,4 @@
-"""What of a call is recorded."""
+"""What is recorded of a call."""
 
 from boatyard.gateway.v1 import audit_pb2, auth_pb2, catalog_pb2, coordinator_pb2, job_pb2, runtime_pb2
 
@@ -20,8 +20,8 @@ def test_what_a_call_named_and_made() -> None:
     request = job_pb2.CreateJobRequest(
         request_id="one", spec=job_pb2.JobSpec(project_id="harbour", worker_id="ann", labels={"job_id": "a-label"})
     )
-    made = job_pb2.Job(job_id="job-1", spec=request.spec, execution_ids=["exec-1"])
-    assert wire.resources_of(request, job_pb2.CreateJobResponse(job=made)) == (
+    job = job_pb2.Job(job_id="job-1", spec=request.spec, execution_ids=["exec-1"])
+    assert wire.resources_of(request, job_pb2.CreateJobResponse(job=job)) == (
         "project/harbour",
         "worker/ann",
         "job/job-1",
@@ -38,7 +38,7 @@ def test_what_a_call_named_and_made() -> None:
 
 
 def test_no_words_of_a_request_and_not_too_many_names() -> None:
-    many = catalog_pb2.WorkItem(title="a title", related_work_item_ids=[f"item-{number}" for number in range(50)])
-    found = wire.resources_of(catalog_pb2.CreateWorkItemRequest(work_item=many), None)
-    assert len(found) == wire.MAX_RESOURCES
+    work_item = catalog_pb2.WorkItem(title="a title", related_work_item_ids=[f"item-{number}" for number in range(50)])
+    resources = wire.resources_of(catalog_pb2.CreateWorkItemRequest(work_item=work_item), None)
+    assert len(resources) == wire.MAX_RESOURCES
     assert wire.resources_of(job_pb2.GetJobRequest(job_id="No id: a sentence"), None) == ()

@@ -1,4 +1,4 @@
-"""How fresh what is known of tokens is, and what it costs the database."""
+"""How fresh cached tokens are, and what they cost the database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,18 +17,18 @@ from services.gateway.door.tokens.cache import CachedTokens
 from services.gateway.door.tokens.store import TokenStore, new_secret
 from services.gateway.values.principal import Role, Token
 
-SHOWN = Credentials(None, "/a/B", "ipv4:127.0.0.1:1", {})
+CREDENTIALS = Credentials(None, "/a/B", "ipv4:127.0.0.1:1", {})
 
 
-class Counting(TokenStore):
-    looks = 0
+class CountingStore(TokenStore):
+    lookups = 0
     away = False
 
-    async def shown(self, secret: str) -> Token | None:
-        self.looks += 1
+    async def find_valid(self, secret: str) -> Token | None:
+        self.lookups += 1
         if self.away:
             raise Unavailable("DATABASE_UNAVAILABLE", "away")
-        return await super().shown(secret)
+        return await super().find_valid(secret)
 
 
 class Clock:
@@ -39,10 +39,10 @@ class Clock:
 
 
 @pytest_asyncio.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Counting]:
+async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
     engine = open_database(sqlite_url(tmp_path / "db"))
     await migrate(engine, "services.gateway.migrations")
-    yield Counting(engine)
+    yield CountingStore(engine)
     await engine.dispose()
 
 
@@ -60,61 +60,61 @@ async def made(store: TokenStore, token_id: str) -> str:
     return secret
 
 
-async def test_many_calls_are_one_look_and_a_revocation_is_known_in_time(store: Counting) -> None:
+async def test_many_calls_are_one_look_and_a_revocation_is_known_in_time(store: CountingStore) -> None:
     clock = Clock()
     tokens = CachedTokens(store, clock)
     secret = await made(store, "t")
-    answers = await asyncio.gather(*(tokens.principal(secret, SHOWN) for _ in range(50)))
+    answers = await asyncio.gather(*(tokens.principal(secret, CREDENTIALS) for _ in range(50)))
     assert {principal.name for principal in answers if principal} == {"t"}
-    assert store.looks == 1
+    assert store.lookups == 1
     await store.revoke("t")  # on another cell: nobody tells this one
-    assert await tokens.principal(secret, SHOWN) is not None
+    assert await tokens.principal(secret, CREDENTIALS) is not None
     clock.now += cache.FRESH_SECONDS + 0.001
-    assert await tokens.principal(secret, SHOWN) is None
+    assert await tokens.principal(secret, CREDENTIALS) is None
     assert cache.FRESH_SECONDS < 5, "as the contract says"
 
 
-async def test_one_revoked_here_is_out_at_once(store: Counting) -> None:
+async def test_one_revoked_here_is_out_at_once(store: CountingStore) -> None:
     tokens = CachedTokens(store)
     secret = await made(store, "t")
-    assert await tokens.principal(secret, SHOWN) is not None
+    assert await tokens.principal(secret, CREDENTIALS) is not None
     await store.revoke("t")
     tokens.clear()
-    assert await tokens.principal(secret, SHOWN) is None
+    assert await tokens.principal(secret, CREDENTIALS) is None
 
 
-async def test_guesses_fill_nothing_and_strange_ones_cost_nothing(store: Counting) -> None:
+async def test_guesses_fill_nothing_and_strange_ones_cost_nothing(store: CountingStore) -> None:
     tokens = CachedTokens(store)
     for _ in range(3):
-        assert await tokens.principal("boatyard_guess", SHOWN) is None
-        assert await tokens.principal("anything", SHOWN) is None
-    assert (store.looks, len(tokens._looks)) == (3, 0)
+        assert await tokens.principal("boatyard_guess", CREDENTIALS) is None
+        assert await tokens.principal("anything", CREDENTIALS) is None
+    assert (store.lookups, len(tokens._lookups)) == (3, 0)
 
 
-async def test_no_more_are_kept_than_a_thousand(store: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_more_are_kept_than_a_thousand(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_MAX_KNOWN", 3)
     tokens = CachedTokens(store)
     for number in range(5):
-        assert await tokens.principal(await made(store, f"t{number}"), SHOWN)
-    assert len(tokens._looks) == 3
+        assert await tokens.principal(await made(store, f"t{number}"), CREDENTIALS)
+    assert len(tokens._lookups) == 3
 
 
-async def test_an_outage_is_said_and_not_remembered(store: Counting) -> None:
+async def test_an_outage_is_said_and_not_remembered(store: CountingStore) -> None:
     tokens = CachedTokens(store)
     secret = await made(store, "t")
     store.away = True
     with pytest.raises(Unavailable):
-        await tokens.principal(secret, SHOWN)
+        await tokens.principal(secret, CREDENTIALS)
     store.away = False
-    assert await tokens.principal(secret, SHOWN) is not None
+    assert await tokens.principal(secret, CREDENTIALS) is not None
 
 
-async def test_a_caller_that_leaves_takes_the_answer_from_nobody(store: Counting) -> None:
+async def test_a_caller_that_leaves_takes_the_answer_from_nobody(store: CountingStore) -> None:
     tokens = CachedTokens(store)
     secret = await made(store, "t")
-    leaving = asyncio.create_task(tokens.principal(secret, SHOWN))
-    staying = asyncio.create_task(tokens.principal(secret, SHOWN))
+    leaving = asyncio.create_task(tokens.principal(secret, CREDENTIALS))
+    staying = asyncio.create_task(tokens.principal(secret, CREDENTIALS))
     await asyncio.sleep(0)
     leaving.cancel()
     assert await staying is not None
-    assert store.looks == 1
+    assert store.lookups == 1

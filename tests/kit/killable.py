@@ -1,7 +1,7 @@
-"""The git service's parts hard at work, to be killed.
+"""Processes that keep the git service's parts busy, in order to be killed.
 
-`python -m tests.kit.mortal` reads one JSON order a line, forks a process that carries it out for ever, and says its
-pid, then `ended`. Forked, for a start of the interpreter takes longer than most of what is to be killed.
+`python -m tests.kit.killable` reads one JSON order a line, forks a worker that carries it out for ever, and prints its
+pid, and `ended by` when it has ended. Starting an interpreter would take longer than most of the steps to interrupt.
 """
 
 import asyncio
@@ -20,39 +20,39 @@ from services.common.errors import Exhausted
 from services.git.model import Base, Remote, SnapshotSpec, StartPoint, WorkingTree
 from tests.kit.gitservice import GitParts, git_parts
 
-# Small enough that something is evicted again and again.
+# Short, so that bases are evicted again and again.
 SETTINGS = {"base_grace_seconds": 0, "lock_seconds": 20}
 
 
-class Mortals:
-    """Starts and kills such processes, one at a time."""
+class KillableWorkers:
+    """Starts and kills workers, one at a time."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.kit.mortal"]
-        self._mother = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "tests.kit.killable"]
+        self._forker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, order: dict[str, Any]) -> int:
-        """Start one and return its pid."""
-        assert self._mother.stdin
-        self._mother.stdin.write(json.dumps(order) + "\n")
-        self._mother.stdin.flush()
+        """Start a worker; return its pid."""
+        assert self._forker.stdin
+        self._forker.stdin.write(json.dumps(order) + "\n")
+        self._forker.stdin.flush()
         return int(self._line())
 
     def kill(self, pid: int) -> None:
-        """Kill it, and wait until it is gone."""
+        """Kill the worker, and wait until it is gone."""
         os.kill(pid, signal.SIGKILL)
         assert self._line() == f"ended by {signal.SIGKILL}", "it ended by itself"
 
     def close(self) -> None:
-        self._mother.communicate(timeout=20)
+        self._forker.communicate(timeout=20)
 
     def _line(self) -> str:
-        assert self._mother.stdout
-        return self._mother.stdout.readline().strip()
+        assert self._forker.stdout
+        return self._forker.stdout.readline().strip()
 
 
 async def work(order: dict[str, Any]) -> None:
-    """Fetch, build whole trees and layers, take snapshots and evict, in an order that the seed says."""
+    """Fetch, build whole trees and layers, take snapshots and evict, in an order that the seed determines."""
     rng = random.Random(order["seed"])
     remotes = [Remote(f"repo-{number}", path) for number, path in enumerate(order["remotes"])]
     tree = WorkingTree(Path(order["tree"]), (Path(order["objects"]),))
@@ -77,9 +77,9 @@ def main() -> None:
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            nothing = os.open(os.devnull, os.O_RDWR)
+            null = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1):
-                os.dup2(nothing, descriptor)
+                os.dup2(null, descriptor)
             try:
                 asyncio.run(work(json.loads(line)))
             finally:
