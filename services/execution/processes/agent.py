@@ -25,7 +25,7 @@ class Agent(Protocol):
 
     @property
     def status(self) -> int | None:
-        """A descriptor; whenever it becomes readable, `read_status` is to be called. None where there is none."""
+        """A descriptor that calls for `read_status` whenever it becomes readable; None if there is none."""
         ...
 
     def read_status(self) -> bool:
