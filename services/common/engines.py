@@ -1,6 +1,6 @@
-"""The engines that drive agents, by what can be asked of them: nobody but an engine's own room asks which one it is.
+"""The engines that drive agents, described by traits: only an engine's own package asks which engine it is.
 
-A new engine is a row here, its message in the contract, and a room in `services.execution.engines`.
+A new engine needs a row here, a message in the contract, and a package in `services.execution.engines`.
 """
 
 from collections.abc import Mapping
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from typing import Final
 
 DEFAULT_ENGINE: Final = "command"
-"""The engine of an agent for which nobody has said another."""
+"""The engine of an agent for which no other is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineTraits:
-    """What the rest of us needs to know of an engine."""
+    """What the rest of Boatyard needs to know about an engine."""
 
     runs_command: bool
-    """Its agent is a command line of the job's: it is told by its environment what it is to know beside its prompt,
-    and may get the prompt as an argument. Any other is given model, system prompt and prompt by itself."""
+    """The agent is a command line from the job: its environment tells it what it needs to know besides the prompt, and
+    the prompt may be one of its arguments. Any other engine is given model, system prompt and prompt itself."""
     needs_model: bool
-    """It asks a model: one must be named, and the execution service must have what reaches it."""
+    """The engine asks a model: one must be named, and the execution service must have credentials for it."""
     has_terminal: bool
-    """Its agent can be started on a terminal, and typed on."""
+    """The agent can be started on a terminal that people type on."""
     takes_messages: bool
-    """Its agent can be told something while it works."""
+    """The agent can receive messages while it works."""
     asks_permission: bool
-    """It can ask somebody before a tool is called."""
+    """The engine can ask a person for permission before a tool is called."""
 
 
 ENGINES: Final[Mapping[str, EngineTraits]] = {
@@ -36,9 +36,9 @@ ENGINES: Final[Mapping[str, EngineTraits]] = {
         runs_command=False, needs_model=True, has_terminal=False, takes_messages=True, asks_permission=True
     ),
 }
-"""Those that there are, in the order in which people are told of them."""
+"""All engines, in the order in which people see them listed."""
 
 
 def traits(engine: str) -> EngineTraits:
-    """Return what can be asked of an engine; of one that is not known here, as of the default."""
+    """Return the traits of an engine; those of the default engine when the name is unknown here."""
     return ENGINES.get(engine, ENGINES[DEFAULT_ENGINE])

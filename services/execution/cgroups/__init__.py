@@ -1,6 +1,6 @@
-"""Control groups: what limits, counts and ends all processes of a run, whatever they call themselves.
+"""Control groups: they limit, count and end all processes of a run, whatever those call themselves.
 
-`group` is what a runner makes and uses, from the standard library alone; `hierarchies` finds out for the service where
-the machine lets groups be made, and removes what is left of them. Whoever holds a group can end all that is in it, and
-is told how much is left. It knows neither runs nor engines.
+`group` is what a runner makes and uses, with the standard library alone; `hierarchies` finds out for the service where
+the machine lets it make groups, and removes groups that are left. Whoever holds a group can end all processes in it,
+and learns how many are left. This package knows neither runs nor engines.
 """

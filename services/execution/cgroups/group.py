@@ -1,9 +1,9 @@
-"""A run's control group: what limits, counts and ends all its processes, whatever they call themselves.
+"""A run's control group: it limits, counts and ends all its processes, whatever those call themselves.
 
-One run may have a directory in several hierarchies: version 2 has all in one, version 1 has one for each controller,
-and many machines have a bit of both. `ControlGroupHierarchy` says for one controller where groups can be made,
-`ControlGroup` is what was made there. Which hierarchies there are is found out by the service (`cgroups.hierarchies`),
-and told to its runners.
+One run may have a directory in several hierarchies: version 2 has all controllers in one, version 1 has one for each,
+and many machines have some of both. `ControlGroupHierarchy` says for one controller where groups can be made;
+`ControlGroup` is what was made there. The service finds out which hierarchies there are (`cgroups.hierarchies`), and
+passes them to its runners.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ from typing import Self
 from services.execution.model import Vitals
 
 HIERARCHIES_VARIABLE = "BOATYARD_CGROUP_PLACES"
-"""The variable in which the service tells its runners where they can make groups."""
+"""The environment variable in which the service tells its runners where they can make groups."""
 
 OWN_PROCESSES = 3
-"""What a group holds of ours, beside the program: bubblewrap, the namespace's init, and for a moment the runner."""
+"""How many of our processes a group holds: bubblewrap, the namespace's init, and for a moment the runner."""
 
 _RELEASED_WITHIN_S = 0.2
 _NANOSECONDS = 1e9
@@ -42,7 +42,7 @@ class Controller(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ControlGroupHierarchy:
-    """Where groups can be made: version 1 or 2, their parent, and the group to which runners belong themselves."""
+    """Where groups can be made: version 1 or 2, their parent, and the group that runners themselves belong to."""
 
     version: int
     parent: Path
@@ -54,7 +54,7 @@ ControlGroupHierarchies = Mapping[Controller, ControlGroupHierarchy]
 
 @dataclass(frozen=True, slots=True)
 class ControlGroupUsage:
-    """What a group says: how many processes were refused, and how many `killed` by the kernel for want of memory."""
+    """What a group counts, with how many processes were `refused`, or `killed` by the kernel for lack of memory."""
 
     vitals: Vitals
     refused: int = 0
@@ -62,7 +62,7 @@ class ControlGroupUsage:
 
 
 def to_text(hierarchies: ControlGroupHierarchies) -> str:
-    """Write hierarchies down for `from_text`."""
+    """Serialize hierarchies for `from_text`."""
     return json.dumps(
         {
             controller: [hierarchy.version, str(hierarchy.parent), str(hierarchy.home)]
@@ -80,14 +80,14 @@ def from_text(text: str) -> dict[Controller, ControlGroupHierarchy]:
 
 
 def join_new() -> "ControlGroup | None":
-    """Make a group where our environment says, and join it; None where none can be made, or no more."""
+    """Make a group where our environment says, and join it; return None when it says nothing, or that fails."""
     hierarchies = from_text(os.environ.get(HIERARCHIES_VARIABLE, "{}"))
     if not hierarchies:
         return None
     try:
         group = ControlGroup.make(hierarchies, f"{os.getpid()}-{time.time_ns()}")
         group.enter()
-    except OSError as error:  # somebody has removed it since the service looked; without it we measure in /proc
+    except OSError as error:  # removed by somebody since the service looked; without it we measure with /proc
         print(f"no control group: {error}", file=sys.stderr)  # noqa: T201 - a runner has no other log
         return None
     return group
@@ -97,11 +97,11 @@ class ControlGroup:
     """The processes of one run."""
 
     def __init__(self, directories: Mapping[Controller, Path], homes: Mapping[Path, Path]) -> None:
-        """`directories` exist; `homes` are the groups that a runner comes back to from each of them."""
+        """`directories` exist; `homes` are the groups that a runner returns to, by the directory that it leaves."""
         self.directories = dict(directories)
         self._homes = dict(homes)
         self._inside = False
-        self._most_processes = "max"
+        self._max_processes = "max"
         self._refused: int | None = None
 
     @classmethod
@@ -116,28 +116,28 @@ class ControlGroup:
 
     @classmethod
     def of_lost_runner(cls, directories: Mapping[str, str]) -> Self:
-        """Return the group of a runner that was lost, by what it had written down."""
+        """Return the group of a lost runner, from the directories that it had recorded."""
         existing = {
             Controller(controller): Path(path) for controller, path in directories.items() if Path(path).is_dir()
         }
         return cls(existing, {})
 
     def limit(self, memory_bytes: int | None, processes: int | None) -> None:
-        """Set what all processes may use together; None leaves it to the machine. Raises OSError."""
+        """Limit what all processes may use together; None sets no limit. Raises OSError."""
         if memory_bytes is not None and (directory := self.directories.get(Controller.MEMORY)):
             if (directory / "memory.max").exists():
                 (directory / "memory.max").write_text(str(memory_bytes))
-                _set_if_there(directory / "memory.swap.max", "0")
+                _write_if_exists(directory / "memory.swap.max", "0")
             else:
                 (directory / "memory.limit_in_bytes").write_text(str(memory_bytes))
-                _set_if_there(directory / "memory.memsw.limit_in_bytes", str(memory_bytes))
+                _write_if_exists(directory / "memory.memsw.limit_in_bytes", str(memory_bytes))
         if processes is not None:
-            self._most_processes = str(processes + OWN_PROCESSES)
+            self._max_processes = str(processes + OWN_PROCESSES)
 
     def enter(self) -> None:
-        """Put this process, and all that it will start, into the group. It may take 10 ms. Raises OSError."""
+        """Put this process, and all that it will start, into the group. This may take 10 ms. Raises OSError."""
         if directory := self.directories.get(Controller.PROCESSES):
-            (directory / "pids.max").write_text(self._most_processes)
+            (directory / "pids.max").write_text(self._max_processes)
             self._refused = None
         if not self._inside:
             self._inside = True
@@ -145,32 +145,32 @@ class ControlGroup:
                 (directory / "cgroup.procs").write_text("0")
 
     def leave(self) -> None:
-        """Take this process, but none that it has started, out again."""
+        """Take this process out of the group, but none of those that it has started."""
         if self._inside:
             self._inside = False
             for home in self._homes.values():
-                with contextlib.suppress(OSError):  # it is gone; `end` spares us
+                with contextlib.suppress(OSError):  # the home is gone; `end` spares this process anyway
                     (home / "cgroup.procs").write_text("0")
 
     def read(self) -> ControlGroupUsage:
-        """Read the counters; what nobody counts here is 0, or None."""
+        """Read the counters; those that nothing counts on this machine are 0, or None."""
         memory, peak, killed = self._memory()
         processes, refused = self._processes()
         if self._refused is not None:
-            refused = self._refused  # what came after that was refused by `end`
+            refused = self._refused  # later ones were refused by `end`
         read, written = self._disk()
         return ControlGroupUsage(Vitals(self._cpu_seconds(), memory, peak, processes, read, written), refused, killed)
 
     def has(self, controller: Controller) -> bool:
-        """Whether it does this."""
+        """Return whether the group has this controller."""
         return controller in self.directories
 
     def end(self, timeout_s: float) -> int:
-        """Kill all that is in it, those too that it begets meanwhile; return how many are left after `timeout_s`."""
+        """Kill all processes in the group, also those started meanwhile; return how many are left after `timeout_s`."""
         self.leave()
         if directory := self.directories.get(Controller.PROCESSES):
             self._refused = self._processes()[1]
-            _set_if_there(directory / "pids.max", "0")  # nothing can fork faster than we look
+            _write_if_exists(directory / "pids.max", "0")  # so that nothing can fork faster than we kill
         deadline = time.monotonic() + timeout_s
         while remaining := self.pids():
             if time.monotonic() > deadline:
@@ -178,22 +178,22 @@ class ControlGroup:
             for pid in remaining:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):  # a zombie of ours stays in its group
+            with contextlib.suppress(ChildProcessError):  # our children stay in the group until we wait for them
                 while os.waitpid(-1, os.WNOHANG) != (0, 0):
                     pass
             time.sleep(0.001)
         return 0
 
     def pids(self) -> set[int]:
-        """Which processes are in it."""
-        found: set[int] = set()
+        """Return the processes in the group, without this one."""
+        pids: set[int] = set()
         for directory in self.directories.values():
             with contextlib.suppress(OSError):
-                found.update(map(int, (directory / "cgroup.procs").read_text().split()))
-        return found - {0, os.getpid()}
+                pids.update(map(int, (directory / "cgroup.procs").read_text().split()))
+        return pids - {0, os.getpid()}
 
     def remove(self) -> None:
-        """Remove it when it is empty; one that is not stays."""
+        """Remove the group if it is empty; otherwise it stays."""
         deadline = time.monotonic() + _RELEASED_WITHIN_S
         for directory in dict.fromkeys(self.directories.values()):
             while True:
@@ -201,7 +201,7 @@ class ControlGroup:
                     directory.rmdir()
                 except FileNotFoundError:
                     break
-                except OSError:  # the last process has ended, and the kernel still puts its things away
+                except OSError:  # the last process has ended, but the kernel is still cleaning up
                     if time.monotonic() > deadline:
                         break
                     time.sleep(0.001)
@@ -267,7 +267,7 @@ def _entry(path: Path, key: str) -> int:
     return 0
 
 
-def _set_if_there(path: Path, value: str) -> None:
-    with contextlib.suppress(OSError):  # not every kernel has it, and what it does is done in another way too
+def _write_if_exists(path: Path, value: str) -> None:
+    with contextlib.suppress(OSError):  # not every kernel has it, and its effect is also ensured otherwise
         if path.exists():
             path.write_text(value)

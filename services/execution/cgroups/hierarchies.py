@@ -1,8 +1,8 @@
-"""Where this machine lets us make control groups, found out by making some. Runners are told: see `group`.
+"""Where this machine lets us make control groups, found out by making some, and passed on to runners (see `group`).
 
-Groups are made below the group that the service is in itself, so that whatever bounds the service bounds its agents
-too; with version 2, where a group with processes cannot pass controllers on, below its parent if that was delegated
-to us (systemd: `Delegate=yes` with `DelegateSubgroup=`).
+Groups are made below the service's own group, so that whatever limits the service also limits its agents. With version
+2, where a group that has processes cannot pass controllers on, they are made below its parent if that was delegated to
+us (systemd: `Delegate=yes` with `DelegateSubgroup=`).
 """
 
 import contextlib
@@ -33,19 +33,19 @@ class _Mounted:
 
 
 def find_hierarchies(name: str, proc: Path = Path("/proc/self")) -> dict[Controller, ControlGroupHierarchy]:
-    """Find a hierarchy for each controller that there is here; empty where there is none. Blocks for some ms.
+    """Find a hierarchy for each controller; those without one are left out. Blocks for some ms.
 
-    `name` is ours alone on this machine. Version 2 is preferred. `proc` has `mountinfo` and `cgroup`.
+    `name` must be unique on this machine. Version 2 is preferred. `proc` has `mountinfo` and `cgroup`.
     """
     hierarchies: dict[Controller, ControlGroupHierarchy] = {}
-    for mounted in sorted(_mounted(proc), key=lambda one: -one.version):
+    for mounted in sorted(_mounted(proc), key=lambda mounted: -mounted.version):
         missing = set(Controller) - set(hierarchies)
         hierarchies |= _in_v2(mounted, name) if mounted.version == 2 else _in_v1(mounted, name, missing)
     return hierarchies
 
 
 def remove_orphaned(hierarchies: ControlGroupHierarchies) -> None:
-    """Remove the groups of runners that are gone; those that have a process stay."""
+    """Remove the groups of runners that are gone; groups that still have processes stay."""
     for hierarchy in hierarchies.values():
         with contextlib.suppress(OSError):
             for entry in hierarchy.parent.iterdir():
@@ -55,7 +55,7 @@ def remove_orphaned(hierarchies: ControlGroupHierarchies) -> None:
 
 
 def remove(hierarchies: ControlGroupHierarchies) -> None:
-    """Remove our parents of groups themselves, unless runners still have groups there."""
+    """Remove the parents of the groups too, unless runners still have groups in them."""
     remove_orphaned(hierarchies)
     for hierarchy in hierarchies.values():
         with contextlib.suppress(OSError):
@@ -73,12 +73,12 @@ def _mounted(proc: Path) -> Iterator[_Mounted]:
         kind, _, options = after.split(" ", 2)
         if kind not in ("cgroup", "cgroup2"):
             continue
-        _, _, _, shown, mounted = before.split(" ")[:5]
+        _, _, _, root, mount_point = before.split(" ")[:5]
         controllers = frozenset() if kind == "cgroup2" else frozenset(options.split(","))
         for names, path in own.items():
             if (kind == "cgroup2" and not names) or (names and set(names.split(",")) <= controllers):
-                relative = path.removeprefix(shown.rstrip("/")).lstrip("/")
-                yield _Mounted(1 + (kind == "cgroup2"), controllers, Path(mounted, relative), Path(mounted))
+                relative = path.removeprefix(root.rstrip("/")).lstrip("/")
+                yield _Mounted(1 + (kind == "cgroup2"), controllers, Path(mount_point, relative), Path(mount_point))
 
 
 def _in_v1(mounted: _Mounted, name: str, missing: set[Controller]) -> dict[Controller, ControlGroupHierarchy]:
@@ -98,7 +98,7 @@ def _in_v2(mounted: _Mounted, name: str) -> dict[Controller, ControlGroupHierarc
         with contextlib.suppress(OSError):
             hierarchy.parent.mkdir(exist_ok=True)
             for controller, switch in _V2.items():
-                if _pass_on(parent, switch) and _pass_on(hierarchy.parent, switch):
+                if _delegate(parent, switch) and _delegate(hierarchy.parent, switch):
                     controllers.add(controller)
         if len(controllers) > len(best) and _works(hierarchy, controllers):
             best = dict.fromkeys(controllers, hierarchy)
@@ -108,8 +108,8 @@ def _in_v2(mounted: _Mounted, name: str) -> dict[Controller, ControlGroupHierarc
     return best
 
 
-def _pass_on(group: Path, controller: str) -> bool:
-    """Give a controller to the groups below, if there is one and the kernel lets us."""
+def _delegate(group: Path, controller: str) -> bool:
+    """Enable a controller for the groups below `group`; return whether the kernel lets us."""
     switch = group / "cgroup.subtree_control"
     if controller in switch.read_text().split():
         return True
@@ -120,24 +120,24 @@ def _pass_on(group: Path, controller: str) -> bool:
 
 
 def _works(hierarchy: ControlGroupHierarchy, controllers: set[Controller]) -> bool:
-    """Make a group, limit it, and have a process join it; leave nothing behind where that fails."""
+    """Return whether a group can be made, joined and limited. If not, nothing is left behind."""
     group = hierarchy.parent / f"probe-{secrets.token_hex(4)}"
     problem = ""
     try:
         hierarchy.parent.mkdir(exist_ok=True)
         group.mkdir()
-        joined = subprocess.run(
+        join = subprocess.run(
             ["/bin/sh", "-c", _JOIN, "sh", group], capture_output=True, check=False, timeout=_TIMEOUT_S
         )
-        if joined.returncode != 0:
-            problem = joined.stderr.decode().strip() or "what was made there is no control group"
+        if join.returncode != 0:
+            problem = join.stderr.decode().strip() or "what was made there is not a control group"
         elif Controller.MEMORY in controllers:
             (group / ("memory.max" if hierarchy.version == 2 else "memory.limit_in_bytes")).write_text("1073741824")
     except (OSError, subprocess.TimeoutExpired) as error:
         problem = str(error)
-    for made in (group, hierarchy.parent) if problem else (group,):
+    for directory in (group, hierarchy.parent) if problem else (group,):
         with contextlib.suppress(OSError):
-            made.rmdir()
+            directory.rmdir()
     if problem:
         log.info("no control groups here", place=str(hierarchy.parent), problem=problem)
     return not problem

@@ -1,7 +1,7 @@
 """`python -m services.execution.egress`.
 
-The first line of standard input says what to allow, as a JSON object; the second is the pid of a sandbox's init. It
-says READY on standard output when the sandbox may begin, or one line of complaint, and from then on each decision.
+The first line of standard input is a JSON object that says what to allow; the second is the pid of a sandbox's init. On
+standard output it writes READY when the sandbox may start, or one line of complaint, and after READY each decision.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ _HEAD_BYTES = 64 * 1024
 
 
 def main() -> None:
-    """Serve until the runner ends us, or itself."""
-    asked = json.loads(sys.stdin.buffer.readline())
-    die_with(asked["parent"])
+    """Serve until the runner ends this process, or ends itself."""
+    request = json.loads(sys.stdin.buffer.readline())
+    die_with(request["parent"])
     init = sys.stdin.buffer.readline()
-    if not init:  # there was no sandbox in the end
+    if not init:  # no sandbox was started after all
         return
     os.set_blocking(_DECISIONS, False)
-    policy = EgressPolicy.of(asked["hosts"], asked["addresses"], Decisions(_DECISIONS))
+    policy = EgressPolicy.of(request["hosts"], request["addresses"], Decisions(_DECISIONS))
     try:
         proxy, names = listen_inside(int(init), ((socket.SOCK_STREAM, PROXY_PORT), (socket.SOCK_DGRAM, _NAMES_PORT)))
     except SandboxUnavailableError as error:

@@ -1,4 +1,4 @@
-"""The runner's end of the proxy: it is started before the sandbox, told of it, and read from."""
+"""The runner's end of the proxy: it starts the proxy before the sandbox, connects the two, and reads decisions."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from services.sandbox.spec import AllowList
 _ROOT = Path(services.__file__).parent.parent
 _READY = b"READY"
 _READY_WITHIN_S = 60.0
-_MEND = "See the diary in the execution's run directory; or use network `none` or `open`"
+_REMEDY = "See the diary in the execution's run directory; or use network `none` or `open`"
 
 
 def record(writer: EventWriter, decisions: list[dict[str, Any]]) -> None:
@@ -30,7 +30,7 @@ class Egress:
     """One proxy process, for one sandbox."""
 
     def __init__(self, allow: AllowList) -> None:
-        """Start it; it waits for `open`. Call from the main thread, whose end is its own."""
+        """Start the proxy, which waits for `open`. Call from the main thread: the proxy ends with it."""
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-s", "-m", "services.execution.egress"],
             env={**os.environ, "PYTHONPATH": str(_ROOT)},
@@ -43,32 +43,32 @@ class Egress:
             raise RuntimeError("the proxy was started without pipes")
         self._input, self._output = self._process.stdin, self._process.stdout
         self.decisions = self._output.fileno()
-        """Becomes readable when there is something for `read`."""
+        """Becomes readable when `read` has something to return."""
         self._buffer = b""
-        asked = {"parent": os.getpid(), "hosts": allow.hosts, "addresses": allow.addresses}
-        self._input.write(json.dumps(asked).encode() + b"\n")
+        request = {"parent": os.getpid(), "hosts": allow.hosts, "addresses": allow.addresses}
+        self._input.write(json.dumps(request).encode() + b"\n")
 
     def open(self, init: int) -> None:
-        """Have it listen in the sandbox whose init has this pid; blocks for a tenth of a second.
+        """Have the proxy listen in the sandbox whose init has this pid; blocks for a tenth of a second.
 
         Raises SandboxUnavailableError.
         """
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and its complaint is read below
+        with contextlib.suppress(BrokenPipeError):  # the proxy has ended, and its complaint is read below
             self._input.write(b"%d\n" % init)
         while b"\n" not in self._buffer:
             if not select.select([self.decisions], [], [], _READY_WITHIN_S)[0]:
-                raise SandboxUnavailableError("The network's proxy does not start", _MEND)
+                raise SandboxUnavailableError("The network proxy does not start", _REMEDY)
             chunk = os.read(self.decisions, 4096)
             if not chunk:
-                raise SandboxUnavailableError("The network's proxy ended before it began", _MEND)
+                raise SandboxUnavailableError("The network proxy ended before it was ready", _REMEDY)
             self._buffer += chunk
         first, _, self._buffer = self._buffer.partition(b"\n")
         if first != _READY:
-            raise SandboxUnavailableError(first.decode(errors="replace"), _MEND)
+            raise SandboxUnavailableError(first.decode(errors="replace"), _REMEDY)
         os.set_blocking(self.decisions, False)
 
     def read(self) -> tuple[list[dict[str, Any]], bool]:
-        """What was decided since the last time, as fields of a NetworkDecision, and whether more may come."""
+        """Return the decisions since the last call, as fields of a NetworkDecision, and whether more may follow."""
         more = True
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self.decisions, 65536):
@@ -78,10 +78,10 @@ class Egress:
         return [json.loads(line) for line in lines], more
 
     def close(self) -> list[dict[str, Any]]:
-        """End it, and return what was still to be read."""
+        """End the proxy, and return the decisions that were not read yet."""
         self._process.kill()
         self._process.wait()
-        left, _ = self.read()
+        decisions, _ = self.read()
         self._input.close()
         self._output.close()
-        return left
+        return decisions

@@ -1,8 +1,8 @@
-"""The name server inside a sandbox: it says no to every name that is not allowed, and asks nobody.
+"""The name server inside a sandbox: it rejects every name that is not allowed, and queries no other server.
 
-Programs that know the proxy never ask it. To others it gives the loopback for an allowed name, so that they fail at
-once ("connection refused") and not after minutes; and no question leaves the machine, for a name is a message too.
-The form of messages: RFC 1035.
+Programs that use the proxy never ask it. Others get the loopback address for an allowed name, so that they fail at once
+("connection refused") and not after minutes. No question leaves the machine, because a name can carry a message too.
+The format of messages is that of RFC 1035.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from services.execution.egress.policy import EgressPolicy
 
 _HEADER = struct.Struct("!6H")
 _TYPE_A, _CLASS_IN = 1, 1
-_RESPONSE, _RECURSION_AVAILABLE, _RECURSION_DESIRED, _OPERATION = 0x8000, 0x0080, 0x0100, 0x7800
+_RESPONSE, _RECURSION_AVAILABLE, _RECURSION_DESIRED, _OPCODE = 0x8000, 0x0080, 0x0100, 0x7800
 _FORMAT_ERROR, _NO_SUCH_NAME, _NOT_IMPLEMENTED = 1, 3, 4
-_LIFE_S = 1
+_TTL_S = 1
 _LOOPBACK = bytes((127, 0, 0, 1))
-_QUESTION = 12  # where the name stands: right after the header
+_QUESTION = 12  # offset of the name: right after the header
 
 
 class NameServer(asyncio.DatagramProtocol):
@@ -28,42 +28,42 @@ class NameServer(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what answers go by."""
-        # Not told by its class: that of Python 3.11 does not say what it is.
+        """Keep the transport that answers are sent by."""
+        # Not checked with isinstance: in Python 3.11 its class does not derive from DatagramTransport.
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Answer."""
+        """Answer a question."""
         reply = answer(data, self._policy)
         if reply is not None and self._transport is not None:
             self._transport.sendto(reply, addr)
 
 
-def answer(question: bytes, policy: EgressPolicy) -> bytes | None:
-    """The answer to a message; None where it is no question."""
-    if len(question) < _HEADER.size:
+def answer(message: bytes, policy: EgressPolicy) -> bytes | None:
+    """Return the answer to a message; None when it is not a question."""
+    if len(message) < _HEADER.size:
         return None
-    number, flags, count, *_ = _HEADER.unpack_from(question)
+    message_id, flags, count, *_ = _HEADER.unpack_from(message)
     if flags & _RESPONSE:
         return None
-    common = _RESPONSE | _RECURSION_AVAILABLE | flags & (_RECURSION_DESIRED | _OPERATION)
-    asked = _read(question) if count == 1 else None
-    if flags & _OPERATION or asked is None:
-        code = _NOT_IMPLEMENTED if flags & _OPERATION else _FORMAT_ERROR
-        return _HEADER.pack(number, common | code, 0, 0, 0, 0)
-    name, kind, end = asked
-    copied = question[_HEADER.size : end]
-    if not policy.knows(name):
-        # Not REFUSED, which has programs ask again and again.
-        return _HEADER.pack(number, common | _NO_SUCH_NAME, 1, 0, 0, 0) + copied
-    if kind != _TYPE_A:
-        return _HEADER.pack(number, common, 1, 0, 0, 0) + copied
-    record = struct.pack("!HHHIH", 0xC000 | _QUESTION, _TYPE_A, _CLASS_IN, _LIFE_S, len(_LOOPBACK)) + _LOOPBACK
-    return _HEADER.pack(number, common, 1, 1, 0, 0) + copied + record
+    common = _RESPONSE | _RECURSION_AVAILABLE | flags & (_RECURSION_DESIRED | _OPCODE)
+    question = _read_question(message) if count == 1 else None
+    if flags & _OPCODE or question is None:
+        code = _NOT_IMPLEMENTED if flags & _OPCODE else _FORMAT_ERROR
+        return _HEADER.pack(message_id, common | code, 0, 0, 0, 0)
+    name, record_type, end = question
+    question_section = message[_HEADER.size : end]
+    if not policy.allows_name(name):
+        # Not REFUSED, which makes programs ask again and again.
+        return _HEADER.pack(message_id, common | _NO_SUCH_NAME, 1, 0, 0, 0) + question_section
+    if record_type != _TYPE_A:
+        return _HEADER.pack(message_id, common, 1, 0, 0, 0) + question_section
+    record = struct.pack("!HHHIH", 0xC000 | _QUESTION, _TYPE_A, _CLASS_IN, _TTL_S, len(_LOOPBACK)) + _LOOPBACK
+    return _HEADER.pack(message_id, common, 1, 1, 0, 0) + question_section + record
 
 
-def _read(message: bytes) -> tuple[str, int, int] | None:
-    """Name, type and end of the one question; None where it is not whole."""
+def _read_question(message: bytes) -> tuple[str, int, int] | None:
+    """Return name, type and end offset of the one question; None when it is incomplete."""
     labels: list[str] = []
     offset = _QUESTION
     while True:

@@ -1,4 +1,4 @@
-"""Sockets that listen inside of a sandbox's network namespace, and belong to a process outside of it."""
+"""Sockets that listen inside a sandbox's network namespace, but belong to a process outside it."""
 
 import ctypes
 import errno
@@ -23,46 +23,47 @@ _MAX_COMPLAINT = 1024
 _libc = ctypes.CDLL(None, use_errno=True)
 
 SocketSpecs = Sequence[tuple[socket.SocketKind, int]]
-"""Kind and port of each socket."""
+"""The kind and port of each socket."""
 
 
 def listen_inside(pid: int, sockets: SocketSpecs) -> list[socket.socket]:
-    """Return sockets on the loopback of `pid`'s network namespace, which one of our user's sandboxes has made.
+    """Return sockets on the loopback of the network namespace of `pid`, the init of a sandbox of the same user.
 
     Raises SandboxUnavailableError.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours, theirs:
-        child = os.fork()  # entering a user namespace cannot be undone: somebody else does, and hands out what he made
+    parent_end, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with parent_end, child_end:
+        # Entering a user namespace cannot be undone, so a child does it, and hands out the sockets that it makes.
+        child = os.fork()
         if child == 0:
-            _enter_and_listen(pid, sockets, theirs)
-        theirs.close()
-        said, fds, _, _ = socket.recv_fds(ours, _MAX_COMPLAINT, len(sockets))
+            _enter_and_listen(pid, sockets, child_end)
+        child_end.close()
+        complaint, fds, _, _ = socket.recv_fds(parent_end, _MAX_COMPLAINT, len(sockets))
         os.waitpid(child, 0)
     if len(fds) != len(sockets):
         raise SandboxUnavailableError(
-            f"The sandbox's network cannot be entered: {said.decode(errors='replace') or 'no reason was given'}",
+            f"The sandbox's network cannot be entered: {complaint.decode(errors='replace') or 'no reason was given'}",
             "Use network `none` or `open`, or run Boatyard as the user who makes the user namespaces",
         )
     return [socket.socket(fileno=fd) for fd in fds]
 
 
 def die_with(parent: int) -> None:
-    """End when `parent`, who started us, does."""
+    """Have this process killed when `parent`, the process that started it, ends."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it has ended before the kernel knew
+    if os.getppid() != parent:  # it ended before the call above
         os._exit(1)
 
 
 def _enter_and_listen(pid: int, sockets: SocketSpecs, answer: socket.socket) -> None:
-    """In the child: never returns."""
+    """Send the sockets through `answer`, or a complaint. Runs in the child, and never returns."""
     try:
         network = os.open(Path(f"/proc/{pid}/ns/net"), os.O_RDONLY)
         for namespace in (fcntl.ioctl(network, _NS_GET_USERNS), network):
             _enter(namespace)
-        made = [_listening(kind, port) for kind, port in sockets]
-        _seem_connected()
-        socket.send_fds(answer, [b"made"], [one.fileno() for one in made])
+        listening = [_listening_socket(kind, port) for kind, port in sockets]
+        _add_loopback_address()
+        socket.send_fds(answer, [b"made"], [one.fileno() for one in listening])
     except OSError as error:
         answer.send(str(error).encode()[:_MAX_COMPLAINT])
     finally:
@@ -74,26 +75,26 @@ def _enter(namespace: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _seem_connected() -> None:
-    """Give the loopback a second address: the C library looks names up for many programs only where there is one."""
+def _add_loopback_address() -> None:
+    """Give the loopback a second address: for many programs, the C library looks up names only if there is one."""
     name, second = b"lo:1", bytes((127, 0, 0, 2))
     address = struct.pack("=HH4s8x", socket.AF_INET, 0, second)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, _SIOCSIFADDR, struct.pack("16s16s8x", name, address))
 
 
-def _listening(kind: socket.SocketKind, port: int) -> socket.socket:
-    made = socket.socket(socket.AF_INET, kind)
+def _listening_socket(kind: socket.SocketKind, port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, kind)
     deadline = time.monotonic() + _LOOPBACK_WITHIN_S
     while True:
         try:
-            made.bind((_LOOPBACK, port))
+            listening.bind((_LOOPBACK, port))
             break
         except OSError as error:
-            # The sandbox may not be as far as its loopback.
+            # The sandbox may not have set up its loopback yet.
             if error.errno != errno.EADDRNOTAVAIL or time.monotonic() > deadline:
                 raise
             time.sleep(0.002)
     if kind is socket.SOCK_STREAM:
-        made.listen(128)
-    return made
+        listening.listen(128)
+    return listening

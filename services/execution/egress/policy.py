@@ -1,7 +1,7 @@
-"""What may be reached: hosts that a pattern names, at addresses that are public or that the operator allows.
+"""What may be reached: hosts that match a pattern, at addresses that are public or that the operator allows.
 
-A name is resolved once, and what is connected to is what was looked at: a name server that answers differently the
-second time gains nothing.
+A name is resolved only once, and connections go to the addresses that were checked: a name server that answers
+differently the second time gains nothing.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ Network = IPv4Network | IPv6Network
 
 
 class RefusedError(Exception):
-    """It may not be reached, or it cannot; the text is for the program that wanted to."""
+    """A host may not or cannot be reached; the text is for the program that tried."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -30,7 +30,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EgressPolicy:
-    """Decides, and tells each decision."""
+    """Decides what may be reached, and reports each decision."""
 
     patterns: tuple[HostPattern, ...]
     networks: tuple[Network, ...]
@@ -38,30 +38,30 @@ class EgressPolicy:
 
     @classmethod
     def of(cls, hosts: Iterable[str], addresses: Iterable[str], decisions: Decisions) -> "EgressPolicy":
-        """Read patterns and networks. Raises ValueError."""
+        """Parse patterns and networks. Raises ValueError."""
         return cls(tuple(map(HostPattern.parse, hosts)), tuple(map(ip_network, addresses)), decisions)
 
-    def knows(self, name: str) -> bool:
-        """Whether a name may be asked for, and tell it."""
-        named = any(pattern.names(normalized_host(name)) for pattern in self.patterns)
-        self.decisions.tell(name, 53, allowed=named, reason="" if named else "HOST_NOT_ALLOWED")
-        return named
+    def allows_name(self, name: str) -> bool:
+        """Return whether a name may be looked up, and report the decision."""
+        allowed = any(pattern.names(normalized_host(name)) for pattern in self.patterns)
+        self.decisions.report(name, 53, allowed=allowed, reason="" if allowed else "HOST_NOT_ALLOWED")
+        return allowed
 
     async def addresses(self, host: str, port: int) -> list[Address]:
-        """Where to connect to for a host and port, and tell it. Raises RefusedError."""
+        """Return the addresses to connect to for a host and port, and report the decision. Raises RefusedError."""
         try:
-            found = await self._addresses(normalized_host(host), port)
+            addresses = await self._addresses(normalized_host(host), port)
         except RefusedError as refused:
-            self.decisions.tell(host, port, allowed=False, reason=refused.reason)
+            self.decisions.report(host, port, allowed=False, reason=refused.reason)
             raise
-        self.decisions.tell(host, port, allowed=True, reason="")
-        return found
+        self.decisions.report(host, port, allowed=True, reason="")
+        return addresses
 
     async def _addresses(self, host: str, port: int) -> list[Address]:
-        named = [pattern for pattern in self.patterns if pattern.names(host)]
-        if not named:
+        patterns = [pattern for pattern in self.patterns if pattern.names(host)]
+        if not patterns:
             raise RefusedError("HOST_NOT_ALLOWED", f"{host} is not among the hosts that this execution may reach")
-        if not any(port in pattern.ports for pattern in named):
+        if not any(port in pattern.ports for pattern in patterns):
             raise RefusedError("PORT_NOT_ALLOWED", f"port {port} of {host} is not one that this execution may reach")
         try:
             async with asyncio.timeout(_RESOLVE_S):
@@ -69,11 +69,11 @@ class EgressPolicy:
                 answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError, TimeoutError) as error:
             raise RefusedError("NOT_FOUND", f"the name {host} cannot be resolved: {error}") from error
-        found = list(dict.fromkeys(ip_address(str(address[0]).partition("%")[0]) for *_, address in answers))
-        admitted = [address for address in found if self._admits(address)]
+        resolved = list(dict.fromkeys(ip_address(str(address[0]).partition("%")[0]) for *_, address in answers))
+        admitted = [address for address in resolved if self._admits(address)]
         if not admitted:
-            listed = ", ".join(map(str, found[:3]))
-            text = f"{host} is {listed}: not public, and not in BOATYARD_EXECUTION_NETWORK_ALLOWED_ADDRESSES"
+            listed = ", ".join(map(str, resolved[:3]))
+            text = f"{host} is {listed}, which is not public, and not in BOATYARD_EXECUTION_NETWORK_ALLOWED_ADDRESSES"
             raise RefusedError("ADDRESS_NOT_ALLOWED", text)
         return admitted
 
@@ -81,11 +81,11 @@ class EgressPolicy:
         inner = unwrapped(address)
         if any(one in network for network in self.networks for one in (address, inner)):
             return True
-        return is_public(address) and not is_ours(address) and not is_ours(inner)
+        return is_public(address) and not is_local(address) and not is_local(inner)
 
 
-def is_ours(address: Address) -> bool:
-    """Whether it is an address of this machine, which only those can be bound to."""
+def is_local(address: Address) -> bool:
+    """Return whether an address is one of this machine's: only those can be bound to."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:

@@ -1,4 +1,4 @@
-"""The proxy: CONNECT for everything that brings its own encryption, and requests by http as they are."""
+"""The proxy: CONNECT for everything that brings its own encryption, and plain http requests as they are."""
 
 import asyncio
 import contextlib
@@ -11,13 +11,14 @@ from services.sandbox.host_patterns import normalized_host
 _HEAD_WITHIN_S = 30.0
 _CONNECT_WITHIN_S = 15.0
 _CHUNK = 64 * 1024
-_AT_ONCE = 256
-_OWN = ("proxy-", "connection:", "keep-alive:")  # what is between a client and its proxy, and goes no further
+_MAX_CLIENTS = 256
+# Headers between a client and its proxy, which are not passed on.
+_HOP_BY_HOP = ("proxy-", "connection:", "keep-alive:")
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyRequest:
-    """What a client wants: a connection to a host and port, and what is sent there first (nothing for CONNECT)."""
+    """What a client asks for: a connection to a host and port, and what to send there first (nothing for CONNECT)."""
 
     host: str
     port: int
@@ -25,7 +26,7 @@ class ProxyRequest:
 
 
 class Proxy:
-    """Serves clients in the sandbox, so many at once."""
+    """Serves clients in the sandbox, up to a maximum at once."""
 
     def __init__(self, policy: EgressPolicy) -> None:
         self._policy = policy
@@ -37,7 +38,7 @@ class Proxy:
         try:
             await self._serve(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
-            pass  # either end is gone, or says what is no request: there is nobody to answer
+            pass  # either end is gone, or what came is not a request: there is nobody to answer
         finally:
             self._clients -= 1
             writer.close()
@@ -51,8 +52,8 @@ class Proxy:
         if request is None:
             await _answer(writer, "400 Bad Request", "This is a proxy: CONNECT host:port, or GET http://host/path")
             return
-        if self._clients > _AT_ONCE:
-            await _answer(writer, "503 Service Unavailable", f"More than {_AT_ONCE} connections are open")
+        if self._clients > _MAX_CLIENTS:
+            await _answer(writer, "503 Service Unavailable", f"More than {_MAX_CLIENTS} connections are open")
             return
         try:
             onward = await self.connect(request)
@@ -71,7 +72,7 @@ class Proxy:
         await relay((reader, writer), onward)
 
     async def connect(self, request: ProxyRequest) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to where a request may go. Raises RefusedError, OSError, TimeoutError."""
+        """Connect to the target of a request, if it is allowed. Raises RefusedError, OSError, TimeoutError."""
         failure: OSError | TimeoutError = OSError("it has no address")
         for address in await self._policy.addresses(request.host, request.port):
             try:
@@ -86,13 +87,13 @@ Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def relay(one: Ends, other: Ends) -> None:
-    """Carry bytes both ways until both have said all, or either is lost."""
+    """Copy bytes in both directions until both ends have finished, or either is lost."""
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_relay_one_way(one[0], other[1]))
             group.create_task(_relay_one_way(other[0], one[1]))
     except* OSError:
-        pass  # one of the two went away: so do we
+        pass  # one end was lost: close the other
     finally:
         other[1].close()
         with contextlib.suppress(OSError):
@@ -108,7 +109,7 @@ async def _relay_one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWri
 
 
 def parse(head: bytes) -> ProxyRequest | None:
-    """Read the head of a request to a proxy; None where it is none."""
+    """Parse the head of a request to a proxy; return None when it is not one."""
     lines = head.decode("latin-1").split("\r\n")
     parts = lines[0].split(" ")
     if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
@@ -127,15 +128,15 @@ def parse(head: bytes) -> ProxyRequest | None:
         return None
     path = target.partition("://")[2].removeprefix(url.netloc)
     path = path if path.startswith("/") else f"/{path}"
-    kept = [line for line in lines[1:] if line and not line.lower().startswith((*_OWN, "host:"))]
-    place = url.netloc.rpartition("@")[2]
-    request = [f"{method} {path} {version}", f"Host: {place}", *kept, "Connection: close", "", ""]
+    headers = [line for line in lines[1:] if line and not line.lower().startswith((*_HOP_BY_HOP, "host:"))]
+    authority = url.netloc.rpartition("@")[2]
+    request = [f"{method} {path} {version}", f"Host: {authority}", *headers, "Connection: close", "", ""]
     return ProxyRequest(normalized_host(host), port or 80, "\r\n".join(request).encode("latin-1"))
 
 
 async def _answer(writer: asyncio.StreamWriter, status: str, text: str, reason: str = "") -> None:
     body = f"{text}\n".encode()
-    named = f"X-Boatyard-Reason: {reason}\r\n" if reason else ""
-    head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n{named}Content-Length: {len(body)}\r\n"
+    extra = f"X-Boatyard-Reason: {reason}\r\n" if reason else ""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n{extra}Content-Length: {len(body)}\r\n"
     writer.write(f"{head}Connection: close\r\n\r\n".encode() + body)
     await writer.drain()

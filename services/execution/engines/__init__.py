@@ -1,5 +1,5 @@
-"""What drives an agent: each engine has a room of its own, with all that is its own.
+"""What drives an agent: each engine has its own package, which holds everything that only this engine needs.
 
-Nothing outside of an engine's room asks which engine it is. What others want to know of one is a trait of it
-(`services.common.engines`).
+Nothing outside an engine's package asks which engine it is. What others need to know about an engine is one of its
+traits (`services.common.engines`).
 """

@@ -1,4 +1,4 @@
-"""What an engine is given to drive an agent with, by the runner."""
+"""What the runner gives an engine to drive an agent with."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from services.execution.rundir.directory import RunDirectory
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """One run, whose lock is held. This process is in `group`, if there is one, and shall leave it soon."""
+    """One run, whose lock is held. This process is in `group`, if there is one, and must leave it soon."""
 
     run: RunDirectory
     plan: Plan
@@ -18,5 +18,5 @@ class RunContext:
     signal_fd: int
     """Becomes readable when a signal has arrived: see `processes.signals`."""
     credentials: bytes
-    """What the service has for the engine, by which it reaches its model; empty for an engine that needs none."""
+    """What the service gives the engine to reach its model; empty for an engine that needs no model."""
     group: ControlGroup | None

@@ -1,4 +1,4 @@
-"""What engines need to reach their models, as the service's settings have it. Runners are told it by pipe alone."""
+"""What engines need to reach their models, from the service's settings. Runners get it through a pipe only."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -11,27 +11,27 @@ from services.execution.settings import ExecutionSettings
 _SOURCES: Final[Mapping[str, tuple[Callable[[ExecutionSettings], bytes], str]]] = {
     "anthropic": (anthropic.credentials, anthropic.MISSING),
 }
-"""Where those of an engine that needs a model come from, and what to do where they are missing."""
+"""For each engine that needs a model: what reads its credentials, and what to do when they are missing."""
 
 
 class EngineCredentials:
-    """Those that this service has."""
+    """The credentials that this service has."""
 
-    def __init__(self, known: Mapping[str, bytes]) -> None:
-        """`known` has them by the engine's name."""
-        self._known = known
+    def __init__(self, by_engine: Mapping[str, bytes]) -> None:
+        """`by_engine` maps the names of engines to their credentials."""
+        self._by_engine = by_engine
 
     @classmethod
     def from_settings(cls, settings: ExecutionSettings) -> "EngineCredentials":
-        """Find them. Raises StartError."""
-        found = {name: credentials(settings) for name, (credentials, _) in _SOURCES.items()}
-        return cls({name: known for name, known in found.items() if known})
+        """Read the credentials of all engines. Raises StartError."""
+        by_engine = {name: read(settings) for name, (read, _) in _SOURCES.items()}
+        return cls({name: credentials for name, credentials in by_engine.items() if credentials})
 
     def check(self, engine: str, execution_id: str) -> None:
-        """Raise FailedPrecondition (MODEL_KEY_MISSING) unless there is what an engine needs."""
-        if traits(engine).needs_model and engine not in self._known:
+        """Raise FailedPrecondition (MODEL_KEY_MISSING) when the credentials that an engine needs are missing."""
+        if traits(engine).needs_model and engine not in self._by_engine:
             raise FailedPrecondition("MODEL_KEY_MISSING", _SOURCES[engine][1], execution_id)
 
     def of(self, engine: str) -> bytes:
-        """Return those of an engine, for its runner; nothing where it needs none, or there are none."""
-        return self._known.get(engine, b"")
+        """Return an engine's credentials, for its runner; empty when it needs none, or there are none."""
+        return self._by_engine.get(engine, b"")

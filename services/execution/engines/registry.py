@@ -1,7 +1,7 @@
-"""The runner's way to the engines.
+"""How the runner finds an engine by its name.
 
-A runner is started before it has a run: an engine that weighs little is imported then, so that its agents begin at
-once, and one that weighs much when it has an agent to drive, so that nobody else pays for it.
+A runner is started before it has a run. An engine that is quick to import is imported then, so that its agents start
+at once; one that is slow to import is imported only when it has an agent to drive, so that no other run pays for it.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,11 +12,11 @@ from services.execution.engines.context import RunContext
 from services.execution.model import Result
 
 RunEngine = Callable[[RunContext], Result]
-"""Drives an agent from its beginning, or from where a lost runner was, until nothing of it is left."""
+"""Drives an agent from its start, or from where a lost runner stopped, until no process of it is left."""
 
 
 def load(name: str) -> RunEngine:
-    """Return what drives the agents of an engine. Raises LookupError."""
+    """Return the function that drives the agents of an engine. Raises LookupError."""
     if name not in _ENGINES:
         raise LookupError(f"the plan is for engine {name!r}, which this version does not have: start the service again")
     return _ENGINES[name]()

@@ -1,4 +1,4 @@
-"""What an engine makes of its message: the program that runs in the sandbox, and what only the engine understands."""
+"""What an engine derives from its message: the program to run in the sandbox, and what only the engine understands."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ class EngineSpec:
     """How an agent is to be driven."""
 
     argv: tuple[bytes, ...]
-    """The program in the sandbox."""
+    """The program to run in the sandbox."""
     container_argv: tuple[bytes, ...] = ()
-    """The same in a container, whose system is its image's, where it is another there."""
+    """The program to run in a container, whose system comes from its image; empty when it is the same."""
     stdin: bytes = b""
-    """What it finds on its standard input."""
+    """What the program reads from its standard input."""
     terminal: TerminalSize | None = None
-    """The size of the terminal that it is started on, if it is."""
+    """The size of the terminal that the program is started on; None for no terminal."""
     task: Mapping[str, Any] | None = None
-    """What the engine itself is asked, as JSON; it travels in the run directory."""
+    """The task for the engine itself, as JSON; it is passed on in the run directory."""
     read_only_paths: tuple[Path, ...] = ()
-    """What the sandbox must show for it."""
+    """Paths that the sandbox must make visible to the program."""

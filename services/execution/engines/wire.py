@@ -1,4 +1,4 @@
-"""The engine of a StartExecutionRequest: which one is asked for, and what each reads of it."""
+"""The engine of a StartExecutionRequest: which one is requested, and how each one reads its part."""
 
 from collections.abc import Mapping
 from typing import Final, Protocol
@@ -12,27 +12,27 @@ from services.execution.validation import Violations
 
 
 class EngineReader(Protocol):
-    """Reads what one engine has of a specification that is its own."""
+    """Reads the part of a specification that belongs to one engine."""
 
     def violations(self, spec: pb.ExecutionSpec, /) -> Violations:
-        """What is wrong with it."""
+        """Return what is wrong with that part."""
         ...
 
     def container_violations(self, spec: pb.ExecutionSpec, /) -> Violations:
-        """What of it cannot be had in a container."""
+        """Return what in that part is not available in a container."""
         ...
 
     def engine_from_proto(self, spec: pb.ExecutionSpec, /) -> EngineSpec:
-        """Read one in which nothing is wrong."""
+        """Read a specification that has no violations."""
         ...
 
 
 _READERS: Final[Mapping[str, EngineReader]] = {"command": command, "anthropic": anthropic}
-"""By the name of the engine, which is that of its field in the contract."""
+"""By the name of the engine, which is also the name of its field in the contract."""
 
 
 def violations(spec: pb.ExecutionSpec) -> Violations:
-    """What is wrong with the engine."""
+    """Return what is wrong with the engine's part."""
     name = spec.WhichOneof("engine")
     if name is None or name not in _READERS:
         first, *others = (f"spec.{known}" for known in _READERS)
@@ -41,13 +41,13 @@ def violations(spec: pb.ExecutionSpec) -> Violations:
 
 
 def container_violations(spec: pb.ExecutionSpec) -> Violations:
-    """What of the engine cannot be had in a container."""
+    """Return what the engine needs that is not available in a container."""
     name = spec.WhichOneof("engine")
     return [] if name is None or name not in _READERS else _READERS[name].container_violations(spec)
 
 
 def engine_from_proto(spec: pb.ExecutionSpec) -> tuple[str, EngineSpec]:
-    """Return the engine's name and what it makes of a specification that has no violations."""
+    """Return the engine's name and what it derives from a specification that has no violations."""
     name = spec.WhichOneof("engine")
     if name is None:
         raise ValueError("the specification has no engine")

@@ -1,4 +1,4 @@
-"""The agent's processes: each sandbox tier has a class, and all one way to be watched, asked to end, and ended."""
+"""The agent's processes: one class per sandbox tier, and one interface to watch them, ask them to end, and end them."""
 
 from typing import Protocol
 
@@ -21,61 +21,61 @@ class Agent(Protocol):
     stderr: int
     """Non-blocking descriptor of its standard error."""
     exited: int
-    """Becomes readable when its outermost process has ended."""
+    """Becomes readable when the outermost process has ended."""
 
     @property
     def status(self) -> int | None:
-        """Calls for `read_status` whenever it becomes readable."""
+        """A descriptor that calls for `read_status` whenever it becomes readable; None if there is none."""
         ...
 
     def read_status(self) -> bool:
-        """Learn what the sandbox tells of itself; False when it will tell no more."""
+        """Read what the sandbox reports about itself; return False when it will report no more."""
         ...
 
     def terminate(self) -> bool:
-        """Ask the program to end; False when it is not there yet, to be called again soon."""
+        """Ask the program to end; return False when it is not there yet: then call again soon."""
         ...
 
     def kill(self) -> None:
-        """End all its processes."""
+        """Kill all processes of the program."""
         ...
 
     def finish(self) -> int:
-        """After `exited`: end what is left, and return how many processes remain all the same."""
+        """After `exited`: end all processes that are left, and return how many remain nonetheless."""
         ...
 
     @property
     def exit_status(self) -> int | None:
-        """After `finish`: the exit code, a negative signal, or None when the program never began."""
+        """After `finish`: the exit code, a negative signal, or None when the program never started."""
         ...
 
     @property
     def verified_by(self) -> EndVerification | None:
-        """After `finish`: what told that nothing is left; None when the program never began."""
+        """After `finish`: how it was verified that no process is left; None when the program never started."""
         ...
 
     @property
     def egress(self) -> Egress | None:
-        """Its way out, where that is an allow list: its decisions are to be read, and it is to be closed at last."""
+        """The proxy, if the network is an allow list: the caller reads its decisions and closes it in the end."""
         ...
 
     @property
     def limit(self) -> Reason | None:
-        """After `finish`: a limit that the program came up to, as whoever contains it has seen; None for none."""
+        """After `finish`: a limit that the program reached, as reported by its container; None for none."""
         ...
 
     def root(self) -> int | None:
-        """The process of which all of the program's descend; None while it is not known."""
+        """Return the process from which all processes of the program descend; None while it is unknown."""
         ...
 
 
 def start(spec: SandboxSpec, run: RunDirectory, group: ControlGroup | None) -> Agent:
-    """Start the program of `spec` for a run from this, the main, thread; it lives no longer than the thread.
+    """Start the program of `spec` for a run. Call from the main thread: the program does not outlive it.
 
-    With a `group` this process is in it afterwards, and shall leave it soon.
+    With a `group` this process is in it afterwards, and must leave it soon.
 
     Raises:
-        SandboxUnavailableError: there is no sandbox here.
+        SandboxUnavailableError: there is no sandbox on this machine.
         OSError: the kernel refuses.
     """
     with descriptors.memory_file(run.stdin.read_bytes()) if run.stdin.exists() else descriptors.null_device() as fd:
@@ -83,12 +83,12 @@ def start(spec: SandboxSpec, run: RunDirectory, group: ControlGroup | None) -> A
 
 
 def start_on(spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGroup | None) -> Agent:
-    """Start as `start` does, with a descriptor as standard input; it stays the caller's."""
+    """Do what `start` does, with a descriptor as standard input, which the caller still has to close."""
     if spec.tier is Tier.CONTAINER:
-        from services.execution.processes.contained import ContainedAgent  # noqa: PLC0415 - threads, and what asks engines
+        from services.execution.processes.contained import ContainedAgent  # noqa: PLC0415 - threads, engines' clients
 
         return ContainedAgent(spec, stdin, run.path)
-    # Outside of the group, whose limits are the program's.
+    # The proxy is started outside the group, because its limits are for the program alone.
     egress = Egress(spec.allow) if spec.network is Network.ALLOW_LIST and spec.tier is not Tier.NONE else None
     if group is not None:
         group.enter()
@@ -103,9 +103,9 @@ def start_on(spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGro
 
 
 def announce(writer: EventWriter, spec: SandboxSpec) -> None:
-    """Append a note of all by which a run's sandbox is weaker than people expect, or other."""
+    """Append notes about how a run's sandbox is weaker than people expect, or different."""
     if spec.tier is Tier.NONE:
-        writer.note("NO SANDBOX: what runs here has every right that the service has, on the whole machine")
+        writer.note("NO SANDBOX: what runs here has all rights of the service, on the whole machine")
         return
     if spec.container is not None:
         writer.note(f"in a container of image {spec.container.image}")

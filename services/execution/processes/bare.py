@@ -16,7 +16,7 @@ _GONE_WITHIN_S = 10.0
 
 
 class BareAgent:
-    """A program without a sandbox. Its children are found by their group, or as orphans that come to us."""
+    """A program without a sandbox. Its children are found by their control group, or as orphans that we adopt."""
 
     limit = None
 
@@ -38,7 +38,7 @@ class BareAgent:
         return self._program.returncode
 
     def read_status(self) -> bool:
-        """There is no sandbox to tell anything."""
+        """Return False: there is no sandbox to report anything."""
         return False
 
     def terminate(self) -> bool:
@@ -48,22 +48,22 @@ class BareAgent:
         return True
 
     def kill(self) -> None:
-        """End the program and its process group; `finish` finds the others."""
+        """Kill the program and its process group; `finish` finds the others."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._program.pid, signal.SIGKILL)
 
     def finish(self) -> int:
-        """End what became our child when its parent died, until nothing does."""
+        """Kill descendants, also those that become our children when their parents die, until there are none."""
         self.kill()
         self._program.wait()
         if self._group is not None:
-            left = self._group.end(_GONE_WITHIN_S)
-            self.verified_by = EndVerification.CGROUP if left == 0 else None
-            return left
-        left = orphans.end(_GONE_WITHIN_S)
-        self.verified_by = EndVerification.SUBREAPER if left == 0 else None
-        return left
+            remaining = self._group.end(_GONE_WITHIN_S)
+            self.verified_by = EndVerification.CGROUP if remaining == 0 else None
+            return remaining
+        remaining = orphans.end(_GONE_WITHIN_S)
+        self.verified_by = EndVerification.SUBREAPER if remaining == 0 else None
+        return remaining
 
     def root(self) -> int | None:
-        """This process itself, which has no other children."""
+        """Return this process itself, which has no other children."""
         return os.getpid()

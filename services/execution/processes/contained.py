@@ -1,7 +1,7 @@
 """The agent's processes in a container: see `services.sandbox.container`.
 
-What a container engine does takes from 0.3 s to, where an image is fetched, minutes. So a thread has the container
-made, stays with it and removes it, while the runner listens to its output and heeds who wants it ended.
+Each step of a container engine takes from 0.3 s up to minutes, when it fetches an image. So a thread creates the
+container, waits for its end and removes it, while the runner reads its output and handles requests to stop.
 """
 
 import contextlib
@@ -30,15 +30,15 @@ _GONE_WITHIN_S = 10.0
 _CHUNK = 64 * 1024
 _MOST_DIGITS = 20
 _OWN_CHILDREN = 1
-"""Of the init: what ends it with us."""
+"""The children of the init that are not the program: one ends the container when the runner ends."""
 
 
 class _AbandonedError(Exception):
-    """It is to end before it began."""
+    """The container is to end before it has started."""
 
 
 class ContainedAgent:
-    """A program in a container: its init is held by a pidfd, as that of any other sandbox is."""
+    """A program in a container. Its init is held by a pidfd, like that of any other sandbox."""
 
     egress = None
     status = None
@@ -46,10 +46,10 @@ class ContainedAgent:
     def __init__(self, spec: SandboxSpec, stdin: int, run: Path) -> None:
         """`run` is the run's directory. Raises SandboxUnavailableError, HeldError, OSError."""
         self._spec = spec
-        self._made = container.of(spec)
+        self._container = container.of(spec)
         self._directory = ContainerDirectory(run)
         self._init: Init | None = None
-        self._left = 0
+        self._processes_left = 0
         self._fetching: subprocess.Popen[bytes] | None = None
         self.exit_status: int | None = None
         self.verified_by: EndVerification | None = None
@@ -59,85 +59,85 @@ class ContainedAgent:
             self._has_input = not stat.S_ISCHR(os.fstat(stdin).st_mode)
             self._directory.prepare(spec, has_input=self._has_input)
             self.stdout, self.stderr = (self._open(name, os.O_RDONLY) for name in ("out", "err"))
-            # Ours too, so that there is no end to read before somebody has begun to write.
+            # We hold the writing ends too, so that readers see no end of file before the container has begun to write.
             self._ends = [self._open(name, os.O_WRONLY) for name in ("out", "err")]
             self._status, self._life, self._input = (self._open(name, os.O_RDWR) for name in ("status", "life", "in"))
             self._stdin = os.dup(stdin)
             self.exited, self._ended = os.pipe()
-            self._wanted, self._unwanted = os.pipe()
-            for fd in (self._status, self._life, self._wanted, self._unwanted):
+            self._abandoned, self._abandon = os.pipe()
+            for fd in (self._status, self._life, self._abandoned, self._abandon):
                 stack.callback(os.close, fd)
             self._held = stack.pop_all()
-        self._thread = threading.Thread(target=self._live, name="container", daemon=True)
+        self._thread = threading.Thread(target=self._run_container, name="container", daemon=True)
         self._thread.start()
 
     def read_status(self) -> bool:
-        """All that there is to know is found out by the thread."""
+        """Return False: the thread reads whatever the container reports."""
         return False
 
     def terminate(self) -> bool:
-        """Ask the children of the container's init to end: the init ignores it, and so does what ends it with us."""
+        """Ask the init's children to end: the init ignores it, and so does the child that ends it with us."""
         if self._init is None:
             return False
         return self._init.terminate() > _OWN_CHILDREN
 
     def kill(self) -> None:
-        """End the container by its init; one that is being made is never begun."""
-        os.write(self._unwanted, b"x")
+        """End the container by killing its init; one that is still being created is never started."""
+        os.write(self._abandon, b"x")
         if self._fetching is not None:
             self._fetching.kill()
         if self._init is not None:
             self._init.kill()
 
     def finish(self) -> int:
-        """End the container: when its init is gone, the kernel has ended every process in it. Then it is removed."""
+        """End the container and wait for its removal: once its init is gone, the kernel has ended all its processes."""
         self.kill()
         self._thread.join()
         self._held.close()
-        return self._left
+        return self._processes_left
 
     def root(self) -> int | None:
-        """The container's init."""
+        """Return the container's init."""
         return None if self._init is None else self._init.pid
 
-    def _live(self) -> None:
-        """From the making of the container to its removal."""
+    def _run_container(self) -> None:
+        """Create the container, wait for its end, and remove it."""
         try:
-            self._stay(container_engines.find(self._made.engine))
+            self._start_and_wait(container_engines.find(self._container.engine))
         except _AbandonedError:
             pass
         except (SandboxError, OSError) as error:
             os.write(self._ends[-1], f"{error}\n".encode())
         finally:
-            with contextlib.suppress(SandboxError, OSError):  # the service comes back to it: see `remove_orphaned`
+            with contextlib.suppress(SandboxError, OSError):  # the service will try again: see `remove_orphaned`
                 self._directory.clear()
             for fd in (*self._ends, self._ended):
                 os.close(fd)
 
-    def _stay(self, engine: Engine) -> None:
-        self._need_image(engine)
-        self._go_on()
+    def _start_and_wait(self, engine: Engine) -> None:
+        self._ensure_image(engine)
+        self._check_abandoned()
         self._directory.make(self._spec, engine)
-        self._go_on()
+        self._check_abandoned()
         started = container_engines.ask(engine.program, "start", self._directory.name)
         if started.returncode != 0:
             raise container_engines.refusal("the container does not start", started.stderr)
-        select.select([self._status, self._wanted], [], [], _BEGINS_WITHIN_S)
-        self._go_on()
+        select.select([self._status, self._abandoned], [], [], _BEGINS_WITHIN_S)
+        self._check_abandoned()
         if not readable(self._status, 0) or container.BEGAN not in os.read(self._status, _CHUNK):
-            raise SandboxUnavailableError("the container's shell said nothing", "Look whether the image has a /bin/sh")
-        self._init = self._init_of(engine)
-        self._go_on()
+            raise SandboxUnavailableError("the container's shell said nothing", "Check that the image has a /bin/sh")
+        self._init = self._find_init(engine)
+        self._check_abandoned()
         self._directory.delete_secrets()
         self._connect_input()
         os.write(self._life, b"go\n")
         self._await_end()
 
-    def _need_image(self, engine: Engine) -> None:
-        image = self._made.image
+    def _ensure_image(self, engine: Engine) -> None:
+        image = self._container.image
         if container_engines.has_image(engine, image):
             return
-        if not self._made.may_pull:
+        if not self._container.may_pull:
             raise container_engines.missing_image(engine, image)
         self._fetching = subprocess.Popen(
             [engine.program, "pull", "--quiet", image],
@@ -146,48 +146,48 @@ class ContainedAgent:
             stderr=subprocess.PIPE,
             cwd="/",
         )
-        if self._is_unwanted():
+        if self._is_abandoned():
             self._fetching.kill()
         _, complaint = self._fetching.communicate()
         if self._fetching.returncode != 0:
-            self._go_on()
+            self._check_abandoned()
             raise container_engines.refusal(f"image {image!r} cannot be fetched", complaint)
 
-    def _is_unwanted(self) -> bool:
-        return readable(self._wanted, 0)
+    def _is_abandoned(self) -> bool:
+        return readable(self._abandoned, 0)
 
-    def _go_on(self) -> None:
-        """Raise _AbandonedError when it is to end."""
-        if self._is_unwanted():
+    def _check_abandoned(self) -> None:
+        """Raise _AbandonedError when the container is to end."""
+        if self._is_abandoned():
             raise _AbandonedError
 
-    def _init_of(self, engine: Engine) -> Init:
-        """Find the container's init, and hold it: who has our pipe open is no other's process of the same number."""
-        said = container_engines.ask(engine.program, "inspect", "--format", "{{.State.Pid}}", self._directory.name)
+    def _find_init(self, engine: Engine) -> Init:
+        """Find the container's init, and hold it. It has our pipe open, unlike any other process with that pid."""
+        inspected = container_engines.ask(engine.program, "inspect", "--format", "{{.State.Pid}}", self._directory.name)
         try:
-            init = Init(int(said.stdout))
+            init = Init(int(inspected.stdout))
         except (ValueError, OSError):
-            raise container_engines.refusal("the container's process is not there", said.stderr) from None
+            raise container_engines.refusal("the container's process is not running", inspected.stderr) from None
         try:
-            if any(map(self._is_life, Path(f"/proc/{init.pid}/fd").iterdir())):
+            if any(map(self._is_life_pipe, Path(f"/proc/{init.pid}/fd").iterdir())):
                 return init
-            problem = "is another's"
+            problem = "is another process"
         except OSError as error:
-            problem = f"cannot be looked at ({error.strerror})"
+            problem = f"cannot be inspected ({error.strerror})"
         init.release()
         raise SandboxUnavailableError(
-            f"process {init.pid}, which the container engine calls the container's, {problem}",
+            f"process {init.pid}, which the container engine reports as the container's, {problem}",
             "The container engine must run on this machine, and Boatyard where it sees the machine's processes",
         )
 
-    def _is_life(self, entry: Path) -> bool:
+    def _is_life_pipe(self, entry: Path) -> bool:
         return os.path.samestat(entry.stat(), os.fstat(self._life))
 
     def _connect_input(self) -> None:
-        """Begin to hand on standard input; whether the program reads it is none of our business."""
+        """Start to copy standard input to the container, in a thread: the program may never read it."""
         if self._has_input:
             sink = self._open("in", os.O_WRONLY)
-            threading.Thread(target=_hand_on, args=(self._stdin, sink), name="stdin", daemon=True).start()
+            threading.Thread(target=_copy_input, args=(self._stdin, sink), name="stdin", daemon=True).start()
         else:
             os.close(self._stdin)
         os.close(self._input)
@@ -195,19 +195,19 @@ class ContainedAgent:
     def _await_end(self) -> None:
         if self._init is None:
             raise RuntimeError("nobody holds the container's init")
-        select.select([self._init.fd, self._wanted], [], [])
-        self._left = self._init.left(_GONE_WITHIN_S)
-        if self._left:
+        select.select([self._init.fd, self._abandoned], [], [])
+        self._processes_left = self._init.processes_left(_GONE_WITHIN_S)
+        if self._processes_left:
             return
         self.verified_by = EndVerification.PID_NAMESPACE
-        # Where the init itself was ended, and told nothing, it was by this signal.
+        # If the init itself was killed, and reported nothing, it was by this signal.
         self.exit_status = -signal.SIGKILL
         if readable(self._status, 0):
-            self._learn(os.read(self._status, PIPE_BYTES))
+            self._read_report(os.read(self._status, PIPE_BYTES))
 
-    def _learn(self, words: bytes) -> None:
-        """Read the last words of the container's init. The program can speak in its place, of itself alone."""
-        for line in words.splitlines():
+    def _read_report(self, report: bytes) -> None:
+        """Read the last report of the container's init. The program can forge it, but only about itself."""
+        for line in report.splitlines():
             name, _, number = line.rpartition(b" ")
             if not number.isdigit() or len(number) > _MOST_DIGITS:
                 continue
@@ -219,15 +219,15 @@ class ContainedAgent:
                 self.limit = self.limit or Reason.PROCESS_LIMIT
 
     def _open(self, name: str, mode: int) -> int:
-        """Open a pipe of the directory. One that is opened to read and to write waits for nobody, and has no end."""
+        """Open a pipe of the directory. One that is opened to read and write waits for no peer, and never ends."""
         fd = os.open(self._directory.path / name, mode | os.O_NONBLOCK | os.O_CLOEXEC)
         with contextlib.suppress(OSError):  # a larger pipe is only faster
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         return fd
 
 
-def _hand_on(stdin: int, sink: int) -> None:
-    """Copy to the end of either."""
+def _copy_input(stdin: int, sink: int) -> None:
+    """Copy until either side ends."""
     os.set_blocking(sink, True)
     with (
         open(stdin, "rb", buffering=0) as source,

@@ -1,8 +1,8 @@
-"""The containers of runs: made by their runners, and removed by them or by whoever finds that a runner could not.
+"""The containers of runs: created by their runners, and removed by them, or by the service when a runner could not.
 
-A run that may have a container has a directory `container` in its own, with the container engine's client in the file
-`engine` beside it. It is there before the container is, and goes after it: whatever is killed in between, somebody
-comes back to it. Standard library only.
+A run that may have a container has a directory `container` in its run directory, and beside it a file `engine` with the
+path of the container engine's client. The file is written before the container is created and removed after it:
+whatever is killed in between, the container is found again. Standard library only.
 """
 
 import hashlib
@@ -22,21 +22,21 @@ _RECORD = "engine"
 
 
 class ContainerDirectory:
-    """The container of one run, and the directory through which we speak with it."""
+    """The container of one run, and the directory through which the runner talks to it."""
 
     def __init__(self, run: Path) -> None:
         """`run` is the run's directory."""
         self.path = run / "container"
-        """What the container sees."""
-        # The path beside the id: two services may be told the same id by two callers.
+        """The directory that the container sees."""
+        # Of the path, not only the id: two services may be given the same id by two callers.
         digest = hashlib.blake2s(os.fsencode(run.resolve()), digest_size=8).hexdigest()
         self.name = f"boatyard-{digest}"
-        """What the container engine calls the container."""
+        """The name of the container in the container engine."""
         self._execution_id = run.name
         self._engine = run / _RECORD
 
     def prepare(self, spec: SandboxSpec, *, has_input: bool) -> None:
-        """Put all there that the container needs, and nothing of one that was here before."""
+        """Create the directory with all that the container needs, and remove what an earlier container left."""
         self.clear()
         self.path.mkdir(mode=0o700)
         for name in container.PIPES:
@@ -44,15 +44,15 @@ class ContainerDirectory:
         write_whole(self.path / "begin", container.script(spec, has_input=has_input))
 
     def make(self, spec: SandboxSpec, engine: Engine) -> None:
-        """Have the container made; it does not run yet. Raises SandboxUnavailableError."""
+        """Create the container, but do not start it. Raises SandboxUnavailableError."""
         write_whole(self._engine, os.fsencode(engine.program))
         command = container.creation(spec, engine, self.name, self.path, self._execution_id)
-        made = container_engines.ask(engine.program, *command)
-        if made.returncode != 0:
-            raise container_engines.refusal("the container cannot be made", made.stderr)
+        created = container_engines.ask(engine.program, *command)
+        if created.returncode != 0:
+            raise container_engines.refusal("the container cannot be made", created.stderr)
 
     def delete_secrets(self) -> None:
-        """Remove what holds the program's environment, which has been read by now."""
+        """Remove the script that holds the program's environment. The container must have read it."""
         (self.path / "begin").unlink(missing_ok=True)
 
     def is_used(self) -> bool:
@@ -60,17 +60,17 @@ class ContainerDirectory:
         return self._engine.exists()
 
     def remove(self) -> None:
-        """End and remove the container, if there is one. Blocks for up to some seconds.
+        """End and remove the container, if there is one. Blocks for up to a few seconds.
 
         Raises:
-            SandboxUnavailableError: the container engine does not do it.
+            SandboxUnavailableError: the container engine refuses.
         """
         removed = container_engines.ask(os.fsdecode(self._engine.read_bytes()), "rm", "--force", "--volumes", self.name)
         if removed.returncode != 0 and b"no such container" not in removed.stderr.lower():
             raise container_engines.refusal(f"container {self.name} cannot be removed", removed.stderr)
 
     def clear(self) -> None:
-        """Remove the container, if there may be one, and then the directory. Raises SandboxUnavailableError."""
+        """Remove the container if there may be one, then the directory. Raises SandboxUnavailableError."""
         if self.is_used():
             self.remove()
             self._engine.unlink()
@@ -78,9 +78,9 @@ class ContainerDirectory:
 
 
 def remove_orphaned(runs: Path) -> Iterator[tuple[str, str]]:
-    """Remove what is left of containers of runs that have ended; blocks for 0.2 s for each that there is.
+    """Remove containers that are left of runs that have ended; blocks for 0.2 s for each.
 
-    Whoever concludes a run that was lost removes its container first, and what came to be since then is found here.
+    Whoever concludes a lost run removes its container first; a container that was created after that is found here.
 
     Yields the ids of the executions whose containers could not be removed, and why.
     """

@@ -1,4 +1,4 @@
-"""The first process of a PID namespace, by which all the others in it are ended."""
+"""The first process of a PID namespace: when it ends, the kernel ends all others in the namespace."""
 
 import contextlib
 import os
@@ -9,20 +9,20 @@ from services.execution.processes import orphans
 
 
 class Init:
-    """One of them, held by a pidfd: its number may be another process's by now."""
+    """The init of one namespace, held by a pidfd, because its pid may have been reused."""
 
     def __init__(self, pid: int) -> None:
-        """Hold the process `pid`. Raises OSError: it is not there."""
+        """Hold the process `pid`. Raises OSError when there is none."""
         self.fd = os.pidfd_open(pid)
-        """Becomes readable when it has ended."""
+        """Becomes readable when the init has ended."""
         self.pid = pid
 
     def release(self) -> None:
-        """Hold it no longer."""
+        """Close the pidfd."""
         os.close(self.fd)
 
     def terminate(self) -> int:
-        """Ask its children to end, for it ignores that itself; return how many it has."""
+        """Ask the children of the init to end, because it ignores that itself; return how many there are."""
         children = orphans.children(self.pid)
         for child in children:
             with contextlib.suppress(ProcessLookupError):
@@ -30,17 +30,17 @@ class Init:
         return len(children)
 
     def kill(self) -> None:
-        """End it, and with it the kernel ends every process in its namespace."""
+        """Kill the init: the kernel then ends every process in its namespace."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.fd, signal.SIGKILL)
 
-    def left(self, timeout_s: float) -> int:
-        """Wait for its end: 0 when nothing is left of the namespace, else how many processes are."""
+    def processes_left(self, timeout_s: float) -> int:
+        """Wait for the end of the init; return how many processes of the namespace are left, 0 when it has ended."""
         if readable(self.fd, timeout_s):
             return 0
         return 1 + len(orphans.descendants(self.pid))
 
 
 def readable(fd: int, timeout_s: float) -> bool:
-    """Whether a descriptor becomes readable in time."""
+    """Return whether a descriptor becomes readable in time."""
     return bool(select.select([fd], [], [], timeout_s)[0])

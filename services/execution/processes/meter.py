@@ -1,4 +1,4 @@
-"""Measures a run, keeps its vitals, and says which limit it has hit and when to look again."""
+"""Measures a run, records its vitals, and says which limit was hit and when to measure again."""
 
 import os
 import time
@@ -12,25 +12,25 @@ from services.execution.model import Bounds, Reason, Vitals
 from services.execution.processes import tree
 from services.execution.processes.disk import Growth
 
-_TELL_S = 5.0
-_TELL_SHARE = 1 / 200
-"""Of the time that a run has taken, how much passes between two events at least: it bounds their number."""
+_REPORT_S = 5.0
+_REPORT_SHARE = 1 / 200
+"""The minimum time between two events, as a share of the run's time so far: it bounds their number."""
 _LOOK_S = (0.01, 0.2)
-"""Where we alone enforce limits: how soon after a large change, and how late while nothing happens, we look again."""
+"""Shortest and longest pause when only we enforce limits: after a large change, and while nothing happens."""
 _LOOK_GROUP_S = (0.05, 1.0)
-"""The same where the kernel enforces memory and processes."""
+"""The same when the kernel enforces memory and processes."""
 _QUIET = 1.5
 _CHANGED = 0.05
-_PATIENCE = 1000
-"""Refused processes after which a program is taken for one that would never stop."""
-_NOTHING = ControlGroupUsage(Vitals(0.0, 0, 0, 0))
+_MAX_REFUSED = 1000
+"""The number of refused processes after which we assume that the program would never stop."""
+_NO_USAGE = ControlGroupUsage(Vitals(0.0, 0, 0, 0))
 
 Root = Callable[[], int | None]
-"""The process whose descendants are the run's; None while it is not there."""
+"""Returns the process whose descendants are the run's; None while there is none."""
 
 
 class Meter:
-    """Looks at the processes and the workspace of one run, as seldom as its limits allow."""
+    """Measures the processes and the workspace of one run, as rarely as its limits allow."""
 
     def __init__(self, bounds: Bounds, writer: EventWriter, group: ControlGroup | None, root: Root) -> None:
         self._bounds = bounds
@@ -41,21 +41,21 @@ class Meter:
         if bounds.workspace_bytes is not None and bounds.workspace is not None:
             directory = Path(bounds.workspace)
             self._growth = Growth(directory, bounds.workspace_bytes, empty=bounds.workspace_begins_empty)
-        self._last = _NOTHING
+        self._last = _NO_USAGE
         self._peak = 0
         self._seconds = 0.0
         self._began = self._at = self._next = time.monotonic()
         self._pace = _LOOK_GROUP_S if self._has(Controller.MEMORY) and self._has(Controller.PROCESSES) else _LOOK_S
         self._interval = self._pace[0]
-        self._reported = _NOTHING.vitals
-        self._report_at = self._began + _TELL_S
+        self._reported = _NO_USAGE.vitals
+        self._report_at = self._began + _REPORT_S
 
     def due(self) -> float:
         """When to call `look`, on the monotonic clock."""
         return self._next if self._growth is None else min(self._next, self._growth.due())
 
     def look(self) -> Reason | None:
-        """Measure what is due; the limit that makes it necessary to end the run, if one does."""
+        """Measure what is due; return the limit for which the run must be ended, if there is one."""
         now = time.monotonic()
         if self._growth is not None:
             self._growth.look()
@@ -70,7 +70,7 @@ class Meter:
         return self._exceeded()
 
     def at_end(self) -> Reason | None:
-        """Measure for the last time, when all has ended: the limit that may have made a program fail, if one did."""
+        """Measure a last time, after the end; return the limit that may have made the program fail, if there is one."""
         self._last = self._measure()
         if self._last.killed:
             return Reason.MEMORY_LIMIT
@@ -79,31 +79,31 @@ class Meter:
         return self._exceeded()
 
     def vitals(self) -> Vitals:
-        """What the run has used in all."""
+        """Return what the run has used in total."""
         return replace(self._last.vitals, memory_bytes=0, processes=0)
 
     def _measure(self) -> ControlGroupUsage:
-        """Read what there is. Where groups do not do it all, /proc does the rest."""
-        reading = _NOTHING if self._group is None else self._group.read()
+        """Read all counters: those of the control group, and what it does not count from /proc."""
+        reading = _NO_USAGE if self._group is None else self._group.read()
         vitals = reading.vitals
         sampled = (Controller.MEMORY, Controller.PROCESSES, Controller.CPU)
         missing = [controller for controller in sampled if not self._has(controller)]
         if missing and (root := self._root()) is not None:
-            seen = tree.measure(root)
+            sample = tree.measure(root)
             if Controller.MEMORY in missing:
-                memory = seen.memory_bytes
+                memory = sample.memory_bytes
                 if _over(memory, self._bounds.memory_bytes):
                     memory = tree.proportional_memory(root) or memory
                 self._peak = max(self._peak, memory)
                 vitals = replace(vitals, memory_bytes=memory)
             if Controller.PROCESSES in missing:
-                vitals = replace(vitals, processes=seen.processes)
+                vitals = replace(vitals, processes=sample.processes)
             if Controller.CPU in missing:
-                vitals = replace(vitals, cpu_seconds=seen.cpu_seconds)
+                vitals = replace(vitals, cpu_seconds=sample.cpu_seconds)
         if self._has(Controller.PROCESSES):
             vitals = replace(vitals, processes=max(0, vitals.processes - (OWN_PROCESSES - 1)))
         self._peak = max(self._peak, vitals.memory_peak_bytes)
-        self._seconds = max(self._seconds, vitals.cpu_seconds)  # what a dead process used is not in /proc any more
+        self._seconds = max(self._seconds, vitals.cpu_seconds)  # what an ended process used is no longer in /proc
         return replace(reading, vitals=replace(vitals, memory_peak_bytes=self._peak, cpu_seconds=self._seconds))
 
     def _has(self, controller: Controller) -> bool:
@@ -113,7 +113,7 @@ class Meter:
         vitals, bounds = self._last.vitals, self._bounds
         if self._last.killed or (_over(vitals.memory_bytes, bounds.memory_bytes) and not self._has(Controller.MEMORY)):
             return Reason.MEMORY_LIMIT
-        if self._last.refused > _PATIENCE:
+        if self._last.refused > _MAX_REFUSED:
             return Reason.PROCESS_LIMIT
         if _over(vitals.processes, bounds.processes) and not self._has(Controller.PROCESSES):
             return Reason.PROCESS_LIMIT
@@ -122,7 +122,7 @@ class Meter:
         return None
 
     def _pause(self, before: ControlGroupUsage, elapsed: float) -> float:
-        """How long to wait: until half of what is left could be gone at the present pace, within bounds."""
+        """Return how long to wait: until half of what is left could be used up at the current rate, within bounds."""
         shortest, longest = self._pace
         now, then, bounds = self._last.vitals, before.vitals, self._bounds
         self._interval = min(self._interval * _QUIET, longest)
@@ -131,11 +131,11 @@ class Meter:
             (now.processes, then.processes, bounds.processes),
         ):
             if limit is not None and used > earlier and elapsed > 0:
-                pace = (used - earlier) / elapsed
-                self._interval = min(self._interval, max(shortest, (limit - used) / pace / 2))
+                rate = (used - earlier) / elapsed
+                self._interval = min(self._interval, max(shortest, (limit - used) / rate / 2))
         if bounds.cpu_seconds is not None:
-            left = (bounds.cpu_seconds - now.cpu_seconds) / (os.cpu_count() or 1)
-            return min(self._interval, max(shortest, left))
+            until_spent = (bounds.cpu_seconds - now.cpu_seconds) / (os.cpu_count() or 1)
+            return min(self._interval, max(shortest, until_spent))
         return self._interval
 
     def _report(self, now: float) -> None:
@@ -146,7 +146,7 @@ class Meter:
             EventKind.VITALS, **{name: value for name, value in asdict(vitals).items() if value is not None}
         )
         self._reported = vitals
-        self._report_at = now + max(_TELL_S, (now - self._began) * _TELL_SHARE)
+        self._report_at = now + max(_REPORT_S, (now - self._began) * _REPORT_SHARE)
 
 
 def _over(used: float, limit: int | None) -> bool:
@@ -154,7 +154,7 @@ def _over(used: float, limit: int | None) -> bool:
 
 
 def _differ(one: Vitals, other: Vitals) -> bool:
-    """Whether there is something to tell."""
+    """Return whether the difference is worth an event."""
     if one.processes != other.processes or one.cpu_seconds - other.cpu_seconds > _CHANGED:
         return True
     return abs(one.memory_bytes - other.memory_bytes) > _CHANGED * max(one.memory_bytes, other.memory_bytes)

@@ -10,24 +10,24 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def children(pid: int) -> list[int]:
-    """The children of all threads of a process; none when it is gone."""
-    found: list[int] = []
+    """Return the children of all threads of a process; none when it is gone."""
+    pids: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, (task / "children").read_text().split())
-    return found
+            pids += map(int, (task / "children").read_text().split())
+    return pids
 
 
 def descendants(pid: int) -> list[int]:
-    """The children, their children, and so on."""
-    found: list[int] = []
+    """Return the children, their children, and so on."""
+    pids: list[int] = []
     for child in children(pid):
-        found += [child, *descendants(child)]
-    return found
+        pids += [child, *descendants(child)]
+    return pids
 
 
 def adopt() -> None:
-    """Become the parent of every descendant whose parent dies, in place of the machine's init."""
+    """Become the parent of every descendant whose parent dies, instead of the machine's init."""
     import ctypes  # noqa: PLC0415 - 8 ms and 1 MB that only a run without a sandbox pays
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -36,7 +36,7 @@ def adopt() -> None:
 
 
 def end(timeout_s: float) -> int:
-    """Kill all our descendants, those too that they leave to us in dying; return how many remain after `timeout_s`."""
+    """Kill all our descendants, also those that we adopt meanwhile; return how many remain after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while remaining := descendants(os.getpid()):
         if time.monotonic() > deadline:

@@ -25,7 +25,7 @@ class SandboxedAgent:
     limit = None
 
     def __init__(self, spec: SandboxSpec, stdin: int, group: ControlGroup | None, egress: Egress | None) -> None:
-        """With `egress` the program begins when that listens in there."""
+        """With `egress` the program starts only when the proxy listens in the sandbox."""
         self._group = group
         self.egress = egress
         self.status, status_end = os.pipe()
@@ -46,27 +46,27 @@ class SandboxedAgent:
             os.close(status_end)
 
     def _connect(self, egress: Egress) -> None:
-        """Have the proxy listen in the sandbox. Raises SandboxUnavailableError, and nothing is left."""
+        """Have the proxy listen in the sandbox. Raises SandboxUnavailableError, after ending all processes."""
         try:
             while self._init is None:
                 ended = self.exited in select.select([self.status, self.exited], [], [], _BEGINS_WITHIN_S)[0]
                 self.read_status()
                 if ended and self._init is None:
-                    return  # its complaint is on its standard error, and its end is seen as any other's
+                    return  # its complaint is on standard error, and its end is handled like any other
             egress.open(self._init.pid)
         except BaseException:
             self.finish()
             raise
 
     def read_status(self) -> bool:
-        """Learn the init's pid while it is certainly the init's, and the exit code."""
+        """Read the init's pid, while it certainly still belongs to the init, and the exit code."""
         more = True
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self.status, 4096):
                 self._documents += chunk
             more = False
         for line in self._documents.splitlines():
-            with contextlib.suppress(json.JSONDecodeError):  # not whole yet
+            with contextlib.suppress(json.JSONDecodeError):  # not complete yet
                 document = json.loads(line)
                 self.exit_status = document.get("exit-code", self.exit_status)
                 if self._init is None and "child-pid" in document:
@@ -74,14 +74,14 @@ class SandboxedAgent:
         return more
 
     def terminate(self) -> bool:
-        """Ask the child of the namespace's init to end: the init itself ignores it."""
+        """Ask the child of the namespace's init to end, because the init ignores it."""
         self.read_status()
         if self._init is None:
             return False
         return self._init.terminate() > 0
 
     def kill(self) -> None:
-        """End the namespace by its init, or bwrap where it is not that far."""
+        """Kill the namespace's init, or bwrap if there is no init yet."""
         self.read_status()
         if self._init is None:
             kill_with_children(self._bwrap.pid)
@@ -89,17 +89,17 @@ class SandboxedAgent:
         self._init.kill()
 
     def finish(self) -> int:
-        """End the namespace: when its init is gone, the kernel has ended every process in it."""
+        """End the namespace: once its init is gone, the kernel has ended every process in it."""
         self.kill()
         self._bwrap.wait()
-        left = 0
+        remaining = 0
         if self._init is not None:
-            left = self._init.left(_GONE_WITHIN_S)
-            self.verified_by = EndVerification.PID_NAMESPACE if left == 0 else None
-        return left if self._group is None else max(left, self._group.end(_GONE_WITHIN_S))
+            remaining = self._init.processes_left(_GONE_WITHIN_S)
+            self.verified_by = EndVerification.PID_NAMESPACE if remaining == 0 else None
+        return remaining if self._group is None else max(remaining, self._group.end(_GONE_WITHIN_S))
 
     def root(self) -> int | None:
-        """The namespace's init."""
+        """Return the namespace's init."""
         return None if self._init is None else self._init.pid
 
     def _hold_init(self, pid: int) -> None:
@@ -109,7 +109,7 @@ class SandboxedAgent:
 
 @contextlib.contextmanager
 def _gate(egress: Egress | None) -> Iterator[tuple[int | None, Callable[[], object]]]:
-    """What holds back a program that has to wait for its way out, and what lets it go; leaving lets it go too."""
+    """Yield a descriptor that blocks the program until the proxy is ready, and what unblocks it; leaving does too."""
     if egress is None:
         yield None, lambda: None
         return

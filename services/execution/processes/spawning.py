@@ -7,13 +7,13 @@ import subprocess
 
 from services.sandbox.launch import Launch
 
-# As good as a megabyte, measured; and the kernel lets the pipes of one user have 64 MiB in all (pipe-user-pages-soft).
+# Measured: as fast as a megabyte; and the kernel allows the pipes of one user 64 MiB in all (pipe-user-pages-soft).
 PIPE_BYTES = 256 * 1024
-"""How large a pipe for output is made."""
+"""The size of a pipe for output."""
 
 
 def spawn(launch: Launch, stdin: int) -> "subprocess.Popen[bytes]":
-    """Start what was prepared, in a session of its own; `stdin` stays the caller's."""
+    """Start a prepared program in a session of its own; the caller still has to close `stdin`."""
     return subprocess.Popen(
         launch.argv,
         bufsize=0,
@@ -28,12 +28,12 @@ def spawn(launch: Launch, stdin: int) -> "subprocess.Popen[bytes]":
 
 
 def pipes(process: "subprocess.Popen[bytes]") -> tuple[int, int]:
-    """Give the non-blocking descriptors of its standard output and error."""
+    """Make standard output and error of a process non-blocking, and return their descriptors."""
     if process.stdout is None or process.stderr is None:
         raise RuntimeError("the program was started without pipes")
     fds = process.stdout.fileno(), process.stderr.fileno()
     for fd in fds:
         os.set_blocking(fd, False)
-        with contextlib.suppress(OSError):  # a larger pipe is only faster, and a user may hold so many
+        with contextlib.suppress(OSError):  # a larger pipe is only faster, and a user's pipes are limited
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return fds

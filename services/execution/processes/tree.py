@@ -1,9 +1,9 @@
-"""What a tree of processes uses, summed up in /proc: for machines that let us make no control groups.
+"""What a tree of processes uses, summed up from /proc: for machines that let us make no control groups.
 
-It sees who is there at the moment of the look. Time on a processor is that of the living, and of those that a living
-parent has waited for. Memory is what each process has for itself, and the largest part that one shares with others: too
-much where many were forked from one, for what they have not changed since counts for each. `proportional_memory` does
-not err, and takes a hundred times as long.
+It sees the processes that exist at the moment of measuring. Processor time is that of living processes, and of those
+that a living parent has waited for. Memory is what each process has for itself, plus the largest part that one of them
+shares: too much when many were forked from one, because pages that they have not changed since count for each.
+`proportional_memory` is exact, and takes a hundred times as long.
 """
 
 import os
@@ -27,7 +27,7 @@ def measure(root: int) -> Vitals:
         except (OSError, ValueError):
             continue  # it has just ended
         if pid == root:
-            ticks += sum(map(int, stat[_UTIME + 2 : _UTIME + 4]))  # of children that it has waited for
+            ticks += sum(map(int, stat[_UTIME + 2 : _UTIME + 4]))  # those of children that it has waited for
             continue
         ticks += sum(map(int, stat[_UTIME : _UTIME + 4]))
         threads += int(stat[_THREADS])
@@ -38,7 +38,7 @@ def measure(root: int) -> Vitals:
 
 
 def proportional_memory(root: int) -> int | None:
-    """Bytes of the descendants of `root`, shared ones divided among their users; None where we may not look."""
+    """Return the bytes of the descendants of `root`, shared ones divided among their users; None without permission."""
     total = 0
     for pid in orphans.descendants(root):
         try:

@@ -1,4 +1,4 @@
-"""From how a program ended, and why we ended it, to what is told about it."""
+"""The verdict on a run, from how its program ended and why we ended it."""
 
 import time
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _NOT_EXECUTABLE = 126
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The end of a run."""
+    """How a run ended."""
 
     state: State
     reason: Reason | None = None
@@ -24,9 +24,9 @@ class Verdict:
         processes_left: int | None = None,
         output_bytes: int = 0,
     ) -> Result:
-        """Return the result, at this moment, but for its last sequence.
+        """Return the result, ended now, without its last sequence.
 
-        `status` is an exit code, a negative signal, or None where no program ran.
+        `status` is an exit code, a negative signal, or None when no program ran.
         """
         return Result(
             state=self.state,
@@ -43,12 +43,12 @@ class Verdict:
 
 
 def cancelled() -> Verdict:
-    """We ended it, or kept it from beginning, because we were asked to."""
+    """Return the verdict on a run that we ended, or did not start, because we were asked to."""
     return Verdict(State.CANCELLED, message="stopped on request")
 
 
 def forced(cause: Reason, bounds: Bounds) -> Verdict:
-    """We, or the kernel in our place, ended it because of `cause`."""
+    """Return the verdict on a run that we, or the kernel for us, ended because of `cause`."""
     if cause is Reason.RUNNER_LOST:
         text = "its runner was told to end by a signal that did not come from StopExecution"
     else:
@@ -57,13 +57,13 @@ def forced(cause: Reason, bounds: Bounds) -> Verdict:
 
 
 def failed_at(limit: Reason, bounds: Bounds, status: int) -> Verdict:
-    """It ended by itself, with an exit code that is not 0 or a negative signal, after it had come up to a limit."""
+    """Return the verdict on a program that failed by itself, with an exit code or signal, after reaching a limit."""
     how = f"signal {-status} ended the program" if status < 0 else f"the program ended with exit code {status}"
     return Verdict(State.FAILED, limit, f"{how}: {_limit(limit, bounds)}")
 
 
 def _limit(reason: Reason, bounds: Bounds) -> str:
-    """What was too much, with the limit's name in the contract and its value."""
+    """Say what was too much, with the limit's name in the contract and its value."""
     return {
         Reason.TIMED_OUT: f"it ran longer than {bounds.wall_timeout_s:g} s (wall_timeout)",
         Reason.IDLE: f"it wrote nothing for {bounds.idle_timeout_s or 0:g} s (idle_timeout)",
@@ -77,7 +77,7 @@ def _limit(reason: Reason, bounds: Bounds) -> str:
 
 
 def ended(status: int) -> Verdict:
-    """It ended by itself, with an exit code or a negative signal."""
+    """Return the verdict on a program that ended by itself, with an exit code or a negative signal."""
     if status == 0:
         return Verdict(State.SUCCEEDED)
     if status < 0:
@@ -95,5 +95,5 @@ def ended(status: int) -> Verdict:
 
 
 def never_began(complaint: str) -> Verdict:
-    """The sandbox could not be made."""
+    """Return the verdict on a run whose sandbox could not be made."""
     return Verdict(State.FAILED, Reason.SANDBOX_FAILED, complaint or "the sandbox ended before the program began")

@@ -1,5 +1,5 @@
-"""Keeps secrets out of what is recorded, also when they come in pieces. Standard library only: runners import it.
+"""Keeps secrets out of what is recorded, even when they arrive in pieces. Standard library only: runners import it.
 
-`formats` knows well-known tokens by their form, `needles` the values that an execution was given, and `strand` finds
-either in a flow of bytes. Text that an agent changes on purpose (reversed, compressed) is not found, and cannot be.
+`formats` has the forms of well-known tokens, `needles` the values that an execution was given, and `strand` finds both
+in a stream of bytes. Secrets that an agent transforms on purpose (reversed, compressed) are not found, and cannot be.
 """

@@ -1,8 +1,8 @@
-"""Well-known forms of tokens, as their issuers describe them, or as published tokens look where they do not.
+"""Well-known forms of tokens, as their issuers describe them, or as published tokens look if they do not.
 
-A form is looked for by a prefix that hardly any other text has. Where the prefix is short, it must also stand at the
-beginning of a word. Secrets without a form of their own (passwords, AWS secret access keys) are not found like this:
-they are to be given as ExecutionSpec.secrets.
+A form is found by a prefix that hardly any other text has. A short prefix must also be at the beginning of a word.
+Secrets without a form of their own (passwords, AWS secret access keys) are not found this way: they must be given as
+ExecutionSpec.secrets.
 """
 
 import re
@@ -14,32 +14,32 @@ _ALNUM = "A-Za-z0-9"
 
 @dataclass(frozen=True)
 class Format:
-    """One form: begins with one of `prefixes`; `accepts` is what a whole token is."""
+    """One form: a token begins with one of `prefixes`; `accepts` matches a complete token."""
 
     name: str
     prefixes: tuple[str, ...]
     source: str
     accepts: re.Pattern[bytes]
     grows: re.Pattern[bytes]
-    """What may still become one."""
+    """Matches what may still become a token."""
     cap: int
-    """Bytes in which that is decided."""
+    """The number of bytes within which that is decided."""
     begins_word: bool = False
-    """Whether it must not follow a letter or a digit: where its prefix is short."""
+    """True when a token must not follow a letter or a digit, because its prefix is short."""
     more: re.Pattern[bytes] | None = None
-    """What may follow a token at the end of a piece and still belongs to it."""
+    """Matches what belongs to a token at the end of a piece, but arrives in the next piece."""
 
 
-def _format(name: str, source: str, body: str, least: int, *prefixes: str, begins_word: bool = False) -> Format:
-    """A form of at least `least` characters of the class `body` after its prefix."""
+def _format(name: str, source: str, body: str, min_length: int, *prefixes: str, begins_word: bool = False) -> Format:
+    """Return a form with at least `min_length` characters of the class `body` after its prefix."""
     start = "(?:" + "|".join(re.escape(prefix) for prefix in prefixes) + ")"
     return Format(
         name,
         prefixes,
         source,
-        accepts=re.compile(f"{start}[{body}]{{{least},}}".encode()),
+        accepts=re.compile(f"{start}[{body}]{{{min_length},}}".encode()),
         grows=re.compile(f"{start}[{body}]*".encode()),
-        cap=max(map(len, prefixes)) + least,
+        cap=max(map(len, prefixes)) + min_length,
         begins_word=begins_word,
         more=re.compile(f"[{body}]*".encode()),
     )
@@ -112,4 +112,4 @@ FORMATS = (
     _JWT,
     _PEM,
 )
-"""All forms. Two of the same prefix are told apart by what follows."""
+"""All forms. Two with the same prefix are distinguished by what follows."""

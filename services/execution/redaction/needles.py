@@ -1,4 +1,4 @@
-"""The values to be kept out, in every form in which programs commonly print them."""
+"""The values that must not be recorded, in all forms in which programs commonly print them."""
 
 import base64
 import json
@@ -7,29 +7,29 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import quote, quote_plus
 
 SHORTEST = 6
-"""Bytes of a secret, at least: a shorter one is in too much innocent text, and is guessed in no time."""
+"""The minimum length of a secret, in bytes: a shorter one occurs in too much innocent text, and is easily guessed."""
 LONGEST = 16 * 1024
-"""Bytes of a secret, at most: so much may have to be held back."""
+"""The maximum length of a secret, in bytes: as much may have to be held back."""
 
-_FORMS_UP_TO = 4096
-_LEAST_FORM = 8
+_MAX_VALUE_BYTES = 4096
+_MIN_FORM_BYTES = 8
 
 
 def needles(secrets: Mapping[str, bytes]) -> dict[bytes, str]:
-    """All that is to be found, with the name of the secret that it shows."""
-    found: dict[bytes, str] = {}
+    """Return all values to look for, with the name of the secret that each one reveals."""
+    names: dict[bytes, str] = {}
     for name, value in secrets.items():
-        # Who prints a variable seldom prints the line break at its end.
+        # A program that prints a variable seldom prints the line break at its end.
         bare = value.strip() if len(value.strip()) >= SHORTEST else value
         for form in (bare, *_forms(bare)) if bare else ():
-            found.setdefault(form, name)
-    return found
+            names.setdefault(form, name)
+    return names
 
 
 def _forms(value: bytes) -> Iterator[bytes]:
     if b"\n" in value:
         yield value.replace(b"\n", b"\r\n")  # as a terminal shows it
-    if len(value) > _FORMS_UP_TO:
+    if len(value) > _MAX_VALUE_BYTES:
         return
     yield value.hex().encode()
     yield value.hex().upper().encode()
@@ -44,8 +44,8 @@ def _forms(value: bytes) -> Iterator[bytes]:
             yield escaped
     for shift in range(3):
         whole = base64.b64encode(bytes(shift) + value).rstrip(b"=")
-        # The first and the last character may also hold bits of what stands before and after.
+        # The first and the last character may also contain bits of what precedes and follows.
         inner = whole[(0, 2, 3)[shift] : len(whole) - bool((len(value) + shift) % 3)]
-        if len(inner) >= _LEAST_FORM:
+        if len(inner) >= _MIN_FORM_BYTES:
             yield inner
             yield inner.translate(bytes.maketrans(b"+/", b"-_"))

@@ -1,11 +1,12 @@
-"""Finds secrets in a flow of bytes, whatever pieces it comes in.
+"""Finds secrets in a stream of bytes, whatever pieces it arrives in.
 
-Looking must cost next to nothing where there is nothing. Every needle and every prefix has a byte that is rare in
-text; a block without it, which is found out at the speed of memory, is done with. A block with it is searched in C.
+Searching must cost next to nothing when there is nothing to find. Every needle and every prefix has a byte that is rare
+in text. A block without that byte, which is checked at the speed of memory, needs nothing more. A block with it is
+searched in C.
 
-What may be the beginning of a secret is held back: so many bytes as the secret has, at most. When nothing follows for
-a while, it is told after all, unless it is half of a secret or more; what was told is remembered, and when the rest
-comes, the rest is redacted. So a prompt is never kept from people for long, and no secret is ever recorded whole.
+What may be the beginning of a secret is held back: at most as many bytes as the secret has. When nothing follows for a
+while, it is released after all, unless it is half of a secret or more. What was released is remembered, and when the
+rest arrives, the rest is redacted. So a prompt is never held back for long, and no secret is ever recorded completely.
 """
 
 import codecs
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from services.execution.redaction.formats import FORMATS, Format
 from services.execution.redaction.needles import needles
 
-# From rare to common in what programs print; lower case letters, in the order of their rareness in English, come last.
+# From rare to common in what programs print; lower case letters, in the order of their rarity in English, come last.
 _RARE = (
     bytes(range(128, 256)) + b"~^`|@#$%&*?!;<>{}[]+\\ZQXJKVWYGHBUPMFNLDROCIATSE'\"=()/_:,.-zqxjkvbpygfwmucldrhsnioate"
 )
@@ -24,16 +25,16 @@ _RANK = {byte: rank for rank, byte in reversed(list(enumerate(_RARE)))}
 _LONGEST_PREFIX = max(len(prefix) for one in FORMATS for prefix in one.prefixes)
 
 Piece = slice | bytes
-"""A part of the buffer that is to be recorded, or what takes the place of a secret."""
+"""A part of the buffer to be recorded, or the replacement of a secret."""
 
 
 def _rarest(text: bytes) -> int:
-    """The position of the byte that is the least to be expected."""
+    """Return the position of the rarest byte."""
     return min(range(len(text)), key=lambda at: _RANK.get(text[at], len(_RANK)))
 
 
 class _Prefixes:
-    """The prefixes of all formats, grouped by a rare byte of theirs: only around that byte they are looked for."""
+    """The prefixes of all formats, grouped by their rarest byte: they are looked for only around that byte."""
 
     def __init__(self) -> None:
         groups: dict[int, list[tuple[bytes, int, Format]]] = {}
@@ -42,36 +43,36 @@ class _Prefixes:
                 at = _rarest(prefix)
                 groups.setdefault(prefix[at], []).append((prefix, at, one))
         self._groups = [(bytes([byte]), self._around(byte, group), group) for byte, group in groups.items()]
-        begun = {
+        beginnings = {
             prefix.encode()[:length] for one in FORMATS for prefix in one.prefixes for length in range(1, len(prefix))
         }
-        ordered = sorted(begun, key=len, reverse=True)
-        self._begun = re.compile(b"(?:" + b"|".join(map(re.escape, ordered)) + rb")\Z")
+        ordered = sorted(beginnings, key=len, reverse=True)
+        self._cut_off = re.compile(b"(?:" + b"|".join(map(re.escape, ordered)) + rb")\Z")
 
     @staticmethod
     def _around(byte: int, group: list[tuple[bytes, int, Format]]) -> re.Pattern[bytes]:
-        ways = []
+        alternatives = []
         for prefix, at, _ in group:
             head, tail = re.escape(prefix[: at + 1]), re.escape(prefix[at + 1 :])
-            ways.append(b"(?<=" + head + b")" + (b"(?=" + tail + b")" if tail else b""))
-        # It begins with a literal, so that the engine runs to the next one in a tight loop.
-        return re.compile(re.escape(bytes([byte])) + b"(?:" + b"|".join(ways) + b")")
+            alternatives.append(b"(?<=" + head + b")" + (b"(?=" + tail + b")" if tail else b""))
+        # The pattern begins with a literal, so that the regex engine skips to the next one in a tight loop.
+        return re.compile(re.escape(bytes([byte])) + b"(?:" + b"|".join(alternatives) + b")")
 
-    def places(self, buffer: bytearray, end: int) -> Iterator[tuple[int, Format]]:
-        """Where a token may begin, and of which form."""
+    def candidates(self, buffer: bytearray, end: int) -> Iterator[tuple[int, Format]]:
+        """Yield where a token may begin, and of which form."""
         for byte, around, group in self._groups:
             first = buffer.find(byte, 0, end)
             if first < 0:
                 continue
             for hit in around.finditer(buffer, first, end):
                 for prefix, at, one in group:
-                    place = hit.start() - at
-                    if place >= 0 and buffer.startswith(prefix, place, end):
-                        yield place, one
+                    start = hit.start() - at
+                    if start >= 0 and buffer.startswith(prefix, start, end):
+                        yield start, one
 
-    def begun(self, buffer: bytearray, start: int, end: int) -> int | None:
-        """Where a prefix begins, not before `start`, that the end of the buffer cuts off."""
-        hit = self._begun.search(buffer, max(start, end - _LONGEST_PREFIX), end)
+    def cut_off(self, buffer: bytearray, start: int, end: int) -> int | None:
+        """Return where a prefix begins that the end of the buffer cuts off, at `start` or later; None for nowhere."""
+        hit = self._cut_off.search(buffer, max(start, end - _LONGEST_PREFIX), end)
         return hit.start() if hit else None
 
 
@@ -79,8 +80,8 @@ _PREFIXES = _Prefixes()
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """A secret in the buffer; `more` is what may follow it in the next piece, and belongs to it."""
+class _Match:
+    """A secret in the buffer; `more` matches what belongs to it at the beginning of the next piece."""
 
     start: int
     end: int
@@ -89,15 +90,15 @@ class _Found:
 
 
 @dataclass(frozen=True, slots=True)
-class _Open:
-    """What may become a secret; `tellable` while it is so little of one that it may be told."""
+class _Candidate:
+    """What may become a secret; `releasable` while it is so small a part of one that it may be recorded."""
 
     start: int
-    tellable: bool
+    releasable: bool
 
 
 class Redactor:
-    """What is to be kept out of one execution's events."""
+    """Redacts what must not be in one execution's events."""
 
     def __init__(self, secrets: Mapping[str, bytes] | None = None) -> None:
         """`secrets` are values by name, of at least `needles.SHORTEST` bytes."""
@@ -106,11 +107,11 @@ class Redactor:
         ]
 
     def strand(self) -> "Strand":
-        """Begin with a flow of bytes."""
+        """Start a new stream of bytes."""
         return Strand(self)
 
     def bytes(self, data: bytes) -> bytes:
-        """Redact what is there as a whole."""
+        """Redact data that is complete."""
         buffer = bytearray(data)
         pieces, _ = Strand(self).take(buffer, len(buffer), last=True)
         return join(buffer, pieces) if any(isinstance(piece, bytes) for piece in pieces) else data
@@ -122,63 +123,63 @@ class Redactor:
         return text if clean is data else clean.decode("utf-8", "replace")
 
     def value(self, value: object) -> object:
-        """Redact every text in a value of JSON."""
+        """Redact every text in a JSON value, except keys."""
         match value:
             case str():
                 return self.text(value)
             case dict():
-                return {key: self.value(one) for key, one in value.items()}
+                return {key: self.value(member) for key, member in value.items()}
             case list() | tuple():
-                return [self.value(one) for one in value]
+                return [self.value(member) for member in value]
         return value
 
-    def found(self, buffer: bytearray, end: int, before: int, *, last: bool) -> tuple[list[_Found], list[_Open]]:
-        """All secrets in the buffer, and all tokens that may grow; `before` is the byte before it, or -1."""
-        found: list[_Found] = []
-        open_: list[_Open] = []
-        for place, one in _PREFIXES.places(buffer, end):
-            if one.begins_word and _is_word(buffer[place - 1] if place else before):
+    def find(self, buffer: bytearray, end: int, before: int, *, last: bool) -> tuple[list[_Match], list[_Candidate]]:
+        """Return all secrets in the buffer, and all tokens that may grow; `before` is the byte before it, or -1."""
+        matches: list[_Match] = []
+        candidates: list[_Candidate] = []
+        for start, one in _PREFIXES.candidates(buffer, end):
+            if one.begins_word and _is_word(buffer[start - 1] if start else before):
                 continue
-            match _judge(buffer, end, place, one, last):
-                case _Found() as whole:
-                    found.append(whole)
-                case _Open() as candidate:
-                    open_.append(candidate)
-        # After them: of two that begin and end together, the one that may go on counts.
+            match _token(buffer, end, start, one, last):
+                case _Match() as match_:
+                    matches.append(match_)
+                case _Candidate() as candidate:
+                    candidates.append(candidate)
+        # After the tokens: of two secrets with the same begin and end, the token counts, because it may continue.
         for needle, byte, name in self._needles:
             if buffer.find(byte, 0, end) >= 0:
                 at = buffer.find(needle, 0, end)
                 while at >= 0:
-                    found.append(_Found(at, at + len(needle), name))
+                    matches.append(_Match(at, at + len(needle), name))
                     at = buffer.find(needle, at + 1, end)
-        return found, open_
+        return matches, candidates
 
-    def begun(self, buffer: bytearray, start: int, end: int) -> list[_Open]:
-        """What the end of the buffer cuts off, not before `start`: of each needle, and of any prefix."""
+    def cut_off(self, buffer: bytearray, start: int, end: int) -> list[_Candidate]:
+        """Return each needle, and the prefix, that the end of the buffer cuts off, if it begins at `start` or later."""
         cut = [
-            _Open(begun, end - begun < len(needle) // 2)
+            _Candidate(at, end - at < len(needle) // 2)
             for needle, _, _ in self._needles
-            if (begun := _begun(needle, buffer, start, end)) is not None
+            if (at := _cut_off(needle, buffer, start, end)) is not None
         ]
-        if (begun := _PREFIXES.begun(buffer, start, end)) is not None:
-            cut.append(_Open(begun, tellable=True))
+        if (at := _PREFIXES.cut_off(buffer, start, end)) is not None:
+            cut.append(_Candidate(at, releasable=True))
         return cut
 
 
-def _judge(buffer: bytearray, end: int, place: int, one: Format, last: bool) -> _Found | _Open | None:
-    """What begins at `place` with a prefix of this form."""
-    whole = one.accepts.match(buffer, place, end)
-    grown = one.grows.match(buffer, place, end)
-    may_grow = not last and grown is not None and grown.end() == end and end - place < one.cap
+def _token(buffer: bytearray, end: int, start: int, one: Format, last: bool) -> _Match | _Candidate | None:
+    """Return the token, or what may become one, that begins at `start` with a prefix of this form."""
+    whole = one.accepts.match(buffer, start, end)
+    grown = one.grows.match(buffer, start, end)
+    may_grow = not last and grown is not None and grown.end() == end and end - start < one.cap
     if whole is not None and (one.more is not None or not may_grow):
-        return _Found(place, whole.end(), one.name, one.more if whole.end() == end else None)
+        return _Match(start, whole.end(), one.name, one.more if whole.end() == end else None)
     if may_grow:
-        return _Open(place, tellable=whole is None and end - place < one.cap // 2)
+        return _Candidate(start, releasable=whole is None and end - start < one.cap // 2)
     return None
 
 
-def _begun(needle: bytes, buffer: bytearray, start: int, end: int) -> int | None:
-    """Where the needle begins, not before `start`, if the end of the buffer cuts it off."""
+def _cut_off(needle: bytes, buffer: bytearray, start: int, end: int) -> int | None:
+    """Return where the needle begins, at `start` or later, if the end of the buffer cuts it off."""
     head = needle[:1]
     at = buffer.find(head, max(start, end - len(needle) + 1), end)
     while at >= 0:
@@ -193,74 +194,78 @@ def _is_word(byte: int) -> bool:
 
 
 class Strand:
-    """One flow of bytes. Its caller keeps the bytes, and moves what is kept to the front of the buffer."""
+    """One stream of bytes. The caller owns the buffer, and moves what is held back to its front."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._more: re.Pattern[bytes] | None = None
         self._before = -1
-        self._told = 0
-        self.tellable = False
-        """Whether what is kept may be told when nothing follows: see `tell`."""
+        self._released = 0
+        self.releasable = False
+        """True when what is held back may be recorded if nothing follows: see `release`."""
 
     def take(self, buffer: bytearray, end: int, *, last: bool = False) -> tuple[list[Piece], int]:
-        """Look at `buffer[:end]`, which begins with what was kept. Return what to record, and from where to keep."""
-        cursor, written = 0, self._told
+        """Search `buffer[:end]`, which begins with what was held back.
+
+        Returns what to record, and the offset from which the buffer is held back.
+        """
+        cursor, written = 0, self._released
         if self._more is not None and (rest := self._more.match(buffer, 0, end)):
             cursor = written = rest.end()
             if cursor == end:
-                self.tellable = False
+                self.releasable = False
                 return [], end
         self._more = None
-        found, growing = self._redactor.found(buffer, end, self._before, last=last)
-        cut = [] if last else self._redactor.begun(buffer, cursor, end)
+        matches, growing = self._redactor.find(buffer, end, self._before, last=last)
+        cut = [] if last else self._redactor.cut_off(buffer, cursor, end)
         pieces: list[Piece] = []
         waits = False
-        for one in sorted(found, key=lambda one: (one.start, -one.end)):
-            if one.start < cursor:
+        for match_ in sorted(matches, key=lambda match_: (match_.start, -match_.end)):
+            if match_.start < cursor:
                 continue
-            if any(cursor <= candidate.start <= one.start for candidate in (*growing, *cut)):
-                waits = True  # what began before it is to be decided first
+            if any(cursor <= candidate.start <= match_.start for candidate in (*growing, *cut)):
+                waits = True  # what begins before it must be decided first
                 break
-            if one.start > written:
-                pieces.append(slice(written, one.start))
-            pieces.append(f"[redacted:{one.name}]".encode())
-            cursor, written, self._more = one.end, max(written, one.end), one.more
-            if any(candidate.start < cursor for candidate in cut):  # it began in what is gone now, another may after it
-                cut = self._redactor.begun(buffer, cursor, end)
-        left = [candidate for candidate in (*growing, *cut) if candidate.start >= cursor]
-        keep = min((candidate.start for candidate in left), default=end)
+            if match_.start > written:
+                pieces.append(slice(written, match_.start))
+            pieces.append(f"[redacted:{match_.name}]".encode())
+            cursor, written, self._more = match_.end, max(written, match_.end), match_.more
+            if any(candidate.start < cursor for candidate in cut):  # it began in the secret; another may begin after it
+                cut = self._redactor.cut_off(buffer, cursor, end)
+        open_candidates = [candidate for candidate in (*growing, *cut) if candidate.start >= cursor]
+        keep = min((candidate.start for candidate in open_candidates), default=end)
         if keep > written:
             pieces.append(slice(written, keep))
-        self._told = max(0, written - keep)
-        self.tellable = not waits and end - keep > self._told and all(candidate.tellable for candidate in left)
+        self._released = max(0, written - keep)
+        may_release = not waits and all(candidate.releasable for candidate in open_candidates)
+        self.releasable = may_release and end - keep > self._released
         if keep:
             self._before = buffer[keep - 1]
         return pieces, keep
 
-    def tell(self, end: int) -> slice:
-        """Return what of the kept `buffer[:end]` is to be recorded now; it stays, to know the rest by."""
-        told, self._told, self.tellable = self._told, end, False
-        return slice(told, end)
+    def release(self, end: int) -> slice:
+        """Return the part of the held back `buffer[:end]` to record now; it stays there, to recognize the rest."""
+        start, self._released, self.releasable = self._released, end, False
+        return slice(start, end)
 
 
 class TextFlow:
-    """A flow of text that comes in small pieces, and keeps its own bytes."""
+    """A stream of text that arrives in small pieces, with a buffer of its own."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._strand = redactor.strand()
-        self._kept = bytearray()
+        self._buffer = bytearray()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def take(self, text: str, *, last: bool = False) -> str:
-        """Return what may be recorded by now; with `last`, all the rest."""
-        self._kept += text.encode("utf-8", "replace")
-        pieces, keep = self._strand.take(self._kept, len(self._kept), last=last)
-        clean = self._decoder.decode(join(self._kept, pieces), last)
-        del self._kept[:keep]
+        """Add text; return what may be recorded now, and with `last` all the rest."""
+        self._buffer += text.encode("utf-8", "replace")
+        pieces, keep = self._strand.take(self._buffer, len(self._buffer), last=last)
+        clean = self._decoder.decode(join(self._buffer, pieces), last)
+        del self._buffer[:keep]
         return clean
 
 
 def join(buffer: bytearray, pieces: list[Piece]) -> bytes:
-    """Put together what is to be recorded."""
+    """Join the pieces that are to be recorded."""
     return b"".join(bytes(buffer[piece]) if isinstance(piece, slice) else piece for piece in pieces)

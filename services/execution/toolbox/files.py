@@ -1,4 +1,4 @@
-"""Looking at files and changing them. Paths may be relative to the workspace; the sandbox says what they reach."""
+"""Viewing and changing files. Paths may be relative to the workspace; the sandbox decides what they can reach."""
 
 import os
 import stat
@@ -13,47 +13,47 @@ _MAX_ENTRIES = 500
 _SNIPPET_LINES = 4
 
 
-def view(given: Mapping[str, Any]) -> str:
-    """Show a file with line numbers, from `first` to `last`, or the files of a directory, two levels deep."""
-    path = _path(given)
+def view(arguments: Mapping[str, Any]) -> str:
+    """Show a file with line numbers, from `first_line` to `last_line`, or a directory's files, two levels deep."""
+    path = _path(arguments)
     if path.is_dir():
         return _listing(path)
     lines = _read(path).splitlines()
-    first = number_of(given, "first_line", 1, 1, 10**9)
-    last = number_of(given, "last_line", 10**9, 1, 10**9)
+    first = number_of(arguments, "first_line", 1, 1, 10**9)
+    last = number_of(arguments, "last_line", 10**9, 1, 10**9)
     if first > max(1, len(lines)):
         raise ToolError(f"{path} has only {len(lines)} lines")
     return _numbered(lines, first, min(last, len(lines)))
 
 
-def create(given: Mapping[str, Any]) -> str:
-    """Write a whole file, over one that is there, with the directories above it."""
-    path, text = _path(given), text_of(given, "content")
+def create(arguments: Mapping[str, Any]) -> str:
+    """Write a whole file, replacing an existing one, and make the directories above it."""
+    path, text = _path(arguments), text_of(arguments, "content")
     path.parent.mkdir(parents=True, exist_ok=True)
     existed = path.exists()
     _write(path, text)
     return f"{'wrote' if existed else 'created'} {path}, {len(text.splitlines())} lines"
 
 
-def replace(given: Mapping[str, Any]) -> str:
-    """Replace a piece of a file that stands there exactly once."""
-    path, old, new = _path(given), text_of(given, "old"), text_of(given, "new")
+def replace(arguments: Mapping[str, Any]) -> str:
+    """Replace a piece of a file that occurs in it exactly once."""
+    path, old, new = _path(arguments), text_of(arguments, "old"), text_of(arguments, "new")
     text = _read(path)
     count = text.count(old) if old else 0
     if count != 1:
-        found = "is empty" if not old else f"stands there {count} times" if count else "does not stand there"
-        raise ToolError(f"nothing was changed in {path}: `old` {found}, and must stand there once, spaces and all")
+        problem = "is empty" if not old else f"stands there {count} times" if count else "does not stand there"
+        raise ToolError(f"nothing was changed in {path}: `old` {problem}, and must stand there once, spaces and all")
     line = text[: text.index(old)].count("\n") + 1
     changed = text.replace(old, new, 1)
     _write(path, changed)
     return _around(path, changed, line, line + new.count("\n"))
 
 
-def insert(given: Mapping[str, Any]) -> str:
-    """Insert lines after a line; after line 0 they are the first."""
-    path, new = _path(given), text_of(given, "text")
+def insert(arguments: Mapping[str, Any]) -> str:
+    """Insert lines after a line; after line 0 they become the first."""
+    path, new = _path(arguments), text_of(arguments, "text")
     lines = _read(path).splitlines(keepends=True)
-    after = number_of(given, "after_line", -1, 0, len(lines))
+    after = number_of(arguments, "after_line", -1, 0, len(lines))
     if after and not lines[after - 1].endswith("\n"):
         lines[after - 1] += "\n"
     changed = "".join([*lines[:after], new if new.endswith("\n") else new + "\n", *lines[after:]])
@@ -61,16 +61,16 @@ def insert(given: Mapping[str, Any]) -> str:
     return _around(path, changed, after + 1, after + len(new.splitlines()))
 
 
-def _path(given: Mapping[str, Any]) -> Path:
-    path = text_of(given, "path")
+def _path(arguments: Mapping[str, Any]) -> Path:
+    path = text_of(arguments, "path")
     if not path or "\0" in path:
         raise ToolError("path must not be empty, nor hold a NUL character")
     return Path(path)
 
 
 def _read(path: Path) -> str:
-    """Read a text file; bytes that are not UTF-8 come back as they were when it is written."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # else a named pipe would never open
+    """Read a text file; bytes that are not UTF-8 are written back unchanged by `_write`."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # otherwise opening a named pipe would block
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):

@@ -1,4 +1,4 @@
-"""Searching files by a regular expression."""
+"""Searching files with a regular expression."""
 
 import fnmatch
 import os
@@ -14,24 +14,24 @@ _LINE_CHARACTERS = 300
 _SKIPPED = {".git", "node_modules", "__pycache__", ".venv"}
 
 
-def search(given: Mapping[str, Any]) -> str:
-    """Return the lines below `path` that match `pattern`, as `path:number:line`; of files whose name is like `glob`."""
+def search(arguments: Mapping[str, Any]) -> str:
+    """Return the lines below `path` that match `pattern`, as `path:number:line`, in files whose names match `glob`."""
     try:
-        pattern = re.compile(text_of(given, "pattern"))
+        pattern = re.compile(text_of(arguments, "pattern"))
     except re.error as error:
         raise ToolError(f"pattern is no regular expression of Python's: {error}") from None
-    top, glob = Path(text_of(given, "path", ".")), text_of(given, "glob", "*")
-    most = number_of(given, "max_results", 200, 1, 1000)
+    top, glob = Path(text_of(arguments, "path", ".")), text_of(arguments, "glob", "*")
+    max_results = number_of(arguments, "max_results", 200, 1, 1000)
     if not top.exists():
         raise ToolError(f"{top} is not there")
-    found: list[str] = []
+    matches: list[str] = []
     for path in _files(top, glob):
         for number, line in enumerate(_lines(path), start=1):
             if pattern.search(line):
-                if len(found) == most:
-                    return "\n".join([*found, f"[only the first {most} are shown]"])
-                found.append(f"{path}:{number}:{line[:_LINE_CHARACTERS]}")
-    return "\n".join(found) or "nothing matches"
+                if len(matches) == max_results:
+                    return "\n".join([*matches, f"[only the first {max_results} are shown]"])
+                matches.append(f"{path}:{number}:{line[:_LINE_CHARACTERS]}")
+    return "\n".join(matches) or "nothing matches"
 
 
 def _files(top: Path, glob: str) -> Iterator[Path]:
@@ -52,6 +52,6 @@ def _lines(path: Path) -> list[str]:
         if path.stat().st_size > _MAX_BYTES:
             return []
         content = path.read_bytes()
-    except OSError:  # somebody's private file, or one that has just gone: the others are searched all the same
+    except OSError:  # unreadable, or just removed: the other files are searched nonetheless
         return []
     return [] if b"\0" in content[:8192] else content.decode("utf-8", "replace").splitlines()

@@ -3,7 +3,7 @@
     call   = {"id": n, "tool": name, "input": {...}}
     answer = {"id": n, "output": text, "is_error": bool}        after {"ready": true} at the start
 
-What tools start gets neither of the two: the answers could be forged with them, and a daemon would hold them open.
+Processes that tools start inherit neither: they could forge answers, and a daemon would hold them open.
 """
 
 import json
@@ -24,55 +24,55 @@ Input = Mapping[str, Any]
 
 
 def main() -> None:
-    """Serve until standard input ends."""
-    calls, answers = _take_over()
+    """Serve until the end of standard input."""
+    calls, answers = _take_standard_streams()
     shell = Shell()
     tools: dict[str, Callable[[Input], str]] = {
         "bash": shell.call,
-        "view": _quick(files.view),
-        "create": _quick(files.create),
-        "replace": _quick(files.replace),
-        "insert": _quick(files.insert),
-        "search": _quick(search.search),
+        "view": _bounded(files.view),
+        "create": _bounded(files.create),
+        "replace": _bounded(files.replace),
+        "insert": _bounded(files.insert),
+        "search": _bounded(search.search),
     }
-    _tell(answers, {"ready": True})
+    _send(answers, {"ready": True})
     for line in calls:
         call = json.loads(line)
         output, is_error = _answer(tools, call["tool"], call["input"])
-        _tell(answers, {"id": call["id"], "output": output, "is_error": is_error})
+        _send(answers, {"id": call["id"], "output": output, "is_error": is_error})
     shell.end()
 
 
-def _answer(tools: Mapping[str, Callable[[Input], str]], tool: str, given: Input) -> tuple[str, bool]:
+def _answer(tools: Mapping[str, Callable[[Input], str]], tool: str, arguments: Input) -> tuple[str, bool]:
     if tool not in tools:
         return f"there is no tool {tool!r}; there are {', '.join(tools)}", True
     try:
-        return clipped(tools[tool](given)), False
+        return clipped(tools[tool](arguments)), False
     except ToolError as error:
         return clipped(str(error)), True
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror or error}{where}", True
-    except Exception as error:  # noqa: BLE001 - whatever a call brings about, the next one must find us here
+    except Exception as error:  # noqa: BLE001 - whatever a call raises, the next one must be served
         return f"{tool} broke: {type(error).__name__}: {error}", True
 
 
-def _quick(tool: Callable[[Input], str]) -> Callable[[Input], str]:
-    """Bound the time of a tool that runs in this process: a pattern may need years, a file may be on a dead disk."""
+def _bounded(tool: Callable[[Input], str]) -> Callable[[Input], str]:
+    """Limit the time of a tool that runs in this process: a pattern may take years, a file may be on a dead disk."""
 
-    def bounded(given: Input) -> str:
+    def with_alarm(arguments: Input) -> str:
         with _alarm(_FILE_SECONDS):
-            return tool(given)
+            return tool(arguments)
 
-    return bounded
+    return with_alarm
 
 
 @contextmanager
 def _alarm(seconds: int) -> Iterator[None]:
-    def ring(*_: object) -> None:
+    def give_up(*_: object) -> None:
         raise ToolError(f"it took longer than {seconds} s, and was given up")
 
-    signal.signal(signal.SIGALRM, ring)
+    signal.signal(signal.SIGALRM, give_up)
     signal.alarm(seconds)
     try:
         yield
@@ -80,8 +80,8 @@ def _alarm(seconds: int) -> Iterator[None]:
         signal.alarm(0)
 
 
-def _take_over() -> tuple[BinaryIO, BinaryIO]:
-    """Keep standard input and output for ourselves; what tools start reads nothing, and complains to our error."""
+def _take_standard_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Keep standard input and output for this program; what tools start reads nothing, and writes to standard error."""
     calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
@@ -91,6 +91,6 @@ def _take_over() -> tuple[BinaryIO, BinaryIO]:
     return calls, answers
 
 
-def _tell(answers: BinaryIO, message: Mapping[str, object]) -> None:
+def _send(answers: BinaryIO, message: Mapping[str, object]) -> None:
     answers.write(json.dumps(message).encode() + b"\n")
     answers.flush()

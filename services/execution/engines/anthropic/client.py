@@ -1,4 +1,4 @@
-"""One answer of the model, whatever has to be tried again for it."""
+"""Getting one answer from the model, with as many retries as that takes."""
 
 import asyncio
 import random
@@ -21,36 +21,36 @@ from services.execution.engines.anthropic.tools import SYSTEM, TOOLS
 _TRIES = 12
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
 _LONGEST_RETRY_AFTER_S = 60.0
-# The API sends a sign of life every few seconds, thinking or not; silence for so long is a dead connection.
+# The API sends a sign of life every few seconds, even while the model thinks; so long a silence is a dead connection.
 _TIMEOUT = anthropic.Timeout(120.0, connect=15.0)
 _FAILURES = (anthropic.APIError, httpx2.HTTPError, BrokenStreamError, ValueError)
-_PASSING_STATUSES = {408, 409, 429}
-_PASSING_KINDS = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
+_TRANSIENT_STATUSES = {408, 409, 429}
+_TRANSIENT_KINDS = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
 _LONGEST_MESSAGE = 1500
 
 
 class ModelFailedError(Exception):
-    """The API refuses for good."""
+    """The API refuses, and asking again would not help."""
 
 
 class ModelUnavailableError(Exception):
-    """The model was asked many times in vain."""
+    """The model was asked many times without success."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFailure:
-    """What went wrong with a request, and whether it passes, so that asking again may help.
+    """What went wrong with a request, and whether it is transient, so that asking again may help.
 
-    `text` is for people; `retry_after` is in seconds, where the API says when to come back.
+    `text` is for people; `retry_after` is in seconds, if the API says when to come back.
     """
 
     text: str
-    passes: bool
+    transient: bool
     retry_after: float | None = None
 
 
 class ModelClient:
-    """Asks a model. An answer that is cut counts for nothing: what it used is not known, and it is asked for again."""
+    """Asks a model. An answer that is cut off counts for nothing: its usage is unknown, and it is requested again."""
 
     def __init__(self, credentials: ModelCredentials, task: ModelTask, models: Models, recorder: Recorder) -> None:
         self._client = anthropic.AsyncAnthropic(
@@ -58,8 +58,8 @@ class ModelClient:
         )
         self._task = task
         self._recorder = recorder
-        self.heard: float | None = None
-        """When it last gave a sign while it is asked, on the monotonic clock; None while nobody asks it."""
+        self.last_sign_at: float | None = None
+        """When the model last gave a sign of life during a request, on the monotonic clock; None between requests."""
         self._request: dict[str, Any] = {
             "model": task.model,
             "max_tokens": task.max_tokens,
@@ -70,30 +70,30 @@ class ModelClient:
             self._request["thinking"] = {"type": "adaptive", "display": "summarized"}
 
     async def answer(self, messages: list[dict[str, Any]]) -> Reply:
-        """Return an answer that came whole. Raises ModelFailedError, ModelUnavailableError."""
-        self.heard = time.monotonic()
+        """Return an answer that arrived complete. Raises ModelFailedError, ModelUnavailableError."""
+        self.last_sign_at = time.monotonic()
         try:
             for attempt in range(1, _TRIES + 1):
                 try:
-                    return await self._once(messages)
+                    return await self._request_once(messages)
                 except _FAILURES as error:
                     failure = classify(error)
-                if not failure.passes:
+                if not failure.transient:
                     raise ModelFailedError(failure.text)
                 if attempt < _TRIES:
                     await self._pause(failure, attempt)
             raise ModelUnavailableError(f"after {_TRIES} tries: {failure.text}")
         finally:
-            self.heard = None
+            self.last_sign_at = None
 
-    async def _once(self, messages: list[dict[str, Any]]) -> Reply:
+    async def _request_once(self, messages: list[dict[str, Any]]) -> Reply:
         builder = ReplyBuilder()
-        # As it came, not as the SDK's types know it, so that a newer model's blocks go back to it unchanged.
+        # As they came, not as the SDK's types know them, so that blocks of a newer model go back unchanged.
         conversation = cast("list[MessageParam]", messages)
         stream = await self._client.messages.create(**self._request, messages=conversation, stream=True)
         async with stream:
             async for event in stream:
-                self.heard = time.monotonic()
+                self.last_sign_at = time.monotonic()
                 piece = builder.take(event)
                 if piece is not None:
                     self._recorder.piece(*piece, builder.id)
@@ -106,31 +106,31 @@ class ModelClient:
         await asyncio.sleep(pause)
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         await self._client.close()
 
 
 def classify(error: Exception) -> ModelFailure:
-    """Explain what the SDK, or the connection below it, raised. All but a refusal in the API's own words may pass."""
+    """Explain what the SDK, or the connection below it, raised. All but the API's own refusals may be transient."""
     if isinstance(error, anthropic.APIStatusError):
-        return _refused(error)
+        return _classify_status(error)
     cause = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else None
     detail = str(cause or error) or type(cause or error).__name__
     if isinstance(error, anthropic.APIConnectionError):
-        return ModelFailure(f"the model cannot be reached: {detail[:_LONGEST_MESSAGE]}", passes=True)
-    return ModelFailure(f"the answer broke off: {detail[:_LONGEST_MESSAGE]}", passes=True)
+        return ModelFailure(f"the model cannot be reached: {detail[:_LONGEST_MESSAGE]}", transient=True)
+    return ModelFailure(f"the answer broke off: {detail[:_LONGEST_MESSAGE]}", transient=True)
 
 
-def _refused(error: anthropic.APIStatusError) -> ModelFailure:
-    kind, message = _body(error)
-    if error.status_code < 300:  # the stream had begun well
-        return ModelFailure(f"the answer broke off: {kind}: {message}", passes=kind in _PASSING_KINDS)
-    passes = error.status_code in _PASSING_STATUSES or error.status_code >= 500
-    return ModelFailure(f"status {error.status_code}, {kind}: {message}", passes, _retry_after(error))
+def _classify_status(error: anthropic.APIStatusError) -> ModelFailure:
+    kind, message = _kind_and_message(error)
+    if error.status_code < 300:  # the stream had started without an error
+        return ModelFailure(f"the answer broke off: {kind}: {message}", transient=kind in _TRANSIENT_KINDS)
+    transient = error.status_code in _TRANSIENT_STATUSES or error.status_code >= 500
+    return ModelFailure(f"status {error.status_code}, {kind}: {message}", transient, _retry_after(error))
 
 
-def _body(error: anthropic.APIStatusError) -> tuple[str, str]:
-    """The API's own words; of something else that answers in its place, whatever there is."""
+def _kind_and_message(error: anthropic.APIStatusError) -> tuple[str, str]:
+    """Return the kind and message of the API's error; when something else answered instead, whatever there is."""
     body = error.body
     inner = body.get("error") if isinstance(body, dict) else None
     if isinstance(inner, dict):

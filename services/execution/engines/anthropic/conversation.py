@@ -1,4 +1,4 @@
-"""The loop: the model is asked, what it calls for is done, and it is asked again, until it is done or must end."""
+"""The loop: the model is asked, its tool calls are made, and it is asked again, until it is done or must end."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ _INTERRUPTED = (
 
 
 class Conversation:
-    """One run's conversation, from its beginning or from wherever an earlier runner had come to."""
+    """One run's conversation, from its beginning or from where an earlier runner stopped."""
 
     def __init__(
         self,
@@ -46,17 +46,17 @@ class Conversation:
         self._interrupted = recorder.activity.calls - recorder.activity.results
 
     async def run(self) -> Verdict:
-        """Go on to the end."""
+        """Hold the conversation to its end, and return the verdict on the run."""
         if self._history.is_empty:
             self._history.say(self._task.prompt)
-        self._record_what_is_missing()
+        self._record_missing_events()
         try:
             while True:
                 reply = self._history.open_reply()
-                if reply is not None and (verdict := await self._carry_out(reply)) is not None:
+                if reply is not None and (verdict := await self._make_calls(reply)) is not None:
                     return verdict
                 self._deliver()
-                if (verdict := self._beyond_budget()) is not None:
+                if (verdict := self._check_budget()) is not None:
                     return verdict
                 await self._ask()
         except ModelFailedError as error:
@@ -66,8 +66,8 @@ class Conversation:
         except NoToolProcessError as error:
             return Verdict(State.FAILED, Reason.SANDBOX_FAILED, str(error))
 
-    def _record_what_is_missing(self) -> None:
-        """Write the events that a killed runner had no time for, after it had written the history."""
+    def _record_missing_events(self) -> None:
+        """Write the events that a killed runner did not get to after it had written the history."""
         for turn, reply in enumerate(self._history.replies(), start=1):
             self._recorder.reply(reply, turn)
         for call_id, (output, is_error) in self._history.results().items():
@@ -76,7 +76,7 @@ class Conversation:
             self._recorder.delivered(message_id, text)
 
     def _deliver(self) -> None:
-        """Tell the model what people have sent."""
+        """Give the model the messages that people have sent."""
         delivered = self._history.delivered_messages()
         for message in self._inbox.messages():
             if message.message_id not in delivered:
@@ -89,34 +89,34 @@ class Conversation:
         self._history.reply(reply)
         self._recorder.reply(reply, len(self._history.replies()))
 
-    async def _carry_out(self, reply: Reply) -> Verdict | None:
-        """Do what an answer calls for; return how the run ends when it calls for nothing."""
+    async def _make_calls(self, reply: Reply) -> Verdict | None:
+        """Make the tool calls of an answer; if it has none, return the verdict when the run ends with it."""
         if not reply.calls:
             return self._judge(reply)
         for call in reply.calls:
             if call.call_id not in self._history.results():
-                await self._do(call)
+                await self._make_call(call)
         return None
 
-    async def _do(self, call: ToolCall) -> None:
+    async def _make_call(self, call: ToolCall) -> None:
         if call.call_id in self._interrupted:
             output, is_error = _INTERRUPTED, True
         elif (refusal := await self._refusal(call)) is not None:
             output, is_error = refusal, True
         else:
             self._recorder.call(call)
-            output, is_error = (_CUT_CALL, True) if call.was_cut else await self._tools.call(call.tool, call.given)
+            output, is_error = (_CUT_CALL, True) if call.was_cut else await self._tools.call(call.tool, call.arguments)
         self._history.result(call.call_id, output, is_error=is_error)
         self._recorder.result(call.call_id, output, is_error=is_error)
 
     async def _refusal(self, call: ToolCall) -> str | None:
-        """Ask whether a call may be made, if it must be asked, and wait; return what to tell a model that may not."""
+        """If permission is needed for a call, ask for it and wait; return what to tell the model when it is denied."""
         if call.tool not in self._task.ask_before or call.was_cut:
             return None
         request = self._recorder.permission_request(call)
         self._inbox.ask(request)
         self._recorder.asked(request)
-        while (answer := self._inbox.answer_to(request.permission_id)) is None:  # noqa: ASYNC110 - it comes as a file
+        while (answer := self._inbox.answer_to(request.permission_id)) is None:  # noqa: ASYNC110 - it arrives as a file
             await asyncio.sleep(_LOOK_S)
         self._recorder.answered(request.permission_id, answer)
         if answer.allowed:
@@ -126,22 +126,22 @@ class Conversation:
 
     def _judge(self, reply: Reply) -> Verdict | None:
         if reply.stop_reason in _DONE:
-            # A message that came during the last words is not lost: the model is told, and goes on.
+            # A message that arrived during the last answer is not lost: the inbox stays open, and the model continues.
             return Verdict(State.SUCCEEDED) if self._inbox.close(set(self._history.delivered_messages())) else None
         if reply.stop_reason in _GOES_ON:
             self._history.say(_GO_ON)
             return None
-        words = {
+        explanations = {
             "refusal": "the model declines to go on with this conversation",
             "model_context_window_exceeded": "the conversation has become longer than the model can read",
         }
-        why = words.get(
+        why = explanations.get(
             reply.stop_reason, f"the model stopped for a reason that is not known here: {reply.stop_reason}"
         )
         return Verdict(State.FAILED, Reason.MODEL_FAILED, why)
 
-    def _beyond_budget(self) -> Verdict | None:
-        """Whether the model must not be asked again."""
+    def _check_budget(self) -> Verdict | None:
+        """Return a verdict when the model must not be asked again; None while it may be."""
         task, activity = self._task, self._recorder.activity
         turns = len(self._history.replies())
         if turns >= task.max_turns:

@@ -1,4 +1,4 @@
-"""What reaches a model. It travels from the service to a runner by pipe, and is in no file, argument or environment."""
+"""What is needed to reach a model. It goes to the runner through a pipe, never in a file, argument or environment."""
 
 import json
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ NETWORK_VARIABLES = (
     *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "all_proxy", "no_proxy"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR"),
 )
-"""How the service's own environment says to leave this machine; runners have none of it otherwise."""
+"""The variables by which the service's environment configures outgoing connections; runners do not inherit them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCredentials:
-    """A key, where to show it, and what stands in `NETWORK_VARIABLES`."""
+    """A key, the URL to use it at, the values of `NETWORK_VARIABLES`, and the path of the table of models."""
 
     api_key: str = field(repr=False)
     base_url: str
@@ -23,7 +23,7 @@ class ModelCredentials:
     models_file: Path
 
     def to_bytes(self) -> bytes:
-        """Write it for the pipe."""
+        """Serialize for the pipe."""
         fields = {
             "api_key": self.api_key,
             "base_url": self.base_url,
@@ -34,7 +34,7 @@ class ModelCredentials:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self | None:
-        """Read it; None where the service has no key."""
+        """Read what `to_bytes` wrote; None when the service has no key."""
         if not data:
             return None
         fields = json.loads(data)

@@ -1,10 +1,10 @@
-"""A conversation on disk: a line of JSON for each thing that was said, durable before it is acted on.
+"""A conversation on disk: one line of JSON for each thing that was said, durable before it is acted on.
 
-    {"kind": "say", "text": …, "message_id": …}                    what the model is told; the id of a message, or null
+    {"kind": "say", "text": …, "message_id": …}                    text for the model; the id of a message, or null
     {"kind": "reply", "id": …, "model": …, "stop_reason": …, "content": [blocks], "tokens": {…}, "cut": [ids]}
     {"kind": "result", "tool_use_id": …, "content": …, "is_error": …}
 
-A killed runner leaves at most a torn line at the end, which is cut off.
+A killed runner leaves at most one torn line at the end, which is cut off.
 """
 
 import json
@@ -21,17 +21,17 @@ _CACHED = {"type": "ephemeral"}
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool that the model calls; `was_cut` where its input is not whole."""
+    """A tool call by the model; `was_cut` when its input is incomplete."""
 
     call_id: str
     tool: str
-    given: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     was_cut: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer of the model. `content` is as the API had it, to be given back so; `cut` names broken calls."""
+    """A complete answer of the model. `content` is as the API sent it, to be sent back so; `cut` names broken calls."""
 
     id: str
     model: str
@@ -42,7 +42,7 @@ class Reply:
 
     @property
     def calls(self) -> list[ToolCall]:
-        """The tools that it calls, in order."""
+        """The tool calls in it, in order."""
         return [
             ToolCall(block["id"], block["name"], block["input"], block["id"] in self.cut)
             for block in self.content
@@ -54,51 +54,51 @@ class History:
     """What was said, in order."""
 
     def __init__(self, path: Path) -> None:
-        """Open a conversation, or begin one."""
+        """Open a conversation, or begin a new one."""
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._records: list[dict[str, Any]] = []
         with path.open("rb") as file:
-            whole = 0
+            size = 0
             for line in file:
                 if not line.endswith(b"\n"):
-                    os.ftruncate(self._fd, whole)
+                    os.ftruncate(self._fd, size)
                     break
-                whole += len(line)
+                size += len(line)
                 self._records.append(json.loads(line))
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was said yet."""
+        """True when nothing was said yet."""
         return not self._records
 
     def say(self, text: str, message_id: str | None = None) -> None:
-        """Tell the model something, perhaps what somebody sent."""
+        """Add text for the model; with `message_id`, it is a message that somebody sent."""
         self._append({"kind": "say", "text": text, "message_id": message_id})
 
     def delivered_messages(self) -> dict[str, str]:
-        """What somebody sent and the model was told, by its id."""
+        """Return the sent messages that the model was given, by message id."""
         delivered = [record for record in self._records if record["kind"] == "say" and record.get("message_id")]
         return {record["message_id"]: record["text"] for record in delivered}
 
     def reply(self, reply: Reply) -> None:
-        """Keep an answer."""
+        """Add an answer of the model."""
         self._append({"kind": "reply", **asdict(reply)})
 
     def result(self, call_id: str, output: str, *, is_error: bool) -> None:
-        """Keep what a tool answered."""
+        """Add the result of a tool call."""
         self._append({"kind": "result", "tool_use_id": call_id, "content": output, "is_error": is_error})
 
     def replies(self) -> list[Reply]:
-        """All answers of the model."""
+        """Return all answers of the model."""
         return [_reply(record) for record in self._records if record["kind"] == "reply"]
 
     def results(self) -> dict[str, tuple[str, bool]]:
-        """What tools answered, and whether they failed, by the call's id."""
-        found = [record for record in self._records if record["kind"] == "result"]
-        return {record["tool_use_id"]: (record["content"], record["is_error"]) for record in found}
+        """Return the results of tools, and whether they are errors, by call id."""
+        records = [record for record in self._records if record["kind"] == "result"]
+        return {record["tool_use_id"]: (record["content"], record["is_error"]) for record in records}
 
     def open_reply(self) -> Reply | None:
-        """The answer that the model is still to be answered, if it is; some of its calls may have been."""
+        """Return the last answer unless text for the model followed it; some of its calls may have results."""
         for record in reversed(self._records):
             if record["kind"] == "say":
                 return None
@@ -107,11 +107,11 @@ class History:
         return None
 
     def messages(self) -> list[dict[str, Any]]:
-        """The conversation as the API takes it; what stands up to its end is to be cached."""
+        """Return the conversation in the form that the API takes; it is marked to be cached up to its end."""
         messages: list[dict[str, Any]] = []
         for record in self._records:
             if record["kind"] == "reply":
-                content = record["content"] or [{"type": "text", "text": "(nothing)"}]  # which the API refuses empty
+                content = record["content"] or [{"type": "text", "text": "(nothing)"}]  # the API refuses empty content
                 messages.append({"role": "assistant", "content": list(content)})
                 continue
             if not messages or messages[-1]["role"] == "assistant":

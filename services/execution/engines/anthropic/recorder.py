@@ -1,4 +1,4 @@
-"""Writes what a model says and does into the event log, as it happens."""
+"""Writes what a model says and does to the event log, as it happens."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ _MAX_NOTE = 1000
 
 
 class Recorder:
-    """Collects pieces of text for a tenth of a second, and writes all else at once."""
+    """Collects pieces of text for a tenth of a second, and writes everything else at once."""
 
     def __init__(self, writer: EventWriter, activity: ModelActivity, models: Models) -> None:
         self._writer = writer
@@ -28,40 +28,40 @@ class Recorder:
         self._kind = EventKind.TEXT
         self._request_id = ""
         self._text = ""
-        self._due: asyncio.TimerHandle | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
 
     def piece(self, kind: EventKind, text: str, request_id: str) -> None:
-        """Take a piece of text or thinking."""
+        """Add a piece of text or thinking."""
         if (kind, request_id) != (self._kind, self._request_id):
             self.end_text()
         self._kind, self._request_id = kind, request_id
         self._text += text
         if len(self._text) >= _FLUSH_AT:
             self.flush()
-        elif self._due is None:
-            self._due = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
+        elif self._flush_timer is None:
+            self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
 
     def flush(self, *, last: bool = False) -> None:
-        """Write what was collected, but for what may be the beginning of a secret."""
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+        """Write the collected text, except for what may be the beginning of a secret."""
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
         text, self._text = self._flow.take(self._text, last=last), ""
         for start in range(0, len(text), _MAX_CHARACTERS):
             part = text[start : start + _MAX_CHARACTERS]
             self._write(self._kind, text=part, request_id=self._request_id)
 
     def end_text(self) -> None:
-        """Write all of a text, for nothing follows."""
+        """Write the rest of a text, because nothing follows."""
         self.flush(last=True)
         self._flow = TextFlow(self._writer.redactor)
 
     def note(self, text: str, step: str = "") -> None:
-        """Write a line for people."""
+        """Write a note for people."""
         self._write(EventKind.NOTE, text=self._writer.redactor.text(text)[:_MAX_NOTE], step=step)
 
     def reply(self, reply: Reply, turn: int) -> None:
-        """Write what an answer used, and that it is whole, unless that was written before."""
+        """Write what an answer used, and that it is complete, unless that was written before."""
         tokens = reply.tokens
         cost = self._models.cost_usd(reply.model, tokens)
         if reply.id not in self.activity.requests:
@@ -83,32 +83,32 @@ class Recorder:
         self._write(EventKind.TOOL_CALL, tool_call_id=call.call_id, tool=call.tool, input=self._input(call))
 
     def delivered(self, message_id: str, text: str) -> None:
-        """Write that the model was told a message, unless that was written before."""
+        """Write that a message was delivered to the model, unless that was written before."""
         if message_id not in self.activity.delivered:
             self._write(EventKind.MESSAGE_DELIVERED, message_id=message_id, text=self._cut(text))
 
     def permission_request(self, call: ToolCall) -> PermissionRequest:
-        """The question whether a call may be made: the one that was asked, or the next."""
+        """Return the permission request for a call: the one that was asked before, or a new one."""
         permission_id = self.activity.asked.get(call.call_id, f"p{len(self.activity.asked) + 1}")
         return PermissionRequest(permission_id, call.tool, self._input(call), call.call_id)
 
     def asked(self, request: PermissionRequest) -> None:
-        """Write what is asked, unless that was written before."""
+        """Write a permission request, unless that was written before."""
         if request.tool_call_id not in self.activity.asked:
             self._write(EventKind.PERMISSION_REQUEST, **asdict(request))
 
     def answered(self, permission_id: str, answer: PermissionAnswer) -> None:
-        """Write what was answered, unless that was written before."""
+        """Write the answer to a permission request, unless that was written before."""
         if permission_id not in self.activity.answered:
             self._write(EventKind.PERMISSION_ANSWER, permission_id=permission_id, **asdict(answer))
 
     def result(self, call_id: str, output: str, *, is_error: bool) -> None:
-        """Write what a tool answered, unless that was written before."""
+        """Write the result of a tool call, unless that was written before."""
         if call_id not in self.activity.results:
             self._write(EventKind.TOOL_RESULT, tool_call_id=call_id, output=self._cut(output), is_error=is_error)
 
     def _input(self, call: ToolCall) -> str:
-        return self._cut(json.dumps(self._writer.redactor.value(dict(call.given)), ensure_ascii=False))
+        return self._cut(json.dumps(self._writer.redactor.value(dict(call.arguments)), ensure_ascii=False))
 
     def _cut(self, text: str) -> str:
         return self._writer.redactor.text(text).encode("utf-8", "replace")[: 64 * 1024].decode(errors="ignore")

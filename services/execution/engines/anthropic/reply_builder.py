@@ -1,4 +1,4 @@
-"""From the events of a stream to a whole answer."""
+"""Builds a complete answer from the events of a stream."""
 
 import json
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from services.execution.eventlog import EventKind
 
 
 class BrokenStreamError(Exception):
-    """The stream ended in the middle, or what came makes no sense."""
+    """The stream ended early, or an event makes no sense."""
 
 
 class ReplyBuilder:
-    """An answer that is coming."""
+    """An answer that is still arriving."""
 
     def __init__(self) -> None:
         self.id = ""
@@ -28,33 +28,33 @@ class ReplyBuilder:
         self._ended = False
 
     def take(self, event: RawMessageStreamEvent) -> tuple[EventKind, str] | None:
-        """Take an event; return the text or thinking that it brings, if it does. Raises BrokenStreamError."""
+        """Add an event; return the text or thinking in it, if there is any. Raises BrokenStreamError."""
         match event.type:
             case "message_start":
                 self.id, self._model = event.message.id, event.message.model
-                self._use(event.message.usage.to_dict())
+                self._update_usage(event.message.usage.to_dict())
             case "content_block_start":
                 if event.index != len(self._blocks):
                     raise BrokenStreamError(f"block {event.index} came as number {len(self._blocks)}")
                 self._blocks.append(event.content_block.to_dict())
-                return _begun(self._blocks[-1])
+                return _initial_piece(self._blocks[-1])
             case "content_block_delta":
                 return self._grow(event.index, event.delta.to_dict())
             case "message_delta":
                 self._stop_reason = event.delta.stop_reason or self._stop_reason
-                self._use(event.usage.to_dict())
+                self._update_usage(event.usage.to_dict())
             case "message_stop":
                 self._ended = True
         return None
 
     def whole(self) -> Reply:
-        """Return the answer when the stream is over. Raises BrokenStreamError when it is not whole."""
+        """Return the answer when the stream is over. Raises BrokenStreamError when it is incomplete."""
         if not self._ended or not self._stop_reason or not self.id:
             raise BrokenStreamError("the answer ended in the middle")
         cut = []
         for index, text in self._inputs.items():
             block = self._blocks[index]
-            block["input"] = _object(text)
+            block["input"] = _parse_object(text)
             if block["input"] is None:
                 block["input"] = {}
                 cut.append(block["id"])
@@ -79,8 +79,8 @@ class ReplyBuilder:
                 block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
         return None
 
-    def _use(self, usage: Mapping[str, Any]) -> None:
-        """Take the newest numbers: those of a delta stand for the whole answer so far."""
+    def _update_usage(self, usage: Mapping[str, Any]) -> None:
+        """Keep the newest numbers: those of a delta are totals for the whole answer so far."""
         self._usage.update({name: value for name, value in usage.items() if value is not None})
 
     def _tokens(self) -> Tokens:
@@ -88,8 +88,8 @@ class ReplyBuilder:
         return Tokens(*(int(self._usage.get(name, 0)) for name in names))
 
 
-def _begun(block: Mapping[str, Any]) -> tuple[EventKind, str] | None:
-    """What a block brings at its very start, which is nothing as a rule."""
+def _initial_piece(block: Mapping[str, Any]) -> tuple[EventKind, str] | None:
+    """Return the text or thinking in the start of a block; there usually is none."""
     if block["type"] == "text" and block.get("text"):
         return EventKind.TEXT, block["text"]
     if block["type"] == "thinking" and block.get("thinking"):
@@ -97,7 +97,7 @@ def _begun(block: Mapping[str, Any]) -> tuple[EventKind, str] | None:
     return None
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def _parse_object(text: str) -> dict[str, Any] | None:
     if not text.strip():
         return {}
     try:

@@ -32,7 +32,7 @@ _LOOK_S = 0.5
 
 
 def run_agent_loop(context: RunContext) -> Result:
-    """Have the model of a run begin, or go on, and stay with it until nothing of the run is left."""
+    """Start or resume the model of a run, and stay with it until no process of the run is left."""
     run, plan, writer = context.run, context.plan, context.writer
     credentials = ModelCredentials.from_bytes(context.credentials)
     key = {} if credentials is None else {"ANTHROPIC_API_KEY": credentials.api_key.encode()}
@@ -48,7 +48,7 @@ def run_agent_loop(context: RunContext) -> Result:
 
 
 class AgentLoop:
-    """Holds what one run needs while its model works."""
+    """What one run needs while its model works."""
 
     def __init__(self, context: RunContext) -> None:
         run, plan, writer, group = context.run, context.plan, context.writer, context.group
@@ -61,13 +61,13 @@ class AgentLoop:
         self._tools = ToolProcess(plan.sandbox, run, self._pump, writer, group)
         self._meter = Meter(plan.bounds, writer, group, self._tools.root)
         self._start_time_ns = run.started_time_ns() or time.time_ns()
-        # A run that goes on has what its first runner left of the time.
+        # A resumed run has what is left of the first runner's time.
         self._end_at = time.monotonic() + plan.bounds.wall_timeout_s - (time.time_ns() - self._start_time_ns) / 1e9
         self._stopped = asyncio.Event()
         self._cause: Reason | None = None
 
     async def result(self, credentials: ModelCredentials | None, before: ModelActivity) -> Result:
-        """Stay until nothing of the run is left."""
+        """Run the loop until no process of the run is left."""
         asyncio.get_running_loop().add_reader(self._signal_fd, self._check_stop)
         self._check_stop()
         try:
@@ -95,7 +95,7 @@ class AgentLoop:
         try:
             if self._group is not None:
                 self._group.limit(self._plan.bounds.memory_bytes, self._plan.bounds.processes)
-            self._tools.start()  # it starts while we import what is large
+            self._tools.start()  # it starts while we import the large modules below
         except (SandboxError, OSError) as error:
             return verdict.never_began(str(error))
         os.environ.update(credentials.environment)
@@ -104,7 +104,7 @@ class AgentLoop:
         return await self._converse(credentials, models, recorder)
 
     async def _converse(self, credentials: ModelCredentials, models: Models, recorder: Recorder) -> Verdict:
-        # These take a second, in which the sandbox is made.
+        # These imports take a second, in which the sandbox is made.
         from services.execution.engines.anthropic.client import ModelClient  # noqa: PLC0415
         from services.execution.engines.anthropic.conversation import Conversation  # noqa: PLC0415
 
@@ -124,7 +124,7 @@ class AgentLoop:
             history.close()
 
     async def _bounded(self, work: Coroutine[Any, Any, Verdict], model: "ModelClient") -> Verdict:
-        """Wait for the work's end, or end it when it must: the connection to the model closes with it."""
+        """Wait for the end of the work, or end it when it must end: the connection to the model closes with it."""
         task, stopped = asyncio.create_task(work), asyncio.create_task(self._stopped.wait())
         try:
             while not task.done():
@@ -137,8 +137,8 @@ class AgentLoop:
                 if time.monotonic() >= self._idle_at(model):
                     seconds = self._plan.bounds.idle_timeout_s
                     return Verdict(State.FAILED, Reason.IDLE, f"ended by force: the model was silent for {seconds:g} s")
-                until = min(self._end_at, self._idle_at(model), self._meter.due()) - time.monotonic()
-                await asyncio.wait({task, stopped}, timeout=min(until, _LOOK_S), return_when=asyncio.FIRST_COMPLETED)
+                timeout = min(self._end_at, self._idle_at(model), self._meter.due()) - time.monotonic()
+                await asyncio.wait({task, stopped}, timeout=min(timeout, _LOOK_S), return_when=asyncio.FIRST_COMPLETED)
             return task.result()
         finally:
             task.cancel()
@@ -146,12 +146,12 @@ class AgentLoop:
             await asyncio.wait({task, stopped})
 
     def _idle_at(self, model: "ModelClient") -> float:
-        """When the model will have been silent for too long; a tool may take as long as tools may."""
+        """When the model will have been silent for too long; the time that tools take is bounded elsewhere."""
         idle = self._plan.bounds.idle_timeout_s
-        return _NEVER if idle is None or model.heard is None else model.heard + idle
+        return _NEVER if idle is None or model.last_sign_at is None else model.last_sign_at + idle
 
     def _check_stop(self) -> None:
-        """Look for a request to stop. There is nothing to be polite to: what the agent has to keep is on the disk."""
+        """Look for a stop request. No grace period is needed: whatever the agent has to keep is on disk."""
         signalled = signals.arrived(self._signal_fd)
         if self._run.stop_request() is not None:
             self._stopped.set()

@@ -1,4 +1,4 @@
-"""What the service's settings have for this engine."""
+"""What this engine takes from the service's settings."""
 
 import os
 from typing import Final
@@ -14,7 +14,7 @@ MISSING: Final = (
 
 
 def credentials(settings: ExecutionSettings) -> bytes:
-    """Return what reaches a model: the key, where it is shown, and how the network is left here; empty without a key.
+    """Return what is needed to reach a model: key, URL and network variables, as bytes; empty without a key.
 
     Raises:
         StartError: the table of models cannot be read.

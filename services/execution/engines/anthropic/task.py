@@ -1,4 +1,4 @@
-"""What a model is asked to do. Its JSON, with these names, is the task in the run directory."""
+"""What a model is asked to do. The task in the run directory is its JSON, with these field names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ModelTask:
-    """What a model is asked to do, and how far it may go. Its sandbox is that of its tools."""
+    """What a model is asked to do, and the limits on it. Its sandbox is that of its tools."""
 
     model: str
     prompt: str
@@ -15,4 +15,4 @@ class ModelTask:
     max_tokens: int
     token_budget: int | None
     ask_before: Sequence[str] = ()
-    """Tools before each call of which somebody is asked."""
+    """The tools whose every call needs permission from a person first."""

@@ -1,6 +1,6 @@
-"""The runner's end of the tools: their process in the sandbox is started, called, and started again when it dies.
+"""The runner's end of the tools: it starts their process in the sandbox, calls it, and restarts it when it dies.
 
-What comes back is not trusted: programs in the sandbox have the tools' own rights, and could write in their place.
+Answers are not trusted: programs in the sandbox have the same rights as the tools, and could write in their place.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from services.execution.rundir.directory import RunDirectory
 from services.sandbox.spec import SandboxSpec
 
 MAX_STARTS = 6
-"""Of the tool process, of one runner, the first included."""
+"""How often one runner starts the tool process at most, including the first time."""
 
 _READY_WITHIN_S = 60.0
 _ANSWER_WITHIN_S = 60.0
@@ -29,15 +29,15 @@ _DEFAULT_BASH_S = 120
 
 
 class ToolProcessLostError(Exception):
-    """The tool process ended, or said what it never says."""
+    """The tool process ended, or wrote something that is not an answer."""
 
 
 class NoToolProcessError(Exception):
-    """There are no tools, and no more will be started; the text says why."""
+    """There is no tool process, and no more will be started; the text says why."""
 
 
 class ToolProcess:
-    """One tool process at a time. Its error output is the execution's own."""
+    """One tool process at a time. Its standard error becomes the execution's."""
 
     def __init__(
         self, spec: SandboxSpec, run: RunDirectory, pump: Pump, writer: EventWriter, group: ControlGroup | None
@@ -53,9 +53,9 @@ class ToolProcess:
         self._starts = 0
         self._number = 0
         self.processes_left = 0
-        """After `end`: what could not be ended."""
+        """After `end`: how many processes could not be ended."""
         self.verified_by: EndVerification | None = None
-        """After `end`: what told that nothing was left."""
+        """After `end`: how it was verified that no process was left."""
 
     def start(self) -> None:
         """Start the process, from the main thread. Raises SandboxUnavailableError, OSError."""
@@ -73,14 +73,14 @@ class ToolProcess:
         self._buffer.clear()
         self._starts += 1
         loop, program = asyncio.get_running_loop(), self._program
-        loop.add_reader(program.stderr, self._hear, program)
+        loop.add_reader(program.stderr, self._receive_errors, program)
         if program.status is not None:
-            loop.add_reader(program.status, self._learn, program)
+            loop.add_reader(program.status, self._read_status, program)
         if program.egress is not None:
-            loop.add_reader(program.egress.decisions, self._record, program.egress)
+            loop.add_reader(program.egress.decisions, self._record_decisions, program.egress)
 
     async def ready(self) -> None:
-        """Wait until the process takes calls. Raises NoHandsError, with what it complains of."""
+        """Wait until the process takes calls. Raises NoToolProcessError, with the complaint of the process."""
         try:
             async with asyncio.timeout(_READY_WITHIN_S):
                 if (await self._read()).get("ready") is True:
@@ -91,13 +91,13 @@ class ToolProcess:
         complaint = self._pump.complaint.decode(errors="replace").strip()
         raise NoToolProcessError(complaint or "the sandbox ended before the tools began")
 
-    async def call(self, tool: str, given: Mapping[str, Any]) -> tuple[str, bool]:
-        """Have a tool called; return what it answers, and whether that is an error. Raises NoHandsError."""
+    async def call(self, tool: str, arguments: Mapping[str, Any]) -> tuple[str, bool]:
+        """Call a tool; return its answer, and whether that is an error. Raises NoToolProcessError."""
         self._number += 1
         try:
-            async with asyncio.timeout(_patience(tool, given)):
-                await self._write({"id": self._number, "tool": tool, "input": given})
-                return self._checked(await self._read())
+            async with asyncio.timeout(_call_timeout(tool, arguments)):
+                await self._write({"id": self._number, "tool": tool, "input": arguments})
+                return self._check_answer(await self._read())
         except TimeoutError:
             failure = "the tools did not answer in time, so their process was ended"
         except ToolProcessLostError as error:
@@ -110,7 +110,7 @@ class ToolProcess:
         return f"{failure}. It was started anew: what ran is gone, and the shell's state with it; files are there", True
 
     def end(self) -> None:
-        """End the process, and all that it has started."""
+        """End the process, and all processes that it has started."""
         program = self._program
         if program is None:
             return
@@ -131,27 +131,27 @@ class ToolProcess:
         self._pump.end()
 
     def root(self) -> int | None:
-        """The process of which those of the tools descend: see Agent.root."""
+        """Return the process from which those of the tools descend: see Agent.root."""
         return None if self._program is None else self._program.root()
 
-    def _checked(self, answer: Mapping[str, Any]) -> tuple[str, bool]:
+    def _check_answer(self, answer: Mapping[str, Any]) -> tuple[str, bool]:
         output, is_error = answer.get("output"), answer.get("is_error")
         if answer.get("id") != self._number or not isinstance(output, str) or not isinstance(is_error, bool):
             raise ToolProcessLostError("it answered what was not asked")
         return output, is_error
 
-    def _hear(self, program: agent.Agent) -> None:
+    def _receive_errors(self, program: agent.Agent) -> None:
         if self._pump.receive(program.stderr, Stream.STDERR) == 0:
             asyncio.get_running_loop().remove_reader(program.stderr)
         self._pump.flush()
 
-    def _record(self, egress: Egress) -> None:
+    def _record_decisions(self, egress: Egress) -> None:
         decisions, more = egress.read()
         record(self._writer, decisions)
         if not more:
             asyncio.get_running_loop().remove_reader(egress.decisions)
 
-    def _learn(self, program: agent.Agent) -> None:
+    def _read_status(self, program: agent.Agent) -> None:
         if not program.read_status() and program.status is not None:
             asyncio.get_running_loop().remove_reader(program.status)
 
@@ -162,7 +162,7 @@ class ToolProcess:
             try:
                 data = data[os.write(self._calls, data) :]
             except BlockingIOError:
-                await _once(self._calls, loop.add_writer, loop.remove_writer)
+                await _wait_ready(self._calls, loop.add_writer, loop.remove_writer)
             except BrokenPipeError:
                 raise ToolProcessLostError("it no longer listens") from None
 
@@ -174,7 +174,7 @@ class ToolProcess:
             try:
                 chunk = os.read(self._program.stdout, 256 * 1024)
             except BlockingIOError:
-                await _once(self._program.stdout, loop.add_reader, loop.remove_reader)
+                await _wait_ready(self._program.stdout, loop.add_reader, loop.remove_reader)
                 continue
             if not chunk:
                 raise ToolProcessLostError("it closed its output")
@@ -190,24 +190,24 @@ class ToolProcess:
         return answer
 
 
-async def _once(fd: int, add: Callable[..., None], remove: Callable[[int], object]) -> None:
-    """Wait until a descriptor is ready, for reading or for writing."""
+async def _wait_ready(fd: int, add: Callable[..., None], remove: Callable[[int], object]) -> None:
+    """Wait until a descriptor is ready for reading or for writing."""
     ready = asyncio.get_running_loop().create_future()
 
-    def tell() -> None:
+    def set_ready() -> None:
         if not ready.done():
             ready.set_result(None)
 
-    add(fd, tell)
+    add(fd, set_ready)
     try:
         await ready
     finally:
         remove(fd)
 
 
-def _patience(tool: str, given: Mapping[str, Any]) -> float:
-    """How long a call may take at most: the tools keep their own times, and this is for tools that do not."""
+def _call_timeout(tool: str, arguments: Mapping[str, Any]) -> float:
+    """Return the seconds that a call may take: tools enforce their own timeouts, and this is for when they fail to."""
     if tool != "bash":
         return _ANSWER_WITHIN_S
-    seconds = given.get("timeout_seconds", _DEFAULT_BASH_S)
+    seconds = arguments.get("timeout_seconds", _DEFAULT_BASH_S)
     return (min(seconds, 600) if isinstance(seconds, int | float) else _DEFAULT_BASH_S) + _SPARE_S

@@ -1,4 +1,4 @@
-"""What the model is told of its tools and its place. The tools themselves are `services.execution.toolbox`."""
+"""What the model is told about its tools and its surroundings. The tools are in `services.execution.toolbox`."""
 
 from typing import Any
 

@@ -17,34 +17,34 @@ _DEFAULT_TOKENS, _MAX_TOKENS = 16_384, 128_000
 
 
 def violations(spec: pb.ExecutionSpec) -> Violations:
-    """What is wrong with it."""
+    """Return what is wrong with the model's task."""
     engine = spec.anthropic
-    found: Violations = []
+    problems: Violations = []
     if not engine.model or len(engine.model) > _MODEL_CHARACTERS:
-        found.append(("spec.anthropic.model", f"is required, of at most {_MODEL_CHARACTERS} characters"))
+        problems.append(("spec.anthropic.model", f"is required, of at most {_MODEL_CHARACTERS} characters"))
     if not engine.prompt.strip() or len(engine.prompt.encode()) > _PROMPT_BYTES:
-        found.append(("spec.anthropic.prompt", f"is required, of at most {_PROMPT_BYTES} bytes"))
+        problems.append(("spec.anthropic.prompt", f"is required, of at most {_PROMPT_BYTES} bytes"))
     if len(engine.system_prompt.encode()) > _SYSTEM_PROMPT_BYTES:
-        found.append(("spec.anthropic.system_prompt", f"must be at most {_SYSTEM_PROMPT_BYTES} bytes"))
+        problems.append(("spec.anthropic.system_prompt", f"must be at most {_SYSTEM_PROMPT_BYTES} bytes"))
     if engine.HasField("max_turns") and not 1 <= engine.max_turns <= _MAX_TURNS:
-        found.append(("spec.anthropic.max_turns", f"must be from 1 to {_MAX_TURNS}"))
+        problems.append(("spec.anthropic.max_turns", f"must be from 1 to {_MAX_TURNS}"))
     if engine.HasField("max_tokens") and not 1 <= engine.max_tokens <= _MAX_TOKENS:
-        found.append(("spec.anthropic.max_tokens", f"must be from 1 to {_MAX_TOKENS}"))
+        problems.append(("spec.anthropic.max_tokens", f"must be from 1 to {_MAX_TOKENS}"))
     if engine.HasField("token_budget") and engine.token_budget <= 0:
-        found.append(("spec.anthropic.token_budget", "must be more than 0"))
+        problems.append(("spec.anthropic.token_budget", "must be more than 0"))
     if unknown := sorted(set(engine.ask_before) - set(toolbox.TOOLS)):
         text = f"there is no tool {unknown[0]!r}; there are {', '.join(toolbox.TOOLS)}"
-        found.append(("spec.anthropic.ask_before", text))
-    return found
+        problems.append(("spec.anthropic.ask_before", text))
+    return problems
 
 
 def container_violations(_: pb.ExecutionSpec) -> Violations:
-    """What of it cannot be had in a container."""
+    """Return what is not available in a container, which is nothing."""
     return []
 
 
 def engine_from_proto(spec: pb.ExecutionSpec) -> EngineSpec:
-    """Read one in which nothing is wrong: the program is the one that has the model's tools."""
+    """Read a specification that has no violations: the program is the one with the model's tools."""
     engine = spec.anthropic
     task = ModelTask(
         model=engine.model,

@@ -1,5 +1,5 @@
-"""Engine `command`: the agent is a program, which runs in the sandbox from its start to its end.
+"""Engine `command`: the agent is a program, which runs in the sandbox from start to end.
 
-It is asked to end politely and then ended for certain, its output is all that it says, and where it wants a terminal it
-gets one. It begins once: when its runner is lost, so is it.
+The program is first asked to end and then killed, it reports nothing but its output, and it gets a terminal if it wants
+one. It is started only once: when its runner is lost, the program is lost too.
 """

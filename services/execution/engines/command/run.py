@@ -22,18 +22,18 @@ from services.execution.redaction.strand import Redactor
 from services.sandbox.errors import SandboxError
 
 _LEAVE_S = 0.1
-"""How long we stay in the program's group after its start: to leave takes some ms, which its first output needs."""
+"""How long we stay in the program's group after its start: leaving takes some ms, and would delay its first output."""
 
 
 def run_command(context: RunContext) -> Result:
-    """Have the program of a run begin, and stay with it until nothing of it is left."""
+    """Start the program of a run, and stay with it until none of its processes is left."""
     if context.run.stop_request() is not None:
         return verdict.cancelled().result(None)
     return CommandRun(context).result()
 
 
 class CommandRun:
-    """Holds what one run needs while its program runs."""
+    """What one run needs while its program runs."""
 
     def __init__(self, context: RunContext) -> None:
         self._run = context.run
@@ -50,7 +50,7 @@ class CommandRun:
         self._leave_at = math.inf
 
     def result(self) -> Result:
-        """Start the program and stay with it until nothing of it is left."""
+        """Start the program, and stay with it until none of its processes is left."""
         start_time_ns = time.time_ns()
         began = time.monotonic()
         self._run.mark_started(start_time_ns)
@@ -67,15 +67,15 @@ class CommandRun:
         try:
             self._follow(program, meter, began)
         finally:
-            left = program.finish()
+            processes_left = program.finish()
             if program.egress is not None:
                 record(self._writer, program.egress.close())
         for fd, stream in self._outputs(program):
             self._pump.drain(fd, stream)
         self._pump.end()
         status = -signal.SIGKILL if self._termination.killed else program.exit_status
-        end = self._judge(status, meter.at_end() or program.limit)
-        result = end.result(start_time_ns, status, left, self._pump.output_bytes)
+        end = self._verdict(status, meter.at_end() or program.limit)
+        result = end.result(start_time_ns, status, processes_left, self._pump.output_bytes)
         return replace(result, end_verified_by=program.verified_by, vitals=meter.vitals())
 
     def _start(self) -> agent.Agent:
@@ -89,20 +89,20 @@ class CommandRun:
         agent.announce(self._writer, self._plan.sandbox)
 
     def _follow(self, program: agent.Agent, meter: Meter, began: float) -> None:
-        """Pump and watch until the outermost process has ended."""
+        """Move output and enforce bounds until the outermost process has ended."""
         self._watch(self._signal_fd, self._check_stop)
         for fd, stream in self._outputs(program):
             self._watch(fd, partial(self._receive, fd, stream))
         if self._terminal is not None:
             self._watch(self._terminal.keys, self._terminal.listen)
         if program.status is not None:
-            self._watch(program.status, lambda: self._learn(program))
+            self._watch(program.status, lambda: self._read_status(program))
         if (egress := program.egress) is not None:
-            self._watch(egress.decisions, lambda: self._record(egress))
+            self._watch(egress.decisions, lambda: self._record_decisions(egress))
         self._selector.register(program.exited, selectors.EVENT_READ, None)
         self._check_stop()
         while True:
-            for key, _ in self._selector.select(self._until(meter, began)):
+            for key, _ in self._selector.select(self._seconds_until_due(meter, began)):
                 if key.data is None:
                     return
                 key.data()
@@ -111,7 +111,7 @@ class CommandRun:
                 self._termination.begin(limit, 0.0)
 
     def _outputs(self, program: agent.Agent) -> list[tuple[int, Stream]]:
-        """Where output comes from."""
+        """The descriptors that output is read from."""
         pipes = [(program.stdout, Stream.STDOUT), (program.stderr, Stream.STDERR)]
         return pipes if self._terminal is None else [(self._terminal.screen, Stream.STDOUT), *pipes]
 
@@ -121,11 +121,11 @@ class CommandRun:
     def _unwatch(self, fd: int) -> None:
         self._selector.unregister(fd)
 
-    def _learn(self, program: agent.Agent) -> None:
+    def _read_status(self, program: agent.Agent) -> None:
         if not program.read_status() and program.status is not None:
             self._unwatch(program.status)
 
-    def _record(self, egress: Egress) -> None:
+    def _record_decisions(self, egress: Egress) -> None:
         decisions, more = egress.read()
         record(self._writer, decisions)
         if not more:
@@ -138,7 +138,7 @@ class CommandRun:
             self._termination.begin(Reason.OUTPUT_LIMIT, 0.0)
 
     def _check_stop(self) -> None:
-        """Look for a request to stop. The request is written before its signal is sent, so none is missed."""
+        """Look for a stop request. It is written before its signal is sent, so none is missed."""
         signalled = signals.arrived(self._signal_fd)
         request = self._run.stop_request()
         if request is not None:
@@ -146,19 +146,19 @@ class CommandRun:
         elif signalled:
             self._termination.begin(Reason.RUNNER_LOST, GRACE_S)
 
-    def _until(self, meter: Meter, began: float) -> float | None:
-        """Seconds until something is due; None for never."""
+    def _seconds_until_due(self, meter: Meter, began: float) -> float | None:
+        """Return the seconds until something is due; None for never."""
         bounds = self._plan.bounds
         times = [self._pump.due(), self._termination.due(), self._leave_at]
         if self._terminal is not None:
             times.append(self._terminal.due())
         if not self._termination.has_begun:
             times += (meter.due(), began + bounds.wall_timeout_s, self._idle_at())
-        first = min(times)
-        return None if first == math.inf else max(0.0, first - time.monotonic())
+        earliest = min(times)
+        return None if earliest == math.inf else max(0.0, earliest - time.monotonic())
 
     def _enforce(self, program: agent.Agent, began: float) -> None:
-        """Do what is due."""
+        """Do whatever is due."""
         now, bounds = time.monotonic(), self._plan.bounds
         if now >= self._pump.due():
             self._pump.flush()
@@ -172,14 +172,14 @@ class CommandRun:
                 self._termination.begin(Reason.TIMED_OUT, GRACE_S)
             elif now >= self._idle_at():
                 self._termination.begin(Reason.IDLE, GRACE_S)
-        self._termination.go_on(program)
+        self._termination.advance(program)
 
     def _idle_at(self) -> float:
-        """When the program will have written nothing for too long."""
+        """When the program will have been silent for too long, on the monotonic clock."""
         return self._pump.last_output + (self._plan.bounds.idle_timeout_s or math.inf)
 
-    def _judge(self, status: int | None, limit: Reason | None) -> Verdict:
-        """What it comes to; `limit` is one that may be why the program failed."""
+    def _verdict(self, status: int | None, limit: Reason | None) -> Verdict:
+        """Return the verdict on the run; `limit` is a limit that may be why the program failed."""
         if self._termination.has_begun:
             cause = self._termination.cause
             return verdict.cancelled() if cause is None else verdict.forced(cause, self._plan.bounds)

@@ -1,4 +1,4 @@
-"""The terminal of a program that wants one: what it shows is output, and what is typed comes by a named pipe."""
+"""The terminal of a program that wants one: what the terminal shows is output, and input comes through a named pipe."""
 
 import contextlib
 import fcntl
@@ -16,14 +16,15 @@ from services.execution.model import TerminalSize
 from services.sandbox.spec import SandboxSpec, Tier
 
 _RETRY_S = 0.01
-# Only the program itself gets the terminal: what the sandbox has to complain about stays apart, on standard error.
+# Only the program itself gets the terminal: complaints of the sandbox stay apart, on standard error.
 _SANDBOXED = b'exec setsid -c "$@" 1>&0 2>&0'
-# The first terminal that a session's leader opens is its own; without a sandbox the program leads one already.
+# The first terminal that a session leader opens becomes its controlling terminal; without a sandbox the program is
+# already a session leader.
 _BARE = b'exec "$@" <>"$0" 1>&0 2>&0'
 
 
 class Terminal:
-    """One terminal. It is there as long as the runner, whoever opens and closes it inside."""
+    """One terminal. It exists as long as the runner does, whoever opens and closes it in the sandbox."""
 
     def __init__(self, terminal_input: Path, size: TerminalSize) -> None:
         self.screen, self.program_end = os.openpty()
@@ -35,16 +36,17 @@ class Terminal:
         self._resize(size.rows, size.columns)
 
     def wrap(self, spec: SandboxSpec) -> SandboxSpec:
-        """The spec of a program that is started with `program_end` as its standard input."""
+        """Return the spec of the program when it is started with `program_end` as its standard input."""
         if spec.tier is Tier.NONE:
             return replace(spec, argv=(b"/bin/sh", b"-c", _BARE, os.fsencode(os.ttyname(self.program_end)), *spec.argv))
         return replace(spec, argv=(b"/bin/sh", b"-c", _SANDBOXED, b"sh", *spec.argv))
 
     def listen(self) -> None:
-        """Take what was typed, unless the program has still to read what was typed before."""
+        """Take what was typed, unless the program has yet to read what was typed before."""
         if self._typed:
             self._retry_at = time.monotonic() + _RETRY_S
-            time.sleep(_RETRY_S / 2)  # the pipe stays full meanwhile: who types faster than the program reads waits
+            # Meanwhile the pipe stays full, so whoever types faster than the program reads has to wait.
+            time.sleep(_RETRY_S / 2)
             return
         for event in self._reader.read():
             if isinstance(event, tuple):
@@ -55,11 +57,11 @@ class Terminal:
         self.push()
 
     def due(self) -> float:
-        """When `push` is to be called again, on the monotonic clock."""
+        """When to call `push` again, on the monotonic clock."""
         return self._retry_at
 
     def push(self) -> None:
-        """Hand to the terminal as much as it takes."""
+        """Write to the terminal as much as it accepts."""
         with contextlib.suppress(BlockingIOError):
             while self._typed:
                 rest = self._typed[0][os.write(self.screen, self._typed[0]) :]

@@ -1,4 +1,4 @@
-"""How a program is brought to its end: asked until it can be asked, and killed when its grace is over."""
+"""How a program is ended: it is asked to end as soon as it can be asked, and killed when its grace period is over."""
 
 import math
 import time
@@ -7,34 +7,34 @@ from services.execution.model import Reason
 from services.execution.processes.agent import Agent
 
 GRACE_S = 5.0
-"""What a program has to end in by itself, where nobody has said how long."""
+"""The seconds that a program has to end by itself when nobody has said how long."""
 
 _RETRY_S = 0.01
 
 
 class Termination:
-    """The end that we make of a program, if we do."""
+    """The forced end of a program, if there is one."""
 
     def __init__(self) -> None:
         self.has_begun = False
         self.killed = False
         self.cause: Reason | None = None
-        """Why we make it; None when we were asked to."""
+        """Why we end the program; None when we were asked to."""
         self._ask_at = self._kill_at = math.inf
 
     def begin(self, cause: Reason | None, grace_s: float) -> None:
-        """Begin to end the program, or shorten the grace of an end that has begun."""
+        """Begin to end the program, or shorten the grace period if that has begun already."""
         now = time.monotonic()
         if not self.has_begun:
             self.has_begun, self.cause, self._ask_at = True, cause, now
         self._kill_at = min(self._kill_at, now + grace_s)
 
     def due(self) -> float:
-        """When to call `go_on`, on the monotonic clock; infinite while there is nothing to do."""
+        """When to call `advance`, on the monotonic clock; infinite while there is nothing to do."""
         return math.inf if self.killed else min(self._ask_at, self._kill_at)
 
-    def go_on(self, program: Agent) -> None:
-        """Do what is due."""
+    def advance(self, program: Agent) -> None:
+        """Do whatever is due."""
         now = time.monotonic()
         if self.killed or now < self.due():
             return

@@ -8,41 +8,41 @@ from services.execution.validation import Violations, size_violations
 
 _ARGV_BYTES = 128 * 1024
 _PROMPT_BYTES = 1024 * 1024
-# The kernel takes 128 KiB for one argument, its closing NUL included.
+# The kernel allows 128 KiB for one argument, including its closing NUL.
 _ARGUMENT_BYTES = 128 * 1024 - 1
 
 
 def violations(spec: pb.ExecutionSpec) -> Violations:
-    """What is wrong with it."""
+    """Return what is wrong with the command."""
     engine = spec.command
-    found: Violations = []
+    problems: Violations = []
     if not engine.argv or not engine.argv[0]:
-        found.append(("spec.command.argv", "is required"))
+        problems.append(("spec.command.argv", "is required"))
     elif engine.argv[0].startswith(b"-"):
-        found.append(("spec.command.argv", "must begin with a program, whose name never begins with a dash"))
+        problems.append(("spec.command.argv", "must begin with a program, whose name never begins with a dash"))
     if any(b"\0" in part for part in engine.argv) or sum(map(len, engine.argv)) > _ARGV_BYTES:
-        found.append(("spec.command.argv", f"must be at most {_ARGV_BYTES} bytes, and none of them NUL"))
+        problems.append(("spec.command.argv", f"must be at most {_ARGV_BYTES} bytes, and none of them NUL"))
     if engine.prompt_delivery not in pb.CommandEngine.PromptDelivery.values():
-        found.append(("spec.command.prompt_delivery", "must be a delivery of the contract"))
+        problems.append(("spec.command.prompt_delivery", "must be one of the contract's deliveries"))
     if engine.HasField("terminal"):
-        found += size_violations("spec.command.terminal", engine.terminal.rows, engine.terminal.columns)
+        problems += size_violations("spec.command.terminal", engine.terminal.rows, engine.terminal.columns)
         if engine.prompt and not _by_argument(engine):
-            found.append(("spec.command.prompt_delivery", "must be ARGUMENT where standard input is a terminal"))
+            problems.append(("spec.command.prompt_delivery", "must be ARGUMENT when standard input is a terminal"))
     if len(engine.prompt) > _PROMPT_BYTES:
-        found.append(("spec.command.prompt", f"must be at most {_PROMPT_BYTES} bytes"))
+        problems.append(("spec.command.prompt", f"must be at most {_PROMPT_BYTES} bytes"))
     elif _by_argument(engine) and (b"\0" in engine.prompt or len(engine.prompt) > _ARGUMENT_BYTES):
         text = f"must be at most {_ARGUMENT_BYTES} bytes, and none of them NUL, to be an argument; use STDIN"
-        found.append(("spec.command.prompt", text))
-    return found
+        problems.append(("spec.command.prompt", text))
+    return problems
 
 
 def container_violations(spec: pb.ExecutionSpec) -> Violations:
-    """What of it cannot be had in a container."""
+    """Return what the command needs that is not available in a container."""
     return [("spec.command.terminal", "cannot be had in a container")] if spec.command.HasField("terminal") else []
 
 
 def engine_from_proto(spec: pb.ExecutionSpec) -> EngineSpec:
-    """Read one in which nothing is wrong: the program is the agent."""
+    """Read a specification that has no violations: the program is the agent."""
     engine = spec.command
     size = engine.terminal
     return EngineSpec(

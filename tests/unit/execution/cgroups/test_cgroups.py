@@ -26,18 +26,18 @@ def test_where_there_are_no_control_groups_none_are_found(tmp_path: Path) -> Non
 def test_what_is_found_works() -> None:
     """As root on most machines there is something; as an ordinary user often nothing: then there is nothing to do."""
     name = f"boatyard-test-{secrets.token_hex(6)}"
-    found = hierarchies.find_hierarchies(name)
+    usable = hierarchies.find_hierarchies(name)
     try:
-        assert from_text(to_text(found)) == found
-        if found:
-            _check(found)
+        assert from_text(to_text(usable)) == usable
+        if usable:
+            _check(usable)
     finally:
-        hierarchies.remove(found)
-    assert [place.parent for place in found.values() if place.parent.exists()] == []
+        hierarchies.remove(usable)
+    assert [hierarchy.parent for hierarchy in usable.values() if hierarchy.parent.exists()] == []
 
 
-def _check(found: dict) -> None:
-    group = ControlGroup.make(found, "run")
+def _check(usable: dict) -> None:
+    group = ControlGroup.make(usable, "run")
     group.limit(1 << 30, 100)
     join = "import sys; [open(f'{d}/cgroup.procs', 'w').write('0') for d in sys.argv[1:]]\n"
     directories = [str(directory) for directory in dict.fromkeys(group.directories.values())]
@@ -47,7 +47,7 @@ def _check(found: dict) -> None:
     deadline = time.monotonic() + 20
     while len(group.pids()) < 2:
         assert time.monotonic() < deadline
-    if Controller.PROCESSES in found:
+    if Controller.PROCESSES in usable:
         assert group.read().vitals.processes >= 1
     assert group.end(20) == 0
     assert group.pids() == set()

@@ -12,17 +12,17 @@ import pytest
 from services.common.addresses import is_public
 from services.execution.egress.decisions import Decisions
 from services.execution.egress.name_server import answer
-from services.execution.egress.policy import EgressPolicy, RefusedError, is_ours
+from services.execution.egress.policy import EgressPolicy, RefusedError, is_local
 from services.execution.egress.proxy import parse
 
 
-class Told(Decisions):
-    """Decisions that are kept."""
+class RecordedDecisions(Decisions):
+    """Decisions, recorded in a list."""
 
     def __init__(self) -> None:
         self.all: list[tuple[str, int, bool, str]] = []
 
-    def tell(self, host: str, port: int, *, allowed: bool, reason: str) -> None:
+    def report(self, host: str, port: int, *, allowed: bool, reason: str) -> None:
         self.all.append((host, port, allowed, reason))
 
 
@@ -41,19 +41,19 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]
 async def test_a_name_is_resolved_once_and_only_public_addresses_of_it_are_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = Told()
+    decisions = RecordedDecisions()
     asked = resolving(monkeypatch, ["10.0.0.1", "93.184.215.14", "::ffff:127.0.0.1", "2606:4700::1"], ["127.0.0.1"])
-    policy = EgressPolicy.of(["*.example.com"], [], told)
+    policy = EgressPolicy.of(["*.example.com"], [], decisions)
     assert await policy.addresses("A.example.com.", 443) == [ip_address("93.184.215.14"), ip_address("2606:4700::1")]
     assert asked == ["a.example.com"]
     with pytest.raises(RefusedError, match="not public"):
         await policy.addresses("a.example.com", 443)
-    assert [reason for *_, reason in told.all] == ["", "ADDRESS_NOT_ALLOWED"]
+    assert [reason for *_, reason in decisions.all] == ["", "ADDRESS_NOT_ALLOWED"]
 
 
 async def test_what_no_pattern_names_is_not_even_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = resolving(monkeypatch)
-    policy = EgressPolicy.of(["example.com"], ["0.0.0.0/0"], Told())
+    policy = EgressPolicy.of(["example.com"], ["0.0.0.0/0"], RecordedDecisions())
     for host, port, reason in (("example.org", 443, "HOST_NOT_ALLOWED"), ("example.com", 22, "PORT_NOT_ALLOWED")):
         with pytest.raises(RefusedError) as refused:
             await policy.addresses(host, port)
@@ -63,7 +63,7 @@ async def test_what_no_pattern_names_is_not_even_resolved(monkeypatch: pytest.Mo
 
 async def test_the_operator_may_allow_addresses_that_are_not_public(monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch, ["10.1.2.3", "10.2.2.3"], ["fd00::1"])
-    policy = EgressPolicy.of(["git.corp.example"], ["10.1.0.0/16", "fd00::/64"], Told())
+    policy = EgressPolicy.of(["git.corp.example"], ["10.1.0.0/16", "fd00::/64"], RecordedDecisions())
     assert await policy.addresses("git.corp.example", 443) == [ip_address("10.1.2.3")]
     assert await policy.addresses("git.corp.example", 443) == [ip_address("fd00::1")]
 
@@ -96,8 +96,8 @@ def test_other_addresses_are(address: str) -> None:
 
 
 def test_an_address_of_this_machine_is_known() -> None:
-    assert is_ours(ip_address("127.0.0.1"))
-    assert not is_ours(ip_address("192.0.2.1"))
+    assert is_local(ip_address("127.0.0.1"))
+    assert not is_local(ip_address("192.0.2.1"))
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ def test_an_address_of_this_machine_is_known() -> None:
     ],
 )
 def test_requests_are_read_and_passed_on_to_the_host_they_name(head: str, host: str, port: int, first: str) -> None:
-    call = parse(head.encode())
-    assert call is not None
-    assert (call.host, call.port, call.first.decode()) == (host, port, first)
+    request = parse(head.encode())
+    assert request is not None
+    assert (request.host, request.port, request.first.decode()) == (host, port, first)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def question(name: str, kind: int = 1) -> bytes:
 
 
 def test_names_are_answered_with_the_loopback_or_not_at_all() -> None:
-    told = Told()
-    policy = EgressPolicy.of(["*.example.com"], [], told)
+    decisions = RecordedDecisions()
+    policy = EgressPolicy.of(["*.example.com"], [], decisions)
     known = answer(question("a.example.com"), policy)
     assert known is not None
     assert struct.unpack("!6H", known[:12]) == (4711, 0x8180, 1, 1, 0, 0)
@@ -156,12 +156,12 @@ def test_names_are_answered_with_the_loopback_or_not_at_all() -> None:
     assert unknown[3] & 0xF == 3
     assert other_type is not None
     assert struct.unpack("!6H", other_type[:12])[1:4] == (0x8180, 1, 0)
-    assert [one[0] for one in told.all] == ["a.example.com", "example.org", "a.example.com"]
+    assert [one[0] for one in decisions.all] == ["a.example.com", "example.org", "a.example.com"]
 
 
 @pytest.mark.parametrize("cut", range(1, 30))
 def test_a_broken_question_breaks_nothing(cut: int) -> None:
-    reply = answer(question("a.example.com")[:cut], EgressPolicy.of([], [], Told()))
+    reply = answer(question("a.example.com")[:cut], EgressPolicy.of([], [], RecordedDecisions()))
     assert reply is None or reply[3] & 0xF == 1
 
 
@@ -170,9 +170,9 @@ def test_decisions_are_bounded_and_the_rest_is_counted() -> None:
     now = [0.0]
     decisions = Decisions(writing, lambda: now[0])
     for _ in range(1000):
-        decisions.tell("a.test", 443, allowed=True, reason="")
+        decisions.report("a.test", 443, allowed=True, reason="")
     now[0] = 1.0
-    decisions.tell("b.test", 443, allowed=False, reason="HOST_NOT_ALLOWED")
+    decisions.report("b.test", 443, allowed=False, reason="HOST_NOT_ALLOWED")
     lines = [json.loads(line) for line in os.read(reading, 1 << 20).splitlines()]
     os.close(reading)
     os.close(writing)

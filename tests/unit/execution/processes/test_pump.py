@@ -22,11 +22,11 @@ class Pipes:
         self.err, self.err_end = os.pipe2(os.O_NONBLOCK)
 
     def records(self) -> list[tuple[Stream, bytes]]:
-        found: list[Record] = []
+        all_records: list[Record] = []
         with EventReader(self.path) as reader:
             while records := reader.read():
-                found += records
-        return [(record.stream, record.payload) for record in found]
+                all_records += records
+        return [(record.stream, record.payload) for record in all_records]
 
     def write(self, data: bytes, stream: Stream = Stream.STDOUT) -> None:
         fd, end = (self.out, self.out_end) if stream is Stream.STDOUT else (self.err, self.err_end)
@@ -36,10 +36,10 @@ class Pipes:
 
 @pytest.fixture
 def pipes(tmp_path: Path) -> Iterator[Pipes]:
-    made = Pipes(tmp_path / "events", 1_000_000)
-    yield made
-    made.writer.close()
-    for fd in (made.out, made.out_end, made.err, made.err_end):
+    opened = Pipes(tmp_path / "events", 1_000_000)
+    yield opened
+    opened.writer.close()
+    for fd in (opened.out, opened.out_end, opened.err, opened.err_end):
         os.close(fd)
 
 

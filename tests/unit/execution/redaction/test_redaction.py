@@ -43,22 +43,22 @@ INNOCENT = (
 
 
 def in_pieces(redactor: Redactor, data: bytes, sizes: list[int], pauses: bool = False) -> bytes:
-    """Send data through in pieces; with pauses, what may be told is told after each."""
-    strand, buffer, kept, out = redactor.strand(), bytearray(len(data) + 1), 0, b""
+    """Send data through in pieces; with pauses, what may be released is released after each."""
+    strand, buffer, held, out = redactor.strand(), bytearray(len(data) + 1), 0, b""
     position = 0
     while position < len(data):
         size = sizes[position % len(sizes)]
         piece = data[position : position + size]
         position += size
-        buffer[kept : kept + len(piece)] = piece
-        end = kept + len(piece)
+        buffer[held : held + len(piece)] = piece
+        end = held + len(piece)
         pieces, keep = strand.take(buffer, end)
         out += join(buffer, pieces)
-        kept = end - keep
-        buffer[:kept] = buffer[keep:end]
-        if pauses and strand.tellable:
-            out += bytes(buffer[strand.tell(kept)])
-    pieces, _ = strand.take(buffer, kept, last=True)
+        held = end - keep
+        buffer[:held] = buffer[keep:end]
+        if pauses and strand.releasable:
+            out += bytes(buffer[strand.release(held)])
+    pieces, _ = strand.take(buffer, held, last=True)
     return out + join(buffer, pieces)
 
 
@@ -84,8 +84,8 @@ def test_pieces_of_any_size_are_redacted_as_the_whole_is(
     redactor = Redactor(secrets)
     whole = redactor.bytes(data)
     assert in_pieces(redactor, data, sizes) == whole
-    for hushed in (whole, in_pieces(redactor, data, sizes, pauses=True)):
-        assert not [value for value in secrets.values() if value.strip() in hushed]
+    for redacted in (whole, in_pieces(redactor, data, sizes, pauses=True)):
+        assert not [value for value in secrets.values() if value.strip() in redacted]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -134,12 +134,12 @@ def test_a_prompt_is_told_and_a_half_secret_is_not() -> None:
     strand = Redactor({"PW": b"password-of-mine"}).strand()
     buffer = bytearray(b"Enter pass")
     pieces, keep = strand.take(buffer, len(buffer))
-    assert (join(buffer, pieces), strand.tellable) == (b"Enter ", True)
+    assert (join(buffer, pieces), strand.releasable) == (b"Enter ", True)
     del buffer[:keep]
-    assert buffer[strand.tell(len(buffer))] == b"pass"
+    assert buffer[strand.release(len(buffer))] == b"pass"
     buffer += b"word-of"
     assert strand.take(buffer, len(buffer)) == ([], 0)
-    assert not strand.tellable
+    assert not strand.releasable
     buffer += b"-mine\n"
     pieces, _ = strand.take(buffer, len(buffer))
     assert join(buffer, pieces) == b"[redacted:PW]\n"
@@ -148,8 +148,8 @@ def test_a_prompt_is_told_and_a_half_secret_is_not() -> None:
 def test_text_that_comes_in_pieces_stays_text() -> None:
     flow = TextFlow(Redactor({"PW": "schlüssel-ß".encode()}))
     parts = ["Ein schl", "üss", "el ist kein schlüssel", "-", "ß, sagt er. 😀\ud800"]
-    told = [flow.take(part) for part in parts] + [flow.take("", last=True)]
-    assert "".join(told) == "Ein schlüssel ist kein [redacted:PW], sagt er. 😀?"
+    released = [flow.take(part) for part in parts] + [flow.take("", last=True)]
+    assert "".join(released) == "Ein schlüssel ist kein [redacted:PW], sagt er. 😀?"
 
 
 def test_values_deep_in_an_event_are_redacted() -> None:

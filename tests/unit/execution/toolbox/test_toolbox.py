@@ -23,10 +23,10 @@ def started(directory: Path) -> Iterator[Call]:
     assert json.loads(process.stdout.readline()) == {"ready": True}
     count = 0
 
-    def call(tool: str, **given: object) -> tuple[str, bool]:
+    def call(tool: str, **arguments: object) -> tuple[str, bool]:
         nonlocal count
         count += 1
-        process.stdin.write(json.dumps({"id": count, "tool": tool, "input": given}).encode() + b"\n")
+        process.stdin.write(json.dumps({"id": count, "tool": tool, "input": arguments}).encode() + b"\n")
         process.stdin.flush()
         answer = json.loads(process.stdout.readline())
         assert answer["id"] == count
@@ -123,7 +123,7 @@ def test_bytes_that_are_no_text_survive_a_change(call: Call, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("tool", "given", "word"),
+    ("tool", "arguments", "word"),
     [
         ("view", {"path": "none"}, "No such file"),
         ("view", {"path": "/dev/zero"}, "no regular file"),
@@ -139,11 +139,11 @@ def test_bytes_that_are_no_text_survive_a_change(call: Call, tmp_path: Path) -> 
         ("nothing", {}, "there is no tool"),
     ],
 )
-def test_what_cannot_be_done_is_said(call: Call, tmp_path: Path, tool: str, given: dict, word: str) -> None:
+def test_what_cannot_be_done_is_said(call: Call, tmp_path: Path, tool: str, arguments: dict, word: str) -> None:
     (tmp_path / "file").write_text("x\nx\n")
     (tmp_path / "binary").write_bytes(b"\0\1")
     os.mkfifo(tmp_path / "pipe")
-    output, is_error = call(tool, **given)
+    output, is_error = call(tool, **arguments)
     assert is_error
     assert word in output
 

@@ -38,7 +38,7 @@ def test_a_price_is_that_of_the_table() -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"models": {"m": {"input": 1}}}', '{"models": {"m": 3}}'])
 def test_a_table_that_makes_no_sense_is_refused_at_the_start(tmp_path: Path, text: str) -> None:
     (tmp_path / "models").write_text(text)
-    with pytest.raises(StartError, match="no table of models"):
+    with pytest.raises(StartError, match="not a table of models"):
         Models.load(tmp_path / "models")
 
 
