@@ -37,6 +37,11 @@ class ResourceType:
         return f"{'an' if self.noun == 'item' else 'a'} {self.noun}"
 
     @property
+    def plural_noun(self) -> str:
+        """The noun in the plural."""
+        return f"{self.noun.removesuffix('y')}ies" if self.noun.endswith("y") else f"{self.noun}s"
+
+    @property
     def message(self) -> type[Message]:
         """The contract's message of the resource."""
         return getattr(catalog_pb2, self.name)  # type: ignore[no-any-return]
@@ -52,48 +57,53 @@ class ResourceType:
         return await gateway.list_all(getattr(gateway.catalog, f"List{self.plural}"), request, limit)
 
 
-PROJECT = Flag("--project", "project_id", "The project it belongs to (default: default).", "ID", is_fixed=True)
+PROJECT = Flag("--project", "project_id", "The project that it belongs to (default: default).", "ID", is_fixed=True)
 LIMIT = Flag(
-    "--max-running", "max_running_jobs", "How many of its jobs may run at once, everywhere (0: no limit).", "N"
+    "--max-running",
+    "max_running_jobs",
+    "How many of its jobs may run at once, on all cells together (0: no limit).",
+    "N",
 )
 NAME = Flag("--name", "display_name", "A name for people.", "TEXT")
 
 
 def resource_commands(kind: ResourceType, text: str) -> click.Group:
     """Make the group of commands of a resource type."""
-    made = click.Group(kind.noun, help=f"{text}\n\nEvery command takes --json.", short_help=f"Manage {kind.noun}s.")
+    group = click.Group(
+        kind.noun, help=f"{text}\n\nEvery command takes --json.", short_help=f"Manage {kind.plural_noun}."
+    )
     for command in (_create(kind), _list(kind), _show(kind), _update(kind), _delete(kind)):
-        made.add_command(command)
-    return made
+        group.add_command(command)
+    return group
 
 
-def print_changed(screen: Screen, kind: ResourceType, thing: Any, *, as_json: bool) -> None:  # noqa: ANN401 - any message of a kind
-    """Print a resource that was made or changed: as JSON, or its id."""
+def print_changed(screen: Screen, kind: ResourceType, resource: Any, *, as_json: bool) -> None:  # noqa: ANN401 - any message of a kind
+    """Print a resource that was created or changed: as JSON, or only its id."""
     if as_json:
-        screen.json(resource_shape(kind, thing))
+        screen.json(resource_shape(kind, resource))
     else:
-        click.echo(getattr(thing, f"{kind.field}_id"))
+        click.echo(getattr(resource, f"{kind.field}_id"))
 
 
-def resource_shape(kind: ResourceType, thing: Message) -> shapes.Shape:
+def resource_shape(kind: ResourceType, resource: Message) -> shapes.Shape:
     """Return a resource as JSON with the contract's field names; unset fields are null."""
-    return {"kind": kind.field, **plain(thing)}
+    return {"kind": kind.field, **plain(resource)}
 
 
 def _create(kind: ResourceType) -> click.Command:
-    def create(id_: str | None, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text or texts
-        thing = kind.message()
+    def create(id_: str | None, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text or texts
+        resource = kind.message()
         if id_:
-            setattr(thing, f"{kind.field}_id", id_)
-        fill(thing, given)
-        made = with_gateway(
+            setattr(resource, f"{kind.field}_id", id_)
+        fill(resource, values)
+        created = with_gateway(
             lambda gateway: kind.ask(
-                gateway, "Create", request_id=uuid.uuid4().hex, **{kind.field: thing}
+                gateway, "Create", request_id=uuid.uuid4().hex, **{kind.field: resource}
             )  # safe to retry
         )
-        print_changed(Screen(), kind, getattr(made, kind.field), as_json=as_json)
+        print_changed(Screen(), kind, getattr(created, kind.field), as_json=as_json)
 
-    text = f"Create {kind.a_noun}, and print its id; without ID one is made."
+    text = f"Create {kind.a_noun} and print its id. Without ID, one is made."
     parameters = [
         click.Argument(["id_"], metavar="[ID]", type=options.TEXT, required=False),
         *options_of(kind.message, kind.flags),
@@ -106,15 +116,15 @@ def _list(kind: ResourceType) -> click.Command:
 
     def show_all(limit: int, as_json: bool, project: str | None = None) -> None:
         filters = {"project_id": project} if project else {}
-        found = with_gateway(lambda gateway: kind.list_all(gateway, limit, **filters))
+        resources = with_gateway(lambda gateway: kind.list_all(gateway, limit, **filters))
         titles = [column.rpartition(".")[2].removesuffix("_id").replace("_", " ").upper() for column in kind.columns]
-        Screen().listing(found, shape_of, [*titles, "AGE"], row_of, as_json=as_json)
+        Screen().listing(resources, shape_of, [*titles, "AGE"], row_of, as_json=as_json)
 
-    def shape_of(thing: Message) -> shapes.Shape:
-        return resource_shape(kind, thing)
+    def shape_of(resource: Message) -> shapes.Shape:
+        return resource_shape(kind, resource)
 
-    def row_of(thing: Any) -> list[str]:  # noqa: ANN401 - any message with a create_time
-        return [*(_cell(thing, column) for column in kind.columns), humanize.age(thing.create_time)]
+    def row_of(resource: Any) -> list[str]:  # noqa: ANN401 - any message with a create_time
+        return [*(_cell(resource, column) for column in kind.columns), humanize.age(resource.create_time)]
 
     parameters: list[click.Parameter] = [
         click.Option(
@@ -123,14 +133,16 @@ def _list(kind: ResourceType) -> click.Command:
             type=click.IntRange(1),
             default=100,
             show_default=True,
-            help="How many at most.",
+            help="List at most N.",
         )
     ]
     if has_project:
         parameters.append(
-            click.Option(["--project"], type=options.TEXT, metavar="ID", help="Only of this project (default: of all).")
+            click.Option(
+                ["--project"], type=options.TEXT, metavar="ID", help="Only those of this project (default: all)."
+            )
         )
-    return _command("list", show_all, f"List {kind.noun}s, the newest first.", parameters)
+    return _command("list", show_all, f"List {kind.plural_noun}, newest first.", parameters)
 
 
 def _show(kind: ResourceType) -> click.Command:
@@ -151,20 +163,18 @@ def _update(kind: ResourceType) -> click.Command:
     flags = [flag for flag in kind.flags if not flag.is_fixed]
     names = {flag.option.removeprefix("--"): flag.path for flag in flags}
 
-    def update(id_: str, clear: tuple[str, ...], as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text or texts
-        thing = kind.message(**{f"{kind.field}_id": id_})
-        paths = [*fill(thing, given), *(names[name] for name in clear)]
+    def update(id_: str, clear: tuple[str, ...], as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text or texts
+        resource = kind.message(**{f"{kind.field}_id": id_})
+        paths = [*fill(resource, values), *(names[name] for name in clear)]
         if not paths:
-            raise click.UsageError("say what to change: see --help")
+            raise click.UsageError("nothing to change: give an option; see --help")
         mask = FieldMask(paths=paths)
-        answer = with_gateway(lambda gateway: kind.ask(gateway, "Update", update_mask=mask, **{kind.field: thing}))
+        answer = with_gateway(lambda gateway: kind.ask(gateway, "Update", update_mask=mask, **{kind.field: resource}))
         print_changed(Screen(), kind, getattr(answer, kind.field), as_json=as_json)
 
-    text = (
-        f"Change what the options name of {kind.a_noun}, and nothing else. Jobs that are admitted keep what they have."
-    )
+    text = f"Change the given settings of {kind.a_noun}. Jobs that were admitted before keep what they have."
     clear = click.Option(
-        ["--clear"], type=click.Choice(list(names)), multiple=True, help="Make this empty again; may be repeated."
+        ["--clear"], type=click.Choice(list(names)), multiple=True, help="Unset this setting; may be repeated."
     )
     return _command("update", update, text, [_id(), *options_of(kind.message, flags), clear])
 
@@ -173,14 +183,14 @@ def _delete(kind: ResourceType) -> click.Command:
     def delete(id_: str, as_json: bool) -> None:
         with_gateway(lambda gateway: kind.ask(gateway, "Delete", **{f"{kind.field}_id": id_}))
         if not as_json:
-            Screen().say(f"{id_} is gone", style="")
+            Screen().say(f"{id_} deleted", style="")
 
-    return _command("delete", delete, f"Delete {kind.a_noun} that nothing needs.", [_id()])
+    return _command("delete", delete, f"Delete {kind.a_noun} that is not in use.", [_id()])
 
 
 def _command(name: str, run: Callable[..., None], text: str, parameters: Sequence[click.Parameter]) -> click.Command:
-    made = click.Command(name, callback=run, help=text, short_help=text, params=list(parameters))
-    return options.as_json(made)
+    command = click.Command(name, callback=run, help=text, short_help=text, params=list(parameters))
+    return options.as_json(command)
 
 
 def _id() -> click.Parameter:
@@ -199,9 +209,9 @@ def _flat(described: shapes.Shape, prefix: str = "") -> list[tuple[str, str]]:
     return lines
 
 
-def _cell(thing: Message, column: str) -> str:
+def _cell(resource: Message, column: str) -> str:
     outer, _, inner = column.partition(".")
-    value = value_of(thing, thing.DESCRIPTOR.fields_by_name[outer])
+    value = value_of(resource, resource.DESCRIPTOR.fields_by_name[outer])
     if inner and value is not None:
         value = value[inner]
     return "" if value is None else one_line(str(value), 80)

@@ -21,7 +21,9 @@ from services.common.errors import ServiceError
 from services.common.rpc.channel import open_channel
 
 _TIMEOUT_S = 5.0
-_MEND_DATABASE = "bring all cells of this database to one version of Boatyard, or go back to a copy of it from before"
+_MEND_DATABASE = (
+    "bring all cells of this database to the same version of Boatyard, or restore an earlier copy of the database"
+)
 _OPTIONAL = ("container",)
 """Capabilities that most machines do not need."""
 
@@ -34,11 +36,11 @@ def nodes(addresses: dict[str, str], token: str) -> Iterator[Finding]:
 
 
 async def _all(addresses: dict[str, str], token: str) -> list[Finding]:
-    asked = [_asked(addresses[service], token, ask) for service, ask in _CHECKS.items()]
-    return [finding for found in await asyncio.gather(*asked) for finding in found]
+    calls = [_ask(addresses[service], token, ask) for service, ask in _CHECKS.items()]
+    return [finding for findings in await asyncio.gather(*calls) for finding in findings]
 
 
-async def _asked(address: str, token: str, ask: Ask) -> list[Finding]:
+async def _ask(address: str, token: str, ask: Ask) -> list[Finding]:
     async with open_channel(address, token) as channel:
         try:
             return await ask(channel)
@@ -55,9 +57,9 @@ async def _execution(channel: grpc.aio.Channel) -> list[Finding]:
 def _capability(each: execution_pb2.Capability) -> Finding:
     if not each.complaint:
         return Finding(f"agents: {each.name}", OK, f"by {each.provided_by}")
-    how = f"by {each.provided_by}: " if each.provided_by else ""
-    fine = each.provided_by or each.name in _OPTIONAL
-    return Finding(f"agents: {each.name}", OK if fine else WARN, f"{how}{each.complaint}")
+    provider = f"by {each.provided_by}: " if each.provided_by else ""
+    is_fine = each.provided_by or each.name in _OPTIONAL
+    return Finding(f"agents: {each.name}", OK if is_fine else WARN, f"{provider}{each.complaint}")
 
 
 async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:
@@ -66,22 +68,22 @@ async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:
     better = takewhile(lambda driver: driver.name != usage.driver, usage.drivers)
     complaints = "; ".join(f"{driver.name}: {driver.complaint}" for driver in better)
     why = f" (not {complaints})" if complaints else ""
-    free = f"{humanize.size(usage.total_bytes)} taken, {humanize.size(usage.free_bytes)} free"
-    return [Finding("workspaces", OK, f"by {usage.driver}{why}; {free}")]
+    space = f"{humanize.size(usage.total_bytes)} used, {humanize.size(usage.free_bytes)} free"
+    return [Finding("workspaces", OK, f"by {usage.driver}{why}; {space}")]
 
 
 async def _git(channel: grpc.aio.Channel) -> list[Finding]:
     request = git_pb2.UsageOfRepositoriesRequest(page_size=1)
     usage = await GitServiceStub(channel).UsageOfRepositories(request, timeout=_TIMEOUT_S)
-    of = f" of {humanize.size(usage.budget_bytes)}" if usage.budget_bytes else ", without a budget"
-    return [Finding("repositories", OK, f"{humanize.size(usage.total_bytes)}{of}")]
+    budget = f" of {humanize.size(usage.budget_bytes)}" if usage.budget_bytes else ", no limit"
+    return [Finding("repositories", OK, f"{humanize.size(usage.total_bytes)}{budget}")]
 
 
 _CHECKS: dict[str, Ask] = {"workspace": _workspace, "git": _git, "execution": _execution}
 
 
 def database() -> Iterator[Finding]:
-    """Ask the gateway. Another check reports when it does not answer, or refuses us."""
+    """Ask the gateway. Another check reports a gateway that does not answer or refuses us."""
     try:
         request = admin_pb2.CheckDatabaseRequest()
         state = with_gateway(lambda gateway: gateway.ask(gateway.admin.CheckDatabase(request, timeout=_TIMEOUT_S)))

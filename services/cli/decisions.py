@@ -1,4 +1,4 @@
-"""`boatyard approve`, `reject` and `request-changes`: decisions on what a job waits for."""
+"""`boatyard approve`, `reject` and `request-changes`: decisions on a job's checkpoints."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,7 +10,7 @@ from services.cli.clients import Gateway, with_gateway
 from services.cli.lookup import get_checkpoint
 from services.cli.screen import Screen
 
-Give = Callable[[Gateway, str], Awaitable[Any]]
+SendDecision = Callable[[Gateway, str], Awaitable[Any]]
 
 WORDS = {
     Checkpoint.STATE_APPROVED: "approved",
@@ -20,24 +20,26 @@ WORDS = {
     Checkpoint.STATE_WITHDRAWN: "withdrawn",
 }
 
-ID_HELP = "ID is a checkpoint's, or a job's: then the last that it asked. The first answer holds."
+ID_HELP = (
+    "ID is the id of a checkpoint, or of a job: then it means the job's last checkpoint. The first decision counts."
+)
 
 
-def decide(id_: str, wanted: "Checkpoint.State.ValueType", give: Give, *, as_json: bool) -> int:
-    """Decide by `give`, which gets the checkpoint's id, and print the decision that holds; return the exit code."""
+def decide(id_: str, decision: "Checkpoint.State.ValueType", send: SendDecision, *, as_json: bool) -> int:
+    """Decide with `send`, which takes the checkpoint's id, and print the decision that counts; return the exit code."""
     screen = Screen()
 
-    async def decided_at(gateway: Gateway) -> Any:  # noqa: ANN401 - one of three responses
+    async def send_decision(gateway: Gateway) -> Any:  # noqa: ANN401 - one of three responses
         checkpoint = await get_checkpoint(gateway, id_)
-        return await gateway.ask(give(gateway, checkpoint.checkpoint_id))
+        return await gateway.ask(send(gateway, checkpoint.checkpoint_id))
 
-    response = with_gateway(decided_at)
+    response = with_gateway(send_decision)
     decided = response.checkpoint
     if as_json:
         screen.json(shapes.checkpoint(decided) | {"already_decided": response.already_decided})
     elif response.already_decided:
         by = f" by {decided.decider.name}" if decided.decider.name else ""
-        screen.say(f"it was {WORDS.get(decided.state, 'decided')}{by} before", style="yellow")
+        screen.say(f"it was already {WORDS.get(decided.state, 'decided')}{by}", style="yellow")
     else:
-        screen.say(f"{WORDS[wanted]}: `boatyard show {decided.job_id}` says how the job goes on", style="")
-    return exit_codes.SUCCEEDED if decided.state == wanted else exit_codes.FAILED
+        screen.say(f"{WORDS[decision]}: `boatyard show {decided.job_id}` shows how the job continues", style="")
+    return exit_codes.SUCCEEDED if decided.state == decision else exit_codes.FAILED

@@ -20,14 +20,14 @@ def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> Non
         case "output":
             screen.output(event.output.data, to_stderr=shapes.stream(event.output) == "stderr")
         case "permission_request":
-            asked = event.permission_request
+            request = event.permission_request
             screen.say(
-                f"? {asked.tool} waits for permission: `boatyard allow ID {asked.permission_id}`, or deny",
+                f"? {request.tool} needs permission: `boatyard allow ID {request.permission_id}`, or `boatyard deny`",
                 style="magenta",
             )
         case "network_decision" if not event.network_decision.allowed:
             decision = event.network_decision
-            screen.say(f"✗ {decision.host}:{decision.port} was not reached: {decision.reason}", style="yellow")
+            screen.say(f"✗ {decision.host}:{decision.port} was refused: {decision.reason}", style="yellow")
         case "network_decision":
             screen.say(f"→ {event.network_decision.host}:{event.network_decision.port}")
         case "message_delivered":
@@ -52,7 +52,7 @@ def _print_model_event(screen: Screen, event: event_pb2.Event) -> None:
         case "tool_call":
             screen.say(f"→ {event.tool_call.tool} {_tool_input(event.tool_call.input)}", style="cyan")
         case "tool_result":
-            _tell_tool_result(screen, event.tool_result)
+            _print_tool_result(screen, event.tool_result)
         case "usage":
             screen.say(_usage(event.usage))
         case "turn_end":
@@ -60,19 +60,19 @@ def _print_model_event(screen: Screen, event: event_pb2.Event) -> None:
 
 
 def _tool_input(data: bytes) -> str:
-    """Return the most telling part of a tool's input, in a line."""
+    """Return the most informative part of a tool's input, as one line."""
     text = data.decode("utf-8", "replace")
     try:
-        given = json.loads(text)
+        arguments = json.loads(text)
     except ValueError:
         return one_line(text)
-    if not isinstance(given, dict):
+    if not isinstance(arguments, dict):
         return one_line(text)
-    main = next((given[name] for name in ("command", "pattern", "path") if name in given), text)
+    main = next((arguments[name] for name in ("command", "pattern", "path") if name in arguments), text)
     return one_line(str(main))
 
 
-def _tell_tool_result(screen: Screen, result: event_pb2.ToolResult) -> None:
+def _print_tool_result(screen: Screen, result: event_pb2.ToolResult) -> None:
     """Show the beginning of a tool's result."""
     lines = result.output.decode("utf-8", "replace").rstrip().splitlines()
     for line in lines[:_RESULT_LINES]:

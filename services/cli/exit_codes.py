@@ -28,19 +28,19 @@ _OF_STATUS = {
 }
 
 _ADVICE = {
-    "REQUEST_ID_REUSED": "give another --request-id, or none",
+    "REQUEST_ID_REUSED": "use another --request-id, or none",
     "JOB_STATE": "`boatyard show` has the details",
     "EXECUTION_STATE": "`boatyard show` has the details",
-    "ENGINE_TAKES_NO_MESSAGES": "a model (--engine anthropic) can be told something, and a --terminal typed on",
-    "NO_TERMINAL": "`boatyard run --terminal` gives one",
-    "EVENTS_OUT_OF_RANGE": "`boatyard logs --from` begins with one that is held",
-    "DATABASE_UNAVAILABLE": "the gateway goes on by itself when it is back",
+    "ENGINE_TAKES_NO_MESSAGES": "models (--engine anthropic) take messages; use `boatyard attach` for a --terminal",
+    "NO_TERMINAL": "start the agent with `boatyard run --terminal`",
+    "EVENTS_OUT_OF_RANGE": "start with one of these: `boatyard logs --from`",
+    "DATABASE_UNAVAILABLE": "the gateway continues by itself when the database is back",
     "CELL_UNAVAILABLE": "`boatyard cells` shows which cells answer",
-    "TOO_MANY_FAILURES": "who was let in before stays in, and so does the first administrator's token",
-    "CELL_STATE": "`boatyard cells` shows how it is",
-    "NO_RESULT": "`boatyard show` says how far it has come",
-    "CHANGES_NOT_POSSIBLE": "`boatyard checkpoints` shows what waits",
-    "WORK_ITEM_BUSY": "`boatyard cancel` ends a job",
+    "TOO_MANY_FAILURES": "callers that were let in before still are, and so is the first administrator's token",
+    "CELL_STATE": "`boatyard cells` shows its state",
+    "NO_RESULT": "`boatyard show` shows how far it has got",
+    "CHANGES_NOT_POSSIBLE": "`boatyard checkpoints` lists what is waiting",
+    "WORK_ITEM_BUSY": "`boatyard cancel` cancels a job",
     "INTERNAL": "the services' logs are in $BOATYARD_HOME/logs",
 }
 
@@ -104,12 +104,12 @@ def report(error: Exception, *, as_json: bool) -> int:
         case click.ClickException() if not as_json:
             error.show()
             return error.exit_code
-    code, reason, text = _told(error)
-    _complain(text, reason, as_json=as_json, metadata=error.metadata if isinstance(error, ServiceError) else {})
+    code, reason, text = _describe(error)
+    _print_error(text, reason, as_json=as_json, metadata=error.metadata if isinstance(error, ServiceError) else {})
     return code
 
 
-def _told(error: Exception) -> tuple[int, str, str]:
+def _describe(error: Exception) -> tuple[int, str, str]:
     """Return exit code, reason and text."""
     match error:
         case click.ClickException():
@@ -127,13 +127,17 @@ def _told(error: Exception) -> tuple[int, str, str]:
 def message_for(error: ServiceError) -> str:
     """Return the message for a service's error, with advice if there is some."""
     if isinstance(error, Invalid) and error.violations:
-        wrong = [f"{_WHERE_TYPED.get(field, field)} {text}" for field, text in error.violations]
-        return wrong[0] if len(wrong) == 1 else "the request is wrong:" + "".join(f"\n  {line}" for line in wrong)
+        violations = [f"{_WHERE_TYPED.get(field, field)} {text}" for field, text in error.violations]
+        return (
+            violations[0]
+            if len(violations) == 1
+            else "the request is invalid:" + "".join(f"\n  {line}" for line in violations)
+        )
     advice = _ADVICE.get(error.reason)
     return f"{error.message}; {advice}" if advice else error.message
 
 
-def _complain(text: str, reason: str, *, as_json: bool, metadata: Mapping[str, str]) -> None:
+def _print_error(text: str, reason: str, *, as_json: bool, metadata: Mapping[str, str]) -> None:
     if as_json:
         body = {"kind": "error", "reason": reason, "message": text, "metadata": dict(metadata)}
         click.echo(json.dumps(body), err=True)

@@ -19,7 +19,7 @@ from services.cli.parsing import duration, read_text, text_or_file
 
 Number = TypeVar("Number", int, float)
 Reader = Callable[[Any], Any]
-"""Makes a field's value of what was typed: a text, or the texts of an option that may be repeated."""
+"""Makes a field's value from what was typed: a text, or the texts of an option that may be repeated."""
 
 _NOWHERE = "none"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(?:[iI]?[bB])?")
@@ -42,14 +42,15 @@ def choices(enum: EnumDescriptor) -> dict[str, int]:
     }
 
 
-def fill(message: Message, given: Mapping[str, Any], readers: Mapping[str, Reader] = MappingProxyType({})) -> list[str]:
-    """Put what was typed into a message, by paths with "__" for "."; return the paths of what was given at all.
+def fill(
+    message: Message, values: Mapping[str, Any], readers: Mapping[str, Reader] = MappingProxyType({})
+) -> list[str]:
+    """Put the values of options into a message, by paths with "__" for "."; return the paths that were given.
 
-    What was typed is read by the one of `readers` for its path, or else as the field's type has it. Raises
-    click.UsageError.
+    A value is read by the reader for its path, or else according to the field's type. Raises click.UsageError.
     """
     paths = []
-    for name, typed in given.items():
+    for name, typed in values.items():
         if typed is None or typed == ():
             continue
         path = name.replace("__", ".")
@@ -111,10 +112,10 @@ def _set(target: Any, field: FieldDescriptor, typed: Any) -> None:  # noqa: ANN4
 
 def _size(typed: str) -> int:
     """Read bytes, with or without a unit: 1500, 512K, 2G, 1.5GiB."""
-    found = _SIZE.fullmatch(typed.strip())
-    if found is None:
-        raise click.UsageError(f"{typed!r} is no size: such as 512M or 2G")
-    return int(float(found[1]) * (1 << 10 * " KMGT".index(found[2].upper() or " ")))
+    match = _SIZE.fullmatch(typed.strip())
+    if match is None:
+        raise click.UsageError(f"{typed!r} is not a size such as 512M or 2G")
+    return int(float(match[1]) * (1 << 10 * " KMGT".index(match[2].upper() or " ")))
 
 
 def _number(read: Callable[[str], Number], typed: str) -> Number:

@@ -19,7 +19,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Flag:
     """An option, and the field that it sets; `is_fixed` for one that cannot be changed afterwards.
 
-    `type` is what click checks, and `read` how the text is read, when the field's type does not say it. With
+    `type` is what click checks, and `read` reads the text, where the field's type does not determine it. With
     `flag_value` the option takes no text, and stands for that one.
     """
 
@@ -34,7 +34,7 @@ class Flag:
 
 
 _LITERALLY = str
-"""Reads a text as it was typed, also one that begins with @."""
+"""Reads a text as it was typed, even one that begins with @."""
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
 JOB_FLAGS = (
@@ -56,21 +56,21 @@ JOB_FLAGS = (
     Flag(
         "--command",
         "agent.command",
-        "The agent: a line for /bin/sh, which finds the prompt on its input.",
+        "The agent: a line for /bin/sh, with the prompt on its standard input.",
         "LINE",
         read=_LITERALLY,
     ),
     Flag(
         "--model",
         "agent.model",
-        "The model of engine anthropic (default: the gateway's ANTHROPIC_MODEL).",
+        "The model, as its provider names it, for engine anthropic (default: the gateway's ANTHROPIC_MODEL).",
         "NAME",
         read=_LITERALLY,
     ),
     Flag(
         "--max-turns",
         "agent.max_turns",
-        "How many answers the model of engine anthropic may give (default: 50).",
+        "How many answers the model may give (default: 50).",
         "N",
         type=click.IntRange(min=1),
     ),
@@ -81,56 +81,56 @@ JOB_FLAGS = (
         "LINE",
         read=_LITERALLY,
     ),
-    Flag("--kind", "kind", "The kind of job: see `boatyard kinds` (default: task).", "NAME", read=_LITERALLY),
+    Flag("--kind", "kind", "The kind of the job; see `boatyard kinds` (default: task).", "NAME", read=_LITERALLY),
     Flag(
         "--file",
         "files",
-        "A file to work on, .boatyard/input/NAME for the agent; may be repeated.",
+        "A file to work on; the agent finds it at .boatyard/input/NAME. May be repeated.",
         "NAME=PATH",
         read=input_files,
     ),
     Flag(
         "--data",
         "data",
-        "A JSON object to work on: the agent finds it in the file that BOATYARD_INPUT names.",
+        "A JSON object to work on; the agent finds it in the file named by $BOATYARD_INPUT.",
         "JSON|@FILE",
         type=options.TEXT,
         read=lambda typed: text_or_file(typed).encode(),
     ),
-    Flag("--label", "labels", "A label; may be repeated.", "KEY=VALUE", read=labels),
-    Flag("--delay", "delay", "Begin so many seconds from now at the earliest.", "S", type=_SECONDS),
+    Flag("--label", "labels", "A label of the job; may be repeated.", "KEY=VALUE", read=labels),
+    Flag("--delay", "delay", "Start in S seconds at the earliest.", "S", type=_SECONDS),
     Flag(
         "--not-before",
         "not_before_time",
-        "Begin then at the earliest, such as 2030-01-31T08:00+01:00.",
+        "Start at this time at the earliest, such as 2030-01-31T08:00+01:00.",
         "TIME",
         read=lambda typed: timestamp(moment("--not-before", typed)),
     ),
     Flag("--branch", "branch", "The branch of the result (default: boatyard/<job id>).", "NAME"),
-    Flag("--no-push", "policy.publish", "Keep the result on this machine.", flag_value="none"),
+    Flag("--no-push", "policy.publish", "Keep the result on this machine instead of pushing it.", flag_value="none"),
     Flag("--timeout", "agent.timeout", "Seconds that the agent may take (default: 3600).", "S", type=_SECONDS),
     Flag(
         "--sandbox",
         "agent.sandbox_tier",
-        "How strongly the agent is kept apart; none gives it all your rights (default: bubblewrap).",
+        "How strongly the agent is isolated; none gives it all your rights (default: bubblewrap).",
     ),
 )
 """The settings of a single job, for `boatyard run`."""
 
 
 LIMIT_FLAGS = (
-    Flag("--memory", "agent.memory_bytes", "Memory that the agent's processes may have together, such as 2G.", "SIZE"),
+    Flag("--memory", "agent.memory_bytes", "Memory that the agent's processes may use together, such as 2G.", "SIZE"),
     Flag("--processes", "agent.processes", "Processes and threads that the agent may have at once.", "N"),
-    Flag("--disk", "agent.disk_bytes", "How much its workspace may grow, such as 5G.", "SIZE"),
+    Flag("--disk", "agent.disk_bytes", "How much the agent's workspace may grow, such as 5G.", "SIZE"),
     Flag("--output", "agent.output_bytes", "How much the agent may write to its output, such as 100M.", "SIZE"),
-    Flag("--cpu", "agent.cpu_seconds", "Seconds on a processor that its processes may take together.", "S"),
+    Flag("--cpu", "agent.cpu_seconds", "Seconds of CPU time that the agent's processes may use together.", "S"),
     Flag(
         "--allow-host",
         "agent.allowed_hosts",
         "A host that the agent may reach; may be repeated.",
         "HOST",
     ),
-    Flag("--ask-before", "agent.ask_before", "A tool of a model's to be asked about; may be repeated.", "TOOL"),
+    Flag("--ask-before", "agent.ask_before", "A tool that a model needs permission for; may be repeated.", "TOOL"),
     Flag("--image", "agent.image", "The image of the agent's container, with --sandbox container.", "NAME"),
     Flag("--terminal", "agent.terminal", "Give a command a terminal, for `boatyard attach`."),
 )
@@ -140,50 +140,55 @@ CHECKPOINT_FLAGS = (
     Flag(
         "--approve-before",
         "policy.checkpoints",
-        "Stages before which a person is asked: of base, start, verify, push, end; or none.",
+        "The stages before which a person is asked, out of base, start, verify, push and end; or none.",
         "STAGE,…",
     ),
     Flag(
         "--answer-within", "policy.checkpoint_timeout", "Seconds after which no answer means no (default: a day).", "S"
     ),
-    Flag("--max-extra-rounds", "policy.max_extra_rounds", "How often changes may be asked for (default: 5).", "N"),
-    Flag("--agent-may-ask", "policy.agent_may_ask", "Let the agent ask a person, by the file $BOATYARD_ASK_FILE."),
+    Flag("--max-extra-rounds", "policy.max_extra_rounds", "How often changes may be requested (default: 5).", "N"),
+    Flag("--agent-may-ask", "policy.agent_may_ask", "Let the agent ask a person, through the file $BOATYARD_ASK_FILE."),
 )
-"""Where the work waits for a person."""
+"""Where a job waits for a person."""
 
 RETRY_FLAGS = (
-    Flag("--max-attempts", "policy.max_attempts", "How often the job is tried, at most.", "N"),
+    Flag("--max-attempts", "policy.max_attempts", "How often the job is tried at most.", "N"),
     Flag(
         "--retry-on",
         "policy.retry_on",
-        "A reason of failure after which it is tried again, such as AGENT_FAILED; may be repeated.",
+        "A failure reason after which the job is tried again, such as AGENT_FAILED; may be repeated.",
         "REASON",
     ),
-    Flag("--retry-from", "policy.retry_from", "What the next try begins from."),
+    Flag("--retry-from", "policy.retry_from", "What the next attempt starts from."),
 )
 """How often a job is tried, and when."""
 
 RUN_FLAGS = (*JOB_FLAGS, *LIMIT_FLAGS, *RETRY_FLAGS, *CHECKPOINT_FLAGS)
-"""All settings of a job without a worker; with one the catalogue has them."""
+"""All settings of a job without a worker; with a worker they come from the catalogue."""
 
 AGENT_FLAGS = (
     Flag("--engine", "agent.engine", "What drives the agent.", "NAME"),
-    Flag("--command", "agent.command", "The agent: a line for /bin/sh.", "LINE"),
-    Flag("--system-prompt", "agent.system_prompt", "What the agent is told before every prompt.", "TEXT|@FILE"),
-    Flag("--model", "agent.model", "The model, as its provider names it.", "NAME"),
-    Flag("--max-turns", "agent.max_turns", "How often the model may be asked.", "N"),
-    Flag("--max-tokens", "agent.max_tokens", "Tokens that one answer of the model may have.", "N"),
+    Flag("--command", "agent.command", "The agent: a line for /bin/sh, with the prompt on its standard input.", "LINE"),
+    Flag("--system-prompt", "agent.system_prompt", "A text that the agent gets before every prompt.", "TEXT|@FILE"),
+    Flag("--model", "agent.model", "The model, as its provider names it, for engine anthropic.", "NAME"),
+    Flag("--max-turns", "agent.max_turns", "How many answers the model may give.", "N"),
+    Flag("--max-tokens", "agent.max_tokens", "How many tokens one answer of the model may have.", "N"),
     Flag("--env", "agent.environment", "A variable of the agent's environment; may be repeated.", "NAME=VALUE"),
     Flag("--timeout", "agent.timeout", "Seconds that the agent may take.", "S"),
-    Flag("--idle-timeout", "agent.idle_timeout", "Seconds that the agent may write nothing.", "S"),
-    Flag("--sandbox", "agent.sandbox_tier", "How strongly the agent is kept apart."),
-    Flag("--network", "agent.network", "What of the network the agent reaches."),
+    Flag("--idle-timeout", "agent.idle_timeout", "Seconds that the agent may go without writing anything.", "S"),
+    Flag("--sandbox", "agent.sandbox_tier", "How strongly the agent is isolated."),
+    Flag("--network", "agent.network", "What the agent may reach on the network."),
     *LIMIT_FLAGS,
-    Flag("--verify", "policy.verify_command", "A line for /bin/sh that checks the result.", "LINE"),
+    Flag(
+        "--verify",
+        "policy.verify_command",
+        "A line for /bin/sh that checks the result; nothing is pushed unless it exits with 0.",
+        "LINE",
+    ),
     Flag("--verify-timeout", "policy.verify_timeout", "Seconds that the check may take.", "S"),
-    Flag("--publish", "policy.publish", "What becomes of a result."),
+    Flag("--publish", "policy.publish", "What happens to the result."),
     *RETRY_FLAGS,
-    Flag("--retention", "policy.retention", "What becomes of a workspace when its job has ended."),
+    Flag("--retention", "policy.retention", "What happens to the workspace when the job has ended."),
     *CHECKPOINT_FLAGS,
 )
 

@@ -1,4 +1,4 @@
-"""Follows a job to its end: shows its steps, and what its agent does, as they happen."""
+"""Follows a job to its end: shows its stages, and what its agent does, as they happen."""
 
 import asyncio
 from contextlib import ExitStack, aclosing
@@ -14,8 +14,8 @@ from services.cli.resumed_streams import ENDED, Outage, execution_events, job_ch
 from services.cli.screen import Screen
 
 _AGENT_STAGE = "agent"
-_SPOKEN = {"start", _AGENT_STAGE}
-"""Steps in which the agent may write output."""
+_STAGES_WITH_OUTPUT = {"start", _AGENT_STAGE}
+"""Stages in which the agent may write output."""
 _IDLE_S = 20.0
 """How long to wait for events of an ended job: longer than the time between two heartbeats."""
 
@@ -34,7 +34,7 @@ class Follower:
         self._batches = 0
 
     async def to_end(self, job_id: str, *, wait: bool = True) -> job_pb2.Job:
-        """Show the job until it has ended, or without `wait` until it asks a person; return it as it is then."""
+        """Show the job until it has ended, or without `wait` until it asks a person; return its last state."""
         job = job_pb2.Job()
         try:
             with ExitStack() as status:
@@ -45,8 +45,8 @@ class Follower:
                         if job.state == job_pb2.Job.STATE_AWAITING_APPROVAL and not wait:
                             await self._all_seen()
                             break
-                        if doing := _in_silence(job):
-                            status.enter_context(self._screen.waiting(doing))
+                        if status_text := _waiting_text(job):
+                            status.enter_context(self._screen.waiting(status_text))
         finally:
             for viewer in self._viewers.values():
                 viewer.cancel()
@@ -61,28 +61,28 @@ class Follower:
         for number, record in enumerate(job.timeline):
             is_new = (number, record.name) not in self._stages
             if is_new and number and _is_agents(job.timeline[number - 1]):
-                await self._all_seen()  # show all of the agent's output before the steps that follow
-            self._tell_stage(number, record)
+                await self._all_seen()  # show all of the agent's output before the stages that follow
+            self._show_stage(number, record)
         if job.state in ENDED:
             await self._all_seen()
         for checkpoint in job.checkpoints:
             if checkpoint.state == Checkpoint.STATE_PENDING and checkpoint.checkpoint_id not in self._asked:
-                self._tell_question(checkpoint)
+                self._show_question(checkpoint)
 
-    def _tell_question(self, checkpoint: Checkpoint) -> None:
+    def _show_question(self, checkpoint: Checkpoint) -> None:
         self._asked.add(checkpoint.checkpoint_id)
         if self._as_json:
             self._screen.json(shapes.checkpoint(checkpoint))
             return
-        job_id, left = checkpoint.job_id, humanize.until(checkpoint.expire_time)
+        job_id, remaining = checkpoint.job_id, humanize.until(checkpoint.expire_time)
         changes = f", `boatyard request-changes {job_id} TEXT`" if checkpoint.takes_changes else ""
         self._screen.say(f"? {checkpoint.question}", style="magenta")
         self._screen.say(
-            f"  waits for {left}: `boatyard approve {job_id}`, `boatyard reject {job_id} --reason TEXT`{changes}",
+            f"  waits for {remaining}: `boatyard approve {job_id}`, `boatyard reject {job_id} --reason TEXT`{changes}",
             style="magenta",
         )
 
-    def _tell_stage(self, number: int, record: job_pb2.StageRecord) -> None:
+    def _show_stage(self, number: int, record: job_pb2.StageRecord) -> None:
         key = (number, record.name)
         if self._stages.get(key) == record.state:
             return
@@ -107,9 +107,9 @@ class Follower:
         """Wait until all events have been shown."""
         pending = {viewer for viewer in self._viewers.values() if not viewer.done()}
         while pending:
-            heard = self._batches
+            batches_before = self._batches
             _, pending = await asyncio.wait(pending, timeout=_IDLE_S)
-            if pending and self._batches == heard:
+            if pending and self._batches == batches_before:
                 return
         for viewer in self._viewers.values():
             viewer.result()
@@ -120,11 +120,13 @@ def _is_agents(record: job_pb2.StageRecord) -> bool:
     return record.name.partition("-")[0] == _AGENT_STAGE
 
 
-def _in_silence(job: job_pb2.Job) -> str | None:
+def _waiting_text(job: job_pb2.Job) -> str | None:
     """Return what to show while nothing else is printed; None while an agent may be writing."""
     if job.state == job_pb2.Job.STATE_PENDING:
         return "waiting for a free slot"
     if job.state == job_pb2.Job.STATE_AWAITING_APPROVAL:
         return "waiting for a person"
     running = [record.name for record in job.timeline if record.state == job_pb2.StageRecord.STATE_RUNNING]
-    return running[-1] if running and _SPOKEN.isdisjoint(name.partition("-")[0] for name in running) else None
+    return (
+        running[-1] if running and _STAGES_WITH_OUTPUT.isdisjoint(name.partition("-")[0] for name in running) else None
+    )

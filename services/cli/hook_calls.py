@@ -1,4 +1,4 @@
-"""`boatyard hook calls` and `boatyard hook test`: what hooks were called, and what one answers."""
+"""`boatyard hook calls` and `boatyard hook test`: which hooks were called, and what one answers."""
 
 import sys
 
@@ -17,38 +17,44 @@ _COLUMNS = ("HOOK", "JOB", "WHEN", "STATE", "AGE", "TOOK", "TRIES", "ANSWERED")
 
 
 @click.command("calls")
-@click.option("--hook", type=options.TEXT, metavar="ID", default="", help="Only of this hook.")
-@click.option("--job", type=options.TEXT, metavar="ID", default="", help="Only for this job.")
-@click.option("--project", type=options.TEXT, metavar="ID", default="", help="Only for jobs of this project.")
-@click.option("--state", type=click.Choice(list(_STATES)), multiple=True, help="Only those; may be repeated.")
+@click.option("--hook", type=options.TEXT, metavar="ID", default="", help="Only calls of this hook.")
+@click.option("--job", type=options.TEXT, metavar="ID", default="", help="Only calls for this job.")
 @click.option(
-    "-n", "--limit", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="How many at most."
+    "--project", type=options.TEXT, metavar="ID", default="", help="Only calls for jobs of this project (default: all)."
+)
+@click.option(
+    "--state", type=click.Choice(list(_STATES)), multiple=True, help="Only calls in this state; may be repeated."
+)
+@click.option(
+    "-n", "--limit", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="List at most N."
 )
 @options.as_json
 def calls(*, hook: str, job: str, project: str, state: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """List what hooks were called, the newest call first."""
+    """List calls of hooks, newest first."""
     request = hook_pb2.ListHookCallsRequest(
         hook_id=hook,
         job_id=job,
         project_id=project,
         states=[hook_pb2.HookCall.State.ValueType(_STATES[name]) for name in state],
     )
-    found = with_gateway(lambda gateway: gateway.list_all(gateway.hooks.ListHookCalls, request, limit))
-    Screen().listing(found, _shape, _COLUMNS, _row, as_json=as_json, cut_last=True)
+    hook_calls = with_gateway(lambda gateway: gateway.list_all(gateway.hooks.ListHookCalls, request, limit))
+    Screen().listing(hook_calls, _shape, _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
 @click.command("test")
 @click.argument("id_", metavar="ID", type=options.TEXT)
-@click.option("--job", type=options.TEXT, metavar="ID", default="", help="Tell it of this job (default: of a sample).")
+@click.option(
+    "--job", type=options.TEXT, metavar="ID", default="", help="Call it with this job (default: a sample job)."
+)
 @options.as_json
 def test(*, id_: str, job: str, as_json: bool) -> None:
-    """Call a hook once, and show what a job would have heard: nothing is recorded, and no job changed.
+    """Call a hook once and show its answer, as a job would get it. Nothing is recorded, and no job changes.
 
-    Exits with 1 when the hook has failed, or would not let the job go on.
+    Exits with 1 when the hook failed, or would not let the job continue.
     """
     request = hook_pb2.DryRunHookRequest(hook_id=id_, job_id=job)
     answer = with_gateway(lambda gateway: gateway.ask(gateway.hooks.DryRunHook(request, timeout=_TEST_SECONDS)))
-    shape = _tried(answer)
+    shape = _dry_run_shape(answer)
     if as_json:
         Screen().json(shape)
     else:
@@ -60,7 +66,7 @@ def test(*, id_: str, job: str, as_json: bool) -> None:
         sys.exit(FAILED)
 
 
-def _tried(answer: hook_pb2.DryRunHookResponse) -> shapes.Shape:
+def _dry_run_shape(answer: hook_pb2.DryRunHookResponse) -> shapes.Shape:
     return {
         "kind": "dry_run",
         "call_id": answer.call_id,

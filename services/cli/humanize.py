@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 
 def duration(milliseconds: int) -> str:
-    """Return such as 0.8 s, 12.3 s, 3 min 05 s, 2 h 03 min."""
+    """Return a duration such as 0.8 s, 12.3 s, 3 min 05 s or 2 h 03 min."""
     seconds = max(milliseconds, 0) / 1000
     if seconds < 59.95:  # otherwise it would be rounded to 60.0 s
         return f"{seconds:.1f} s"
@@ -22,7 +22,7 @@ def between(start: Timestamp, end: Timestamp) -> str:
 
 
 def age(time: Timestamp, now: datetime | None = None) -> str:
-    """Return how long ago something was, in its largest unit: 12 s, 5 min, 3 h, 2 d."""
+    """Return how long ago a time was, in the largest unit that fits: 12 s, 5 min, 3 h, 2 d."""
     seconds = int(((now or datetime.now(UTC)) - time.ToDatetime(UTC)).total_seconds())
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
@@ -31,7 +31,7 @@ def age(time: Timestamp, now: datetime | None = None) -> str:
 
 
 def until(time: Timestamp, now: datetime | None = None) -> str:
-    """Return how long it is until a time, in its largest unit; "now" when it has passed."""
+    """Return how long it is until a time, in the largest unit that fits; "now" when it has passed."""
     seconds = int((time.ToDatetime(UTC) - (now or datetime.now(UTC))).total_seconds())
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
@@ -39,13 +39,13 @@ def until(time: Timestamp, now: datetime | None = None) -> str:
     return f"{seconds} s" if seconds > 0 else "now"
 
 
-def count(number: int, thing: str) -> str:
-    """Return such as 1 file, 2 files."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def count(number: int, noun: str) -> str:
+    """Return a count such as 1 file or 2 files."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def size(number: int) -> str:
-    """Return such as 512 B, 1.5 KiB, 100.0 MiB."""
+    """Return a size such as 512 B, 1.5 KiB or 100.0 MiB."""
     value = float(number)
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:

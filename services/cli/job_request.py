@@ -23,18 +23,18 @@ PROJECT = "default"
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:[^@/:]+@)?[^@/:]+:")
 
 
-def repository_url(given: str) -> str:
-    """Return a URL as it is, and a local path absolute. A path with a colon must begin with ./ or /, as for git."""
-    return given if _REMOTE.match(given) else os.path.abspath(Path(given).expanduser())  # noqa: PTH100 - "a/.." goes
+def repository_url(typed: str) -> str:
+    """Return a URL unchanged, and a local path made absolute. As in git, a path with a colon begins with ./ or /."""
+    return typed if _REMOTE.match(typed) else os.path.abspath(Path(typed).expanduser())  # noqa: PTH100 - "a/.." goes
 
 
 async def find_or_create_repository(gateway: Gateway, url: str) -> str:
     """Return the id of the project's repository with this URL; concurrent callers get the same one."""
-    found = await gateway.ask(
+    listed = await gateway.ask(
         gateway.catalog.ListRepositories(catalog_pb2.ListRepositoriesRequest(project_id=PROJECT, url=url, page_size=1))
     )
-    if found.repositories:
-        return found.repositories[0].repository_id
+    if listed.repositories:
+        return listed.repositories[0].repository_id
     request = catalog_pb2.CreateRepositoryRequest(
         request_id="cli-" + hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:40],
         repository=catalog_pb2.Repository(project_id=PROJECT, url=url),
@@ -42,15 +42,15 @@ async def find_or_create_repository(gateway: Gateway, url: str) -> str:
     return (await gateway.ask(gateway.catalog.CreateRepository(request))).repository.repository_id
 
 
-def new_job(prompt: str, given: Mapping[str, Any], request_id: str | None) -> job_pb2.CreateJobRequest:
-    """Make the request for a job from the given options, RUN_FLAGS; the gateway has defaults for the others.
+def new_job(prompt: str, values: Mapping[str, Any], request_id: str | None) -> job_pb2.CreateJobRequest:
+    """Make the request for a job from the values of RUN_FLAGS; the gateway has defaults for those that were not given.
 
     Raises click.UsageError.
     """
     spec = job_pb2.JobSpec(
         project_id=PROJECT, prompt=prompt, agent=agent_pb2.AgentSettings(), policy=agent_pb2.Policy()
     )
-    fill(spec, given, readers_of(RUN_FLAGS))
+    fill(spec, values, readers_of(RUN_FLAGS))
     if spec.agent.allowed_hosts:
         spec.agent.network = NETWORK_ALLOW_LIST
     if spec.agent.terminal:  # its input is the terminal's

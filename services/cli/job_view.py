@@ -15,20 +15,20 @@ from services.common.engines import DEFAULT_ENGINE
 _FILES_SHOWN = 20
 _LABEL_WIDTH = 12
 _MARKS = {"DONE": ("✓", "green"), "FAILED": ("✗", "red"), "RUNNING": ("▸", "blue")}
-_MORE = {
-    "MEMORY_LIMIT": "`boatyard run --memory SIZE` gives it more",
-    "PROCESS_LIMIT": "`boatyard run --processes N` gives it more",
-    "CPU_LIMIT": "`boatyard run --cpu S` gives it more",
-    "DISK_LIMIT": "`boatyard run --disk SIZE` gives it more",
-    "OUTPUT_LIMIT": "`boatyard run --output SIZE` gives it more",
-    "TIMED_OUT": "`boatyard run --timeout S` gives it more",
+_LIMIT_ADVICE = {
+    "MEMORY_LIMIT": "`boatyard run --memory SIZE` raises the limit",
+    "PROCESS_LIMIT": "`boatyard run --processes N` raises the limit",
+    "CPU_LIMIT": "`boatyard run --cpu S` raises the limit",
+    "DISK_LIMIT": "`boatyard run --disk SIZE` raises the limit",
+    "OUTPUT_LIMIT": "`boatyard run --output SIZE` raises the limit",
+    "TIMED_OUT": "`boatyard run --timeout S` raises the limit",
 }
 """The advice for each limit that may be hit."""
 _CHANGE_STYLES = {"A": "green", "D": "red", "M": "yellow", "R": "cyan"}
 
 
 def stage_line(record: job_pb2.StageRecord) -> Text:
-    """Describe a step in a line."""
+    """Describe a stage in one line."""
     state = shapes.name(job_pb2.StageRecord.State.Name, record.state)
     mark, style = _MARKS.get(state, ("?", "dim"))
     line = Text.assemble((f"{mark} ", style), (f"{record.name:<{_LABEL_WIDTH}}", "bold"))
@@ -40,15 +40,15 @@ def stage_line(record: job_pb2.StageRecord) -> Text:
 
 
 def verdict(job: job_pb2.Job) -> Text:
-    """Return a job's state and its reason, in a line."""
+    """Return a job's state and its reason, in one line."""
     state = shapes.job_state(job)
     line = Text.assemble((state, f"bold {STATE_STYLES.get(state, '')}"))
     if job.reason:
         line.append(f" {job.reason}", "bold")
     if job.message:
         line.append(f": {printable(job.message)}")
-    if more := _MORE.get(job.reason):
-        line.append(f"; {more}")
+    if advice := _LIMIT_ADVICE.get(job.reason):
+        line.append(f"; {advice}")
     return line
 
 
@@ -92,7 +92,7 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
         screen.out.print()
     for record in job.timeline:
         screen.out.print(stage_line(record))
-    _tell_summary(screen, job.output)
+    _print_summary(screen, job.output)
 
 
 def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
@@ -113,7 +113,7 @@ def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
             screen.out.print(_fact(label, value))
     for line in (*_program(execution.output), *_files(execution.output)):
         screen.out.print(line)
-    _tell_summary(screen, execution.output)
+    _print_summary(screen, execution.output)
 
 
 def _input(spec: job_pb2.JobSpec) -> Iterable[str]:
@@ -132,7 +132,9 @@ def _facts(job: job_pb2.Job) -> Iterable[Text]:
     yield from _verification(job)
     yield from _program(output)
     if output.snapshot_id:
-        yield _fact("left", f"{output.snapshot_id}: `boatyard diff` shows it, `boatyard run --from-snapshot` goes on")
+        yield _fact(
+            "left", f"{output.snapshot_id}: `boatyard diff` shows it, `boatyard run --from-snapshot` continues from it"
+        )
     elapsed = shapes.duration_ms(job)
     if elapsed is not None:
         yield _fact("duration", humanize.duration(elapsed))
@@ -142,12 +144,12 @@ def _question(checkpoint: Checkpoint) -> Text:
     state = shapes.checkpoint_state(checkpoint)
     line = _fact("asked", "").append(state, STATE_STYLES.get(state, ""))
     if checkpoint.state == Checkpoint.STATE_PENDING:
-        left = humanize.until(checkpoint.expire_time)
-        line.append(f" for {left}, `boatyard approve {checkpoint.job_id}` or `reject`")
+        remaining = humanize.until(checkpoint.expire_time)
+        line.append(f" for {remaining}, `boatyard approve {checkpoint.job_id}` or `reject`")
     if checkpoint.decider.name:
         line.append(f" by {printable(checkpoint.decider.name)} {humanize.age(checkpoint.decide_time)} ago")
-    said = f" — {one_line(printable(checkpoint.comment), 80)}" if checkpoint.comment else ""
-    return line.append(f": {one_line(printable(checkpoint.question), 80)}{said}")
+    comment = f" — {one_line(printable(checkpoint.comment), 80)}" if checkpoint.comment else ""
+    return line.append(f": {one_line(printable(checkpoint.question), 80)}{comment}")
 
 
 def _files(output: output_pb2.Output) -> Iterable[Text]:
@@ -203,7 +205,7 @@ def _program(output: output_pb2.Output) -> Iterable[Text]:
         yield _fact("agent", f"ended by signal {output.signal}, wrote {humanize.size(output.output_bytes)}")
     if output.HasField("cpu_seconds"):
         memory = humanize.size(output.memory_peak_bytes)
-        yield _fact("used", f"{output.cpu_seconds:.1f} s of a processor, {memory} of memory at most")
+        yield _fact("used", f"{output.cpu_seconds:.1f} s of CPU time, at most {memory} of memory")
     if output.HasField("tokens_used"):
         cost = f", ${output.cost_usd:.4f}" if output.HasField("cost_usd") else ""
         yield _fact("tokens", f"{output.tokens_used:,}{cost or ', cost unknown'}")
@@ -213,7 +215,7 @@ def _program(output: output_pb2.Output) -> Iterable[Text]:
         )
 
 
-def _tell_summary(screen: Screen, output: output_pb2.Output) -> None:
+def _print_summary(screen: Screen, output: output_pb2.Output) -> None:
     if output.summary:
         screen.out.print(Text("\n" + printable(output.summary.rstrip())))
 

@@ -1,4 +1,4 @@
-"""Looks up what has an id that people type."""
+"""Looks up jobs, executions, checkpoints and snapshots by the ids that people type."""
 
 from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, runtime_pb2
 from boatyard.git.v1 import git_pb2
@@ -20,11 +20,11 @@ async def get_checkpoint(gateway: Gateway, id_: str) -> checkpoint_pb2.Checkpoin
         return (await gateway.ask(gateway.checkpoints.GetCheckpoint(request))).checkpoint
     except NotFound:
         pass
-    wanted = checkpoint_pb2.ListCheckpointsRequest(job_id=id_, page_size=1)
-    found = (await gateway.ask(gateway.checkpoints.ListCheckpoints(wanted))).checkpoints
-    if not found:
+    list_request = checkpoint_pb2.ListCheckpointsRequest(job_id=id_, page_size=1)
+    checkpoints = (await gateway.ask(gateway.checkpoints.ListCheckpoints(list_request))).checkpoints
+    if not checkpoints:
         raise NotFound("checkpoint, or job that has asked anybody,", id_)
-    return found[0]
+    return checkpoints[0]
 
 
 async def get_snapshot(gateway: Gateway, snapshot_id: str) -> git_pb2.Snapshot:
@@ -40,7 +40,7 @@ async def get_execution(gateway: Gateway, execution_id: str) -> runtime_pb2.Exec
 
 
 async def get_job_or_execution(gateway: Gateway, id_: str) -> job_pb2.Job | runtime_pb2.Execution:
-    """Return what has this id. Raises NotFound."""
+    """Return the job or the execution with this id. Raises NotFound."""
     try:
         return await get_job(gateway, id_)
     except NotFound:
@@ -52,11 +52,11 @@ async def get_job_or_execution(gateway: Gateway, id_: str) -> job_pb2.Job | runt
 
 
 async def execution_id_of(gateway: Gateway, id_: str) -> str:
-    """Return the id of the execution with this id, or of the last attempt of the job with this id."""
-    found = await get_job_or_execution(gateway, id_)
-    if isinstance(found, runtime_pb2.Execution):
-        return found.execution_id
-    execution_id = shapes.last_execution(found)
+    """Return the id of the execution with this id, or of the last attempt of the job with this id. Raises NotFound."""
+    target = await get_job_or_execution(gateway, id_)
+    if isinstance(target, runtime_pb2.Execution):
+        return target.execution_id
+    execution_id = shapes.last_execution(target)
     if execution_id is None:
         raise NotFound("execution of job", id_)
     return execution_id

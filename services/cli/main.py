@@ -1,4 +1,4 @@
-"""The command's entry point. Commands are imported when they are used, so that help and usage errors are fast."""
+"""The command's entry point. Each command is imported only when it is used, so that help and usage errors are fast."""
 
 import importlib
 import sys
@@ -9,38 +9,38 @@ from services.cli import exit_codes
 
 COMMANDS = {
     "up": "Start a cell on this machine and keep it running.",
-    "coordinator": "Carry jobs of a gateway elsewhere on this machine.",
-    "down": "End the cell, and every agent that runs in it.",
-    "doctor": "Check what Boatyard needs here, and say how to mend what is missing.",
-    "run": "Run an agent on a repository and follow it to its end.",
+    "coordinator": "Run a remote gateway's jobs on this machine.",
+    "down": "Stop the cell and every agent that runs in it.",
+    "doctor": "Check what Boatyard needs on this machine, and say how to fix what is missing.",
+    "run": "Run an agent on a repository and follow the job to its end.",
     "logs": "Show what an agent wrote and did.",
-    "ps": "List jobs, the newest first, or watch them.",
+    "ps": "List jobs, newest first, or watch them.",
     "kinds": "List the kinds of jobs.",
-    "show": "Show one job or execution in full.",
+    "show": "Show a job or an execution in full.",
     "diff": "Show what a job changed, as a unified diff.",
-    "cancel": "End a job. What it has done so far is kept.",
-    "retry": "Try a job again that failed or was cancelled.",
-    "tell": "Tell a model something while it works.",
-    "allow": "Allow what a model asks.",
-    "deny": "Deny what a model asks.",
-    "attach": "Type on an agent's terminal.",
-    "checkpoints": "List what waits for a person.",
-    "approve": "Approve what a job waits for.",
-    "reject": "Reject what a job waits for.",
-    "request-changes": "Have an agent change its result.",
-    "status": "Show how much there is to do, and by whom.",
-    "cells": "List the machines that take jobs, or forget one that is gone.",
-    "pause": "Have a cell take no more jobs, before it is restarted, say.",
-    "resume": "Have a cell take jobs again.",
-    "workspaces": "List the working copies.",
-    "snapshots": "List what jobs left that did not succeed.",
+    "cancel": "Cancel a job. What it has done so far is kept.",
+    "retry": "Retry a job that failed or was cancelled.",
+    "tell": "Send a message to a model while it works.",
+    "allow": "Allow a tool call of a model that asks for permission.",
+    "deny": "Deny a tool call of a model that asks for permission.",
+    "attach": "Attach to an agent's terminal.",
+    "checkpoints": "List checkpoints, the questions of jobs to people.",
+    "approve": "Approve a checkpoint: the job that waits for it continues.",
+    "reject": "Reject a checkpoint: the job that waits for it fails.",
+    "request-changes": "Ask an agent to change its result.",
+    "status": "Show how many jobs and cells there are.",
+    "cells": "List the cells that run jobs, or forget one that is gone.",
+    "pause": "Stop a cell from taking new jobs, for example before a restart.",
+    "resume": "Let a cell take jobs again.",
+    "workspaces": "List workspaces, the working copies of jobs.",
+    "snapshots": "List snapshots: what failed and cancelled jobs left.",
     "project": "Manage projects.",
-    "repository": "Manage the git remotes that jobs work on.",
+    "repository": "Manage repositories: git remotes that jobs work on.",
     "template": "Manage templates: kinds of agents.",
     "worker": "Manage workers: named agents.",
     "item": "Manage work items: what is to be done.",
-    "hook": "Manage what is called before and after jobs, and on their failure.",
-    "token": "Manage tokens: who is let in, and to what.",
+    "hook": "Manage hooks: what is called before and after jobs, and when they fail.",
+    "token": "Manage tokens: who may do what.",
     "audit": "Show who did what.",
 }
 
@@ -66,8 +66,8 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
-    if wanted:
+def _print_version(ctx: click.Context, _parameter: click.Parameter, is_requested: bool) -> None:
+    if is_requested:
         from importlib.metadata import version  # noqa: PLC0415 - takes longer than all else here
 
         click.echo(f"boatyard {version('boatyard')}")
@@ -80,22 +80,22 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
     epilog="""\b
 Exit codes:
   0    the job succeeded, or the command did what it should
-  1    the job failed, or something is wrong here
-  2    wrong usage or input
+  1    the job failed, or something is wrong on this machine
+  2    invalid usage or input
   3    the job was cancelled
-  4    the gateway is not reachable, or does not let us in
+  4    the gateway is unreachable, or refuses access
   5    the job waits for a person (with --no-wait)
-  130  Ctrl-C; a job that was followed goes on
+  130  interrupted by Ctrl-C; a job that was followed continues
 
 \b
 Environment:
   BOATYARD_HOME             the data directory (default ~/.local/share/boatyard)
   BOATYARD_GATEWAY_ADDRESS  the gateway, host:port (default: the cell of the data directory)
-  BOATYARD_TOKEN            the token shown to it (default: $BOATYARD_HOME/token)
-  BOATYARD_GATEWAY_CA       the CA by which it is known, a file in PEM (default: none, and no TLS)
+  BOATYARD_TOKEN            the token for the gateway (default: $BOATYARD_HOME/token)
+  BOATYARD_GATEWAY_CA       the CA of the gateway's certificate, a PEM file (default: none, and no TLS)
   BOATYARD_GATEWAY_CLIENT_CERTIFICATE, _CLIENT_KEY
-                            what is shown to one that asks callers for a certificate
-  NO_COLOR                  no colour, also on a terminal
+                            the certificate and key for a gateway that asks its callers for one
+  NO_COLOR                  no colour, even on a terminal
 """,
 )
 @click.option(
@@ -115,7 +115,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     try:
         code = cli.main(prog_name="boatyard", standalone_mode=False)
-    except Exception as error:  # noqa: BLE001 - the border: `exits` knows what each error means to a person
+    except Exception as error:  # noqa: BLE001 - `report` says what each error means to a person
         code = exit_codes.report(error, as_json="--json" in sys.argv[1:])
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED

@@ -6,12 +6,12 @@ import click
 
 
 class Utf8(click.ParamType[str]):
-    """Text as the API takes it: an argument that is not UTF-8 is a usage error, and not a traceback."""
+    """Text as the API takes it: an argument that is not UTF-8 is a usage error, not a traceback."""
 
     name = "text"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """See click.ParamType."""
+        """Return the value. Raises click.UsageError when it is not UTF-8."""
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -21,7 +21,7 @@ class Utf8(click.ParamType[str]):
 
 TEXT = Utf8()
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON: one object a line.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 job_or_execution = click.argument("id_", metavar="ID", type=TEXT)
 
 

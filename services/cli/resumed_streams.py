@@ -24,7 +24,7 @@ _REMEMBERED_JOBS = 10_000
 _PASSING = {Status.UNAVAILABLE, Status.CANCELLED}
 """The statuses of calls during a gateway's restart."""
 _GIVEN_UP = "CELL_UNAVAILABLE"
-"""The gateway itself has waited for another cell, so there is no point in waiting more."""
+"""The gateway has already waited for another cell, so there is no point in waiting longer."""
 
 ENDED = (job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED)
 
@@ -44,7 +44,7 @@ class Outage:
     def broke(self, stream: object) -> None:
         """Record that a stream broke."""
         if not self._broken:
-            self._say(f"the connection broke; trying again for up to {self.patience_s:g} s")
+            self._say(f"connection lost; reconnecting for up to {self.patience_s:g} s")
         self._broken.add(stream)
 
     def mended(self, stream: object) -> None:
@@ -52,7 +52,7 @@ class Outage:
         if stream in self._broken:
             self._broken.remove(stream)
             if not self._broken:
-                self._say("connected again")
+                self._say("reconnected")
 
 
 async def job_changes(gateway: Gateway, job_id: str, outage: Outage) -> AsyncGenerator[job_pb2.Job, None]:

@@ -60,7 +60,7 @@ class Screen:
         self.line(Text(printable(text), style=style))
 
     def line(self, text: Text) -> None:
-        """Write a line on standard error, never behind an agent's unfinished one."""
+        """Write a line on standard error, on a new line if an agent has left its last one unfinished."""
         self.end_speech()
         if self._in_mid_line and self._shared_terminal:
             self.err.print()
@@ -108,7 +108,7 @@ class Screen:
 
     def listing(
         self,
-        things: Iterable[T],
+        items: Iterable[T],
         shape_of: Callable[[T], Shape],
         columns: Sequence[str],
         row_of: Callable[[T], Sequence[str]],
@@ -118,10 +118,10 @@ class Screen:
     ) -> None:
         """Write a list on standard output: as JSON, one object a line, or as a `table`."""
         if as_json:
-            for thing in things:
-                self.json(shape_of(thing))
+            for item in items:
+                self.json(shape_of(item))
         else:
-            self.table(columns, map(row_of, things), cut_last=cut_last)
+            self.table(columns, map(row_of, items), cut_last=cut_last)
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
         """Show a status on a terminal while inside."""
@@ -149,7 +149,7 @@ class Screen:
             self.out.print(text)
 
     def row(self, cells: Sequence[str]) -> None:
-        """Write a row of a table whose next one is still to come: tab-separated for programs, else by spaces."""
+        """Write one row of a table that grows: tab-separated for programs, else separated by spaces."""
         shown = [printable(cell).replace("\t", " ") for cell in cells]
         sys.stdout.write(("  ".join(filter(None, shown)) if self.out.is_terminal else "\t".join(shown)) + "\n")
         sys.stdout.flush()
@@ -169,4 +169,4 @@ def one_line(text: str, length: int = 200) -> str:
 def say_unreachable(screen: Screen, cell_ids: Iterable[str]) -> None:
     """Say that a list lacks what some cells have."""
     for cell_id in cell_ids:
-        screen.say(f"cell {cell_id} does not answer: what it has is missing here", style="yellow")
+        screen.say(f"cell {cell_id} does not answer: this list lacks what it has", style="yellow")

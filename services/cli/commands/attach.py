@@ -1,4 +1,4 @@
-"""`boatyard attach`: sends what is typed to an agent's terminal, and shows its output from the events."""
+"""`boatyard attach`: sends what is typed to an agent's terminal, and shows the terminal's output from the events."""
 
 import asyncio
 import os
@@ -28,31 +28,32 @@ DETACH = b"\x1d"
 _READ_BYTES = 16 << 10
 
 
-@click.command("attach", short_help="Type on an agent's terminal.")
+@click.command("attach", short_help="Attach to an agent's terminal.")
 @options.job_or_execution
 @options.as_json
 def command(id_: str, as_json: bool) -> int:
-    """Type on the terminal of an agent that was started with `boatyard run --terminal`, and see what it shows.
+    """Attach to the terminal of an agent that was started with `boatyard run --terminal`.
 
-    All that the terminal has shown so far comes first. Ctrl-] detaches, and the agent runs on; where standard input is
-    no terminal, all of it is typed, and its end detaches nobody: what the agent shows is followed to the agent's end.
+    Shows the terminal's output from its beginning, and sends what you type. Ctrl-] detaches and leaves the agent
+    running. When standard input is not a terminal, all of it is sent, and its end does not detach: the output is
+    followed until the agent ends.
     """
     if as_json:
-        raise click.UsageError("a terminal has no JSON: `boatyard logs --json` has what it shows")
+        raise click.UsageError("attach cannot print JSON: `boatyard logs --json` has the terminal's output")
     screen = Screen()
 
-    async def stay(gateway: Gateway) -> bool:
+    async def attach(gateway: Gateway) -> bool:
         execution_id = await execution_id_of(gateway, id_)
         with Keyboard(sys.stdin.fileno()) as keyboard:
-            return await _attached(gateway, screen, execution_id, keyboard)
+            return await _attach(gateway, screen, execution_id, keyboard)
 
-    if not with_gateway(stay):
-        screen.say(f"detached; the agent runs on: `boatyard attach {id_}` comes back")
+    if not with_gateway(attach):
+        screen.say(f"detached; the agent is still running: `boatyard attach {id_}` attaches again")
     return exit_codes.SUCCEEDED
 
 
 class Keyboard:
-    """Standard input: a terminal is in raw mode inside, and restored afterwards."""
+    """Standard input as a context manager: a terminal is in raw mode inside, and restored afterwards."""
 
     def __init__(self, descriptor: int) -> None:
         self.is_terminal = os.isatty(descriptor)
@@ -75,7 +76,7 @@ class Keyboard:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGWINCH)
 
     async def requests(self, execution_id: str) -> AsyncGenerator[runtime_pb2.AttachExecutionRequest, None]:
-        """Yield the requests: the execution, the window's size, and what is typed until the end of input, or Ctrl-]."""
+        """Yield the requests: the execution, the window's size, and what is typed until Ctrl-] or the end of input."""
         yield runtime_pb2.AttachExecutionRequest(execution_id=execution_id)
         self._woken.set()
         try:
@@ -116,21 +117,21 @@ class Keyboard:
         self._woken.set()
 
 
-async def _attached(gateway: Gateway, screen: Screen, execution_id: str, keyboard: Keyboard) -> bool:
-    """Stay at the terminal; return True when the agent has ended, and False when the person has detached."""
-    showing = asyncio.create_task(_show(gateway, screen, execution_id))
+async def _attach(gateway: Gateway, screen: Screen, execution_id: str, keyboard: Keyboard) -> bool:
+    """Stay attached; return True when the agent has ended, and False when the person has detached."""
+    output = asyncio.create_task(_show(gateway, screen, execution_id))
     try:
-        ended = await _type(gateway, execution_id, keyboard)
+        ended = await _send(gateway, execution_id, keyboard)
         if ended or not keyboard.is_terminal:
-            await showing
+            await output
             return True
         return False
     finally:
-        showing.cancel()
-        await asyncio.gather(showing, return_exceptions=True)
+        output.cancel()
+        await asyncio.gather(output, return_exceptions=True)
 
 
-async def _type(gateway: Gateway, execution_id: str, keyboard: Keyboard) -> bool:
+async def _send(gateway: Gateway, execution_id: str, keyboard: Keyboard) -> bool:
     """Send what is typed; return True when the agent has ended."""
     try:
         async with (

@@ -10,31 +10,31 @@ from services.cli.screen import Screen
 _COLUMNS = ("CELL", "STATE", "KIND", "JOBS", "HOST", "ADDRESS", "VERSION", "UP", "HEARD OF")
 
 
-@click.group("cells", invoke_without_command=True, short_help="List machines.")
+@click.group("cells", invoke_without_command=True, short_help="List cells, or forget one.")
 @options.as_json
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the machines that take jobs, those too that do not answer.
+    """List the cells that run jobs, including those that do not answer.
 
-    JOBS are those that a cell carries now, of those that it has room for. A cell that is AWAY has not been heard of for
-    three leases, a minute by default: others go on with its jobs.
+    JOBS is how many jobs a cell is running, of how many it has room for. A cell that is AWAY has sent no heartbeat for
+    three leases, a minute by default: other cells continue its jobs.
     """
     if context.invoked_subcommand is not None:
         return
-    found = with_gateway(lambda gateway: gateway.list_all(gateway.admin.ListCells, admin_pb2.ListCellsRequest()))
-    Screen().listing(found, shapes.cell, _COLUMNS, _row, as_json=as_json)
+    cells = with_gateway(lambda gateway: gateway.list_all(gateway.admin.ListCells, admin_pb2.ListCellsRequest()))
+    Screen().listing(cells, shapes.cell, _COLUMNS, _row, as_json=as_json)
 
 
-@command.command("forget", short_help="Forget a machine that is gone for good.")
+@command.command("forget", short_help="Forget a cell that is gone for good.")
 @click.argument("cell_id", metavar="CELL", type=options.TEXT)
 def forget(cell_id: str) -> None:
-    """Forget a machine that is gone for good; by itself that happens after some days.
+    """Forget a cell that is gone for good. Without this command it is forgotten after some days.
 
-    Jobs that could go on there alone, from a snapshot that it has, fail.
+    Jobs that could continue only there, from a snapshot that only it has, fail.
     """
     request = admin_pb2.ForgetCellRequest(cell_id=cell_id)
     with_gateway(lambda gateway: gateway.ask(gateway.admin.ForgetCell(request)))
-    Screen().say(f"{cell_id} is forgotten", style="")
+    Screen().say(f"{cell_id} forgotten", style="")
 
 
 def _row(cell: admin_pb2.Cell) -> tuple[str, ...]:

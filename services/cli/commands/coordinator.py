@@ -16,37 +16,42 @@ from services.supervisor.up import up
 _SETTING = "BOATYARD_COORDINATOR_"
 
 
-@click.command("coordinator", short_help="Carry another gateway's jobs.")
+@click.command("coordinator", short_help="Run a remote gateway's jobs on this machine.")
 @click.option(
     "--upstream",
     type=options.TEXT,
     required=True,
     metavar="ADDR[,ADDR…]",
-    help="The gateway, host:port; of several another is asked when one does not answer.",
+    help="The gateway, host:port; of several, the next is used when one does not answer.",
 )
 @click.option(
     "--token-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Where the token stands that the gateway is shown (default: $BOATYARD_TOKEN).",
+    help="The file with the token for the gateway (default: $BOATYARD_TOKEN).",
 )
 @click.option(
     "--upstream-ca",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="By which the gateway's certificate is known; required for one on another machine.",
+    help="The CA of the gateway's certificate; required for a gateway on another machine.",
 )
-@click.option("--capacity", type=click.IntRange(1, 1000), metavar="N", help="How many jobs at once (default: 4).")
+@click.option("--capacity", type=click.IntRange(1, 1000), metavar="N", help="Run at most N jobs at once (default: 4).")
 @click.option(
     "--project",
     "projects",
     type=options.TEXT,
     metavar="ID",
     multiple=True,
-    help="Only jobs of this project; may be repeated.",
+    help="Run only jobs of this project; may be repeated.",
 )
 @click.option(
-    "--kind", "kinds", type=options.TEXT, metavar="NAME", multiple=True, help="Only jobs of this kind; may be repeated."
+    "--kind",
+    "kinds",
+    type=options.TEXT,
+    metavar="NAME",
+    multiple=True,
+    help="Run only jobs of this kind; may be repeated.",
 )
 @click.option(
     "--engine",
@@ -54,7 +59,7 @@ _SETTING = "BOATYARD_COORDINATOR_"
     type=options.TEXT,
     metavar="NAME",
     multiple=True,
-    help="Only jobs of this engine; may be repeated.",
+    help="Run only jobs of this engine; may be repeated.",
 )
 @click.option(
     "--port-base",
@@ -75,14 +80,15 @@ def command(
     port_base: int | None,
     as_json: bool,
 ) -> None:
-    """Carry jobs of a gateway elsewhere on this machine, which needs no access to its database.
+    """Run a remote gateway's jobs on this machine, without access to the gateway's database.
 
-    The machine's own three node services and the coordinator listen on loopback ports; one line beginning with "ready"
-    says that they serve. A gateway that does not answer is waited for. Logs are in $BOATYARD_HOME/logs.
+    The workspace, git and execution services of this machine and the coordinator listen on loopback ports; a line that
+    begins with "ready" says that they serve. If the gateway does not answer, the coordinator waits for it. Logs are in
+    $BOATYARD_HOME/logs.
 
-    The token is one of the gateway's, with the role coordinator; it may be for some projects alone. Ctrl-C leaves
-    running agents running, and the next `boatyard coordinator` goes on with them; when another machine has taken their
-    jobs over meanwhile, it ends them. `boatyard down` ends all.
+    The token is one of the gateway's, with the role coordinator; it may be limited to some projects. Ctrl-C leaves
+    running agents running, and the next `boatyard coordinator` continues with them; it stops those whose jobs another
+    machine has taken over meanwhile. `boatyard down` stops everything.
     """
     settings = {
         "UPSTREAM": upstream,
@@ -93,7 +99,7 @@ def command(
         "KINDS": ",".join(kinds),
         "ENGINES": ",".join(engines),
     }
-    cell = plan(Home.from_environment(), port_base, _told(settings), driver=COORDINATOR)
+    cell = plan(Home.from_environment(), port_base, _environment_with(settings), driver=COORDINATOR)
 
     def announce() -> None:
         if as_json:
@@ -106,6 +112,6 @@ def command(
     asyncio.run(up(cell, announce, options.say))
 
 
-def _told(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return our environment with the given settings in it; those that are not given stay as they are."""
+def _environment_with(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return our environment with the non-empty ones of these settings added."""
     return {**os.environ, **{_SETTING + name: value for name, value in settings.items() if value}}

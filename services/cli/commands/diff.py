@@ -23,14 +23,14 @@ _STYLES = ((b"+++", "bold"), (b"---", "bold"), (b"diff ", "bold"), (b"@@", "cyan
 @options.job_or_execution
 @options.as_json
 def command(id_: str, as_json: bool) -> None:
-    """Show what a job, an execution or a snapshot changed, as a unified diff that `git apply` takes."""
+    """Show what a job, an execution or a snapshot changed, as a unified diff that `git apply` accepts."""
     screen = Screen()
 
     async def show(gateway: Gateway) -> None:
-        of = await _meant(gateway, id_)
-        async with aclosing(_read(gateway, screen, runtime_pb2.ReadDiffRequest(**of))) as chunks:
+        subject = await _subject(gateway, id_)
+        async with aclosing(_read(gateway, screen, runtime_pb2.ReadDiffRequest(**subject))) as chunks:
             if as_json:
-                screen.json(shapes.diff(of, b"".join([chunk async for chunk in chunks])))
+                screen.json(shapes.diff(subject, b"".join([chunk async for chunk in chunks])))
             elif screen.out.is_terminal:
                 await _show_coloured(screen, chunks)
             else:
@@ -40,8 +40,8 @@ def command(id_: str, as_json: bool) -> None:
     with_gateway(show)
 
 
-async def _meant(gateway: Gateway, id_: str) -> dict[str, str]:
-    """Return the request's field for this id: of an execution, or of a snapshot. Raises NotFound."""
+async def _subject(gateway: Gateway, id_: str) -> dict[str, str]:
+    """Return the field of the request that takes this id: an execution's or a snapshot's. Raises NotFound."""
     try:
         return {"execution_id": await execution_id_of(gateway, id_)}
     except NotFound:
@@ -63,11 +63,11 @@ async def _read(gateway: Gateway, screen: Screen, request: runtime_pb2.ReadDiffR
 
 
 async def _stored(gateway: Gateway, screen: Screen, execution_id: str) -> bytes:
-    """Return the stored part of a diff whose result has been removed, and say how much that is."""
+    """Return the stored part of a diff whose result has been removed, and say how much of it that is."""
     request = runtime_pb2.GetExecutionRequest(execution_id=execution_id)
     output = (await gateway.ask(gateway.runtime.GetExecution(request))).execution.output
-    how_much = "the beginning" if output.diff_truncated else "all"
-    screen.say(f"the result is not kept any more; of its diff {how_much} was stored:")
+    part = "only the beginning" if output.diff_truncated else "all"
+    screen.say(f"the result has been removed; {part} of its diff was stored:")
     return output.diff
 
 

@@ -14,19 +14,19 @@ _MARKS = {findings.OK: "✓", findings.WARN: "!", findings.FAIL: "✗"}
 
 
 @click.command("doctor", short_help="Check this machine.")
-@click.option("--sandbox", "only_sandbox", is_flag=True, help="Check the sandbox alone.")
+@click.option("--sandbox", "only_sandbox", is_flag=True, help="Check only the sandbox.")
 @options.as_json
 def command(only_sandbox: bool, as_json: bool) -> int:
-    """Check what Boatyard needs on this machine, and say how to mend what is missing.
+    """Check what Boatyard needs on this machine, and say how to fix what is missing.
 
-    Exits with 0 when nothing is broken, else with 1.
+    Exits with 0 when nothing is broken, and with 1 otherwise.
     """
     screen = Screen()
-    found: Iterable[findings.Finding] = (
+    results: Iterable[findings.Finding] = (
         [checks.sandbox()] if only_sandbox else checks.all_checks(Home.from_environment())
     )
     broken = False
-    for finding in found:
+    for finding in results:
         broken = broken or finding.status == findings.FAIL
         if as_json:
             screen.json(asdict(finding))
@@ -41,5 +41,5 @@ def _line(finding: findings.Finding) -> Text:
         (f"{_MARKS[finding.status]} ", style), (f"{finding.check:<22}", "bold"), printable(finding.message)
     )
     if finding.mend:
-        line.append("\n  mend: ", style).append(printable(finding.mend))
+        line.append("\n  fix: ", style).append(printable(finding.mend))
     return line

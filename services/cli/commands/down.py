@@ -10,13 +10,13 @@ from services.common.settings import Home
 from services.supervisor.down import down
 
 
-@click.command("down", short_help="End a cell.")
+@click.command("down", short_help="Stop a cell and its agents.")
 @options.as_json
 def command(as_json: bool) -> None:
-    """End the cell of $BOATYARD_HOME, and every agent that runs in it.
+    """Stop the cell of $BOATYARD_HOME and every agent that runs in it.
 
-    Returns when nothing of it is left, also when `boatyard up` was killed and only agents remain. Jobs that were
-    running stay in the books; the next `boatyard up` records what became of them.
+    Returns when no process of the cell is left, even if `boatyard up` was killed and only agents remained. Jobs that
+    were running stay recorded; the next `boatyard up` records what became of them.
     """
     home = Home.from_environment()
     asyncio.run(down(home, options.say))

@@ -15,22 +15,24 @@ from services.cli.hook_calls import calls, test, when
 from services.cli.screen import Screen, one_line, printable
 
 _FLAGS = (
-    Flag("--event", "event", "When it is called.", is_fixed=True),
-    Flag("--stage", "stage", "For before and after: the stage, such as push.", "NAME", is_fixed=True),
-    Flag("--command", "command", "A line for /bin/sh, run in a sandbox; the job is its input.", "LINE"),
-    Flag("--webhook", "webhook.url", "A server, which gets a signed POST.", "URL"),
-    Flag("--secret", "webhook.secret", "The webhook's (default: one is made, and printed).", "@FILE|whsec_…"),
-    Flag("--callback", "callback.url", "A server of yours, which is called by gRPC.", "URL"),
-    Flag("--token", "callback.token", "The callback's (default: one is made, and printed).", "@FILE|TEXT"),
-    Flag("--order", "order", "Lower ones are called first (default: 0).", "N"),
-    Flag("--timeout", "timeout", "Seconds that a command, or each try of a server, may take (default: 30).", "S"),
+    Flag("--event", "event", "When the hook is called.", is_fixed=True),
+    Flag("--stage", "stage", "The stage, such as push, for the events before and after.", "NAME", is_fixed=True),
+    Flag("--command", "command", "A line for /bin/sh, run in a sandbox, with the job on its standard input.", "LINE"),
+    Flag("--webhook", "webhook.url", "The URL of a server that gets a signed POST.", "URL"),
+    Flag("--secret", "webhook.secret", "The webhook's secret (default: one is made, and printed).", "@FILE|whsec_…"),
+    Flag("--callback", "callback.url", "The URL of a gRPC server of yours.", "URL"),
+    Flag("--token", "callback.token", "The callback's token (default: one is made, and printed).", "@FILE|TEXT"),
+    Flag("--order", "order", "Hooks with a lower number are called first (default: 0).", "N"),
+    Flag("--timeout", "timeout", "Seconds that the command, or each call of the server, may take (default: 30).", "S"),
     Flag(
-        "--on-failure", "failure_policy", "What the job does when the hook fails (default: fail before, else ignore)."
+        "--on-failure",
+        "failure_policy",
+        "What happens to the job when the hook fails (default: fail for hooks called before, else ignore).",
     ),
-    Flag("--project", "project_id", "The project whose jobs it is for (default: default).", "ID", is_fixed=True),
+    Flag("--project", "project_id", "Call it for the jobs of this project (default: default).", "ID", is_fixed=True),
     Flag("--all-projects", "all_projects", "Call it for the jobs of every project.", is_fixed=True),
-    Flag("--template", "template_ids", "Only for jobs of this template; may be repeated.", "ID"),
-    Flag("--kind", "kinds", "Only for jobs of this kind; may be repeated.", "KIND"),
+    Flag("--template", "template_ids", "Call it only for jobs of this template; may be repeated.", "ID"),
+    Flag("--kind", "kinds", "Call it only for jobs of this kind; may be repeated.", "KIND"),
 )
 _CHANGEABLE = [flag for flag in _FLAGS if not flag.is_fixed]
 _CLEARABLE = {"template": "template_ids", "kind": "kinds", "order": "order", "timeout": "timeout"}
@@ -40,19 +42,19 @@ _COLUMNS = ("HOOK", "WHEN", "FOR", "ORDER", "ON FAILURE", "AGE", "CALLS")
 
 @click.group("hook", short_help="Manage hooks.")
 def command() -> None:
-    """What is called in the life of jobs, before, after and between their stages: commands and servers.
+    """Manage hooks: commands and servers that are called before, after and between the stages of jobs.
 
     Every command takes --json.
     """
 
 
-def _register(*, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text, texts or a bool
-    """Register a hook, and print its id; for a server its secret or token too, which is never shown again.
+def _register(*, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text, texts or a bool
+    """Register a hook and print its id; for a server also its secret or token, which is never shown again.
 
-    A pre hook, or one before a stage, may veto the job: a command by another exit code than 0, a webhook by the
-    answer {"allow": false, "reason": "…"}. It may also have the agent told more, and label the job:
-    {"prompt_addition": "…", "labels": {"…": "…"}}, of a command as the last line of its output. A webhook's calls are
-    signed as Standard Webhooks; a callback implements boatyard.hook.v1.HookCallbackService.
+    A pre hook, or one before a stage, may veto the job: a command with an exit code other than 0, a webhook with the
+    answer {"allow": false, "reason": "…"}. It may also add to the agent's prompt and label the job, with the answer
+    {"prompt_addition": "…", "labels": {"…": "…"}}; a command prints it as the last line of its output. Webhook calls
+    are signed as Standard Webhooks; a callback server implements boatyard.hook.v1.HookCallbackService.
 
     \b
     Examples:
@@ -62,12 +64,12 @@ def _register(*, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text, t
       boatyard hook register --event pre --callback https://policy.example:7490 --token @token
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     hook = hook_pb2.Hook()
-    given = _one_action(given)
-    fill(hook, given)
+    values = _with_one_action(values)
+    fill(hook, values)
     if hook.WhichOneof("action") is None:
         raise click.UsageError("give --command, --webhook or --callback")
     request = hook_pb2.RegisterHookRequest(request_id=uuid.uuid4().hex, hook=hook)  # safe to retry
-    _tell_made(with_gateway(lambda gateway: gateway.ask(gateway.hooks.RegisterHook(request))).hook, as_json=as_json)
+    _print_changed(with_gateway(lambda gateway: gateway.ask(gateway.hooks.RegisterHook(request))).hook, as_json=as_json)
 
 
 @command.command("list")
@@ -76,14 +78,14 @@ def _register(*, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text, t
     type=options.TEXT,
     metavar="ID",
     default="",
-    help="Only those that jobs of this project call (default: all).",
+    help="Only hooks called for jobs of this project (default: all).",
 )
 @options.as_json
 def show_all(project: str, as_json: bool) -> None:
-    """List hooks, in the order in which they are called."""
+    """List hooks in the order in which they are called."""
     request = hook_pb2.ListHooksRequest(project_id=project)
-    found = with_gateway(lambda gateway: gateway.list_all(gateway.hooks.ListHooks, request))
-    Screen().listing(found, _shape, _COLUMNS, _row, as_json=as_json, cut_last=True)
+    hooks = with_gateway(lambda gateway: gateway.list_all(gateway.hooks.ListHooks, request))
+    Screen().listing(hooks, _shape, _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
 @command.command("show")
@@ -102,51 +104,51 @@ def show(id_: str, as_json: bool) -> None:
             click.echo(printable(f"{label + ':':<24}{text}"))
 
 
-def _update(*, id_: str, clear: tuple[str, ...], as_json: bool, **given: Any) -> None:  # noqa: ANN401 - see above
-    """Change what the options name of a hook, and nothing else. Jobs that have been taken already call it as it was."""
+def _update(*, id_: str, clear: tuple[str, ...], as_json: bool, **values: Any) -> None:  # noqa: ANN401 - see above
+    """Change the given settings of a hook. Jobs that have already started call it as it was."""
     hook = hook_pb2.Hook(hook_id=id_)
-    paths = [*fill(hook, _one_action(given)), *(_CLEARABLE[name] for name in clear)]
+    paths = [*fill(hook, _with_one_action(values)), *(_CLEARABLE[name] for name in clear)]
     if not paths:
         raise click.UsageError("say what to change: see --help")
-    _tell_made(_change(hook, *paths), as_json=as_json)
+    _print_changed(_change(hook, *paths), as_json=as_json)
 
 
 @command.command("enable")
 @click.argument("id_", metavar="ID", type=options.TEXT)
 @options.as_json
 def enable(id_: str, as_json: bool) -> None:
-    """Have a hook called again."""
-    _tell_made(_change(hook_pb2.Hook(hook_id=id_), "disabled"), as_json=as_json)
+    """Enable a hook that was disabled."""
+    _print_changed(_change(hook_pb2.Hook(hook_id=id_), "disabled"), as_json=as_json)
 
 
 @command.command("disable")
 @click.argument("id_", metavar="ID", type=options.TEXT)
 @options.as_json
 def disable(id_: str, as_json: bool) -> None:
-    """Have a hook called no more, until it is enabled. Jobs that have been taken already still call it."""
-    _tell_made(_change(hook_pb2.Hook(hook_id=id_, disabled=True), "disabled"), as_json=as_json)
+    """Disable a hook until it is enabled again. Jobs that have already started still call it."""
+    _print_changed(_change(hook_pb2.Hook(hook_id=id_, disabled=True), "disabled"), as_json=as_json)
 
 
 @command.command("unregister")
 @click.argument("id_", metavar="ID", type=options.TEXT)
 @options.as_json
 def unregister(id_: str, as_json: bool) -> None:
-    """Remove a hook. Jobs that have been taken already still call it."""
+    """Remove a hook. Jobs that have already started still call it."""
     with_gateway(lambda gateway: gateway.ask(gateway.hooks.UnregisterHook(hook_pb2.UnregisterHookRequest(hook_id=id_))))
     if not as_json:
-        Screen().say(f"{id_} is gone", style="")
+        Screen().say(f"{id_} removed", style="")
 
 
 command.add_command(calls)
 command.add_command(test)
 
 
-def _made(name: str, run: Any, *parameters: click.Parameter) -> None:  # noqa: ANN401 - a function of options
+def _add_command(name: str, run: Any, *parameters: click.Parameter) -> None:  # noqa: ANN401 - a function of options
     command.add_command(options.as_json(click.Command(name, callback=run, help=run.__doc__, params=list(parameters))))
 
 
-_made("register", _register, *options_of(hook_pb2.Hook, _FLAGS))
-_made(
+_add_command("register", _register, *options_of(hook_pb2.Hook, _FLAGS))
+_add_command(
     "update",
     _update,
     click.Argument(["id_"], metavar="ID", type=options.TEXT),
@@ -155,16 +157,16 @@ _made(
         ["--clear"],
         type=click.Choice(list(_CLEARABLE)),
         multiple=True,
-        help="Make this empty, or its default, again; may be repeated.",
+        help="Reset this setting to its default; may be repeated.",
     ),
 )
 
 
-def _one_action(given: dict[str, Any]) -> dict[str, Any]:
-    """Check that the options name one action only."""
-    if sum(any(given[name] is not None for name in each) for each in _ACTIONS) > 1:
+def _with_one_action(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the options' values. Raises click.UsageError when they name more than one action."""
+    if sum(any(values[name] is not None for name in each) for each in _ACTIONS) > 1:
         raise click.UsageError("give one of --command, --webhook (with --secret) and --callback (with --token)")
-    return given
+    return values
 
 
 def _secret(hook: hook_pb2.Hook) -> str:
@@ -177,7 +179,7 @@ def _change(hook: hook_pb2.Hook, *paths: str) -> hook_pb2.Hook:
     return changed
 
 
-def _tell_made(hook: hook_pb2.Hook, *, as_json: bool) -> None:
+def _print_changed(hook: hook_pb2.Hook, *, as_json: bool) -> None:
     """Print a hook that was made or changed, and its secret or token if the response has it."""
     secret = _secret(hook)
     if as_json:

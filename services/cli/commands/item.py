@@ -17,14 +17,14 @@ KIND = ResourceType(
     "item",
     "work_item",
     [
-        Flag("--title", "title", "What it is, in a line.", "TEXT"),
-        Flag("--description", "description", "What it is, in full.", "TEXT|@FILE"),
-        Flag("--note", "notes", "Something noted; may be repeated, and an update replaces all.", "TEXT"),
-        Flag("--document", "documents", "A text that the agent gets too; may be repeated.", "FILE"),
-        Flag("--related", "related_work_item_ids", "An item that has to do with it; may be repeated.", "ID"),
-        Flag("--worker", "worker_id", "The worker that does it when it is moved to in-progress.", "ID"),
-        Flag("--template", "template_id", "The template, in place of the worker's.", "ID"),
-        Flag("--repository", "repository_id", "The repository that it is about.", "ID"),
+        Flag("--title", "title", "The title, one line.", "TEXT"),
+        Flag("--description", "description", "The description.", "TEXT|@FILE"),
+        Flag("--note", "notes", "A note; may be repeated, and an update replaces all notes.", "TEXT"),
+        Flag("--document", "documents", "A text file that the agent gets too; may be repeated.", "FILE"),
+        Flag("--related", "related_work_item_ids", "A related item; may be repeated.", "ID"),
+        Flag("--worker", "worker_id", "The worker that gets the job when the item is moved to in-progress.", "ID"),
+        Flag("--template", "template_id", "The template to use instead of the worker's.", "ID"),
+        Flag("--repository", "repository_id", "The repository to work on.", "ID"),
         PROJECT,
     ],
     ["work_item_id", "state", "title"],
@@ -38,8 +38,8 @@ _STATES = {
 
 command = resource_commands(
     KIND,
-    "Work items (tickets): what is to be done. `boatyard run --worker W --item I PROMPT` has one done; title,"
-    " description, notes and documents go with the prompt.",
+    "Manage work items (tickets): what is to be done. `boatyard run --worker W --item I PROMPT` has one done; its"
+    " title, description, notes and documents go with the prompt.",
 )
 
 
@@ -48,10 +48,10 @@ command = resource_commands(
 @click.argument("state", type=click.Choice(list(_STATES)))
 @options.as_json
 def move(id_: str, state: str, as_json: bool) -> None:
-    """Have an item done, or say that it is done, or is to be done again.
+    """Move an item to another state.
 
-    Moved to in-progress it gets a job, whose id is printed: for its worker or template, or the default worker of its
-    project. To todo and done it moves when no job works on it.
+    Moving it to in-progress creates its job and prints the job's id; the job is for the item's worker or template, or
+    for the default worker of its project. An item can be moved to todo or done only while no job works on it.
     """
     request = catalog_pb2.MoveWorkItemRequest(work_item_id=id_, state=_STATES[state], request_id=uuid.uuid4().hex)
     answer = with_gateway(lambda gateway: gateway.ask(gateway.catalog.MoveWorkItem(request)))

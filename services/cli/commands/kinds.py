@@ -12,7 +12,7 @@ from services.cli.screen import Screen
 @click.command("kinds", short_help="List the kinds of jobs.")
 @options.as_json
 def command(as_json: bool) -> None:
-    """List the kinds of jobs: what they must have, and where a person is asked."""
+    """List the kinds of jobs: what a job of each kind needs, and where a person is asked."""
     request = job_pb2.ListJobKindsRequest()
     kinds = with_gateway(lambda gateway: gateway.list_all(gateway.jobs.ListJobKinds, request))
     Screen().listing(kinds, _shape, ("KIND", "NEEDS", "WHAT"), _row, as_json=as_json, cut_last=True)

@@ -17,8 +17,8 @@ _KINDS = {name.removeprefix("EVENT_KIND_").lower(): number for name, number in E
 
 @click.command("logs", short_help="Show an agent's output.")
 @options.job_or_execution
-@click.option("-f", "--follow", is_flag=True, help="Go on until the execution has ended.")
-@click.option("--from", "first", type=click.IntRange(min=1), default=1, metavar="SEQ", help="Begin with this event.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the output until the execution has ended.")
+@click.option("--from", "first", type=click.IntRange(min=1), default=1, metavar="SEQ", help="Start with this event.")
 @click.option(
     "--kind",
     "kinds",
@@ -28,18 +28,18 @@ _KINDS = {name.removeprefix("EVENT_KIND_").lower(): number for name, number in E
 )
 @options.as_json
 def command(id_: str, follow: bool, first: int, kinds: tuple[str, ...], as_json: bool) -> None:
-    """Show what an agent wrote and did: of an execution, or of the last attempt of a job.
+    """Show what an agent wrote and did, in an execution or in the last attempt of a job.
 
-    The agent's standard output goes to standard output, byte for byte; all else to standard error. With --json, each
-    event is a line on standard output, and --from goes on after any of them.
+    The agent's standard output goes to standard output, byte for byte; everything else goes to standard error. With
+    --json, each event is a line on standard output, and --from continues after any of them.
     """
     screen = Screen()
 
     async def show(gateway: Gateway) -> None:
         execution_id = await execution_id_of(gateway, id_)
         numbers = [_KINDS[kind] for kind in kinds]
-        found = execution_events(gateway, execution_id, Outage(screen.say), first=first, follow=follow, kinds=numbers)
-        async with aclosing(found) as batches:
+        events = execution_events(gateway, execution_id, Outage(screen.say), first=first, follow=follow, kinds=numbers)
+        async with aclosing(events) as batches:
             async for batch in batches:
                 for event in batch:
                     print_event(screen, event, as_json=as_json)

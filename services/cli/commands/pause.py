@@ -12,19 +12,19 @@ from services.cli.screen import Screen
 _AGAIN_S = 0.5
 
 
-@click.command("pause", short_help="Have a cell take no more jobs.")
+@click.command("pause", short_help="Stop a cell from taking new jobs.")
 @click.argument("cell_id", metavar="CELL", type=options.TEXT)
-@click.option("--wait", is_flag=True, help="Return when it carries no job any more.")
-@click.option("--until-start", is_flag=True, help="Have it take jobs again when it is started the next time.")
+@click.option("--wait", is_flag=True, help="Wait until the cell is running no jobs.")
+@click.option("--until-start", is_flag=True, help="Let it take jobs again when it is next started.")
 @options.as_json
 def command(cell_id: str, wait: bool, until_start: bool, as_json: bool) -> None:
-    """Have a cell take no more jobs, until `boatyard resume`; without `--until-start` a restart does not change it.
+    """Stop a cell from taking new jobs until `boatyard resume`; without --until-start it stays paused across restarts.
 
-    It goes on with the jobs that it has. A restart of a cell's services loses none of them; before its machine, or its
-    container, is ended, `--wait` for them, or they are begun anew on another cell.
+    The cell continues the jobs that it has. Restarting its services loses none of them; before you stop its machine or
+    its container, use --wait, or they start again on another cell.
     """
 
-    async def paused(gateway: Gateway) -> admin_pb2.Cell:
+    async def pause(gateway: Gateway) -> admin_pb2.Cell:
         while True:
             request = admin_pb2.PauseCellRequest(cell_id=cell_id, until_start=until_start)
             cell = (await gateway.ask(gateway.admin.PauseCell(request))).cell
@@ -32,6 +32,6 @@ def command(cell_id: str, wait: bool, until_start: bool, as_json: bool) -> None:
                 return cell
             await asyncio.sleep(_AGAIN_S)
 
-    cell = with_gateway(paused)
-    text = f"{cell_id} takes no more jobs; it carries {cell.running_jobs}"
+    cell = with_gateway(pause)
+    text = f"{cell_id} is paused; jobs still running: {cell.running_jobs}"
     Screen().answer(shapes.cell(cell), text, as_json=as_json)

@@ -20,30 +20,37 @@ _STATES = choices(job_pb2.Job.DESCRIPTOR.enum_types_by_name["State"])
 @click.command("ps", short_help="List jobs.")
 @click.option("--live", is_flag=True, help="Only jobs that have not ended.")
 @click.option(
-    "--state", "states", type=click.Choice(list(_STATES)), multiple=True, help="In this state; may be repeated."
+    "--state",
+    "states",
+    type=click.Choice(list(_STATES)),
+    multiple=True,
+    help="Only jobs in this state; may be repeated.",
 )
 @click.option(
-    "--kind", "kinds", type=options.TEXT, metavar="NAME", multiple=True, help="Of this kind; may be repeated."
+    "--kind", "kinds", type=options.TEXT, metavar="NAME", multiple=True, help="Only jobs of this kind; may be repeated."
 )
-@click.option("--project", type=options.TEXT, metavar="ID", help="Of this project (default: of all).")
-@click.option("--worker", type=options.TEXT, metavar="ID", help="Of this worker.")
-@click.option("--item", type=options.TEXT, metavar="ID", help="For this work item.")
+@click.option("--project", type=options.TEXT, metavar="ID", help="Only jobs of this project (default: all).")
+@click.option("--worker", type=options.TEXT, metavar="ID", help="Only jobs of this worker.")
+@click.option("--item", type=options.TEXT, metavar="ID", help="Only jobs for this work item.")
 @click.option(
     "--label",
     "labels",
     type=options.TEXT,
     metavar="SELECTOR",
     multiple=True,
-    help="With this label: KEY=VALUE or KEY; or without: KEY!=VALUE or !KEY. All of them, where repeated.",
+    help="Only jobs with this label (KEY=VALUE or KEY) or without (KEY!=VALUE or !KEY); if repeated, all must match.",
 )
 @click.option(
-    "--since", type=options.TEXT, metavar="TIME", help="Admitted then or later, such as 2030-01-31T08:00+01:00."
+    "--since",
+    type=options.TEXT,
+    metavar="TIME",
+    help="Only jobs admitted at this time or later, such as 2030-01-31T08:00+01:00.",
 )
-@click.option("--until", type=options.TEXT, metavar="TIME", help="Admitted before then.")
+@click.option("--until", type=options.TEXT, metavar="TIME", help="Only jobs admitted before this time.")
 @click.option(
-    "-n", "--limit", metavar="N", type=click.IntRange(1), default=20, show_default=True, help="How many at most."
+    "-n", "--limit", metavar="N", type=click.IntRange(1), default=20, show_default=True, help="List at most N."
 )
-@click.option("--watch", is_flag=True, help="Show all of them, and go on with a line for every change, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="List all matching jobs, then print a line for every change, until Ctrl-C.")
 @options.as_json
 def command(
     *,
@@ -60,9 +67,9 @@ def command(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """List jobs, the newest first; those to which all options apply."""
+    """List the jobs that match all options, newest first."""
     if live and states:
-        raise click.UsageError("--live and --state both say which states: give one of them")
+        raise click.UsageError("--live and --state exclude each other: give one of them")
     job_filter = job_pb2.JobFilter(
         project_id=project or "",
         states=_LIVE
@@ -79,12 +86,12 @@ def command(
         job_filter.created_before_time.FromDatetime(moment("--until", until))
     screen = Screen()
 
-    async def found(gateway: Gateway) -> list[job_pb2.Job]:
+    async def jobs(gateway: Gateway) -> list[job_pb2.Job]:
         if watch:
             await _watch(gateway, screen, job_filter, as_json=as_json)
         return await gateway.list_all(gateway.jobs.ListJobs, job_pb2.ListJobsRequest(filter=job_filter), limit)
 
-    screen.listing(with_gateway(found), shapes.job, _COLUMNS, _row, as_json=as_json, cut_last=True)
+    screen.listing(with_gateway(jobs), shapes.job, _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
 async def _watch(gateway: Gateway, screen: Screen, job_filter: job_pb2.JobFilter, *, as_json: bool) -> None:

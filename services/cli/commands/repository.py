@@ -9,13 +9,18 @@ KIND = ResourceType(
     "repository",
     "repository",
     [
-        Flag("--url", "url", "Where it is: https, ssh, user@host:path or an absolute path.", "URL"),
+        Flag("--url", "url", "Its URL: https, ssh, user@host:path or an absolute path.", "URL"),
         Flag("--ref", "default_revision", "What jobs start from (default: the remote's default branch).", "REF"),
-        Flag("--token", "token", "A token for https, kept and never shown; better read from a file.", "@FILE|TOKEN"),
+        Flag(
+            "--token",
+            "token",
+            "A token for https; it is stored and never shown. Better given as a file.",
+            "@FILE|TOKEN",
+        ),
         LIMIT,
         PROJECT,
     ],
     ["repository_id", "url", "default_revision"],
 )
 
-command = resource_commands(KIND, "The git remotes that jobs may work on.")
+command = resource_commands(KIND, "Manage repositories, the git remotes that jobs may work on.")

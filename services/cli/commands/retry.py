@@ -11,19 +11,19 @@ from services.cli.lookup import get_job_or_execution
 from services.cli.screen import Screen
 
 
-@click.command("retry", short_help="Try a job again.")
+@click.command("retry", short_help="Retry a job.")
 @options.job_or_execution
 @click.option(
-    "--from-snapshot", is_flag=True, help="Go on from what the last attempt left, and not from the job's beginning."
+    "--from-snapshot", is_flag=True, help="Continue from what the last attempt left, instead of starting over."
 )
 @options.as_json
 def command(id_: str, from_snapshot: bool, as_json: bool) -> None:
-    """Put a job that failed, or was cancelled, into the queue again.
+    """Put a job that failed or was cancelled back into the queue.
 
-    It is the same job, with the same settings and a new execution. Returns at once; `boatyard logs -f` follows it.
+    It stays the same job, with the same settings and a new execution. Returns at once; `boatyard logs -f` follows it.
     """
 
-    async def retried(gateway: Gateway) -> job_pb2.Job:
+    async def retry(gateway: Gateway) -> job_pb2.Job:
         job_id = (await get_job_or_execution(gateway, id_)).job_id
         request = job_pb2.RetryJobRequest(
             request_id=uuid.uuid4().hex,  # safe to retry
@@ -32,6 +32,6 @@ def command(id_: str, from_snapshot: bool, as_json: bool) -> None:
         )
         return (await gateway.ask(gateway.jobs.RetryJob(request))).job
 
-    job = with_gateway(retried)
-    text = f"{job.job_id} is tried again: `boatyard logs -f {job.execution_ids[-1]}` follows it"
+    job = with_gateway(retry)
+    text = f"{job.job_id} is queued again: `boatyard logs -f {job.execution_ids[-1]}` follows it"
     Screen().answer(shapes.job(job), text, as_json=as_json)

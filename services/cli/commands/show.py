@@ -14,10 +14,10 @@ from services.cli.screen import Screen
 @options.job_or_execution
 @options.as_json
 def command(id_: str, as_json: bool) -> None:
-    """Show one job or one execution in full: where it stands and why, its steps, what it changed."""
+    """Show a job or an execution in full: its state and the reason for it, its stages, and what it changed."""
     screen = Screen()
-    found = with_gateway(lambda gateway: get_job_or_execution(gateway, id_))
-    if isinstance(found, job_pb2.Job):
-        screen.json(shapes.job(found)) if as_json else print_job(screen, found)
+    target = with_gateway(lambda gateway: get_job_or_execution(gateway, id_))
+    if isinstance(target, job_pb2.Job):
+        screen.json(shapes.job(target)) if as_json else print_job(screen, target)
     else:
-        screen.json(shapes.execution(found)) if as_json else print_execution(screen, found)
+        screen.json(shapes.execution(target)) if as_json else print_execution(screen, target)

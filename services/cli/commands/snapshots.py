@@ -11,35 +11,35 @@ from services.cli.screen import Screen, one_line, say_unreachable
 _COLUMNS = ("SNAPSHOT", "REPOSITORY", "AGE", "GOES IN", "CELL", "WHAT")
 
 
-@click.command("snapshots", short_help="List what jobs left.")
-@click.option("--repository", type=options.TEXT, metavar="ID", help="Only of this repository.")
+@click.command("snapshots", short_help="List what failed and cancelled jobs left.")
+@click.option("--repository", type=options.TEXT, metavar="ID", help="Only those of this repository.")
 @click.option(
-    "-n", "--limit", metavar="N", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most."
+    "-n", "--limit", metavar="N", type=click.IntRange(1, 1000), default=100, show_default=True, help="List at most N."
 )
-@click.option("--delete", type=options.TEXT, metavar="ID", help="Delete this one instead.")
+@click.option("--delete", type=options.TEXT, metavar="ID", help="Delete this snapshot instead of listing.")
 @options.as_json
 def command(repository: str | None, limit: int, delete: str | None, as_json: bool) -> None:
-    """List the snapshots, cell by cell, of each the newest first.
+    """List the snapshots, cell by cell, each cell's newest first.
 
-    What a job that failed, or was cancelled, has left in its working copy is kept as a snapshot, whether it was
-    committed or not. `boatyard diff ID` shows it, `boatyard run --from-snapshot ID` goes on from it.
+    What a failed or cancelled job left in its workspace is kept as a snapshot, committed or not. `boatyard diff ID`
+    shows it, `boatyard run --from-snapshot ID` continues from it.
     """
     screen = Screen()
     if delete is not None:
         deletion = runtime_pb2.DeleteSnapshotRequest(snapshot_id=delete)
         with_gateway(lambda gateway: gateway.ask(gateway.runtime.DeleteSnapshot(deletion)))
         if not as_json:
-            screen.say(f"{delete} is gone", style="")
+            screen.say(f"{delete} deleted", style="")
         return
     request = runtime_pb2.ListSnapshotsRequest(repository_id=repository or "", page_size=limit)
-    listed = with_gateway(lambda gateway: gateway.ask(gateway.runtime.ListSnapshots(request)))
-    say_unreachable(screen, listed.unreachable_cell_ids)
-    found = [(snapshot, listed.cell_ids[snapshot.snapshot_id]) for snapshot in listed.snapshots]
-    screen.listing(found, lambda each: shapes.snapshot(*each), _COLUMNS, _row, as_json=as_json, cut_last=True)
+    answer = with_gateway(lambda gateway: gateway.ask(gateway.runtime.ListSnapshots(request)))
+    say_unreachable(screen, answer.unreachable_cell_ids)
+    snapshots = [(snapshot, answer.cell_ids[snapshot.snapshot_id]) for snapshot in answer.snapshots]
+    screen.listing(snapshots, lambda each: shapes.snapshot(*each), _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
-def _row(found: tuple[git_pb2.Snapshot, str]) -> tuple[str, ...]:
-    snapshot, cell_id = found
+def _row(listed: tuple[git_pb2.Snapshot, str]) -> tuple[str, ...]:
+    snapshot, cell_id = listed
     return (
         snapshot.snapshot_id,
         snapshot.repository_id,

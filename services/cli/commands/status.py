@@ -8,10 +8,10 @@ from services.cli.clients import with_gateway
 from services.cli.screen import Screen
 
 
-@click.command("status", short_help="Show how much there is to do.")
+@click.command("status", short_help="Show how many jobs and cells there are.")
 @options.as_json
 def command(as_json: bool) -> None:
-    """Show how many jobs there are in each state, and how many cells have how much room for them."""
+    """Show how many jobs there are in each state, how many cells there are, and how many jobs they can run at once."""
     screen = Screen()
     status = with_gateway(lambda gateway: gateway.ask(gateway.admin.GetStatus(admin_pb2.GetStatusRequest())))
     if as_json:

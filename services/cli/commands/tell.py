@@ -11,12 +11,12 @@ from services.cli.lookup import execution_id_of
 from services.cli.screen import Screen
 
 
-@click.command("tell", short_help="Tell a model something.")
+@click.command("tell", short_help="Send a message to a model.")
 @options.job_or_execution
 @click.argument("text", type=options.TEXT)
 @options.as_json
 def command(id_: str, text: str, as_json: bool) -> None:
-    """Tell a model TEXT while it works: it hears it before its next answer. A command takes no messages."""
+    """Send TEXT to a model while it works; it reads it before its next answer. A command takes no messages."""
 
     async def send(gateway: Gateway) -> None:
         request = runtime_pb2.SendMessageRequest(
@@ -26,4 +26,4 @@ def command(id_: str, text: str, as_json: bool) -> None:
 
     with_gateway(send)
     if not as_json:
-        Screen().say("it is told before its next answer", style="")
+        Screen().say("sent; the model reads it before its next answer", style="")

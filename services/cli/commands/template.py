@@ -13,5 +13,5 @@ KIND = ResourceType(
 )
 
 command = resource_commands(
-    KIND, "Kinds of agents: system prompt, engine, model, limits and policy, for workers and jobs."
+    KIND, "Manage templates, kinds of agents: system prompt, engine, model, limits and policy, for workers and jobs."
 )

@@ -17,45 +17,45 @@ _COLUMNS = ("TOKEN", "ROLE", "PROJECTS", "AGE", "ENDS IN", "LAST USED", "NAME")
 
 @click.group("token", short_help="Manage tokens.")
 def command() -> None:
-    """What people and programs are let in by: each with a role, for all projects or for some.
+    """Manage the tokens of people and programs: each has a role, for all projects or for some.
 
     Every command takes --json.
     """
 
 
 @command.command("create")
-@click.option("--role", type=click.Choice(list(_ROLES)), required=True, help="What it is for.")
+@click.option("--role", type=click.Choice(list(_ROLES)), required=True, help="What the token's holder may do.")
 @click.option(
     "--project",
     "projects",
     type=options.TEXT,
     metavar="ID",
     multiple=True,
-    help="A project that it is for; may be repeated (default: all).",
+    help="Only for this project; may be repeated (default: all).",
 )
 @click.option(
     "--coordinator",
     type=options.TEXT,
     metavar="ID",
     default="",
-    help="With role coordinator: the one that may call by it (default: the first that does).",
+    help="For the role coordinator: the one that may use the token (default: the first that does).",
 )
-@click.option("--name", type=options.TEXT, metavar="TEXT", default="", help="What its caller is called in records.")
+@click.option("--name", type=options.TEXT, metavar="TEXT", default="", help="The caller's name in records.")
 @click.option(
     "--days",
     type=click.FloatRange(min=0, min_open=True),
     metavar="N",
-    help="How long it is good (default: until it is revoked).",
+    help="Days until the token expires (default: valid until it is revoked).",
 )
 @options.as_json
 def create(
     *, role: str, projects: tuple[str, ...], coordinator: str, name: str, days: float | None, as_json: bool
 ) -> None:
-    """Make a token, and print its secret, which is never shown again.
+    """Create a token and print its secret, which is never shown again.
 
-    A viewer reads. An operator has work done: jobs, work items, approvals. An admin configures too: projects,
-    repositories, templates, workers, hooks, tokens, cells. A coordinator carries jobs on another machine; to replace
-    its token while it works, make a second one with its id, and revoke the first when the second is in use.
+    A viewer reads. An operator also has work done: jobs, work items, approvals. An admin also configures: projects,
+    repositories, templates, workers, hooks, tokens, cells. A coordinator runs jobs on another machine; to replace its
+    token while it works, create a second one with its id, and revoke the first when the second is in use.
 
     \b
     Examples:
@@ -70,34 +70,34 @@ def create(
         coordinator_id=coordinator,
         lifetime=None if days is None else duration(days * 86400),
     )
-    made = with_gateway(lambda gateway: gateway.ask(gateway.tokens.CreateToken(request)))
+    created = with_gateway(lambda gateway: gateway.ask(gateway.tokens.CreateToken(request)))
     screen = Screen()
     if as_json:
-        screen.json(_shape(made.token) | {"secret": made.secret})
+        screen.json(_shape(created.token) | {"secret": created.secret})
         return
-    screen.say(f"token {made.token.token_id}, of {made.token.name}; its secret is not shown again:")
-    click.echo(made.secret)
+    screen.say(f"token {created.token.token_id} of {created.token.name}; its secret is not shown again:")
+    click.echo(created.secret)
 
 
 @command.command("list")
-@click.option("--all", "ended", is_flag=True, help="Those too that were revoked or have expired.")
+@click.option("--all", "ended", is_flag=True, help="Include tokens that were revoked or have expired.")
 @options.as_json
 def show_all(ended: bool, as_json: bool) -> None:
-    """List tokens, the newest first."""
+    """List tokens, newest first."""
     request = auth_pb2.ListTokensRequest(include_ended=ended)
-    found = with_gateway(lambda gateway: gateway.list_all(gateway.tokens.ListTokens, request))
-    Screen().listing(found, _shape, _COLUMNS, _row, as_json=as_json, cut_last=True)
+    tokens = with_gateway(lambda gateway: gateway.list_all(gateway.tokens.ListTokens, request))
+    Screen().listing(tokens, _shape, _COLUMNS, _row, as_json=as_json, cut_last=True)
 
 
 @command.command("revoke")
 @click.argument("id_", metavar="ID", type=options.TEXT)
 @options.as_json
 def revoke(id_: str, as_json: bool) -> None:
-    """Take a token back: within seconds no cell lets it in any more."""
+    """Revoke a token: within seconds no cell accepts it any more."""
     answer = with_gateway(
         lambda gateway: gateway.ask(gateway.tokens.RevokeToken(auth_pb2.RevokeTokenRequest(token_id=id_)))
     )
-    Screen().answer(_shape(answer.token), f"{id_} is revoked", as_json=as_json)
+    Screen().answer(_shape(answer.token), f"{id_} revoked", as_json=as_json)
 
 
 def _shape(token: auth_pb2.Token) -> shapes.Shape:

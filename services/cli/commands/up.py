@@ -30,14 +30,14 @@ from services.supervisor.up import up
 def command(port_base: int | None, database_url: str | None, as_json: bool) -> None:
     """Start a cell on this machine and keep it running.
 
-    The four services listen on loopback ports; one line beginning with "ready" says where, once all of them serve. A
-    service that dies is started again. Their logs are in $BOATYARD_HOME/logs.
+    The four services listen on loopback ports; once all of them serve, a line that begins with "ready" says where. A
+    service that dies is restarted. Logs are in $BOATYARD_HOME/logs.
 
-    Ctrl-C stops the services and leaves running agents running: the next `boatyard up` goes on with them. A second
-    Ctrl-C ends the agents too, and so does `boatyard down`.
+    Ctrl-C stops the services and leaves running agents running; the next `boatyard up` continues with them. A second
+    Ctrl-C stops the agents too, and so does `boatyard down`.
 
-    Cells with the same --database-url are one: each takes jobs from the same queue, and any of them answers for all. A
-    URL with a password is better given as BOATYARD_DATABASE_URL, for who may list processes sees their arguments.
+    Cells with the same --database-url work as one: all take jobs from the same queue, and any of them answers for all.
+    Use BOATYARD_DATABASE_URL for a URL with a password: whoever may list processes sees their arguments.
     """
     database = {} if database_url is None else {"BOATYARD_DATABASE_URL": database_url}
     cell = plan(Home.from_environment(), port_base, {**os.environ, **database})

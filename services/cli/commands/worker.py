@@ -9,8 +9,13 @@ KIND = ResourceType(
     "worker",
     "worker",
     [
-        Flag("--name", "display_name", f"{NAME.help} It is the author of its commits (default: the id).", "TEXT"),
-        Flag("--template", "template_id", "The template that it is of.", "ID"),
+        Flag(
+            "--name",
+            "display_name",
+            f"{NAME.help} It is also the author of the worker's commits (default: the id).",
+            "TEXT",
+        ),
+        Flag("--template", "template_id", "The worker's template.", "ID"),
         *AGENT_FLAGS,
         LIMIT,
         PROJECT,
@@ -18,4 +23,6 @@ KIND = ResourceType(
     ["worker_id", "display_name", "template_id"],
 )
 
-command = resource_commands(KIND, "Named agents: a template, and what this one has otherwise.")
+command = resource_commands(
+    KIND, "Manage workers, named agents: a template, and settings that override the template's."
+)

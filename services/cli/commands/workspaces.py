@@ -10,40 +10,45 @@ from services.cli import humanize, options, shapes
 from services.cli.clients import Gateway, with_gateway
 from services.cli.screen import Screen, say_unreachable
 
-Found = tuple[workspace_pb2.Workspace, str, workspace_pb2.WorkspaceUsage | None]
+ListedWorkspace = tuple[workspace_pb2.Workspace, str, workspace_pb2.WorkspaceUsage | None]
 """A workspace, its cell, and its disk use if that was measured."""
 
 _MEASURED_WITHIN_S = 60.0
 _COLUMNS = ("WORKSPACE", "STATE", "JOB", "DRIVER", "SIZE", "AGE", "GOES IN", "HELD BY", "CELL", "PATH")
 
 
-@click.command("workspaces", short_help="List working copies.")
+@click.command("workspaces", short_help="List workspaces.")
 @click.option(
-    "-n", "--limit", metavar="N", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most."
+    "-n", "--limit", metavar="N", type=click.IntRange(1, 1000), default=100, show_default=True, help="List at most N."
 )
-@click.option("--delete", type=options.TEXT, metavar="ID", help="Remove this one, and everything in it, instead.")
+@click.option(
+    "--delete",
+    type=options.TEXT,
+    metavar="ID",
+    help="Delete this workspace, with everything in it, instead of listing.",
+)
 @options.as_json
 def command(limit: int, delete: str | None, as_json: bool) -> None:
-    """List the working copies, cell by cell, of each the newest first.
+    """List the workspaces, the working copies of jobs, cell by cell, each cell's newest first.
 
-    A job's working copy is removed when the job has succeeded, and kept for a while when it has failed: GOES IN says
-    how long. SIZE is what it takes beside the tree that it was made from.
+    A job's workspace is removed when the job has succeeded, and kept for a while when it has failed: GOES IN says for
+    how long. SIZE is what it takes in addition to the tree that it was made from.
     """
     screen = Screen()
     if delete is not None:
         deletion = runtime_pb2.DeleteWorkspaceRequest(workspace_id=delete)
         with_gateway(lambda gateway: gateway.ask(gateway.runtime.DeleteWorkspace(deletion, timeout=600)))
         if not as_json:
-            screen.say(f"{delete} is gone", style="")
+            screen.say(f"{delete} deleted", style="")
         return
-    found = with_gateway(lambda gateway: _listed(gateway, screen, limit))
-    screen.listing(found, lambda each: shapes.workspace(*each), _COLUMNS, _row, as_json=as_json)
+    workspaces = with_gateway(lambda gateway: _list(gateway, screen, limit))
+    screen.listing(workspaces, lambda each: shapes.workspace(*each), _COLUMNS, _row, as_json=as_json)
 
 
-async def _listed(gateway: Gateway, screen: Screen, limit: int) -> list[Found]:
+async def _list(gateway: Gateway, screen: Screen, limit: int) -> list[ListedWorkspace]:
     listing = gateway.ask(gateway.runtime.ListWorkspaces(runtime_pb2.ListWorkspacesRequest(page_size=limit)))
-    asked = runtime_pb2.UsageOfWorkspacesRequest(page_size=limit)
-    measuring = gateway.ask(gateway.runtime.UsageOfWorkspaces(asked, timeout=_MEASURED_WITHIN_S))
+    usage_request = runtime_pb2.UsageOfWorkspacesRequest(page_size=limit)
+    measuring = gateway.ask(gateway.runtime.UsageOfWorkspaces(usage_request, timeout=_MEASURED_WITHIN_S))
     listed, measured = await asyncio.gather(listing, measuring)
     say_unreachable(screen, listed.unreachable_cell_ids)
     usages = {usage.workspace_id: usage for cell in measured.cells for usage in cell.workspaces}
@@ -53,8 +58,8 @@ async def _listed(gateway: Gateway, screen: Screen, limit: int) -> list[Found]:
     ]
 
 
-def _row(found: Found) -> tuple[str, ...]:
-    workspace, cell_id, usage = found
+def _row(listed: ListedWorkspace) -> tuple[str, ...]:
+    workspace, cell_id, usage = listed
     return (
         workspace.workspace_id,
         shapes.name(workspace_pb2.Workspace.State.Name, workspace.state),

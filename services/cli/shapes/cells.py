@@ -1,4 +1,4 @@
-"""Machines, and what lies on them."""
+"""Cells, and the workspaces and snapshots on them."""
 
 from boatyard.gateway.v1 import admin_pb2
 from boatyard.git.v1 import git_pb2
@@ -8,7 +8,7 @@ from services.cli.shapes.values import Shape, name, text, time_of
 
 
 def cell(value: admin_pb2.Cell) -> Shape:
-    """Describe a machine that takes jobs."""
+    """Describe a cell."""
     return {
         "kind": "cell",
         "cell_id": value.cell_id,
@@ -26,7 +26,7 @@ def cell(value: admin_pb2.Cell) -> Shape:
 
 
 def status(value: admin_pb2.GetStatusResponse) -> Shape:
-    """Say how much there is to do, and by whom."""
+    """Describe how many jobs and cells there are."""
     return {
         "kind": "status",
         "version": value.version,
@@ -41,7 +41,7 @@ def status(value: admin_pb2.GetStatusResponse) -> Shape:
 
 
 def workspace(value: workspace_pb2.Workspace, cell_id: str, usage: workspace_pb2.WorkspaceUsage | None = None) -> Shape:
-    """Describe a workspace, and what it takes where that is known."""
+    """Describe a workspace, and its disk use where that is known."""
     return {
         "kind": "workspace",
         "workspace_id": value.workspace_id,
@@ -65,7 +65,7 @@ def workspace(value: workspace_pb2.Workspace, cell_id: str, usage: workspace_pb2
 
 
 def workspace_path(value: workspace_pb2.Workspace) -> str | None:
-    """Return where a workspace's files are: all of them, or of one that each sandbox mounts for itself the changes."""
+    """Return where a workspace's files are: all, or only the changed ones where each sandbox mounts it for itself."""
     layers = value.layout.layers
     return text(value.layout.path or layers.mounted_path or layers.upper)
 

@@ -26,7 +26,7 @@ def stream(output: event_pb2.Output) -> str:
 
 
 def permission_answer(value: event_pb2.PermissionAnswer) -> Shape:
-    """Describe an answer to a model's question."""
+    """Describe an answer to a model's permission request."""
     return {
         "kind": "permission_answer",
         "permission_id": value.permission_id,

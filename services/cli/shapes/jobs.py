@@ -14,7 +14,7 @@ def submitted(job: job_pb2.Job) -> Shape:
 
 
 def stage(value: job_pb2.StageRecord) -> Shape:
-    """Describe one step of a job."""
+    """Describe one stage of a job."""
     return {
         "name": value.name,
         "state": name(job_pb2.StageRecord.State.Name, value.state),
@@ -70,7 +70,7 @@ def job(value: job_pb2.Job) -> Shape:
         "end_time": time_of(value, "end_time"),
         "duration_ms": duration_ms(value),
         "timeline": [stage(record) for record in value.timeline],
-        "checkpoints": [checkpoint(asked) for asked in value.checkpoints],
+        "checkpoints": [checkpoint(each) for each in value.checkpoints],
     }
 
 
@@ -117,9 +117,9 @@ def checkpoint(value: checkpoint_pb2.Checkpoint) -> Shape:
     }
 
 
-def diff(of: Mapping[str, str], data: bytes) -> Shape:
-    """Describe a diff; `of` has the id of whose it is."""
-    return {"kind": "diff", **of, **content("diff", data)}
+def diff(subject: Mapping[str, str], data: bytes) -> Shape:
+    """Describe a diff; `subject` has the id of its execution or snapshot."""
+    return {"kind": "diff", **subject, **content("diff", data)}
 
 
 def job_state(job: job_pb2.Job) -> str:
@@ -128,7 +128,7 @@ def job_state(job: job_pb2.Job) -> str:
 
 
 def checkpoint_state(value: checkpoint_pb2.Checkpoint) -> str:
-    """Return where a question stands, such as PENDING."""
+    """Return a checkpoint's state, such as PENDING."""
     return name(checkpoint_pb2.Checkpoint.State.Name, value.state)
 
 
@@ -145,13 +145,13 @@ def duration_ms(job: job_pb2.Job) -> int | None:
 
 
 def _outcome(output: output_pb2.Output) -> Shape:
-    tested = output.HasField("verification")
+    is_verified = output.HasField("verification")
     return {
         "branch": text(output.branch),
         "commit": output.commit_id or None,
         "files_changed": [text(change.path) for change in output.files_changed],
-        "tests_run": tested,
-        "tests_passed": output.verification.passed if tested else None,
+        "tests_run": is_verified,
+        "tests_passed": output.verification.passed if is_verified else None,
         "tokens_used": known(output, "tokens_used"),
         "cost_usd": known(output, "cost_usd"),
     }

@@ -12,7 +12,7 @@ Shape = dict[str, Any]
 
 
 def line(shape: Shape) -> str:
-    """Write one object as one line, of ASCII alone."""
+    """Write one object as one line of ASCII."""
     return json.dumps(shape)
 
 
@@ -22,7 +22,7 @@ def text(value: bytes) -> str | None:
 
 
 def name(name_of: Callable[[Any], str], number: int, prefix: str = "STATE_") -> str:
-    """Return a state's name without prefix, also of one that is newer than this program."""
+    """Return a state's name without its prefix, or UNKNOWN_<number> for a state that is newer than this program."""
     try:
         return name_of(number).removeprefix(prefix)
     except ValueError:
@@ -40,12 +40,12 @@ def time_of(message: Message, field: str) -> str | None:
 
 
 def known(message: Message, field: str) -> Any:  # noqa: ANN401 - a field's value
-    """Return what a field holds, also 0; None where it is not set."""
+    """Return a field's value, including 0; None where it is not set."""
     return getattr(message, field) if message.HasField(field) else None
 
 
 def content(key: str, value: bytes) -> Shape:
-    """Write bytes that are most often text: as `key`, and else in base64 as `key`_base64."""
+    """Write bytes that are usually text: as `key` if they are UTF-8, else in base64 as `key`_base64."""
     try:
         return {key: value.decode()}
     except UnicodeDecodeError:

@@ -359,7 +359,7 @@ async def test_the_diff_that_was_stored_is_there_when_the_result_is_gone(service
     diff, said = await shown.communicate()
     assert (shown.returncode, diff) == (0, job.output.diff), said
     assert b"+new" in diff
-    assert b"of its diff all was stored" in said
+    assert b"all of its diff was stored" in said
 
 
 async def test_reading_what_is_not_there_yet(services: Services, remote: Repo) -> None:

@@ -152,7 +152,7 @@ def test_limits_are_typed_as_people_write_them() -> None:
 
 @pytest.mark.parametrize("size", ["2Q", "-1", "1e9", "G", ""])
 def test_what_is_no_size_is_wrong_usage(size: str) -> None:
-    with pytest.raises(click.UsageError, match="no size"):
+    with pytest.raises(click.UsageError, match="not a size"):
         fill(job_pb2.JobSpec(), {"agent__memory_bytes": size})
 
 

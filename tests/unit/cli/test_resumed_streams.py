@@ -92,7 +92,7 @@ async def test_events_come_once_each_over_a_connection_that_breaks(breaking: Bre
 
     assert sequences == list(range(1, 11))
     assert breaking.calls == [1, 1, 5, 8]
-    assert said == ["the connection broke; trying again for up to 60 s", "connected again"] * 3
+    assert said == ["connection lost; reconnecting for up to 60 s", "reconnected"] * 3
 
 
 async def test_each_change_of_a_job_is_seen_once(breaking: BreakingGateway) -> None:
@@ -116,7 +116,7 @@ async def test_patience_has_an_end() -> None:
             await anext(watching)
 
     assert raised.value.message == "no gateway answers at 127.0.0.1:1: is `boatyard up` running?"
-    assert said == ["the connection broke; trying again for up to 0.3 s"]
+    assert said == ["connection lost; reconnecting for up to 0.3 s"]
 
 
 async def test_what_comes_after_the_agent_is_told_after_all_it_wrote(
