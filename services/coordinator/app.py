@@ -41,7 +41,7 @@ async def _main() -> None:
     settings = load_settings(CoordinatorSettings)
     directory = settings.home.directory("coordinator")
     async with AsyncExitStack() as stack:
-        # Only one process may take this machine's own jobs back.
+        # Only one process may continue this machine's own jobs.
         stack.enter_context(single_instance(directory / "lock", f"is the coordinator of {directory}"))
         coordinator_id = persistent_id(directory / "coordinator-id", "coordinator")
         upstream = await stack.enter_async_context(
@@ -86,12 +86,12 @@ async def _main() -> None:
 
 
 async def _try_to_register(ledger: RemoteLedger) -> bool:
-    """Register at a gateway; return whether one answered. Raises StartError when it refuses our token."""
+    """Register at a gateway; return True when one answered. Raises StartError when it refuses our token."""
     try:
         held = await ledger.register(socket.gethostname())
     except LedgerUnavailable as error:
         if isinstance(error, UpstreamUnavailable) and isinstance(error.error, Unauthenticated | PermissionDenied):
-            raise StartError(f"the gateway does not let this coordinator in: {error.error.message}") from error
+            raise StartError(f"the gateway refuses this coordinator: {error.error.message}") from error
         log.warning("waiting for a gateway", error=str(error))
         return False
     log.info("registered", jobs_held=held)
@@ -117,5 +117,5 @@ async def _watch(upstream: Upstream, coordinator_id: str, driver: Driver) -> Non
         try:
             await upstream.watch(coordinator_id, driver.poke)
         except LedgerUnavailable as error:
-            log.info("not told at once what is to end", error=str(error))
+            log.info("cannot watch for cancellations", error=str(error))
         await asyncio.sleep(_RETRY_SECONDS)

@@ -28,8 +28,8 @@ _DESCRIPTORS: Final = (
     coordinator_pb2.DESCRIPTOR.services_by_name["CoordinatorService"],
     ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"],
 )
-# This gateway cannot answer now: try later, or another one. A token that is no longer known is one that an
-# administrator is about to replace; until then nothing is given up.
+# This gateway cannot answer now: try again later, or another one. A token that is no longer known is one that an
+# administrator is about to replace; until then no job is given up.
 _NO_ANSWER: Final = frozenset(
     {
         *(Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.CANCELLED, Status.RESOURCE_EXHAUSTED),
@@ -37,7 +37,7 @@ _NO_ANSWER: Final = frozenset(
     }
 )
 _APPEND_SECONDS: Final = 30.0  # for up to a MiB, over a slow link
-_STATUSES_AT_ONCE: Final = 1000  # asked for at once
+_STATUSES_AT_ONCE: Final = 1000  # per request
 _LOST: Final = frozenset({"LEASE_LOST", "JOB_NOT_FOUND"})
 
 log = structlog.get_logger()
@@ -61,13 +61,13 @@ class EventBatch:
 
 
 class LocalEvents:
-    """The events of executions on this machine. Refusals of its execution service are raised as ServiceError."""
+    """The events of executions on this machine. Errors of its execution service are raised as ServiceErrors."""
 
     def __init__(self, execution: grpc.aio.Channel) -> None:
         self._stub = ExecutionServiceStub(execution)
 
     async def of(self, execution_id: str, first: int) -> AsyncGenerator[EventBatch, None]:
-        """Yield an execution's events from a number on, to its end, and heartbeats (without events)."""
+        """Yield an execution's events, from number `first` to its end, and heartbeats (batches without events)."""
         request = execution_pb2.WatchEventsRequest(execution_id=execution_id, from_sequence=first, follow=True)
         try:
             async with streaming(self._stub.WatchEvents(request)) as messages:
@@ -86,7 +86,7 @@ class UpstreamUnavailable(LedgerUnavailable):
 
 
 class Upstream:
-    """The gateways. One is used for as long as it answers, and then the next. Use it as `async with`."""
+    """The gateways: one is used for as long as it answers, and then the next. An async context manager."""
 
     def __init__(self, addresses: Sequence[str], token: str, tls: ClientTls | None = None) -> None:
         self._channels = [open_channel(address, token, services=_DESCRIPTORS, tls=tls) for address in addresses]
@@ -106,22 +106,22 @@ class Upstream:
     async def ask(self, call: Callable[[Stubs], Awaitable[T]]) -> T:
         """Call a gateway, and return its answer.
 
-        Raises LeaseLost when it says so, LedgerUnavailable when there is no answer, and other refusals as they are.
+        Raises LeaseLost when the gateway says so, LedgerUnavailable when it does not answer, else its ServiceError.
         """
-        asked = self._current
+        index = self._current
         try:
-            return await call(self._stubs[asked])
+            return await call(self._stubs[index])
         except grpc.aio.AioRpcError as raw:
             error = service_error(raw)
             if error.status in _NO_ANSWER:
-                self._leave(asked, error)
-                raise UpstreamUnavailable(self._stubs[asked].address, error) from error
+                self._switch_from(index, error)
+                raise UpstreamUnavailable(self._stubs[index].address, error) from error
             if error.reason in _LOST:
                 raise LeaseLost(error.message) from error
             raise error from raw
 
     async def append(self, coordinator_id: str, lease: Lease, execution_id: str, events: EventBatch) -> int:
-        """Send events of an execution, and return the number of the next one; without events it only asks for that.
+        """Send events of an execution, and return the number of the next one; without events, only ask for that number.
 
         Raises LeaseLost, LedgerUnavailable, OutOfRange (EVENTS_OUT_OF_RANGE).
         """
@@ -153,23 +153,23 @@ class Upstream:
 
     async def job_statuses(self, coordinator_id: str, job_ids: Collection[str]) -> Mapping[str, JobStatus]:
         """Return the status of jobs on this machine; unknown jobs are left out. Raises ServiceError."""
-        found: dict[str, JobStatus] = {}
+        statuses: dict[str, JobStatus] = {}
         ids = sorted(job_ids)
         for start in range(0, len(ids), _STATUSES_AT_ONCE):
-            some = ids[start : start + _STATUSES_AT_ONCE]
-            request = ledger_pb2.ReadStandingsRequest(coordinator_id=coordinator_id, jobs=some)
+            batch = ids[start : start + _STATUSES_AT_ONCE]
+            request = ledger_pb2.ReadStandingsRequest(coordinator_id=coordinator_id, jobs=batch)
             try:
                 answer = await self.ask(partial(_read_statuses, request))
             except UpstreamUnavailable as error:
                 raise error.error from error
-            found.update((each.job_id, wire.job_status_from_proto(each)) for each in answer.standings)
-        return found
+            statuses.update((each.job_id, wire.job_status_from_proto(each)) for each in answer.standings)
+        return statuses
 
-    def _leave(self, asked: int, error: ServiceError) -> None:
+    def _switch_from(self, index: int, error: ServiceError) -> None:
         """Use another gateway the next time, unless a concurrent call has switched already."""
-        if self._current == asked and len(self._stubs) > 1:
-            self._current = (asked + 1) % len(self._stubs)
-            log.warning("asking another gateway", address=self._stubs[self._current].address, error=error.message)
+        if self._current == index and len(self._stubs) > 1:
+            self._current = (index + 1) % len(self._stubs)
+            log.warning("switching to another gateway", address=self._stubs[self._current].address, error=error.message)
 
 
 async def _read_statuses(request: ledger_pb2.ReadStandingsRequest, stubs: Stubs) -> ledger_pb2.ReadStandingsResponse:

@@ -1,4 +1,4 @@
-"""Forwards the events of executions here to a gateway as they come: by number, so that none is sent twice."""
+"""Forwards the events of this machine's executions to a gateway as they come; by number, so none is sent twice."""
 
 import asyncio
 from collections import OrderedDict
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class SendEvents(Protocol):
-    """Sends events of an execution, and returns the number of the next one; without events it only asks for that."""
+    """Sends events of an execution, and returns the number of the next one; without events, only asks for it."""
 
     def __call__(self, lease: Lease, execution_id: str, events: EventBatch) -> Awaitable[int]:
         """Raises LeaseLost, LedgerUnavailable."""
@@ -38,7 +38,7 @@ class _Forwarding:
 
 
 class EventForwarder:
-    """Runs a task for each execution, until its last event is sent, or its job is no longer ours."""
+    """Runs a task for each execution until its last event is sent, or its job belongs to another cell."""
 
     def __init__(self, send: SendEvents, local: LocalEvents) -> None:
         self._send = send
@@ -46,7 +46,7 @@ class EventForwarder:
         self._forwardings: OrderedDict[str, _Forwarding] = OrderedDict()
 
     def follow(self, lease: Lease, execution_id: str) -> None:
-        """Send an execution's events under a lease, from the number that the gateway needs. It may be repeated."""
+        """Send an execution's events under a lease, from the number that the gateway needs. May be repeated."""
         known = self._forwardings.get(execution_id)
         if known is not None and known.lease.fence >= lease.fence:
             return
@@ -58,13 +58,13 @@ class EventForwarder:
             del self._forwardings[finished]
 
     async def flush(self, job_id: str) -> None:
-        """Wait a while until the last events of a job are sent, after all its executions have ended."""
+        """Wait a while until a job's last events are sent. Call it after all its executions have ended."""
         tasks = [each.task for each in self._forwardings.values() if each.lease.job_id == job_id]
         if tasks:
             await asyncio.wait(tasks, timeout=_FLUSH_SECONDS)
 
     async def stop(self) -> None:
-        """Stop sending. Whoever follows an execution next continues from the number that the gateway needs."""
+        """Stop sending. The next forwarder of an execution continues from the number that the gateway needs."""
         tasks = [each.task for each in self._forwardings.values()]
         for task in tasks:
             task.cancel()
@@ -78,11 +78,11 @@ class EventForwarder:
             except LeaseLost:
                 return
             except (LedgerUnavailable, Unavailable, DeadlineExceeded) as error:
-                log.info("events wait", execution_id=execution_id, error=str(error))
+                log.info("sending events is delayed", execution_id=execution_id, error=str(error))
             except NotFound:  # it was recorded, and never started
                 return
             except ServiceError as error:
-                log.warning("events are not sent", execution_id=execution_id, reason=error.reason, error=error.message)
+                log.warning("cannot send events", execution_id=execution_id, reason=error.reason, error=error.message)
                 return
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -98,7 +98,7 @@ class EventForwarder:
 
 
 async def batched(source: AsyncGenerator[EventBatch, None]) -> AsyncGenerator[EventBatch, None]:
-    """Yield the events that arrive within a moment as one batch, without heartbeats; also those before a failure."""
+    """Yield events that arrive within a moment as one batch, without heartbeats; also those before a failure."""
     async with aclosing(source):
         coming = asyncio.ensure_future(anext(source, None))
         try:
@@ -106,23 +106,23 @@ async def batched(source: AsyncGenerator[EventBatch, None]) -> AsyncGenerator[Ev
                 batch, until = [first], asyncio.get_running_loop().time() + _LINGER_SECONDS
                 coming = asyncio.ensure_future(anext(source, None))
                 while not batch[-1].is_last and _size(batch) < _BATCH_BYTES:
-                    following = await _coming(coming, until)
+                    following = await _next_before(coming, until)
                     if following is None:
                         break
                     batch.append(following)
                     coming = asyncio.ensure_future(anext(source, None))
-                together = EventBatch(tuple(event for each in batch for event in each.events), batch[-1].is_last)
-                if together.events or together.is_last:
-                    yield together
+                merged = EventBatch(tuple(event for each in batch for event in each.events), batch[-1].is_last)
+                if merged.events or merged.is_last:
+                    yield merged
         finally:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
 
 
-async def _coming(next_one: "asyncio.Future[EventBatch | None]", until: float) -> EventBatch | None:
-    """Return the next batch if it comes before a time of the loop's clock. A failure is raised where it is awaited."""
-    left = until - asyncio.get_running_loop().time()
-    done, _ = await asyncio.wait({next_one}, timeout=max(0.0, left))
+async def _next_before(next_one: "asyncio.Future[EventBatch | None]", until: float) -> EventBatch | None:
+    """Return the next batch if it comes before `until`, by the loop's clock. Does not raise its failure."""
+    remaining = until - asyncio.get_running_loop().time()
+    done, _ = await asyncio.wait({next_one}, timeout=max(0.0, remaining))
     return next_one.result() if done and next_one.exception() is None else None
 
 

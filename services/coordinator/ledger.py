@@ -1,4 +1,4 @@
-"""The driver's ledger, kept by a remote gateway: each method is a call, which may be repeated."""
+"""The driver's ledger, kept by a remote gateway: each method is an RPC that may be repeated."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.model.value import pack, unpack
 
 _CLAIM_SECONDS: Final = 20.0
-"""The deadline of a claim: the answer comes within 16 of them, so that a broken link is noticed."""
+"""The deadline of a claim: a gateway answers within 16 s, so a broken link is noticed."""
 _CALL_SECONDS: Final = 5.0
-"""The deadline of all other calls: well within a lease, so that there is time for another gateway."""
+"""The deadline of all other calls: well within a lease, so that there is time to ask another gateway."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimFilter:
-    """Which jobs a coordinator claims; an empty field matches all. `capacity` is how many it holds at most."""
+    """Which jobs a coordinator claims; an empty field matches all. `capacity` is how many it may hold at once."""
 
     capacity: int
     project_ids: tuple[str, ...] = ()
@@ -55,11 +55,11 @@ class RemoteLedger:
 
     @property
     def lease_seconds(self) -> float:
-        """What the gateway said last; `register` asks it first."""
+        """The lease's length as the gateway last said; 0 before `register`."""
         return self._lease_seconds
 
     async def register(self, host: str) -> int:
-        """Register this coordinator; return how many jobs it still has from before. MUST precede the first claim."""
+        """Register this coordinator; return how many jobs it still holds from before. Must precede the first claim."""
         request = coordinator_pb2.RegisterCoordinatorRequest(
             coordinator_id=self._coordinator_id,
             host=host,
@@ -73,7 +73,7 @@ class RemoteLedger:
         return answer.jobs_held
 
     async def claim(self) -> Lease | None:
-        """Waits for a job for a while. A claim whose answer was lost is repeated with the same id."""
+        """Wait a while for a job. A claim whose answer was lost is repeated with the same id."""
         request = coordinator_pb2.ClaimJobRequest(
             request_id=self._claim_id,
             coordinator_id=self._coordinator_id,
@@ -90,9 +90,9 @@ class RemoteLedger:
         request = coordinator_pb2.RenewLeaseRequest(
             coordinator_id=self._coordinator_id, leases=map(wire.lease_to_proto, leases)
         )
-        # When it takes longer than the pause between heartbeats, it is better repeated at another gateway.
-        patience = min(_CALL_SECONDS, self._lease_seconds / 3)
-        answer = await self._upstream.ask(lambda stubs: stubs.coordinator.RenewLease(request, timeout=patience))
+        # A call that takes longer than the pause between heartbeats is better repeated at another gateway.
+        timeout = min(_CALL_SECONDS, self._lease_seconds / 3)
+        answer = await self._upstream.ask(lambda stubs: stubs.coordinator.RenewLease(request, timeout=timeout))
         self._lease_seconds = wire.seconds_from_proto(answer.lease_duration)
         return wire.beat_from_proto(answer)
 
@@ -152,13 +152,13 @@ class RemoteLedger:
         return unpack(Decision, answer.decision) if answer.decision else None
 
     async def retry(self, lease: Lease, retry: Retry) -> None:
-        """Its last events are sent before."""
+        """Send the attempt's last events first."""
         await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.RetryLaterRequest(holder=self._holder(lease), retry=pack(retry))
         await self._upstream.ask(lambda stubs: stubs.ledger.RetryLater(request, timeout=_CALL_SECONDS))
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
-        """Its last events are sent before, so that whoever watches the job to its end has seen them."""
+        """Send the job's last events first, so that whoever watches the job to its end has seen them."""
         await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.FinishJobRequest(holder=self._holder(lease), outcome=pack(outcome))
         await self._upstream.ask(lambda stubs: stubs.ledger.FinishJob(request, timeout=_CALL_SECONDS))

@@ -15,7 +15,7 @@ def _addresses(text: str) -> str:
     for address in comma_separated(text):
         host, _, port = address.rpartition(":")
         if not (host and port.isascii() and port.isdigit() and int(port) < 65536):
-            raise ValueError("must be host:port, such as 10.0.0.1:7460, or several, separated by commas")
+            raise ValueError("must be host:port, such as 10.0.0.1:7460, or several of these, separated by commas")
     if not comma_separated(text):
         raise ValueError("must name a gateway, host:port")
     return text
@@ -30,9 +30,9 @@ class CoordinatorSettings(DriverSettings, env_prefix="BOATYARD_COORDINATOR_"):
     """Variables BOATYARD_COORDINATOR_<NAME>, and BOATYARD_HOME and BOATYARD_TOKEN."""
 
     listen: ListenAddress = "127.0.0.1:7464"
-    """Where it serves health, and nothing else."""
+    """The address of its health service; it serves nothing else."""
     upstream: Annotated[str, AfterValidator(_addresses)]
-    """The gateways, host:port, separated by commas: another is used when one does not answer."""
+    """The gateways, host:port, separated by commas: the next is used when one does not answer."""
     upstream_ca: Path | None = None
     """The CA of the gateways; required when one of them is not on this machine."""
     upstream_certificate: Path | None = None
@@ -44,21 +44,21 @@ class CoordinatorSettings(DriverSettings, env_prefix="BOATYARD_COORDINATOR_"):
     """A token with the role coordinator or admin, unless `token_file` has it."""
     token_file: Path | None = None
     capacity: Annotated[int, Field(ge=1, le=1000)] = 4
-    """How many jobs it runs at once."""
+    """How many jobs it runs at once at most."""
     projects: str = ""
-    """Only jobs of these projects, separated by commas; empty means all that the token is for."""
+    """Run only jobs of these projects, separated by commas; empty means all projects of the token."""
     kinds: str = ""
-    """Only jobs of these kinds; empty means all."""
+    """Run only jobs of these kinds, separated by commas; empty means all."""
     engines: str = ""
-    """Only jobs of these engines; empty means all."""
+    """Run only jobs of these engines, separated by commas; empty means all."""
 
     @model_validator(mode="after")
     def _tokens_stay_secret(self) -> Self:
         remote = [one for one in comma_separated(self.upstream) if not is_loopback(one.rpartition(":")[0])]
         if remote and self.upstream_ca is None:
             raise ValueError(
-                f"BOATYARD_COORDINATOR_UPSTREAM_CA: is required, for {remote[0]} is not on this machine, and the token"
-                " would travel there in the clear"
+                f"BOATYARD_COORDINATOR_UPSTREAM_CA: is required, because {remote[0]} is not on this machine, and the"
+                " token would be sent there in the clear"
             )
         return self
 
@@ -73,7 +73,7 @@ class CoordinatorSettings(DriverSettings, env_prefix="BOATYARD_COORDINATOR_"):
             return read_token(self.token_file.expanduser())
         if self.token is None:
             raise StartError(
-                "a token for the gateway is needed, in BOATYARD_TOKEN or a file (--token-file): there,"
-                " `boatyard token create --role coordinator` makes one"
+                "a token for the gateway is required, in BOATYARD_TOKEN or in a file (--token-file);"
+                " create one at the gateway with `boatyard token create --role coordinator`"
             )
         return self.token.get_secret_value()

@@ -16,7 +16,7 @@ _EXIT_USAGE = 2
 
 
 def main() -> None:
-    """Serve until a signal. One line beginning with "ready" says where, once it serves."""
+    """Serve until a signal. Once it serves, a line that begins with "ready" says where."""
     options = _parser().parse_args()
     try:
         scripts = [read_script(path) for path in options.scripts]
@@ -26,12 +26,12 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(options.log.open("a")) if options.log else None
 
-        def tell(request: Event) -> None:
+        def report(request: Event) -> None:
             if log is not None:
                 log.write(json.dumps(request) + "\n")
                 log.flush()
 
-        server = stack.enter_context(ReplayServer(options.port, Conversations(scripts), options.key, tell))
+        server = stack.enter_context(ReplayServer(options.port, Conversations(scripts), options.key, report))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
         origins = ", ".join(
@@ -45,11 +45,11 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.replay",
-        description="Play conversations of a model from files, at a local port that speaks the Messages API.",
-        epilog="Set ANTHROPIC_BASE_URL to the address that it prints, and ANTHROPIC_API_KEY to anything.",
+        description="Play a model's side of conversations from files, on a local port that speaks the Messages API.",
+        epilog="Set ANTHROPIC_BASE_URL to the address that it prints, and ANTHROPIC_API_KEY to any value.",
     )
     parser.add_argument("scripts", nargs="+", type=Path, metavar="SCRIPT", help="a conversation in TOML")
-    parser.add_argument("--port", type=int, default=0, help="the port (default: any free one)")
-    parser.add_argument("--key", default="", help="refuse every other API key (default: take any)")
-    parser.add_argument("--log", type=Path, help="append a line of JSON for each request to this file")
+    parser.add_argument("--port", type=int, default=0, help="the port to listen on (default: any free port)")
+    parser.add_argument("--key", default="", help="the only API key to accept (default: accept any)")
+    parser.add_argument("--log", type=Path, help="append one line of JSON per request to this file")
     return parser

@@ -1,7 +1,7 @@
-"""Finds the reply to a request from the request alone, so many conversations may run at once.
+"""Finds the reply to a request from the request alone, so that many conversations may run at once.
 
-The reply's number is the number of the model's messages in the request. A fault is played once for each distinct
-request: when it is repeated, the next fault comes, and then the reply.
+The reply's number is the number of the model's messages in the request. Each fault is played once for each
+distinct request: when the request is repeated, the next fault follows, and finally the reply.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class RefusalError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What to answer: the reply's number from 1, how often this request has come, and the fault of this try."""
+    """What to answer: the reply's number (from 1), how often this request has come, and the fault of this try."""
 
     script: Script
     reply: Reply
@@ -50,14 +50,14 @@ class Conversations:
         first = _text(messages[0])
         script = next((one for one in self._scripts if one.prompt.search(first)), None)
         if script is None:
-            raise RefusalError(400, "invalid_request_error", "no script is for a conversation that begins like this")
+            raise RefusalError(400, "invalid_request_error", "no script matches a conversation that begins like this")
         number = sum(message["role"] == "assistant" for message in messages)
         if number >= len(script.replies):
-            text = f"{script.path.name} has {len(script.replies)} replies, and the conversation goes on"
+            text = f"{script.path.name} has {len(script.replies)} replies, but the conversation continues"
             raise RefusalError(400, "invalid_request_error", text)
         reply, last = script.replies[number], _text(messages[-1])
         if reply.expects is not None and not reply.expects.search(last):
-            text = f"reply {number + 1} of {script.path.name} expects {reply.expects.pattern!r}, and got: {last[:500]}"
+            text = f"reply {number + 1} of {script.path.name} expects {reply.expects.pattern!r}, but got: {last[:500]}"
             raise RefusalError(400, "invalid_request_error", text)
         attempt = self._count(messages)
         fault = reply.faults[attempt - 1] if attempt <= len(reply.faults) else None
@@ -71,14 +71,14 @@ class Conversations:
 
 
 def _messages(request: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Check what the API checks, as far as a client's mistake would show there."""
+    """Check what the API checks, as far as it would reveal a client's mistakes."""
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages or messages[0].get("role") != "user":
-        raise RefusalError(400, "invalid_request_error", "messages: must begin with one of the user's")
+        raise RefusalError(400, "invalid_request_error", "messages: must begin with a message of the user")
     if not isinstance(request.get("max_tokens"), int) or not request.get("model"):
         raise RefusalError(400, "invalid_request_error", "max_tokens and model: are required")
     if request.get("stream") is not True:
-        raise RefusalError(400, "invalid_request_error", "stream: only streams are played here")
+        raise RefusalError(400, "invalid_request_error", "stream: must be true; only streams are supported")
     for before, message in pairwise(messages):
         called = {block["id"] for block in _blocks(before) if block.get("type") == "tool_use"}
         answered = {block["tool_use_id"] for block in _blocks(message) if block.get("type") == "tool_result"}

@@ -77,7 +77,7 @@ def _script(path: Path, document: Mapping[str, Any]) -> Script:
         raise ScriptError(f"origin must be {' or '.join(ORIGINS)}")
     replies = tuple(_reply(entry) for entry in document.get("reply", ()))
     if not replies:
-        raise ScriptError("there is no [[reply]]")
+        raise ScriptError("has no [[reply]]")
     prompt = re.compile(document.get("prompt", ""), re.DOTALL)
     return Script(path, document["origin"], prompt, float(document.get("pace", 0)), replies)
 
@@ -108,5 +108,5 @@ def _reply(entry: Mapping[str, Any]) -> Reply:
 def _fault(text: object) -> Fault:
     match = _FAULT.fullmatch(str(text))
     if match is None:
-        raise ScriptError(f"{text!r} is no fault")
+        raise ScriptError(f"{text!r} is not a fault")
     return Fault(match["kind"], None if match["seconds"] is None else float(match["seconds"]))

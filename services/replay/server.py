@@ -35,18 +35,18 @@ class ReplayServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, port: int, conversations: Conversations, key: str, tell: Callable[[Event], None]) -> None:
-        """`tell` is called for every request; from many threads, one at a time."""
+    def __init__(self, port: int, conversations: Conversations, key: str, report: Callable[[Event], None]) -> None:
+        """`report` is called for every request, from many threads, but one at a time."""
         super().__init__(("127.0.0.1", port), _Handler)
         self.conversations = conversations
         self.key = key
-        self._tell = tell
-        self._telling = threading.Lock()
+        self._report = report
+        self._reporting = threading.Lock()
 
-    def tell(self, request: Event) -> None:
+    def report(self, request: Event) -> None:
         """Report a request."""
-        with self._telling:
-            self._tell(request)
+        with self._reporting:
+            self._report(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as in socketserver
         """Do nothing: clients may disconnect in the middle."""
@@ -64,12 +64,12 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             turn = self._turn(body)
         except RefusalError as refusal:
-            self.server.tell({"time": began, "status": refusal.status, "message": str(refusal)})
+            self.server.report({"time": began, "status": refusal.status, "message": str(refusal)})
             self._refuse(refusal.status, refusal.kind, str(refusal))
             return
         message_id = f"msg_{uuid.uuid4().hex[:24]}"
         fault = turn.fault
-        self.server.tell(
+        self.server.report(
             {
                 "time": began,
                 "reply": turn.number,
@@ -83,15 +83,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _turn(self, body: bytes) -> Turn:
         if self.path.partition("?")[0] != "/v1/messages":
-            raise RefusalError(404, "not_found_error", f"{self.path} is not played here")
-        # The API takes either; which of them a client sends depends on its version.
+            raise RefusalError(404, "not_found_error", f"there is nothing at {self.path}")
+        # The API accepts either header; which one a client sends depends on its version.
         key = self.headers.get("x-api-key") or self.headers.get("authorization", "").removeprefix("Bearer ")
         if not key or (self.server.key and key != self.server.key):
             raise RefusalError(401, "authentication_error", f"invalid API key: {key or 'none'}")
         try:
             request = json.loads(body)
         except ValueError as error:
-            raise RefusalError(400, "invalid_request_error", f"the request is no JSON: {error}") from error
+            raise RefusalError(400, "invalid_request_error", f"the request is not JSON: {error}") from error
         return self.server.conversations.turn(request)
 
     def _fails_at_once(self, fault: Fault) -> bool:
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as in http.server
-        """Nothing: `tell` has it."""
+        """Nothing: `report` has it."""
 
 
 def _events(turn: Turn, message_id: str, model: str) -> Iterator[Event]:

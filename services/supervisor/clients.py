@@ -29,7 +29,7 @@ async def wait_until_serving(address: str, tls: ClientTls | None = None) -> None
 
 
 async def is_serving(address: str, tls: ClientTls | None = None) -> bool:
-    """Ask once, with a deadline of a second."""
+    """Return True when a service's health is SERVING. Asks once, with a deadline of a second."""
     async with _health_channel(address, tls) as channel:
         return await _is_serving(channel)
 
@@ -59,19 +59,19 @@ class Agents:
         self._token = token
 
     async def alive(self) -> list[str]:
-        """Return the ids of those that have not ended."""
+        """Return the ids of the executions that have not ended."""
         async with self._channel() as channel:
             return await _alive(ExecutionServiceStub(channel))
 
     async def end_all(self, grace_s: float) -> int:
-        """Stop them all, each with `grace_s` between SIGTERM and SIGKILL; return how many there were.
+        """Stop all executions, each with `grace_s` between SIGTERM and SIGKILL; return how many there were.
 
-        Returns when no process of them is left.
+        Returns when none of their processes is left.
         """
         async with self._channel() as channel:
             stub = ExecutionServiceStub(channel)
             ended: set[str] = set()
-            # Repeatedly, because a new one may begin while the others end.
+            # Repeatedly, because a new execution may begin while the others end.
             while ids := await _alive(stub):
                 await asyncio.gather(*(_end(stub, execution_id, grace_s) for execution_id in ids))
                 ended.update(ids)

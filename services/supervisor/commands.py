@@ -1,4 +1,4 @@
-"""The signals by which a supervisor is commanded."""
+"""The signals that command a supervisor."""
 
 import asyncio
 import signal
@@ -10,17 +10,17 @@ END_AGENTS_SIGNAL = signal.SIGUSR1
 
 
 class SupervisorCommands:
-    """The commands to stop, and to end the agents too. Events are set once, and stay set."""
+    """The commands to stop, and to end the agents too. An event that is set stays set."""
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self.end_agents = asyncio.Event()
         self.by_hand = False
-        """Whether it was Ctrl-C, which a person may press again."""
+        """True when the command was Ctrl-C, which a person may press again."""
 
     @contextmanager
     def from_signals(self) -> Iterator[None]:
-        """Handle signals as commands inside."""
+        """Handle signals as commands while inside."""
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, END_AGENTS_SIGNAL)
         for number in numbers:

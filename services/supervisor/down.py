@@ -1,4 +1,4 @@
-"""`boatyard down`: ends everything of a data directory, whatever was killed before."""
+"""`boatyard down`: ends all processes of a data directory, whatever was killed before."""
 
 import asyncio
 import os
@@ -27,23 +27,23 @@ _PAUSE_S = 0.02
 
 
 async def down(home: Home, say: Say) -> None:
-    """End supervisor, services and agents, and return when all have ended.
+    """End the supervisor, the services and the agents, and return when all have ended.
 
     Raises StartError when something does not end; the message says what.
     """
     if not (home.root / "run").is_dir():
-        say(f"nothing has ever run in {home.root}")
+        say(f"no cell has ever run in {home.root}")
         return
     pid = holder(supervisor_lock(home))
     if pid is not None:
-        say(f"ending the cell in {home.root} (process {pid})")
+        say(f"stopping the cell in {home.root} (process {pid})")
         await _end_supervisor(home, pid)
     for service in EVERY_SERVICE:
         await _end_service(home, service)
     try:
-        lock = FileLock(supervisor_lock(home))  # so that nobody starts the cell meanwhile
+        lock = FileLock(supervisor_lock(home))  # so that nobody starts the cell now
     except LockHeldError as error:
-        raise StartError(f"process {error.pid} has started the cell again meanwhile") from None
+        raise StartError(f"process {error.pid} has started the cell again in the meantime") from None
     try:
         ended_in_order = pid is not None and not cell_file(home).exists()
         if not ended_in_order or runners(home):
@@ -51,7 +51,7 @@ async def down(home: Home, say: Say) -> None:
         cell_file(home).unlink(missing_ok=True)
     finally:
         lock.release()
-    say(f"nothing of {home.root} is running")
+    say(f"no process of {home.root} is running")
 
 
 async def end_agents(home: Home, grace_s: float) -> None:
@@ -62,35 +62,35 @@ async def end_agents(home: Home, grace_s: float) -> None:
     if (home.root / EXECUTION / "execution.db").exists():
         reading, writing = os.pipe()
         try:
-            plan = _execution_alone(home)
+            plan = _plan_of_execution_service(home)
             process = await ServiceProcess.start(plan, EXECUTION, reading)
             try:
-                await _serving(plan, process)
+                await _wait_until_serving(plan, process)
                 await Agents(plan.addresses[EXECUTION], home.cell_token()).end_all(grace_s)
             except ServiceError as error:
-                raise StartError(f"agents may be left: {error.message}") from error
+                raise StartError(f"agents may still be running: {error.message}") from error
             finally:
                 await process.stop()
         finally:
             os.close(reading)
             os.close(writing)
     if not await _within(_KILLED_WITHIN_S, lambda: not runners(home)):
-        raise StartError(f"runners do not end: processes {', '.join(map(str, runners(home)))}")
+        raise StartError(f"these runner processes do not end: {', '.join(map(str, runners(home)))}")
 
 
 def runners(home: Home) -> list[int]:
-    """Return the processes that run, or wait to run, an execution of this data directory."""
-    ours = b"BOATYARD_HOME=" + os.fsencode(home.root)
-    found = []
+    """Return the ids of processes that run, or wait to run, an execution of this data directory."""
+    home_variable = b"BOATYARD_HOME=" + os.fsencode(home.root)
+    pids = []
     for directory in Path("/proc").iterdir():
-        with suppress(OSError):  # it has ended meanwhile, or is somebody else's
+        with suppress(OSError):  # it has ended in the meantime, or is another user's
             if (
                 directory.name.isdigit()
                 and b"services.execution.runner" in (directory / "cmdline").read_bytes().split(b"\0")
-                and ours in (directory / "environ").read_bytes().split(b"\0")
+                and home_variable in (directory / "environ").read_bytes().split(b"\0")
             ):
-                found.append(int(directory.name))
-    return found
+                pids.append(int(directory.name))
+    return pids
 
 
 async def _end_supervisor(home: Home, pid: int) -> None:
@@ -118,21 +118,23 @@ async def _end_service(home: Home, service: str) -> None:
         raise StartError(f"{service} (process {pid}) does not end")
 
 
-def _execution_alone(home: Home) -> CellPlan:
+def _plan_of_execution_service(home: Home) -> CellPlan:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     settings = {"BOATYARD_HOME": str(home.root), "BOATYARD_EXECUTION_LISTEN": address}
     return CellPlan(home, {EXECUTION: address}, {**os.environ, **settings})
 
 
-async def _serving(plan: CellPlan, process: ServiceProcess) -> None:
+async def _wait_until_serving(plan: CellPlan, process: ServiceProcess) -> None:
     serving = asyncio.create_task(wait_until_serving(plan.addresses[EXECUTION]))
     ended = asyncio.create_task(process.wait())
     try:
         await asyncio.wait({serving, ended}, timeout=_SERVING_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
             log = plan.log_file(EXECUTION)
-            raise StartError(f"agents may be left, for the execution service does not start; {log}:\n{log_tail(log)}")
+            raise StartError(
+                f"agents may still be running: the execution service does not start; {log}:\n{log_tail(log)}"
+            )
     finally:
         for task in (serving, ended):
             task.cancel()

@@ -17,7 +17,7 @@ FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 GIVE_UP_AFTER = 8
 WELL_AFTER_S = 30.0
-"""How long a service must run before its earlier deaths no longer count."""
+"""How long a service must run until its earlier deaths no longer count."""
 
 
 class ServiceKeeper:
@@ -44,10 +44,10 @@ class ServiceKeeper:
                 return
             deaths = 1 if time.monotonic() - began > WELL_AFTER_S else deaths + 1
             if (is_first and code == EXIT_CANNOT_START) or deaths >= GIVE_UP_AFTER:
-                raise StartError(self._epitaph(code))
+                raise StartError(self._failure(code))
             is_first = False
             delay = min(FIRST_DELAY_S * 2 ** (deaths - 1), LONGEST_DELAY_S)
-            self._say(f"{self._service} ended ({_cause(code)}); starting it again in {delay:g} s")
+            self._say(f"{self._service} ended ({_cause(code)}); restarting it in {delay:g} s")
             await asyncio.sleep(delay)
 
     async def stop(self) -> None:
@@ -60,15 +60,19 @@ class ServiceKeeper:
         try:
             self._process = await ServiceProcess.start(self._cell, self._service, self._lifeline)
         except LockHeldError as error:
-            raise StartError(f"an earlier {self._service} (process {error.pid}) is still running: kill it") from None
+            raise StartError(
+                f"an earlier {self._service} service (process {error.pid}) is still running: kill it"
+            ) from None
         if self._stopping:  # `stop` was called while it was being started
             await self._process.stop()
         return await self._process.wait()
 
-    def _epitaph(self, code: int) -> str:
+    def _failure(self, code: int) -> str:
         log = self._cell.log_file(self._service)
-        last_words = log_tail(log).splitlines()[-10:]
-        return "\n  ".join([f"{self._service} does not start ({_cause(code)}); its log, {log}, ends so:", *last_words])
+        last_lines = log_tail(log).splitlines()[-10:]
+        return "\n  ".join(
+            [f"{self._service} does not start ({_cause(code)}); the end of its log, {log}:", *last_lines]
+        )
 
 
 def _cause(code: int) -> str:

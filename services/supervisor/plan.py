@@ -15,7 +15,7 @@ COORDINATOR = "coordinator"
 NODE_SERVICES = (WORKSPACE, GIT, EXECUTION)
 SERVICES = (*NODE_SERVICES, GATEWAY)
 EVERY_SERVICE = (*SERVICES, COORDINATOR)
-"""What may run in a data directory; a cell has a gateway or a coordinator."""
+"""All services that may run in a data directory; a cell has either a gateway or a coordinator."""
 
 DEFAULT_PORT_BASE = 7460
 _OFFSETS = {GATEWAY: 0, WORKSPACE: 1, GIT: 2, EXECUTION: 3, COORDINATOR: 4, HTTP: 20}
@@ -54,19 +54,19 @@ class CellPlan:
 
 
 def plan(home: Home, port_base: int | None, environment: Mapping[str, str], *, driver: str = GATEWAY) -> CellPlan:
-    """Plan a cell. `port_base` moves all addresses; without it, settings may move single ones.
+    """Plan a cell. `port_base` moves all addresses; without it, settings may move individual ones.
 
-    Raises StartError for a base without room for all ports.
+    Raises StartError when not all ports fit above the base.
     """
     if port_base is not None and not 1024 <= port_base <= _HIGHEST_BASE:
         raise StartError(f"--port-base must be from 1024 to {_HIGHEST_BASE}, not {port_base}")
-    served = (*NODE_SERVICES, GATEWAY, HTTP) if driver == GATEWAY else (*NODE_SERVICES, driver)
-    addresses = {service: _address(service, port_base, environment) for service in served}
+    services = (*NODE_SERVICES, GATEWAY, HTTP) if driver == GATEWAY else (*NODE_SERVICES, driver)
+    addresses = {service: _address(service, port_base, environment) for service in services}
     settings = {
         "BOATYARD_HOME": str(home.root),
         **{_listen_variable(service): address for service, address in addresses.items()},
         **{f"BOATYARD_{driver.upper()}_{service.upper()}_ADDRESS": addresses[service] for service in NODE_SERVICES},
-        # On one's own machine local remotes are useful; a service that is started by hand allows none.
+        # Local remotes are useful on one's own machine; a service that is started by hand allows none.
         "BOATYARD_GIT_FILE_ROOTS": environment.get("BOATYARD_GIT_FILE_ROOTS", "/"),
     }
     return CellPlan(home, addresses, {**environment, **settings}, driver)
@@ -88,7 +88,7 @@ def _listen_variable(service: str) -> str:
 
 
 def gateway_tls(environment: Mapping[str, str]) -> ClientTls | None:
-    """Read BOATYARD_GATEWAY_CA and the variables beside it; None without a CA: then calls are unencrypted."""
+    """Read BOATYARD_GATEWAY_CA and the related variables; None without a CA, which means unencrypted calls."""
     ca, certificate, key, server_name = (
         environment.get(f"BOATYARD_GATEWAY_{name}", "")
         for name in ("CA", "CLIENT_CERTIFICATE", "CLIENT_KEY", "SERVER_NAME")
@@ -114,9 +114,9 @@ def cell_file(home: Home) -> Path:
 def write_cell_file(cell: CellPlan) -> None:
     """Write the addresses for the command line."""
     path = cell_file(cell.home)
-    aside = path.with_suffix(".new")
-    aside.write_text(json.dumps({"addresses": dict(cell.addresses), "pid": os.getpid()}) + "\n")
-    aside.rename(path)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps({"addresses": dict(cell.addresses), "pid": os.getpid()}) + "\n")
+    temporary.rename(path)
 
 
 def read_cell_addresses(home: Home) -> Mapping[str, str]:

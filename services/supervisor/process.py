@@ -1,6 +1,6 @@
-"""One service as a process, with an environment that has no secrets of other services.
+"""One service as a process, whose environment has no secrets of other services.
 
-A service that is broken into, or whose memory or /proc somebody reads, then only reveals its own.
+If a service is broken into, or its memory or /proc is read, it reveals only its own secrets.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from services.supervisor.plan import COORDINATOR, EVERY_SERVICE, EXECUTION, GATE
 LOG_BYTES = 16 << 20
 _TAIL_BYTES = 4096
 _DRAIN_S = 15.0
-"""A service drains for 5 s; one that takes much longer hangs, and is killed."""
+"""A service drains for 5 s; one that takes much longer is hanging, and is killed."""
 
 _OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
     # The database holds tokens of remotes and keys of webhooks.
@@ -31,7 +31,7 @@ _OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
     # A model's name is no secret: the gateway uses it for jobs that name none.
     "ANTHROPIC_MODEL": (GATEWAY, EXECUTION),
 }
-# The first prefix that matches; a service's own settings may hold secrets too.
+# The first prefix that matches counts. A service's own settings may hold secrets too.
 _OWNERS_OF_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "ANTHROPIC_": (EXECUTION,),
     **{f"BOATYARD_{service.upper()}_": (service,) for service in EVERY_SERVICE},
@@ -80,7 +80,7 @@ class ServiceProcess:
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """Stop it with SIGTERM, which drains it; kill it when it does not end."""
+        """Stop the service with SIGTERM, which drains it; kill it when it does not end."""
         self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(_DRAIN_S):
@@ -95,7 +95,7 @@ class ServiceProcess:
 
 
 def environment_of(service: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return a service's part of an environment: its own variables, and those of nobody, such as PATH."""
+    """Return a service's part of an environment: its own variables, and those that no service owns, such as PATH."""
     return {name: value for name, value in environment.items() if service in _owners(name)}
 
 

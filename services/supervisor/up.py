@@ -41,10 +41,10 @@ async def up(plan: CellPlan, announce: Callable[[], None], say: Say) -> None:
     commands = SupervisorCommands()
     for folder in ("run", "logs"):
         plan.home.directory(folder)
-    mend = "`boatyard down` ends it, and BOATYARD_HOME names another data directory"
+    advice = "stop it with `boatyard down`, or set BOATYARD_HOME to another data directory"
     with (
         commands.from_signals(),
-        single_instance(supervisor_lock(plan.home), f"runs the cell in {plan.home.root}", mend),
+        single_instance(supervisor_lock(plan.home), f"runs the cell in {plan.home.root}", advice),
     ):
         await _wait_for_predecessors(plan, commands, say)
         plan.home.cell_token()  # before four processes need it at once
@@ -71,16 +71,18 @@ class _Cell:
             keepers = {
                 service: ServiceKeeper(self._plan, service, lifeline, self._say) for service in self._plan.services
             }
-            async with _running([keeper.run() for keeper in keepers.values()]) as kept:
+            async with _running([keeper.run() for keeper in keepers.values()]) as keeper_tasks:
                 try:
-                    await self._until_told(kept)
+                    await self._until_stopped(keeper_tasks)
                 finally:
                     await self._stop(keepers)
 
-    async def _until_told(self, kept: set[asyncio.Task[object]]) -> None:
+    async def _until_stopped(self, keeper_tasks: set[asyncio.Task[object]]) -> None:
         """Wait for the command to stop. Raises StartError when a service cannot be kept alive."""
-        async with _running([self._announce_when_serving(), self._bound_logs(), self._commands.stop.wait()]) as ours:
-            pending = kept | ours
+        async with _running(
+            [self._announce_when_serving(), self._bound_logs(), self._commands.stop.wait()]
+        ) as own_tasks:
+            pending = keeper_tasks | own_tasks
             while not self._commands.stop.is_set():
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -97,7 +99,7 @@ class _Cell:
                 )
         except TimeoutError:
             logs = self._plan.log_file(self._plan.driver).parent
-            raise StartError(f"not every service was SERVING within {_STARTED_WITHIN_S:g} s: see {logs}") from None
+            raise StartError(f"not all services were SERVING within {_STARTED_WITHIN_S:g} s: see {logs}") from None
         write_cell_file(self._plan)
         self._announce()
 
@@ -108,31 +110,31 @@ class _Cell:
                 await asyncio.to_thread(bound_log, self._plan.log_file(service))
 
     async def _stop(self, keepers: dict[str, ServiceKeeper]) -> None:
-        await self._say_what_becomes_of_agents()
+        await self._announce_stop()
         await keepers[self._plan.driver].stop()  # first, because it might start another agent
         if self._commands.end_agents.is_set():
             await self._end_agents()
         await asyncio.gather(*(keeper.stop() for keeper in keepers.values()))
         cell_file(self._plan.home).unlink(missing_ok=True)
 
-    async def _say_what_becomes_of_agents(self) -> None:
+    async def _announce_stop(self) -> None:
         try:
             count = len(await self._agents.alive())
         except ServiceError:  # the service has stopped, or was not there yet
             self._say("stopping")
             return
         if not count:
-            self._say("stopping; no agent is running")
+            self._say("stopping; no agents are running")
         elif self._commands.end_agents.is_set():
             self._say(f"stopping, and ending {agents(count)}")
         else:
-            left, them = ("is left running", "it") if count == 1 else ("are left running", "them")
+            are_left, them = ("is left running", "it") if count == 1 else ("are left running", "them")
             self._say(
-                f"stopping; {agents(count)} {left}: `{self._plan.command}` goes on with {them},"
+                f"stopping; {agents(count)} {are_left}: `{self._plan.command}` continues with {them},"
                 f" `boatyard down` ends {them}"
             )
             if self._commands.by_hand:
-                self._say(f"Ctrl-C again within {_SECOND_CTRL_C_WITHIN_S:g} s ends {them} now")
+                self._say(f"press Ctrl-C again within {_SECOND_CTRL_C_WITHIN_S:g} s to end {them} now")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_SECOND_CTRL_C_WITHIN_S):
                         await self._commands.end_agents.wait()
@@ -141,7 +143,7 @@ class _Cell:
         try:
             count = await self._agents.end_all(AGENT_GRACE_S)
         except ServiceError as error:
-            self._say(f"agents may be left ({error.message}): `boatyard down` ends them")
+            self._say(f"agents may still be running ({error.message}): `boatyard down` ends them")
             return
         self._commands.end_agents.clear()
         if count:
@@ -149,28 +151,28 @@ class _Cell:
 
 
 def agents(count: int) -> str:
-    """Say how many."""
+    """Return a count of agents in words."""
     return "1 agent" if count == 1 else f"{count} agents"
 
 
 async def _wait_for_predecessors(plan: CellPlan, commands: SupervisorCommands, say: Say) -> None:
     """Wait until the services of a killed supervisor have drained, and check that the ports are free."""
     deadline = asyncio.get_running_loop().time() + _PREDECESSOR_GONE_WITHIN_S
-    said = False
+    is_announced = False
     while held := [service for service in EVERY_SERVICE if is_held(service_lock(plan.home, service))]:
         if asyncio.get_running_loop().time() > deadline:
-            raise StartError(f"{', '.join(held)} of an earlier run does not end: `boatyard down` ends it")
+            raise StartError(f"services of an earlier run do not end ({', '.join(held)}): `boatyard down` ends them")
         if commands.stop.is_set():
             return
-        if not said:
+        if not is_announced:
             say("waiting for the services of an earlier run to end")
-            said = True
+            is_announced = True
         await asyncio.sleep(_PAUSE_S)
     for service, address in plan.addresses.items():
         if not _is_free(address):
             raise StartError(
                 f"another program listens on {address}, the address of {service}:"
-                f" `{plan.command} --port-base N` moves all addresses"
+                f" `{plan.command} --port-base N` uses other ports"
             )
 
 
@@ -188,7 +190,7 @@ def _is_free(address: str) -> bool:
 
 @contextmanager
 def _lifeline() -> Iterator[int]:
-    """Give the reading end of a pipe whose other end closes when this process ends, however it ends."""
+    """Yield the reading end of a pipe whose other end closes when this process ends, however it ends."""
     reading, writing = os.pipe()
     try:
         yield reading
@@ -199,7 +201,7 @@ def _lifeline() -> Iterator[int]:
 
 @asynccontextmanager
 async def _running(work: list[Coroutine[None, None, object]]) -> AsyncIterator[set[asyncio.Task[object]]]:
-    """Run tasks in the background of what is inside; cancel those that are left at the end."""
+    """Run tasks in the background while inside; cancel those that are still running at the end."""
     tasks = {asyncio.create_task(coroutine) for coroutine in work}
     try:
         yield tasks

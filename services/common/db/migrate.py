@@ -24,7 +24,7 @@ from services.common.db.bounded import unhurried
 from services.common.errors import StartError
 
 _LOCK = 0x626F6174  # any number, the same for all
-_FAULTS_TOLD = 5
+_FAULTS_SHOWN = 5
 
 
 async def migrate(engine: AsyncEngine, package: str) -> None:
@@ -119,9 +119,9 @@ def _stuck(url: URL, version: str, newest: str, error: DBAPIError) -> str:
 
 
 def _odd(url: URL, version: str, faults: list[str]) -> str:
-    more = f"; and {len(faults) - _FAULTS_TOLD} more" if len(faults) > _FAULTS_TOLD else ""
-    told = "; ".join(faults[:_FAULTS_TOLD])
-    return f"{_name(url)} is called schema version {version}, and is not: {told}{more}. {_mend(url)}"
+    more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+    shown = "; ".join(faults[:_FAULTS_SHOWN])
+    return f"{_name(url)} is called schema version {version}, and is not: {shown}{more}. {_mend(url)}"
 
 
 def _mend(url: URL) -> str:

@@ -44,31 +44,31 @@ def faults(connection: Connection, metadata: MetaData) -> list[str]:
     that `metadata` does not know are ignored.
     """
     dialect = connection.dialect
-    found: dict[str, dict[str, _Shape]] = {}
+    actual: dict[str, dict[str, _Shape]] = {}
     for table, column, kind, is_nullable, is_key in connection.execute(text(_COLUMNS[dialect.name])):
-        found.setdefault(table, {})[column] = _Shape(kind.lower(), bool(is_nullable), bool(is_key))
+        actual.setdefault(table, {})[column] = _Shape(kind.lower(), bool(is_nullable), bool(is_key))
     indexes = set(connection.execute(text(_INDEXES[dialect.name])).scalars())
     return [
         fault
         for table in metadata.sorted_tables
         for fault in (
-            *_column_faults(table, found.get(table.name), dialect),
+            *_column_faults(table, actual.get(table.name), dialect),
             *(f"there is no index {index.name}" for index in table.indexes if index.name not in indexes),
         )
     ]
 
 
-def _column_faults(table: Table, found: Mapping[str, _Shape] | None, dialect: Dialect) -> Iterator[str]:
-    if found is None:
+def _column_faults(table: Table, actual: Mapping[str, _Shape] | None, dialect: Dialect) -> Iterator[str]:
+    if actual is None:
         yield f"there is no table {table.name}"
         return
     for column in table.columns:
-        there, wanted = found.get(column.name), _shape(column, dialect)
-        if there is None:
+        shape, expected = actual.get(column.name), _shape(column, dialect)
+        if shape is None:
             yield f"the table {table.name} has no column {column.name}"
-        elif there != wanted:
-            yield f"{table.name}.{column.name} is {there}, not {wanted}"
-    for name in sorted(found.keys() - table.columns.keys()):
+        elif shape != expected:
+            yield f"{table.name}.{column.name} is {shape}, not {expected}"
+    for name in sorted(actual.keys() - table.columns.keys()):
         yield f"the table {table.name} has a column {name} that it should not have"
 
 

@@ -52,14 +52,14 @@ class Meters:
 
     async def read(self) -> list[Metric]:
         """Return every metric as it is now, except those whose source fails."""
-        looked_up = [metric for found in await asyncio.gather(*map(self._ask, self._sources)) for metric in found]
+        looked_up = [metric for metrics in await asyncio.gather(*map(self._ask, self._sources)) for metric in metrics]
         return [*map(_without_times, self.registry.collect()), *looked_up]
 
     async def _ask(self, source: Source) -> Iterable[Metric]:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 return await source()
-        except Exception as error:  # noqa: BLE001 - what one source meets takes nothing from the others
+        except Exception as error:  # noqa: BLE001 - one source's failure must not hide the metrics of others
             log.warning("some metrics cannot be looked up", error=str(error) or type(error).__name__)
             self._failed.inc()
             return ()
@@ -67,11 +67,11 @@ class Meters:
 
 def merged(metrics: Iterable[Metric]) -> list[Metric]:
     """Group metrics by name, as Prometheus requires."""
-    found: dict[str, Metric] = {}
+    by_name: dict[str, Metric] = {}
     for metric in metrics:
-        heading = found.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
-        heading.samples.extend(metric.samples)
-    return list(found.values())
+        family = by_name.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+        family.samples.extend(metric.samples)
+    return list(by_name.values())
 
 
 def _without_times(metric: Metric) -> Metric:

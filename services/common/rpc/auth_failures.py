@@ -87,10 +87,10 @@ def address_of(peer: str) -> str:
 
     For ipv4:127.0.0.1:40312 it is 127.0.0.1, for ipv6:%5B2001:db8::1%5D:40312 2001:db8::/64; unix sockets are one.
     """
-    kind, _, place = unquote(peer).partition(":")
+    kind, _, rest = unquote(peer).partition(":")
     if kind not in {"ipv4", "ipv6"}:
         return kind
-    host = place.rpartition(":")[0].strip("[]").partition("%")[0]
+    host = rest.rpartition(":")[0].strip("[]").partition("%")[0]
     try:
         address = ip_address(host)
     except ValueError:

@@ -63,8 +63,8 @@ def layers(authenticator: Authenticator, unary_limit_seconds: float, around: Seq
 @asynccontextmanager
 async def with_request_id(call: RpcCall) -> AsyncIterator[None]:
     """Use the caller's request id or make one; add it to the logs, and return it in the trailing metadata."""
-    given = call.text(REQUEST_ID_METADATA_KEY)
-    call.request_id = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    sent = call.text(REQUEST_ID_METADATA_KEY)
+    call.request_id = sent if sent and _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
     structlog.contextvars.bind_contextvars(**{REQUEST_ID: call.request_id})
     call.context.set_trailing_metadata(((REQUEST_ID_METADATA_KEY, call.request_id),))
     yield

@@ -149,12 +149,12 @@ def _described(error: grpc.aio.AioRpcError) -> status_pb2.Status:
         return status_pb2.Status()
 
 
-def _detail(described: status_pb2.Status, wanted: _Detail) -> _Detail:
-    """Return the detail of this type, or `wanted` as it is: empty."""
+def _detail(described: status_pb2.Status, empty: _Detail) -> _Detail:
+    """Fill `empty` with the detail of its type, if there is one, and return it."""
     for packed in described.details:
-        if packed.Unpack(wanted):
+        if packed.Unpack(empty):
             break
-    return wanted
+    return empty
 
 
 def _retry_after(described: status_pb2.Status) -> float | None:

@@ -104,7 +104,7 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
     assert cell.process.wait(timeout=30) == 0
     assert cell.process.stdout
     assert cell.process.stdout.read() == b""  # one line, and nothing more
-    assert "gateway ended (signal 9); starting it again" in complaints(cell)
+    assert "gateway ended (signal 9); restarting it" in complaints(cell)
     assert services_of(cell) == []
     assert not any(listens(cell, service) for service in SERVICES)
     assert attempt(cell, "ps").returncode == 4

@@ -40,5 +40,5 @@ def test_it_listens_anywhere_with_tls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_coordinator_shows_its_token_to_nobody_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOATYARD_COORDINATOR_UPSTREAM", "127.0.0.1:1,10.0.0.1:7460")
-    with pytest.raises(StartError, match=r"BOATYARD_COORDINATOR_UPSTREAM_CA: is required, for 10\.0\.0\.1:7460"):
+    with pytest.raises(StartError, match=r"BOATYARD_COORDINATOR_UPSTREAM_CA: is required, because 10\.0\.0\.1:7460"):
         load_settings(CoordinatorSettings)
