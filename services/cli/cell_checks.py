@@ -21,7 +21,7 @@ from services.common.errors import ServiceError
 from services.common.rpc.channel import open_channel
 
 _TIMEOUT_S = 5.0
-_MEND_DATABASE = (
+_DATABASE_FIX = (
     "bring all cells of this database to the same version of Boatyard, or restore an earlier copy of the database"
 )
 _OPTIONAL = ("container",)
@@ -91,7 +91,7 @@ def database() -> Iterator[Finding]:
         return
     of_schema = f"schema version {state.schema_version}"
     if state.schema_faults:
-        yield Finding("database", FAIL, f"{of_schema}: {'; '.join(state.schema_faults)}", _MEND_DATABASE)
+        yield Finding("database", FAIL, f"{of_schema}: {'; '.join(state.schema_faults)}", _DATABASE_FIX)
         return
     latency = state.latency.ToTimedelta().total_seconds() * 1000
     answers = f"answers in {latency:.1f} ms"

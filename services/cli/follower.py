@@ -127,6 +127,5 @@ def _waiting_text(job: job_pb2.Job) -> str | None:
     if job.state == job_pb2.Job.STATE_AWAITING_APPROVAL:
         return "waiting for a person"
     running = [record.name for record in job.timeline if record.state == job_pb2.StageRecord.STATE_RUNNING]
-    return (
-        running[-1] if running and _STAGES_WITH_OUTPUT.isdisjoint(name.partition("-")[0] for name in running) else None
-    )
+    may_write = any(name.partition("-")[0] in _STAGES_WITH_OUTPUT for name in running)
+    return running[-1] if running and not may_write else None

@@ -23,7 +23,9 @@ _FLAGS = (
     Flag("--callback", "callback.url", "The URL of a gRPC server of yours.", "URL"),
     Flag("--token", "callback.token", "The callback's token (default: one is made, and printed).", "@FILE|TEXT"),
     Flag("--order", "order", "Hooks with a lower number are called first (default: 0).", "N"),
-    Flag("--timeout", "timeout", "Seconds that the command, or each call of the server, may take (default: 30).", "S"),
+    Flag(
+        "--timeout", "timeout", "Seconds that the command, or each try to call the server, may take (default: 30).", "S"
+    ),
     Flag(
         "--on-failure",
         "failure_policy",
@@ -42,7 +44,7 @@ _COLUMNS = ("HOOK", "WHEN", "FOR", "ORDER", "ON FAILURE", "AGE", "CALLS")
 
 @click.group("hook", short_help="Manage hooks.")
 def command() -> None:
-    """Manage hooks: commands and servers that are called before, after and between the stages of jobs.
+    """Manage hooks: commands and servers that are called before and after jobs, around their stages, and when they fail.
 
     Every command takes --json.
     """

@@ -160,7 +160,7 @@ async def _follow(gateway: Gateway, screen: Screen, job: job_pb2.Job, *, wait: b
         ended = await Follower(gateway, screen, as_json=as_json).to_end(job.job_id, wait=wait)
     except (asyncio.CancelledError, ServiceError):
         screen.say(
-            f"the job continues without this command: `boatyard logs -f {job.job_id}` follows it again,"
+            f"stopped following; the job continues: `boatyard logs -f {job.job_id}` follows it again,"
             f" `boatyard cancel {job.job_id}` cancels it",
             style="yellow",
         )
