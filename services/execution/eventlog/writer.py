@@ -47,9 +47,8 @@ class EventWriter:
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, MAGIC, 0)
         with EventReader(self._path, verify=True) as reader:
-            with contextlib.suppress(
-                DamagedRecordError
-            ):  # after a loss of power there may be more than a torn record at the end
+            # After a loss of power there may be more than a torn record at the end.
+            with contextlib.suppress(DamagedRecordError):
                 while records := reader.read():
                     self.last_sequence = records[-1].sequence
                     self.output_bytes += sum(

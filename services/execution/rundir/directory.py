@@ -124,7 +124,7 @@ class RunDirectory:
             return None
 
     def lives(self) -> int:
-        """Return how many runners have begun this run; 0 for an engine that cannot continue for a lost runner."""
+        """Return how many runners have begun this run; 0 if its engine cannot continue for a lost runner."""
         try:
             return int(self._lives.read_text())
         except FileNotFoundError:

@@ -16,7 +16,7 @@ from services.sandbox.spec import AllowList, Container, Limits, Mount, MountAcce
 
 FORMAT = 1
 
-# The engines of plans that name none: before plans named engines there were two, and only one had a task.
+# The engines of plans that name none: such plans are from a time when only one engine had a task.
 _ENGINE_WITH_TASK, _ENGINE_WITHOUT = "anthropic", "command"
 
 _T = TypeVar("_T")
