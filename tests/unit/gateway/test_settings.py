@@ -13,7 +13,7 @@ TLS = {"TLS_CERTIFICATE": "/server.pem", "TLS_KEY": "/server.key", "CA": "/ca.pe
 @pytest.mark.parametrize(
     ("told", "complaint"),
     [
-        ({"LISTEN": "0.0.0.0:7460"}, "BOATYARD_GATEWAY_LISTEN: must be a loopback address, or"),
+        ({"LISTEN": "0.0.0.0:7460"}, "BOATYARD_GATEWAY_LISTEN: must be a loopback address unless"),
         ({"LISTEN": "[::]:7460", "CA": "/ca.pem"}, "tokens would travel in the clear"),
         ({"TLS_CERTIFICATE": "/server.pem", "CA": "/ca.pem"}, "BOATYARD_GATEWAY_TLS_KEY go together"),
         ({**TLS, "CA": ""}, "BOATYARD_GATEWAY_CA: is required with TLS"),
