@@ -44,7 +44,7 @@ async def test_waiters_and_drivers_of_another_gateway_are_woken(postgres_url: st
         async with asyncio.timeout(LONG):
             await poked.wait()
         poked.clear()
-        job_id = (await here.admit()).order.job_id
+        job_id = (await here.admit()).spec.job_id
         await woken(there.notifier, job_id, here.store.cancel_job(job_id))
         await woken(there.notifier, ALL, here.admit())
 

@@ -14,7 +14,7 @@ _MAX_BYTES: Final = 3 << 20  # of a message's 4 MiB, for what may be left out
 
 def context_to_proto(context: WorkContext) -> pb.GetWorkContextResponse:
     """Write all that is needed to do a job."""
-    order = context.view.order
+    order = context.view.spec
     job = job_to_proto(context.view)
     answer = pb.GetWorkContextResponse(
         project=project_to_proto(context.project),

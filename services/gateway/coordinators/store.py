@@ -108,7 +108,7 @@ class CoordinatorStore:
             if row.state != JobState.RUNNING:
                 raise lost(held, row.fence)
             view = await job_view(connection, held.job_id)
-            order = view.order
+            order = view.spec
             work_item, related = None, []
             if order.work_item_id:
                 work_item = await WORK_ITEMS.made(connection, order.work_item_id)

@@ -88,7 +88,7 @@ class JobStore:
         async with self._engine.begin() as connection:
             rows = (await connection.execute(select(jobs).where(jobs.c.job_id.in_(job_ids)))).all()
             views = await job_views(connection, rows, brief=True)
-        by_id = {view.order.job_id: view for view in views}
+        by_id = {view.spec.job_id: view for view in views}
         return [by_id[job_id] for job_id in job_ids if job_id in by_id]
 
     async def summaries(self, filters: JobFilter, since: int | None) -> tuple[int, dict[str, JobSummary]]:
@@ -194,7 +194,7 @@ class JobStore:
         row = await job_row(connection, job_id, locked=True)
         state = JobState(row.state)
         if not state.is_final and not row.cancel_requested:
-            # A job that waits for an answer wakes now, so that its cell ends what it has of it.
+            # A job that waits for an answer wakes now, so that its cell ends what it still has there.
             this_job = update(jobs).where(jobs.c.job_id == job_id)
             await connection.execute(this_job.values(cancel_requested=True, wake_time=now(), revision=row.revision + 1))
         if state is JobState.PENDING:
@@ -204,7 +204,7 @@ class JobStore:
 
 def job_key(view: JobView) -> tuple[int, str]:
     """Return the key by which pages of jobs are ordered."""
-    return microseconds(view.create_time), view.order.job_id
+    return microseconds(view.create_time), view.spec.job_id
 
 
 def execution_key(view: ExecutionView) -> tuple[int, str]:

@@ -71,8 +71,8 @@ def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
     """Write a job; `brief`, as in lists, cuts long texts."""
     last_execution = view.executions[-1]
     return pb.Job(
-        job_id=view.order.job_id,
-        spec=_spec_to_proto(_brief_spec(view.order) if brief else view.order),
+        job_id=view.spec.job_id,
+        spec=_spec_to_proto(_brief_spec(view.spec) if brief else view.spec),
         state=_STATE_NUMBERS[view.state],
         reason=view.reason,
         message=view.message,

@@ -53,4 +53,4 @@ class WorkItemJobs:
             template_id=item.template_id,
             work_item_id=work_item_id,
         )
-        return (await self._admission.admit(submission, key)).order.job_id
+        return (await self._admission.admit(submission, key)).spec.job_id

@@ -106,7 +106,7 @@ def _job_view(
     checkpoints: Iterable[Checkpoint],
 ) -> JobView:
     return JobView(
-        order=load(JobSpec, row.definition),
+        spec=load(JobSpec, row.definition),
         state=JobState(row.state),
         reason=row.reason,
         message=row.message,

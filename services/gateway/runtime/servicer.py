@@ -39,7 +39,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
         """See the contract."""
         view = await self._admission.admit(*wire.submission_from_proto(request))
-        return pb.ExecuteResponse(execution_id=view.executions[0].execution_id, job_id=view.order.job_id)
+        return pb.ExecuteResponse(execution_id=view.executions[0].execution_id, job_id=view.spec.job_id)
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
         """See the contract."""

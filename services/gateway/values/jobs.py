@@ -50,7 +50,7 @@ class ExecutionView:
 class JobView:
     """A job. `executions` are those of its agents, oldest first; `timeline` and `checkpoints` are empty in lists."""
 
-    order: JobSpec
+    spec: JobSpec
     state: JobState
     reason: str
     message: str
