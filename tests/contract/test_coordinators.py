@@ -73,7 +73,7 @@ async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) 
     lease = await claimed(remote)
     local = await book.cell("elsewhere")
     assert remote.lease_seconds == LEASE_SECONDS
-    assert (lease.order, lease.attempt, lease.fence) == (view.order, 1, 1)
+    assert (lease.order, lease.attempt, lease.fence) == (view.spec, 1, 1)
     await remote.begin_stage(lease, "base")
     output = Output(summary="é\0", changes=BYTES, log_tail=b"\x80")
     note = ExecutionNote(lease.execution_id, Purpose.AGENT, "ws-1", ExecutionState.RUNNING, output=output)

@@ -93,7 +93,7 @@ async def ended(book: Books, job_id: str) -> JobView:
 
 async def admit(book: Books, command: str, **policy: Any) -> str:
     view = await book.admit(agent=AgentSettings(command=command), policy=JobPolicySettings(**policy))
-    return view.order.job_id
+    return view.spec.job_id
 
 
 @pytest.mark.slow
