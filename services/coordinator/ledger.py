@@ -91,12 +91,12 @@ class RemoteLedger:
             coordinator_id=self._coordinator_id, leases=map(wire.lease_to_proto, leases)
         )
         # When it takes longer than the pause between heartbeats, it is better repeated at another gateway.
-        patience = min(_CALL_SECONDS, self._lease_seconds / 3)
-        answer = await self._upstream.ask(lambda stubs: stubs.coordinator.RenewLease(request, timeout=patience))
+        timeout = min(_CALL_SECONDS, self._lease_seconds / 3)
+        answer = await self._upstream.ask(lambda stubs: stubs.coordinator.RenewLease(request, timeout=timeout))
         self._lease_seconds = wire.seconds_from_proto(answer.lease_duration)
         return wire.beat_from_proto(answer)
 
-    async def surroundings(self, lease: Lease) -> JobContext:
+    async def job_context(self, lease: Lease) -> JobContext:
         request = ledger_pb2.ReadSurroundingsRequest(holder=self._holder(lease))
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadSurroundings(request, timeout=_CALL_SECONDS))
         return unpack(JobContext, answer.surroundings)

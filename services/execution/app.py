@@ -84,7 +84,7 @@ async def _main() -> None:
         background = {
             "retention": Retention(executions, runs, limits).run_retention(settings.sweep_seconds),
             "containers": _remove_containers(runs, settings.sweep_seconds),
-            "fences": fences.forget_in_time(),
+            "fences": fences.run_retention(),
         }
         await stack.enter_async_context(program.background_tasks(background))
         provided = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings.container_engine)))

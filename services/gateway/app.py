@@ -174,10 +174,12 @@ def _driver_tasks(
 ) -> dict[str, BackgroundTask]:
     """Return the loops that run jobs, and that end on this machine what other cells have taken over."""
     webhooks = Webhooks(settings.webhooks_allowed)
-    driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
-    notifier.call_on_work(driver.poke)
-    reaper = OrphanReaper(NodeInventory(nodes), statuses.of, settings.keeping)
-    return {"driver": driver.run(), "orphans": reaper.keep_ended(settings.lease_seconds)}
+    driver = Driver(
+        ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, retention_periods=settings.retention_periods
+    )
+    notifier.call_on_work(driver.wake)
+    reaper = OrphanReaper(NodeInventory(nodes), statuses.of, settings.retention_periods)
+    return {"driver": driver.run(), "orphans": reaper.run(settings.lease_seconds)}
 
 
 def _retention_tasks(

@@ -191,7 +191,7 @@ class GitManager:
         """Remove what has expired, evict, repack and warm, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._retention_loop.run_retention())
-            group.create_task(self._fences.forget_in_time())
+            group.create_task(self._fences.run_retention())
             group.create_task(self.budget.run_eviction())
             group.create_task(self.repacker.run_repacking())
             group.create_task(self.warmer.run_warming())

@@ -36,12 +36,12 @@ JobStatuses = Callable[[Collection[str]], Awaitable[Mapping[str, JobStatus]]]
 class OrphanReaper:
     """Ends the orphans on a machine. It may run twice, and several may run at once."""
 
-    def __init__(self, machine: NodeInventory, standings: JobStatuses, keeping: RetentionPeriods) -> None:
+    def __init__(self, machine: NodeInventory, standings: JobStatuses, retention_periods: RetentionPeriods) -> None:
         self._machine = machine
         self._standings = standings
-        self._keeping = keeping
+        self._retention_periods = retention_periods
 
-    async def keep_ended(self, every_seconds: float) -> None:
+    async def run(self, every_seconds: float) -> None:
         """Look for orphans regularly until cancelled; sooner again while some are still ending."""
         while True:
             found = 0
@@ -79,7 +79,7 @@ class OrphanReaper:
 
     async def _let_go(self, workspace_id: str, standing: JobStatus) -> None:
         """Remove a workspace, or keep it like that of a failed job: it has the only copy of the agent's work."""
-        keep_seconds = 0.0 if standing.retention is Retention.REMOVE else self._keeping.failed
+        keep_seconds = 0.0 if standing.retention is Retention.REMOVE else self._retention_periods.failed
         log.warning("letting go of a workspace whose job goes on elsewhere", workspace_id=workspace_id)
         try:
             await self._machine.close(workspace_id, keep_seconds)

@@ -194,4 +194,4 @@ async def test_a_job_that_is_tried_again_stands_in_the_queue_as_if_it_came_now(b
     await book.admit("waits")
     await Retries(book.engine, book.notifier).retry(again, from_snapshot=False, key=None)
     cell = await book.cell("cell")
-    assert [(await claimed(cell)).order.prompt for _ in range(2)] == ["waits", "again"]
+    assert [(await claimed(cell)).spec.prompt for _ in range(2)] == ["waits", "again"]

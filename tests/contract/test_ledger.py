@@ -44,7 +44,7 @@ async def test_priority_then_age(book: Books) -> None:
     for priority, prompt in wanted:
         await book.admit(prompt, priority=priority)
     cell = await book.cell("cell")
-    taken = [(await claimed(cell)).order.prompt for _ in wanted]
+    taken = [(await claimed(cell)).spec.prompt for _ in wanted]
     assert taken == ["urgent", "urgent too", "first", "second", "idle"]
     assert await cell.claim() is None
 
@@ -52,7 +52,7 @@ async def test_priority_then_age(book: Books) -> None:
 async def test_a_claim_tells_all_there_is_to_know(book: Books) -> None:
     view = await book.admit("Mend it.", labels={"team": "é"})
     lease = await claimed(await book.cell("cell"))
-    assert lease.order == view.spec
+    assert lease.spec == view.spec
     assert (lease.attempt, lease.cancel_requested) == (1, False)
     assert [lease.execution_id] == [execution.execution_id for execution in view.executions]
     job = await book.store.job(lease.job_id)
@@ -79,7 +79,7 @@ async def test_whoever_lost_the_lease_writes_nothing(book: Books) -> None:
         cell.finish(old, SUCCEEDED),
         cell.stages(old),
         cell.execution(old),
-        cell.surroundings(old),
+        cell.job_context(old),
     ):
         with pytest.raises(LeaseLost):
             await late
@@ -138,7 +138,7 @@ async def test_a_restarted_cell_has_its_own_jobs_back_at_once(book: Books) -> No
     await cell.begin_stage(before, "start")
     await book.admit("more urgent", priority=9)
     again, other = await book.cell("cell"), await book.cell("other")
-    assert (await claimed(other)).order.prompt == "more urgent"
+    assert (await claimed(other)).spec.prompt == "more urgent"
     assert await other.claim() is None, "nobody else may have it before the lease has run out"
     lease = await claimed(again)
     assert (lease.job_id, lease.attempt, lease.execution_id) == (before.job_id, 1, before.execution_id)
@@ -151,7 +151,7 @@ async def test_own_jobs_come_before_more_urgent_ones(book: Books) -> None:
     await book.admit("its own")
     await claimed(await book.cell("cell"))
     await book.admit("more urgent", priority=9)
-    assert (await claimed(await book.cell("cell"))).order.prompt == "its own"
+    assert (await claimed(await book.cell("cell"))).spec.prompt == "its own"
 
 
 async def test_a_parked_job_comes_back_to_its_own_cell_when_it_is_awake(book: Books) -> None:

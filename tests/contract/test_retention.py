@@ -60,7 +60,7 @@ async def test_what_lives_is_not_forgotten_however_old_it_is(book: Books) -> Non
     await book.admit("waits")
     await book.admit("is tried again")
     again = await claimed(cell)
-    assert again.order.prompt == "waits"
+    assert again.spec.prompt == "waits"
     await cell.finish(again, Outcome(JobState.FAILED, FAILURE))
     await age(book, again.job_id, 1000)
     await Retries(book.engine, book.notifier).retry(again.job_id, from_snapshot=False, key=None)

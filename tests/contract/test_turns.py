@@ -154,13 +154,13 @@ async def test_a_project_with_a_long_queue_does_not_hold_up_another(book: Books)
         await make_older(book, job.spec.job_id, 600)
     cell = await book.cell("cell")
     leases = [await claimed(cell) for _ in range(4)]
-    assert {lease.order.project_id for lease in leases} == {busy}
+    assert {lease.spec.project_id for lease in leases} == {busy}
     for _ in range(2):
         await book.admit(project_id=small)
     order = []
     for lease in leases:
         await cell.finish(lease, SUCCEEDED)
-        order.append((await claimed(cell)).order.project_id)
+        order.append((await claimed(cell)).spec.project_id)
     assert Counter(order) == {small: 2, busy: 2}
     assert order[:2] == [small, small], "whoever has less comes first, however long the other has waited"
 
@@ -174,7 +174,7 @@ async def test_projects_take_turns_where_there_is_one_place(book: Books) -> None
     order = []
     for _ in range(9):
         lease = await claimed(cell)
-        order.append(lease.order.project_id)
+        order.append(lease.spec.project_id)
         await cell.finish(lease, SUCCEEDED)
     assert [sorted(order[start : start + 3]) for start in (0, 3, 6)] == [sorted(projects)] * 3
 
@@ -184,7 +184,7 @@ async def test_priority_counts_between_projects_too(book: Books) -> None:
     await book.admit("everyday", project_id=first)
     await book.admit("urgent", project_id=second, priority=5)
     cell = await book.cell("cell")
-    assert [lease.order.prompt for lease in await taken(cell)] == ["urgent", "everyday"]
+    assert [lease.spec.prompt for lease in await taken(cell)] == ["urgent", "everyday"]
 
 
 @pytest.mark.slow
@@ -204,7 +204,7 @@ async def test_what_waits_long_overtakes_what_is_more_urgent(
         await set_job(book, job.spec.job_id, turn=turn)
         await make_older(book, job.spec.job_id, waits)
     cell = await book.cell("cell", ageing_seconds=ageing)
-    assert (await claimed(cell)).order.prompt == first
+    assert (await claimed(cell)).spec.prompt == first
 
 
 async def test_what_is_to_begin_later_has_not_waited_till_then(book: Books) -> None:
@@ -214,4 +214,4 @@ async def test_what_is_to_begin_later_has_not_waited_till_then(book: Books) -> N
     await set_job(book, delayed.spec.job_id, wake_time=now() - 1)
     earlier = await book.admit("waiting", project_id=waiting)
     await make_older(book, earlier.spec.job_id, 5)
-    assert (await claimed(await book.cell("cell"))).order.prompt == "waiting"
+    assert (await claimed(await book.cell("cell"))).spec.prompt == "waiting"

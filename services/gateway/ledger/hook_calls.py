@@ -30,7 +30,7 @@ async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) 
         "call_id": call.call_id,
         "hook_id": call.hook_id,
         "job_id": lease.job_id,
-        "project_id": lease.order.project_id,
+        "project_id": lease.spec.project_id,
         "attempt": lease.attempt,
         "event": call.event,
         "stage": call.stage,

@@ -77,7 +77,7 @@ async def write_question(connection: AsyncConnection, lease: Lease, question: Qu
     row = {
         "checkpoint_id": checkpoint_id,
         "job_id": lease.job_id,
-        "project_id": lease.order.project_id,
+        "project_id": lease.spec.project_id,
         "execution_id": question.execution_id,
         "name": question.name,
         "origin": question.origin,

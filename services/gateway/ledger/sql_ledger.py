@@ -122,8 +122,8 @@ class SqlLedger:
             cancel_requested=frozenset(row.job_id for row in rows if row.cancel_requested),
         )
 
-    async def surroundings(self, lease: Lease) -> JobContext:
-        spec = lease.order
+    async def job_context(self, lease: Lease) -> JobContext:
+        spec = lease.spec
         async with self._transaction() as connection:
             await _check_lease(connection, lease)
             remote = await read_remote(connection, spec.repository_id) if spec.repository_id else None
