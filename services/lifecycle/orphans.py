@@ -38,7 +38,7 @@ class OrphanReaper:
 
     def __init__(self, machine: NodeInventory, statuses: JobStatuses, retention_periods: RetentionPeriods) -> None:
         self._machine = machine
-        self._standings = statuses
+        self._statuses = statuses
         self._retention_periods = retention_periods
 
     async def run(self, every_seconds: float) -> None:
@@ -60,7 +60,7 @@ class OrphanReaper:
         """
         # In this order: whatever is listed was begun before the jobs' status is read.
         executions, workspaces = await self._machine.executions(), await self._machine.workspaces()
-        statuses = await self._standings({each.job_id for each in (*executions, *workspaces)})
+        statuses = await self._statuses({each.job_id for each in (*executions, *workspaces)})
         left = 0
         for each in executions:
             if each.job_id in statuses and not _is_of(each.thing_id, statuses[each.job_id].execution_id):
